@@ -1,0 +1,98 @@
+"""Figures. Each takes the tidy frame of one protocol and returns a matplotlib Figure; every training seed is a mark of
+its own."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.frames import READING_TITLES, arms_in_order
+
+# Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SPREAD = 0.5  # width over which the seeds of an arm are spread
+
+
+def _group(line: pd.Series) -> str:
+    return f"{line['labels']} labels, H={line['H']}"
+
+
+def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[str], reading: str) -> None:
+    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where no episode had a touch."""
+    seeds = sorted(lines["seed"].unique())
+    for _, line in lines.iterrows():
+        shift = (seeds.index(line["seed"]) - (len(seeds) - 1) / 2) * SPREAD / max(1, len(seeds))
+        x, rate = arms.index(line["arm"]) + shift, line[f"{reading}_rate"]
+        colour = COLOURS[groups.index(_group(line)) % len(COLOURS)]
+        if pd.isna(rate):
+            axes.plot(x, 0, marker="x", color=colour, markersize=5, clip_on=False)
+            continue
+        axes.vlines(x, line[f"{reading}_low"], line[f"{reading}_high"], color=colour, linewidth=1.2, alpha=0.7)
+        axes.plot(x, rate, marker="o", color=colour, markersize=4, clip_on=False)
+    if not lines.empty:
+        axes.axhline(lines["chance"].iloc[0], color="0.4", linestyle="--", linewidth=1, zorder=0)
+        axes.axhline(lines["best_constant"].max(), color="0.4", linestyle=":", linewidth=1, zorder=0)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(-0.6, len(arms) - 0.4)
+    axes.set_xticks(range(len(arms)), arms, rotation=40, ha="right", fontsize=8)
+    axes.grid(axis="y", alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -> None:
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)], label=g) for i, g in enumerate(groups)
+    ]
+    marks.append(Line2D([], [], color="0.4", linestyle="--", label=f"chance without memory ({chance:.2f})"))
+    constant_label = f"always the most frequent target ({constant:.2f})"
+    marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
+    marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="no disc touched in any episode"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(4, len(marks)), frameon=False, fontsize=8)
+
+
+def choice_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
+    """Choice accuracy given a touch by arm, without intervention; a panel per training length."""
+    plain = frame[frame["intervention"] == "none"]
+    return _grid(
+        plain, [("", plain)], [(f"U = {u} updates", "U", u) for u in sorted(plain["U"].unique())], title, reading
+    )
+
+
+def intervention_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
+    """The same under each intervention: a column per intervention, the plain run first, and a row per training
+    length."""
+    touched = frame[frame["intervention"] != "none"]["arm"].unique()
+    shown = frame[frame["arm"].isin(touched)]
+    kinds = list(shown.sort_values("order")["intervention"].drop_duplicates())
+    rows = [(f"U = {u}\n", shown[shown["U"] == u]) for u in sorted(shown["U"].unique())]
+    return _grid(shown, rows, [(kind, "intervention", kind) for kind in kinds], title, reading)
+
+
+def _grid(
+    frame: pd.DataFrame,
+    rows: list[tuple[str, pd.DataFrame]],
+    columns: list[tuple[str, str, object]],
+    title: str,
+    reading: str,
+) -> Figure:
+    """`rows` are (label, lines), `columns` (title, column of the frame, value)."""
+    arms = arms_in_order(frame)
+    groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
+    size = (1.2 + max(2.4, 0.34 * len(arms)) * len(columns), 1.6 + 2.6 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(rows), len(columns), sharey=True, sharex=True, squeeze=False)
+    for (label, lines), line_of_axes in zip(rows, panels, strict=True):
+        for (name, column, value), axes in zip(columns, line_of_axes, strict=True):
+            draw_reading(axes, lines[lines[column] == value], arms, groups, reading)
+            axes.set_title(name if line_of_axes is panels[0] else "", fontsize=9)
+        line_of_axes[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
+    seeds = ", ".join(map(str, sorted(frame["seed"].unique())))
+    n = "/".join(map(str, sorted(frame["measured"].unique())))
+    figure.suptitle(
+        f"{title}\nmarks: training seeds {seeds}; bars: 95 % Wilson intervals, {n} episodes each", fontsize=9
+    )
+    _legend(figure, groups, float(frame["chance"].iloc[0]), float(frame["best_constant"].max()))
+    return figure

@@ -1,0 +1,82 @@
+"""Tidy frames: one line per trained cell, protocol and intervention."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from analysis.stats import wilson
+from muvla.config import Cell
+from muvla.errors import MuvlaError
+from muvla.evaluation.records import CellRecords, EpisodeRow, summarise
+
+# Reading → (numerator, denominator) among the counts of a line.
+READINGS = {
+    "touch": ("touched", "measured"),
+    "choice": ("correct", "touched"),
+    "success": ("success", "measured"),
+}
+READING_TITLES = {
+    "touch": "touch rate",
+    "choice": "choice accuracy given a touch",
+    "success": "success",
+}
+
+
+def update_rule(cell: Cell) -> str:
+    """In words: none, dummy, TBPTT K, EMA α."""
+    memory = cell.memory
+    if memory.kind != "tokens":
+        return memory.kind
+    if memory.alpha == 1:
+        return f"K={cell.truncation}"
+    return f"EMA {memory.alpha:g}" + (f", K={cell.truncation}" if cell.truncation > 1 else "")
+
+
+def tidy(cells: list[CellRecords]) -> pd.DataFrame:
+    """Columns: arm, rule, labels, H, m, K, alpha, U, seed, train, protocol, intervention, chance, best_constant,
+    counts, and for every reading its rate with the 95 % Wilson bounds.
+
+    Raises MuvlaError if two cells would be one line of a table (same arm, training length and seed).
+    """
+    lines = []
+    seen: dict[tuple, str] = {}
+    for order, item in enumerate(cells):
+        cell = item.cell
+        place = (item.arm, cell.budget.updates, cell.seed)
+        if seen.setdefault(place, item.train) != item.train:
+            raise MuvlaError(
+                "report", got=f"two cells that are arm {item.arm!r} with U = {cell.budget.updates}, seed {cell.seed}",
+                expected="one", remedy="report the studies apart",
+            )  # fmt: skip
+        for (protocol, intervention), rows in item.rows.items():
+            s = summarise(rows)
+            counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "touched": s.touched,
+                      "correct": s.correct, "success": s.success}  # fmt: skip
+            line: dict[str, Any] = {
+                "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
+                "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation, "alpha": cell.memory.alpha,
+                "U": cell.budget.updates, "seed": cell.seed, "train": item.train, "protocol": protocol,
+                "intervention": intervention, "chance": item.chance[protocol],
+                "best_constant": best_constant_choice(rows), **counts,
+            }  # fmt: skip
+            for reading, (top, bottom) in READINGS.items():
+                low, high = wilson(counts[top], counts[bottom])
+                rate = counts[top] / counts[bottom] if counts[bottom] else float("nan")
+                line |= {f"{reading}_rate": rate, f"{reading}_low": low, f"{reading}_high": high}
+            lines.append(line)
+    frame = pd.DataFrame(lines)
+    return frame if frame.empty else frame.rename(columns={"success": "successes"})
+
+
+def best_constant_choice(rows: list[EpisodeRow]) -> float:
+    """Accuracy of always choosing the most frequent target of these very episodes: on a fixed block of seeds, what a
+    habit reaches without memory, a little above 1/N."""
+    targets = Counter(row.target for row in rows if row.error is None)
+    return max(targets.values()) / sum(targets.values()) if targets else float("nan")
+
+
+def arms_in_order(frame: pd.DataFrame) -> list[str]:
+    return list(frame.sort_values("order")["arm"].drop_duplicates())

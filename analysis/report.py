@@ -1,0 +1,185 @@
+"""A study's report: tables, figures, and the generated block of a results file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import figures, tables
+from analysis.frames import tidy
+from muvla.errors import MuvlaError
+from muvla.evaluation.records import CellRecords
+from muvla.files import write_atomically
+
+# What must not differ silently between the cells of one table, as a key of a provenance record.
+SAME_FOR_ALL = {"code": "code versions", "device": "devices", "threads": "thread counts"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What stands around the numbers."""
+
+    name: str
+    title: str
+    command: str
+    notes: str
+    coverage: tuple[str, ...]
+    mix_provenance: bool = False
+    with_rows: bool = False  # also write every episode row
+
+
+def write_report(
+    cells: list[CellRecords],
+    out: Path,
+    report: Report,
+    results: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Writes tables (Markdown, CSV, LaTeX) and figures (PNG, PDF) to `out`, and the block between the report's markers
+    of `results`; returns the tidy frame.
+
+    Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators.
+    """
+    frame = tidy(cells)
+    if frame.empty:
+        raise MuvlaError(
+            "report", got="no complete result", expected="at least one evaluated cell", remedy="run the sweep first"
+        )
+    mixed = _mixed(cells)
+    if mixed and not report.mix_provenance:
+        raise MuvlaError(
+            "report", got=f"rows of several {'; '.join(mixed)}", expected="one of each",
+            remedy="rerun the cells that differ, or say --mix-provenance, which the report then states",
+        )  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "cells.csv", frame.drop(columns="order").to_csv(index=False).encode())
+    if report.with_rows:
+        rows = [asdict(row) for cell in cells for of_result in cell.rows.values() for row in of_result]
+        write_atomically(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    block = [f"### {report.title}", "", *_provenance_lines(cells, frame, report, mixed)]
+    for protocol, lines in frame.groupby("protocol", sort=False):
+        stem = "" if frame["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
+        drawn = _draw(lines, out, report.title, stem)
+        _write_tables(lines, out, report, stem)
+        links = [os.path.relpath(out / name, results.parent if results else out) for name in drawn]
+        block += _protocol_block(protocol, lines, links)
+        say(f"{protocol}:\n" * bool(stem) + tables.to_text(tables.main_table(lines)))
+        interventions = tables.intervention_table(lines)
+        if not interventions.empty:
+            say("\nChoice accuracy given a touch, under interventions on the memory:\n")
+            say(tables.to_text(interventions) + "\n")
+    missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
+    if missing:
+        block += [f"Without a result: {'; '.join(missing)}.", ""]
+        say(f"Without a result: {'; '.join(missing)}.\n")
+    text = "\n".join(block) + "\n"
+    write_atomically(out / "report.md", text.encode())
+    say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
+    if results is not None:
+        write_between_markers(results, report.name, text)
+        say(f"Results block written to {results}")
+    return frame
+
+
+def _mixed(cells: list[CellRecords]) -> list[str]:
+    found = []
+    for key, name in SAME_FOR_ALL.items():
+        values = sorted({str(record[key]) for cell in cells for record in cell.provenance})
+        if len(values) > 1:
+            found.append(f"{name} ({', '.join(values)})")
+    simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
+    if len(simulators) > 1:
+        found.append(f"simulator backends ({', '.join(simulators)})")
+    return found
+
+
+def _write_tables(lines: pd.DataFrame, out: Path, report: Report, stem: str) -> None:
+    for kind, table, caption in (
+        ("main", tables.main_table(lines), "95 % Wilson intervals per training seed."),
+        ("interventions", tables.intervention_table(lines), "Choice accuracy given a touch under interventions."),
+    ):
+        if not table.empty:
+            write_atomically(out / f"{kind}{stem}.md", (tables.to_markdown(table) + "\n").encode())
+            latex = tables.to_latex(table, f"{report.title}. {caption}", f"tab:{report.name}-{kind}{stem}")
+            write_atomically(out / f"{kind}{stem}.tex", latex.encode())
+
+
+def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
+    drawn = [("choice", figures.choice_figure(lines, title))]
+    if (lines["intervention"] != "none").any():
+        drawn.append(("interventions", figures.intervention_figure(lines, f"{title}: interventions on the memory")))
+    for kind, figure in drawn:
+        for suffix in ("png", "pdf"):
+            # No date in the file: the same rows give the same bytes.
+            metadata = {"CreationDate": None} if suffix == "pdf" else None
+            figure.savefig(out / f"{kind}{stem}.{suffix}", dpi=150, metadata=metadata)
+    return [f"{kind}{stem}.png" for kind, _ in drawn]
+
+
+def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:
+    records = [record for cell in cells for record in cell.provenance]
+    hardware = sorted({f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" for r in records})
+    simulators = sorted({r["simulator"] for r in records if r["simulator"]})
+    packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})
+    minutes = {what: sum(cell.seconds[what] for cell in cells) / 60 for what in ("training", "evaluation")}
+    return [
+        f"Command: `{report.command}`. Training seeds: {', '.join(map(str, sorted(frame['seed'].unique())))}. "
+        f"Episodes that ended in an error, in no rate: {int(frame['errors'].sum())}.",
+        "",
+        f"Hardware: {'; '.join(hardware)}. {'Simulator: ' + ', '.join(simulators) + '. ' if simulators else ''}"
+        f"Wall time summed over {len(cells)} cells: training {minutes['training']:.0f} min, evaluation "
+        f"{minutes['evaluation']:.0f} min. Code version {', '.join(sorted({r['code'] for r in records}))}; "
+        f"{', '.join(packages)}.{' Mixed, as told: ' + '; '.join(mixed) + '.' if mixed else ''}",
+        "",
+        *([report.notes.strip(), ""] if report.notes.strip() else []),
+        *[f"- {line}." for line in report.coverage],
+        "",
+    ]
+
+
+def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> list[str]:
+    plain = lines[lines["intervention"] == "none"]
+    episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
+    block = [
+        f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. Expected without "
+        f"memory: {plain['chance'].iloc[0]:.2f}; always the most frequent target of this block: "
+        f"{plain['best_constant'].max():.2f}. Entries: rate [95 % Wilson interval] of one trained policy; episodes are "
+        "never pooled over training seeds.",
+        "",
+    ]
+    for title, reading, interval in (
+        ("Choice accuracy given a touch", "choice", True),
+        ("Touch rate", "touch", False),
+        ("Success", "success", False),
+    ):
+        table = tables.to_markdown(tables.by_seed(lines, reading, "none", interval))
+        block += [f"{title}, without intervention:", "", table, ""]
+    for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
+        table = tables.to_markdown(_with_touch(lines, kind))
+        block += [f"Choice accuracy given a touch (and touch rate) under `{kind}`:", "", table, ""]
+    return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
+
+
+def _with_touch(lines: pd.DataFrame, kind: str) -> pd.DataFrame:
+    choice, touch = (tables.by_seed(lines, r, kind, interval=False) for r in ("choice", "touch"))
+    return choice.apply(lambda c: c + " (" + touch[c.name] + ")" if c.name.startswith("seed") else c)
+
+
+def write_between_markers(path: Path, name: str, block: str) -> None:
+    """Replaces what stands between the generated markers of `name`; appends them if the file has none."""
+    begin, end = f"<!-- generated: {name} -->", f"<!-- end generated: {name} -->"
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    generated = f"{begin}\n{block}{end}"
+    if begin in text and end in text:
+        head, _, rest = text.partition(begin)
+        text = head + generated + rest.partition(end)[2]
+    elif begin in text or end in text:
+        raise MuvlaError(str(path), got="one of two markers", expected=f"{begin} and {end}", remedy="restore the other")
+    else:
+        text = text.rstrip("\n") + f"\n\n{generated}\n"
+    write_atomically(path, text.encode())

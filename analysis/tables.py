@@ -1,0 +1,99 @@
+"""Tables of rates with their intervals, one entry per training seed, as text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.frames import READING_TITLES, arms_in_order
+
+NO_VALUE = "–"
+
+
+def entry(line: pd.Series, reading: str, interval: bool = True) -> str:
+    """ "0.97 [0.94, 0.99]"; a dash where nothing was measured."""
+    rate = line[f"{reading}_rate"]
+    if pd.isna(rate):
+        return NO_VALUE
+    text = f"{rate:.2f}"
+    return text + f" [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]" if interval else text
+
+
+def _by_arm(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
+    """(identifying columns, lines) per training length and arm, in the study's order; U is named if there are
+    several."""
+    lengths = sorted(frame["U"].unique())
+    return [
+        ({"U": u, "arm": arm} if len(lengths) > 1 else {"arm": arm}, lines)
+        for u in lengths
+        for arm in arms_in_order(frame)
+        if not (lines := frame[(frame["arm"] == arm) & (frame["U"] == u)]).empty
+    ]
+
+
+def main_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of one protocol, without intervention: a row per arm and training seed, a column per reading."""
+    plain = frame[frame["intervention"] == "none"]
+    rows = []
+    for name, lines in _by_arm(plain):
+        for _, line in lines.sort_values("seed").iterrows():
+            errors = f" (+{line['errors']} errors)" if line["errors"] else ""
+            rows.append(
+                name
+                | {"seed": line["seed"], "n": f"{line['measured']}{errors}"}
+                | {title: entry(line, reading) for reading, title in READING_TITLES.items()}
+            )
+    return pd.DataFrame(rows)
+
+
+def by_seed(frame: pd.DataFrame, reading: str, intervention: str, interval: bool = True) -> pd.DataFrame:
+    """Of one protocol: a row per arm, a column per training seed."""
+    chosen = frame[frame["intervention"] == intervention]
+    rows = [
+        name
+        | {f"seed {line['seed']}": entry(line, reading, interval) for _, line in lines.sort_values("seed").iterrows()}
+        for name, lines in _by_arm(chosen)
+    ]
+    return pd.DataFrame(rows).fillna("not run")
+
+
+def intervention_table(frame: pd.DataFrame, reading: str = "choice") -> pd.DataFrame:
+    """Of one protocol: a row per arm and training seed, a column per intervention."""
+    kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
+    touched = frame[frame["arm"].isin(frame[frame["intervention"] != "none"]["arm"])]
+    rows = []
+    for name, of_arm in _by_arm(touched):
+        for seed, lines in of_arm.groupby("seed"):
+            by_kind = {line["intervention"]: line for _, line in lines.iterrows()}
+            rows.append(
+                name
+                | {"seed": seed}
+                | {kind: entry(by_kind[kind], reading) if kind in by_kind else "not run" for kind in kinds}
+            )
+    return pd.DataFrame(rows)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    header = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "|" + "---|" * len(table.columns)
+    rows = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([header, rule, *rows])
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """For a terminal."""
+    widths = [max(len(str(v)) for v in [name, *table[name]]) for name in table.columns]
+    lines = [table.columns, *table.itertuples(index=False)]
+    return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """A booktabs table; special characters are escaped."""
+    escaped = table.map(_escape).rename(columns=_escape)
+    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=_escape(caption), label=label)
+
+
+def _escape(value: object) -> str:
+    text = str(value).replace("\\", r"\textbackslash{}")
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    return text.replace(NO_VALUE, "--").replace("α", r"$\alpha$").replace("…", r"\dots{}")

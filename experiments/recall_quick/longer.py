@@ -1,0 +1,16 @@
+"""The same study at twice the training length: slow learning is not inability."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.recall_quick.study import U
+from experiments.recall_quick.study import study as shorter
+from muvla.configtools import replace
+
+study = dataclasses.replace(
+    shorter,
+    name="recall_quick_2u",
+    title=f"{shorter.title}, at twice the training length",
+    base=replace(shorter.base, {"budget.updates": 2 * U}),
+)

@@ -1,0 +1,86 @@
+"""The search for the study's recipe, by Optuna, on K=8 with executed labels alone.
+
+    python -m experiments.recall_quick.search
+
+Training seeds 100-104 and the protocol `recall-position3-search@1`, none of which any result uses. Every trial becomes
+a line of search.csv: the recipe, each seed's success rate, and how many seeds reached the target. A rerun continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+
+from analysis.report import write_between_markers
+from analysis.tables import to_markdown
+from experiments.recall_quick.study import study
+from muvla.evaluation.protocol import protocol
+from muvla.files import write_atomically
+from sweeps.ledger import Ledger
+from sweeps.run import SweepOptions, default_processes, run_study
+
+SEEDS = (100, 101, 102, 103, 104)
+PROTOCOL = protocol("recall-position3-search@1")
+TARGET = 0.9
+SPACE = {
+    "optimizer.lr": [2.5e-4, 5e-4, 1e-3, 2e-3],
+    "budget.slots": [8, 16],
+    "budget.updates": [400, 600],
+}
+HERE = Path(__file__).parent
+
+
+def main(root: Path = Path("runs")) -> None:
+    lines: list[dict] = []
+    sampler = optuna.samplers.GridSampler(SPACE, seed=0)
+    trials = optuna.create_study(direction="maximize", sampler=sampler, study_name="recall_quick")
+    trials.optimize(lambda trial: _trial(trial, lines, root), n_trials=None)
+    print(f"best: {trials.best_params}, {trials.best_value:.3f}")
+
+
+def _trial(trial: optuna.Trial, lines: list[dict], root: Path) -> float:
+    """Mean success over the seeds; the cells go through the ledger, so that a trial run before costs nothing."""
+    recipe = {name: trial.suggest_categorical(name, values) for name, values in SPACE.items()}
+    cells = dataclasses.replace(
+        study,
+        name="recall_quick_search",
+        arms={"K=8": recipe},
+        factors=tuple(SPACE),
+        seeds=SEEDS,
+        protocols=(PROTOCOL,),
+        interventions=(),
+    )
+    started = time.monotonic()
+    options = SweepOptions(processes=default_processes("cpu"), track=False)
+    result = run_study(cells, Ledger(root, root.parent / "data"), options)
+    rates = [entry.summaries()[PROTOCOL.id, "none"].success_rate for entry in result.entries if entry.state == "done"]
+    if len(rates) != len(SEEDS):
+        raise SystemExit("a cell of this trial has no result; see above, and run the search again")
+    mean = sum(rates) / len(rates)
+    lines.append(
+        {
+            "trial": trial.number,
+            **recipe,
+            **{f"seed {seed}": rate for seed, rate in zip(SEEDS, rates, strict=True)},
+            "seeds at target": sum(rate >= TARGET for rate in rates),
+            "mean": round(mean, 4),
+            "wall seconds": round(time.monotonic() - started),
+        }
+    )
+    _write(lines)
+    return mean
+
+
+def _write(lines: list[dict]) -> None:
+    """search.csv, and the same table between the markers of the README."""
+    table = pd.DataFrame(lines)
+    write_atomically(HERE / "search.csv", table.to_csv(index=False).encode())
+    write_between_markers(HERE / "README.md", "search", to_markdown(table) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The command line. Every verb is a few lines over the library; bad input is one error line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # a table that grows must grow in a pipe too
+    # Libraries that would call home or print banners; nothing here needs a network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from muvla.errors import Interrupted, MuvlaError  # nothing heavier: the doctor must run where torch is missing
+
+    try:
+        return arguments.verb(arguments) or 0
+    except MuvlaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, Interrupted):
+        print("stopped; what is written is kept, and the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="muvla", description="Controlled ablations of recurrent memory in VLA policies."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(verb=run)
+        sub.add_argument("--runs", type=Path, default=Path("runs"), help="run folders (default: runs)")
+        sub.add_argument("--data", type=Path, default=Path("data"), help="datasets (default: data)")
+        return sub
+
+    def computing(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
+        sub.add_argument("--threads", type=int, default=1, help="CPU threads per process (default: 1)")
+
+    def of_study(sub: argparse.ArgumentParser, several: bool = False) -> None:
+        sub.add_argument(
+            "study", type=Path, nargs="+" if several else None, help="a study file, or a folder with study.py"
+        )
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="change the base, all arms alike"
+        )
+        sub.add_argument("--seeds", help="only these training seeds, for instance 0,1")
+        sub.add_argument("--arm", action="append", help="only this arm; may be given several times")
+
+    doctor = verb("doctor", _doctor, "check what is installed and what is missing, with the remedy")
+    doctor.add_argument("--sim", action="store_true", help="the simulator counts as needed")
+
+    collect = verb("collect", _collect, "demonstrations by the scripted expert")
+    of_study(collect)
+    collect.add_argument("--jobs", type=int, help="simulator processes (default: one per core)")
+
+    train = verb("train", _train, "train one cell of a study")
+    of_study(train)
+    computing(train)
+
+    evaluate = verb("evaluate", _evaluate, "evaluate a trained cell")
+    evaluate.add_argument("run", help="train id, or the beginning of it")
+    evaluate.add_argument("--protocol", action="append", required=True, help="for instance recall-position3-rh@1")
+    computing(evaluate)
+
+    intervene = verb("intervene", _intervene, "evaluate a trained cell under interventions on its memory")
+    intervene.add_argument("run", help="train id, or the beginning of it")
+    intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
+    intervene.add_argument("--protocol", action="append", required=True)
+    computing(intervene)
+
+    sweep = verb("sweep", _sweep, "run every cell of a study: train, evaluate, intervene")
+    of_study(sweep)
+    computing(sweep)
+    sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
+    sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
+    sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
+    sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
+    sweep.add_argument("--no-tracking", action="store_true", help="no MLflow")
+
+    report = verb("report", _report, "tables, figures and a results block from the episode rows")
+    of_study(report, several=True)
+    report.add_argument("--out", type=Path, help="folder (default: RUNS/report/STUDY)")
+    report.add_argument("--results", type=Path, help="also write the block between this file's generated markers")
+    report.add_argument("--rows", action="store_true", help="also write every episode row")
+    report.add_argument(
+        "--mix-provenance", action="store_true", help="allow rows of different code versions, devices or simulators"
+    )
+    return parser
+
+
+def _study(arguments):
+    return _narrowed(arguments, arguments.study)
+
+
+def _narrowed(arguments, path: Path):
+    """The study of a file with --set, --seeds and --arm applied."""
+    from muvla.configtools import parse_assignments
+    from sweeps.grid import load_study
+    from sweeps.run import parse_seeds
+
+    study = load_study(path).with_base(parse_assignments(arguments.set))
+    study.check()
+    return study.narrowed(parse_seeds(arguments.seeds), tuple(arguments.arm) if arguments.arm else None)
+
+
+def _ledger(arguments):
+    from sweeps.ledger import Ledger
+
+    return Ledger(arguments.runs, arguments.data)
+
+
+def _prepare(arguments) -> str:
+    import torch
+
+    from muvla.errors import MuvlaError
+    from muvla.runs import choose_device
+
+    if arguments.threads < 1:
+        raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
+    torch.set_num_threads(arguments.threads)
+    return choose_device(arguments.device)
+
+
+def _doctor(arguments) -> int:
+    from muvla.doctor import diagnose
+
+    return diagnose(simulator_needed=arguments.sim, say=print)
+
+
+def _collect(arguments) -> None:
+    from tqdm import tqdm
+
+    study, ledger = _study(arguments), _ledger(arguments)
+    with tqdm(unit="episode", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+            if bar.disable and done % max(1, total // 10) == 0:
+                print(f"{done}/{total} episodes")
+
+        stores = ledger.stores(study, progress, arguments.jobs)
+    for path, store in {s.path: s for s in stores.values()}.items():
+        size = f"{len(store)} episodes, {store.frames} frames"
+        print(f"{path}: {size}, {store.attempts} attempts, content {store.sha256[:12]}")
+
+
+def _train(arguments) -> None:
+    from tqdm import tqdm
+
+    from muvla.errors import MuvlaError
+
+    device, study, ledger = _prepare(arguments), _study(arguments), _ledger(arguments)
+    stores = ledger.stores(study)
+    stop = _stop_on_signal()
+    for entry in ledger.entries(study, stores):
+        if entry.run.failure:
+            raise MuvlaError(
+                entry.item.label, got=f"a cell marked {entry.run.failure['kind']!r}", expected="a cell without a mark",
+                remedy=f"look at {entry.run.folder / 'failure.json'} and remove it, or `muvla sweep … --retry-failed`",
+            )  # fmt: skip
+        with tqdm(unit="update", disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=entry.item.label) as bar:
+
+            def progress(p, bar=bar) -> None:
+                bar.total, bar.n = p.updates, p.update
+                bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
+
+            with entry.run.working():
+                entry.run.train_cell(entry.item.cell, stores[entry.item.arm], device, progress, stop)
+        print(f"{entry.item.label}: trained, {entry.run.folder}")
+
+
+def _evaluate(arguments) -> None:
+    _run_conditions(arguments, ["none"])
+
+
+def _intervene(arguments) -> None:
+    _run_conditions(arguments, arguments.kind)
+
+
+def _run_conditions(arguments, kinds: list[str]) -> None:
+    from muvla.evaluation.protocol import protocol
+    from muvla.evaluation.records import summarise
+    from muvla.interventions import intervention
+    from muvla.runs import find_run
+
+    device, run = _prepare(arguments), find_run(arguments.runs, arguments.data, arguments.run)
+    protocols = [protocol(name) for name in arguments.protocol]
+    for kind in kinds:
+        intervention(kind)
+    stop = _stop_on_signal()
+    with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
+        policy = run.load_policy(device)
+        for one in protocols:
+            for kind in kinds:
+                s = summarise(run.evaluate(one, kind, device, policy, stop))
+                touch, choice, success = (
+                    "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
+                )
+                errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
+                print(f"{one.id} {kind}: n {s.measured}, touch rate {touch}, choice accuracy given a touch "
+                      f"{choice}, success {success}{errors}")  # fmt: skip
+
+
+def _sweep(arguments) -> int:
+    from sweeps.run import SweepOptions, default_processes, run_study
+
+    device, study = _prepare(arguments), _study(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
+    options = SweepOptions(
+        processes=default_processes(device) if arguments.processes is None else arguments.processes,
+        device=device,
+        threads=arguments.threads,
+        time_limit=None if arguments.time_limit is None else 60 * arguments.time_limit,
+        track=not arguments.no_tracking,
+        retry_failed=arguments.retry_failed,
+        plan_only=arguments.plan,
+    )
+    started = time.monotonic()
+    result = run_study(study, _ledger(arguments), options)
+    if arguments.plan:
+        return 0
+    print(f"\n{time.monotonic() - started:.0f} s.")
+    if result.not_run:
+        print(f"Time limit reached; not run: {'; '.join(e.item.label for e in result.not_run)}.")
+        print("The same command continues where this one stopped.")
+    return EXIT_FAILED_CELLS if result.failed else 0
+
+
+def _report(arguments) -> None:
+    from analysis.report import Report, write_report
+    from sweeps.plan import coverage_lines
+
+    cells, coverage = [], []
+    studies = [_narrowed(arguments, path) for path in arguments.study]
+    for study in studies:
+        ledger = _ledger(arguments)
+        stores = ledger.opened(study)
+        entries = ledger.entries(study, stores)
+        cells += [entry.records() for entry in entries]
+        coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
+    first = studies[0]
+    files = " ".join(map(str, arguments.study))
+    narrowing = [f"--set {one}" for one in arguments.set]
+    narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [f'--arm "{a}"' for a in arguments.arm or []]
+    told = " ".join(["", *narrowing])
+    sweeps = [f"muvla sweep {path}{told}" for path in arguments.study]
+    report = Report(
+        name=first.name,
+        title=first.title,
+        command=" && ".join([*sweeps, f"muvla report {files}{told}"]),
+        notes=first.notes,
+        coverage=tuple(coverage),
+        mix_provenance=arguments.mix_provenance,
+        with_rows=arguments.rows,
+    )
+    write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)
+
+
+def _stop_on_signal() -> Callable[[], bool]:
+    """The first Ctrl-C or SIGTERM asks for a clean stop, the second one interrupts at once."""
+    asked: list[bool] = []
+
+    def ask(number, frame) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        print("\nstopping at the next update or episode (again to stop at once)", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: bool(asked)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""What a cell is: one fully resolved training configuration with one training seed.
+
+Legend: m memory width, K truncation length, W window, B slots, U updates, H chunk, α blend.
+The hash of a cell's canonical form, with the hash of its data, is its train id (design: identity and truth).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from muvla.configtools import replace
+from muvla.errors import MuvlaError
+
+Guard = Literal["full", "memory_only", "context"]
+
+
+def _require(ok: bool, field_name: str, got: Any, expected: str, remedy: str) -> None:
+    if not ok:
+        raise MuvlaError(field_name, got=got, expected=expected, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """A vision transformer; its features are the output of the last block but one (μVLA spec 1.2)."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """The numbers of one anatomy; presets are in `muvla.models.sizes`."""
+
+    name: str
+    image_size: int  # pixels, square
+    patch: int  # pixels, square
+    dino: TowerConfig
+    siglip: TowerConfig
+    width: int  # D, of the language model
+    layers: int
+    heads: int
+    mlp: int
+    vocabulary: int
+
+    def __post_init__(self):
+        _require(
+            self.image_size % self.patch == 0,
+            "model.size.image_size",
+            self.image_size,
+            f"a multiple of the patch, {self.patch}",
+            "change image_size or patch",
+        )
+
+    @property
+    def patches(self) -> int:
+        """P, vision tokens per camera."""
+        return (self.image_size // self.patch) ** 2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    size: SizeConfig
+    chunk: int = 4  # H
+    guard: Guard = "context"
+    # RoPE positions of text and action: `shift` moves them by m as published; `reserved` by `reserve` for every m,
+    # so that cells of different m (or none) see the same positions (spec 1.1).
+    memory_positions: Literal["reserved", "shift"] = "reserved"
+    reserve: int = 16
+    attention: Literal["split", "dense"] = "split"
+
+    def __post_init__(self):
+        _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
+        _require(self.reserve >= 0, "model.reserve", self.reserve, "≥ 0", "set the widest m of the study")
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Which mechanism, its width m and its blend α: M' = α·out + (1−α)·M."""
+
+    kind: Literal["none", "dummy", "tokens"] = "none"
+    m: int = 0
+    alpha: float = 1.0
+    init_std: float = 0.02  # of the learned initial memory (spec 2.1)
+
+    def __post_init__(self):
+        _require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
+        _require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """An environment with its settable parts; None leaves the task's own default."""
+
+    name: str
+    cue: tuple[int, int] | None = None  # cue length in steps, drawn uniformly from [low, high]
+    delay: tuple[int, int] | None = None
+    palette: tuple[str, ...] | None = None  # colour names
+    # Where a simulator computes physics. Part of the task, because torch draws an episode on that device: the same seed
+    # is another episode on a GPU. Rendering follows the hardware and is recorded beside every result.
+    physics: Literal["cpu", "gpu"] | None = None
+
+    def __post_init__(self):
+        for name in ("cue", "delay"):
+            span = getattr(self, name)
+            _require(
+                span is None or 1 <= span[0] <= span[1],
+                f"task.{name}",
+                span,
+                "1 ≤ low ≤ high",
+                "give two step counts, for instance [1, 3]",
+            )
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Demonstrations by the scripted expert: episode i is reset with seed `seed + i`."""
+
+    task: TaskConfig
+    episodes: int = 500
+    seed: int = 0
+    image_size: int | None = None  # pixels the frames are stored at; None keeps the camera's own
+
+    def __post_init__(self):
+        _require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
+        _require(
+            0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds"
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    dataset: DatasetConfig
+    # What supervises chunk entries that the simulator never executed (spec 4.4, design: labels).
+    labels: Literal["executed", "recorded", "masked"] = "executed"
+    # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
+    tail: Literal["mask", "repeat"] = "mask"
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """The `matched` budget: slots B, window W and updates U are the same for every cell, whatever K and α are."""
+
+    slots: int = 16
+    window: int = 8
+    updates: int = 1500
+
+    def __post_init__(self):
+        for name in ("slots", "window", "updates"):
+            _require(getattr(self, name) >= 1, f"budget.{name}", getattr(self, name), "≥ 1", "set a positive number")
+
+    @property
+    def frames_per_update(self) -> int:
+        """F = B·W."""
+        return self.slots * self.window
+
+    @property
+    def total_frames(self) -> int:
+        return self.frames_per_update * self.updates
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, linear warm-up and cosine decay; both as fractions so that they scale with U."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    warmup: float = 0.05  # fraction of U
+    final: float = 0.1  # last learning rate, fraction of lr
+    clip: float | None = 1.0  # largest gradient norm; None leaves it (as published)
+
+    def __post_init__(self):
+        _require(self.lr > 0, "optimizer.lr", self.lr, "> 0", "set a learning rate")
+        _require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "correct it")
+        _require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "correct it")
+
+
+@dataclass(frozen=True)
+class Cell:
+    model: ModelConfig
+    data: DataConfig
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    truncation: int = 1  # K, ticks per truncation block
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    intervention: str | None = None  # applied to the memory during training; null is none
+    seed: int = 0  # training seed
+
+    def __post_init__(self):
+        _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
+        _require(
+            1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,
+            "truncation",
+            self.truncation,
+            f"a divisor K of the window W = {self.budget.window}",
+            "choose K among its divisors, or another budget.window",
+        )
+        _require(
+            self.model.memory_positions == "shift" or self.memory.m <= self.model.reserve,
+            "model.reserve",
+            self.model.reserve,
+            f"at least memory.m = {self.memory.m}",
+            "raise model.reserve for the whole study, or set memory_positions to shift",
+        )
+
+
+def canonical(cell: Cell) -> Cell:
+    """The cell with every field that its computation does not use set to one value (design: memory).
+
+    Without recurrence, K and α change nothing; without MEMORY tokens, neither m, their scale, the guard's memory rows
+    nor an intervention does. So equal computations share one identity, and are trained once.
+    """
+    changes: dict[str, Any] = {}
+    without_tokens = cell.memory.kind == "none" or cell.memory.m == 0
+    if without_tokens or cell.memory.kind == "dummy":
+        changes |= {"memory.alpha": 1.0, "truncation": cell.budget.window}
+    if without_tokens:
+        changes |= {"memory.kind": "none", "memory.m": 0, "memory.init_std": 0.0, "intervention": None}
+        if cell.model.guard == "memory_only":
+            changes["model.guard"] = "full"
+    if cell.model.memory_positions == "shift":  # the positions of a reserve of exactly m
+        changes |= {"model.memory_positions": "reserved", "model.reserve": 0 if without_tokens else cell.memory.m}
+    if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
+        changes["data.tail"] = "mask"
+    return replace(cell, changes)
+
+
+# --- presets: overrides for `replace`, in the field's words -----------------------------------------------------------
+
+
+def no_memory() -> dict[str, Any]:
+    return {"memory.kind": "none", "memory.m": 0}
+
+
+def dummy(m: int) -> dict[str, Any]:
+    """m learned tokens fed unchanged at every tick: more context without memory."""
+    return {"memory.kind": "dummy", "memory.m": m}
+
+
+def tbptt(K: int, m: int) -> dict[str, Any]:
+    """Truncated backpropagation through time: the memory is replaced (α = 1), gradient crosses K−1 transitions."""
+    return {"memory.kind": "tokens", "memory.m": m, "memory.alpha": 1.0, "truncation": K}
+
+
+def ema(alpha: float, m: int) -> dict[str, Any]:
+    """Exponential moving average, detached at every tick (spec 2.5)."""
+    return {"memory.kind": "tokens", "memory.m": m, "memory.alpha": alpha, "truncation": 1}

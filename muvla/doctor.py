@@ -1,0 +1,140 @@
+"""`muvla doctor`: what is installed, what is missing, and the remedy for each thing missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+CORE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "gymnasium", "optuna", "mlflow",
+        "pandas", "scipy", "matplotlib")  # fmt: skip
+SIMULATOR = ("mani-skill", "sapien", "mikasa-robo-suite")
+FREE_DISK = 2**30  # bytes; the demo writes about 0.3 GiB
+REINSTALL = "run `make setup`"
+RENDER = "on Debian or Ubuntu run `sudo bash scripts/install-system-packages.sh` (Mesa ≥ 24.3), or install a GPU driver"
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    ok: bool
+    what: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
+    """Prints every finding; returns 1 if anything needed is missing, else 0."""
+    findings = [_python(), *(_package(name, True) for name in CORE)]
+    findings += [_tokenizer(), _device(), _canary(), _recall(), _disk()]
+    findings += [_package(name, simulator_needed) for name in SIMULATOR]
+    findings.append(Finding("assets", True, "none needed: the tasks here are built from primitives"))
+    if all(f.ok for f in findings if f.name in SIMULATOR):
+        findings.append(_renderer(simulator_needed))
+    for f in findings:
+        mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
+        say(f"{mark}  {f.name}: {f.what}" + (f"\n         → {f.remedy}" if not f.ok else ""))
+    missing = [f for f in findings if f.needed and not f.ok]
+    say("\nEverything needed is there." if not missing else f"\n{len(missing)} needed thing(s) missing.")
+    return 1 if missing else 0
+
+
+def _python() -> Finding:
+    version = sys.version_info
+    return Finding(
+        "Python", version[:2] == (3, 11), sys.version.split()[0], "use Python 3.11 (`make PYTHON=python3.11 …`)"
+    )
+
+
+def _package(name: str, needed: bool) -> Finding:
+    remedy = "run `make sim`" if name in SIMULATOR else REINSTALL
+    try:
+        return Finding(name, True, metadata.version(name), needed=needed)
+    except metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", remedy, needed)
+
+
+def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except Exception as error:  # whatever is wrong, the doctor's job is to say it
+        return Finding(name, False, f"{type(error).__name__}: {error}", remedy)
+
+
+def _tokenizer() -> Finding:
+    def check() -> str:
+        from muvla.models.text import tokenizer
+
+        return f"{tokenizer().get_vocab_size()} tokens"
+
+    return _attempt("tokenizer", check, REINSTALL)
+
+
+def _device() -> Finding:
+    def check() -> str:
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (no CUDA device)"
+
+    return _attempt("device", check, REINSTALL)
+
+
+def _canary() -> Finding:
+    def check() -> str:
+        import torch
+
+        from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+        from muvla.models.policy import Interface, build_policy, guard_canary
+        from muvla.models.sizes import size
+
+        data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
+        leaks = {}
+        for guard in ("context", "full"):
+            cell = Cell(ModelConfig(size("tiny"), guard=guard), data, MemoryConfig("tokens", 4))
+            policy = build_policy(cell, Interface(cameras=2, proprio_dim=2, action_dim=2, text=8, text_padded=True))
+            ids, lengths = policy.encode_text(["touch it", "touch the marked disc"])
+            images = torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)
+            encoded = policy.encode(images, torch.zeros(2, 2), ids, lengths)
+            leaks[guard] = guard_canary(policy, encoded, policy.memory.read(policy.memory.init_state(2)))
+        if leaks["full"] == 0:
+            raise RuntimeError("the canary does not see the leak of guard `full`")
+        return f"leak {leaks['context']} under `context`, {leaks['full']:.2g} under `full`"
+
+    return _attempt("guard canary", check, "report this as a bug")
+
+
+def _recall() -> Finding:
+    def check() -> str:
+        from muvla.config import TaskConfig
+        from muvla.envs.recall import RECALL_TASKS
+        from muvla.envs.registry import make_env
+
+        for name in RECALL_TASKS:
+            make_env(TaskConfig(name)).reset(seed=0)
+        return ", ".join(RECALL_TASKS)
+
+    return _attempt("recall suite", check, REINSTALL)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
+
+
+def _renderer(needed: bool) -> Finding:
+    """In a process of its own: a broken driver kills the process that tries it."""
+    code = (
+        "from muvla.config import TaskConfig; from muvla.envs.registry import make_env; "
+        "env = make_env(TaskConfig('RememberColor3-VLA-v0')); frame = env.reset(seed=0)[0]['images']; "
+        "print(env.render_backend, 'rendered', frame.shape, 'mean', round(float(frame.mean()), 1))"
+    )
+    try:
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    except subprocess.TimeoutExpired:
+        return Finding("renderer", False, "no picture within 300 s", RENDER, needed)
+    last = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()
+    return Finding("renderer", run.returncode == 0, last[-1] if last else f"exit code {run.returncode}", RENDER, needed)

@@ -1,0 +1,1 @@
+"""Environments as gymnasium environments with one observation and info contract. Knows no torch model."""

@@ -1,0 +1,16 @@
+"""Phases of an episode, shared by every environment, store and intervention."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Phase(IntEnum):
+    UNKNOWN = 0
+    CUE = 1
+    DELAY = 2
+    DECISION = 3
+
+
+# In these phases the simulator applies no action (μVLA spec 4.4), whatever the policy or the expert emits.
+NO_OP_PHASES = (Phase.CUE, Phase.DELAY)

@@ -1,0 +1,137 @@
+"""One recall episode as a gymnasium environment.
+
+Legend: V cameras (2), h×w image, Q proprio dim (2), A action dim (2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.phases import Phase
+from muvla.envs.recall import scene
+from muvla.envs.recall.tasks import RECALL_TASKS, check_palette, step_limit
+from muvla.randomness import numpy_rng
+
+STEP = 0.25  # workspace units that a full action moves the effector
+HOME = (0.0, -0.25)  # the effector's start
+# The discs lie on an arc around the home. It is narrower than a semicircle, so that the median direction, which is what
+# an L1 policy without memory falls back on, still leads to a disc: its touch rate says nothing about recall.
+RADIUS, ARC = 0.9, (np.pi * 5 / 6, np.pi / 6)
+JITTER = 0.05  # of the start, uniform
+TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its radius
+NO_CHOICE = -1
+
+
+class RecallEnv(gymnasium.Env):
+    """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
+
+    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, choice, success,
+    cue_length, delay_length, expert_action, and executed_action of the step just taken.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
+
+    def __init__(
+        self,
+        task: str,
+        cue: tuple[int, int] | None = None,
+        delay: tuple[int, int] | None = None,
+        palette: tuple[str, ...] | None = None,
+        image_size: int | None = None,
+    ):
+        self.task = RECALL_TASKS[task]
+        self.cue, self.delay = cue or self.task.cue, delay or self.task.delay
+        palette = tuple(palette or self.task.colours)
+        check_palette(self.task, palette)
+        self.colours = [scene.colour(name) for name in palette]
+        self.image_size = image_size or 32
+        self.instruction = INSTRUCTIONS[self.task.family]
+        self.step_limit = step_limit(self.cue, self.delay)
+        self.observation_space = spaces.Dict(
+            {
+                "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),
+                "proprio": spaces.Box(-1, 1, (2,), np.float32),
+            }
+        )
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        # Keyed, not taken from gymnasium's generator: the episode is a function of its seed alone.
+        rng = numpy_rng(seed if seed is not None else int(self.np_random.integers(2**31)), "recall", self.task.name)
+        n = self.task.objects
+        self.cue_length = int(rng.integers(self.cue[0], self.cue[1] + 1))
+        self.delay_length = int(rng.integers(self.delay[0], self.delay[1] + 1))
+        angles = np.linspace(*ARC, n)
+        self.places = np.asarray(HOME) + RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        if self.task.family == "RecallColor":  # which colour lies where: binding, not position, is remembered
+            self.colour_at = rng.permutation(n)
+            self.cued_colour = int(rng.integers(n))
+            self.target = int(np.flatnonzero(self.colour_at == self.cued_colour)[0])
+        else:
+            self.target = int(rng.integers(n))
+        self.effector = np.asarray(HOME) + rng.uniform(-JITTER, JITTER, 2)
+        self.t, self.choice = 0, NO_CHOICE
+        return self._observation(), self._info(np.zeros(2))
+
+    def step(self, action: np.ndarray):
+        action = np.clip(np.asarray(action, dtype=np.float64), -1, 1)
+        executed = action if self.phase is Phase.DECISION else np.zeros(2)
+        self.effector = np.clip(self.effector + STEP * executed, -1, 1)
+        if self.phase is Phase.DECISION:
+            distances = np.linalg.norm(self.places - self.effector, axis=1)
+            if distances.min() < TOUCH:
+                self.choice = int(distances.argmin())
+        self.t += 1
+        touched = self.choice != NO_CHOICE
+        success = self.choice == self.target
+        return self._observation(), float(success), touched, self.t >= self.step_limit, self._info(executed)
+
+    @property
+    def phase(self) -> Phase:
+        if self.t < self.cue_length:
+            return Phase.CUE
+        return Phase.DELAY if self.t < self.cue_length + self.delay_length else Phase.DECISION
+
+    def expert_action(self) -> np.ndarray:
+        """Straight to the target. Also in the no-op phases: what the expert would do, were it executed (design:
+        labels)."""
+        delta = (self.places[self.target] - self.effector) / STEP
+        return (delta / max(1.0, np.abs(delta).max())).astype(np.float32)
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {
+            "images": scene.render(self._discs(), self.effector, self.image_size),
+            "proprio": self.effector.astype(np.float32),
+        }
+
+    def _discs(self) -> list[scene.Disc]:
+        phase, colour_task = self.phase, self.task.family == "RecallColor"
+        if phase is Phase.DELAY:
+            return []
+        if phase is Phase.CUE and colour_task:
+            return [scene.Disc(0.0, 0.5, self.colours[self.cued_colour], 0.35)]
+        colours = [scene.NEUTRAL] * self.task.objects
+        if colour_task:
+            colours = [self.colours[c] for c in self.colour_at]
+        elif phase is Phase.CUE:
+            colours[self.target] = self.colours[0]
+        return [scene.Disc(x, y, c) for (x, y), c in zip(self.places.tolist(), colours, strict=True)]
+
+    def _info(self, executed: np.ndarray) -> dict[str, Any]:
+        return {
+            "instruction": self.instruction,
+            "phase": self.phase,
+            "target": self.target,
+            "choice": self.choice,
+            "success": self.choice == self.target,
+            "cue_length": self.cue_length,
+            "delay_length": self.delay_length,
+            "executed_action": executed.astype(np.float32),
+            "expert_action": self.expert_action(),
+        }

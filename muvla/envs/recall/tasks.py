@@ -1,0 +1,65 @@
+"""The recall tasks: families, sizes and their defaults, registered with gymnasium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium
+
+from muvla.errors import MuvlaError
+
+# Steps left for the decision after the longest cue and delay; the farthest disc takes three.
+DECISION_STEPS = 10
+
+
+@dataclass(frozen=True)
+class RecallTask:
+    """One registered task. `colours` is the default palette; RecallPosition uses its first entry for the mark."""
+
+    family: str
+    objects: int  # N
+    colours: tuple[str, ...]
+    cue: tuple[int, int] = (1, 3)  # steps, uniform
+    delay: tuple[int, int] = (1, 2)
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}{self.objects}-v0"
+
+    @property
+    def chance(self) -> float:
+        """First-choice accuracy of the best policy without memory that queries at every step."""
+        return 1 / self.objects
+
+
+_POSITION = ("yellow",)
+_COLOUR = ("red", "lime", "blue", "yellow", "magenta")
+
+RECALL_TASKS = {
+    task.name: task
+    for task in (
+        RecallTask("RecallPosition", 3, _POSITION),
+        RecallTask("RecallPosition", 5, _POSITION),
+        RecallTask("RecallColor", 3, _COLOUR[:3]),
+        RecallTask("RecallColor", 5, _COLOUR),
+    )
+}
+
+
+def step_limit(cue: tuple[int, int], delay: tuple[int, int]) -> int:
+    """Grows with the phases, so that a longer delay is never a shorter time to act."""
+    return cue[1] + delay[1] + DECISION_STEPS
+
+
+def check_palette(task: RecallTask, palette: tuple[str, ...]) -> None:
+    needed = len(task.colours)
+    if len(palette) != needed or len(set(palette)) != needed:
+        raise MuvlaError(
+            "task.palette", got=palette, expected=f"{needed} different colours for {task.name}", remedy="correct it"
+        )
+
+
+def register_recall() -> None:
+    for name in RECALL_TASKS:
+        if name not in gymnasium.registry:
+            gymnasium.register(id=name, entry_point="muvla.envs.recall.env:RecallEnv", kwargs={"task": name})

@@ -1,0 +1,54 @@
+"""From a TaskConfig to an environment, and what is known of a task before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import gymnasium
+
+from muvla.config import TaskConfig
+from muvla.envs import mikasa
+from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
+from muvla.envs.recall.env import RecallEnv
+from muvla.envs.recall.tasks import RECALL_TASKS
+from muvla.envs.workers import WorkerEnv
+from muvla.errors import MuvlaError
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    suite: str  # recall, mikasa
+    chance: float  # first-choice accuracy of a policy without memory
+    own_process: bool  # one environment per process (simulators with global state)
+
+
+def task_info(name: str) -> TaskInfo:
+    """Raises MuvlaError for an unknown task."""
+    if name in RECALL_TASKS:
+        return TaskInfo("recall", RECALL_TASKS[name].chance, own_process=False)
+    if name in MIKASA_TASKS:
+        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, own_process=True)
+    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS])
+    raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
+
+
+def backends(task: TaskConfig) -> str | None:
+    """Physics and render backend that a task runs with here; None where no simulator is involved."""
+    return mikasa.backends(task) if task_info(task.name).suite == "mikasa" else None
+
+
+def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
+    """A new environment in this process; frames come at `image_size` pixels, None leaves the camera's own."""
+    if task_info(task.name).suite == "mikasa":
+        return make_mikasa(task, image_size)
+    if task.physics is not None:
+        raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
+    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size)
+
+
+def open_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
+    """`make_env`, in a process of its own for simulators that need one."""
+    if task_info(task.name).own_process:
+        return WorkerEnv(partial(make_env, task, image_size))
+    return make_env(task, image_size)

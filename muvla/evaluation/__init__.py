@@ -1,0 +1,1 @@
+"""Versioned protocols, batched rollouts, and one row per episode."""

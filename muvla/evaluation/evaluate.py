@@ -1,0 +1,96 @@
+"""One trained cell under one protocol and one intervention: the episodes that are still missing, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+
+from muvla.config import TaskConfig
+from muvla.data.statistics import Statistics
+from muvla.envs.registry import open_env, task_info
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import EpisodeRow, RowFile, result_id
+from muvla.evaluation.rollout import Outcome, Rollout
+from muvla.models.policy import Policy
+from muvla.recurrence import Intervention
+
+
+def evaluate(
+    policy: Policy,
+    statistics: Statistics,
+    protocol: Protocol,
+    intervention: Intervention | None,
+    *,
+    train: str,
+    training_seed: int,
+    training_episodes: range,
+    rows: Path,
+    provenance: str,
+    env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
+    check_stop: Callable[[], None] = lambda: None,
+    retry_errors: bool = False,
+) -> RowFile:
+    """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
+    except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
+
+    Raises MuvlaError if the protocol's seeds overlap `training_episodes`, and NotAMeasurement when an invariant breaks;
+    the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called after
+    every row and may raise to end the evaluation early.
+    """
+    seeds = range(protocol.seed, protocol.seed + protocol.episodes)
+    if max(seeds.start, training_episodes.start) < min(seeds.stop, training_episodes.stop):
+        raise MuvlaError(
+            "protocol.seed", got=f"episodes {seeds.start}…{seeds.stop - 1}",
+            expected=f"none of the training episodes {training_episodes.start}…{training_episodes.stop - 1}",
+            remedy="collect the demonstrations from another block of seeds",
+        )  # fmt: skip
+    name = intervention.name if intervention else "none"
+    result = result_id(train, protocol, name)
+    file = RowFile(rows, result)
+    attempts = file.attempts(count_errors=not retry_errors)
+    missing = [seed for seed in seeds if seed not in attempts]
+    if not missing:
+        return file
+    group = task_info(protocol.task.name).suite
+
+    def append(outcome: Outcome) -> None:
+        nothing = dict.fromkeys(
+            ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
+             "success_at_end", "first_success_step", "steps")
+        )  # fmt: skip
+        file.append(
+            EpisodeRow(
+                result=result,
+                train=train,
+                training_seed=training_seed,
+                task=protocol.task.name,
+                group=group,
+                protocol=protocol.id,
+                protocol_hash=protocol.hash,
+                intervention=name,
+                seed=outcome.seed,
+                attempt=file.attempts().get(outcome.seed, 0) + 1,
+                **(nothing | outcome.info),
+                error=outcome.error,
+                seconds=round(outcome.seconds, 3),
+                environment_seconds=round(outcome.environment_seconds, 3),
+                provenance=provenance,
+            )
+        )
+        check_stop()
+
+    rollout = Rollout(
+        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention
+    )
+    try:
+        rollout.run(missing, append)
+    except NotAMeasurement:
+        if file.path.exists():
+            file.path.replace(file.path.with_suffix(".invalid"))
+        raise
+    finally:
+        rollout.close()
+    return file

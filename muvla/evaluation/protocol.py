@@ -1,0 +1,87 @@
+"""What an evaluation is: a frozen, versioned object whose hash stands in every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from muvla.config import TaskConfig
+from muvla.configtools import content_hash
+from muvla.errors import MuvlaError
+
+# First episode seed of the published evaluations (μVLA spec 6.1): episode i is reset with seed BASE + i.
+BASE = 4_242_424_242
+
+
+@dataclass(frozen=True)
+class Protocol:
+    name: str
+    version: int
+    task: TaskConfig
+    episodes: int
+    seed: int = BASE
+    step_limit: int | None = None  # None: the task's own
+    # `receding`: query at every step, execute the chunk's first action. `open_loop`: execute h actions per query.
+    regime: Literal["receding", "open_loop"] = "receding"
+    h: int = 1
+    # When memory is read and written: at every environment step or at every query. Differs under `open_loop` only.
+    tick: Literal["env_step", "call"] = "env_step"
+    # The episode ends at its first success. A task that ends at the first choice anyway is not changed by it.
+    break_at_success: bool = True
+    image_size: int | None = None  # pixels; None leaves the camera's own
+    # Episodes per forward pass. Part of the protocol, because rows are equal bit for bit only at one batch shape.
+    slots: int = 50
+
+    def __post_init__(self):
+        if self.h < 1 or (self.regime == "receding" and self.h != 1):
+            raise MuvlaError(
+                "protocol.h", got=self.h, expected="1 under receding, at least 1 under open_loop", remedy="correct it"
+            )
+        if self.slots < 1:
+            raise MuvlaError("protocol.slots", got=self.slots, expected="≥ 1", remedy="correct it")
+        if self.episodes < 1 or self.seed < 0 or self.seed + self.episodes > 2**32:
+            raise MuvlaError(
+                "protocol.seed", got=f"{self.seed} + {self.episodes} episodes", expected="seeds in [0, 2^32)",
+                remedy="simulators seed 32-bit generators: choose another block",
+            )  # fmt: skip
+
+    @property
+    def id(self) -> str:
+        """`recall-position3-rh@1`; two protocols of one id must be equal (tests/golden/protocols.json holds the
+        hashes)."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def hash(self) -> str:
+        return content_hash(self)
+
+
+def _recall(name: str, task: str, **changes) -> Protocol:
+    return Protocol(name=name, version=1, task=TaskConfig(task), episodes=200, **changes)
+
+
+def _mikasa(name: str, task: str, **changes) -> Protocol:
+    return Protocol(name=name, version=1, task=TaskConfig(task), episodes=30, image_size=64, slots=2, **changes)
+
+
+# A block of episodes that only the search for a recipe looks at, disjoint from every evaluation.
+SEARCH_SEED = 3_141_592_653
+
+PROTOCOLS = {
+    protocol.id: protocol
+    for protocol in (
+        _recall("recall-position3-rh", "RecallPosition3-v0"),
+        _recall("recall-position3-ol4", "RecallPosition3-v0", regime="open_loop", h=4, tick="call"),
+        _recall("recall-position3-search", "RecallPosition3-v0", seed=SEARCH_SEED),
+        _recall("recall-position5-rh", "RecallPosition5-v0"),
+        _recall("recall-color3-rh", "RecallColor3-v0"),
+        _recall("recall-color5-rh", "RecallColor5-v0"),
+        _mikasa("mikasa-remember-color3-quick-rh", "RememberColor3-VLA-v0"),
+    )
+}
+
+
+def protocol(id: str) -> Protocol:
+    if id not in PROTOCOLS:
+        raise MuvlaError("protocol", got=id, expected=f"one of {', '.join(PROTOCOLS)}", remedy="correct the id")
+    return PROTOCOLS[id]

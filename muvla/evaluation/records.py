@@ -1,0 +1,129 @@
+"""Episode rows: appended as they happen, and the only thing that tables are made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from muvla.config import Cell
+from muvla.configtools import content_hash
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.files import append_line, read_lines
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """One episode. Where `error` is set, nothing was measured: outcome fields are None, never False or 0."""
+
+    result: str  # result id: train id + protocol + intervention
+    train: str  # train id
+    training_seed: int
+    task: str
+    group: str  # suite
+    protocol: str
+    protocol_hash: str
+    intervention: str
+    seed: int  # of the episode
+    attempt: int
+    target: int | None
+    choice: int | None  # first object touched; -1 none
+    cue_length: int | None  # steps
+    delay_length: int | None
+    first_decision_step: int | None
+    success_once: bool | None
+    success_at_end: bool | None
+    first_success_step: int | None
+    steps: int | None
+    error: str | None
+    seconds: float  # wall time of the episode, shared with the other slots of its batch
+    environment_seconds: float  # of it, waiting for the environment
+    provenance: str
+
+
+def result_id(train: str, protocol: Protocol, intervention: str) -> str:
+    return content_hash({"train": train, "protocol": protocol.hash, "intervention": intervention})
+
+
+class RowFile:
+    """The rows of one result, in `rows/<result id>.jsonl`; opening it again continues it."""
+
+    def __init__(self, folder: Path, result: str):
+        self.path = folder / f"{result}.jsonl"
+        self.rows = read_rows(self.path)
+
+    def append(self, row: EpisodeRow) -> None:
+        append_line(self.path, asdict(row))
+        self.rows.append(row)
+
+    def attempts(self, count_errors: bool = True) -> dict[int, int]:
+        """Episode seed → number of its last attempt; without those that ended in an error if told."""
+        last = {row.seed: row for row in self.rows}
+        return {seed: row.attempt for seed, row in last.items() if count_errors or not row.error}
+
+
+def read_rows(path: Path) -> list[EpisodeRow]:
+    names = {f.name for f in fields(EpisodeRow)}
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if set(line) != names:
+            raise MuvlaError(
+                f"{path}:{number}", got=f"fields {sorted(set(line) ^ names)} too few or too many",
+                expected="an episode row of this version", remedy="evaluate again with this version",
+            )  # fmt: skip
+        rows.append(EpisodeRow(**line))
+    return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over the episodes of one result; an error is no outcome and enters no rate."""
+
+    episodes: int
+    errors: int
+    touched: int
+    correct: int  # first choice is the target
+    success: int  # success_once
+
+    @property
+    def measured(self) -> int:
+        return self.episodes - self.errors
+
+    @property
+    def touch_rate(self) -> float | None:
+        return self.touched / self.measured if self.measured else None
+
+    @property
+    def choice_accuracy(self) -> float | None:
+        """Given a touch: separates recall from motor control."""
+        return self.correct / self.touched if self.touched else None
+
+    @property
+    def success_rate(self) -> float | None:
+        return self.success / self.measured if self.measured else None
+
+
+@dataclass(frozen=True)
+class CellRecords:
+    """A trained cell with the rows of its complete results: what every table and figure is made of."""
+
+    arm: str
+    cell: Cell  # canonical
+    train: str  # train id
+    state: str  # done, or why rows may be missing
+    rows: dict[tuple[str, str], list[EpisodeRow]]  # (protocol id, intervention) → rows
+    provenance: tuple[dict[str, Any], ...]
+    chance: dict[str, float]  # protocol id → first-choice accuracy expected without memory
+    seconds: dict[str, float]  # wall time of training and of evaluation
+
+
+def summarise(rows: list[EpisodeRow]) -> Summary:
+    measured = [row for row in rows if row.error is None]
+    return Summary(
+        episodes=len(rows),
+        errors=len(rows) - len(measured),
+        touched=sum(row.choice != -1 for row in measured),
+        correct=sum(row.choice == row.target for row in measured),
+        success=sum(bool(row.success_once) for row in measured),
+    )

@@ -1,0 +1,268 @@
+"""Closed-loop episodes of a recurrent policy, many slots in one forward pass, memory by slot.
+
+Legend: B slots, V cameras, h×w image, Q proprio dim, H chunk, A action dim, m memory, D width.
+
+The batch shape never changes during a run, and a slot's numbers do not depend on the other slots or on its index; so an
+episode's row is the same whoever shares its batch (tests/test_batching.py).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.envs.workers import WorkerEnv
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.protocol import Protocol
+from muvla.models.policy import Encoded, Policy, guard_canary
+from muvla.recurrence import Intervention, Moment, Recurrence
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened in one episode; `error` excludes everything else."""
+
+    seed: int
+    info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0  # since the reset, shared with the other slots
+    environment_seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class _Slot:
+    """One running episode; `seed` None means that no episode is left for this slot."""
+
+    env: gymnasium.Env
+    seed: int | None = None
+    observation: dict[str, np.ndarray] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    is_first: bool = True
+    chunk: np.ndarray | None = None  # (H, A) unnormalised
+    chunk_age: int = 0
+    action: np.ndarray | None = None  # (A,) under way
+    first_decision: int | None = None
+    first_success: int | None = None
+    choice: int = -1
+    started: float = 0.0
+    waited: float = 0.0  # seconds for the environment
+    tokens: Tensor | None = None  # (m, D) read at the last tick
+    moved: bool = False
+    reads: int = 0
+
+
+class Rollout:
+    """Runs a protocol's episodes with one policy and one intervention."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        statistics: Statistics,
+        protocol: Protocol,
+        make_env: Callable[[], gymnasium.Env],
+        intervention: Intervention | None = None,
+    ):
+        if protocol.h > policy.config.chunk:
+            raise MuvlaError(
+                "protocol.h", got=protocol.h, expected=f"at most the policy's chunk H = {policy.config.chunk}",
+                remedy="train with a longer chunk, or choose another protocol",
+            )  # fmt: skip
+        self.policy, self.statistics, self.protocol = policy.eval(), statistics, protocol
+        self.device = next(policy.parameters()).device
+        self.recurrence = Recurrence(policy, protocol.slots, intervention)
+        self.intervention = intervention
+        self.slots = [_Slot(make_env()) for _ in range(protocol.slots)]
+        self.ticks = 0
+        self._canary_done = False
+
+    @torch.no_grad()
+    def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
+        """Every seed's episode once; outcomes come as episodes end. Raises NotAMeasurement when an invariant breaks."""
+        waiting = iter(seeds)
+        for slot in self.slots:
+            self._next_episode(slot, waiting, on_outcome)
+        while any(slot.seed is not None for slot in self.slots):
+            self._tick()
+            acting = [slot for slot in self.slots if slot.seed is not None]
+            for slot in acting:
+                self._start_step(slot)
+            for slot in acting:  # environments in processes of their own have stepped side by side
+                self._finish_step(slot, waiting, on_outcome)
+
+    def close(self) -> None:
+        for slot in self.slots:
+            slot.env.close()
+
+    def _tick(self) -> None:
+        """One model call for all slots; slots whose tick it is not keep their memory (tick `call` under open loop)."""
+        due = torch.tensor([self._is_due(slot) for slot in self.slots], device=self.device)
+        if not due.any():
+            return
+        encoded = self._encode()
+        is_first = torch.tensor([slot.is_first for slot in self.slots], device=self.device)
+        moment = Moment(
+            [slot.step for slot in self.slots],
+            [slot.info.get("phase", Phase.UNKNOWN) for slot in self.slots],
+            [f"{self.protocol.task.name}:{slot.seed}" for slot in self.slots],
+            [slot.seed or 0 for slot in self.slots],
+        )
+        if not self._canary_done:
+            guard_canary(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
+            self._canary_done = True
+        calls = self.policy.calls
+        output, tokens = self.recurrence.tick(encoded, is_first, moment, None if due.all() else due)
+        if self.policy.calls != calls + 1:
+            raise NotAMeasurement(
+                "memory", got=f"{self.policy.calls - calls} model calls in one tick", expected="1",
+                remedy="report this as a bug",
+            )  # fmt: skip
+        self.ticks += 1
+        actions = output.actions.float().cpu().numpy()
+        for i, slot in enumerate(self.slots):
+            if not due[i] or slot.seed is None:
+                continue
+            self._watch_memory(slot, tokens[i])
+            slot.is_first = False
+            slot.reads += 1
+            if slot.chunk is None or slot.chunk_age >= self.protocol.h:
+                slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
+
+    def _is_due(self, slot: _Slot) -> bool:
+        if slot.seed is None:
+            return False
+        return self.protocol.tick == "env_step" or slot.chunk is None or slot.chunk_age >= self.protocol.h
+
+    def _encode(self) -> Encoded:
+        idle = next(slot for slot in self.slots if slot.observation is not None)
+        observations = [slot.observation or idle.observation for slot in self.slots]
+        images = torch.from_numpy(np.stack([o["images"] for o in observations])).movedim(-1, -3)
+        proprio = self.statistics.normalise_proprio(np.stack([o["proprio"] for o in observations]))
+        instructions = [(slot.info or idle.info)["instruction"] for slot in self.slots]
+        ids, lengths = self.policy.encode_text(instructions)
+        return self.policy.encode(
+            images.to(self.device), torch.from_numpy(proprio).to(self.device), ids.to(self.device),
+            lengths.to(self.device),
+        )  # fmt: skip
+
+    def _watch_memory(self, slot: _Slot, tokens: Tensor) -> None:
+        """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
+        if not torch.isfinite(tokens).all():
+            raise NotAMeasurement(
+                "memory", got=f"NaN or infinity at step {slot.step} of episode seed {slot.seed}", expected="finite",
+                remedy="the cell has no result; look at its training log",
+            )  # fmt: skip
+        # From the second tick on: a frozen memory may differ from the initial one that was read at the first.
+        if slot.reads >= 2:
+            slot.moved |= bool((tokens != slot.tokens).any())
+        slot.tokens = tokens
+
+    def _check_episode(self, slot: _Slot) -> None:
+        """Memory writes == ticks that the environment's steps ask for; and the memory moved, or was frozen, as it had
+        to."""
+        per_query = self.protocol.h if self.protocol.tick == "call" else 1
+        expected = math.ceil(slot.step / per_query)
+        writes = self.recurrence.writes[self.slots.index(slot)]
+        if writes != expected:
+            raise NotAMeasurement(
+                "memory", got=f"{writes} writes in {slot.step} steps of episode seed {slot.seed}",
+                expected=f"{expected} at tick {self.protocol.tick}", remedy="report this as a bug",
+            )  # fmt: skip
+        memory = self.recurrence.memory
+        if memory.width == 0 or slot.reads < 3:
+            return
+        effect = self.intervention.effect if self.intervention else "moves" if memory.recurrent else "freezes"
+        if slot.moved != (effect == "moves"):
+            raise NotAMeasurement(
+                "memory", got="moved" if slot.moved else "frozen",
+                expected=f"a memory that {effect} under intervention {self.intervention and self.intervention.name}",
+                remedy="the cell has no result; look at the intervention or the update rule",
+            )  # fmt: skip
+
+    def _start_step(self, slot: _Slot) -> None:
+        phase = slot.info["phase"]
+        if phase is Phase.DECISION and slot.first_decision is None:
+            slot.first_decision = slot.step
+        action = slot.chunk[slot.chunk_age]
+        if not np.isfinite(action).all():
+            raise NotAMeasurement(
+                "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
+                remedy="the cell has no result; look at its training log",
+            )  # fmt: skip
+        slot.action = np.clip(action, -1, 1)
+        if isinstance(slot.env, WorkerEnv):
+            slot.env.start_step(slot.action)
+
+    def _finish_step(self, slot: _Slot, waiting, on_outcome: Callable[[Outcome], None]) -> None:
+        asked = time.perf_counter()
+        try:
+            step = slot.env.finish_step() if isinstance(slot.env, WorkerEnv) else slot.env.step(slot.action)
+        except MuvlaError:  # a broken installation, not a broken episode
+            raise
+        except Exception as error:
+            on_outcome(self._outcome(slot, {}, _describe(error)))
+            self._next_episode(slot, waiting, on_outcome)
+            return
+        slot.waited += time.perf_counter() - asked
+        slot.observation, _, terminated, truncated, slot.info = step
+        slot.chunk_age += 1
+        slot.step += 1
+        if slot.choice == -1:
+            slot.choice = slot.info["choice"]
+        if slot.info["success"] and slot.first_success is None:
+            slot.first_success = slot.step
+        limit = self.protocol.step_limit
+        stop = slot.info["success"] and self.protocol.break_at_success
+        if terminated or truncated or stop or (limit is not None and slot.step >= limit):
+            self._check_episode(slot)
+            on_outcome(self._outcome(slot, self._measured(slot)))
+            self._next_episode(slot, waiting, on_outcome)
+
+    @staticmethod
+    def _measured(slot: _Slot) -> dict[str, Any]:
+        return {
+            "target": slot.info["target"],
+            "choice": slot.choice,
+            "cue_length": slot.info["cue_length"],
+            "delay_length": slot.info["delay_length"],
+            "first_decision_step": slot.first_decision,
+            "success_once": slot.first_success is not None,
+            "success_at_end": bool(slot.info["success"]),
+            "first_success_step": slot.first_success,
+            "steps": slot.step,
+        }
+
+    @staticmethod
+    def _outcome(slot: _Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
+        return Outcome(slot.seed, info, error, time.perf_counter() - slot.started, slot.waited)
+
+    def _next_episode(self, slot: _Slot, waiting, on_outcome: Callable[[Outcome], None]) -> None:
+        """The next seed that can be reset; one that cannot is an error outcome, not a failure."""
+        for seed in waiting:
+            fresh = _Slot(slot.env, seed, started=time.perf_counter())
+            try:
+                fresh.observation, fresh.info = slot.env.reset(seed=seed)
+            except MuvlaError:
+                raise
+            except Exception as error:
+                on_outcome(Outcome(seed, error=_describe(error)))
+                continue
+            slot.__dict__.update(fresh.__dict__)
+            return
+        slot.seed, slot.is_first = None, True
+
+
+def _describe(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"

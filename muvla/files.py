@@ -1,0 +1,140 @@
+"""Writing that never leaves half a file, and full disks that say so."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from muvla.errors import DiskError, MuvlaError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns "no space left" and its kin into the one error that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise DiskError(
+            str(path),
+            got=os.strerror(error.errno or 0),
+            expected="a writable disk with room",
+            remedy="free some space and run the same command again; what is already written is kept and continued",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
+    """Holds `path` as a lock until the end of the block or of this process, however it ends.
+
+    The kernel keeps it (flock), so a killed owner leaves nothing stale behind. Raises MuvlaError if another process
+    holds it, unless told to wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path), path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise MuvlaError(
+                str(path), got=f"held by process {holder(path)}", expected="no other process here",
+                remedy="wait for it, or stop it",
+            ) from None  # fmt: skip
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def holder(path: Path) -> int | None:
+    """Process id of the living holder of a lock; None if nobody holds it."""
+    try:
+        with path.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int(path.read_text() or 0)
+    return None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of `content` or nothing of it at `path`: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with disk_errors(path):
+            with temporary.open("wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MuvlaError(str(path), got="no such file", expected="a file", remedy="check the path") from None
+    except json.JSONDecodeError as error:
+        raise MuvlaError(
+            str(path),
+            got=f"broken JSON ({error})",
+            expected="whole JSON",
+            remedy="remove the file and rerun what made it",
+        ) from None
+
+
+def append_line(path: Path, data: Any) -> None:
+    """One JSON line, flushed; a file whose last line was cut by a crash is mended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        drop_torn_line(path)
+        with path.open("ab") as handle:
+            handle.write((json.dumps(data, ensure_ascii=False) + "\n").encode())
+            handle.flush()
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line without its newline: what a killed process or a full disk leaves behind."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as handle:
+        handle.seek(-1, os.SEEK_END)
+        if handle.read(1) == b"\n":
+            return
+        handle.seek(0)
+        content = handle.read()
+        handle.truncate(content.rfind(b"\n") + 1)
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Every whole JSON line; a torn last line is left out, a broken line elsewhere is an error."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].decode().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise MuvlaError(
+                f"{path}:{number}",
+                got=f"broken JSON ({error})",
+                expected="one JSON object per line",
+                remedy="remove that line; the missing episode is run again",
+            ) from None
+    return rows

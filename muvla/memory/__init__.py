@@ -1,0 +1,1 @@
+"""Memory mechanisms under one contract."""

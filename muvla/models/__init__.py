@@ -1,0 +1,1 @@
+"""The OpenVLA-OFT anatomy with MEMORY tokens. Knows no simulator and no dataset."""

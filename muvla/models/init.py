@@ -1,0 +1,44 @@
+"""Initial values that depend on (seed, parameter name) alone.
+
+Two cells of one training seed share every parameter that both have, bit for bit, whatever else either of them holds:
+drawing from one global generator would shift every later parameter as soon as one is added.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from muvla.randomness import torch_rng
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int) -> None:
+    """Linear and convolution weights normal with standard deviation 1/√fan_in, biases 0, norms 1; embeddings, class
+    and register tokens normal(0, 0.02). A module that defines `initialise_parameters(generator_of)` sets its own."""
+    own = [(name, module) for name, module in model.named_modules() if hasattr(module, "initialise_parameters")]
+    claimed = {id(p) for _, module in own for p in module.parameters()}
+    for prefix, module in own:
+        module.initialise_parameters(lambda name, prefix=prefix: torch_rng(seed, "init", f"{prefix}.{name}"))
+    kinds = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in claimed:
+            continue
+        module, leaf = kinds[id(parameter)], name.rsplit(".", 1)[-1]
+        if leaf == "bias":
+            parameter.zero_()
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = parameter[0].numel()
+            _normal(parameter, 1 / math.sqrt(fan_in), seed, name)
+        elif parameter.ndim == 1:  # the weight of a norm, or a layer scale
+            parameter.fill_(1.0)
+        else:
+            _normal(parameter, 0.02, seed, name)
+
+
+def _normal(parameter: nn.Parameter, std: float, seed: int, name: str) -> None:
+    draw = torch.empty(parameter.shape, dtype=torch.float32)
+    draw.normal_(0.0, std, generator=torch_rng(seed, "init", name))
+    parameter.copy_(draw)

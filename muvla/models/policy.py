@@ -1,0 +1,174 @@
+"""The OpenVLA-OFT policy with MEMORY tokens: one tick from an encoded observation and a memory to an action chunk.
+
+Legend: N frames, B slots, V cameras, P patches, S sequence, T text, m memory, D width, H chunk, A action dim, Q
+proprio.
+
+A tick has two halves. `encode` is everything that does not recur (vision, projector, proprio, text embedding) and may
+run on many ticks at once. `step` is the language model, the only part that sees the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from muvla.config import Cell, ModelConfig
+from muvla.errors import NotAMeasurement
+from muvla.memory.base import Memory
+from muvla.memory.registry import build_memory
+from muvla.models import text
+from muvla.models.attention import ATTENTION_NAME, AttentionPlan
+from muvla.models.heads import L1Head, ProprioProjector
+from muvla.models.init import initialise
+from muvla.models.sequence import Layout
+from muvla.models.vision import FusedVision
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the policy exchanges with a robot; given by the data, checked at evaluation."""
+
+    cameras: int  # V
+    proprio_dim: int  # Q
+    action_dim: int  # A
+    text: int  # T, the padded prompt length of the run's tasks
+    text_padded: bool  # whether prompts of different lengths may share a batch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The non-recurrent part of N frames."""
+
+    prefix: Tensor  # (N, 1 + V·P + 1, D) BOS, VISION, PROPRIO
+    text: Tensor  # (N, T, D)
+    stop: Tensor  # (N, 1, D)
+    text_lengths: Tensor  # (N,)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.prefix, self.text, self.stop
+
+    def __getitem__(self, rows: slice) -> Encoded:
+        return Encoded(self.prefix[rows], self.text[rows], self.stop[rows], self.text_lengths[rows])
+
+    def leaves(self) -> Encoded:
+        """The same values as new leaves, so that several backward passes can collect their gradient."""
+        prefix, words, stop = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors())
+        return replace(self, prefix=prefix, text=words, stop=stop)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    actions: Tensor  # (B, H, A) normalised
+    memory: Tensor  # (B, m, D) final hidden states at the MEMORY rows, after the closing norm (spec 2.2)
+
+
+class Policy(nn.Module):
+    def __init__(self, config: ModelConfig, memory: Memory, interface: Interface):
+        super().__init__()
+        self.config, self.interface, self.memory = config, interface, memory
+        size = config.size
+        self.vision = FusedVision(size)
+        self.proprio = ProprioProjector(interface.proprio_dim, size.width)
+        self.language = LlamaModel(
+            LlamaConfig(
+                vocab_size=size.vocabulary,
+                hidden_size=size.width,
+                intermediate_size=size.mlp,
+                num_hidden_layers=size.layers,
+                num_attention_heads=size.heads,
+                attn_implementation=ATTENTION_NAME,
+                use_cache=False,
+            )
+        )
+        self.head = L1Head(config.chunk, interface.action_dim, size.width)
+        self.calls = 0  # of `step`, for the run-time check against ticks and memory writes
+
+    def layout(self) -> Layout:
+        size, m = self.config.size, self.memory.width
+        return Layout(
+            vision=self.interface.cameras * size.patches,
+            memory=m,
+            text=self.interface.text,
+            action=self.config.chunk * self.interface.action_dim,
+            reserve=self.config.reserve if self.config.memory_positions == "reserved" else m,
+            padded=self.interface.text_padded,
+        )
+
+    def encode_text(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
+        """(B, T) ids and (B,) lengths in this policy's batch shape; raises MuvlaError for one that does not fit it."""
+        return text.encode_batch(instructions, self.interface.text, self.interface.text_padded)
+
+    def encode(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
+        """images (N, V, 3, h, w) uint8, proprio (N, Q) normalised, text_ids (N, T) left-padded, text_lengths (N,)."""
+        n = len(images)
+        embed = self.language.embed_tokens
+        ends = embed(torch.tensor([text.BOS, text.STOP], device=text_ids.device))
+        bos, stop = (end.expand(n, 1, -1) for end in ends)
+        return Encoded(
+            prefix=torch.cat([bos, self.vision(images), self.proprio(proprio)], dim=1),
+            text=embed(text_ids),
+            stop=stop,
+            text_lengths=text_lengths,
+        )
+
+    def step(self, encoded: Encoded, memory: Tensor, action_slots: Tensor | None = None) -> StepOutput:
+        """One tick of B slots; memory (B, m, D) is what `Memory.read` returned.
+
+        `action_slots` (B, H·A, D) replaces the zeroed ACTION embeddings (spec 1.5); only the guard's canary gives it.
+        """
+        self.calls += 1
+        layout = self.layout()
+        slots, _, width = encoded.prefix.shape
+        if action_slots is None:
+            action_slots = encoded.prefix.new_zeros(slots, layout.action, width)
+        sequence = torch.cat([encoded.prefix, memory, encoded.text, action_slots, encoded.stop], dim=1)
+        plan, positions = self._plan(layout, encoded.text_lengths)
+        hidden = self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
+        return StepOutput(actions=self.head(hidden[:, layout.action_read]), memory=hidden[:, layout.memory_slice])
+
+    def _plan(self, layout: Layout, text_lengths: Tensor) -> tuple[AttentionPlan, Tensor]:
+        guard, backend = self.config.guard, self.config.attention
+        if not layout.padded:
+            return _unpadded_plan(layout, guard, backend, str(text_lengths.device))
+        return AttentionPlan(layout, layout.segments(text_lengths), guard, backend), layout.positions(text_lengths)
+
+
+@lru_cache(maxsize=64)
+def _unpadded_plan(layout: Layout, guard: str, backend: str, device: str) -> tuple[AttentionPlan, Tensor]:
+    """Without padding all rows are alike: one plan and (1, S) positions for every batch size, made once."""
+    length = torch.tensor([layout.text], device=device)
+    return AttentionPlan(layout, layout.segments(length), guard, backend), layout.positions(length)
+
+
+def build_policy(cell: Cell, interface: Interface) -> Policy:
+    """A policy with the initial values of the cell's training seed."""
+    policy = Policy(cell.model, build_memory(cell.memory, cell.model.size.width), interface)
+    initialise(policy, cell.seed)
+    return policy
+
+
+@torch.no_grad()
+def guard_canary(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
+    """Largest change of the written memory when the ACTION embeddings are perturbed; exactly 0.0 under `context`.
+
+    Raises NotAMeasurement if the `context` guard leaks. Run at start-up and in every evaluation.
+    """
+    if memory.shape[1] == 0:
+        return 0.0
+    layout = policy.layout()
+    noise = torch.linspace(-1, 1, layout.action * memory.shape[2], device=memory.device, dtype=memory.dtype)
+    perturbed = noise.view(1, layout.action, -1).expand(len(memory), -1, -1)
+    moved = policy.step(encoded, memory).memory - policy.step(encoded, memory, action_slots=perturbed).memory
+    leak = moved.abs().max().item()
+    if policy.config.guard == "context" and leak != 0.0:
+        raise NotAMeasurement(
+            "model.guard",
+            got=f"a memory that moved by {leak:.3g} when the ACTION embeddings were perturbed",
+            expected="exactly 0 under the guard `context`",
+            remedy="report this as a bug of the attention backend; nothing computed with it is a measurement",
+        )
+    return leak

@@ -1,0 +1,103 @@
+"""The token sequence of one tick: which segments, in which order, at which RoPE positions.
+
+Legend: B slots, S sequence, V cameras, P patches, m memory, T text, H chunk, A action dim.
+
+    BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | ACTION (H·A) | STOP          (μVLA spec 1.1)
+
+The published code pads on the far right, which moves ACTION to another place in every row of a mixed batch; its guard
+was then computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
+segment starts at the same index in every row, and what a token *is* is told by a segment id per row. RoPE positions
+are given explicitly and skip the padding, so a padded row computes what the unpadded row would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Segment(IntEnum):
+    BOS = 0
+    VISION = 1
+    PROPRIO = 2
+    MEMORY = 3
+    TEXT = 4
+    ACTION = 5
+    STOP = 6
+    PAD = 7
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Token counts of a batch; everything static that attention and the heads need.
+
+    `reserve` is the number of RoPE positions kept free for MEMORY (≥ m), `text` the padded text length, and `padded`
+    says whether any row may be shorter. It belongs to the batch shape, not to the rows at hand: a slot must get the
+    same kernel, and so the same bits, whoever its neighbours are.
+    """
+
+    vision: int  # V·P
+    memory: int  # m
+    text: int  # T, padded
+    action: int  # H·A
+    reserve: int
+    padded: bool
+
+    @property
+    def memory_start(self) -> int:
+        return 1 + self.vision + 1
+
+    @property
+    def text_start(self) -> int:
+        return self.memory_start + self.memory
+
+    @property
+    def action_start(self) -> int:
+        return self.text_start + self.text
+
+    @property
+    def length(self) -> int:
+        """S."""
+        return self.action_start + self.action + 1
+
+    @property
+    def memory_slice(self) -> slice:
+        return slice(self.memory_start, self.text_start)
+
+    @property
+    def action_read(self) -> slice:
+        """The rows that the action head reads: one to the left of the ACTION slots, from the last TEXT token to the
+        last slot but one (spec 1.6, kept for parity)."""
+        return slice(self.action_start - 1, self.action_start - 1 + self.action)
+
+    def segments(self, text_lengths: Tensor) -> Tensor:
+        """(B,) text lengths → (B, S) segment ids."""
+        row = torch.cat(
+            [
+                torch.tensor([Segment.BOS]),
+                torch.full((self.vision,), Segment.VISION),
+                torch.tensor([Segment.PROPRIO]),
+                torch.full((self.memory,), Segment.MEMORY),
+                torch.full((self.text,), Segment.TEXT),
+                torch.full((self.action,), Segment.ACTION),
+                torch.tensor([Segment.STOP]),
+            ]
+        ).to(text_lengths.device)
+        rows = row.repeat(len(text_lengths), 1)
+        index = torch.arange(self.length, device=text_lengths.device)
+        first_text = (self.action_start - text_lengths)[:, None]
+        is_pad = (index >= self.text_start) & (index < first_text)
+        return torch.where(is_pad, int(Segment.PAD), rows)
+
+    def positions(self, text_lengths: Tensor) -> Tensor:
+        """(B,) text lengths → (B, S) RoPE positions: 0… through MEMORY, then TEXT from memory_start + reserve.
+
+        With `reserve == m` these are the published plain positions 0…S−1 of the unpadded row (`shift`).
+        """
+        index = torch.arange(self.length, device=text_lengths.device).expand(len(text_lengths), -1)
+        padding = (self.text - text_lengths)[:, None]
+        after = index - self.text_start - padding + self.memory_start + self.reserve
+        return torch.where(index < self.text_start, index, after.clamp(min=0))

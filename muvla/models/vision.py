@@ -1,0 +1,104 @@
+"""Fused vision: DINOv2 with registers and SigLIP side by side, then the projector (μVLA spec 1.2).
+
+Legend: N images sets, V cameras, P patches, D width of the language model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipVisionConfig, SiglipVisionModel
+
+from muvla.config import SizeConfig, TowerConfig
+from muvla.errors import MuvlaError
+
+DINO_REGISTERS = 4
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _tower_kwargs(tower: TowerConfig, size: SizeConfig) -> dict:
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "image_size": size.image_size,
+        "patch_size": size.patch,
+        "layer_norm_eps": 1e-6,
+        # SigLIP's default, the tanh approximation, is not what the published weights were trained with.
+        "hidden_act": "gelu",
+    }
+
+
+class FusedVision(nn.Module):
+    """(N, V, 3, h, w) uint8 → (N, V·P, D)."""
+
+    def __init__(self, size: SizeConfig):
+        super().__init__()
+        self.size = size
+        dino = Dinov2WithRegistersConfig(
+            **_tower_kwargs(size.dino, size),
+            mlp_ratio=size.dino.mlp // size.dino.width,
+            num_register_tokens=DINO_REGISTERS,
+        )
+        siglip = SiglipVisionConfig(**_tower_kwargs(size.siglip, size), intermediate_size=size.siglip.mlp)
+        siglip.vision_use_head = False  # the pooling head is never read
+        self.dino = Dinov2WithRegistersModel(dino)
+        self.siglip = SiglipVisionModel(siglip)
+        fused = size.dino.width + size.siglip.width
+        self.projector = nn.Sequential(
+            nn.Linear(fused, 4 * fused),
+            nn.GELU(),
+            nn.Linear(4 * fused, size.width),
+            nn.GELU(),
+            nn.Linear(size.width, size.width),
+        )
+        # Normalisation as scale·byte + shift, one pass over the pixels per tower.
+        mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+        self.register_buffer("dino_scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("dino_shift", -mean / std, persistent=False)
+        self.register_buffer("siglip_scale", torch.full((1,), 2 / 255), persistent=False)
+        self.register_buffer("siglip_shift", torch.full((1,), -1.0), persistent=False)
+        self._freeze_what_is_never_read()
+
+    def _freeze_what_is_never_read(self) -> None:
+        """The last block and the closing norm exist in the published checkpoints, but features come from before
+        them."""
+        for unused in (
+            self.dino.encoder.layer[-1],
+            self.dino.layernorm,
+            self.siglip.encoder.layers[-1],
+            self.siglip.post_layernorm,
+        ):
+            unused.requires_grad_(False)
+        self.dino.embeddings.mask_token.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        n, cameras, _, height, width = images.shape
+        if images.dtype != torch.uint8 or (height, width) != (self.size.image_size,) * 2:
+            raise MuvlaError(
+                "images",
+                got=f"{images.dtype} of {height}×{width}",
+                expected=f"uint8 of {self.size.image_size}×{self.size.image_size}",
+                remedy="set model.size.image_size to the stored size, or resize the frames at collection",
+            )
+        bytes_ = images.flatten(0, 1).to(self.dino_scale.dtype)
+        dino = self._dino_features(torch.addcmul(self.dino_shift, bytes_, self.dino_scale))
+        siglip = self._siglip_features(torch.addcmul(self.siglip_shift, bytes_, self.siglip_scale))
+        features = torch.cat([dino, siglip], dim=-1)
+        return self.projector(features).reshape(n, cameras * self.size.patches, self.size.width)
+
+    def _dino_features(self, pixels: Tensor) -> Tensor:
+        hidden = self.dino.embeddings(pixels)
+        for block in self.dino.encoder.layer[:-1]:
+            hidden = _first(block(hidden))
+        return hidden[:, 1 + DINO_REGISTERS :]
+
+    def _siglip_features(self, pixels: Tensor) -> Tensor:
+        hidden = self.siglip.embeddings(pixels)
+        for block in self.siglip.encoder.layers[:-1]:
+            hidden = _first(block(hidden, None))
+        return hidden
+
+
+def _first(output: Tensor | tuple) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

@@ -1,0 +1,254 @@
+"""The folder of one train id: configuration, provenance, checkpoints, training log and episode rows.
+
+    runs/<train id>/
+      run.json            the canonical cell, the dataset's folder and content hash
+      provenance/<id>.json
+      checkpoints/        see muvla.training.checkpoint
+      train.jsonl         a line every few updates
+      rows/<result>.jsonl a line per episode
+      failure.json        why the cell has no (further) result; absent otherwise
+      timings.jsonl       wall time of every training and evaluation
+      lock                held by whoever works on it
+
+What is finished is read off these files; there is no second account of it that could disagree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muvla import provenance as origin
+from muvla.config import Cell, canonical
+from muvla.configtools import from_dict, to_dict
+from muvla.data.episodes import EpisodeStore
+from muvla.envs.registry import backends
+from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
+from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import EpisodeRow, read_rows, result_id
+from muvla.files import append_line, holder, locked, read_json, read_lines, write_json
+from muvla.interventions import intervention
+from muvla.models.policy import Policy
+from muvla.training import checkpoint as ckpt
+from muvla.training.loop import Trainer
+from muvla.training.run import Progress, train_to_the_end
+
+
+def never() -> bool:
+    return False
+
+
+def choose_device(name: str = "auto") -> str:
+    """`auto` is the GPU where there is one; raises MuvlaError for a GPU that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MuvlaError("--device", got=name, expected="a CUDA device", remedy="use --device cpu, or install a driver")
+    return name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One train id's folder. `root` holds the run folders, `data` the datasets."""
+
+    root: Path
+    data: Path
+    train: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.train
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows"
+
+    def create(self, cell: Cell, store: EpisodeStore) -> None:
+        if not (self.folder / "run.json").exists():
+            write_json(
+                self.folder / "run.json",
+                {
+                    "train": self.train,
+                    "cell": to_dict(canonical(cell)),
+                    "data": store.path.name,
+                    "sha256": store.sha256,
+                },
+            )
+
+    @property
+    def cell(self) -> Cell:
+        return from_dict(Cell, self._meta["cell"])
+
+    @property
+    def _meta(self) -> dict[str, Any]:
+        return read_json(self.folder / "run.json")
+
+    def store(self) -> EpisodeStore:
+        """The dataset that the cell was trained on; raises MuvlaError if its content is another one now."""
+        store = EpisodeStore(self.data / self._meta["data"])
+        if store.sha256 != self._meta["sha256"]:
+            raise MuvlaError(
+                str(store.path), got=f"content {store.sha256[:12]}", expected=f"content {self._meta['sha256'][:12]}",
+                remedy="restore the dataset; with other data the cell has another train id",
+            )  # fmt: skip
+        return store
+
+    # --- what is finished ------------------------------------------------------------------------------------------
+
+    @property
+    def is_trained(self) -> bool:
+        newest = ckpt.latest(self.folder / "checkpoints")
+        return newest is not None and newest.name == f"update-{self.cell.budget.updates:06d}"
+
+    def result_rows(self, protocol: Protocol, intervention_name: str) -> list[EpisodeRow]:
+        """The last attempt of every episode."""
+        rows = read_rows(self.rows / f"{result_id(self.train, protocol, intervention_name)}.jsonl")
+        return list({row.seed: row for row in rows}.values())
+
+    def has_result(self, protocol: Protocol, intervention_name: str, without_errors: bool = False) -> bool:
+        rows = self.result_rows(protocol, intervention_name)
+        return len(rows) == protocol.episodes and not (without_errors and any(row.error for row in rows))
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        path = self.folder / "failure.json"
+        return read_json(path) if path.exists() else None
+
+    # --- doing it ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def working(self, marks_failure: bool = True) -> Iterator[None]:
+        """Holds the folder's lock; an error is recorded as the cell's failure, unless told otherwise, and raised
+        again. A full disk and a stop are nobody's failure."""
+        with locked(self.folder / "lock"):
+            try:
+                yield
+            except (Interrupted, DiskError):
+                raise
+            except Exception as error:
+                if marks_failure:
+                    kind = "not a measurement" if isinstance(error, NotAMeasurement) else "failed"
+                    trace = "" if isinstance(error, MuvlaError) else traceback.format_exc()
+                    self.fail(kind, f"{type(error).__name__}: {error}", trace)
+                raise
+
+    def fail(self, kind: str, error: str, trace: str = "") -> None:
+        """Mark the cell: it has no (further) result and is not run again unless told."""
+        write_json(self.folder / "failure.json", {"kind": kind, "error": error, "traceback": trace})
+
+    @property
+    def owner(self) -> int | None:
+        """Process id of whoever works on this cell now."""
+        return holder(self.folder / "lock")
+
+    def train_cell(
+        self,
+        cell: Cell,
+        store: EpisodeStore,
+        device: str,
+        progress: Callable[[Progress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = never,
+    ) -> None:
+        """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
+        self.create(cell, store)
+        if self.is_trained:
+            return
+        store.verify()
+        self._record(device)
+        trainer = Trainer(canonical(cell), store, intervention(canonical(cell).intervention), device)
+        with self._timed("training"):
+            train_to_the_end(trainer, self.folder, progress, should_stop)
+        if not self.is_trained:
+            raise Interrupted
+
+    def evaluate(
+        self,
+        protocol: Protocol,
+        intervention_name: str,
+        device: str,
+        policy: Policy | None = None,
+        should_stop: Callable[[], bool] = never,
+        retry_errors: bool = False,
+    ) -> list[EpisodeRow]:
+        """The rows of one condition, running the episodes that are missing, and those with an error if told."""
+        if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
+            saved, data = self.checkpoint(), self.store()
+            with self._timed(f"evaluation {protocol.id} {intervention_name}"):
+                evaluate(
+                    policy or self.load_policy(device),
+                    saved.statistics,
+                    protocol,
+                    intervention(intervention_name),
+                    train=self.train,
+                    training_seed=saved.cell.seed,
+                    training_episodes=range(data.spec.seed, data.spec.seed + data.attempts),
+                    rows=self.rows,
+                    provenance=self._record(device, backends(protocol.task)),
+                    check_stop=lambda: _stop_if(should_stop),
+                    retry_errors=retry_errors,
+                )
+        return self.result_rows(protocol, intervention_name)
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Adds the wall time of the block to `timings.jsonl`, also when it is stopped."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = round(time.monotonic() - started, 1)
+            append_line(self.folder / "timings.jsonl", {"what": what, "seconds": seconds})
+
+    def seconds(self) -> dict[str, float]:
+        """Wall seconds spent so far on training and on evaluation."""
+        total = {"training": 0.0, "evaluation": 0.0}
+        for line in read_lines(self.folder / "timings.jsonl"):
+            total[line["what"].split()[0]] += line["seconds"]
+        return total
+
+    def checkpoint(self) -> ckpt.Checkpoint:
+        newest = ckpt.latest(self.folder / "checkpoints")
+        if newest is None or not self.is_trained:
+            raise MuvlaError(
+                str(self.folder), got="no finished training", expected="a trained cell", remedy="train the cell first"
+            )
+        return ckpt.load(newest)
+
+    def load_policy(self, device: str) -> Policy:
+        return ckpt.load_policy(self.checkpoint()).to(device)
+
+    def _record(self, device: str, backends: str | None = None) -> str:
+        record = origin.provenance(device, backends)
+        identity = origin.provenance_id(record)
+        path = self.folder / "provenance" / f"{identity}.json"
+        if not path.exists():
+            write_json(path, record)
+        return identity
+
+    def provenance(self) -> tuple[dict[str, Any], ...]:
+        """Every record of what trained or evaluated this cell."""
+        return tuple(read_json(path) for path in sorted((self.folder / "provenance").glob("*.json")))
+
+
+def _stop_if(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Interrupted
+
+
+def find_run(root: Path, data: Path, prefix: str) -> Run:
+    """A run by its train id or the beginning of it."""
+    found = sorted(p.name for p in root.glob(f"{prefix}*") if (p / "run.json").exists())
+    if len(found) != 1:
+        raise MuvlaError(
+            "RUN", got=prefix, expected=f"one train id under {root}" + (f", not {len(found)}" if found else ""),
+            remedy="`muvla sweep STUDY --plan` lists the train ids of a study",
+        )  # fmt: skip
+    return Run(root, data, found[0])

@@ -1,0 +1,1 @@
+"""Budgets, the training loop and exact resume."""

@@ -1,0 +1,160 @@
+"""Checkpoints: whole or absent, verified after writing, exact enough to continue bit for bit.
+
+A checkpoint is a folder `update-000500` with safetensors and JSON; it is written under a temporary name and renamed,
+and the file `latest` names the newest one. Nothing here is pickled. All randomness is keyed, so no generator state is
+saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from muvla.config import Cell
+from muvla.configtools import from_dict, to_dict
+from muvla.data.statistics import Statistics
+from muvla.errors import MuvlaError
+from muvla.files import disk_errors, read_json, write_atomically, write_json
+from muvla.models.policy import Interface, Policy, build_policy
+
+TensorFile = dict[str, Tensor]
+FILES = ("model", "optimizer", "memory")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training run is, at one update."""
+
+    update: int
+    cell: Cell  # canonical
+    interface: Interface
+    statistics: Statistics
+    cursor: dict[str, Any]  # of the slot stream
+    tensors: dict[str, TensorFile]  # model, optimizer, memory
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes `folder/update-…`, verifies it, points `latest` at it and removes the older ones."""
+    name = f"update-{checkpoint.update:06d}"
+    temporary, final = folder / f".{name}.tmp", folder / name
+    shutil.rmtree(temporary, ignore_errors=True)
+    with disk_errors(folder):
+        temporary.mkdir(parents=True)
+        hashes = {}
+        for part, tensors in checkpoint.tensors.items():
+            path = temporary / f"{part}.safetensors"
+            save_file({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()}, path)
+            hashes[part] = _sha256(path)
+        meta = {
+            "update": checkpoint.update,
+            "cell": to_dict(checkpoint.cell),
+            "interface": asdict(checkpoint.interface),
+            "statistics": asdict(checkpoint.statistics),
+            "cursor": checkpoint.cursor,
+            "sha256": hashes,
+        }
+        write_json(temporary / "checkpoint.json", meta)
+        _verify(temporary, hashes)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.replace(final)
+        write_atomically(folder / "latest", name.encode())
+    for old in folder.glob("update-*"):
+        if old.name != name:
+            shutil.rmtree(old)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None; a pointer to a folder that was removed points to nothing."""
+    pointer = folder / "latest"
+    newest = folder / pointer.read_text() if pointer.exists() else None
+    return newest if newest is not None and (newest / "checkpoint.json").exists() else None
+
+
+def load(path: Path) -> Checkpoint:
+    """Raises MuvlaError for a missing or changed file, naming it."""
+    meta = read_json(path / "checkpoint.json")
+    _verify(path, meta["sha256"])
+    tensors = {}
+    for part in FILES:
+        try:
+            tensors[part] = load_file(path / f"{part}.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise _broken(path / f"{part}.safetensors", str(error)) from None
+    statistics = {k: v if k == "data" else tuple(v) for k, v in meta["statistics"].items()}
+    return Checkpoint(
+        meta["update"],
+        from_dict(Cell, meta["cell"]),
+        Interface(**meta["interface"]),
+        Statistics(**statistics),
+        meta["cursor"],
+        tensors,
+    )
+
+
+def load_policy(checkpoint: Checkpoint) -> Policy:
+    policy = build_policy(checkpoint.cell, checkpoint.interface)
+    load_parameters(policy, checkpoint.tensors["model"])
+    return policy
+
+
+@torch.no_grad()
+def load_parameters(policy: Policy, tensors: TensorFile) -> None:
+    """Strict: a missing, unexpected or misshapen tensor raises MuvlaError that lists the difference."""
+    own = dict(policy.named_parameters())
+    wrong = [f"missing {n}" for n in own.keys() - tensors.keys()]
+    wrong += [f"unexpected {n}" for n in tensors.keys() - own.keys()]
+    wrong += [
+        f"{n} is {tuple(tensors[n].shape)} instead of {tuple(own[n].shape)}"
+        for n in own.keys() & tensors.keys()
+        if own[n].shape != tensors[n].shape
+    ]
+    if wrong:
+        raise MuvlaError(
+            "checkpoint", got="; ".join(sorted(wrong)[:8]), expected=f"the {len(own)} tensors of this cell's policy",
+            remedy="load it with the configuration that it was written with (checkpoint.json beside it)",
+        )  # fmt: skip
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> TensorFile:
+    """AdamW's moments and step counts by parameter name, `names` being in the optimizer's order."""
+    states = optimizer.state_dict()["state"]
+    return {f"{names[i]}/{key}": value for i, state in states.items() for key, value in state.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: TensorFile) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        name, key = full.rsplit("/", 1)
+        states.setdefault(names.index(name), {})[key] = value
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _verify(path: Path, hashes: dict[str, str]) -> None:
+    for part, expected in hashes.items():
+        file = path / f"{part}.safetensors"
+        if not file.exists():
+            raise _broken(file, "no such file")
+        if _sha256(file) != expected:
+            raise _broken(file, "other content than its recorded hash")
+
+
+def _broken(file: Path, got: str) -> MuvlaError:
+    return MuvlaError(
+        str(file), got=got, expected="the file as it was written",
+        remedy="remove its folder; training starts again from the beginning of the cell",
+    )  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,204 @@
+"""Training of one cell: windows of W ticks, cut into truncation blocks of K.
+
+Legend: W window ticks, B slots, K truncation length, U updates, H chunk, A action dim, m memory, D width.
+
+One update per window, for every K: K changes where gradient stops and nothing else. What does not recur (vision,
+projector, proprio, text) runs once for all W·B frames; its outputs are leaves that collect the gradient of all blocks,
+and one backward pass carries that on into the towers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from muvla.config import Cell, canonical
+from muvla.data.episodes import EpisodeStore
+from muvla.data.statistics import Statistics
+from muvla.data.streams import SlotStream, Window
+from muvla.envs.phases import Phase
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.models import text
+from muvla.models.policy import Encoded, Interface, build_policy, guard_canary
+from muvla.randomness import key
+from muvla.recurrence import Intervention, Moment, Recurrence
+from muvla.training import checkpoint as ckpt
+from muvla.training.budget import learning_rate
+
+
+def interface_of(store: EpisodeStore) -> Interface:
+    """What the policy must fit, read off the data."""
+    lengths = {len(text.encode(instruction)) for instruction in store.instructions}
+    return Interface(
+        cameras=store["images"].shape[1],
+        proprio_dim=store["proprio"].shape[1],
+        action_dim=store["executed_action"].shape[1],
+        text=max(lengths),
+        text_padded=len(lengths) > 1,
+    )
+
+
+class Trainer:
+    """A cell's policy, optimizer, memory and stream; `muvla.training.run` brings them to update U."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        store: EpisodeStore,
+        intervention: Intervention | None = None,
+        device: str = "cpu",
+    ):
+        self.cell, self.device = canonical(cell), device
+        given = intervention.name if intervention else None
+        if given != self.cell.intervention:
+            raise MuvlaError(
+                "intervention",
+                got=given,
+                expected=f"the cell's own, {self.cell.intervention!r}",
+                remedy="pass that one",
+            )
+        self.statistics, self.interface = Statistics.of(store), interface_of(store)
+        self.policy = build_policy(self.cell, self.interface).to(device)
+        trained = [(n, p) for n, p in self.policy.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in trained]
+        self.parameters = [parameter for _, parameter in trained]
+        o, budget = self.cell.optimizer, self.cell.budget
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True
+        )
+        self.stream = SlotStream(
+            store,
+            self.cell.data,
+            self.statistics,
+            self.policy.encode_text,
+            slots=budget.slots,
+            chunk=self.cell.model.chunk,
+            seed=self.cell.seed,
+        )
+        self.recurrence = Recurrence(self.policy, budget.slots, intervention)
+        self.update = 0
+
+    def encode(self, window: Window) -> Encoded:
+        flat = (t.flatten(0, 1).to(self.device) for t in (window.images, window.proprio, window.text_ids))
+        return self.policy.encode(*flat, window.text_lengths.flatten().to(self.device))
+
+    def backward(self, window: Window) -> float:
+        """Gradient of one window's loss into the parameters; returns the loss.
+
+        The loss is the sum of weighted absolute errors over W·B·H·A, the published mean (spec 1.8): a masked entry has
+        weight 0, and every other entry the same weight in every label arm.
+        """
+        W, B = window.is_first.shape
+        K = self.cell.truncation
+        encoded = self.encode(window)
+        leaves = encoded.leaves()
+        label, weight = window.label.to(self.device), window.weight.to(self.device)
+        total = 0.0
+        for block in range(W // K):
+            loss = torch.zeros((), device=self.device)
+            for t in range(block * K, (block + 1) * K):
+                output, _ = self.recurrence.tick(
+                    leaves[t * B : (t + 1) * B], window.is_first[t].to(self.device), self._moment(window, t)
+                )
+                loss = loss + ((output.actions - label[t]).abs() * weight[t][..., None]).sum()
+            loss = loss / label.numel()
+            loss.backward()
+            self.recurrence.truncate()
+            total += loss.item()
+        _continue_backward(encoded, leaves)
+        return total
+
+    def _moment(self, window: Window, t: int) -> Moment:
+        # An intervention in training is keyed by the visit, not by the episode alone: the same "noise" at every pass
+        # over the data could be learned by heart.
+        visits = [f"{slot}:{visit}" for slot, visit in enumerate(window.visit[t].tolist())]
+        return Moment(
+            tick=window.tick[t].tolist(),
+            phase=[Phase(p) for p in window.phase[t].tolist()],
+            key=visits,
+            seed=[key(self.cell.seed, "training visit", visit) for visit in visits],
+        )
+
+    def step(self) -> tuple[float, float]:
+        """One update; returns (loss, gradient norm). Raises NotAMeasurement when something is not finite, or when the
+        memory does not do what its mechanism says."""
+        window = self.stream.window(self.cell.budget.window)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.cell.optimizer, self.update, self.cell.budget.updates)
+        loss = self.backward(window)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.cell.optimizer.clip or math.inf))
+        self._check(loss, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.update += 1
+        return loss, norm
+
+    def _check(self, loss: float, norm: float) -> None:
+        state, memory = self.recurrence.state, self.recurrence.memory
+        finite = math.isfinite(loss) and math.isfinite(norm) and all(bool(x.isfinite().all()) for x in state.values())
+        if not finite:
+            raise NotAMeasurement(
+                f"training at update {self.update + 1}",
+                got=f"loss {loss}, gradient norm {norm}, memory RMS {self.memory_rms()}",
+                expected="finite numbers",
+                remedy="lower optimizer.lr or set optimizer.clip; the cell is marked and has no result",
+            )
+        initial = memory.init_state(self.recurrence.slots)
+        moved = any(bool((state[name] != initial[name]).any()) for name in state)
+        if self.recurrence.intervention is None and moved != memory.recurrent:
+            raise NotAMeasurement(
+                f"memory at update {self.update + 1}", got="moved" if moved else "frozen",
+                expected=f"a memory that {'moves' if memory.recurrent else 'stays as it is'} under kind "
+                f"{self.cell.memory.kind}", remedy="report this as a bug",
+            )  # fmt: skip
+
+    def canary(self) -> float:
+        """The guard canary on this cell's own first frames; the stream is left where it was."""
+        before = self.stream.state()
+        window = self.stream.window(1)
+        self.stream.load_state(before)
+        tokens = self.recurrence.memory.read(self.recurrence.memory.init_state(self.cell.budget.slots))
+        with torch.no_grad():
+            return guard_canary(self.policy, self.encode(window), tokens)
+
+    def checkpoint(self) -> ckpt.Checkpoint:
+        tensors = {
+            "model": dict(self.policy.named_parameters()),
+            "optimizer": ckpt.optimizer_tensors(self.optimizer, self.names),
+            "memory": self.recurrence.export(),
+        }
+        return ckpt.Checkpoint(self.update, self.cell, self.interface, self.statistics, self.stream.state(), tensors)
+
+    def resume(self, saved: ckpt.Checkpoint) -> None:
+        """Continue as if never stopped. Raises MuvlaError if the checkpoint is of another cell or other data."""
+        for name, got, own in (
+            ("configuration", saved.cell, self.cell),
+            ("interface", saved.interface, self.interface),
+            ("statistics", saved.statistics, self.statistics),
+        ):
+            if got != own:
+                raise MuvlaError(
+                    f"checkpoint {name}", got=got, expected=str(own), remedy="train in a new folder, or undo the change"
+                )
+        ckpt.load_parameters(self.policy, saved.tensors["model"])
+        ckpt.load_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
+        self.recurrence.load(saved.tensors["memory"])
+        self.stream.load_state(saved.cursor)
+        self.update = saved.update
+
+    def memory_rms(self) -> float:
+        """Root mean square of the carried memory; 0 without one."""
+        leaves = [leaf for leaf in self.recurrence.state.values() if leaf.numel()]
+        return max((leaf.detach().square().mean().sqrt().item() for leaf in leaves), default=0.0)
+
+
+def _continue_backward(encoded: Encoded, leaves: Encoded) -> None:
+    """Carry the gradient that the leaves have collected from all blocks on into vision, projector and text
+    embedding."""
+    pairs = [
+        (tensor, leaf.grad)
+        for tensor, leaf in zip(encoded.tensors(), leaves.tensors(), strict=True)
+        if tensor.requires_grad and leaf.grad is not None
+    ]
+    torch.autograd.backward([tensor for tensor, _ in pairs], [grad for _, grad in pairs])

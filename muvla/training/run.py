@@ -1,0 +1,75 @@
+"""A trainer brought to update U in a folder: log, checkpoints, clean stops, exact continuation."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from muvla.files import append_line, read_lines, write_atomically
+from muvla.training import checkpoint as ckpt
+from muvla.training.loop import Trainer
+
+LOG_EVERY = 25  # updates per line of train.jsonl
+CHECKPOINTS = 4  # per run, the last at its end
+
+
+@dataclass(frozen=True)
+class Progress:
+    update: int
+    updates: int
+    loss: float
+    frames_per_second: float
+
+
+def train_to_the_end(
+    trainer: Trainer,
+    folder: Path,
+    progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train to update U, with a log line every LOG_EVERY updates and CHECKPOINTS checkpoints; returns the last one.
+
+    A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
+    the update at hand is finished and checkpointed.
+    """
+    updates, checkpoints = trainer.cell.budget.updates, folder / "checkpoints"
+    newest = ckpt.latest(checkpoints)
+    if newest is not None:
+        trainer.resume(ckpt.load(newest))
+        if trainer.update == updates:
+            return newest
+    _cut_log(folder / "train.jsonl", trainer.update)
+    trainer.canary()
+    marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
+    started, frames = time.perf_counter(), 0
+    while trainer.update < updates:
+        loss, norm = trainer.step()
+        frames += trainer.cell.budget.frames_per_update
+        if trainer.update % LOG_EVERY == 0 or trainer.update == updates:
+            speed = frames / (time.perf_counter() - started)
+            row = {
+                "update": trainer.update,
+                "loss": loss,
+                "gradient_norm": norm,
+                "memory_rms": trainer.memory_rms(),
+                "lr": trainer.optimizer.param_groups[0]["lr"],
+                "frames_per_second": round(speed, 1),
+            }
+            append_line(folder / "train.jsonl", row)
+            progress(Progress(trainer.update, updates, loss, speed))
+        stopping = should_stop()
+        if trainer.update in marks or stopping:
+            newest = ckpt.save(checkpoints, trainer.checkpoint())
+        if stopping:
+            break
+    return newest
+
+
+def _cut_log(path: Path, update: int) -> None:
+    """Log lines after the checkpoint that training continues from will be written again."""
+    if path.exists():
+        rows = [row for row in read_lines(path) if row["update"] <= update]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -1,0 +1,31 @@
+"""Rebuild muvla/models/tokenizer.json, the byte-level BPE over the suites' instructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from muvla.envs.instructions import INSTRUCTIONS
+from muvla.models.sizes import TINY
+from muvla.models.text import SPECIAL_TOKENS
+
+
+def build() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TINY.vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(text.lower() for text in INSTRUCTIONS.values()), trainer)
+    return tokenizer
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parents[1] / "muvla" / "models" / "tokenizer.json"
+    build().save(str(target), pretty=True)
+    print(target)

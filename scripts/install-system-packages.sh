@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# System packages for the SAPIEN renderer on Debian 12 or newer and Ubuntu 25.04 or newer; needs root. 70 MB download,
+# 300 MB on disk. SAPIEN can render on a CPU only with Mesa 24.3 or newer; Debian 12 carries that in backports alone.
+set -euo pipefail
+. /etc/os-release
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+mesa_from=()
+if [ "${VERSION_CODENAME:-}" = bookworm ]; then
+  mirror=$(apt-cache policy | grep -oE 'https?://[^ ]+ bookworm/main' | awk '{print $1; exit}')
+  echo "deb $mirror bookworm-backports main" > /etc/apt/sources.list.d/bookworm-backports.list
+  apt-get update -q
+  mesa_from=(-t bookworm-backports)
+fi
+apt-get install -y -q --no-install-recommends "${mesa_from[@]}" mesa-vulkan-drivers
+apt-get install -y -q --no-install-recommends libvulkan1 libgl1 libglib2.0-0 libsm6 libxext6 libx11-6

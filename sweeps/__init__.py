@@ -1,0 +1,1 @@
+"""Studies: the cells of a grid, the ledger of what was run, launchers, tracking."""

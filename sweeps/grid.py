@@ -1,0 +1,165 @@
+"""A study: base configuration × arms × training seeds, with its protocols and interventions.
+
+Between two cells of a study nothing differs but the declared factors; `Study.check` refuses anything else, and
+`certificate` shows the exact difference of any two cells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from muvla.config import Cell, canonical
+from muvla.configtools import content_hash, difference, flatten, replace, to_dict
+from muvla.data.episodes import EpisodeStore
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.interventions import intervention
+
+SEED = "seed"  # the training seed differs between cells without being a factor
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    arm: str
+    cell: Cell
+
+    @property
+    def label(self) -> str:
+        return f"{self.arm}, seed {self.cell.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """`arms` maps a name to overrides of `base`; `factors` are the dotted fields that arms may change."""
+
+    name: str
+    title: str
+    base: Cell
+    arms: dict[str, dict[str, Any]]
+    factors: tuple[str, ...]
+    seeds: tuple[int, ...]
+    protocols: tuple[Protocol, ...]  # `protocol("recall-position3-rh@1")`, or one of your own
+    interventions: tuple[str, ...] = ()
+    notes: str = field(default="", repr=False)  # printed with the results: what they can and cannot show
+
+    def __post_init__(self):
+        known = flatten(self.base)
+        for factor in self.factors:
+            if factor not in known or factor == SEED:
+                raise MuvlaError(
+                    f"study {self.name}, factor", got=factor, expected=", ".join(sorted(set(known) - {SEED})),
+                    remedy="declare a field of the cell",
+                )  # fmt: skip
+        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
+            if not values:
+                raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
+        for name in self.interventions:
+            intervention(name)
+
+    def cells(self) -> list[StudyCell]:
+        """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole arms."""
+        return [
+            StudyCell(arm, replace(self.base, {**changes, SEED: seed}))
+            for seed in self.seeds
+            for arm, changes in self.arms.items()
+        ]
+
+    def check(self) -> None:
+        """Raises MuvlaError, with the difference, if two cells differ in an undeclared field or have one identity, and
+        for an unknown task."""
+        cells = self.cells()
+        for name in {c.cell.data.dataset.task.name for c in cells} | {p.task.name for p in self.protocols}:
+            task_info(name)
+        allowed = {*self.factors, SEED}
+        for other in cells:
+            # Against the base is enough: what two cells differ in, at least one of them differs in from the base.
+            undeclared = {k: v for k, v in difference(self.base, other.cell).items() if k not in allowed}
+            if undeclared:
+                shown = "; ".join(f"{k}: {a!r} in the base, {b!r} in this arm" for k, (a, b) in undeclared.items())
+                raise MuvlaError(
+                    f"study {self.name}, arm {other.arm!r}", got=f"an undeclared difference: {shown}",
+                    expected=f"differences in the declared factors only ({', '.join(self.factors)})",
+                    remedy="declare the field as a factor, or take it out of the arm",
+                )  # fmt: skip
+        seen: dict[str, StudyCell] = {}
+        for item in cells:
+            identity = content_hash(canonical(item.cell))
+            if identity in seen:
+                raise MuvlaError(
+                    f"study {self.name}", got=f"{seen[identity].label!r} and {item.label!r}, which are one computation",
+                    expected="different cells", remedy="remove one arm (unused fields do not make a cell different)",
+                )  # fmt: skip
+            seen[identity] = item
+
+    def with_base(self, changes: dict[str, Any]) -> Study:
+        """The same study on a changed base. Raises MuvlaError for a field that an arm sets too: the arm would win."""
+        for field_name in changes:
+            arms = [arm for arm, own in self.arms.items() if field_name in own]
+            if arms or field_name == SEED:
+                raise MuvlaError(
+                    f"--set {field_name}", got=f"a field that is set by {', '.join(arms) or 'the training seeds'}",
+                    expected="a field that all arms take from the base", remedy="change the arms in the study file",
+                )  # fmt: skip
+        return dataclasses.replace(self, base=replace(self.base, changes))
+
+    def narrowed(self, seeds: tuple[int, ...] | None = None, arms: tuple[str, ...] | None = None) -> Study:
+        """The same study restricted to some of its seeds or arms."""
+        for name, wanted, known in (("seeds", seeds, self.seeds), ("arms", arms, tuple(self.arms))):
+            unknown = [w for w in wanted or () if w not in known]
+            if unknown:
+                raise MuvlaError(
+                    f"--{name}", got=unknown[0], expected=f"one of {', '.join(map(str, known))}", remedy="correct it"
+                )
+        return dataclasses.replace(
+            self,
+            seeds=seeds or self.seeds,
+            arms={name: changes for name, changes in self.arms.items() if arms is None or name in arms},
+        )
+
+
+def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
+    """The exact difference of two cells, field by field; empty if they are one computation."""
+    return difference(canonical(a), canonical(b))
+
+
+def train_id(cell: Cell, store: EpisodeStore) -> str:
+    """Hash of the canonical training configuration and the data's content."""
+    return content_hash({"cell": to_dict(canonical(cell)), "data": store.sha256})
+
+
+def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
+    """(protocol, intervention name) of every evaluation of a cell: the plain run first, then the interventions,
+    which a cell without MEMORY tokens does not have."""
+    has_tokens = canonical(cell).memory.kind != "none"
+    for one in study.protocols:
+        for kind in ("none", *(study.interventions if has_tokens else ())):
+            yield one, kind
+
+
+def load_study(path: Path) -> Study:
+    """The `study` of a study file, or of the `study.py` in a folder."""
+    file = path / "study.py" if path.is_dir() else path
+    if not file.exists():
+        raise MuvlaError(
+            "study", got=str(path), expected="a study file or a folder that holds study.py",
+            remedy="for instance experiments/recall_quick",
+        )  # fmt: skip
+    spec = importlib.util.spec_from_file_location(f"muvla_study_{file.parent.name}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (TypeError, ImportError, NameError, SyntaxError) as error:  # a misspelt field, preset or import
+        raise MuvlaError(
+            str(file), got=f"{type(error).__name__}: {error}", expected="a study file that can be imported",
+            remedy="correct that name",
+        ) from error  # fmt: skip
+    study = getattr(module, "study", None)
+    if not isinstance(study, Study):
+        raise MuvlaError(str(file), got=type(study).__name__, expected="a Study named `study`", remedy="define it")
+    return study

@@ -1,0 +1,1 @@
+"""Ways to run the cells of a study. `local` runs them in processes of this machine."""

@@ -1,0 +1,165 @@
+"""Cells in parallel processes of this machine, one cell per process.
+
+A fork server that has imported the library once starts each process in milliseconds; a cell that crashes, hangs on
+memory or is killed costs that cell alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from muvla.config import Cell
+from muvla.data.episodes import EpisodeStore
+from muvla.errors import DiskError, Interrupted
+from muvla.evaluation.protocol import Protocol
+from muvla.runs import Run
+from muvla.training.run import Progress
+
+POLL = 0.2  # seconds
+# Exit statuses of a cell's process. None of them is one that Python or a signal gives, so a process that dies by itself
+# cannot be taken for one that has marked its cell.
+DONE, MARKED, STOPPED, NO_DISK = 10, 11, 12, 13
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a process needs to bring one cell to its end; plain and picklable."""
+
+    label: str
+    run: Run
+    cell: Cell
+    data: Path
+    missing: tuple[tuple[Protocol, str], ...]  # (protocol, intervention)
+    device: str
+    threads: int
+    retry_errors: bool = False
+
+
+@dataclass
+class Running:
+    job: Job
+    process: Any
+    updates: Connection
+    started: float = field(default_factory=time.monotonic)
+    message: str = "starting"
+    fraction: float = 0.0
+
+    def poll(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self.updates.poll():
+                self.message, self.fraction = self.updates.recv()
+
+
+def run_job(job: Job, updates: Connection) -> None:
+    """The body of a cell's process. Its output goes to `log.txt` of the run; it exits with the status of
+    `bring_to_end`."""
+    import torch
+
+    stop: list[bool] = []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+
+    def report(message: tuple[str, float]) -> None:
+        try:
+            updates.send(message)
+        except OSError:  # the parent is gone: end as if it had asked to
+            stop.append(True)
+
+    torch.set_num_threads(job.threads)
+    job.run.folder.mkdir(parents=True, exist_ok=True)
+    with (job.run.folder / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        status = bring_to_end(job, report, lambda: bool(stop))
+    sys.exit(status)
+
+
+def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_stop: Callable[[], bool]) -> int:
+    """Train and evaluate one cell; returns DONE, MARKED, STOPPED or NO_DISK."""
+    parts = len(job.missing) + 8  # for the progress bar, evaluating one condition counts as an eighth of training
+
+    def training(p: Progress) -> None:
+        done = f"update {p.update}/{p.updates} loss {p.loss:.3f} {p.frames_per_second:.0f} frames/s"
+        report((done, 8 * p.update / p.updates / parts))
+
+    try:
+        with job.run.working():
+            job.run.train_cell(job.cell, EpisodeStore(job.data), job.device, training, should_stop)
+            policy = job.run.load_policy(job.device)
+            for i, (protocol, kind) in enumerate(job.missing):
+                report((f"{protocol.id} {kind}", (8 + i) / parts))
+                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors)
+    except Interrupted:
+        return STOPPED
+    except DiskError as error:
+        report((str(error), 1.0))  # through the pipe: the log is on the same disk
+        return NO_DISK
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            print(f"{type(error).__name__}: {error}")
+        return MARKED
+    return DONE
+
+
+class Pool:
+    """At most `processes` cells at once. `on_tick` sees what runs, `on_end` each finished one with its exit status."""
+
+    def __init__(self, processes: int):
+        self.processes = processes
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["muvla.runs", "sweeps.launchers.local"])
+
+    def run(
+        self,
+        jobs: list[Job],
+        on_tick: Callable[[list[Running]], None],
+        on_end: Callable[[Running, int], None],
+        deadline: float | None = None,
+    ) -> list[Job]:
+        """Returns the jobs that were not finished before `deadline` (monotonic seconds); they are stopped cleanly."""
+        waiting, running = list(jobs), []
+        try:
+            while waiting or running:
+                late = deadline is not None and time.monotonic() > deadline
+                while waiting and len(running) < self.processes and not late:
+                    running.append(self._start(waiting.pop(0)))
+                if late:
+                    break
+                time.sleep(POLL)
+                for one in list(running):
+                    alive = one.process.is_alive()
+                    one.poll()  # after the look at the process: its last message is then in the pipe
+                    if not alive:
+                        running.remove(one)
+                        on_end(one, one.process.exitcode)
+                on_tick(running)
+        finally:
+            _stop(running)
+        return [one.job for one in running] + waiting
+
+    def _start(self, job: Job) -> Running:
+        receiver, sender = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=run_job, args=(job, sender), name=job.label)
+        process.start()
+        sender.close()
+        return Running(job, process, receiver)
+
+
+def _stop(running: list[Running], patience: float = 20.0) -> None:
+    """Ask politely (a cell then checkpoints at once), then insist."""
+    for one in running:
+        one.process.terminate()
+    end = time.monotonic() + patience
+    for one in running:
+        one.process.join(max(0.1, end - time.monotonic()))
+        if one.process.is_alive():
+            one.process.kill()
+            one.process.join()

@@ -1,0 +1,97 @@
+"""What is done and what is left of a study, read off the run folders. Optuna and MLflow are views; this is the
+truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from muvla.config import canonical
+from muvla.data.collect import collect
+from muvla.data.episodes import EpisodeStore, is_sealed, store_path
+from muvla.envs.registry import task_info
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
+from muvla.runs import Run
+from sweeps.grid import Study, StudyCell, conditions, train_id
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study cell with its folder."""
+
+    study: Study
+    item: StudyCell
+    run: Run
+
+    @property
+    def conditions(self) -> list[tuple[Protocol, str]]:
+        return list(conditions(self.study, self.item.cell))
+
+    def missing(self, retry_errors: bool = False) -> list[tuple[Protocol, str]]:
+        """(protocol, intervention) of the results that are not complete."""
+        return [(p, i) for p, i in self.conditions if not self.run.has_result(p, i, without_errors=retry_errors)]
+
+    @property
+    def state(self) -> str:
+        """done, failed, not a measurement, running, partial or planned."""
+        if self.run.failure:
+            return self.run.failure["kind"]
+        if not (self.run.folder / "run.json").exists():
+            return "planned"
+        if not self.missing():
+            return "done"
+        return "running" if self.run.owner else "partial"
+
+    def complete_rows(self) -> dict[tuple[str, str], list[EpisodeRow]]:
+        """(protocol id, intervention) → rows, of the results that are complete. A marked cell has none: what made it no
+        measurement speaks against everything that was computed with it."""
+        if self.run.failure:
+            return {}
+        missing = {(p.id, i) for p, i in self.missing()}
+        return {(p.id, i): self.run.result_rows(p, i) for p, i in self.conditions if (p.id, i) not in missing}
+
+    def summaries(self) -> dict[tuple[str, str], Summary]:
+        return {condition: summarise(rows) for condition, rows in self.complete_rows().items()}
+
+    def records(self) -> CellRecords:
+        """The cell for tables and figures."""
+        return CellRecords(
+            self.item.arm,
+            canonical(self.item.cell),
+            self.run.train,
+            self.state,
+            self.complete_rows(),
+            self.run.provenance(),
+            {p.id: task_info(p.task.name).chance for p in self.study.protocols},
+            self.run.seconds(),
+        )
+
+
+class Ledger:
+    """The run folders under `root` and the datasets under `data`."""
+
+    def __init__(self, root: Path, data: Path):
+        self.root, self.data = root, data
+
+    def stores(
+        self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
+    ) -> dict[str, EpisodeStore]:
+        """Every dataset of the study by arm, collected if need be; `jobs` bounds the simulator processes."""
+        specs = {item.arm: item.cell.data.dataset for item in study.cells()}
+        stores = {spec: collect(spec, self.data, progress, jobs) for spec in dict.fromkeys(specs.values())}
+        return {arm: stores[spec] for arm, spec in specs.items()}
+
+    def has_data(self, study: Study) -> bool:
+        return all(is_sealed(store_path(self.data, item.cell.data.dataset)) for item in study.cells())
+
+    def opened(self, study: Study) -> dict[str, EpisodeStore]:
+        """The datasets that are already there, by arm; raises MuvlaError for one that is not."""
+        return {item.arm: EpisodeStore(store_path(self.data, item.cell.data.dataset)) for item in study.cells()}
+
+    def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
+        return [
+            Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.arm])))
+            for item in study.cells()
+        ]

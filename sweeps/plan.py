@@ -1,0 +1,82 @@
+"""What a sweep is about to do, in print: cells, budgets, what differs, and what each K and H can credit."""
+
+from __future__ import annotations
+
+from muvla.config import Cell
+from muvla.configtools import flatten
+from muvla.data.episodes import EpisodeStore
+from muvla.data.statistics import Statistics
+from muvla.training.budget import coverage
+from sweeps.grid import Study, StudyCell
+from sweeps.ledger import Entry
+
+
+def text_table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns aligned by their widest entry."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def differences_from_base(study: Study, cell: Cell) -> str:
+    """The arm's own fields that are not the base's, `field=value`."""
+    base, own = flatten(study.base), flatten(cell)
+    changed = {k: v for k, v in own.items() if k != "seed" and base[k] != v}
+    return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in changed.items()) or "nothing"
+
+
+def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, EpisodeStore] | None) -> str:
+    """The plan of a study as it stands: finished cells are skipped, marked ones named. Without its data there are no
+    train ids yet, and so no states."""
+    states: dict[str, list[str]] = {}
+    for entry in entries or []:
+        states.setdefault(entry.item.arm, []).append(entry.state)
+    cells: dict[str, StudyCell] = {item.arm: item for item in reversed(study.cells())}
+    rows = []
+    for arm in study.arms:
+        cell, of_arm = cells[arm].cell, states.get(arm, [])
+        rows.append([
+            arm, differences_from_base(study, cell), cell.budget.slots, cell.budget.window, cell.budget.updates,
+            cell.budget.frames_per_update, f"{cell.budget.total_frames:,}",
+            f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
+            ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),
+        ])  # fmt: skip
+    lines = [
+        f"Study {study.name}: {study.title}",
+        f"{len(study.arms)} arms × training seeds {', '.join(map(str, study.seeds))} = {len(study.cells())} cells",
+        f"Protocols: {', '.join(f'{p.id} ({p.episodes} episodes)' for p in study.protocols)}; interventions on every "
+        f"cell with memory tokens: {', '.join(study.interventions) or 'none'}",
+        f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
+        "",
+        text_table(["arm", "differs from the base in", "B", "W", "U", "F=B·W", "frames F·U", "done", "marked"], rows),
+        "",
+        *(coverage_lines(entries, stores) if entries else ["The data are not collected yet: train ids and what each K "
+                                                          "and H can credit follow from them (`muvla collect`)"]),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:
+    """Two lines per dataset and budget among the cells, counted on the first of its training seeds' streams."""
+    groups: dict[tuple, list[Entry]] = {}
+    for entry in entries:
+        cell = entry.item.cell
+        groups.setdefault((cell.data.dataset, cell.budget), []).append(entry)
+    lines = []
+    for (dataset, budget), members in groups.items():
+        name = f" ({dataset.task.name}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
+        lines += [line + name for line in _coverage(members, stores[members[0].item.arm])]
+    return lines
+
+
+def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
+    cell = entries[0].item.cell
+    truncations = sorted({e.item.cell.truncation for e in entries if e.item.cell.memory.kind == "tokens"})
+    chunks = sorted({e.item.cell.model.chunk for e in entries})
+    counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)
+    inside = ", ".join(f"K={k} {share:.2f}" for k, share in counted.inside_block.items()) or "no recurrent arm"
+    ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())
+    return [
+        f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {cell.seed}'s stream: {inside}",
+        f"Look-ahead share, of {counted.delay_frames} delay frames those whose chunk holds decision actions: {ahead}",
+    ]

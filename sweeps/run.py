@@ -1,0 +1,183 @@
+"""Running a study: plan, cells in parallel, a line per finished cell, a clean stop at the time limit."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from muvla.data.episodes import EpisodeStore
+from muvla.errors import MuvlaError
+from sweeps.grid import Study
+from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, Running
+from sweeps.ledger import Entry, Ledger
+from sweeps.plan import plan_text
+from sweeps.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    processes: int
+    device: str = "cpu"
+    threads: int = 1  # per process
+    time_limit: float | None = None  # seconds
+    track: bool = True
+    retry_failed: bool = False  # marked cells, and episodes that ended in an error
+    plan_only: bool = False
+
+    def __post_init__(self):
+        for name, value in (("processes", self.processes), ("threads", self.threads)):
+            if value < 1:
+                raise MuvlaError(f"--{name}", got=value, expected="at least 1", remedy="correct it")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise MuvlaError(
+                "--time-limit", got=self.time_limit, expected="more than 0", remedy="leave it out for none"
+            )
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    entries: list[Entry]
+    not_run: list[Entry]  # because of the time limit
+    failed: list[Entry]  # marked, or stopped by a full disk
+
+
+def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None] = print) -> SweepResult:
+    """Raises MuvlaError if two cells differ in anything undeclared; failures of single cells are in the result."""
+    study.check()
+    if options.plan_only and not ledger.has_data(study):
+        say(plan_text(study, None, None))
+        return SweepResult([], [], [])
+    stores = ledger.stores(study, _collection_progress(say))
+    entries = ledger.entries(study, stores)
+    say(plan_text(study, entries, stores))
+    if options.plan_only:
+        say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
+        return SweepResult(entries, [], [])
+    tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
+    tracker.backfill([e for e in entries if e.state == "done"])
+    if options.retry_failed:
+        for entry in entries:
+            (entry.run.folder / "failure.json").unlink(missing_ok=True)
+    retries = [e for e in entries if options.retry_failed and e.state == "done" and e.missing(retry_errors=True)]
+    todo = [e for e in entries if e.state in ("planned", "partial")] + retries
+    done = sum(e.state == "done" for e in entries) - len(retries)
+    say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
+    for entry in (e for e in entries if e.state == "running"):
+        say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
+    not_run, without_disk = _run_cells(todo, stores, options, tracker, say)
+    return SweepResult(entries, not_run, _say_failures(entries, say) + without_disk)
+
+
+def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
+    """Returns the marked entries."""
+    marked = [e for e in entries if e.run.failure]
+    for entry in marked:
+        failure = entry.run.failure
+        say(f"{entry.item.label}: {failure['kind']}: {failure['error']}")
+        say(f"  details in {entry.run.folder / 'failure.json'}; not retried unless you say --retry-failed")
+    for entry in entries:
+        errors = sum(s.errors for s in entry.summaries().values())
+        if errors:
+            say(
+                f"{entry.item.label}: {errors} episodes ended in an error and are in no rate (--retry-failed runs them)"
+            )
+    return marked
+
+
+def _run_cells(
+    todo: list[Entry], stores: dict[str, EpisodeStore], options: SweepOptions, tracker: Tracker, say
+) -> tuple[list[Entry], list[Entry]]:
+    """Returns the entries that were not finished in time and those that a full disk stopped."""
+    by_train = {entry.run.train: entry for entry in todo}
+    jobs = [
+        Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
+            options.device, options.threads, options.retry_failed)
+        for e in todo
+    ]  # fmt: skip
+    started = time.monotonic()
+    deadline = started + options.time_limit if options.time_limit else None
+    finished: list[Entry] = []
+    without_disk: list[Entry] = []
+    with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True,
+              bar_format="{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}") as bar:  # fmt: skip
+
+        def write(line: str) -> None:
+            say(line) if bar.disable else tqdm.write(line)
+
+        def on_tick(running: list[Running]) -> None:
+            bar.n = len(finished) + sum(one.fraction for one in running)
+            bar.set_postfix_str(" | ".join(f"{one.job.label}: {one.message}" for one in running))
+
+        def on_end(one: Running, status: int) -> None:
+            entry = by_train[one.job.run.train]
+            finished.append(entry)
+            if status == NO_DISK:
+                without_disk.append(entry)
+                write(f"{entry.item.label}: {one.message}")
+            elif status not in (DONE, MARKED, STOPPED):  # it could not mark its cell
+                entry.run.fail("failed", f"its process ended with status {status} (killed, or out of memory)")
+            tracker.log(entry)
+            write(finished_line(entry, len(finished), len(jobs), time.monotonic() - started))
+
+        left = Pool(options.processes).run(jobs, on_tick, on_end, deadline)
+    return [by_train[job.run.train] for job in left], without_disk
+
+
+def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
+    """One row of the growing table: the plain run, then choice accuracy given a touch under each intervention."""
+    head = f"[{number:2d}/{total}] {seconds:5.0f} s  {entry.item.label:22}"
+    if entry.state != "done":
+        return f"{head} {entry.state}"
+    parts = []
+    for (name, kind), s in entry.summaries().items():
+        where = f"{name} " * (len(entry.study.protocols) > 1)
+        choice = _two_digits(s.choice_accuracy)
+        if kind == "none":
+            touch, success = _two_digits(s.touch_rate), _two_digits(s.success_rate)
+            parts.append(f"{where}touch {touch} choice {choice} success {success}")
+        else:
+            parts.append(f"{where}{kind} {choice}")
+    return f"{head} {' | '.join(parts)}"
+
+
+def _two_digits(rate: float | None) -> str:
+    return "  – " if rate is None else f"{rate:.2f}"
+
+
+def _collection_progress(say) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done % max(1, total // 4) == 0:
+            say(f"collecting demonstrations: {done}/{total}")
+
+    return progress
+
+
+def default_processes(device: str) -> int:
+    """One per processor that this process may use (affinity, container quota); one on a GPU, which cells would
+    share."""
+    if device != "cpu":
+        return 1
+    processors = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            processors = min(processors, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return processors
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """`0,1` → (0, 1); None stays None. Raises MuvlaError for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise MuvlaError("--seeds", got=text, expected="numbers like 0,1", remedy="correct it") from None

@@ -1,0 +1,99 @@
+"""MLflow as a view: every cell is a run in a local SQLite store. It may be off or fail without changing a result."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from muvla.configtools import flatten
+from muvla.files import read_lines
+from sweeps.ledger import Entry
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Logs finished cells; the first failure is said once and switches it off."""
+
+    def __init__(self, database: Path | None, experiment: str):
+        self.client = None
+        if database is None:
+            return
+        try:
+            self._open(database, experiment)
+        except Exception as error:
+            self._give_up(error)
+
+    def _open(self, database: Path, experiment: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        from mlflow import MlflowClient
+
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        database.parent.mkdir(parents=True, exist_ok=True)
+        self.client = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
+        found = self.client.get_experiment_by_name(experiment)
+        self.experiment = (
+            found.experiment_id
+            if found
+            else self.client.create_experiment(experiment, artifact_location=str(database.parent / "mlflow-artifacts"))
+        )
+
+    def backfill(self, entries: list[Entry]) -> None:
+        """Cells that were finished without a tracker, or by `muvla train` and `evaluate`."""
+        if self.client is None or not entries:
+            return
+        try:
+            known = {r.data.tags.get("train") for r in self.client.search_runs([self.experiment], max_results=50_000)}
+        except Exception as error:
+            self._give_up(error)
+            return
+        for entry in entries:
+            if entry.run.train not in known:
+                self.log(entry)
+
+    def log(self, entry: Entry) -> None:
+        """The cell as one MLflow run, found again by its train id."""
+        if self.client is None:
+            return
+        try:
+            self._log(entry)
+        except Exception as error:
+            self._give_up(error)
+
+    def _log(self, entry: Entry) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        train = entry.run.train
+        old = self.client.search_runs([self.experiment], f"tags.train = '{train}'", max_results=1)
+        if old:
+            run = old[0].info.run_id
+        else:
+            tags = {"train": train, "arm": entry.item.arm, "study": entry.study.name}
+            run = self.client.create_run(self.experiment, run_name=entry.item.label, tags=tags).info.run_id
+            params = [Param(k, str(v)) for k, v in flatten(entry.item.cell).items()]
+            curve = [
+                Metric(key, float(row[key]), 0, row["update"])
+                for row in read_lines(entry.run.folder / "train.jsonl")
+                for key in ("loss", "gradient_norm", "memory_rms", "lr", "frames_per_second")
+            ]
+            self.client.log_batch(run, params=params)
+            for start in range(0, len(curve), 1000):  # MLflow's limit per call
+                self.client.log_batch(run, metrics=curve[start : start + 1000])
+        rates: list[Any] = []
+        for (name, kind), summary in entry.summaries().items():
+            label = f"{name.split('@')[0]}/{kind}"
+            for reading in ("touch_rate", "choice_accuracy", "success_rate"):
+                value = getattr(summary, reading)
+                if value is not None:
+                    rates.append(Metric(f"{label}/{reading}", value, 0, 0))
+        self.client.log_batch(run, metrics=rates, tags=[RunTag("state", entry.state)])
+        self.client.set_terminated(run, "FINISHED" if entry.state == "done" else "FAILED")
+
+    def _give_up(self, error: Exception) -> None:
+        self.client = None
+        warnings.warn(f"MLflow is off for this run ({error}); results are not affected", stacklevel=3)

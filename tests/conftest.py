@@ -1,0 +1,89 @@
+"""Shared fixtures: one small dataset, one small cell; and what a missing simulator or GPU means."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import lru_cache
+
+import pytest
+import torch
+
+from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.configtools import replace
+from muvla.data.collect import collect
+from muvla.models.policy import Encoded, Interface, Policy
+from muvla.models.sizes import size
+
+DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)  # bit-for-bit tests must not depend on how work is cut for threads
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@lru_cache(maxsize=1)
+def simulator_problem() -> str | None:
+    """Why the simulator cannot run here, in a process of its own; None if it can."""
+    code = "from muvla.envs.mikasa import MikasaEnv; MikasaEnv('RememberColor3-VLA-v0').reset(seed=0)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return None if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def _needs(request):
+    """A test marked `sim` is skipped with the reason where the simulator cannot run; under CI that is a failure. And
+    every test starts from the same global seed, so that one that fails fails again."""
+    torch.manual_seed(0)
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if request.node.get_closest_marker("sim") and (problem := simulator_problem()):
+        if os.environ.get("CI"):
+            pytest.fail(f"under CI the simulator must run: {problem}")
+        pytest.skip(f"the simulator cannot run here: {problem}")
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def store(data_root):
+    return collect(DATASET, data_root)
+
+
+@pytest.fixture(scope="session")
+def base() -> Cell:
+    """K = W = 8, m = 4, tokens, guard context; few updates."""
+    return Cell(
+        model=ModelConfig(size=size("tiny"), chunk=2, reserve=8),
+        data=DataConfig(DATASET),
+        memory=MemoryConfig("tokens", 4),
+        truncation=8,
+        budget=BudgetConfig(slots=4, window=8, updates=4),
+    )
+
+
+@pytest.fixture(scope="session")
+def cell_with(base):
+    """`cell_with(**{"memory.m": 2})` → the base cell with fields changed."""
+    return lambda changes=None, **kwargs: replace(base, {**(changes or {}), **kwargs})
+
+
+TEXT = 12
+PADDED_INTERFACE = Interface(cameras=2, proprio_dim=2, action_dim=2, text=TEXT, text_padded=True)
+PLAIN_INTERFACE = Interface(cameras=2, proprio_dim=2, action_dim=2, text=6, text_padded=False)
+PROMPTS = ["Touch it.", "Touch the marked disc.", "Touch the disc of the same color.", "Wait, then touch the cube."]
+
+
+def random_frames(policy: Policy, slots: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Encoded:
+    """Encoded random observations; prompts of different lengths where the policy's interface is padded."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (slots, 2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    proprio = torch.randn(slots, 2, generator=generator, dtype=dtype)
+    prompts = PROMPTS if policy.interface.text_padded else [PROMPTS[1]]
+    ids, lengths = policy.encode_text([prompts[i % len(prompts)] for i in range(slots)])
+    return policy.encode(images, proprio, ids, lengths)

@@ -1,0 +1,219 @@
+"""From rows to intervals, tables, figures, reports."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import figures, report, tables
+from analysis.frames import best_constant_choice, tidy, update_rule
+from analysis.stats import wilson
+from muvla.config import canonical, dummy, ema, no_memory, tbptt
+from muvla.configtools import replace
+from muvla.errors import MuvlaError
+from muvla.evaluation.records import CellRecords, EpisodeRow
+
+PROVENANCE = {"code": "c0de", "processor": "P", "device": "cpu", "threads": 1, "simulator": None,
+              "packages": {"torch": "2.13"}}  # fmt: skip
+
+
+def row(seed, choice, target=0, error=None, kind="none"):
+    measured = error is None
+    return EpisodeRow(
+        result="r", train="t", training_seed=0, task="RecallPosition3-v0", group="recall", protocol="p@1",
+        protocol_hash="h", intervention=kind, seed=seed, attempt=1, target=target if measured else None,
+        choice=choice if measured else None, cue_length=1, delay_length=1, first_decision_step=2,
+        success_once=choice == target if measured else None, success_at_end=None, first_success_step=None, steps=5,
+        error=error, seconds=0.1, environment_seconds=0.05, provenance="x",
+    )  # fmt: skip
+
+
+def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=("none", "zero")):
+    n = 0
+    rows = []
+    for count, choice in ((correct, 0), (wrong, 1), (untouched, -1)):
+        rows += [row(n + i, choice) for i in range(count)]
+        n += count
+    rows += [row(n + i, 0, error="RuntimeError: lost") for i in range(errors)]
+    cell = canonical(replace(base, {**change, "seed": seed}))
+    kinds = kinds if cell.memory.kind != "none" else ("none",)
+    by_kind = {("p@1", k): [dataclasses.replace(r, intervention=k) for r in rows] for k in kinds}
+    seconds = {"training": 60.0, "evaluation": 30.0}
+    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, (PROVENANCE,), {"p@1": 1 / 3}, seconds)
+
+
+@pytest.fixture
+def cells(base):
+    return [
+        records(base, "none", no_memory(), 0, 6, 12, 2),
+        records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1),
+        records(base, "none", no_memory(), 1, 0, 0, 20),
+        records(base, "K=8", tbptt(8, 4), 1, 20, 0, 0, errors=4),
+    ]
+
+
+def test_wilson_against_published_values():
+    """Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3: 81/263, 15/148, 0/20, 1/29."""
+    for k, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
+                            (1, 29, 0.0061, 0.1718)):  # fmt: skip
+        assert wilson(k, n) == pytest.approx((low, high), abs=5e-5)
+    assert np.isnan(wilson(0, 0)).all()
+    assert wilson(5, 10, 0.9)[0] > wilson(5, 10)[0]
+
+
+def test_the_frame_counts_and_never_pools(cells):
+    frame = tidy(cells)
+    assert len(frame) == 2 + 4
+    one = frame[(frame.arm == "none") & (frame.seed == 0)].iloc[0]
+    assert (one.touch_rate, one.choice_rate, one.success_rate) == (18 / 20, 6 / 18, 6 / 20)
+    assert (one.choice_low, one.choice_high) == wilson(6, 18)
+    untouched = frame[(frame.arm == "none") & (frame.seed == 1)].iloc[0]
+    assert np.isnan(untouched.choice_rate), "no touch is no choice, not a wrong one"
+    with_errors = frame[(frame.arm == "K=8") & (frame.seed == 1) & (frame.intervention == "none")].iloc[0]
+    assert (with_errors.errors, with_errors.measured, with_errors.success_rate) == (4, 20, 1.0)
+
+
+def test_rules_are_named(base):
+    rules = [update_rule(canonical(replace(base, c))) for c in
+             (no_memory(), dummy(4), tbptt(2, 4), ema(0.1, 4), {"memory.alpha": 0.1})]  # fmt: skip
+    assert rules == ["none", "dummy", "K=2", "EMA 0.1", "EMA 0.1, K=8"]
+
+
+def test_tables(cells):
+    frame = tidy(cells)
+    main = tables.main_table(frame)
+    assert list(main["arm"]) == ["none", "none", "K=8", "K=8"]
+    assert main.iloc[0]["success"] == "0.30 [0.15, 0.52]" and main.iloc[1]["choice accuracy given a touch"] == "–"
+    assert main.iloc[3]["n"] == "20 (+4 errors)"
+    across = tables.by_seed(frame, "touch", "none", interval=False)
+    assert across.to_dict("records")[1] == {"arm": "K=8", "seed 0": "0.95", "seed 1": "1.00"}
+    interventions = tables.intervention_table(frame)
+    assert list(interventions.columns) == ["arm", "seed", "none", "zero"] and set(interventions["arm"]) == {"K=8"}
+
+
+def test_a_missing_cell_is_not_run_and_never_a_zero(cells):
+    frame = tidy(cells[:3])
+    assert tables.by_seed(frame, "success", "none").iloc[1]["seed 1"] == "not run"
+
+
+def test_two_training_lengths_are_told_apart(base, cells):
+    longer = [dataclasses.replace(c, cell=replace(c.cell, {"budget.updates": 8})) for c in cells]
+    frame = tidy(cells + longer)
+    table = tables.by_seed(frame, "choice", "none")
+    assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
+    assert len(figures.choice_figure(frame, "t").axes) == 2
+    assert len(figures.intervention_figure(frame, "t").axes) == 4
+
+
+def test_latex_is_escaped(cells):
+    table = pd.DataFrame([{"arm": "a_b & 10 %", "x": "–"}])
+    text = tables.to_latex(table, "100 % of a_b", "tab:x")
+    assert r"a\_b \& 10 \% & --" in text and r"\toprule" in text and r"100 \% of a\_b" in text
+
+
+def test_figures_show_every_seed_with_its_interval(cells):
+    figure = figures.choice_figure(tidy(cells), "title")
+    (axes,) = figure.axes
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(marks) == 3 and len([x for x in axes.lines if x.get_marker() == "x"]) == 1, "one arm-seed had no touch"
+    assert sorted(round(float(m.get_ydata()[0]), 3) for m in marks) == [0.333, 0.947, 1.0]
+    assert any(line.get_linestyle() == "--" for line in axes.lines), "the chance line"
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["none", "K=8"]
+
+
+def write(cells, tmp_path, results=None, **changes):
+    said = []
+    told = {"name": "small", "title": "a study", "command": "muvla sweep x", "notes": "A note.",
+            "coverage": ("Pairs: K=8 0.67",)}  # fmt: skip
+    frame = report.write_report(cells, tmp_path / "out", report.Report(**(told | changes)), results, said.append)
+    return frame, "\n".join(said)
+
+
+def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
+    _, said = write(cells, tmp_path)
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"cells.csv", "main.md", "main.tex", "interventions.md", "interventions.tex", "report.md",
+                     "choice.png", "choice.pdf", "interventions.png", "interventions.pdf"}  # fmt: skip
+    text = (tmp_path / "out" / "report.md").read_text()
+    for needed in (
+        "muvla sweep x",
+        "A note.",
+        "Pairs: K=8 0.67.",
+        "c0de",
+        "Training seeds: 0, 1",
+        "in no rate: 8",
+        "0.33",
+        "training 4 min, evaluation 2 min",
+    ):
+        assert needed in text, needed
+    assert "K=8" in said and "Tables and plots are in" in said
+
+
+def test_equal_rows_give_equal_bytes(cells, tmp_path):
+    write(cells, tmp_path / "a")
+    write(cells, tmp_path / "b")
+    for one in (tmp_path / "a" / "out").iterdir():
+        assert one.read_bytes() == (tmp_path / "b" / "out" / one.name).read_bytes(), one.name
+
+
+def test_unfinished_cells_are_named(cells, tmp_path):
+    missing = dataclasses.replace(cells[3], rows={}, state="failed")
+    _, said = write([*cells[:3], missing], tmp_path)
+    assert "Without a result: K=8, seed 1: failed" in said
+    with pytest.raises(MuvlaError, match="no complete result"):
+        write([missing], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
+     ("simulator", "physx_cuda", "simulator backends")],
+)  # fmt: skip
+def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):
+    here = {**PROVENANCE, "simulator": "physx_cpu"}
+    one, other = (
+        dataclasses.replace(cells[0], provenance=(here,)),
+        dataclasses.replace(cells[1], provenance=({**here, key: value},)),
+    )
+    with pytest.raises(MuvlaError, match=message):
+        write([one, other], tmp_path)
+    write([one, other], tmp_path, mix_provenance=True)
+    assert "Mixed, as told" in (tmp_path / "out" / "report.md").read_text()
+    write([one, dataclasses.replace(other, provenance=(here,))], tmp_path)
+    assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_two_cells_that_would_be_one_line_are_refused(cells, tmp_path):
+    with pytest.raises(MuvlaError, match="report the studies apart"):
+        write([*cells, dataclasses.replace(cells[0], train="another")], tmp_path)
+
+
+def test_the_best_constant_choice_is_that_of_these_episodes(cells):
+    rows = [row(i, 0, target=t) for i, t in enumerate([0, 0, 0, 1, 2])] + [row(9, 0, error="RuntimeError: x")]
+    assert best_constant_choice(rows) == 0.6
+    assert np.isnan(best_constant_choice([]))
+
+
+def test_every_row_can_be_exported(cells, tmp_path):
+    write(cells, tmp_path, with_rows=True)
+    lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    assert len(lines) == sum(len(rows) for c in cells for rows in c.rows.values())
+
+
+def test_results_are_written_between_their_markers_only(cells, tmp_path):
+    results = tmp_path / "RESULTS.md"
+    results.write_text(
+        "# Results\n\nBy hand.\n\n<!-- generated: small -->\nold\n<!-- end generated: small -->\n\nAfter.\n"
+    )
+    write(cells, tmp_path, results=results)
+    text = results.read_text()
+    assert text.startswith("# Results\n\nBy hand.") and text.endswith("After.\n") and "old" not in text
+    assert "](out/choice.png)" in text, "figures are linked from where the results file lies"
+    write(cells, tmp_path, results=results)
+    assert results.read_text() == text
+    write(cells, tmp_path, results=results, name="other")
+    assert results.read_text().count("<!-- generated:") == 2
+    results.write_text("<!-- generated: small -->\n")
+    with pytest.raises(MuvlaError, match="one of two markers"):
+        write(cells, tmp_path, results=results)

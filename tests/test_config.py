@@ -1,0 +1,108 @@
+"""Strict configurations, canonical identities, differences."""
+
+import pytest
+
+from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
+from muvla.configtools import content_hash, difference, flatten, from_dict, parse_assignments, replace, to_dict
+from muvla.errors import MuvlaError
+
+
+def test_round_trip_and_hash_do_not_depend_on_field_order(base):
+    data = to_dict(base)
+    shuffled = dict(reversed(list(data.items())))
+    assert from_dict(Cell, shuffled) == base
+    assert content_hash(shuffled) == content_hash(base)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory.width": 4}, "unknown field"),
+        ({"memori.m": 4}, "memory.m"),
+        ({"truncation": 3}, "divisor K of the window W = 8"),
+        ({"truncation": 0}, "divisor"),
+        ({"truncation": 16}, "divisor"),
+        ({"memory.m": -1}, "m ≥ 0"),
+        ({"memory.alpha": 0.0}, "0 < α ≤ 1"),
+        ({"memory.alpha": 1.5}, "0 < α ≤ 1"),
+        ({"memory.m": 9}, "at least memory.m = 9"),
+        ({"memory.m": "four"}, "a whole number"),
+        ({"memory.m": True}, "a whole number"),
+        ({"memory.kind": "lstm"}, "'none', 'dummy', 'tokens'"),
+        ({"optimizer.clip": -1.0}, "> 0 or null"),
+        ({"optimizer.lr": 0.0}, "> 0"),
+        ({"budget.slots": 0}, "≥ 1"),
+        ({"model.chunk": 0}, "H ≥ 1"),
+        ({"data.labels": "oracle"}, "'executed', 'recorded', 'masked'"),
+        ({"data.dataset.task.cue": [3, 1]}, "low ≤ high"),
+        ({"data.dataset.task.delay": [1]}, "2 values"),
+        ({"model.size": 7}, "a table of fields"),
+        ({"intervention": "none"}, "null or a name"),
+        ({"data.dataset.episodes": 0}, "≥ 1"),
+        ({"data.dataset.seed": -1}, "2^32"),
+    ],
+)
+def test_bad_fields_are_refused_by_name(base, changes, message):
+    with pytest.raises(MuvlaError) as error:
+        replace(base, changes)
+    assert message in str(error.value)
+    assert "Remedy" in str(error.value) and next(iter(changes)).split(".")[-1][:4] in str(error.value)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(MuvlaError, match="model"):
+        from_dict(Cell, {})
+
+
+def test_equal_computations_share_one_identity(cell_with):
+    """Unused fields make no new cell; used ones do."""
+    without = canonical(cell_with(no_memory()))
+    for unused in ({"truncation": 1}, {"memory.alpha": 0.5}, {"memory.init_std": 1.0}, {"memory.m": 0},
+                   {"intervention": "zero"}):  # fmt: skip
+        assert canonical(cell_with({**no_memory(), **unused})) == without, unused
+    assert canonical(cell_with({"memory.m": 0})) == without, "tokens of width 0"
+    assert canonical(cell_with({**dummy(4), "truncation": 1})) == canonical(cell_with(dummy(4)))
+    full = canonical(cell_with({**no_memory(), "model.guard": "full"}))
+    assert canonical(cell_with({**no_memory(), "model.guard": "memory_only"})) == full != without
+    assert canonical(cell_with({"truncation": 1})) != canonical(cell_with({"truncation": 2}))
+    assert canonical(cell_with({**dummy(4), "memory.init_std": 1.0})) != canonical(cell_with(dummy(4)))
+    shifted = {"model.memory_positions": "shift"}
+    assert canonical(cell_with({**shifted, "model.reserve": 5})) == canonical(cell_with(shifted))
+    assert canonical(cell_with(shifted)) == canonical(cell_with({"model.reserve": 4})), "a reserve of exactly m"
+    one = {"model.chunk": 1}
+    assert canonical(cell_with({**one, "data.tail": "repeat"})) == canonical(cell_with(one))
+
+
+def test_presets_are_points_of_two_independent_fields(cell_with):
+    assert cell_with(ema(0.1, 4)).memory.alpha == 0.1 and cell_with(ema(0.1, 4)).truncation == 1
+    assert cell_with(tbptt(8, 4)).memory.alpha == 1.0 and cell_with(tbptt(8, 4)).truncation == 8
+    crossed = cell_with({**tbptt(8, 4), "memory.alpha": 0.1})
+    assert (crossed.memory.alpha, crossed.truncation) == (0.1, 8)
+
+
+def test_difference_names_exactly_what_differs(base, cell_with):
+    assert difference(base, base) == {}
+    assert difference(base, cell_with({"memory.m": 2, "seed": 7})) == {"memory.m": (4, 2), "seed": (0, 7)}
+    assert set(flatten(base)) >= {"memory.m", "model.size.dino.width", "data.dataset.task.name"}
+
+
+def test_assignments():
+    assert parse_assignments(["memory.m=8", "optimizer.clip=null", "data.labels=masked"]) == {
+        "memory.m": 8,
+        "optimizer.clip": None,
+        "data.labels": "masked",
+    }
+    with pytest.raises(MuvlaError, match="field=value"):
+        parse_assignments(["memory.m"])
+
+
+def test_errors_survive_a_process_boundary():
+    import pickle
+
+    error = MuvlaError("field", got=1, expected="two", remedy="add one")
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) and isinstance(copy, MuvlaError)
+
+
+def test_memory_config_defaults_are_no_memory():
+    assert MemoryConfig().kind == "none"

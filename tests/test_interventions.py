@@ -1,0 +1,180 @@
+"""Every intervention bites, is keyed on its own, and works slot by slot."""
+
+import pytest
+import torch
+from conftest import PLAIN_INTERFACE, random_frames
+
+from muvla.config import dummy, no_memory, tbptt
+from muvla.envs.phases import Phase
+from muvla.errors import MuvlaError
+from muvla.interventions import INTERVENTIONS, intervention
+from muvla.models.policy import build_policy
+from muvla.recurrence import Context, Intervention, Moment, Recurrence
+from muvla.training.loop import Trainer
+
+NAMES = sorted(INTERVENTIONS)
+
+
+def tokens_read(policy, kind, seeds=(0, 1), ticks=4, frame_seeds=None):
+    """(ticks, B, m, D) tokens read in one episode per slot, and the actions."""
+    loop = Recurrence(policy, len(seeds), kind)
+    read, actions = [], []
+    with torch.no_grad():
+        for t in range(ticks):
+            moment = Moment([t] * len(seeds), [Phase.DELAY] * len(seeds), [str(s) for s in seeds], list(seeds))
+            frames = random_frames(policy, len(seeds), seed=t)
+            if frame_seeds is not None:
+                parts = [random_frames(policy, 1, seed=100 * f + t) for f in frame_seeds]
+                frames = type(frames)(*(torch.cat([getattr(p, n) for p in parts])
+                                        for n in ("prefix", "text", "stop", "text_lengths")))  # fmt: skip
+            output, tokens = loop.tick(frames, torch.full((len(seeds),), t == 0), moment)
+            read.append(tokens)
+            actions.append(output.actions)
+    return torch.stack(read), torch.stack(actions)
+
+
+@pytest.fixture(scope="module")
+def policy(cell_with):
+    return build_policy(cell_with(), PLAIN_INTERFACE).eval()
+
+
+def test_zero(policy):
+    assert not tokens_read(policy, intervention("zero"))[0].any()
+
+
+def test_noise_unit_is_standard_normal_and_new_at_every_tick(policy):
+    read, _ = tokens_read(policy, intervention("noise_unit"), seeds=tuple(range(8)))
+    assert read.mean().abs() < 0.02 and abs(read.std() - 1) < 0.02
+    assert not torch.equal(read[0], read[1]) and not torch.equal(read[0, 0], read[0, 1])
+
+
+def test_noise_matched_keeps_the_moments_and_nothing_else(policy):
+    noisy, _ = tokens_read(policy, intervention("noise_matched"))
+    plain, _ = tokens_read(policy, None)
+    for t in (0, 1):  # at t = 0 the memory is the initial one; at t = 1 what the disturbed first tick wrote
+        assert noisy[t].std() == pytest.approx(plain[t].std().item(), rel=0.15)
+        assert not torch.allclose(noisy[t], plain[t])
+    assert noisy[0].std() < 0.1 < noisy[1].std(), "the initial memory has scale 0.02, a written one is of order 1"
+
+
+def test_freeze_first_locks_the_output_of_the_first_step(policy):
+    frozen, _ = tokens_read(policy, intervention("freeze_first"))
+    plain, _ = tokens_read(policy, None)
+    assert torch.equal(frozen[:2], plain[:2]), "M₀ is read at t = 0 and M₁ at t = 1, as without"
+    assert torch.equal(frozen[1], frozen[2]) and torch.equal(frozen[1], frozen[3])
+    assert not torch.equal(plain[1], plain[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_bites_on_the_actions(policy, name):
+    _, actions = tokens_read(policy, intervention(name))
+    _, plain = tokens_read(policy, None)
+    assert (actions[-1] - plain[-1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_dummy(cell_with, name):
+    """It measures the out-of-distribution artefact of the intervention itself; freezing what never moves is nothing."""
+    policy = build_policy(cell_with(dummy(4)), PLAIN_INTERFACE).eval()
+    _, actions = tokens_read(policy, intervention(name))
+    _, plain = tokens_read(policy, None)
+    assert torch.equal(actions, plain) == (name == "freeze_first")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_memory_there_is_nothing_to_intervene_on(cell_with, name):
+    policy = build_policy(cell_with(no_memory()), PLAIN_INTERFACE).eval()
+    assert torch.equal(tokens_read(policy, intervention(name))[1], tokens_read(policy, None)[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batched_equals_single(policy, name):
+    """A slot under an intervention is what the same episode alone would be, and no slot's index matters."""
+    together, _ = tokens_read(policy, intervention(name), seeds=(5, 6, 7), frame_seeds=(5, 6, 7))
+    swapped, _ = tokens_read(policy, intervention(name), seeds=(7, 5, 6), frame_seeds=(7, 5, 6))
+    assert torch.equal(together, swapped[:, [1, 2, 0]])
+    alone, _ = tokens_read(policy, intervention(name), seeds=(6,), frame_seeds=(6,))
+    torch.testing.assert_close(together[:, 1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def context(seed=3, tick=2):
+    return Context(tick, Phase.DELAY, "key", seed, [])
+
+
+def test_draws_are_keyed_by_seed_tick_and_intervention_alone():
+    """So adding one never changes another."""
+    state = {"tokens": torch.zeros(4, 8) + torch.linspace(-1, 1, 8)}
+    unit, matched = INTERVENTIONS["noise_unit"].function, INTERVENTIONS["noise_matched"].function
+    first = unit(state, context())["tokens"]
+    matched(state, context())
+    torch.randn(100)
+    assert torch.equal(unit(state, context())["tokens"], first)
+    assert not torch.equal(unit(state, context(seed=4))["tokens"], first)
+    assert not torch.equal(unit(state, context(tick=3))["tokens"], first)
+    assert not torch.allclose(matched(state, context())["tokens"], first)
+
+
+def test_identity_changes_nothing_at_any_site(policy):
+    plain, actions = tokens_read(policy, None)
+    for site in ("before_read", "read", "after_write"):
+        same = Intervention("same", site, lambda state, context: state, "moves")
+        again, actions_again = tokens_read(policy, same)
+        assert torch.equal(plain, again) and torch.equal(actions, actions_again), site
+
+
+def test_the_three_sites_are_three_places(policy):
+    """Zero at each: before the read it also enters the blend, at the read it does not, after the write it is read
+    next."""
+    zero = lambda state, context: {k: torch.zeros_like(v) for k, v in state.items()}  # noqa: E731
+    by_site = {s: tokens_read(policy, Intervention("z", s, zero, "freezes"))[0]
+               for s in ("before_read", "read", "after_write")}  # fmt: skip
+    assert not by_site["before_read"].any() and not by_site["read"].any()
+    assert by_site["after_write"][0].any() and not by_site["after_write"][1:].any()
+
+
+def test_before_read_and_read_differ_in_what_the_blend_sees(cell_with):
+    policy = build_policy(cell_with({"memory.alpha": 0.3}), PLAIN_INTERFACE).eval()
+    zero = lambda state, context: {k: torch.zeros_like(v) for k, v in state.items()}  # noqa: E731
+    states = []
+    for site in ("before_read", "read"):
+        loop = Recurrence(policy, 2, Intervention("z", site, zero, "freezes"))
+        loop.state = {"tokens": torch.ones(2, 4, 96)}
+        loop.tick(random_frames(policy, 2), torch.zeros(2, dtype=torch.bool),
+                  Moment([1, 1], [Phase.DELAY] * 2, ["a", "b"], [0, 1]))  # fmt: skip
+        states.append(loop.state["tokens"])
+    torch.testing.assert_close(states[1] - states[0], torch.full((2, 4, 96), 0.7), rtol=1e-4, atol=1e-5)
+
+
+def test_history_starts_anew_with_every_episode(policy):
+    lengths = []
+
+    def record(state, context):
+        lengths.append(len(context.history))
+        return state
+
+    loop = Recurrence(policy, 1, Intervention("r", "before_read", record, "moves"))
+    for t, first in enumerate((True, False, False, True, False)):
+        loop.tick(random_frames(policy, 1), torch.tensor([first]), Moment([t], [Phase.CUE], ["k"], [0]))
+    assert lengths == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_usable_in_training(store, cell_with, name):
+    cell = cell_with({**tbptt(8, 4), "intervention": name})
+    trainer = Trainer(cell, store, intervention(name))
+    losses = [trainer.step()[0] for _ in range(2)]
+    plain = Trainer(cell_with(), store)
+    assert losses != [plain.step()[0] for _ in range(2)]
+
+
+def test_training_needs_the_declared_intervention(store, cell_with):
+    with pytest.raises(MuvlaError, match="the cell's own"):
+        Trainer(cell_with({"intervention": "zero"}), store)
+    with pytest.raises(MuvlaError, match="the cell's own"):
+        Trainer(cell_with(), store, intervention("zero"))
+
+
+def test_unknown_intervention():
+    with pytest.raises(MuvlaError, match="freeze_first"):
+        intervention("amnesia")
+    assert intervention(None) is None and intervention("none") is None

@@ -1,0 +1,159 @@
+"""The embedded suite: known truth, no leak around the delay, determinism."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from muvla.config import TaskConfig
+from muvla.envs.phases import Phase
+from muvla.envs.recall import RECALL_TASKS, RecallEnv
+from muvla.envs.registry import make_env, task_info
+from muvla.errors import MuvlaError
+
+TASKS = sorted(RECALL_TASKS)
+
+
+def play(env, seed, action=None):
+    """Observations and infos of an episode; the expert's actions unless one is given."""
+    observation, info = env.reset(seed=seed)
+    seen, infos, done = [observation], [info], False
+    while not done:
+        observation, _, terminated, truncated, info = env.step(info["expert_action"] if action is None else action)
+        seen.append(observation)
+        infos.append(info)
+        done = terminated or truncated
+    return seen, infos
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_registered_and_conforming(name):
+    env = gymnasium.make(name).unwrapped
+    check_env(env, skip_render_check=True)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_expert_always_succeeds_and_phases_have_their_lengths(name):
+    env = make_env(TaskConfig(name))
+    lengths = set()
+    for seed in range(60):
+        _, infos = play(env, seed)
+        assert infos[-1]["success"] and infos[-1]["choice"] == infos[-1]["target"]
+        phases = [i["phase"] for i in infos[:-1]]
+        cue, delay = infos[0]["cue_length"], infos[0]["delay_length"]
+        assert phases[: cue + delay] == [Phase.CUE] * cue + [Phase.DELAY] * delay
+        assert set(phases[cue + delay :]) == {Phase.DECISION}
+        lengths.add((cue, delay))
+    assert lengths == {(c, d) for c in (1, 2, 3) for d in (1, 2)}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_episode_is_a_function_of_its_seed(name):
+    one, two = play(make_env(TaskConfig(name)), 5)[0], play(make_env(TaskConfig(name)), 5)[0]
+    assert all(np.array_equal(a["images"], b["images"]) for a, b in zip(one, two, strict=True))
+    targets = [make_env(TaskConfig(name)).reset(seed=s)[1]["target"] for s in range(200)]
+    counts = np.bincount(targets, minlength=RECALL_TASKS[name].objects)
+    assert counts.min() > 0.5 * 200 / len(counts), "targets are about uniform"
+
+
+def test_the_effector_is_frozen_until_the_decision():
+    env = make_env(TaskConfig("RecallPosition3-v0"))
+    observation, info = env.reset(seed=0)
+    start = observation["proprio"]
+    while info["phase"] is not Phase.DECISION:
+        observation, _, _, _, info = env.step(np.ones(2))
+        assert np.array_equal(observation["proprio"], start)
+        assert np.array_equal(info["executed_action"], np.zeros(2))
+    observation, _, _, _, info = env.step(np.array([0.0, 1.0]))
+    assert observation["proprio"][1] - start[1] == pytest.approx(0.25)
+    assert np.array_equal(info["executed_action"], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_after_the_cue_nothing_observed_tells_the_target(name):
+    """The calibration: delay frames and the first decision frame do not depend on the cue. So without memory no policy
+    that queries at every step can choose better than 1/N."""
+    env = make_env(TaskConfig(name))
+    for seed in range(10):
+        _, info = env.reset(seed=seed)
+        frames = {}
+        for target in range(RECALL_TASKS[name].objects):
+            observation, info = env.reset(seed=seed)
+            env.target = target
+            if hasattr(env, "cued_colour"):
+                env.cued_colour = int(env.colour_at[target])
+            while info["phase"] is not Phase.DECISION:
+                observation, _, _, _, info = env.step(info["expert_action"])
+                if info["phase"] is not Phase.CUE:
+                    frames.setdefault(target, []).append(observation)
+        first = frames[0]
+        for others in frames.values():
+            for a, b in zip(first, others, strict=True):
+                assert np.array_equal(a["images"], b["images"]) and np.array_equal(a["proprio"], b["proprio"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_cue_tells_the_target(name):
+    env = make_env(TaskConfig(name))
+    first = {}
+    for seed in range(40):
+        observation, info = env.reset(seed=seed)
+        key = info["target"] if "Position" in name else env.cued_colour
+        first.setdefault(key, observation["images"][0].mean(axis=(0, 1)).round(2).tolist())
+        env.close()
+    if "Color" in name:
+        values = list(first.values())
+        assert all(values[i] != values[j] for i in range(len(values)) for j in range(i))
+    assert len(first) == RECALL_TASKS[name].objects
+
+
+def test_the_first_disc_touched_is_the_choice_and_ends_the_episode():
+    env = make_env(TaskConfig("RecallPosition3-v0"))
+    for seed in range(20):
+        _, info = env.reset(seed=seed)
+        wrong = (info["target"] + 1) % 3
+        done = False
+        while not done:
+            delta = (env.places[wrong] - env.effector) / 0.25
+            _, _, done, truncated, info = env.step(delta / max(1, np.abs(delta).max()))
+            assert not truncated
+        assert info["choice"] == wrong and not info["success"]
+
+
+def test_no_touch_ends_at_the_step_limit():
+    env = make_env(TaskConfig("RecallPosition3-v0"))
+    _, infos = play(env, 0, action=np.zeros(2))
+    assert len(infos) - 1 == env.step_limit == 15
+    assert infos[-1]["choice"] == -1 and not infos[-1]["success"]
+
+
+def test_phase_lengths_and_palette_bite():
+    env = make_env(TaskConfig("RecallColor3-v0", cue=(4, 4), delay=(7, 7), palette=("pink", "brown", "white")))
+    observation, info = env.reset(seed=0)
+    assert (info["cue_length"], info["delay_length"], env.step_limit) == (4, 7, 21)
+    default = RecallEnv("RecallColor3-v0", cue=(4, 4), delay=(7, 7)).reset(seed=0)[0]
+    assert not np.array_equal(observation["images"], default["images"])
+
+
+def test_image_size_bites():
+    assert make_env(TaskConfig("RecallColor3-v0"), 64).reset(seed=0)[0]["images"].shape == (2, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (TaskConfig("RecallSmell3-v0"), "RecallPosition3-v0"),
+        (TaskConfig("RecallColor3-v0", physics="gpu"), "null for RecallColor3-v0"),
+        (TaskConfig("RecallColor3-v0", palette=("red", "lime")), "3 different colours"),
+        (TaskConfig("RecallColor3-v0", palette=("red", "red", "blue")), "3 different colours"),
+        (TaskConfig("RecallColor3-v0", palette=("red", "lime", "ultraviolet")), "names among"),
+    ],
+)
+def test_bad_tasks_are_refused(task, message):
+    with pytest.raises(MuvlaError, match=message):
+        make_env(task)
+
+
+def test_chance():
+    assert task_info("RecallPosition3-v0").chance == pytest.approx(1 / 3)
+    assert task_info("RecallColor5-v0").chance == pytest.approx(1 / 5)

@@ -1,0 +1,199 @@
+"""The episode store: exact, resumable, and loud about damage."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from muvla.config import DatasetConfig, TaskConfig
+from muvla.data.collect import collect, demonstrate
+from muvla.data.episodes import EpisodeStore, EpisodeWriter, store_path
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import NO_OP_PHASES
+from muvla.envs.registry import make_env
+from muvla.errors import MuvlaError
+
+TASK = TaskConfig("RecallPosition3-v0")
+SPEC = DatasetConfig(task=TASK, episodes=5)
+
+
+def test_what_is_read_is_what_was_demonstrated(store):
+    for i, line in enumerate(store.index):
+        episode = demonstrate(make_env(TASK), line["seed"], TASK.name)
+        rows = slice(line["start"], line["start"] + line["length"])
+        for name in ("images", "proprio", "executed_action", "recorded_action", "phase"):
+            assert np.array_equal(store[name][rows], getattr(episode, name)), (i, name)
+
+
+def test_executed_and_recorded_actions_are_both_kept(store):
+    frozen = np.isin(store["phase"], [int(p) for p in NO_OP_PHASES])
+    assert not store["executed_action"][frozen].any()
+    assert np.abs(store["recorded_action"][frozen]).max(axis=1).min() > 0.5, "the expert points at the target"
+    assert np.array_equal(store["executed_action"][~frozen], store["recorded_action"][~frozen])
+    assert np.array_equal(store.is_executed, ~frozen)
+
+
+def test_collecting_again_returns_the_same_store(store, data_root):
+    again = collect(store.spec, data_root)
+    assert again.sha256 == store.sha256
+    again.verify()
+
+
+def test_identity_is_a_function_of_the_content(tmp_path):
+    one, two = collect(SPEC, tmp_path / "a"), collect(SPEC, tmp_path / "b")
+    other = collect(DatasetConfig(task=TASK, episodes=5, seed=100), tmp_path / "a")
+    assert one.sha256 == two.sha256 != other.sha256
+
+
+def test_an_interrupted_collection_continues_and_ends_the_same(tmp_path):
+    whole = collect(SPEC, tmp_path / "whole")
+    path = store_path(tmp_path / "cut", SPEC)
+    writer = EpisodeWriter(path, SPEC)
+    for seed in range(2):
+        writer.append(demonstrate(make_env(TASK), seed, TASK.name))
+    with (path / "images.bin").open("ab") as columns, (path / "episodes.jsonl").open("ab") as index:
+        columns.write(b"half a frame")  # a crash in the middle of an episode
+        index.write(b'{"start": 12, "len')
+    assert collect(SPEC, tmp_path / "cut").sha256 == whole.sha256
+
+
+def test_a_crash_before_the_seal_adds_no_episode(tmp_path, monkeypatch):
+    whole = collect(SPEC, tmp_path / "whole")
+
+    def dies(self, attempts):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodeWriter, "seal", dies)
+        with pytest.raises(KeyboardInterrupt):
+            collect(SPEC, tmp_path / "cut")
+    assert collect(SPEC, tmp_path / "cut").sha256 == whole.sha256
+
+
+def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
+    """The second waits for the first and takes what it made."""
+    whole = collect(SPEC, tmp_path / "whole")
+    code = (
+        "from pathlib import Path; from muvla.config import *; from muvla.data.collect import collect; "
+        "spec = DatasetConfig(task=TaskConfig('RecallPosition3-v0'), episodes=5); "
+        f"print(collect(spec, Path({str(tmp_path / 'both')!r})).sha256)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert {one.communicate(timeout=120)[0].strip() for one in running} == {whole.sha256}
+
+
+def test_an_environment_that_cannot_be_made_is_one_error(tmp_path, monkeypatch):
+    """Also when it would live in processes of its own: no endless respawning."""
+    from muvla.envs import registry
+    from muvla.envs.mikasa import MIKASA_TASKS
+    from muvla.envs.workers import WorkerEnv
+
+    monkeypatch.setattr("muvla.data.collect.open_env", lambda task, size: WorkerEnv(broken_env))
+    assert registry.task_info(next(iter(MIKASA_TASKS))).own_process
+    spec = DatasetConfig(task=TaskConfig(next(iter(MIKASA_TASKS))), episodes=3)
+    with pytest.raises(MuvlaError, match="make sim"):
+        collect(spec, tmp_path, jobs=2)
+
+
+def broken_env():
+    raise MuvlaError("simulator", got="nothing", expected="ManiSkill", remedy="run `make sim`")
+
+
+def test_an_emptied_index_is_named(tmp_path):
+    path = collect(SPEC, tmp_path).path
+    (path / "episodes.jsonl").write_text("")
+    with pytest.raises(MuvlaError, match="episodes.jsonl.*no episode"):
+        EpisodeStore(path)
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, monkeypatch):
+    path = store_path(tmp_path, SPEC)
+    writer = EpisodeWriter(path, SPEC)
+    writer.append(demonstrate(make_env(TASK), 0, TASK.name))
+    real_open = type(path).open
+
+    def full(self, mode="r", *args, **kwargs):
+        if self.name == "proprio.bin" and "a" in mode:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_open(self, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", full)
+        with pytest.raises(MuvlaError, match=r"No space left.*Remedy: free some space"):
+            writer.append(demonstrate(make_env(TASK), 1, TASK.name))
+    assert collect(SPEC, tmp_path).sha256 == collect(SPEC, tmp_path / "whole").sha256
+
+
+def test_damage_is_named(tmp_path):
+    path = collect(SPEC, tmp_path).path
+    images = path / "images.bin"
+    content = images.read_bytes()
+    images.write_bytes(content[:-1])
+    with pytest.raises(MuvlaError, match=r"images.bin.*bytes.*cut or changed"):
+        EpisodeStore(path)
+    images.write_bytes(b"\xff" + content[1:])
+    with pytest.raises(MuvlaError, match="the data changed"):
+        EpisodeStore(path).verify()
+    images.unlink()
+    with pytest.raises(MuvlaError, match="0 bytes"):
+        EpisodeStore(path)
+    (path / "meta.json").write_text("{")
+    with pytest.raises(MuvlaError, match="broken JSON"):
+        EpisodeStore(path)
+
+
+def test_unfinished_and_finished_stores_are_told_apart(tmp_path):
+    writer = EpisodeWriter(tmp_path / "s", SPEC)
+    writer.append(demonstrate(make_env(TASK), 0, TASK.name))
+    with pytest.raises(MuvlaError, match="unfinished"):
+        EpisodeStore(tmp_path / "s")
+    writer.seal(attempts=1)
+    with pytest.raises(MuvlaError, match="a finished dataset"):
+        EpisodeWriter(tmp_path / "s", SPEC)
+
+
+def test_nan_and_other_shapes_are_refused(tmp_path):
+    writer = EpisodeWriter(tmp_path / "s", SPEC)
+    episode = demonstrate(make_env(TASK), 0, TASK.name)
+    episode.executed_action[0] = np.nan
+    with pytest.raises(MuvlaError, match="NaN"):
+        writer.append(episode)
+    writer.append(demonstrate(make_env(TASK), 1, TASK.name))
+    with pytest.raises(MuvlaError, match="one kind of observation"):
+        writer.append(demonstrate(make_env(TASK, 64), 2, TASK.name))
+    with pytest.raises(MuvlaError, match="no successful episode"):
+        EpisodeWriter(tmp_path / "empty", SPEC).seal(attempts=3)
+
+
+def test_failed_demonstrations_are_counted_not_kept(tmp_path, monkeypatch):
+    from muvla.data import collect as module
+
+    def unlucky(env, seed, task):
+        episode = demonstrate(env, seed, task)
+        episode.info["success"] = seed % 2 == 0
+        return episode
+
+    monkeypatch.setattr(module, "demonstrate", unlucky)
+    store = collect(SPEC, tmp_path)
+    assert [line["seed"] for line in store.index] == [0, 2, 4, 6, 8] and store.attempts == 9
+
+
+def test_statistics_are_of_executed_steps_and_round_trip(store):
+    statistics = Statistics.of(store)
+    executed = np.asarray(store["executed_action"], dtype=np.float64)
+    assert np.allclose(statistics.action_low, np.quantile(executed, 0.01, axis=0))
+    assert np.allclose(statistics.action_high, np.quantile(executed, 0.99, axis=0))
+    inside = np.clip(executed, statistics.action_low, statistics.action_high).astype(np.float32)
+    there_and_back = statistics.unnormalise_action(statistics.normalise_action(inside))
+    np.testing.assert_allclose(there_and_back, inside, atol=1e-6)
+    assert np.abs(statistics.normalise_action(np.full((1, 2), 9.0, np.float32))).max() == 1, "clipped"
+
+
+def test_statistics_are_shared_by_all_label_arms(store, cell_with):
+    from muvla.training.loop import Trainer
+
+    found = {Trainer(cell_with({"data.labels": k}), store).statistics for k in ("executed", "recorded", "masked")}
+    assert len(found) == 1

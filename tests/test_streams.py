@@ -1,0 +1,139 @@
+"""Slots: consecutive frames, labels, weights, pairing between cells, exact resume."""
+
+import numpy as np
+import pytest
+import torch
+
+from muvla.config import no_memory, tbptt
+from muvla.configtools import replace
+from muvla.envs.phases import NO_OP_PHASES, Phase
+from muvla.errors import MuvlaError
+from muvla.training.loop import Trainer
+
+
+def stream_of(cell, store):
+    return Trainer(cell, store).stream
+
+
+def windows(cell, store, n=6):
+    stream = stream_of(cell, store)
+    return [stream.window(cell.budget.window) for _ in range(n)]
+
+
+def joined(parts, name):
+    return np.concatenate([np.asarray(getattr(w, name)) for w in parts])
+
+
+def test_slot_i_at_the_next_tick_is_the_next_frame_of_slot_i(store, base):
+    parts = windows(base, store)
+    episode, tick, first = joined(parts, "episode"), joined(parts, "tick"), joined(parts, "is_first")
+    lengths = store.lengths
+    for slot in range(4):
+        for t in range(1, len(tick)):
+            same = episode[t, slot] == episode[t - 1, slot] and tick[t, slot] == tick[t - 1, slot] + 1
+            ended = tick[t - 1, slot] == lengths[episode[t - 1, slot]] - 1
+            assert same != ended
+            assert first[t, slot] == ended
+    assert first[0].all(), "the first tick starts every memory, also in the middle of an episode"
+    image = np.asarray(parts[2].images[3, 1]).transpose(0, 2, 3, 1)
+    frame = store.starts[episode[19, 1]] + tick[19, 1]
+    assert np.array_equal(image, store["images"][frame])
+
+
+def test_slots_start_at_random_offsets(store, base):
+    starts = windows(replace(base, {"budget.slots": 32}), store, 1)[0].tick[0]
+    assert len(set(starts.tolist())) > 3
+
+
+def test_every_episode_is_played_once_before_any_is_played_again(store, base):
+    stream = stream_of(base, store)
+    episode, _, _ = stream.schedule(int(store.lengths.sum()))
+    for slot in range(4):
+        changes = np.flatnonzero(np.diff(episode[:, slot])) + 1
+        played = episode[np.concatenate([[0], changes]), slot][: len(store)]
+        assert len(set(played.tolist())) == len(played)
+
+
+@pytest.mark.parametrize(
+    "change", [no_memory(), tbptt(1, 4), tbptt(2, 2), {"memory.alpha": 0.1}, {"model.guard": "full"}], ids=str
+)
+def test_cells_of_one_seed_see_the_same_frames_in_the_same_order(store, base, change):
+    """Whatever m, K or rule: bit-identical inputs, targets and weights."""
+    for a, b in zip(windows(base, store), windows(replace(base, change), store), strict=True):
+        for name in ("images", "proprio", "text_ids", "label", "weight", "is_first"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert np.array_equal(a.episode, b.episode)
+
+
+def test_label_arms_share_inputs_and_order(store, base):
+    for labels in ("recorded", "masked"):
+        for a, b in zip(windows(base, store), windows(replace(base, {"data.labels": labels}), store), strict=True):
+            assert torch.equal(a.images, b.images) and torch.equal(a.proprio, b.proprio)
+
+
+def test_the_training_seed_changes_the_order(store, base):
+    a, b = windows(base, store, 2), windows(replace(base, {"seed": 1}), store, 2)
+    assert not np.array_equal(joined(a, "episode"), joined(b, "episode"))
+
+
+def expected_entry(store, statistics, episode, tick, i, labels, tail):
+    """Target and weight of chunk entry t+i from the definition (design: labels)."""
+    start, length = store.starts[episode], store.lengths[episode]
+    inside = tick + i < length
+    frame = start + min(tick + i, length - 1)
+    executed = store["phase"][frame] not in [int(p) for p in NO_OP_PHASES]
+    action = store["executed_action" if labels == "executed" else "recorded_action"][frame]
+    weight = float((inside or tail == "repeat") and (labels != "masked" or executed))
+    return statistics.normalise_action(np.asarray(action)[None])[0], weight
+
+
+@pytest.mark.parametrize("labels", ["executed", "recorded", "masked"])
+@pytest.mark.parametrize("tail", ["mask", "repeat"])
+def test_labels_and_tail_hold_per_chunk_entry(store, base, labels, tail):
+    cell = replace(base, {"model.chunk": 4, "data.labels": labels, "data.tail": tail})
+    trainer = Trainer(cell, store)
+    window = trainer.stream.window(8)
+    for t in range(8):
+        for slot in range(4):
+            for i in range(4):
+                target, weight = expected_entry(
+                    store, trainer.statistics, window.episode[t, slot], window.tick[t, slot], i, labels, tail
+                )
+                assert np.allclose(window.label[t, slot, i], target)
+                assert window.weight[t, slot, i] == weight
+                inside = window.tick[t, slot] + i < store.lengths[window.episode[t, slot]]
+                assert window.action_is_pad[t, slot, i] == (not inside)
+                executed = inside and store.is_executed[window.frame[t, slot] + i]
+                assert window.label_is_executed[t, slot, i] == executed
+            assert window.is_last[t, slot] == (window.tick[t, slot] == store.lengths[window.episode[t, slot]] - 1)
+
+
+def test_recorded_labels_of_no_op_frames_reveal_the_target_and_executed_ones_do_not(store, base):
+    """The confound itself (spec 4.4): the first label of a delay frame against the episode's target."""
+    seen = {}
+    for labels in ("executed", "recorded"):
+        by_target: dict[int, set] = {}
+        for window in windows(replace(base, {"data.labels": labels, "model.chunk": 1}), store, 12):
+            for t, slot in zip(*np.where(window.phase == Phase.DELAY), strict=True):
+                target = store.index[window.episode[t, slot]]["target"]
+                by_target.setdefault(target, set()).add(tuple(window.label[t, slot, 0].round(decimals=1).tolist()))
+        seen[labels] = by_target
+    assert len(set.union(*seen["executed"].values())) == 1
+    assert set.intersection(*seen["recorded"].values()) == set()
+
+
+def test_a_stream_continues_exactly_where_it_was_saved(store, base):
+    whole = windows(base, store, 6)
+    first, second = stream_of(base, store), stream_of(base, store)
+    for _ in range(3):
+        first.window(8)
+    second.load_state(first.state())
+    for i in range(3, 6):
+        window = second.window(8)
+        assert torch.equal(window.images, whole[i].images) and torch.equal(window.is_first, whole[i].is_first)
+
+
+def test_cursors_of_another_budget_are_refused(store, base):
+    state = stream_of(replace(base, {"budget.slots": 2}), store).state()
+    with pytest.raises(MuvlaError, match="4 slots"):
+        stream_of(base, store).load_state(state)

@@ -1,0 +1,179 @@
+"""Control: what two cells of a study may differ in, and the identity of a cell."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from muvla.config import canonical, dummy, ema, no_memory, tbptt
+from muvla.configtools import replace
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import protocol
+from sweeps.grid import Study, certificate, conditions, load_study, train_id
+from sweeps.ledger import Ledger
+from sweeps.plan import coverage_lines, plan_text
+
+FACTORS = ("memory.kind", "memory.m", "memory.alpha", "truncation")
+
+
+@pytest.fixture
+def study(base):
+    return Study(
+        name="small",
+        title="a small study",
+        base=base,
+        arms={"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4), "EMA": ema(0.1, 4)},
+        factors=FACTORS,
+        seeds=(0, 1),
+        protocols=(protocol("recall-position3-rh@1"),),
+        interventions=("zero",),
+    )
+
+
+def test_a_study_with_declared_differences_passes_and_seeds_are_the_outer_loop(study):
+    study.check()
+    assert [(c.cell.seed, c.arm) for c in study.cells()][:5] == [
+        (0, "none"), (0, "dummy"), (0, "K=8"), (0, "EMA"), (1, "none")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "undeclared",
+    [
+        {"budget.slots": 8},
+        {"budget.updates": 5},
+        {"optimizer.lr": 1e-4},
+        {"data.labels": "recorded"},
+        {"data.dataset.episodes": 10},
+        {"model.guard": "full"},
+        {"model.chunk": 1},
+        {"model.reserve": 9},
+        {"model.size.width": 64},
+    ],
+    ids=str,
+)
+def test_an_undeclared_difference_is_refused_and_shown(study, undeclared):
+    field, value = next(iter(undeclared.items()))
+    arms = study.arms | {"odd": tbptt(2, 4) | undeclared}
+    with pytest.raises(MuvlaError) as error:
+        dataclasses.replace(study, arms=arms).check()
+    assert "'odd'" in str(error.value) and field in str(error.value) and repr(value) in str(error.value)
+    dataclasses.replace(study, arms=arms, factors=(*FACTORS, field)).check()
+
+
+def test_two_arms_of_one_computation_are_refused(study):
+    twice = study.arms | {"EMA 1.0": ema(1.0, 4), "K=1": tbptt(1, 4)}
+    with pytest.raises(MuvlaError, match="one computation"):
+        dataclasses.replace(study, arms=twice).check()
+
+
+def test_matched_budgets_of_all_cells(study):
+    """B, W, U and the frames are the same whatever K and α are."""
+    budgets = {c.cell.budget for c in study.cells()}
+    assert len(budgets) == 1 and budgets.pop().total_frames == 4 * 8 * 4
+
+
+def test_the_certificate_is_the_exact_difference(study):
+    by_arm = {c.arm: c.cell for c in study.cells() if c.cell.seed == 0}
+    assert certificate(by_arm["K=8"], by_arm["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
+    assert certificate(by_arm["K=8"], by_arm["dummy"]) == {"memory.kind": ("tokens", "dummy")}
+    assert certificate(by_arm["none"], replace(by_arm["none"], {"truncation": 1})) == {}
+
+
+def test_train_ids_depend_on_computation_and_data_alone(study, store, tmp_path):
+    from muvla.data.collect import collect
+
+    cells = [c.cell for c in study.cells()]
+    assert len({train_id(c, store) for c in cells}) == len(cells)
+    same = replace(cells[0], {"truncation": 1})
+    assert train_id(same, store) == train_id(cells[0], store)
+    other = collect(replace(store.spec, {"seed": 900}), tmp_path)
+    assert train_id(cells[0], other) != train_id(cells[0], store)
+
+
+def test_interventions_are_for_cells_with_memory_tokens(study):
+    by_arm = {c.arm: list(conditions(study, c.cell)) for c in study.cells()}
+    assert [k for _, k in by_arm["none"]] == ["none"]
+    assert [k for _, k in by_arm["dummy"]] == [k for _, k in by_arm["K=8"]] == ["none", "zero"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factors": ("memory.length",)}, "memory.length"),
+        ({"factors": ("seed",)}, "seed"),
+        ({"arms": {}}, "at least one"),
+        ({"seeds": ()}, "at least one"),
+        ({"protocols": ()}, "at least one"),
+        ({"interventions": ("amnesia",)}, "freeze_first"),
+    ],
+)
+def test_bad_studies_are_refused(study, changes, message):
+    with pytest.raises(MuvlaError, match=message):
+        dataclasses.replace(study, **changes)
+
+
+def test_narrowing(study):
+    assert len(study.narrowed((1,), ("K=8",)).cells()) == 1
+    with pytest.raises(MuvlaError, match="--seeds"):
+        study.narrowed((7,))
+    with pytest.raises(MuvlaError, match="--arms"):
+        study.narrowed(None, ("K=9",))
+
+
+def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study, store, data_root, tmp_path):
+    study = dataclasses.replace(study, base=replace(study.base, {"budget.updates": 60}))
+    ledger = Ledger(tmp_path, data_root)
+    stores = ledger.opened(study)
+    text = plan_text(study, ledger.entries(study, stores), stores)
+    assert "4 arms × training seeds 0, 1 = 8 cells" in text
+    assert "kind=none, m=0" in text and "1,920" in text and "0/2" in text
+    assert "K=1 0.00, K=8 0." in text and "H=2 0." in text
+    without_data = plan_text(study, None, None)
+    assert "1,920" in without_data and "not collected yet" in without_data
+
+
+def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp_path):
+    """Cells with other budgets or data are not described by the first one's stream."""
+    longer = study.arms | {"longer": tbptt(2, 4) | {"budget.updates": 50}}
+    study = dataclasses.replace(study, arms=longer, factors=(*FACTORS, "budget.updates"))
+    ledger = Ledger(tmp_path, data_root)
+    stores = ledger.opened(study)
+    lines = coverage_lines(ledger.entries(study, stores), stores)
+    assert len(lines) == 4 and "U=4," in lines[0] and "U=50," in lines[2]
+
+
+def test_a_changed_base_is_refused_where_arms_win(study):
+    assert study.with_base({"optimizer.lr": 1e-4}).base.optimizer.lr == 1e-4
+    with pytest.raises(MuvlaError, match=r"memory.m.*set by none, dummy, K=8, EMA"):
+        study.with_base({"memory.m": 2})
+    with pytest.raises(MuvlaError, match="training seeds"):
+        study.with_base({"seed": 2})
+
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.parametrize("file", ["recall_quick", "recall_quick/longer.py", "mikasa_quick"])
+def test_the_shipped_studies_are_controlled(file):
+    study = load_study(EXPERIMENTS / file)
+    study.check()
+    for item in study.cells():
+        assert canonical(canonical(item.cell)) == canonical(item.cell)
+
+
+def test_loading_what_is_no_study(tmp_path):
+    with pytest.raises(MuvlaError, match="a study file"):
+        load_study(tmp_path / "nothing")
+    (tmp_path / "study.py").write_text("from muvla.config import ModelConfig\nModelConfig(gaurd='full')\n")
+    with pytest.raises(MuvlaError, match="gaurd"):
+        load_study(tmp_path)
+    (tmp_path / "study.py").write_text("study = 3\n")
+    with pytest.raises(MuvlaError, match="a Study named"):
+        load_study(tmp_path)
+
+
+def test_the_longer_study_differs_in_its_length_alone():
+    shorter, longer = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_quick/longer.py"))
+    updates = shorter.base.budget.updates
+    for a, b in zip(shorter.cells(), longer.cells(), strict=True):
+        assert a.arm == b.arm and certificate(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}

@@ -1,0 +1,333 @@
+"""A whole study in processes: once, again, interrupted, with a failing cell, with and without MLflow."""
+
+import dataclasses
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis.report import Report, write_report
+from muvla.config import TaskConfig, no_memory, tbptt
+from muvla.configtools import replace
+from muvla.data.episodes import EpisodeStore
+from muvla.errors import MuvlaError
+from muvla.files import write_json
+from muvla.runs import Run
+from sweeps.grid import load_study
+from sweeps.launchers.local import DONE, NO_DISK, STOPPED, Job, Pool, bring_to_end, run_job
+from sweeps.ledger import Ledger
+from sweeps.run import SweepOptions, default_processes, run_study
+from sweeps.tracking import Tracker
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+from muvla.config import *
+from muvla.models.sizes import size
+from muvla.evaluation.protocol import protocol
+from sweeps.grid import Study
+base = Cell(
+    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
+    memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates={updates}),
+)
+study = Study("tiny_study", "a study for tests", base, {{"none": no_memory(), "K=8": tbptt(8, 4)}},
+              ("memory.kind", "memory.m", "truncation"), (0,), (protocol("recall-position3-rh@1"),), ("zero",))
+"""
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("study") / "study.py"
+    file.write_text(STUDY.format(updates=6))
+    return file
+
+
+@pytest.fixture(scope="module")
+def swept(study_file, tmp_path_factory):
+    """The study, run once in two processes with MLflow."""
+    root = tmp_path_factory.mktemp("sweep")
+    said = []
+    ledger = Ledger(root / "runs", root / "data")
+    result = run_study(load_study(study_file), ledger, SweepOptions(processes=2), said.append)
+    return result, "\n".join(said), ledger
+
+
+def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
+    result, said, _ = swept
+    assert not result.failed and not result.not_run
+    assert {e.item.arm: len(e.complete_rows()) for e in result.entries} == {"none": 1, "K=8": 2}
+    for entry in result.entries:
+        assert entry.state == "done"
+        assert all(len(rows) == 200 for rows in entry.complete_rows().values())
+        assert (entry.run.folder / "train.jsonl").exists() and entry.run.provenance()[0]["code"]
+    assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
+
+
+def test_a_second_run_skips_what_is_done(swept, study_file):
+    result, _, ledger = swept
+    before = {e.run.train: sorted((e.run.folder / "rows").iterdir()) for e in result.entries}
+    stamps = {p: p.stat().st_mtime_ns for files in before.values() for p in files}
+    said = []
+    started = time.monotonic()
+    run_study(load_study(study_file), ledger, SweepOptions(processes=2), said.append)
+    assert "2 cells are done and skipped, 0 to run" in "\n".join(said)
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps and time.monotonic() - started < 20
+
+
+def test_every_cell_is_an_mlflow_run(swept):
+    result, _, ledger = swept
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{ledger.root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny_study").experiment_id])
+    assert {r.data.tags["train"] for r in runs} == {e.run.train for e in result.entries}
+    one = next(r for r in runs if r.data.tags["arm"] == "K=8")
+    assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
+    assert "recall-position3-rh/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
+
+
+def test_cells_that_were_done_without_tracking_are_logged_later(swept, tmp_path):
+    from mlflow import MlflowClient
+
+    result, _, _ = swept
+    tracker = Tracker(tmp_path / "mlflow.db", "later")
+    tracker.backfill(result.entries)
+    tracker.backfill(result.entries)
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("later").experiment_id])
+    assert sorted(r.data.tags["train"] for r in runs) == sorted(e.run.train for e in result.entries)
+
+
+def test_a_broken_tracker_changes_no_result(swept, tmp_path):
+    result, _, _ = swept
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.warns(UserWarning, match="MLflow is off"):
+        tracker = Tracker(blocked / "mlflow.db", "x")
+    tracker.log(result.entries[0])
+
+
+def test_results_do_not_depend_on_processes_or_tracking(swept, study_file, tmp_path):
+    """The same rows from one process without MLflow, bit for bit."""
+    result, _, ledger = swept
+    again = run_study(
+        load_study(study_file), Ledger(tmp_path, ledger.data), SweepOptions(processes=1, track=False), lambda _: None
+    )
+    plain = lambda rows: [dataclasses.replace(r, seconds=0, environment_seconds=0, provenance="") for r in rows]  # noqa: E731
+    for a, b in zip(result.entries, again.entries, strict=True):
+        assert a.run.train == b.run.train
+        for condition, rows in a.complete_rows().items():
+            assert plain(rows) == plain(b.complete_rows()[condition])
+
+
+def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
+    study = load_study(study_file)
+    explosive = dataclasses.replace(
+        study,
+        arms={"K=8": tbptt(8, 4), "explodes": no_memory() | {"optimizer.lr": 1e30}},
+        factors=(*study.factors, "optimizer.lr", "optimizer.clip"),
+        base=replace(study.base, {"optimizer.clip": None}),
+    )
+    said = []
+    ledger, options = Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(processes=2, track=False)
+    result = run_study(explosive, ledger, options, said.append)
+    (failed,) = result.failed
+    assert failed.item.arm == "explodes" and failed.state == "not a measurement"
+    assert "not retried unless" in "\n".join(said) and not failed.complete_rows()
+    assert next(e for e in result.entries if e.item.arm == "K=8").state == "done"
+    said.clear()
+    run_study(explosive, ledger, options, said.append)
+    assert "0 to run" in "\n".join(said), "nothing is retried silently"
+    said.clear()
+    run_study(explosive, ledger, dataclasses.replace(options, retry_failed=True), said.append)
+    assert "1 to run" in "\n".join(said)
+
+
+def one_cell(study_file, tmp_path, updates=6):
+    """A study of one cell: (entry, job)."""
+    study = dataclasses.replace(load_study(study_file), arms={"K=8": tbptt(8, 4)})
+    study = study.with_base({"budget.updates": updates})
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    stores = ledger.stores(study)
+    (entry,) = ledger.entries(study, stores)
+    return entry, Job("K=8", entry.run, entry.item.cell, stores["K=8"].path, tuple(entry.missing()), "cpu", 1)
+
+
+def test_a_killed_process_costs_its_cell(study_file, tmp_path):
+    """Through the launcher: SIGKILL of the worker in the middle of training."""
+    entry, job = one_cell(study_file, tmp_path, 2000)
+    ended = []
+
+    def kill(running):
+        if running and running[0].fraction > 0:
+            running[0].process.kill()
+
+    assert Pool(1).run([job], kill, lambda one, status: ended.append(status)) == []
+    assert ended == [-signal.SIGKILL]
+    assert entry.run.owner is None, "the kernel has released its lock"
+
+
+def test_a_cell_that_dies_before_it_can_mark_itself_is_marked_for_it(study_file, tmp_path):
+    """Its log cannot even be opened. Nothing is lost silently: marked, named, and no success."""
+    entry, _ = one_cell(study_file, tmp_path)
+    (entry.run.folder / "log.txt").mkdir(parents=True)
+    said = []
+    result = run_study(
+        entry.study, Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(1, track=False), said.append
+    )
+    assert [e.run.train for e in result.failed] == [entry.run.train]
+    assert "its process ended with status 1" in "\n".join(said)
+
+
+def test_a_full_disk_marks_nothing_and_a_rerun_continues(study_file, tmp_path, monkeypatch):
+    from muvla.training import checkpoint
+
+    entry, job = one_cell(study_file, tmp_path)
+    reported = []
+
+    def full(tensors, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
+    assert "free some space" in reported[-1][0]
+    assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
+    assert bring_to_end(job, reported.append, lambda: False) == DONE
+    assert entry.state == "done"
+
+
+def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_path):
+    """kill -9 of the sweep itself: the running cell checkpoints, and a rerun continues it."""
+    entry, job = one_cell(study_file, tmp_path, 2000)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=run_job, args=(job, sender))
+    process.start()
+    sender.close()
+    assert receiver.poll(120)
+    receiver.close()
+    process.join(120)
+    assert process.exitcode == STOPPED
+    assert entry.run.failure is None and entry.state == "partial"
+
+
+def test_the_time_limit_stops_cleanly_and_a_rerun_continues(study_file, tmp_path):
+    study = load_study(study_file)
+    study = study.with_base({"budget.updates": 400})
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    limited = SweepOptions(processes=1, track=False, time_limit=4.0)
+    result = run_study(study, ledger, limited, lambda _: None)
+    assert result.not_run and not result.failed
+    progressed = [e for e in result.entries if e.state == "partial"]
+    assert progressed, "the running cell checkpointed when it was stopped"
+    ended = run_study(study, ledger, SweepOptions(processes=2, track=False), lambda _: None)
+    assert all(e.state == "done" for e in ended.entries)
+
+
+def muvla(*arguments, cwd, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-m", "muvla.cli", *map(str, arguments)], cwd=cwd, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **kwargs,
+    )  # fmt: skip
+
+
+def test_ctrl_c_exits_130_and_the_same_command_continues(tmp_path):
+    (tmp_path / "study.py").write_text(STUDY.format(updates=300))
+    process = muvla("sweep", tmp_path, "--no-tracking", "--processes", 2, cwd=tmp_path, start_new_session=True)
+    for line in process.stdout:
+        if "to run in 2 processes" in line:
+            break
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command continues" in errors and "Traceback" not in errors
+    again = muvla("sweep", tmp_path, "--no-tracking", cwd=tmp_path)
+    out, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "[ 2/2]" in out
+
+
+def test_a_locked_cell_is_left_alone(study_file, tmp_path):
+    """Two sweeps over one ledger do not train a cell twice, and a dead owner holds nothing."""
+    entry, job = one_cell(study_file, tmp_path)
+    entry.run.create(entry.item.cell, EpisodeStore(job.data))
+    code = (
+        "import sys, time; from pathlib import Path; from muvla.files import locked\n"
+        f"with locked(Path({str(entry.run.folder / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline().strip() == "held"
+    assert entry.state == "running" and entry.run.owner == other.pid
+    said = []
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
+    assert f"process {other.pid} works on it" in "\n".join(said)
+    with pytest.raises(MuvlaError, match=f"held by process {other.pid}"), entry.run.working():
+        pass
+    other.kill()
+    other.wait()
+    with entry.run.working():
+        assert entry.state == "running"
+    assert entry.run.owner is None
+
+
+def test_changed_data_are_noticed_before_they_reach_a_result(swept, tmp_path):
+    result, _, ledger = swept
+    entry = result.entries[0]
+    run = Run(tmp_path, ledger.data, entry.run.train)
+    write_json(run.folder / "run.json", {"data": entry.run.store().path.name, "sha256": "0" * 64})
+    with pytest.raises(MuvlaError, match="restore the dataset"):
+        run.store()
+
+
+def test_a_study_of_two_protocols_reports_both(study_file, tmp_path):
+    """Protocols of one's own need no registry, and no protocol overwrites another in a table."""
+    study = load_study(study_file)
+    short = dataclasses.replace(study.protocols[0], name="second", episodes=6, slots=3, task=TaskConfig(
+        "RecallPosition3-v0", delay=(4, 4)))  # fmt: skip
+    study = dataclasses.replace(study, protocols=(*study.protocols, short))
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    result = run_study(study, ledger, SweepOptions(processes=2, track=False), lambda _: None)
+    frame = write_report([e.records() for e in result.entries], tmp_path / "out", Report("two", "t", "c", "", ()),
+                         say=lambda _: None)  # fmt: skip
+    assert set(frame["protocol"]) == {"recall-position3-rh@1", "second@1"}
+    assert set(frame[frame["protocol"] == "second@1"]["episodes"]) == {6}
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Protocol `second@1`, 6 episodes" in text and "Protocol `recall-position3-rh@1`, 200 episodes" in text
+    assert (tmp_path / "out" / "choice-second.png").exists()
+    lengths = {r.delay_length for e in result.entries for r in e.run.result_rows(short, "none")}
+    assert lengths == {4}
+
+
+def test_a_marked_cell_enters_no_table(swept, tmp_path):
+    import shutil
+
+    result, _, ledger = swept
+    entry = next(e for e in result.entries if e.item.arm == "K=8")
+    copy = dataclasses.replace(entry, run=Run(tmp_path, ledger.data, entry.run.train))
+    shutil.copytree(entry.run.folder, copy.run.folder)
+    assert len(copy.records().rows) == 2
+    copy.run.fail("not a measurement", "the guard leaked")
+    assert copy.records().rows == {} and copy.records().state == "not a measurement"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"processes": 0}, "--processes"), ({"processes": 1, "threads": 0}, "--threads"),
+     ({"processes": 1, "time_limit": 0}, "--time-limit")],
+)  # fmt: skip
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(MuvlaError, match=message):
+        SweepOptions(**options)
+
+
+def test_processes_follow_what_this_process_may_use():
+    assert 1 <= default_processes("cpu") <= len(os.sched_getaffinity(0))
+    assert default_processes("cuda") == 1, "cells would share the GPU"

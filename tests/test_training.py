@@ -1,0 +1,294 @@
+"""The loop: knobs bite, resume is exact, damage and NaN stop it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from muvla.config import dummy, ema, no_memory, tbptt
+from muvla.configtools import flatten, replace
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.files import read_lines
+from muvla.interventions import intervention
+from muvla.training import checkpoint as ckpt
+from muvla.training.budget import coverage, learning_rate
+from muvla.training.loop import Trainer
+from muvla.training.run import train_to_the_end
+
+
+def parameters_after(cell, store, updates=2):
+    trainer = Trainer(cell, store, intervention(cell.intervention))
+    for _ in range(updates):
+        trainer.step()
+    return {n: p.detach().clone() for n, p in trainer.policy.named_parameters()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_two_runs_of_one_cell_are_bit_identical(store, base):
+    assert same(parameters_after(base, store), parameters_after(base, store))
+
+
+KNOBS = {
+    "model.chunk": 3,
+    "model.guard": "full",
+    "model.memory_positions": "shift",
+    "model.reserve": 7,
+    "data.labels": "recorded",
+    "data.tail": "repeat",
+    "memory.kind": "dummy",
+    "memory.m": 3,
+    "memory.alpha": 0.5,
+    "memory.init_std": 0.5,
+    "truncation": 2,
+    "budget.slots": 3,
+    "budget.window": 16,
+    "budget.updates": 9,
+    "optimizer.lr": 3e-3,
+    "optimizer.betas": [0.5, 0.95],
+    "optimizer.weight_decay": 0.5,
+    "optimizer.warmup": 0.5,
+    "optimizer.final": 0.9,
+    "optimizer.clip": None,
+    "intervention": "zero",
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_bites(store, base, knob):
+    """Turned, it trains another policy: no field of a cell is decoration."""
+    changed = parameters_after(replace(base, {knob: KNOBS[knob]}), store)
+    assert not same(changed, parameters_after(base, store)), knob
+
+
+def test_the_list_of_knobs_is_complete(base):
+    """A new field of a cell needs a line in KNOBS, or a word here on why it has none."""
+    elsewhere = {
+        name for name in flatten(base) if name.startswith(("model.size.", "data.dataset."))
+    }  # the anatomy, the
+    # task and the data: other parameters and other frames, tested where they are defined
+    backends = {"model.attention"}  # computes the same (tests/test_attention.py)
+    assert set(KNOBS) == set(flatten(base)) - elsewhere - backends
+
+
+def test_label_kinds_give_the_predicted_loss(store, cell_with):
+    """With H = 1 a `masked` window's loss is the `executed` one's, less the no-op frames."""
+    losses = {}
+    for labels in ("executed", "masked"):
+        trainer = Trainer(cell_with({"model.chunk": 1, "data.labels": labels}), store)
+        window = trainer.stream.window(8)
+        losses[labels] = trainer.backward(window), window
+    masked, window = losses["masked"]
+    trainer = Trainer(cell_with({"model.chunk": 1}), store)
+    with torch.no_grad():
+        encoded, error = trainer.encode(window), 0.0
+        for t in range(8):
+            output, _ = trainer.recurrence.tick(
+                encoded[4 * t : 4 * t + 4], window.is_first[t], trainer._moment(window, t)
+            )
+            keep = torch.from_numpy(window.phase[t] == 3).float()[:, None, None]
+            error += ((output.actions - window.label[t]).abs() * keep).sum().item()
+    assert masked == pytest.approx(error / window.label.numel(), rel=1e-4)
+    assert 0 < masked < losses["executed"][0]
+
+
+def test_the_loss_falls(store, cell_with):
+    trainer = Trainer(cell_with({"budget.updates": 40, "optimizer.warmup": 0.0}), store)
+    losses = [trainer.step()[0] for _ in range(40)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [tbptt(8, 4), tbptt(2, 4), ema(0.1, 4), dummy(4), no_memory(), {"intervention": "freeze_first"},
+     {"intervention": "noise_matched"}],
+    ids=["K=8", "K=2", "ema", "dummy", "none", "frozen", "noisy"],
+)  # fmt: skip
+def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, change):
+    cell = cell_with({**change, "budget.updates": 7})
+
+    def run(folder, **kwargs):
+        train_to_the_end(Trainer(cell, store, intervention(cell.intervention)), folder, **kwargs)
+
+    run(tmp_path / "whole")
+    seen = []
+
+    def stop_after_three() -> bool:
+        seen.append(None)
+        return len(seen) == 3
+
+    run(tmp_path / "cut", should_stop=stop_after_three)
+    assert ckpt.load(ckpt.latest(tmp_path / "cut" / "checkpoints")).update == 3
+    run(tmp_path / "cut")
+    whole, cut = (ckpt.load(ckpt.latest(tmp_path / n / "checkpoints")) for n in ("whole", "cut"))
+    assert whole.update == cut.update == 7 and whole.cursor == cut.cursor
+    for part in ckpt.FILES:
+        assert same(whole.tensors[part], cut.tensors[part]), part
+    logs = [[{**r, "frames_per_second": 0} for r in read_lines(tmp_path / n / "train.jsonl")] for n in ("whole", "cut")]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_folder_is_returned_without_training(store, base, tmp_path, monkeypatch):
+    train_to_the_end(Trainer(base, store), tmp_path)
+    trainer = Trainer(base, store)
+    monkeypatch.setattr(trainer, "step", lambda: pytest.fail("trained again"))
+    train_to_the_end(trainer, tmp_path)
+
+
+def test_nan_stops_the_cell_with_a_clear_message(store, base, tmp_path):
+    trainer = Trainer(base, store)
+    with torch.no_grad():
+        trainer.policy.head.fc_out.weight.fill_(float("nan"))
+    before = trainer.policy.language.norm.weight.clone()
+    with pytest.raises(NotAMeasurement, match=r"update 1.*nan.*optimizer\.lr"):
+        trainer.step()
+    assert torch.equal(before, trainer.policy.language.norm.weight), "no step was taken"
+
+
+@pytest.mark.parametrize("kind", ["tokens", "dummy"])
+def test_memory_that_does_not_do_what_its_kind_says_stops_training(store, cell_with, kind, monkeypatch):
+    trainer = Trainer(cell_with({"memory.kind": kind}), store)
+    memory = trainer.policy.memory
+    other = (
+        (lambda state, out: memory.init_state(len(out))) if kind == "tokens" else (lambda state, out: {"tokens": out})
+    )
+    monkeypatch.setattr(memory, "write", other)
+    with pytest.raises(NotAMeasurement, match="frozen" if kind == "tokens" else "moved"):
+        trainer.step()
+
+
+def test_the_canary_runs_at_start_up(store, base, tmp_path, monkeypatch):
+    from muvla.training import loop
+
+    called = []
+    monkeypatch.setattr(loop, "guard_canary", lambda *a: called.append(a) or 0.0)
+    train_to_the_end(Trainer(base, store), tmp_path)
+    assert len(called) == 1
+
+
+def test_the_canary_leaves_the_stream_where_it_was(store, base):
+    trainer = Trainer(base, store)
+    before = trainer.stream.state()
+    assert trainer.canary() == 0.0
+    assert trainer.stream.state() == before
+
+
+def test_schedule():
+    from muvla.config import OptimizerConfig
+
+    o = OptimizerConfig(lr=1.0, warmup=0.1, final=0.1)
+    rates = [learning_rate(o, u, 100) for u in range(100)]
+    assert rates[:10] == sorted(rates[:10]) and rates[9] < 1 and rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
+    scaled = [learning_rate(o, u, 200) for u in range(200)]
+    assert scaled[110] == pytest.approx(rates[55], rel=1e-6), "a fraction of U, so that 2U is the same schedule"
+
+
+def test_coverage_counts_pairs_and_look_ahead(store, base):
+    from muvla.data.statistics import Statistics
+
+    c = coverage(store, base.data, Statistics.of(store), replace(base, {"budget.updates": 200}).budget, 0, (1, 2, 8),
+                 (1, 2, 4))  # fmt: skip
+    assert c.inside_block[1] == 0 == c.inside_block[2], "cue and decision are at least 2 ticks apart"
+    gaps = [line["delay_length"] + 1 for line in store.index]
+    expected = sum(8 - g for g in gaps) / (8 * len(gaps))  # uniform alignment of blocks and episodes
+    assert c.inside_block[8] == pytest.approx(expected, abs=0.1)
+    assert c.look_ahead[1] == 0 and c.look_ahead[4] == 1
+    last_of_delay = len(store) / sum(line["delay_length"] for line in store.index)
+    assert c.look_ahead[2] == pytest.approx(last_of_delay, abs=0.05)
+
+
+# --- checkpoints
+# -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(store, base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return train_to_the_end(Trainer(base, store), folder), folder
+
+
+def copied(trained, tmp_path):
+    import shutil
+
+    return shutil.copytree(trained[0].parent, tmp_path / "checkpoints") / trained[0].name
+
+
+def test_a_changed_file_is_named(trained, tmp_path):
+    path = copied(trained, tmp_path)
+    file = path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(MuvlaError, match=r"model\.safetensors.*other content"):
+        ckpt.load(path)
+    file.write_bytes(bytes(content[:100]))
+    with pytest.raises(MuvlaError, match=r"model\.safetensors"):
+        ckpt.load(path)
+    file.unlink()
+    with pytest.raises(MuvlaError, match="no such file") as error:
+        ckpt.load(path)
+    assert "remove its folder" in error.value.remedy
+
+
+def test_the_remedy_for_a_broken_checkpoint_works(store, base, tmp_path):
+    """Removing its folder, as the message says, lets training start again."""
+    import shutil
+
+    train_to_the_end(Trainer(base, store), tmp_path)
+    shutil.rmtree(next((tmp_path / "checkpoints").glob("update-*")))
+    assert ckpt.latest(tmp_path / "checkpoints") is None
+    assert train_to_the_end(Trainer(base, store), tmp_path).name == "update-000004"
+
+
+def test_a_checkpoint_of_another_shape_lists_the_difference(trained, store, cell_with):
+    saved = ckpt.load(trained[0])
+    with pytest.raises(MuvlaError, match="checkpoint configuration"):
+        Trainer(cell_with({"memory.m": 2}), store).resume(saved)
+    policy = Trainer(cell_with({"memory.m": 2}), store).policy
+    with pytest.raises(MuvlaError, match=r"memory\.initial is \(4, 96\) instead of \(2, 96\)"):
+        ckpt.load_parameters(policy, saved.tensors["model"])
+    with pytest.raises(MuvlaError, match=r"unexpected memory\.initial"):
+        ckpt.load_parameters(Trainer(cell_with(no_memory()), store).policy, saved.tensors["model"])
+    with pytest.raises(MuvlaError, match=r"missing head\.fc_in\.bias"):
+        tensors = {k: v for k, v in saved.tensors["model"].items() if k != "head.fc_in.bias"}
+        ckpt.load_parameters(Trainer(saved.cell, store).policy, tensors)
+
+
+def test_other_data_or_statistics_are_refused(trained, store, base, tmp_path):
+    from muvla.data.collect import collect
+
+    saved = ckpt.load(trained[0])
+    other = collect(replace(base.data.dataset, {"seed": 500}), tmp_path)
+    with pytest.raises(MuvlaError, match="checkpoint statistics"):
+        Trainer(base, other).resume(saved)
+
+
+def test_a_crash_while_saving_leaves_the_older_checkpoint_whole(trained, tmp_path, monkeypatch):
+    path = copied(trained, tmp_path)
+    saved = ckpt.load(path)
+    real, calls = ckpt.save_file, []
+
+    def dies(tensors, file):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(tensors, file)
+
+    monkeypatch.setattr(ckpt, "save_file", dies)
+    newer = type(saved)(99, *[getattr(saved, f) for f in ("cell", "interface", "statistics", "cursor", "tensors")])
+    with pytest.raises(MuvlaError, match="No space left"):
+        ckpt.save(path.parent, newer)
+    assert ckpt.latest(path.parent) == path
+    assert ckpt.load(path).update == saved.update
+
+
+def test_checkpoint_metadata_is_plain_json(trained):
+    meta = json.loads((trained[0] / "checkpoint.json").read_text())
+    assert meta["update"] == 4 and set(meta["sha256"]) == set(ckpt.FILES)
+    assert math.isfinite(meta["statistics"]["action_low"][0])
+    assert sorted(p.name for p in trained[0].parent.iterdir()) == ["latest", "update-000004"], "older ones are removed"

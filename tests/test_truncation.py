@@ -1,0 +1,166 @@
+"""Where gradient goes and where it stops, on the trainer's own code path (design: truncation)."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from muvla.config import dummy, ema, tbptt
+from muvla.configtools import replace
+from muvla.training.loop import Trainer
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Collects every written memory of a trainer, with gradients kept."""
+
+    def attach(trainer):
+        outputs = []
+        original = trainer.policy.memory.write
+
+        def write(state, out):
+            result = original(state, out)
+            if result["tokens"].requires_grad:
+                result["tokens"].retain_grad()
+            outputs.append(result["tokens"])
+            return result
+
+        monkeypatch.setattr(trainer.policy.memory, "write", write)
+        return outputs
+
+    return attach
+
+
+def window_with_loss_only_at(window, tick, is_first):
+    weight = torch.zeros_like(window.weight)
+    weight[tick] = 1
+    return dataclasses.replace(window, weight=weight, is_first=is_first)
+
+
+@pytest.mark.parametrize("K", [1, 2, 4, 8])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with, written, K, alpha):
+    """∂loss_j/∂M_i ≠ 0 iff i < j, both in one block, and no episode of the slot starts in (i, j]."""
+    cell = cell_with({"truncation": K, "memory.alpha": alpha})
+    W, B = 8, cell.budget.slots
+    is_first = torch.zeros(W, B, dtype=torch.bool)
+    is_first[0] = True
+    for slot, start in ((1, 3), (2, 4), (3, 7)):
+        is_first[start, slot] = True
+    for j in range(W):
+        trainer = Trainer(cell, store)
+        outputs = written(trainer)
+        trainer.backward(window_with_loss_only_at(trainer.stream.window(W), j, is_first))
+        for i in range(W):
+            grad = outputs[i].grad if outputs[i].requires_grad else None
+            for slot in range(B):
+                moved = grad is not None and bool(grad[slot].abs().sum() > 0)
+                expected = i < j and i // K == j // K and not is_first[i + 1 : j + 1, slot].any()
+                assert moved == expected, (K, i, j, slot)
+
+
+@pytest.mark.parametrize("change", [tbptt(1, 4), ema(0.1, 4), dummy(4)], ids=["tbptt(1)", "ema", "dummy"])
+def test_writes_never_get_gradient_with_k_one(store, cell_with, written, change):
+    trainer = Trainer(cell_with(change), store)
+    outputs = written(trainer)
+    trainer.backward(trainer.stream.window(8))
+    if change["memory.kind"] == "dummy":  # what it "writes" is its parameter, which is trained by being read
+        assert all(torch.equal(o[0], trainer.policy.memory.initial) for o in outputs)
+    else:
+        assert all(o.grad is None or o.grad.abs().sum() == 0 for o in outputs)
+
+
+def test_memory_keeps_its_value_across_windows_and_updates(store, cell_with):
+    trainer = Trainer(cell_with(), store)
+    trainer.step()
+    carried = trainer.recurrence.state["tokens"].clone()
+    window = trainer.stream.window(8)
+    read = []
+    original = trainer.policy.step
+    trainer.policy.step = lambda encoded, tokens: (read.append(tokens.detach().clone()), original(encoded, tokens))[1]
+    trainer.backward(window)
+    for slot in range(4):
+        expected = trainer.policy.memory.initial if window.is_first[0, slot] else carried[slot]
+        assert torch.equal(read[0][slot], expected)
+
+
+def naive_gradients(trainer, window):
+    """Step by step: everything of a tick, vision included, computed at that tick; one graph per truncation block."""
+    W = len(window.is_first)
+    K, policy, state = (
+        trainer.cell.truncation,
+        trainer.policy,
+        trainer.policy.memory.init_state(window.is_first.shape[1]),
+    )
+    for start in range(0, W, K):
+        loss = 0.0
+        for t in range(start, start + K):
+            state = policy.memory.reset(state, window.is_first[t])
+            encoded = policy.encode(
+                window.images[t], window.proprio[t].double(), window.text_ids[t], window.text_lengths[t]
+            )
+            output = policy.step(encoded, policy.memory.read(state))
+            state = policy.memory.write(state, output.memory)
+            loss = loss + ((output.actions - window.label[t]).abs() * window.weight[t][..., None]).sum()
+        (loss / window.label.numel()).backward()
+        state = {k: v.detach() for k, v in state.items()}
+
+
+@pytest.mark.parametrize("K", [1, 2, 8])
+def test_windowed_gradients_equal_the_naive_loop(store, cell_with, K):
+    """One vision pass per window with leaves against one per tick, to 1e-10 relative in float64."""
+    grads = []
+    for method in ("window", "naive"):
+        trainer = Trainer(cell_with({"truncation": K}), store)
+        trainer.policy.double()
+        window = trainer.stream.window(8)
+        double = dataclasses.replace(window, proprio=window.proprio.double(), label=window.label.double())
+        trainer.recurrence.state = trainer.policy.memory.init_state(4)
+        trainer.backward(double) if method == "window" else naive_gradients(trainer, window)
+        grads.append({n: p.grad.clone() for n, p in trainer.policy.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        # A key bias's gradient is exactly zero in theory, so its own size is no scale: a floor of 1e-3.
+        scale = max(grads[1][name].abs().max().item(), 1e-3)
+        assert (grad - grads[1][name]).abs().max().item() <= 1e-10 * scale, name
+
+
+def test_k_changes_the_gradient_and_nothing_before_it(store, cell_with):
+    """The first window's loss is the same for every K; its gradient into the writes is not."""
+    losses, grads = [], []
+    for K in (1, 2, 8):
+        trainer = Trainer(replace(cell_with(), {"truncation": K}), store)
+        losses.append(trainer.backward(trainer.stream.window(8)))
+        grads.append(trainer.policy.language.layers[0].self_attn.q_proj.weight.grad.clone())
+    assert max(losses) - min(losses) < 1e-6
+    assert not torch.allclose(grads[0], grads[1]) and not torch.allclose(grads[1], grads[2])
+
+
+@pytest.mark.parametrize("K", [1, 8])
+def test_dummy_trains_as_tokens_reset_at_every_tick_across_truncations(store, cell_with, K):
+    """Through the trainer and over two windows: losses and gradients, bit for bit. A tick after a truncation must train
+    the tokens like any other."""
+    results = []
+    for change, always in (({"memory.kind": "dummy"}, False), ({"memory.kind": "tokens"}, True)):
+        trainer = Trainer(cell_with(change), store)
+        trainer.cell = replace(trainer.cell, {"truncation": K})
+        losses = []
+        for _ in range(2):
+            window = trainer.stream.window(8)
+            if always:
+                window = dataclasses.replace(window, is_first=torch.ones_like(window.is_first))
+            losses.append(trainer.backward(window))
+        results.append((losses, {n: p.grad for n, p in trainer.policy.named_parameters() if p.grad is not None}))
+    assert results[0][0] == results[1][0]
+    assert results[0][1].keys() == results[1][1].keys()
+    for name, grad in results[0][1].items():
+        assert torch.equal(grad, results[1][1][name]), name
+
+
+def test_dummy_tokens_get_gradient_at_the_first_tick_after_a_truncation(store, cell_with):
+    trainer = Trainer(cell_with(dummy(4)), store)
+    trainer.backward(trainer.stream.window(8))
+    trainer.policy.zero_grad()
+    window = trainer.stream.window(8)
+    trainer.backward(window_with_loss_only_at(window, 0, torch.zeros_like(window.is_first)))
+    assert trainer.policy.memory.initial.grad.abs().sum() > 0
