@@ -1,0 +1,1 @@
+"""Demonstrations: collecting, storing, normalising and streaming them."""

@@ -1,0 +1,225 @@
+"""The episode store: demonstrations as flat columns on disk, named and checked by their content.
+
+Legend: N frames of all episodes, V cameras, h×w image, Q proprio dim, A action dim.
+
+    <task>-<hash of the DatasetConfig>/
+      meta.json        the DatasetConfig, the columns' types and shapes; once sealed also attempts and content hash
+      episodes.jsonl   a line per episode: seed, first frame, length, instruction, target, phase lengths
+      <column>.bin     images (N, V, h, w, 3) uint8, proprio (N, Q) float32, executed_action and recorded_action (N, A)
+                       float32, phase (N,) uint8
+
+An episode counts once its index line is there, and that is written last; so a crash at any moment loses at most the
+episode under way, and the next writer cuts off what it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvla.config import DatasetConfig
+from muvla.configtools import canonical_json, content_hash, from_dict, to_dict
+from muvla.envs.phases import NO_OP_PHASES
+from muvla.errors import MuvlaError
+from muvla.files import append_line, disk_errors, drop_torn_line, read_json, read_lines, write_json
+
+COLUMNS = {
+    "images": np.dtype(np.uint8),
+    "proprio": np.dtype(np.float32),
+    "executed_action": np.dtype(np.float32),  # what reached the simulator
+    "recorded_action": np.dtype(np.float32),  # what the expert said
+    "phase": np.dtype(np.uint8),  # of the observation, and so of the action that answers it
+}
+INDEX = "episodes.jsonl"
+META = "meta.json"
+
+
+@dataclass
+class Episode:
+    """One demonstration of T frames; columns as in the store, `info` the rest of its index line."""
+
+    images: np.ndarray  # (T, V, h, w, 3)
+    proprio: np.ndarray  # (T, Q)
+    executed_action: np.ndarray  # (T, A)
+    recorded_action: np.ndarray  # (T, A)
+    phase: np.ndarray  # (T,)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def store_path(root: Path, spec: DatasetConfig) -> Path:
+    """The folder of a dataset under `root`, named by its task and configuration."""
+    return root / f"{spec.task.name}-{content_hash(spec)}"
+
+
+def is_sealed(path: Path) -> bool:
+    return (path / META).exists() and "sha256" in read_json(path / META)
+
+
+class EpisodeWriter:
+    """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it."""
+
+    def __init__(self, path: Path, spec: DatasetConfig):
+        if is_sealed(path):
+            raise MuvlaError(
+                str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
+            )
+        self.path, self.spec = path, spec
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            drop_torn_line(path / INDEX)
+        self.index: list[dict[str, Any]] = read_lines(path / INDEX)
+        self._shapes: dict[str, list[int]] | None = None
+        if (path / META).exists():
+            self._shapes = read_json(path / META)["shapes"]
+            self._cut_columns()
+
+    @property
+    def frames(self) -> int:
+        return sum(line["length"] for line in self.index)
+
+    def append(self, episode: Episode) -> None:
+        """Raises MuvlaError for values that are not finite, columns of unequal length or of another shape than the
+        episodes before, and a full disk."""
+        columns = {name: np.ascontiguousarray(getattr(episode, name), dtype) for name, dtype in COLUMNS.items()}
+        self._check(columns)
+        for name, column in columns.items():
+            file = self._column(name)
+            with disk_errors(file), file.open("ab") as handle:
+                handle.write(column.tobytes())
+        line = {**episode.info, "start": self.frames, "length": len(episode.phase)}
+        append_line(self.path / INDEX, line)
+        self.index.append(line)
+
+    def seal(self, attempts: int) -> None:
+        """Ends the writing: `attempts` episodes were tried to get these. Raises MuvlaError if there is none."""
+        if not self.index:
+            raise MuvlaError(
+                str(self.path), got=f"no successful episode in {attempts} attempts", expected="at least one",
+                remedy="check the task and its expert",
+            )  # fmt: skip
+        meta = self._meta() | {"attempts": attempts}
+        write_json(self.path / META, meta | {"sha256": _content(self.path, meta)})
+
+    def _check(self, columns: Mapping[str, np.ndarray]) -> None:
+        for name, column in columns.items():
+            if column.dtype.kind == "f" and not np.isfinite(column).all():
+                raise MuvlaError(f"episode {name}", got="NaN or infinity", expected="finite numbers",
+                                 remedy="look at the environment that it came from")  # fmt: skip
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) != 1 or 0 in lengths:
+            raise MuvlaError("episode", got=f"columns of {sorted(lengths)} frames", expected="one length, at least 1",
+                             remedy="give every frame its observation, its actions and its phase")  # fmt: skip
+        shapes = {name: list(column.shape[1:]) for name, column in columns.items()}
+        if self._shapes is None:
+            self._shapes = shapes
+            write_json(self.path / META, self._meta())
+        elif shapes != self._shapes:
+            raise MuvlaError("episode", got=f"frames of shapes {shapes}", expected=f"one kind of observation per "
+                             f"dataset, {self._shapes}", remedy="write it to a dataset of its own")  # fmt: skip
+
+    def _meta(self) -> dict[str, Any]:
+        return {"spec": to_dict(self.spec), "shapes": self._shapes}
+
+    def _column(self, name: str) -> Path:
+        return self.path / f"{name}.bin"
+
+    def _cut_columns(self) -> None:
+        """Back to the last whole episode."""
+        for name in COLUMNS:
+            file, whole = self._column(name), self.frames * _row_bytes(name, self._shapes)
+            if file.exists() and file.stat().st_size > whole:
+                with disk_errors(file):
+                    os.truncate(file, whole)
+
+
+class EpisodeStore:
+    """A finished dataset. `store["images"]` is a read-only memory map of all frames; `index` has a line per episode.
+
+    Raises MuvlaError for one that is missing, unfinished or cut.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if not (path / META).exists():
+            raise MuvlaError(
+                str(path), got="no dataset", expected="collected demonstrations", remedy="run `muvla collect STUDY`"
+            )
+        meta = read_json(path / META)
+        if "sha256" not in meta:
+            raise MuvlaError(str(path), got="an unfinished dataset", expected="a finished one",
+                             remedy="run `muvla collect STUDY` again; it continues")  # fmt: skip
+        self.spec = from_dict(DatasetConfig, meta["spec"])
+        self.attempts: int = meta["attempts"]
+        self.sha256: str = meta["sha256"]
+        self._described = {k: v for k, v in meta.items() if k != "sha256"}
+        self._shapes: dict[str, list[int]] = meta["shapes"]
+        self.index: list[dict[str, Any]] = read_lines(path / INDEX)
+        if not self.index:
+            raise _damaged(path / INDEX, "no episode", f"the {self.spec.episodes} of the dataset")
+        self.lengths = np.array([line["length"] for line in self.index])
+        self.starts = np.array([line["start"] for line in self.index])
+        self._columns: dict[str, np.ndarray] = {}
+        for name, dtype in COLUMNS.items():
+            file, expected = path / f"{name}.bin", self.frames * _row_bytes(name, self._shapes)
+            size = file.stat().st_size if file.exists() else 0
+            if size != expected:
+                raise _damaged(file, f"{size} bytes", f"{expected} bytes")
+            self._columns[name] = np.memmap(file, dtype, mode="r", shape=(self.frames, *self._shapes[name]))
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return len(self.index)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return self._columns[column]
+
+    @property
+    def frames(self) -> int:
+        """N."""
+        return int(self.lengths.sum())
+
+    @property
+    def instructions(self) -> list[str]:
+        """The different ones, in order of appearance."""
+        return list(dict.fromkeys(line["instruction"] for line in self.index))
+
+    @cached_property
+    def is_executed(self) -> np.ndarray:
+        """(N,) whether the simulator applied the frame's recorded action."""
+        return ~np.isin(self["phase"], [int(phase) for phase in NO_OP_PHASES])
+
+    def verify(self) -> None:
+        """Raises MuvlaError if any byte is another than when the dataset was sealed."""
+        found = _content(self.path, self._described)
+        if found != self.sha256:
+            raise MuvlaError(
+                str(self.path), got=f"content {found[:12]}", expected=f"content {self.sha256[:12]}: the data changed",
+                remedy="remove the folder and collect again, or restore it",
+            )  # fmt: skip
+
+
+def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
+    return COLUMNS[name].itemsize * int(np.prod(shapes[name], dtype=np.int64))
+
+
+def _content(path: Path, described: Mapping[str, Any]) -> str:
+    """SHA-256 of what the dataset is: its description, its index and its columns."""
+    digest = hashlib.sha256(canonical_json(dict(described)).encode())
+    for name in (INDEX, *(f"{column}.bin" for column in COLUMNS)):
+        with (path / name).open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
+    return MuvlaError(
+        str(file), got=got, expected=f"{expected}; the file was cut or changed",
+        remedy="remove the dataset's folder and collect again, or restore it",
+    )  # fmt: skip
