@@ -96,3 +96,12 @@ def test_no_pickle_no_forked_dependency_no_tensorflow():
     for path in FILES:
         found = {n.split(".")[0] for n in imports(path)}
         assert not found & {"pickle", "dill", "joblib", "tensorflow", "timm"}, path
+
+
+def test_nothing_of_the_project_is_ignored_by_git():
+    """A pattern like `data/` would keep muvla/data out of every clone."""
+    git = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *PACKAGES, "tests", "notebooks"]
+    run = subprocess.run(git, capture_output=True, text=True, cwd=ROOT, check=False)
+    if run.returncode:
+        pytest.skip(f"not a git checkout: {run.stderr.strip()}")
+    assert [name for name in run.stdout.splitlines() if name.endswith((".py", ".json"))] == []

@@ -14,6 +14,7 @@ from muvla.data.episodes import EpisodeStore, EpisodeWriter, store_path
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.envs.registry import make_env
+from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
 
 TASK = TaskConfig("RecallPosition3-v0")
@@ -181,6 +182,40 @@ def test_failed_demonstrations_are_counted_not_kept(tmp_path, monkeypatch):
     assert [line["seed"] for line in store.index] == [0, 2, 4, 6, 8] and store.attempts == 9
 
 
+def test_an_expert_that_hardly_ever_succeeds_is_refused(tmp_path, monkeypatch):
+    from muvla.data import collect as module
+
+    def hopeless(env, seed, task):
+        episode = demonstrate(env, seed, task)
+        episode.info["success"] = seed == 3
+        return episode
+
+    monkeypatch.setattr(module, "demonstrate", hopeless)
+    with pytest.raises(MuvlaError, match="1 successes in 20 attempts"):
+        collect(SPEC, tmp_path)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_simulator_that_dies_is_no_failed_demonstration(tmp_path, monkeypatch, deaths):
+    """Its episode runs once more, so the dataset is the same; dying again is an error, and a rerun continues."""
+    from muvla.data import collect as module
+
+    whole = collect(SPEC, tmp_path / "whole")
+    died = []
+
+    def dies(env, seed, task):
+        if seed == 2 and len(died) < deaths:
+            died.append(seed)
+            raise WorkerError("the environment's process died (exit code -11, SIGSEGV)")
+        return demonstrate(env, seed, task)
+
+    monkeypatch.setattr(module, "demonstrate", dies)
+    if deaths == 2:
+        with pytest.raises(MuvlaError, match="seed 2.*SIGSEGV.*it continues"):
+            collect(SPEC, tmp_path / "cut")
+    assert collect(SPEC, tmp_path / "cut").sha256 == whole.sha256
+
+
 def test_statistics_are_of_executed_steps_and_round_trip(store):
     statistics = Statistics.of(store)
     executed = np.asarray(store["executed_action"], dtype=np.float64)
@@ -190,6 +225,14 @@ def test_statistics_are_of_executed_steps_and_round_trip(store):
     there_and_back = statistics.unnormalise_action(statistics.normalise_action(inside))
     np.testing.assert_allclose(there_and_back, inside, atol=1e-6)
     assert np.abs(statistics.normalise_action(np.full((1, 2), 9.0, np.float32))).max() == 1, "clipped"
+
+
+def test_a_constant_dimension_stays_constant():
+    """MIKASA's rotations, for instance, are never commanded."""
+    statistics = Statistics((0.0, 0.5), (1.0, 0.5), (0.0,), (0.0,), "")
+    assert statistics.normalise_action(np.array([[1.0, 0.5], [0.0, 7.0]])).tolist() == [[1, -1], [-1, -1]]
+    assert statistics.unnormalise_action(np.array([[1.0, 0.9]])).tolist() == [[1, 0.5]]
+    assert statistics.normalise_proprio(np.array([3.0])).tolist() == [-1]
 
 
 def test_statistics_are_shared_by_all_label_arms(store, cell_with):
