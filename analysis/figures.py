@@ -13,6 +13,8 @@ from analysis.frames import READING_TITLES, arms_in_order
 # Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SPREAD = 0.5  # width over which the seeds of an arm are spread
+NARROWEST = 8.0  # inches: room for the title and for a legend of three columns
+LEGEND_COLUMN = 2.6  # inches
 
 
 def _group(line: pd.Series) -> str:
@@ -50,7 +52,8 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
     constant_label = f"always the most frequent target ({constant:.2f})"
     marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
     marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="no disc touched in any episode"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=min(4, len(marks)), frameon=False, fontsize=8)
+    columns = min(len(marks), int(figure.get_figwidth() // LEGEND_COLUMN))
+    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def choice_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
@@ -81,13 +84,13 @@ def _grid(
     """`rows` are (label, lines), `columns` (title, column of the frame, value)."""
     arms = arms_in_order(frame)
     groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
-    size = (1.2 + max(2.4, 0.34 * len(arms)) * len(columns), 1.6 + 2.6 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
+    width = 1.2 + max(2.4, 0.34 * len(arms)) * len(columns)
+    figure = Figure(figsize=(max(NARROWEST, width), 1.6 + 2.6 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(columns), sharey=True, sharex=True, squeeze=False)
-    for (label, lines), line_of_axes in zip(rows, panels, strict=True):
+    for row, ((label, lines), line_of_axes) in enumerate(zip(rows, panels, strict=True)):
         for (name, column, value), axes in zip(columns, line_of_axes, strict=True):
             draw_reading(axes, lines[lines[column] == value], arms, groups, reading)
-            axes.set_title(name if line_of_axes is panels[0] else "", fontsize=9)
+            axes.set_title(name if row == 0 else "", fontsize=9)
         line_of_axes[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
     seeds = ", ".join(map(str, sorted(frame["seed"].unique())))
     n = "/".join(map(str, sorted(frame["measured"].unique())))

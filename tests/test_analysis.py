@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis import figures, report, tables
 from analysis.frames import best_constant_choice, tidy, update_rule
@@ -103,7 +104,19 @@ def test_two_training_lengths_are_told_apart(base, cells):
     table = tables.by_seed(frame, "choice", "none")
     assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
     assert len(figures.choice_figure(frame, "t").axes) == 2
-    assert len(figures.intervention_figure(frame, "t").axes) == 4
+    titles = [axes.get_title() for axes in figures.intervention_figure(frame, "t").axes]
+    assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
+
+
+def test_nothing_that_explains_a_figure_is_cut_off(cells):
+    frame = tidy(cells)
+    title = "who remembers which disc was marked, and what else could have told it"
+    for figure in (figures.choice_figure(frame, title), figures.intervention_figure(frame, title)):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        for part in (*figure.texts, *figure.legends):
+            box = part.get_window_extent(canvas.get_renderer())
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
 
 
 def test_latex_is_escaped(cells):
