@@ -37,7 +37,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     The kernel keeps it (flock), so a killed owner leaves nothing stale behind. Raises MuvlaError if another process
     holds it, unless told to wait.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), path.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -66,10 +67,10 @@ def holder(path: Path) -> int | None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of `content` or nothing of it at `path`: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as handle:
                 handle.write(content)
                 handle.flush()
@@ -99,11 +100,11 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, data: Any) -> None:
     """One JSON line, flushed; a file whose last line was cut by a crash is mended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         drop_torn_line(path)
         with path.open("ab") as handle:
-            handle.write((json.dumps(data, ensure_ascii=False) + "\n").encode())
+            handle.write((json.dumps(data) + "\n").encode())  # ASCII: any text of an error can be written
             handle.flush()
 
 
@@ -125,16 +126,16 @@ def read_lines(path: Path) -> list[Any]:
     if not path.exists():
         return []
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].decode().splitlines()
+    lines = content[: content.rfind(b"\n")].split(b"\n") if b"\n" in content else []
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # broken JSON or broken UTF-8
             raise MuvlaError(
                 f"{path}:{number}",
                 got=f"broken JSON ({error})",
                 expected="one JSON object per line",
-                remedy="remove that line; the missing episode is run again",
+                remedy="remove that line and rerun what made the file; what is missing is run again",
             ) from None
     return rows

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 
@@ -106,7 +107,7 @@ def broken_env():
 def test_an_emptied_index_is_named(tmp_path):
     path = collect(SPEC, tmp_path).path
     (path / "episodes.jsonl").write_text("")
-    with pytest.raises(MuvlaError, match="episodes.jsonl.*no episode"):
+    with pytest.raises(MuvlaError, match="episodes.jsonl.*0 episodes.*remove the dataset's folder"):
         EpisodeStore(path)
 
 
@@ -144,6 +145,47 @@ def test_damage_is_named(tmp_path):
     (path / "meta.json").write_text("{")
     with pytest.raises(MuvlaError, match="broken JSON"):
         EpisodeStore(path)
+
+
+def test_the_remedy_for_a_broken_description_works(tmp_path):
+    """Also where nothing but the description is lost."""
+    whole = collect(SPEC, tmp_path)
+    for damage in (lambda meta: meta.write_text("{"), lambda meta: meta.unlink()):
+        damage(whole.path / "meta.json")
+        with pytest.raises(MuvlaError, match=r"meta.json.*remove the dataset's folder and collect again"):
+            collect(SPEC, tmp_path)
+        shutil.rmtree(whole.path)
+        assert collect(SPEC, tmp_path).sha256 == whole.sha256
+
+
+def test_rows_that_never_reached_the_disk_are_collected_again(tmp_path):
+    """A power cut: index lines are there, the end of a column is not."""
+    whole = collect(SPEC, tmp_path / "whole")
+    path = store_path(tmp_path / "cut", SPEC)
+    writer = EpisodeWriter(path, SPEC)
+    for seed in range(3):
+        writer.append(demonstrate(make_env(TASK), seed, TASK.name))
+    os.truncate(path / "proprio.bin", (path / "proprio.bin").stat().st_size - 8)
+    assert len(EpisodeWriter(path, SPEC).index) == 2
+    assert collect(SPEC, tmp_path / "cut").sha256 == whole.sha256
+
+
+def test_a_damaged_index_is_named_as_such(tmp_path):
+    index = collect(SPEC, tmp_path).path / "episodes.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    for content, told in ((lines[:-1], "4 episodes"), ([lines[0], "{\n", *lines[2:]], "broken JSON"),
+                          ([lines[1], lines[0], *lines[2:]], "overlap or leave gaps")):  # fmt: skip
+        index.write_text("".join(content))
+        with pytest.raises(MuvlaError, match=rf"episodes.jsonl.*{told}.*remove the dataset's folder"):
+            EpisodeStore(index.parent)
+
+
+def test_episodes_of_two_renderers_are_not_mixed(tmp_path):
+    writer = EpisodeWriter(tmp_path / "s", SPEC, "physx_cpu, sapien_cpu")
+    writer.append(demonstrate(make_env(TASK), 0, TASK.name))
+    with pytest.raises(MuvlaError, match="sapien_cuda.*physx_cpu, sapien_cpu, as before"):
+        EpisodeWriter(tmp_path / "s", SPEC, "physx_cpu, sapien_cuda")
+    EpisodeWriter(tmp_path / "s", SPEC, "physx_cpu, sapien_cpu")
 
 
 def test_unfinished_and_finished_stores_are_told_apart(tmp_path):

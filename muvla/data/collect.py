@@ -1,4 +1,5 @@
-"""Demonstrations by the scripted experts, in a dataset that is a function of its DatasetConfig alone."""
+"""Demonstrations by the scripted experts, in a dataset that is a function of its DatasetConfig alone, up to the pixels
+of a simulator's renderer; which one it was is written beside them, and they are never mixed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from muvla.config import DatasetConfig
 from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter, is_sealed, store_path
-from muvla.envs.registry import open_env, task_info
+from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
 from muvla.files import locked
@@ -42,7 +43,7 @@ def collect(
         return EpisodeStore(path)
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before
-            _write(EpisodeWriter(path, spec), progress, jobs or os.cpu_count() or 1)
+            _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or os.cpu_count() or 1)
     return EpisodeStore(path)
 
 

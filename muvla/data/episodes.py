@@ -3,7 +3,8 @@
 Legend: N frames of all episodes, V cameras, h×w image, Q proprio dim, A action dim.
 
     <task>-<hash of the DatasetConfig>/
-      meta.json        the DatasetConfig, the columns' types and shapes; once sealed also attempts and content hash
+      meta.json        the DatasetConfig, the columns' shapes, what simulated and rendered; once sealed also the number
+                       of attempts and the content hash
       episodes.jsonl   a line per episode: seed, first frame, length, instruction, target, phase lengths
       <column>.bin     images (N, V, h, w, 3) uint8, proprio (N, Q) float32, executed_action and recorded_action (N, A)
                        float32, phase (N,) uint8
@@ -15,6 +16,7 @@ episode under way, and the next writer cuts off what it left.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ from muvla.config import DatasetConfig
 from muvla.configtools import canonical_json, content_hash, from_dict, to_dict
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
-from muvla.files import append_line, disk_errors, drop_torn_line, read_json, read_lines, write_json
+from muvla.files import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
 
 COLUMNS = {
     "images": np.dtype(np.uint8),
@@ -59,26 +61,37 @@ def store_path(root: Path, spec: DatasetConfig) -> Path:
 
 
 def is_sealed(path: Path) -> bool:
-    return (path / META).exists() and "sha256" in read_json(path / META)
+    return "sha256" in _read_meta(path)
 
 
 class EpisodeWriter:
-    """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it."""
+    """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it.
 
-    def __init__(self, path: Path, spec: DatasetConfig):
+    `simulator` names what simulates and renders the episodes; it is no part of the dataset's identity, but a dataset
+    has only one. Raises MuvlaError for a finished store, one of another simulator, and one without its meta.json.
+    """
+
+    def __init__(self, path: Path, spec: DatasetConfig, simulator: str | None = None):
         if is_sealed(path):
             raise MuvlaError(
                 str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
             )
-        self.path, self.spec = path, spec
+        self.path, self.spec, self.simulator = path, spec, simulator
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
-        self.index: list[dict[str, Any]] = read_lines(path / INDEX)
+        self.index: list[dict[str, Any]] = _read_index(path)
         self._shapes: dict[str, list[int]] | None = None
-        if (path / META).exists():
-            self._shapes = read_json(path / META)["shapes"]
-            self._cut_columns()
+        if meta := _read_meta(path):
+            if meta.get("simulator") != simulator:
+                raise MuvlaError(
+                    str(path), got=f"episodes to come from {simulator}", expected=f"{meta.get('simulator')}, as before",
+                    remedy="go on where it was begun, or remove the folder and collect again here",
+                )  # fmt: skip
+            self._shapes = meta["shapes"]
+            self._back_to_the_last_whole_episode()
+        elif self.index:
+            raise _damaged(path / META, "no such file", "the description of the episodes beside it")
 
     @property
     def frames(self) -> int:
@@ -125,18 +138,23 @@ class EpisodeWriter:
                              f"dataset, {self._shapes}", remedy="write it to a dataset of its own")  # fmt: skip
 
     def _meta(self) -> dict[str, Any]:
-        return {"spec": to_dict(self.spec), "shapes": self._shapes}
+        return {"spec": to_dict(self.spec), "shapes": self._shapes, "simulator": self.simulator}
 
     def _column(self, name: str) -> Path:
         return self.path / f"{name}.bin"
 
-    def _cut_columns(self) -> None:
-        """Back to the last whole episode."""
-        for name in COLUMNS:
-            file, whole = self._column(name), self.frames * _row_bytes(name, self._shapes)
-            if file.exists() and file.stat().st_size > whole:
-                with disk_errors(file):
-                    os.truncate(file, whole)
+    def _back_to_the_last_whole_episode(self) -> None:
+        """Cuts what a crash left over: rows without an index line, index lines whose rows never reached the disk."""
+        sizes = {name: file.stat().st_size if (file := self._column(name)).exists() else 0 for name in COLUMNS}
+        frames = min(size // _row_bytes(name, self._shapes) for name, size in sizes.items())
+        whole = [line for line in self.index if line["start"] + line["length"] <= frames]
+        if whole != self.index:
+            self.index = whole
+            write_atomically(self.path / INDEX, "".join(json.dumps(line) + "\n" for line in whole).encode())
+        for name, size in sizes.items():
+            if size > (kept := self.frames * _row_bytes(name, self._shapes)):
+                with disk_errors(self._column(name)):
+                    os.truncate(self._column(name), kept)
 
 
 class EpisodeStore:
@@ -147,24 +165,27 @@ class EpisodeStore:
 
     def __init__(self, path: Path):
         self.path = path
-        if not (path / META).exists():
+        meta = _read_meta(path)
+        if not meta:
             raise MuvlaError(
                 str(path), got="no dataset", expected="collected demonstrations", remedy="run `muvla collect STUDY`"
             )
-        meta = read_json(path / META)
         if "sha256" not in meta:
             raise MuvlaError(str(path), got="an unfinished dataset", expected="a finished one",
                              remedy="run `muvla collect STUDY` again; it continues")  # fmt: skip
         self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
         self.sha256: str = meta["sha256"]
-        self._described = {k: v for k, v in meta.items() if k != "sha256"}
+        self.simulator: str | None = meta.get("simulator")
+        self._meta = meta
         self._shapes: dict[str, list[int]] = meta["shapes"]
-        self.index: list[dict[str, Any]] = read_lines(path / INDEX)
-        if not self.index:
-            raise _damaged(path / INDEX, "no episode", f"the {self.spec.episodes} of the dataset")
+        self.index: list[dict[str, Any]] = _read_index(path)
+        if len(self.index) != self.spec.episodes:
+            raise _damaged(path / INDEX, f"{len(self.index)} episodes", f"the {self.spec.episodes} of the dataset")
         self.lengths = np.array([line["length"] for line in self.index])
         self.starts = np.array([line["start"] for line in self.index])
+        if not np.array_equal(self.starts, np.cumsum(self.lengths) - self.lengths):
+            raise _damaged(path / INDEX, "episodes that overlap or leave gaps", "one after the other")
         self._columns: dict[str, np.ndarray] = {}
         for name, dtype in COLUMNS.items():
             file, expected = path / f"{name}.bin", self.frames * _row_bytes(name, self._shapes)
@@ -197,7 +218,7 @@ class EpisodeStore:
 
     def verify(self) -> None:
         """Raises MuvlaError if any byte is another than when the dataset was sealed."""
-        found = _content(self.path, self._described)
+        found = _content(self.path, self._meta)
         if found != self.sha256:
             raise MuvlaError(
                 str(self.path), got=f"content {found[:12]}", expected=f"content {self.sha256[:12]}: the data changed",
@@ -209,13 +230,32 @@ def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
     return COLUMNS[name].itemsize * int(np.prod(shapes[name], dtype=np.int64))
 
 
-def _content(path: Path, described: Mapping[str, Any]) -> str:
-    """SHA-256 of what the dataset is: its description, its index and its columns."""
-    digest = hashlib.sha256(canonical_json(dict(described)).encode())
+def _content(path: Path, meta: Mapping[str, Any]) -> str:
+    """SHA-256 of what the dataset is: its configuration, shapes and attempts, its index and its columns."""
+    described = {name: meta[name] for name in ("spec", "shapes", "attempts")}
+    digest = hashlib.sha256(canonical_json(described).encode())
     for name in (INDEX, *(f"{column}.bin" for column in COLUMNS)):
         with (path / name).open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """Empty where there is no meta.json."""
+    file = path / META
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise _damaged(file, f"broken JSON ({error})", "whole JSON") from None
+
+
+def _read_index(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_lines(path / INDEX)
+    except MuvlaError as error:
+        raise _damaged(path / INDEX, error.got, error.expected) from None
 
 
 def _damaged(file: Path, got: str, expected: str) -> MuvlaError:

@@ -225,20 +225,25 @@ def _load_suite() -> Callable[..., gymnasium.Env]:
     try:
         import mani_skill  # noqa: F401 (first, because the suite reports its absence in less clear words)
         from mikasa_robo_suite.vla.utils.apply_wrappers import apply_mikasa_vla_wrappers
-    except ModuleNotFoundError as error:
-        raise MuvlaError(
-            "simulator", got=str(error), expected="ManiSkill 3.0.1 and mikasa-robo-suite 1.0.0", remedy="run `make sim`"
-        ) from error
     except (ImportError, OSError) as error:
-        raise MuvlaError(
-            "simulator", got=str(error), expected="the shared libraries that it loads",
-            remedy="run `sudo bash scripts/install-system-packages.sh`",
-        ) from error  # fmt: skip
+        raise _not_there(error) from error
     return apply_mikasa_vla_wrappers
 
 
+def _not_there(error: ImportError | OSError) -> MuvlaError:
+    if isinstance(error, ModuleNotFoundError):
+        return MuvlaError(
+            "simulator", got=str(error), expected="ManiSkill 3.0.1 and mikasa-robo-suite 1.0.0", remedy="run `make sim`"
+        )
+    return MuvlaError(
+        "simulator", got=str(error), expected="the shared libraries that it loads",
+        remedy="run `sudo bash scripts/install-system-packages.sh`",
+    )  # fmt: skip
+
+
 def backends(task: TaskConfig) -> str:
-    """What an environment of this task, made here, computes and renders with; for provenance."""
+    """What an environment of this task, made here, computes and renders with; for provenance. Raises MuvlaError where
+    the simulator is not installed."""
     return f"{_backend('sim_backend', task.physics or 'cpu')}, {_backend('render_backend', 'auto')}"
 
 
@@ -254,9 +259,12 @@ def _backend(field: str, asked: str) -> str:
 
 
 def _gpu_is_there() -> bool:
-    import sapien
     import torch
 
+    try:
+        import sapien
+    except (ImportError, OSError) as error:
+        raise _not_there(error) from error
     try:
         return torch.cuda.is_available() and sapien.Device("cuda").can_render()
     except RuntimeError:  # SAPIEN finds no such device

@@ -22,6 +22,7 @@ from muvla.config import Cell
 from muvla.data.episodes import EpisodeStore
 from muvla.errors import DiskError, Interrupted
 from muvla.evaluation.protocol import Protocol
+from muvla.files import disk_errors
 from muvla.runs import Run
 from muvla.training.run import Progress
 
@@ -76,8 +77,15 @@ def run_job(job: Job, updates: Connection) -> None:
             stop.append(True)
 
     torch.set_num_threads(job.threads)
-    job.run.folder.mkdir(parents=True, exist_ok=True)
-    with (job.run.folder / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    log_file = job.run.folder / "log.txt"
+    try:
+        with disk_errors(log_file):
+            job.run.folder.mkdir(parents=True, exist_ok=True)
+            log = log_file.open("a", buffering=1)
+    except DiskError as error:
+        report((str(error), 1.0))
+        sys.exit(NO_DISK)
+    with log, redirect_stdout(log), redirect_stderr(log):
         status = bring_to_end(job, report, lambda: bool(stop))
     sys.exit(status)
 
@@ -123,8 +131,8 @@ class Pool:
         on_tick: Callable[[list[Running]], None],
         on_end: Callable[[Running, int], None],
         deadline: float | None = None,
-    ) -> list[Job]:
-        """Returns the jobs that were not finished before `deadline` (monotonic seconds); they are stopped cleanly."""
+    ) -> None:
+        """Until all have ended, or `deadline` (monotonic seconds): what runs then is stopped cleanly."""
         waiting, running = list(jobs), []
         try:
             while waiting or running:
@@ -143,7 +151,6 @@ class Pool:
                 on_tick(running)
         finally:
             _stop(running)
-        return [one.job for one in running] + waiting
 
     def _start(self, job: Job) -> Running:
         receiver, sender = self.context.Pipe(duplex=False)
