@@ -57,14 +57,14 @@ class Intervention:
     """A function on the memory, at a site.
 
     `effect` is what it must do to the tokens that are read from the second tick of an episode on: they `moves` from
-    tick to tick, or it `freezes` them (zeros at every tick are frozen). An evaluation that sees the opposite is no
-    measurement.
+    tick to tick, it `freezes` them (zeros at every tick are frozen), or it `keeps` them as the mechanism has them:
+    moving if it recurs, frozen if not. An evaluation that sees the opposite is no measurement.
     """
 
     name: str
     site: Site
     function: Callable[[State, Context], State]
-    effect: Literal["moves", "freezes"]
+    effect: Literal["moves", "freezes", "keeps"]
 
 
 class Recurrence:

@@ -266,6 +266,16 @@ def test_memory_that_should_move_and_does_not_is_no_measurement(trained, tmp_pat
         evaluated(trained, tmp_path, kind=wobbly)
 
 
+@pytest.mark.parametrize("memory", [tbptt(8, 4), dummy(4)], ids=["tokens", "dummy"])
+def test_every_intervention_does_to_the_memory_what_it_declares(store, cell_with, memory, tmp_path):
+    """No false alarm either, and none for one that keeps the memory moving as it does (the example of
+    CONTRIBUTING.md)."""
+    trainer = Trainer(cell_with({**memory, "model.chunk": 4}), store)
+    negate = Intervention("negate", "before_read", lambda s, c: {key: -leaf for key, leaf in s.items()}, "keeps")
+    for kind in (*INTERVENTIONS.values(), negate):
+        assert len(evaluated(trainer, tmp_path, kind=kind).rows) == 12
+
+
 def test_a_policy_that_emits_nan_is_no_measurement(trained, tmp_path, store, cell_with):
     trainer = Trainer(cell_with({"model.chunk": 4}), store)
     with torch.no_grad():

@@ -182,7 +182,9 @@ class Rollout:
         memory = self.recurrence.memory
         if memory.width == 0 or slot.reads < 3:
             return
-        effect = self.intervention.effect if self.intervention else "moves" if memory.recurrent else "freezes"
+        effect = self.intervention.effect if self.intervention else "keeps"
+        if effect == "keeps":
+            effect = "moves" if memory.recurrent else "freezes"
         if slot.moved != (effect == "moves"):
             raise NotAMeasurement(
                 "memory", got="moved" if slot.moved else "frozen",
