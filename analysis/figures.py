@@ -51,7 +51,7 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
     marks.append(Line2D([], [], color="0.4", linestyle="--", label=f"chance without memory ({chance:.2f})"))
     constant_label = f"always the most frequent target ({constant:.2f})"
     marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
-    marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="no disc touched in any episode"))
+    marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="nothing touched in any episode"))
     columns = min(len(marks), int(figure.get_figwidth() // LEGEND_COLUMN))
     figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
@@ -94,8 +94,11 @@ def _grid(
         line_of_axes[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
     seeds = ", ".join(map(str, sorted(frame["seed"].unique())))
     n = "/".join(map(str, sorted(frame["measured"].unique())))
+    among = "those with a touch among " if reading == "choice" else ""
+    errors = ", without those that ended in an error" if frame["errors"].any() else ""
     figure.suptitle(
-        f"{title}\nmarks: training seeds {seeds}; bars: 95 % Wilson intervals, {n} episodes each", fontsize=9
+        f"{title}\nmarks: training seeds {seeds}\nbars: 95 % Wilson intervals over {among}{n} episodes{errors}",
+        fontsize=9,
     )
     _legend(figure, groups, float(frame["chance"].iloc[0]), float(frame["best_constant"].max()))
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, tables
-from analysis.frames import tidy
+from analysis.frames import READING_TITLES, tidy
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import CellRecords
-from muvla.files import write_atomically
+from muvla.files import disk_errors, write_atomically
 
 # What must not differ silently between the cells of one table, as a key of a provenance record.
 SAME_FOR_ALL = {"code": "code versions", "device": "devices", "threads": "thread counts"}
@@ -56,7 +57,8 @@ def write_report(
             "report", got=f"rows of several {'; '.join(mixed)}", expected="one of each",
             remedy="rerun the cells that differ, or say --mix-provenance, which the report then states",
         )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "cells.csv", frame.drop(columns="order").to_csv(index=False).encode())
     if report.with_rows:
         rows = [asdict(row) for cell in cells for of_result in cell.rows.values() for row in of_result]
@@ -117,7 +119,9 @@ def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
         for suffix in ("png", "pdf"):
             # No date in the file: the same rows give the same bytes.
             metadata = {"CreationDate": None} if suffix == "pdf" else None
-            figure.savefig(out / f"{kind}{stem}.{suffix}", dpi=150, metadata=metadata)
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix, dpi=150, metadata=metadata)
+            write_atomically(out / f"{kind}{stem}.{suffix}", content.getvalue())
     return [f"{kind}{stem}.png" for kind, _ in drawn]
 
 
@@ -148,26 +152,17 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
     block = [
         f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. Expected without "
         f"memory: {plain['chance'].iloc[0]:.2f}; always the most frequent target of this block: "
-        f"{plain['best_constant'].max():.2f}. Entries: rate [95 % Wilson interval] of one trained policy; episodes are "
-        "never pooled over training seeds.",
+        f"{plain['best_constant'].max():.2f}. Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
+        "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
         "",
     ]
-    for title, reading, interval in (
-        ("Choice accuracy given a touch", "choice", True),
-        ("Touch rate", "touch", False),
-        ("Success", "success", False),
-    ):
-        table = tables.to_markdown(tables.by_seed(lines, reading, "none", interval))
-        block += [f"{title}, without intervention:", "", table, ""]
+    for reading, title in READING_TITLES.items():
+        table = tables.to_markdown(tables.by_seed(lines, reading, "none", counts=True))
+        block += [f"{title.capitalize()}, without intervention:", "", table, ""]
     for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
-        table = tables.to_markdown(_with_touch(lines, kind))
-        block += [f"Choice accuracy given a touch (and touch rate) under `{kind}`:", "", table, ""]
+        table = tables.to_markdown(tables.by_seed(lines, "choice", kind, counts=True))
+        block += [f"Choice accuracy given a touch under `{kind}`:", "", table, ""]
     return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
-
-
-def _with_touch(lines: pd.DataFrame, kind: str) -> pd.DataFrame:
-    choice, touch = (tables.by_seed(lines, r, kind, interval=False) for r in ("choice", "touch"))
-    return choice.apply(lambda c: c + " (" + touch[c.name] + ")" if c.name.startswith("seed") else c)
 
 
 def write_between_markers(path: Path, name: str, block: str) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.frames import READING_TITLES, arms_in_order
+from analysis.frames import READING_TITLES, READINGS, arms_in_order
 
 NO_VALUE = "–"
+COUNT_COLUMNS = {"success": "successes"}  # counts whose column has another name
 
 
-def entry(line: pd.Series, reading: str, interval: bool = True) -> str:
-    """ "0.97 [0.94, 0.99]"; a dash where nothing was measured."""
+def entry(line: pd.Series, reading: str, counts: bool = False) -> str:
+    """ "0.97 [0.94, 0.99]", with `counts` "0.97 [0.94, 0.99] 194/200"; a dash where nothing was measured. Episodes that
+    ended in an error are in no rate, and said."""
+    errors = f" (+{line['errors']} errors)" if line["errors"] else ""
     rate = line[f"{reading}_rate"]
     if pd.isna(rate):
-        return NO_VALUE
-    text = f"{rate:.2f}"
-    return text + f" [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]" if interval else text
+        return NO_VALUE + errors
+    text = f"{rate:.2f} [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]"
+    if counts:
+        text += " {}/{}".format(*(line[COUNT_COLUMNS.get(name, name)] for name in READINGS[reading]))
+    return text + errors
 
 
 def _by_arm(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
@@ -36,21 +41,20 @@ def main_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, lines in _by_arm(plain):
         for _, line in lines.sort_values("seed").iterrows():
-            errors = f" (+{line['errors']} errors)" if line["errors"] else ""
             rows.append(
                 name
-                | {"seed": line["seed"], "n": f"{line['measured']}{errors}"}
+                | {"seed": line["seed"], "n": line["measured"]}
                 | {title: entry(line, reading) for reading, title in READING_TITLES.items()}
             )
     return pd.DataFrame(rows)
 
 
-def by_seed(frame: pd.DataFrame, reading: str, intervention: str, interval: bool = True) -> pd.DataFrame:
+def by_seed(frame: pd.DataFrame, reading: str, intervention: str, counts: bool = False) -> pd.DataFrame:
     """Of one protocol: a row per arm, a column per training seed."""
     chosen = frame[frame["intervention"] == intervention]
     rows = [
         name
-        | {f"seed {line['seed']}": entry(line, reading, interval) for _, line in lines.sort_values("seed").iterrows()}
+        | {f"seed {line['seed']}": entry(line, reading, counts) for _, line in lines.sort_values("seed").iterrows()}
         for name, lines in _by_arm(chosen)
     ]
     return pd.DataFrame(rows).fillna("not run")

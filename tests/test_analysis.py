@@ -86,9 +86,11 @@ def test_tables(cells):
     main = tables.main_table(frame)
     assert list(main["arm"]) == ["none", "none", "K=8", "K=8"]
     assert main.iloc[0]["success"] == "0.30 [0.15, 0.52]" and main.iloc[1]["choice accuracy given a touch"] == "–"
-    assert main.iloc[3]["n"] == "20 (+4 errors)"
-    across = tables.by_seed(frame, "touch", "none", interval=False)
-    assert across.to_dict("records")[1] == {"arm": "K=8", "seed 0": "0.95", "seed 1": "1.00"}
+    assert main.iloc[3]["n"] == 20 and main.iloc[3]["success"] == "1.00 [0.84, 1.00] (+4 errors)"
+    across = tables.by_seed(frame, "touch", "none", counts=True).to_dict("records")
+    assert across[0]["seed 1"] == "0.00 [0.00, 0.16] 0/20"
+    assert across[1]["seed 1"] == "1.00 [0.84, 1.00] 20/20 (+4 errors)"
+    assert tables.by_seed(frame, "choice", "none", counts=True).iloc[0]["seed 0"].endswith("6/18"), "of those touched"
     interventions = tables.intervention_table(frame)
     assert list(interventions.columns) == ["arm", "seed", "none", "zero"] and set(interventions["arm"]) == {"K=8"}
 
