@@ -143,6 +143,10 @@ def _doctor(arguments) -> int:
 def _collect(arguments) -> None:
     from tqdm import tqdm
 
+    from muvla.errors import MuvlaError
+
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise MuvlaError("--jobs", got=arguments.jobs, expected="at least 1", remedy="correct it")
     study, ledger = _study(arguments), _ledger(arguments)
     with tqdm(unit="episode", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
 
@@ -235,9 +239,11 @@ def _sweep(arguments) -> int:
         return 0
     print(f"\n{time.monotonic() - started:.0f} s.")
     if result.not_run:
-        print(f"Time limit reached; not run: {'; '.join(e.item.label for e in result.not_run)}.")
+        why = "The time limit was reached; not" if arguments.time_limit else "Not"
+        print(f"{why} finished: {'; '.join(e.item.label for e in result.not_run)}.")
         print("The same command continues where this one stopped.")
-    return EXIT_FAILED_CELLS if result.failed else 0
+    stopped = result.not_run and arguments.time_limit is None
+    return EXIT_FAILED_CELLS if result.failed or stopped else 0
 
 
 def _report(arguments) -> None:

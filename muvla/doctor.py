@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-CORE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "gymnasium", "optuna", "mlflow",
-        "pandas", "scipy", "matplotlib")  # fmt: skip
-SIMULATOR = ("mani-skill", "sapien", "mikasa-robo-suite")
+from packaging.requirements import Requirement
+
+# Of the simulator, what pyproject.toml does not name: the one comes with ManiSkill, the other is installed without its
+# own pins (Makefile).
+SIMULATOR_TOO = (Requirement("sapien"), Requirement("mikasa-robo-suite==1.0.0"))
 FREE_DISK = 2**30  # bytes; the demo writes about 0.3 GiB
 REINSTALL = "run `make setup`"
 RENDER = "on Debian or Ubuntu run `sudo bash scripts/install-system-packages.sh` (Mesa ≥ 24.3), or install a GPU driver"
@@ -29,11 +31,11 @@ class Finding:
 
 def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     """Prints every finding; returns 1 if anything needed is missing, else 0."""
-    findings = [_python(), *(_package(name, True) for name in CORE)]
+    findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
     findings += [_tokenizer(), _device(), _canary(), _recall(), _disk()]
-    findings += [_package(name, simulator_needed) for name in SIMULATOR]
-    findings.append(Finding("assets", True, "none needed: the tasks here are built from primitives"))
-    if all(f.ok for f in findings if f.name in SIMULATOR):
+    simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
+    findings += [*simulator, Finding("assets", True, "none needed: the tasks here are built from primitives")]
+    if all(f.ok for f in simulator):
         findings.append(_renderer(simulator_needed))
     for f in findings:
         mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
@@ -50,12 +52,25 @@ def _python() -> Finding:
     )
 
 
-def _package(name: str, needed: bool) -> Finding:
-    remedy = "run `make sim`" if name in SIMULATOR else REINSTALL
+def requirements(extra: str = "") -> list[Requirement]:
+    """What muvla's own metadata ask for on this platform: always, or with an extra."""
     try:
-        return Finding(name, True, metadata.version(name), needed=needed)
+        every = [Requirement(text) for text in metadata.requires("muvla") or []]
+    except metadata.PackageNotFoundError:  # said by the finding on muvla itself
+        return []
+    here = [one for one in every if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return [one for one in here if bool(extra) == ("extra" in str(one.marker))]
+
+
+def _package(requirement: Requirement, needed: bool, remedy: str) -> Finding:
+    name = requirement.name
+    try:
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name, False, "not installed", remedy, needed)
+    fits = requirement.specifier.contains(version, prereleases=True)
+    wanted = "" if fits else f", but {requirement.specifier} is needed"
+    return Finding(name, fits, version + wanted, remedy, needed)
 
 
 def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:

@@ -43,7 +43,7 @@ class SweepOptions:
 @dataclass(frozen=True)
 class SweepResult:
     entries: list[Entry]
-    not_run: list[Entry]  # because of the time limit
+    not_run: list[Entry]  # nor marked: the time limit, a stop from outside, or another process that works on it
     failed: list[Entry]  # marked, or stopped by a full disk
 
 
@@ -70,8 +70,9 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
     for entry in (e for e in entries if e.state == "running"):
         say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
-    not_run, without_disk = _run_cells(todo, stores, options, tracker, say)
-    return SweepResult(entries, not_run, _say_failures(entries, say) + without_disk)
+    failed = _run_cells(todo, stores, options, tracker, say)
+    failed = _say_failures(entries, say) + failed
+    return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
 
 
 def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
@@ -92,8 +93,8 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
 
 def _run_cells(
     todo: list[Entry], stores: dict[str, EpisodeStore], options: SweepOptions, tracker: Tracker, say
-) -> tuple[list[Entry], list[Entry]]:
-    """Returns the entries that were not finished in time and those that a full disk stopped."""
+) -> list[Entry]:
+    """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
     jobs = [
         Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
@@ -125,8 +126,8 @@ def _run_cells(
             tracker.log(entry)
             write(finished_line(entry, len(finished), len(jobs), time.monotonic() - started))
 
-        left = Pool(options.processes).run(jobs, on_tick, on_end, deadline)
-    return [by_train[job.run.train] for job in left], without_disk
+        Pool(options.processes).run(jobs, on_tick, on_end, deadline)
+    return without_disk
 
 
 def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Who may import whom, how long a file may be, what must not be in the tree (design: the house)."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,8 @@ def test_no_pickle_no_forked_dependency_no_tensorflow():
 def test_nothing_of_the_project_is_ignored_by_git():
     """A pattern like `data/` would keep muvla/data out of every clone."""
     git = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *PACKAGES, "tests", "notebooks"]
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     run = subprocess.run(git, capture_output=True, text=True, cwd=ROOT, check=False)
     if run.returncode:
         pytest.skip(f"not a git checkout: {run.stderr.strip()}")

@@ -152,6 +152,13 @@ def test_collect(tmp_path, capsys):
     assert "24 episodes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_collect_without_a_job_is_refused(tmp_path, capsys, jobs):
+    (tmp_path / "study.py").write_text(STUDY.format(updates=6))
+    assert main(["collect", str(tmp_path), *at(tmp_path), "--jobs", jobs]) == EXIT_BAD_INPUT
+    assert "--jobs" in capsys.readouterr().err
+
+
 def test_a_checkpoint_cut_short_is_one_clear_error(place, capsys):
     run = find_run(place / "runs", place / "data", train_id_of(place, capsys))
     (file,) = run.folder.glob("checkpoints/update-*/model.safetensors")

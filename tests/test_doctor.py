@@ -1,10 +1,15 @@
 """The doctor says what is missing, with the remedy, in its exit status too."""
 
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from muvla import doctor
+
+SIMULATOR = ("mani-skill", "sapien", "mikasa-robo-suite")
 
 
 def diagnosis(simulator_needed=False):
@@ -30,26 +35,36 @@ def without(monkeypatch):
 
 
 def test_a_core_installation_is_healthy_without_the_simulator(without):
-    without(*doctor.SIMULATOR)
+    without(*SIMULATOR)
     status, said = diagnosis()
     assert status == 0 and "Everything needed is there." in said
     assert "guard canary: leak 0.0 under `context`" in said and "absent   mani-skill" in said and "make sim" in said
 
 
 def test_what_is_missing_is_named_with_its_remedy(without):
-    without("mlflow", *doctor.SIMULATOR)
+    without("mlflow", *SIMULATOR)
     status, said = diagnosis()
     assert status == 1 and "MISSING  mlflow: not installed\n         → run `make setup`" in said
-    without(*doctor.SIMULATOR)
+    without(*SIMULATOR)
     assert diagnosis(simulator_needed=True)[0] == 1
 
 
 def test_a_leaking_guard_is_found(without, monkeypatch):
     from muvla.models import attention
 
-    without(*doctor.SIMULATOR)
+    without(*SIMULATOR)
     monkeypatch.setitem(attention.BARRED_ROWS, "context", ())
     monkeypatch.setattr(attention.AttentionPlan, "row_groups", property(lambda self: [
         ([slice(0, self.layout.length)], self.layout.length, None)]))  # fmt: skip
     status, said = diagnosis()
     assert status == 1 and "MISSING  guard canary" in said
+
+
+def test_every_declared_dependency_is_checked_and_its_version(monkeypatch):
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for extra, texts in (("", declared["dependencies"]), ("sim", declared["optional-dependencies"]["sim"])):
+        assert {one.name for one in doctor.requirements(extra)} == {Requirement(text).name for text in texts}
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.2.0" if name == "gymnasium" else real(name))
+    status, said = diagnosis()
+    assert status == 1 and "MISSING  gymnasium: 1.2.0, but <1.0,>=0.29.1 is needed" in said

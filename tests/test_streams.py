@@ -65,6 +65,21 @@ def test_cells_of_one_seed_see_the_same_frames_in_the_same_order(store, base, ch
         assert np.array_equal(a.episode, b.episode)
 
 
+def test_slots_passes_and_seeds_have_orders_and_offsets_of_their_own(store, base):
+    ticks = int(store.lengths.sum()) * 3
+    episode, _, visit = stream_of(base, store).schedule(ticks)
+
+    def order(slot, number):
+        of_slot = dict(zip(visit[:, slot].tolist(), episode[:, slot].tolist(), strict=True))
+        return [of_slot[number * len(store) + i] for i in range(len(store))]
+
+    orders = [tuple(order(slot, number)) for slot in range(4) for number in range(2)]
+    assert len(set(orders)) == 8 and {tuple(sorted(o)) for o in orders} == {tuple(range(len(store)))}
+    many = replace(base, {"budget.slots": 32})
+    offsets = [tuple(windows(replace(many, {"seed": s}), store, 1)[0].tick[0].tolist()) for s in (0, 1)]
+    assert offsets[0] != offsets[1]
+
+
 def test_label_arms_share_inputs_and_order(store, base):
     for labels in ("recorded", "masked"):
         for a, b in zip(windows(base, store), windows(replace(base, {"data.labels": labels}), store), strict=True):

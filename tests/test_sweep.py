@@ -21,7 +21,7 @@ from muvla.files import write_json
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from sweeps.grid import load_study
-from sweeps.launchers.local import DONE, NO_DISK, STOPPED, Job, Pool, bring_to_end, run_job
+from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, default_processes, run_study
 from sweeps.tracking import Tracker
@@ -169,7 +169,7 @@ def test_a_killed_process_costs_its_cell(study_file, tmp_path):
         if running and running[0].fraction > 0:
             running[0].process.kill()
 
-    assert Pool(1).run([job], kill, lambda one, status: ended.append(status)) == []
+    Pool(1).run([job], kill, lambda one, status: ended.append(status))
     assert ended == [-signal.SIGKILL]
     assert entry.run.owner is None, "the kernel has released its lock"
 
@@ -202,6 +202,32 @@ def test_a_full_disk_marks_nothing_and_a_rerun_continues(study_file, tmp_path, m
     assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
     assert bring_to_end(job, reported.append, lambda: False) == DONE
     assert entry.state == "done"
+
+
+def test_a_disk_that_is_full_from_the_start_marks_nothing(study_file, tmp_path, monkeypatch):
+    """Not even the log of the cell's process can be opened."""
+    entry, job = one_cell(study_file, tmp_path)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    real = Path.mkdir
+
+    def full(self, *args, **kwargs):
+        if self == entry.run.folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        run_job(job, sender)
+    assert end.value.code == NO_DISK and "free some space" in receiver.recv()[0] and entry.run.failure is None
+
+
+def test_changed_data_are_not_trained_on(study_file, tmp_path):
+    entry, job = one_cell(study_file, tmp_path)
+    file = job.data / "images.bin"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    with pytest.raises(MuvlaError, match="the data changed"):
+        entry.run.train_cell(entry.item.cell, EpisodeStore(job.data), "cpu")
 
 
 def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_path):
@@ -267,8 +293,11 @@ def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     assert entry.state == "running" and entry.run.owner == other.pid
     said = []
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
+    result = run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
     assert f"process {other.pid} works on it" in "\n".join(said)
+    assert [e.run.train for e in result.not_run] == [entry.run.train], "nobody takes it for finished"
+    assert bring_to_end(job, lambda _: None, lambda: False) == MARKED, "locked only after the plan was made"
+    assert entry.run.failure is None
     with pytest.raises(MuvlaError, match=f"held by process {other.pid}"), entry.run.working():
         pass
     other.kill()

@@ -19,9 +19,10 @@ LOW, HIGH = 0.01, 0.99
 class Statistics:
     """Quantiles 0.01 and 0.99 per dimension, over all frames.
 
-    Of the actions that the simulator applied, whatever a cell is supervised with: so all label arms share one object,
-    and never-executed actions do not enter the scale (design: labels). A dimension that is constant becomes -1, and
-    -1, or anything else, becomes that constant again.
+    Of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a cell is supervised
+    with: so all label arms share one object, never-executed actions do not enter the scale, and the zeros that
+    `executed` supervises lie inside the bounds and are not clipped. A dimension that is constant becomes -1, and -1, or
+    anything else, becomes that constant again.
     """
 
     action_low: tuple[float, ...]  # (A,)

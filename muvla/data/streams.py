@@ -27,7 +27,10 @@ from muvla.randomness import numpy_rng
 
 @dataclass(frozen=True)
 class Window:
-    """W consecutive ticks of B slots: tensors for the model, arrays for the bookkeeping."""
+    """W consecutive ticks of B slots: tensors for the model, arrays for the bookkeeping.
+
+    Whatever else is known of a tick (task, target, both actions) stands in the store at its `frame` and `episode`.
+    """
 
     images: Tensor  # (W, B, V, 3, h, w) uint8
     proprio: Tensor  # (W, B, Q) normalised

@@ -1,0 +1,24 @@
+"""The benchmarks run, and what they compare computes the same. No test looks at a time."""
+
+import torch
+
+from benchmarks import tiny
+from benchmarks.pairs import compare
+from muvla.training.loop import Trainer
+
+
+def test_both_sides_of_vision_once_compute_one_gradient(store, cell_with):
+    cell = cell_with({"truncation": 4})
+    once, per_tick = Trainer(cell, store), tiny.StepByStep(cell, store)
+    losses = [trainer.backward(trainer.stream.window(8)) for trainer in (once, per_tick)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    for (name, a), (_, b) in zip(once.policy.named_parameters(), per_tick.policy.named_parameters(), strict=True):
+        if a.grad is not None or b.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_every_table_is_made(store, monkeypatch):
+    monkeypatch.setattr(tiny, "compare", lambda a, b, rounds=1: compare(a, b, rounds=1))
+    for table, lines in ((tiny.vision_once, 3), (tiny.queries, 3), (tiny.guard, 4)):
+        rows = table(store)
+        assert len(rows) == lines and all(len(row) == 4 and row[-1].endswith("]") for row in rows)
