@@ -6,12 +6,16 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from muvla.errors import DiskError, MuvlaError
+
+LOOK = 0.5  # seconds; `holder` looks at a lock by taking it for an instant, and must not make its owner give up
 
 
 @contextlib.contextmanager
@@ -40,17 +44,26 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise MuvlaError(
-                str(path), got=f"held by process {holder(path)}", expected="no other process here",
-                remedy="wait for it, or stop it",
-            ) from None  # fmt: skip
+        deadline = math.inf if wait else time.monotonic() + LOOK
+        while not _try_lock(handle):
+            if time.monotonic() > deadline:
+                raise MuvlaError(
+                    str(path), got=f"held by process {holder(path)}", expected="no other process here",
+                    remedy="wait for it, or stop it",
+                )  # fmt: skip
+            time.sleep(0.02)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
         yield
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(path: Path) -> int | None:

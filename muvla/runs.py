@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer
 from muvla.training.run import Progress, train_to_the_end
+
+NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 
 
 def never() -> bool:
@@ -127,15 +129,15 @@ class Run:
     @contextlib.contextmanager
     def working(self, marks_failure: bool = True) -> Iterator[None]:
         """Holds the folder's lock; an error is recorded as the cell's failure, unless told otherwise, and raised
-        again. A full disk and a stop are nobody's failure."""
+        again. A full disk and a stop are nobody's failure; a broken invariant always is the cell's."""
         with locked(self.folder / "lock"):
             try:
                 yield
             except (Interrupted, DiskError):
                 raise
             except Exception as error:
-                if marks_failure:
-                    kind = "not a measurement" if isinstance(error, NotAMeasurement) else "failed"
+                if marks_failure or isinstance(error, NotAMeasurement):
+                    kind = NOT_A_MEASUREMENT if isinstance(error, NotAMeasurement) else "failed"
                     trace = "" if isinstance(error, MuvlaError) else traceback.format_exc()
                     self.fail(kind, f"{type(error).__name__}: {error}", trace)
                 raise
@@ -162,9 +164,9 @@ class Run:
         if self.is_trained:
             return
         store.verify()
-        self._record(device)
+        provenance = self._record(device, store.simulator)
         trainer = Trainer(canonical(cell), store, intervention(canonical(cell).intervention), device)
-        with self._timed("training"):
+        with self._timed("training", provenance):
             train_to_the_end(trainer, self.folder, progress, should_stop)
         if not self.is_trained:
             raise Interrupted
@@ -181,7 +183,8 @@ class Run:
         """The rows of one condition, running the episodes that are missing, and those with an error if told."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             saved, data = self.checkpoint(), self.store()
-            with self._timed(f"evaluation {protocol.id} {intervention_name}"):
+            provenance = self._record(device, backends(protocol.task))
+            with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
                 evaluate(
                     policy or self.load_policy(device),
                     saved.statistics,
@@ -191,21 +194,22 @@ class Run:
                     training_seed=saved.cell.seed,
                     training_episodes=range(data.spec.seed, data.spec.seed + data.attempts),
                     rows=self.rows,
-                    provenance=self._record(device, backends(protocol.task)),
+                    provenance=provenance,
                     check_stop=lambda: _stop_if(should_stop),
                     retry_errors=retry_errors,
                 )
         return self.result_rows(protocol, intervention_name)
 
     @contextlib.contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
+    def _timed(self, what: str, provenance: str) -> Iterator[None]:
         """Adds the wall time of the block to `timings.jsonl`, also when it is stopped."""
         started = time.monotonic()
         try:
             yield
         finally:
             seconds = round(time.monotonic() - started, 1)
-            append_line(self.folder / "timings.jsonl", {"what": what, "seconds": seconds})
+            line = {"what": what, "seconds": seconds, "provenance": provenance}
+            append_line(self.folder / "timings.jsonl", line)
 
     def seconds(self) -> dict[str, float]:
         """Wall seconds spent so far on training and on evaluation."""
@@ -233,9 +237,13 @@ class Run:
             write_json(path, record)
         return identity
 
-    def provenance(self) -> tuple[dict[str, Any], ...]:
-        """Every record of what trained or evaluated this cell."""
-        return tuple(read_json(path) for path in sorted((self.folder / "provenance").glob("*.json")))
+    def provenance(self, rows: Iterable[EpisodeRow]) -> tuple[dict[str, Any], ...]:
+        """The records of what trained this cell and of what evaluated these rows."""
+        trained = {
+            line["provenance"] for line in read_lines(self.folder / "timings.jsonl") if line["what"] == "training"
+        }
+        wanted = sorted(trained | {row.provenance for row in rows})
+        return tuple(read_json(self.folder / "provenance" / f"{identity}.json") for identity in wanted)
 
 
 def _stop_if(should_stop: Callable[[], bool]) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from muvla.config import canonical
 from muvla.data.collect import collect
 from muvla.data.episodes import EpisodeStore, is_sealed, store_path
-from muvla.envs.registry import task_info
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
-from muvla.runs import Run
+from muvla.runs import NOT_A_MEASUREMENT, Run
 from sweeps.grid import Study, StudyCell, conditions, train_id
 
 
@@ -45,9 +44,10 @@ class Entry:
         return "running" if self.run.owner else "partial"
 
     def complete_rows(self) -> dict[tuple[str, str], list[EpisodeRow]]:
-        """(protocol id, intervention) → rows, of the results that are complete. A marked cell has none: what made it no
-        measurement speaks against everything that was computed with it."""
-        if self.run.failure:
+        """(protocol id, intervention) → rows, of the results that are complete. A cell marked as no measurement has
+        none: what broke speaks against everything that was computed with it. One that merely failed keeps what it
+        has."""
+        if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
             return {}
         missing = {(p.id, i) for p, i in self.missing()}
         return {(p.id, i): self.run.result_rows(p, i) for p, i in self.conditions if (p.id, i) not in missing}
@@ -57,14 +57,15 @@ class Entry:
 
     def records(self) -> CellRecords:
         """The cell for tables and figures."""
+        rows = self.complete_rows()
         return CellRecords(
             self.item.arm,
             canonical(self.item.cell),
             self.run.train,
             self.state,
-            self.complete_rows(),
-            self.run.provenance(),
-            {p.id: task_info(p.task.name).chance for p in self.study.protocols},
+            rows,
+            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else (),
+            {p.id: chance(p) for p in self.study.protocols},
             self.run.seconds(),
         )
 

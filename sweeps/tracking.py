@@ -76,14 +76,16 @@ class Tracker:
             tags = {"train": train, "arm": entry.item.arm, "study": entry.study.name}
             run = self.client.create_run(self.experiment, run_name=entry.item.label, tags=tags).info.run_id
             params = [Param(k, str(v)) for k, v in flatten(entry.item.cell).items()]
-            curve = [
-                Metric(key, float(row[key]), 0, row["update"])
-                for row in read_lines(entry.run.folder / "train.jsonl")
-                for key in ("loss", "gradient_norm", "memory_rms", "lr", "frames_per_second")
-            ]
             self.client.log_batch(run, params=params)
-            for start in range(0, len(curve), 1000):  # MLflow's limit per call
-                self.client.log_batch(run, metrics=curve[start : start + 1000])
+        logged = max((point.step for point in self.client.get_metric_history(run, "loss")), default=-1)
+        curve = [
+            Metric(key, float(row[key]), 0, row["update"])
+            for row in read_lines(entry.run.folder / "train.jsonl")
+            if row["update"] > logged  # of a cell that was stopped, the rest comes when it is continued
+            for key in ("loss", "gradient_norm", "memory_rms", "lr", "frames_per_second")
+        ]
+        for start in range(0, len(curve), 1000):  # MLflow's limit per call
+            self.client.log_batch(run, metrics=curve[start : start + 1000])
         rates: list[Any] = []
         for (name, kind), summary in entry.summaries().items():
             label = f"{name.split('@')[0]}/{kind}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import lru_cache
@@ -71,6 +72,23 @@ def base() -> Cell:
 def cell_with(base):
     """`cell_with(**{"memory.m": 2})` → the base cell with fields changed."""
     return lambda changes=None, **kwargs: replace(base, {**(changes or {}), **kwargs})
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB, full for real when it is full; needs to be root and allowed to mount."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 TEXT = 12

@@ -1,7 +1,6 @@
 """A whole study in processes: once, again, interrupted, with a failing cell, with and without MLflow."""
 
 import dataclasses
-import errno
 import multiprocessing
 import os
 import signal
@@ -21,7 +20,7 @@ from muvla.files import write_json
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from sweeps.grid import load_study
-from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, bring_to_end, run_job
+from sweeps.launchers.local import MARKED, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, default_processes, run_study
 from sweeps.tracking import Tracker
@@ -66,7 +65,7 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     for entry in result.entries:
         assert entry.state == "done"
         assert all(len(rows) == 200 for rows in entry.complete_rows().values())
-        assert (entry.run.folder / "train.jsonl").exists() and entry.run.provenance()[0]["code"]
+        assert (entry.run.folder / "train.jsonl").exists() and entry.records().provenance[0]["code"]
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
 
 
@@ -184,42 +183,6 @@ def test_a_cell_that_dies_before_it_can_mark_itself_is_marked_for_it(study_file,
     )
     assert [e.run.train for e in result.failed] == [entry.run.train]
     assert "its process ended with status 1" in "\n".join(said)
-
-
-def test_a_full_disk_marks_nothing_and_a_rerun_continues(study_file, tmp_path, monkeypatch):
-    from muvla.training import checkpoint
-
-    entry, job = one_cell(study_file, tmp_path)
-    reported = []
-
-    def full(tensors, path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
-        assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
-    assert "free some space" in reported[-1][0]
-    assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
-    assert bring_to_end(job, reported.append, lambda: False) == DONE
-    assert entry.state == "done"
-
-
-def test_a_disk_that_is_full_from_the_start_marks_nothing(study_file, tmp_path, monkeypatch):
-    """Not even the log of the cell's process can be opened."""
-    entry, job = one_cell(study_file, tmp_path)
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    real = Path.mkdir
-
-    def full(self, *args, **kwargs):
-        if self == entry.run.folder:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(self, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "mkdir", full)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with pytest.raises(SystemExit) as end:
-        run_job(job, sender)
-    assert end.value.code == NO_DISK and "free some space" in receiver.recv()[0] and entry.run.failure is None
 
 
 def test_changed_data_are_not_trained_on(study_file, tmp_path):

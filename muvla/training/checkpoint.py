@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.config import Cell
@@ -50,9 +51,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         temporary.mkdir(parents=True)
         hashes = {}
         for part, tensors in checkpoint.tensors.items():
-            path = temporary / f"{part}.safetensors"
-            save_file({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()}, path)
-            hashes[part] = _sha256(path)
+            # Not by safetensors' own writer: it turns a full disk into an error of its own kind.
+            content = serialise({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()})
+            write_atomically(temporary / f"{part}.safetensors", content)
+            hashes[part] = hashlib.sha256(content).hexdigest()
         meta = {
             "update": checkpoint.update,
             "cell": to_dict(checkpoint.cell),

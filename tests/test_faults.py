@@ -1,0 +1,187 @@
+"""What goes wrong around a cell, and whose fault it is: the machine's, the input's, or the measurement's."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from gymnasium import spaces
+from test_sweep import STUDY, one_cell, study_file
+
+from muvla import files
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation import rollout
+from muvla.evaluation.protocol import Protocol, protocol
+from muvla.files import holder, locked, read_lines, write_json
+from muvla.runs import NOT_A_MEASUREMENT
+from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
+from sweeps.tracking import Tracker
+
+__all__ = ["study_file"]  # the fixture
+PROTOCOL = "recall-position3-rh@1"
+
+
+def test_a_disk_that_is_really_full_marks_nothing_and_a_rerun_continues(study_file, tmp_path, small_disk):
+    """A checkpoint of this cell takes 3 MB; whatever library writes it, its error must come out as the disk's."""
+    (tmp_path / "runs").symlink_to(small_disk)
+    entry, job = one_cell(study_file, tmp_path)
+    reported = []
+    assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
+    assert "No space left" in reported[-1][0] and "free some space" in reported[-1][0]
+    assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
+    assert main(["train", str(study_file), *at(tmp_path), "--arm", entry.item.arm]) == EXIT_BAD_INPUT
+
+
+def at(root):
+    return ["--runs", str(root / "runs"), "--data", str(root / "data")]
+
+
+def test_after_a_full_disk_a_rerun_continues(study_file, tmp_path, monkeypatch):
+    entry, job = one_cell(study_file, tmp_path)
+    reported = []
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
+    assert "free some space" in reported[-1][0]
+    assert entry.run.failure is None and entry.run.owner is None
+    assert bring_to_end(job, reported.append, lambda: False) == DONE
+    assert entry.state == "done"
+
+
+def test_a_disk_that_is_full_from_the_start_marks_nothing(study_file, tmp_path, monkeypatch):
+    """Not even the log of the cell's process can be opened."""
+    entry, job = one_cell(study_file, tmp_path)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    real = Path.mkdir
+
+    def full(self, *args, **kwargs):
+        if self == entry.run.folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        run_job(job, sender)
+    assert end.value.code == NO_DISK and "free some space" in receiver.recv()[0] and entry.run.failure is None
+
+
+@pytest.fixture
+def done(study_file, tmp_path):
+    entry, job = one_cell(study_file, tmp_path)
+    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
+    return entry
+
+
+def test_a_broken_invariant_marks_the_cell_whoever_asked(done, tmp_path, monkeypatch, capsys):
+    """A guard that leaks in `muvla intervene` takes the cell's numbers back, the earlier ones too."""
+
+    def leaks(*_):
+        raise NotAMeasurement("model.guard", got="a leak", expected="none", remedy="report it")
+
+    monkeypatch.setattr(rollout, "guard_canary", leaks)
+    assert done.complete_rows()
+    assert main(["intervene", done.run.train, "noise_unit", "--protocol", PROTOCOL, *at(tmp_path)]) == EXIT_BAD_INPUT
+    assert "a leak" in capsys.readouterr().err
+    assert done.state == NOT_A_MEASUREMENT and not done.complete_rows()
+
+
+def test_a_failure_takes_nothing_back_that_was_complete(done):
+    before = done.complete_rows()
+    done.run.fail("failed", "its process was killed")
+    assert done.state == "failed" and done.complete_rows() == before
+
+
+def test_another_robot_is_one_error(done):
+    class Arm:
+        observation_space = spaces.Dict(
+            images=spaces.Box(0, 255, (2, 32, 32, 3), "uint8"), proprio=spaces.Box(-1, 1, (7,))
+        )
+        action_space = spaces.Box(-1, 1, (7,))
+
+    policy = done.run.load_policy("cpu")
+    with pytest.raises(MuvlaError, match="2 cameras, 7 proprio numbers, 7 action numbers.*expected 2, 2 and 2"):
+        rollout.Rollout(policy, done.run.checkpoint().statistics, protocol(PROTOCOL), Arm)
+
+
+def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
+    """A later `muvla intervene` by another version, for a condition outside the study, changes nothing here."""
+    before = done.records().provenance
+    assert len(before) == 1
+    write_json(done.run.folder / "provenance" / "0123456789ab.json", before[0] | {"code": "another"})
+    assert done.records().provenance == before
+
+
+def test_looking_at_a_lock_never_makes_its_owner_give_up(tmp_path):
+    lock = tmp_path / "lock"
+    pid = os.fork()
+    if pid == 0:  # a process of its own, as a lock is held against other processes
+        while True:
+            holder(lock)
+    try:
+        for _ in range(200):
+            with locked(lock):
+                pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(MuvlaError, match=f"held by process {os.getpid()}"):
+        locked(tmp_path / "lock").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (f'(protocol("{PROTOCOL}"), protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
+        (f'(protocol("{PROTOCOL}"), protocol("{PROTOCOL}"))', "twice"),
+        (f'(replace_(protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
+        (f'(replace_(protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
+        (f'(replace_(protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, message):
+    text = STUDY.format(updates=6).replace(f'(protocol("{PROTOCOL}"),)', change)
+    (tmp_path / "study.py").write_text("from dataclasses import replace as replace_\n" + text)
+    assert main(["sweep", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regime": "openloop"},
+        {"tick": "calls"},
+        {"step_limit": 0},
+        {"image_size": -3},
+        {"episodes": 1.5},
+        {"version": 0},
+    ],
+    ids=str,
+)
+def test_a_bad_protocol_names_its_field(change):
+    with pytest.raises(MuvlaError, match=f"protocol.{next(iter(change))}"):
+        Protocol(**{"name": "x", "version": 1, "task": protocol(PROTOCOL).task, "episodes": 5} | change)
+
+
+def test_the_curve_of_a_cell_that_was_stopped_is_continued_in_mlflow(done, tmp_path):
+    """Logged when it stopped and again when it ended: no point is missing, none is there twice."""
+    file, tracker = done.run.folder / "train.jsonl", Tracker(tmp_path / "mlflow.db", "faults")
+    (line,) = read_lines(file)[:1]
+    for updates in ((1, 2), (1, 2, 3)):
+        file.write_text("".join(json.dumps(line | {"update": u}) + "\n" for u in updates))
+        tracker.log(done)
+        (run,) = tracker.client.search_runs([tracker.experiment])
+        points = tracker.client.get_metric_history(run.info.run_id, "loss")
+        assert [p.step for p in points] == list(updates)
