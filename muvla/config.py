@@ -6,10 +6,11 @@ The hash of a cell's canonical form, with the hash of its data, is its train id 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from muvla.configtools import replace
+from muvla.configtools import flatten, replace
 from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
@@ -29,6 +30,18 @@ class TowerConfig:
     heads: int
     mlp: int
 
+    def __post_init__(self):
+        _require_whole_heads("model.size tower", self.width, self.heads)
+        for name in ("layers", "mlp"):
+            _require(getattr(self, name) >= 1, f"model.size tower: {name}", getattr(self, name), "≥ 1", "correct it")
+
+
+def _require_whole_heads(where: str, width: int, heads: int) -> None:
+    _require(
+        heads >= 1 and width >= heads and width % heads == 0, f"{where}: heads", heads,
+        f"a divisor of the width, {width}", "change heads or width",
+    )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SizeConfig:
@@ -46,8 +59,15 @@ class SizeConfig:
     vocabulary: int
 
     def __post_init__(self):
+        for name in ("patch", "layers", "mlp", "vocabulary"):
+            _require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "correct it")
+        _require_whole_heads("model.size", self.width, 2 * self.heads)  # rotary positions turn pairs of numbers
         _require(
-            self.image_size % self.patch == 0,
+            self.dino.mlp % self.dino.width == 0, "model.size.dino.mlp", self.dino.mlp,
+            f"a multiple of the tower's width, {self.dino.width}", "DINOv2's hidden layer is a whole multiple",
+        )  # fmt: skip
+        _require(
+            self.image_size >= 1 and self.image_size % self.patch == 0,
             "model.size.image_size",
             self.image_size,
             f"a multiple of the patch, {self.patch}",
@@ -88,6 +108,7 @@ class MemoryConfig:
     def __post_init__(self):
         _require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
         _require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
+        _require(self.init_std >= 0, "memory.init_std", self.init_std, "≥ 0", "set a standard deviation")
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,13 @@ class OptimizerConfig:
 
     def __post_init__(self):
         _require(self.lr > 0, "optimizer.lr", self.lr, "> 0", "set a learning rate")
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas,
+            "two fractions in [0, 1)", "correct them",
+        )  # fmt: skip
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "≥ 0", "correct it")
         _require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "correct it")
+        _require(0 <= self.final <= 1, "optimizer.final", self.final, "a fraction in [0, 1]", "correct it")
         _require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "correct it")
 
 
@@ -190,6 +217,9 @@ class Cell:
     seed: int = 0  # training seed
 
     def __post_init__(self):
+        for name, value in flatten(self).items():
+            finite = all(math.isfinite(v) for v in (value if isinstance(value, list) else [value]) if type(v) is float)
+            _require(finite, name, value, "finite numbers", "correct it")
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
             1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muvla.config import Cell, canonical
+from muvla.config import Cell, DatasetConfig, canonical
 from muvla.configtools import content_hash, difference, flatten, replace, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.interventions import intervention
 
 SEED = "seed"  # the training seed differs between cells without being a factor
@@ -71,11 +71,14 @@ class Study:
         ]
 
     def check(self) -> None:
-        """Raises MuvlaError, with the difference, if two cells differ in an undeclared field or have one identity, and
-        for an unknown task."""
+        """Raises MuvlaError, with the difference, if two cells differ in an undeclared field or have one identity; for
+        an unknown task; and for a protocol that does not fit a cell, before hours are spent on training it."""
         cells = self.cells()
+        self._check_protocols(cells)
         for name in {c.cell.data.dataset.task.name for c in cells} | {p.task.name for p in self.protocols}:
             task_info(name)
+        for name in {c.cell.intervention for c in cells} - {None}:
+            intervention(name)
         allowed = {*self.factors, SEED}
         for other in cells:
             # Against the base is enough: what two cells differ in, at least one of them differs in from the base.
@@ -96,6 +99,29 @@ class Study:
                     expected="different cells", remedy="remove one arm (unused fields do not make a cell different)",
                 )  # fmt: skip
             seen[identity] = item
+
+    def _check_protocols(self, cells: list[StudyCell]) -> None:
+        where = f"study {self.name}, protocol"
+        for one in self.protocols:
+            if [p.id for p in self.protocols].count(one.id) > 1:
+                raise MuvlaError(where, got=f"{one.id} twice", expected="one of each id", remedy="rename one")
+            if one.id in PROTOCOLS and one.hash != PROTOCOLS[one.id].hash:
+                raise MuvlaError(
+                    where, got=f"another {one.id} than the published one", expected=f"`protocol({one.id!r})`",
+                    remedy="give your own a name of its own",
+                )  # fmt: skip
+            for item in cells:
+                data, size = item.cell.data.dataset, item.cell.model.size.image_size
+                for what, got, fits, expected in (
+                    ("h", one.h, one.h <= item.cell.model.chunk, f"at most H = {item.cell.model.chunk}"),
+                    ("image_size", one.image_size, one.image_size in (None, size), f"{size}, the model's"),
+                    ("seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"),
+                ):
+                    if not fits:
+                        raise MuvlaError(
+                            f"{where} {one.id}: {what}", got=got, expected=f"{expected} of arm {item.arm!r}",
+                            remedy="choose a protocol that fits every arm, or change the arm",
+                        )  # fmt: skip
 
     def with_base(self, changes: dict[str, Any]) -> Study:
         """The same study on a changed base. Raises MuvlaError for a field that an arm sets too: the arm would win."""
@@ -121,6 +147,12 @@ class Study:
             seeds=seeds or self.seeds,
             arms={name: changes for name, changes in self.arms.items() if arms is None or name in arms},
         )
+
+
+def _overlap(one: Protocol, data: DatasetConfig) -> bool:
+    """Of the episodes evaluated and those demonstrated, as far as they can be told before the collection; attempts that
+    failed come on top, and the evaluation itself checks those too."""
+    return max(one.seed, data.seed) < min(one.seed + one.episodes, data.seed + data.episodes)
 
 
 def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
@@ -154,10 +186,12 @@ def load_study(path: Path) -> Study:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (TypeError, ImportError, NameError, SyntaxError) as error:  # a misspelt field, preset or import
+    except MuvlaError:
+        raise
+    except Exception as error:  # a misspelt field, preset or import; anything else that its own code does
         raise MuvlaError(
             str(file), got=f"{type(error).__name__}: {error}", expected="a study file that can be imported",
-            remedy="correct that name",
+            remedy="correct it there",
         ) from error  # fmt: skip
     study = getattr(module, "study", None)
     if not isinstance(study, Study):

@@ -1,5 +1,7 @@
 """Strict configurations, canonical identities, differences."""
 
+import math
+
 import pytest
 
 from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
@@ -38,6 +40,16 @@ def test_round_trip_and_hash_do_not_depend_on_field_order(base):
         ({"data.dataset.task.delay": [1]}, "2 values"),
         ({"model.size": 7}, "a table of fields"),
         ({"intervention": "none"}, "null or a name"),
+        ({"optimizer.lr": math.inf}, "finite"),
+        ({"optimizer.betas": [2.0, 0.9]}, "two fractions"),
+        ({"optimizer.betas": [math.nan, 0.9]}, "fractions"),
+        ({"optimizer.weight_decay": -0.1}, "≥ 0"),
+        ({"optimizer.final": 2.0}, "a fraction"),
+        ({"memory.init_std": -1.0}, "≥ 0"),
+        ({"model.size.patch": 0}, "≥ 1"),
+        ({"model.size.heads": 5}, "a divisor of the width"),
+        ({"model.size.siglip.heads": 5}, "a divisor of the width"),
+        ({"model.size.dino.mlp": 100}, "a multiple of the tower's width"),
         ({"data.dataset.episodes": 0}, "≥ 1"),
         ({"data.dataset.seed": -1}, "2^32"),
     ],

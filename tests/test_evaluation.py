@@ -47,7 +47,7 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"h": 2}, "1 under receding"), ({"h": 0}, "at least 1"), ({"episodes": 0}, "seeds"), ({"slots": 0}, "slots"),
+    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
      ({"seed": 2**32 - 1}, r"\[0, 2\^32\)")],
 )  # fmt: skip
 def test_bad_protocols_are_refused(changes, message):

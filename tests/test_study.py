@@ -161,6 +161,21 @@ def test_the_shipped_studies_are_controlled(file):
         assert canonical(canonical(item.cell)) == canonical(item.cell)
 
 
+def test_the_study_in_the_readme_is_complete(tmp_path):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (tmp_path / "study.py").write_text(text.split("```python\n")[1].split("```")[0])
+    study = load_study(tmp_path)
+    study.check()
+    assert study.name == "guards" and len(study.cells()) == 9
+
+
+@pytest.mark.parametrize("line", ["{}['x']", "open('/nowhere/at/all')", "().x", "1 / 0"])
+def test_a_study_file_that_breaks_in_any_way_is_one_error(tmp_path, line):
+    (tmp_path / "study.py").write_text(line)
+    with pytest.raises(MuvlaError, match="a study file that can be imported"):
+        load_study(tmp_path)
+
+
 def test_loading_what_is_no_study(tmp_path):
     with pytest.raises(MuvlaError, match="a study file"):
         load_study(tmp_path / "nothing")

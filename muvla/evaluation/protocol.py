@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from muvla.config import TaskConfig
 from muvla.configtools import content_hash
+from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 
 # First episode seed of the published evaluations (μVLA spec 6.1): episode i is reset with seed BASE + i.
 BASE = 4_242_424_242
+
+Regime = Literal["receding", "open_loop"]
+Tick = Literal["env_step", "call"]
+REGIMES, TICKS = get_args(Regime), get_args(Tick)
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,10 @@ class Protocol:
     seed: int = BASE
     step_limit: int | None = None  # None: the task's own
     # `receding`: query at every step, execute the chunk's first action. `open_loop`: execute h actions per query.
-    regime: Literal["receding", "open_loop"] = "receding"
+    regime: Regime = "receding"
     h: int = 1
     # When memory is read and written: at every environment step or at every query. Differs under `open_loop` only.
-    tick: Literal["env_step", "call"] = "env_step"
+    tick: Tick = "env_step"
     # The episode ends at its first success. A task that ends at the first choice anyway is not changed by it.
     break_at_success: bool = True
     image_size: int | None = None  # pixels; None leaves the camera's own
@@ -33,13 +38,20 @@ class Protocol:
     slots: int = 50
 
     def __post_init__(self):
-        if self.h < 1 or (self.regime == "receding" and self.h != 1):
-            raise MuvlaError(
-                "protocol.h", got=self.h, expected="1 under receding, at least 1 under open_loop", remedy="correct it"
-            )
-        if self.slots < 1:
-            raise MuvlaError("protocol.slots", got=self.slots, expected="≥ 1", remedy="correct it")
-        if self.episodes < 1 or self.seed < 0 or self.seed + self.episodes > 2**32:
+        for name, known in (("regime", REGIMES), ("tick", TICKS)):
+            if getattr(self, name) not in known:
+                raise MuvlaError(
+                    f"protocol.{name}", got=getattr(self, name), expected=" or ".join(known), remedy="correct it"
+                )
+        for name in ("version", "episodes", "h", "slots", "step_limit", "image_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) and not (value is None and name in ("step_limit", "image_size")):
+                raise MuvlaError(f"protocol.{name}", got=value, expected="a whole number", remedy="correct it")
+            if value is not None and value < 1:
+                raise MuvlaError(f"protocol.{name}", got=value, expected="≥ 1", remedy="correct it")
+        if self.regime == "receding" and self.h != 1:
+            raise MuvlaError("protocol.h", got=self.h, expected="1 under receding", remedy="correct it")
+        if self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
                 "protocol.seed", got=f"{self.seed} + {self.episodes} episodes", expected="seeds in [0, 2^32)",
                 remedy="simulators seed 32-bit generators: choose another block",
@@ -85,3 +97,9 @@ def protocol(id: str) -> Protocol:
     if id not in PROTOCOLS:
         raise MuvlaError("protocol", got=id, expected=f"one of {', '.join(PROTOCOLS)}", remedy="correct the id")
     return PROTOCOLS[id]
+
+
+def chance(protocol: Protocol) -> float | None:
+    """First-choice accuracy that no policy without memory can exceed in expectation; None where there is no such bound:
+    a chunk that is issued while the cue is shown and executed open loop still acts when the choice is made."""
+    return task_info(protocol.task.name).chance if protocol.h == 1 else None

@@ -114,7 +114,7 @@ class CellRecords:
     state: str  # done, or why rows may be missing
     rows: dict[tuple[str, str], list[EpisodeRow]]  # (protocol id, intervention) → rows
     provenance: tuple[dict[str, Any], ...]
-    chance: dict[str, float]  # protocol id → first-choice accuracy expected without memory
+    chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
     seconds: dict[str, float]  # wall time of training and of evaluation
 
 

@@ -84,6 +84,7 @@ class Rollout:
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
         self.intervention = intervention
         self.slots = [_Slot(make_env()) for _ in range(protocol.slots)]
+        _require_fit(policy, self.slots[0].env)
         self.ticks = 0
         self._canary_done = False
 
@@ -263,6 +264,20 @@ class Rollout:
             slot.__dict__.update(fresh.__dict__)
             return
         slot.seed, slot.is_first = None, True
+
+
+def _require_fit(policy: Policy, env: gymnasium.Env) -> None:
+    """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
+    space = env.observation_space
+    got = (space["images"].shape[0], space["proprio"].shape[0], env.action_space.shape[0])
+    own = policy.interface
+    expected = (own.cameras, own.proprio_dim, own.action_dim)
+    if got != expected:
+        raise MuvlaError(
+            "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
+            expected="{}, {} and {}, as in the training data".format(*expected),
+            remedy="evaluate on a task of the suite that the cell was trained on",
+        )  # fmt: skip
 
 
 def _describe(error: Exception) -> str:
