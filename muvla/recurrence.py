@@ -34,6 +34,7 @@ class Moment:
     phase: list[Phase]
     key: list[str]  # identity of the slot's episode
     seed: list[int]  # of the slot's episode; keys every random draw
+    donor: list[State | None] | None = None  # for each slot, the state that an intervention may transplant
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Recurrence:
         """
         for slot in is_first.nonzero().flatten().tolist():
             self.history[slot], self.writes[slot] = [], 0
-        state = self.memory.reset(self.state, is_first)
+        state = self.memory.reset(self.state, is_first if self._carries else torch.ones_like(is_first))
         state = self._intervene("before_read", state, moment)
         tokens = self.memory.read(state)
         tokens = self._intervene("read", {"tokens": tokens}, moment)["tokens"]
@@ -94,6 +95,12 @@ class Recurrence:
         state = self._intervene("after_write", self.memory.write(state, output.memory), moment)
         self._carry(state, active)
         return output, tokens
+
+    @property
+    def _carries(self) -> bool:
+        """Whether what is written is read at the next tick. What does not recur starts anew at every tick, unless an
+        intervention puts something there to be read."""
+        return self.memory.recurrent or (self.intervention is not None and self.intervention.site == "after_write")
 
     def truncate(self) -> None:
         """No gradient passes this point; values stay."""
@@ -117,7 +124,12 @@ class Recurrence:
         for slot in range(self.slots):
             own = {name: leaf[slot] for name, leaf in state.items()}
             context = Context(
-                moment.tick[slot], moment.phase[slot], moment.key[slot], moment.seed[slot], self.history[slot]
+                moment.tick[slot],
+                moment.phase[slot],
+                moment.key[slot],
+                moment.seed[slot],
+                self.history[slot],
+                moment.donor[slot] if moment.donor else None,
             )
             changed.append(self.intervention.function(own, context))
         return {name: torch.stack([leaves[name] for leaves in changed]) for name in state}

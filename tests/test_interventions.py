@@ -81,6 +81,29 @@ def test_on_dummy(cell_with, name):
     assert torch.equal(actions, plain) == (name == "freeze_first")
 
 
+@pytest.mark.parametrize("site", ["before_read", "read", "after_write"])
+def test_every_site_reaches_what_dummy_reads(cell_with, site):
+    """What is written there is read at the next tick, although dummy itself carries nothing from tick to tick."""
+    zero = Intervention("z", site, lambda state, _: {k: torch.zeros_like(v) for k, v in state.items()}, "freezes")
+    policy = build_policy(cell_with(dummy(4)), PLAIN_INTERFACE).eval()
+    read, _ = tokens_read(policy, zero)
+    assert not read[1:].any() and bool(read[0].any()) == (site == "after_write")
+
+
+def test_a_donor_reaches_its_slot_alone(policy):
+    """A transplant: slot 1 reads what slot 0's episode wrote, at the tick at which a donor is given."""
+    transplant = Intervention("t", "before_read", lambda state, context: context.donor or state, "keeps")
+    plain, _ = tokens_read(policy, None, seeds=(0, 1))
+    loop = Recurrence(policy, 2, transplant)
+    with torch.no_grad():
+        for t in range(3):
+            donor = [None, {"tokens": plain[2, 0]}] if t == 2 else None
+            moment = Moment([t] * 2, [Phase.DELAY] * 2, ["0", "1"], [0, 1], donor)
+            _, read = loop.tick(random_frames(policy, 2, seed=t), torch.full((2,), t == 0), moment)
+    assert torch.equal(read[1], plain[2, 0]) and torch.equal(read[0], plain[2, 0])
+    assert not torch.equal(plain[2, 1], plain[2, 0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_memory_there_is_nothing_to_intervene_on(cell_with, name):
     policy = build_policy(cell_with(no_memory()), PLAIN_INTERFACE).eval()

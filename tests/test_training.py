@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 
+from muvla import files
 from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.configtools import flatten, replace
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.files import read_lines
 from muvla.interventions import intervention
+from muvla.recurrence import Recurrence
 from muvla.training import checkpoint as ckpt
 from muvla.training.budget import coverage, learning_rate
 from muvla.training.loop import Trainer
@@ -94,6 +96,50 @@ def test_label_kinds_give_the_predicted_loss(store, cell_with):
             error += ((output.actions - window.label[t]).abs() * keep).sum().item()
     assert masked == pytest.approx(error / window.label.numel(), rel=1e-4)
     assert 0 < masked < losses["executed"][0]
+
+
+def test_an_update_is_adamw_on_the_clipped_gradient(store, cell_with):
+    """By hand (Loshchilov and Hutter 2019, algorithm 2): lr, betas, weight_decay, clip, warmup and final do what they
+    say, update by update."""
+    cell = cell_with(
+        {
+            "optimizer.lr": 1e-2, "optimizer.betas": [0.6, 0.8], "optimizer.weight_decay": 0.3, "optimizer.clip": 0.05,
+            "optimizer.warmup": 0.5, "optimizer.final": 0.2, "budget.updates": 4,
+        }
+    )  # fmt: skip
+    trainer, twin = Trainer(cell, store), Trainer(cell, store)
+    m, v = ([torch.zeros_like(p) for p in twin.parameters] for _ in range(2))
+    rates = [1e-2 / 3, 2e-2 / 3, 1e-2, 1e-2 * (0.2 + 0.8 / 2)]  # warm-up to lr, then a cosine towards a fifth of it
+    for t, rate in enumerate(rates, start=1):
+        twin.backward(twin.stream.window(8))
+        gradients = [p.grad for p in twin.parameters]
+        norm = torch.sqrt(sum(g.double().square().sum() for g in gradients))
+        assert norm > 0.05, "else clipping would not be tested"
+        with torch.no_grad():
+            for i, (p, g) in enumerate(zip(twin.parameters, gradients, strict=True)):
+                g = g * (0.05 / norm).float()
+                m[i], v[i] = 0.6 * m[i] + 0.4 * g, 0.8 * v[i] + 0.2 * g * g
+                p -= rate * (0.3 * p + m[i] / (1 - 0.6**t) / (torch.sqrt(v[i] / (1 - 0.8**t)) + 1e-8))
+                p.grad = None
+        _, measured = trainer.step()
+        assert measured == pytest.approx(norm.item(), rel=1e-5)
+        for name, ours, expected in zip(trainer.names, trainer.parameters, twin.parameters, strict=True):
+            torch.testing.assert_close(
+                ours, expected, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+            expected.data.copy_(ours)
+
+
+@pytest.mark.parametrize("fault", ["a write is lost", "the model is called twice"])
+def test_model_calls_and_memory_writes_are_held_against_the_ticks(store, base, monkeypatch, fault):
+    trainer = Trainer(base, store)
+    if fault == "a write is lost":
+        monkeypatch.setattr(Recurrence, "_carry", lambda self, state, active: None)
+    else:
+        step = type(trainer.policy).step
+        monkeypatch.setattr(type(trainer.policy), "step", lambda *a, **k: (step(*a, **k), step(*a, **k))[1])
+    with pytest.raises(NotAMeasurement, match="8 and \\["):
+        trainer.step()
 
 
 def test_the_loss_falls(store, cell_with):
@@ -271,15 +317,15 @@ def test_other_data_or_statistics_are_refused(trained, store, base, tmp_path):
 def test_a_crash_while_saving_leaves_the_older_checkpoint_whole(trained, tmp_path, monkeypatch):
     path = copied(trained, tmp_path)
     saved = ckpt.load(path)
-    real, calls = ckpt.save_file, []
+    real, calls = files.os.fsync, []
 
-    def dies(tensors, file):
-        calls.append(file)
+    def dies(handle):
+        calls.append(handle)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(tensors, file)
+        real(handle)
 
-    monkeypatch.setattr(ckpt, "save_file", dies)
+    monkeypatch.setattr(files.os, "fsync", dies)
     newer = type(saved)(99, *[getattr(saved, f) for f in ("cell", "interface", "statistics", "cursor", "tensors")])
     with pytest.raises(MuvlaError, match="No space left"):
         ckpt.save(path.parent, newer)

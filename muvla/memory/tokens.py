@@ -54,14 +54,10 @@ class TokenMemory(_LearnedTokens):
 
 
 class DummyMemory(_LearnedTokens):
-    """The initial tokens at every tick: bit-identical to `TokenMemory` reset at every tick, gradients included."""
+    """The initial tokens at every tick: bit-identical to `TokenMemory` reset at every tick, gradients included, because
+    `muvla.recurrence` resets at every tick what does not recur."""
 
     recurrent = False
-
-    def reset(self, state: State, is_first: Tensor) -> State:
-        # At every tick and for every slot: what `write` returned last may have been detached by a truncation since, and
-        # the tokens would then go untrained at the first tick of every block.
-        return self.init_state(len(is_first))
 
     def write(self, state: State, out: Tensor) -> State:
         return self.init_state(len(out))

@@ -126,13 +126,24 @@ class Trainer:
         window = self.stream.window(self.cell.budget.window)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cell.optimizer, self.update, self.cell.budget.updates)
+        calls = self.policy.calls
         loss = self.backward(window)
+        self._check_ticks(window, self.policy.calls - calls)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.cell.optimizer.clip or math.inf))
         self._check(loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update += 1
         return loss, norm
+
+    def _check_ticks(self, window: Window, calls: int) -> None:
+        """Model calls == ticks, and each slot's writes == the ticks of its episode so far."""
+        ticks = (window.tick[-1] + 1).tolist()
+        if calls != len(window.tick) or self.recurrence.writes != ticks:
+            raise NotAMeasurement(
+                f"memory at update {self.update + 1}", got=f"{calls} model calls, writes {self.recurrence.writes}",
+                expected=f"{len(window.tick)} and {ticks}", remedy="report this as a bug",
+            )  # fmt: skip
 
     def _check(self, loss: float, norm: float) -> None:
         state, memory = self.recurrence.state, self.recurrence.memory
