@@ -34,7 +34,8 @@ def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[
         axes.vlines(x, line[f"{reading}_low"], line[f"{reading}_high"], color=colour, linewidth=1.2, alpha=0.7)
         axes.plot(x, rate, marker="o", color=colour, markersize=4, clip_on=False)
     if not lines.empty:
-        axes.axhline(lines["chance"].iloc[0], color="0.4", linestyle="--", linewidth=1, zorder=0)
+        if pd.notna(lines["chance"].iloc[0]):
+            axes.axhline(lines["chance"].iloc[0], color="0.4", linestyle="--", linewidth=1, zorder=0)
         axes.axhline(lines["best_constant"].max(), color="0.4", linestyle=":", linewidth=1, zorder=0)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(-0.6, len(arms) - 0.4)
@@ -48,7 +49,8 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
     marks = [
         Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)], label=g) for i, g in enumerate(groups)
     ]
-    marks.append(Line2D([], [], color="0.4", linestyle="--", label=f"chance without memory ({chance:.2f})"))
+    if pd.notna(chance):
+        marks.append(Line2D([], [], color="0.4", linestyle="--", label=f"chance without memory ({chance:.2f})"))
     constant_label = f"always the most frequent target ({constant:.2f})"
     marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
     marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="nothing touched in any episode"))

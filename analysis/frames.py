@@ -45,6 +45,7 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
     seen: dict[tuple, str] = {}
     for order, item in enumerate(cells):
         cell = item.cell
+        recurs = cell.memory.kind == "tokens"  # else K and α are canonical values that nothing uses
         place = (item.arm, cell.budget.updates, cell.seed)
         if seen.setdefault(place, item.train) != item.train:
             raise MuvlaError(
@@ -57,7 +58,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                       "correct": s.correct, "success": s.success}  # fmt: skip
             line: dict[str, Any] = {
                 "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
-                "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation, "alpha": cell.memory.alpha,
+                "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
+                "alpha": cell.memory.alpha if recurs else None,
                 "U": cell.budget.updates, "seed": cell.seed, "train": item.train, "protocol": protocol,
                 "intervention": intervention, "chance": item.chance[protocol],
                 "best_constant": best_constant_choice(rows), **counts,

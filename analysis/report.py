@@ -55,7 +55,8 @@ def write_report(
     if mixed and not report.mix_provenance:
         raise MuvlaError(
             "report", got=f"rows of several {'; '.join(mixed)}", expected="one of each",
-            remedy="rerun the cells that differ, or say --mix-provenance, which the report then states",
+            remedy="remove the run folders that differ (their provenance/ tells) and sweep again, or say "
+            "--mix-provenance, which the report then states",
         )  # fmt: skip
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -77,8 +78,8 @@ def write_report(
             say(tables.to_text(interventions) + "\n")
     missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
-        block += [f"Without a result: {'; '.join(missing)}.", ""]
-        say(f"Without a result: {'; '.join(missing)}.\n")
+        block += [f"Not complete: {'; '.join(missing)}.", ""]
+        say(f"Not complete: {'; '.join(missing)}.\n")
     text = "\n".join(block) + "\n"
     write_atomically(out / "report.md", text.encode())
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
@@ -97,6 +98,11 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
     simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
     if len(simulators) > 1:
         found.append(f"simulator backends ({', '.join(simulators)})")
+    packages = [record["packages"] for cell in cells for record in cell.provenance]
+    for name in sorted({name for one in packages for name in one}):
+        versions = sorted({str(one.get(name)) for one in packages})
+        if len(versions) > 1:
+            found.append(f"versions of {name} ({', '.join(versions)})")
     return found
 
 
@@ -149,9 +155,11 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
 def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> list[str]:
     plain = lines[lines["intervention"] == "none"]
     episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
+    chance = plain["chance"].iloc[0]
+    bound = "no bound, chunks run open loop" if pd.isna(chance) else f"{chance:.2f}"
     block = [
         f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. Expected without "
-        f"memory: {plain['chance'].iloc[0]:.2f}; always the most frequent target of this block: "
+        f"memory: {bound}; always the most frequent target of this block: "
         f"{plain['best_constant'].max():.2f}. Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
         "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
         "",

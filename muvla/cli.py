@@ -264,10 +264,14 @@ def _report(arguments) -> None:
     narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [f'--arm "{a}"' for a in arguments.arm or []]
     told = " ".join(["", *narrowing])
     sweeps = [f"muvla sweep {path}{told}" for path in arguments.study]
+    written = f" --out {arguments.out}" * bool(arguments.out) + f" --results {arguments.results}" * bool(
+        arguments.results
+    )
+    written += " --rows" * arguments.rows + " --mix-provenance" * arguments.mix_provenance
     report = Report(
         name=first.name,
         title=first.title,
-        command=" && ".join([*sweeps, f"muvla report {files}{told}"]),
+        command=" && ".join([*sweeps, f"muvla report {files}{told}{written}"]),
         notes=first.notes,
         coverage=tuple(coverage),
         mix_provenance=arguments.mix_provenance,

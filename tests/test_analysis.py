@@ -13,6 +13,7 @@ from analysis.stats import wilson
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.configtools import replace
 from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import chance, protocol
 from muvla.evaluation.records import CellRecords, EpisodeRow
 
 PROVENANCE = {"code": "c0de", "processor": "P", "device": "cpu", "threads": 1, "simulator": None,
@@ -175,7 +176,7 @@ def test_equal_rows_give_equal_bytes(cells, tmp_path):
 def test_unfinished_cells_are_named(cells, tmp_path):
     missing = dataclasses.replace(cells[3], rows={}, state="failed")
     _, said = write([*cells[:3], missing], tmp_path)
-    assert "Without a result: K=8, seed 1: failed" in said
+    assert "Not complete: K=8, seed 1: failed" in said
     with pytest.raises(MuvlaError, match="no complete result"):
         write([missing], tmp_path)
 
@@ -183,7 +184,7 @@ def test_unfinished_cells_are_named(cells, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
-     ("simulator", "physx_cuda", "simulator backends")],
+     ("simulator", "physx_cuda", "simulator backends"), ("packages", {"torch": "2.14"}, "versions of torch")],
 )  # fmt: skip
 def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):
     here = {**PROVENANCE, "simulator": "physx_cpu"}
@@ -197,6 +198,24 @@ def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, messag
     assert "Mixed, as told" in (tmp_path / "out" / "report.md").read_text()
     write([one, dataclasses.replace(other, provenance=(here,))], tmp_path)
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_path):
+    """Open loop, a chunk issued during the cue still acts when the choice is made."""
+    assert chance(protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
+    assert chance(protocol("recall-position3-ol4@1")) is None
+    unbounded = [dataclasses.replace(cell, chance={"p@1": None}) for cell in cells]
+    figure = figures.choice_figure(tidy(unbounded), "title")
+    assert not any(line.get_linestyle() == "--" for line in figure.axes[0].lines)
+    assert not any("chance" in text.get_text() for text in figure.legends[0].get_texts())
+    write(unbounded, tmp_path)
+    assert "Expected without memory: no bound" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_fields_that_a_cell_does_not_use_are_blank(cells):
+    frame = tidy(cells)
+    assert frame[frame.arm == "none"][["K", "alpha"]].isna().all().all()
+    assert set(frame[frame.arm == "K=8"]["K"]) == {8}
 
 
 def test_two_cells_that_would_be_one_line_are_refused(cells, tmp_path):
