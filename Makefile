@@ -27,10 +27,14 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch "$@"
 
+$(VENV)/.dev: $(VENV)/.core
+	@$(PIP) -e '.[dev]'
+	@touch "$@"
+
 # mikasa-robo-suite 1.0.0 pins torch 2.2.1, numpy 1.23.5 and a ManiSkill beta. It runs with this stack (its dependencies are
 # the extra `sim`), but no resolver can join those pins with it: hence --no-deps.
-$(VENV)/.full: $(VENV)/.core
-	@echo "adding the simulator and the development tools (about 1 GB)"
+$(VENV)/.full: $(VENV)/.dev
+	@echo "adding the simulator (about 1 GB)"
 	@$(PIP) -e '.[sim,dev]'
 	@$(PIP) --no-deps mikasa-robo-suite==1.0.0
 	@touch "$@"
@@ -50,13 +54,13 @@ renderer: $(VENV)/.full
 test: $(VENV)/.full renderer
 	@"$(BIN)/python" -m pytest
 
-test-quick: $(VENV)/.full
+test-quick: $(VENV)/.dev
 	@"$(BIN)/python" -m pytest -m "not sim and not slow"
 
 test-sim: $(VENV)/.full renderer
 	@"$(BIN)/python" -m pytest -m sim
 
-lint: $(VENV)/.full
+lint: $(VENV)/.dev
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
 
 ui: $(VENV)/.core

@@ -3,7 +3,8 @@
     python -m experiments.recall_quick.search
 
 Training seeds 100-104 and the protocol `recall-position3-search@1`, none of which any result uses. Every trial becomes
-a line of search.csv: the recipe, each seed's success rate, and how many seeds reached the target. A rerun continues.
+a line of search.csv: the recipe, each seed's success rate, and how many seeds reached the target. A rerun continues,
+and replaces a recipe's line only when it has the new one.
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ HERE = Path(__file__).parent
 
 
 def main(root: Path = Path("runs")) -> None:
-    lines: list[dict] = []
+    before = pd.read_csv(HERE / "search.csv").to_dict("records") if (HERE / "search.csv").exists() else []
+    lines = {_recipe(line): line for line in before}
     sampler = optuna.samplers.GridSampler(SPACE, seed=0)
     trials = optuna.create_study(direction="maximize", sampler=sampler, study_name="recall_quick")
     trials.optimize(lambda trial: _trial(trial, lines, root), n_trials=None)
     print(f"best: {trials.best_params}, {trials.best_value:.3f}")
 
 
-def _trial(trial: optuna.Trial, lines: list[dict], root: Path) -> float:
+def _recipe(line: dict) -> tuple[float, ...]:
+    return tuple(float(line[name]) for name in SPACE)
+
+
+def _trial(trial: optuna.Trial, lines: dict[tuple[float, ...], dict], root: Path) -> float:
     """Mean success over the seeds; the cells go through the ledger, so that a trial run before costs nothing."""
     recipe = {name: trial.suggest_categorical(name, values) for name, values in SPACE.items()}
     cells = dataclasses.replace(
@@ -61,17 +67,16 @@ def _trial(trial: optuna.Trial, lines: list[dict], root: Path) -> float:
     if len(rates) != len(SEEDS):
         raise SystemExit("a cell of this trial has no result; see above, and run the search again")
     mean = sum(rates) / len(rates)
-    lines.append(
-        {
-            "trial": trial.number,
-            **recipe,
-            **{f"seed {seed}": rate for seed, rate in zip(SEEDS, rates, strict=True)},
-            "seeds at target": sum(rate >= TARGET for rate in rates),
-            "mean": round(mean, 4),
-            "wall seconds": round(time.monotonic() - started),
-        }
-    )
-    _write(lines)
+    old = lines.get(_recipe(recipe), {"trial": trial.number, "wall seconds": 0})
+    lines[_recipe(recipe)] = {
+        "trial": old["trial"],
+        **recipe,
+        **{f"seed {seed}": rate for seed, rate in zip(SEEDS, rates, strict=True)},
+        "seeds at target": sum(rate >= TARGET for rate in rates),
+        "mean": round(mean, 4),
+        "wall seconds": max(old["wall seconds"], round(time.monotonic() - started)),  # cells done before cost nothing
+    }
+    _write(list(lines.values()))
     return mean
 
 
