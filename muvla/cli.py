@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
 
+    inspect = verb("inspect", _inspect, "what a checkpoint folder holds, and what of it would not load")
+    inspect.add_argument("checkpoint", type=Path, help="a released directory, or a run folder")
+    inspect.add_argument("--size", help="its anatomy, where its config.json does not tell: tiny, small, openvla-7b")
+
     sweep = verb("sweep", _sweep, "run every cell of a study: train, evaluate, intervene")
     of_study(sweep)
     computing(sweep)
@@ -217,6 +221,14 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
                 errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
                 print(f"{one.id} {kind}: n {s.measured}, touch rate {touch}, choice accuracy given a touch "
                       f"{choice}, success {success}{errors}")  # fmt: skip
+
+
+def _inspect(arguments) -> None:
+    from muvla.inspection import inspect
+    from muvla.models.sizes import size
+
+    for line in inspect(arguments.checkpoint, size(arguments.size) if arguments.size else None):
+        print(line)
 
 
 def _sweep(arguments) -> int:

@@ -22,7 +22,37 @@ TINY = SizeConfig(
     vocabulary=512,
 )
 
-SIZES = {size.name: size for size in (TINY,)}
+# About 110 million parameters, for one GPU and some hours; reads MIKASA's 128-pixel cameras as they are, 64 vision
+# tokens each. The towers have the shape of ViT-S.
+SMALL = SizeConfig(
+    name="small",
+    image_size=128,
+    patch=16,
+    dino=TowerConfig(width=384, layers=12, heads=6, mlp=1536),
+    siglip=TowerConfig(width=384, layers=12, heads=6, mlp=1536),
+    width=640,
+    layers=12,
+    heads=10,
+    mlp=1728,
+    vocabulary=512,
+)
+
+# The published anatomy: DINOv2 ViT-L/14 with registers, SigLIP SO400M/14 and Llama-2 7B with its vocabulary padded to a
+# multiple of 64 (spec 1.2, 1.3, 10).
+OPENVLA_7B = SizeConfig(
+    name="openvla-7b",
+    image_size=224,
+    patch=14,
+    dino=TowerConfig(width=1024, layers=24, heads=16, mlp=4096),
+    siglip=TowerConfig(width=1152, layers=27, heads=16, mlp=4304),
+    width=4096,
+    layers=32,
+    heads=32,
+    mlp=11008,
+    vocabulary=32064,
+)
+
+SIZES = {size.name: size for size in (TINY, SMALL, OPENVLA_7B)}
 
 
 def size(name: str, **changes: int) -> SizeConfig:

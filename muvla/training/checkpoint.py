@@ -28,6 +28,7 @@ from muvla.models.policy import Interface, Policy, build_policy
 
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
+META = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             "cursor": checkpoint.cursor,
             "sha256": hashes,
         }
-        write_json(temporary / "checkpoint.json", meta)
+        write_json(temporary / META, meta)
         _verify(temporary, hashes)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
@@ -78,12 +79,12 @@ def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None; a pointer to a folder that was removed points to nothing."""
     pointer = folder / "latest"
     newest = folder / pointer.read_text() if pointer.exists() else None
-    return newest if newest is not None and (newest / "checkpoint.json").exists() else None
+    return newest if newest is not None and (newest / META).exists() else None
 
 
 def load(path: Path) -> Checkpoint:
     """Raises MuvlaError for a missing or changed file, naming it."""
-    meta = read_json(path / "checkpoint.json")
+    meta = read_json(path / META)
     _verify(path, meta["sha256"])
     tensors = {}
     for part in FILES:

@@ -1,0 +1,86 @@
+"""What a checkpoint folder holds, in a few lines: `muvla inspect`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from muvla.config import SizeConfig
+from muvla.errors import MuvlaError
+from muvla.models.checkpoints import CONFIG, EXTRAS, Directory, Shards
+from muvla.training import checkpoint as native
+
+KINDS = {
+    "openvla": "OpenVLA, without action head: a base to fine-tune",
+    "oft": "OpenVLA-OFT",
+    "muvla": "μVLA: OpenVLA-OFT with MEMORY tokens",
+}
+
+
+def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
+    """Lines about a released directory, one of ours or a run folder; headers are read, values only for their hashes.
+
+    Raises MuvlaError for a folder that is none of these, and at the end if it would not load.
+    """
+    if (path / CONFIG).exists():
+        yield from _released(Directory(path, size))
+        return
+    folder = native.latest(path / "checkpoints") or path
+    if not (folder / native.META).exists():
+        raise MuvlaError(
+            "CHECKPOINT", got=str(path), expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",
+            remedy="check the path",
+        )  # fmt: skip
+    yield from _native(folder)
+
+
+def _released(directory: Directory) -> Iterator[str]:
+    yield f"{directory.path}: {KINDS[directory.kind]}, step {directory.step}"
+    yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
+    for part, tensors in directory.parts.items():
+        shapes = tensors.shapes if isinstance(tensors, Shards) else {n: tuple(t.shape) for n, t in tensors.items()}
+        name = EXTRAS.get(part, part)
+        yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
+    if directory.memory:
+        config, truncation, guard = directory.memory
+        rule = f"tbptt, K = {truncation}" if config.alpha == 1 else f"ema, α = {config.alpha:g}"
+        yield f"memory: m = {config.m}, update {rule}, guard {guard}"
+    for key, bounds in directory.statistics.items():
+        action = bounds.get("action", {})
+        mask = action.get("mask", [True] * len(action.get("q01", [])))
+        yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
+    for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
+        yield f"sha256 {_sha256(file)}  {file.name}"
+    wrong = directory.differences()
+    yield f"would not load: {'nothing' if not wrong else ''}".rstrip()
+    yield from (f"  {line}" for line in wrong)
+    if wrong:
+        raise MuvlaError(
+            str(directory.path), got=f"{len(wrong)} tensors that do not fit",
+            expected=f"those of size {directory.size.name!r}",
+            remedy="name the size with --size, or download the checkpoint again",
+        )  # fmt: skip
+
+
+def _native(folder: Path) -> Iterator[str]:
+    checkpoint = native.load(folder)  # verifies the recorded hashes
+    cell, model = checkpoint.cell, checkpoint.tensors["model"]
+    yield f"{folder}: a muvla training, update {checkpoint.update} of {cell.budget.updates}, training seed {cell.seed}"
+    size = cell.model.size
+    yield f"size: {size.name}, {size.image_size} px, {size.patches} tokens per camera"
+    yield f"model: {len(model)} tensors, {sum(t.numel() for t in model.values()):,} parameters"
+    widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
+    yield f"memory: {cell.memory.kind}{widths}"
+    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}"
+    yield f"statistics: data {checkpoint.statistics.data[:12]}, all action dimensions are normalised"
+    for file in sorted(folder.glob("*.safetensors")):
+        yield f"sha256 {_sha256(file)}  {file.name}"
+    native.load_policy(checkpoint)
+    yield "would not load: nothing"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

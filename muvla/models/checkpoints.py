@@ -1,0 +1,308 @@
+"""Released checkpoint directories of OpenVLA, OpenVLA-OFT and μVLA, in and out (spec 1.2, 2.7, 10).
+
+    config.json                            the anatomy
+    model.safetensors[.index.json]         towers, projector, language model, with their LoRA merged
+    action_head--STEP_checkpoint.pt        OFT and μVLA
+    proprio_projector--STEP_checkpoint.pt  OFT and μVLA
+    dataset_statistics.json                OFT and μVLA: quantiles by dataset
+    memory_module--STEP_checkpoint.pt      μVLA: the initial memory
+    memory_meta.json                       μVLA: m, update rule, α, K, mask mode
+
+Opening a directory reads JSON and headers alone; what it would not load can then be listed without reading gigabytes.
+Nothing executes remote code, and pickles are read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from muvla.config import MemoryConfig, ModelConfig, SizeConfig
+from muvla.configtools import from_dict
+from muvla.errors import MuvlaError
+from muvla.files import disk_errors, read_json, write_json
+from muvla.memory.registry import build_memory
+from muvla.models import published
+from muvla.models.policy import Interface, Policy
+from muvla.models.published import Rule, Shapes
+from muvla.models.sizes import OPENVLA_7B
+from muvla.models.tensorfiles import Shards, read_pickle, write_pickle
+
+CONFIG, STATISTICS, MEMORY_META = "config.json", "dataset_statistics.json", "memory_meta.json"
+EXTRAS = {"head": "action_head", "proprio": "proprio_projector", "memory": "memory_module"}
+WRAPPED = ("head", "proprio")  # the release writes their names below DDP's `module.`
+DTYPES = {"weights": torch.bfloat16, "head": torch.bfloat16, "proprio": torch.float32, "memory": torch.bfloat16}
+CHUNK = 8  # H of every release (spec 1.9); no file tells it
+SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
+SIZE_KEY = "muvla_size"  # in the config.json of our own exports: the whole anatomy, for sizes that no release has
+
+Kind = Literal["openvla", "oft", "muvla"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A policy with everything else that its directory holds, so that writing it gives the same directory again."""
+
+    policy: Policy
+    carried: dict[str, Tensor]  # published, never read by the policy
+    config: dict[str, Any]
+    statistics: dict[str, Any]  # by dataset key
+    memory_meta: dict[str, Any] | None = None
+    step: str = "latest"
+
+
+@dataclass
+class Directory:
+    """A released directory, its headers read. Raises MuvlaError for what is missing, unreadable or contradictory.
+
+    `size` is needed only where config.json names neither a released backbone nor a size of ours.
+    """
+
+    path: Path
+    size: SizeConfig | None = None
+    parts: dict[str, Mapping[str, Tensor]] = field(init=False)  # weights, head, proprio, memory: those there are
+    files: dict[str, Path] = field(init=False)
+
+    def __post_init__(self):
+        self.config: dict[str, Any] = read_json(self.path / CONFIG)
+        _require_fused_openvla(self.path / CONFIG, self.config)
+        self.size = self.size or _size_of(self.path / CONFIG, self.config)
+        shards = Shards(self.path)
+        self.parts, self.files = {"weights": shards}, {}
+        for part, stem in EXTRAS.items():
+            if found := _only_file(self.path, stem):
+                self.files[part] = found
+                self.parts[part] = read_pickle(found, "module." if part in WRAPPED else "")
+        self._require_all_of(("head", "proprio") if len(self.parts) > 1 else ())
+        self.memory = _memory_config(self.path / MEMORY_META, self.parts["memory"]) if "memory" in self.parts else None
+
+    def _require_all_of(self, parts: tuple[str, ...]) -> None:
+        missing = [f"{EXTRAS[part]}--…_checkpoint.pt" for part in parts if part not in self.parts]
+        missing += [STATISTICS] * bool(parts and not (self.path / STATISTICS).exists())
+        if missing:
+            raise MuvlaError(
+                str(self.path), got=f"no {' and no '.join(missing)}", expected="every part of one checkpoint",
+                remedy="download it too; without statistics actions have no scale",
+            )  # fmt: skip
+
+    @property
+    def kind(self) -> Kind:
+        return "muvla" if "memory" in self.parts else "oft" if "head" in self.parts else "openvla"
+
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """By dataset key; OpenVLA itself keeps them in config.json."""
+        own = self.path / STATISTICS
+        return read_json(own) if own.exists() else self.config.get("norm_stats", {})
+
+    @property
+    def step(self) -> str:
+        """Of the training, as the file names tell it: a number, or "latest"."""
+        return self.files["head"].name.split("--")[1].removesuffix("_checkpoint.pt") if self.files else "latest"
+
+    def skeleton(self) -> Policy:
+        """The policy of these files without values: its parameters are on the meta device, its buffers are there.
+
+        OpenVLA itself has no action head, so that its dimensions here are the caller's to choose later.
+        """
+        head, proprio = self.parts.get("head", {}), self.parts.get("proprio", {})
+        interface = Interface(
+            cameras=2,
+            proprio_dim=_columns(proprio, "fc1.weight"),
+            action_dim=_rows(head, "model.fc2.weight"),
+            text=64,
+            text_padded=True,
+        )
+        memory = self.memory or (MemoryConfig(), 1, "full")
+        model = ModelConfig(self.size, CHUNK, guard=memory[2], memory_positions="shift")
+        with init_empty_weights(include_buffers=False):
+            return Policy(model, build_memory(memory[0], self.size.width), interface)
+
+    def differences(self) -> list[str]:
+        """What would not load: every missing, unexpected or misshapen tensor."""
+        expected = expected_shapes(self.skeleton())
+        return [
+            line for part, found in self.parts.items() for line in _differences(part, _shapes(found), expected[part])
+        ]
+
+    def load(self, dtype: torch.dtype = torch.float32) -> Release:
+        """Strict; every parameter as `dtype`. Raises MuvlaError that lists the differences, and for OpenVLA itself."""
+        if self.kind == "openvla":
+            raise MuvlaError(
+                str(self.path), got="weights without an action head", expected="an OpenVLA-OFT or μVLA checkpoint",
+                remedy="OpenVLA itself predicts action tokens; use it as the base of a fine-tuning",
+            )  # fmt: skip
+        if wrong := self.differences():
+            more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+            raise MuvlaError(
+                str(self.path), got="; ".join(wrong[:8]) + more, expected=f"the tensors of size {self.size.name!r}",
+                remedy="`muvla inspect` lists all; download the checkpoint again, or name its size",
+            )  # fmt: skip
+        policy = self.skeleton()
+        rules = rules_of(policy)
+        values = {}
+        for part, tensors in self.parts.items():
+            for rule in rules[part]:
+                loaded = rule.load(*(tensors[name] for name in rule.published))
+                values |= {n: v.to(dtype, copy=True) for n, v in zip(rule.ours, loaded, strict=True)}
+        for name in published.never_published(dict(policy.named_parameters())):
+            values[name] = torch.zeros(policy.get_parameter(name).shape, dtype=dtype)
+        policy.load_state_dict(values, assign=True)
+        carried = {name: self.parts["weights"][name] for name in published.carried_shapes(self.size)}
+        meta = read_json(self.path / MEMORY_META) if self.memory else None
+        return Release(policy, carried, self.config, self.statistics, meta, self.step)
+
+
+def save(release: Release, path: Path) -> None:
+    """Writes the directory in the published names and dtypes, and opens it again to check it.
+
+    What the policy never reads and was never given (`carried`) is written as zeros.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise MuvlaError(str(path), got="a folder with files", expected="a new folder", remedy="choose another one")
+    policy, size = release.policy, release.policy.config.size
+    ours = dict(policy.named_parameters())
+    with disk_errors(path), torch.no_grad():
+        path.mkdir(parents=True, exist_ok=True)
+        for part, rules in rules_of(policy).items():
+            tensors = {}
+            for rule in rules:
+                saved = rule.save(*(ours[name] for name in rule.ours))
+                tensors |= {n: v.detach().to(DTYPES[part]) for n, v in zip(rule.published, saved, strict=True)}
+            if part == "weights":
+                for name, shape in published.carried_shapes(size).items():
+                    tensors[name] = release.carried.get(name, torch.zeros(shape)).to(DTYPES[part])
+                save_torch_state_dict(tensors, path, max_shard_size="5GB")
+            else:
+                file = path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt"
+                write_pickle(file, tensors, "module." if part in WRAPPED else "")
+    write_json(path / STATISTICS, release.statistics)
+    if release.memory_meta is not None:
+        write_json(path / MEMORY_META, release.memory_meta)
+    write_json(path / CONFIG, release.config)  # last: without it the directory is none
+    if wrong := Directory(path, size).differences():
+        raise MuvlaError(
+            str(path), got="; ".join(wrong[:8]), expected="what was to be written", remedy="check the disk"
+        )
+
+
+def rules_of(policy: Policy) -> dict[str, list[Rule]]:
+    """By part, in the order in which a directory holds them."""
+    rules = {
+        "weights": published.vla_rules(policy.config.size),
+        "head": published.head_rules(),
+        "proprio": published.proprio_rules(),
+    }
+    return rules | ({"memory": published.memory_rules()} if policy.memory.width else {})
+
+
+def expected_shapes(policy: Policy) -> dict[str, Shapes]:
+    """Published names and shapes of everything that belongs to a policy, by part."""
+    ours = dict(policy.named_parameters())
+    shapes: dict[str, Shapes] = {
+        part: {n: s for rule in rules for n, s in rule.published_shapes(ours).items()}
+        for part, rules in rules_of(policy).items()
+    }
+    shapes["weights"] |= published.carried_shapes(policy.config.size)
+    return shapes
+
+
+def config_json(size: SizeConfig) -> dict[str, Any]:
+    """What a directory of ours says about itself, in the released words where there are any."""
+    backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), f"muvla-{size.name}")
+    return {
+        "model_type": "openvla",
+        "architectures": ["OpenVLAForActionPrediction"],
+        "use_fused_vision_backbone": True,
+        "vision_backbone_id": backbone,
+        "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
+        SIZE_KEY: asdict(size),
+    }
+
+
+def _require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
+    if config.get("model_type") != "openvla" or not config.get("use_fused_vision_backbone"):
+        raise MuvlaError(
+            f"{path}: model_type", got=config.get("model_type"),
+            expected="openvla with use_fused_vision_backbone (DINOv2 and SigLIP)",
+            remedy="only OpenVLA, OpenVLA-OFT and μVLA directories can be read",
+        )  # fmt: skip
+
+
+def _size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
+    if SIZE_KEY in config:
+        return from_dict(SizeConfig, config[SIZE_KEY])
+    backbone = config.get("vision_backbone_id")
+    if backbone not in SIZE_OF_BACKBONE:
+        raise MuvlaError(
+            f"{path}: vision_backbone_id", got=backbone, expected=f"one of {', '.join(SIZE_OF_BACKBONE)}",
+            remedy="this anatomy is not built; name a size that fits, if one does",
+        )  # fmt: skip
+    return SIZE_OF_BACKBONE[backbone]
+
+
+def _only_file(path: Path, stem: str) -> Path | None:
+    found = sorted(path.glob(f"{stem}--*_checkpoint.pt"))
+    if len(found) > 1:
+        raise MuvlaError(
+            str(path), got=", ".join(f.name for f in found), expected=f"one {stem}--…_checkpoint.pt",
+            remedy="keep the step that you mean in this folder, and move the others",
+        )  # fmt: skip
+    return found[0] if found else None
+
+
+def _memory_config(path: Path, tensors: Mapping[str, Tensor]) -> tuple[MemoryConfig, int, Literal["context", "full"]]:
+    """memory_meta.json in our words: mechanism with m and α, K, and the guard.
+
+    Its mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1).
+    """
+    meta = read_json(path)
+    rows = _rows(tensors, "initial_memory")
+    rules = {
+        "num_mem_tokens": (meta.get("num_mem_tokens") == rows, f"{rows}, the rows of memory_module"),
+        "memory_update": (meta.get("memory_update") in ("tbptt", "ema"), "tbptt or ema"),
+        "attention_mask_mode": (meta.get("attention_mask_mode", "custom") in ("custom", "full"), "custom or full"),
+    }
+    tbptt = meta.get("memory_update") == "tbptt"
+    needed = "tbptt_length" if tbptt else "ema_alpha"
+    rules[needed] = (isinstance(meta.get(needed), int | float), "a number")
+    for name, (ok, expected) in rules.items():
+        if not ok:
+            raise MuvlaError(
+                f"{path}: {name}", got=meta.get(name), expected=expected, remedy="take both files from one checkpoint"
+            )
+    guard = "full" if meta.get("attention_mask_mode") == "full" else "context"
+    if tbptt:
+        return MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard
+    return MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"])), 1, guard  # the EMA ignores K (spec 2.5)
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
+    return tensors[name].shape[0] if name in tensors else 1
+
+
+def _columns(tensors: Mapping[str, Tensor], name: str) -> int:
+    return tensors[name].shape[-1] if name in tensors else 1
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return tensors.shapes if isinstance(tensors, Shards) else {n: tuple(t.shape) for n, t in tensors.items()}
+
+
+def _differences(part: str, found: Shapes, expected: Shapes) -> list[str]:
+    lines = [f"{part}: missing {name}" for name in expected.keys() - found.keys()]
+    lines += [f"{part}: unexpected {name}" for name in found.keys() - expected.keys()]
+    lines += [
+        f"{part}: {name} is {found[name]} instead of {expected[name]}"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
+    ]
+    return sorted(lines)

@@ -1,0 +1,172 @@
+"""The tensors of the published checkpoints and ours: their names, their shapes, and the way in both directions.
+
+OpenVLA stores two timm towers, a projector and a Llama; OFT adds an action head and a proprio projector, and μVLA a
+memory module, in files of their own (spec 1.2, 1.3, 1.7, 2.7, 10). A rule takes a few published tensors to a few of
+ours and back; what no rule names, the policy does not have: it is carried along unchanged (`carried_shapes`).
+
+Legend: D width, P patches, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muvla.config import SizeConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+DINO, SIGLIP = "vision_backbone.featurizer.", "vision_backbone.fused_featurizer."
+LLAMA = "language_model.model."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Some published tensors and those of ours that hold the same numbers; full names on both sides."""
+
+    published: tuple[str, ...]
+    ours: tuple[str, ...]
+    load: Callable[..., tuple[Tensor, ...]] = lambda *tensors: tensors
+    save: Callable[..., tuple[Tensor, ...]] = lambda *tensors: tensors
+
+    def published_shapes(self, ours: dict[str, Tensor]) -> Shapes:
+        """By carrying empty tensors of our shapes over; nothing is computed."""
+        empty = [torch.empty(ours[name].shape, device="meta") for name in self.ours]
+        return {n: tuple(t.shape) for n, t in zip(self.published, self.save(*empty), strict=True)}
+
+
+def vla_rules(size: SizeConfig) -> list[Rule]:
+    """Of the merged weights: both towers, the projector and the language model."""
+    return [
+        *_dino_rules(size.dino.layers),
+        *_siglip_rules(size.siglip.layers),
+        *_pairs("projector.fc1", "vision.projector.0"),
+        *_pairs("projector.fc2", "vision.projector.2"),
+        *_pairs("projector.fc3", "vision.projector.4"),
+        *_llama_rules(size.layers),
+    ]
+
+
+def head_rules() -> list[Rule]:
+    """Of the L1 action head (spec 1.7)."""
+    renamed = {"layer_norm1": "norm_in", "fc1": "fc_in", "layer_norm2": "norm_out", "fc2": "fc_out"}
+    for i in range(2):
+        renamed |= {
+            f"mlp_resnet_blocks.{i}.ffn.0": f"blocks.{i}.norm",
+            f"mlp_resnet_blocks.{i}.ffn.1": f"blocks.{i}.fc",
+        }
+    return [rule for theirs, own in renamed.items() for rule in _pairs(f"model.{theirs}", f"head.{own}")]
+
+
+def proprio_rules() -> list[Rule]:
+    return [*_pairs("fc1", "proprio.fc1"), *_pairs("fc2", "proprio.fc2")]
+
+
+def memory_rules() -> list[Rule]:
+    return [Rule(("initial_memory",), ("memory.initial",))]
+
+
+def carried_shapes(size: SizeConfig) -> Shapes:
+    """What is published and never read by the policy: the language model's output layer, and SigLIP's pooling."""
+    width, mlp = size.siglip.width, size.siglip.mlp
+    pool: Shapes = {"latent": (1, 1, width)}
+    for name, out, in_ in (("q", width, width), ("kv", 2 * width, width), ("proj", width, width)):
+        pool |= {f"{name}.weight": (out, in_), f"{name}.bias": (out,)}
+    pool |= {"norm.weight": (width,), "norm.bias": (width,)}
+    for name, out, in_ in (("mlp.fc1", mlp, width), ("mlp.fc2", width, mlp)):
+        pool |= {f"{name}.weight": (out, in_), f"{name}.bias": (out,)}
+    return {"language_model.lm_head.weight": (size.vocabulary, size.width)} | {
+        f"{SIGLIP}attn_pool.{name}": shape for name, shape in pool.items()
+    }
+
+
+def never_published(names: Iterable[str]) -> set[str]:
+    """Of our names, those without a published counterpart: transformers' mask token, which only pretraining uses."""
+    return {name for name in names if name.endswith("embeddings.mask_token")}
+
+
+def _pairs(theirs: str, ours: str, leaves: tuple[str, ...] = ("weight", "bias")) -> Iterator[Rule]:
+    for leaf in leaves:
+        yield Rule((f"{theirs}.{leaf}",), (f"{ours}.{leaf}",))
+
+
+def _split_in_three(joined: Tensor) -> tuple[Tensor, ...]:
+    return joined.chunk(3)
+
+
+def _joined(*parts: Tensor) -> tuple[Tensor]:
+    return (torch.cat(parts),)
+
+
+def _qkv(theirs: str, ours: str, names: tuple[str, str, str]) -> Iterator[Rule]:
+    """timm keeps queries, keys and values in one matrix."""
+    for leaf in ("weight", "bias"):
+        yield Rule((f"{theirs}.{leaf}",), tuple(f"{ours}.{name}.{leaf}" for name in names), _split_in_three, _joined)
+
+
+def _load_dino_positions(cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """timm gives no position to the class token; ours has one, which is zero."""
+    return cls, torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+
+
+def _save_dino_positions(cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The class token's position goes into the class token: the two are only ever added."""
+    return cls + positions[:, :1], positions[:, 1:].contiguous()
+
+
+def _dino_rules(layers: int) -> Iterator[Rule]:
+    ours = "vision.dino."
+    yield Rule(
+        (DINO + "cls_token", DINO + "pos_embed"),
+        (ours + "embeddings.cls_token", ours + "embeddings.position_embeddings"),
+        _load_dino_positions,
+        _save_dino_positions,
+    )
+    yield Rule((DINO + "reg_token",), (ours + "embeddings.register_tokens",))
+    yield from _pairs(DINO + "patch_embed.proj", ours + "embeddings.patch_embeddings.projection")
+    yield from _pairs(DINO + "norm", ours + "layernorm")
+    for i in range(layers):
+        theirs, own = f"{DINO}blocks.{i}.", f"{ours}encoder.layer.{i}."
+        yield from _pairs(theirs + "norm1", own + "norm1")
+        yield from _pairs(theirs + "norm2", own + "norm2")
+        yield from _qkv(theirs + "attn.qkv", own + "attention", ("q_proj", "k_proj", "v_proj"))
+        yield from _pairs(theirs + "attn.proj", own + "attention.o_proj")
+        yield from _pairs(theirs + "mlp.fc1", own + "mlp.fc1")
+        yield from _pairs(theirs + "mlp.fc2", own + "mlp.fc2")
+        for scale in ("1", "2"):
+            # timm's `gamma`; OpenVLA renamed it, because transformers used to rewrite keys of that name (spec 1.2).
+            yield Rule((f"{theirs}ls{scale}.scale_factor",), (f"{own}layer_scale{scale}.lambda1",))
+
+
+def _siglip_rules(layers: int) -> Iterator[Rule]:
+    ours = "vision.siglip."
+    yield Rule(
+        (SIGLIP + "pos_embed",),
+        (ours + "embeddings.position_embedding.weight",),
+        lambda positions: (positions[0],),
+        lambda positions: (positions[None],),
+    )
+    yield from _pairs(SIGLIP + "patch_embed.proj", ours + "embeddings.patch_embedding")
+    yield from _pairs(SIGLIP + "norm", ours + "post_layernorm")
+    for i in range(layers):
+        theirs, own = f"{SIGLIP}blocks.{i}.", f"{ours}encoder.layers.{i}."
+        yield from _pairs(theirs + "norm1", own + "layer_norm1")
+        yield from _pairs(theirs + "norm2", own + "layer_norm2")
+        yield from _qkv(theirs + "attn.qkv", own + "self_attn", ("q_proj", "k_proj", "v_proj"))
+        yield from _pairs(theirs + "attn.proj", own + "self_attn.out_proj")
+        yield from _pairs(theirs + "mlp.fc1", own + "mlp.fc1")
+        yield from _pairs(theirs + "mlp.fc2", own + "mlp.fc2")
+
+
+def _llama_rules(layers: int) -> Iterator[Rule]:
+    """Hugging Face's own names below another prefix."""
+    names = ["embed_tokens", "norm"]
+    for i in range(layers):
+        names += [f"layers.{i}.self_attn.{p}_proj" for p in "qkvo"]
+        names += [f"layers.{i}.mlp.{p}_proj" for p in ("gate", "up", "down")]
+        names += [f"layers.{i}.{norm}" for norm in ("input_layernorm", "post_attention_layernorm")]
+    for name in names:
+        yield from _pairs(LLAMA + name, "language." + name, ("weight",))

@@ -1,0 +1,276 @@
+"""Released directories: what loads, what is refused, and that writing one gives it back."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import released
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import gelu, layer_norm, linear, relu, scaled_dot_product_attention
+from transformers import LlamaConfig, LlamaModel
+
+from muvla.config import MemoryConfig, ModelConfig, SizeConfig, TowerConfig
+from muvla.errors import MuvlaError
+from muvla.memory.registry import build_memory
+from muvla.models import checkpoints, published
+from muvla.models.policy import Encoded, Interface, Policy
+from muvla.models.sizes import OPENVLA_7B, SIZES
+from muvla.models.vision import FusedVision
+
+GOLDEN = Path(__file__).parent / "golden" / "towers.safetensors"
+SIZE = SizeConfig(
+    name="fixture",
+    image_size=28,
+    patch=14,
+    dino=TowerConfig(width=16, layers=3, heads=2, mlp=32),
+    siglip=TowerConfig(width=12, layers=3, heads=2, mlp=20),
+    width=24,
+    layers=2,
+    heads=4,
+    mlp=40,
+    vocabulary=64,
+)
+
+
+@pytest.fixture(scope="module")
+def muvla(tmp_path_factory):
+    return released.write(tmp_path_factory.mktemp("released") / "muvla")
+
+
+def test_openvla_7b_has_the_published_parameters_and_sequence():
+    """7,541,237,184 parameters in the released weights; 16.8 M, 151.1 M and 262,144 beside them (spec 1.3, 1.7, 2.1);
+    571 + m + T tokens (spec 1.1)."""
+    m, text = 64, 35
+    with torch.device("meta"):
+        policy = Policy(
+            ModelConfig(OPENVLA_7B, chunk=8, memory_positions="shift"),
+            build_memory(MemoryConfig("tokens", m), OPENVLA_7B.width),
+            Interface(cameras=2, proprio_dim=7, action_dim=7, text=text, text_padded=True),
+        )
+    counts = {
+        part: sum(math.prod(shape) for shape in shapes.values())
+        for part, shapes in checkpoints.expected_shapes(policy).items()
+    }
+    assert counts == {"weights": 7_541_237_184, "head": 151_117_831, "proprio": 16_814_080, "memory": 262_144}
+    assert policy.layout().length == 571 + m + text
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    {
+        "vision_backbone.featurizer.pos_embed": (1, 256, 1024),
+        "vision_backbone.featurizer.reg_token": (1, 4, 1024),
+        "vision_backbone.featurizer.blocks.23.attn.qkv.weight": (3072, 1024),
+        "vision_backbone.featurizer.blocks.0.ls1.scale_factor": (1024,),
+        "vision_backbone.fused_featurizer.pos_embed": (1, 256, 1152),
+        "vision_backbone.fused_featurizer.blocks.26.mlp.fc1.weight": (4304, 1152),
+        "vision_backbone.fused_featurizer.attn_pool.kv.weight": (2304, 1152),
+        "projector.fc1.weight": (8704, 2176),
+        "projector.fc3.weight": (4096, 4096),
+        "language_model.model.embed_tokens.weight": (32064, 4096),
+        "language_model.model.layers.31.mlp.gate_proj.weight": (11008, 4096),
+        "language_model.lm_head.weight": (32064, 4096),
+    }.items(),
+)
+def test_openvla_7b_has_the_published_names_and_shapes(name, shape):
+    with torch.device("meta"):
+        policy = Policy(
+            ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
+        )
+    assert checkpoints.expected_shapes(policy)["weights"][name] == shape
+
+
+def test_small_is_a_hundred_million_parameters():
+    with torch.device("meta"):
+        policy = Policy(
+            ModelConfig(SIZES["small"]), build_memory(MemoryConfig("tokens", 64), 640), Interface(2, 7, 7, 35, True)
+        )
+    assert 100e6 < sum(p.numel() for p in policy.parameters()) < 150e6
+
+
+def test_the_towers_compute_what_timm_computes():
+    """Golden features by timm itself; see scripts/golden_towers.py."""
+    golden = load_file(GOLDEN)
+    vision = FusedVision(SIZE)
+    values = {}
+    for rule in published.vla_rules(SIZE):
+        if rule.published[0].startswith("vision_backbone."):
+            loaded = rule.load(*(golden[name.removeprefix("vision_backbone.")] for name in rule.published))
+            values |= {name.removeprefix("vision."): v for name, v in zip(rule.ours, loaded, strict=True)}
+    missing, unexpected = vision.load_state_dict(values, strict=False)
+    assert not unexpected
+    assert all(name.startswith("projector.") or name.endswith("mask_token") for name in missing)
+    for prefix, features in (
+        ("featurizer.", vision._dino_features(golden["pixels"])),
+        ("fused_featurizer.", vision._siglip_features(golden["pixels"])),
+    ):
+        torch.testing.assert_close(features, golden[prefix + "FEATURES"], rtol=1e-5, atol=1e-5)
+
+
+def tower(tensors, root, pixels, heads, registers):
+    """A timm vision transformer by its published names, to the end of the last block but one."""
+    get = {name.removeprefix(root): t.float() for name, t in tensors.items() if name.startswith(root)}
+    x = torch.nn.functional.conv2d(pixels, get["patch_embed.proj.weight"], get["patch_embed.proj.bias"], stride=14)
+    x = x.flatten(2).transpose(1, 2) + get["pos_embed"]
+    if registers:
+        x = torch.cat([get["cls_token"].expand(len(x), -1, -1), get["reg_token"].expand(len(x), -1, -1), x], dim=1)
+    for i in range(released.BLOCKS - 1):
+        block = {n.removeprefix(f"blocks.{i}."): t for n, t in get.items() if n.startswith(f"blocks.{i}.")}
+
+        def norm(x, name, block=block):
+            return layer_norm(x, x.shape[-1:], block[f"{name}.weight"], block[f"{name}.bias"], eps=1e-6)
+
+        qkv = linear(norm(x, "norm1"), block["attn.qkv.weight"], block["attn.qkv.bias"])
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
+        attended = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + linear(attended, block["attn.proj.weight"], block["attn.proj.bias"]) * block.get("ls1.scale_factor", 1)
+        hidden = gelu(linear(norm(x, "norm2"), block["mlp.fc1.weight"], block["mlp.fc1.bias"]))
+        x = x + linear(hidden, block["mlp.fc2.weight"], block["mlp.fc2.bias"]) * block.get("ls2.scale_factor", 1)
+    return x[:, 5:] if registers else x
+
+
+def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
+    """Against the forward written out from the files' own names: towers, projector, proprio, the sequence of spec 1.1
+    with the custom mask of spec 3.1, the head one to the left, the memory after the closing norm."""
+    release = checkpoints.Directory(muvla, SIZE).load()
+    policy = release.policy
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8, generator=generator)
+    proprio = torch.rand(2, 7, generator=generator)
+    words, stop, bos = torch.randn(2, 6, 24), torch.randn(2, 1, 24), torch.randn(2, 1, 24)
+
+    with torch.no_grad():
+        prefix = torch.cat([bos, policy.vision(images), policy.proprio(proprio)], dim=1)
+        text = torch.nn.functional.pad(words, (0, 0, policy.interface.text - 6, 0))
+        encoded = Encoded(prefix, text, stop, torch.tensor([6, 6]))
+        ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)))
+        actions, memory = published_forward(muvla, images, proprio, bos, words, stop)
+    torch.testing.assert_close(ours.actions, actions, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.memory, memory, rtol=1e-4, atol=1e-4)
+
+
+def published_forward(path, images, proprio, bos, words, stop):
+    weights = {}
+    for file in path.glob("*.safetensors"):
+        weights |= load_file(file)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    cameras = []
+    for camera in range(2):
+        pixels = images[:, camera].float() / 255
+        dino = tower(
+            weights, "vision_backbone.featurizer.", (pixels - mean[:, None, None]) / std[:, None, None], 2, True
+        )
+        siglip = tower(weights, "vision_backbone.fused_featurizer.", (pixels - 0.5) / 0.5, 2, False)
+        x = torch.cat([dino, siglip], dim=-1)
+        for layer in ("fc1", "fc2", "fc3"):
+            x = linear(x, weights[f"projector.{layer}.weight"].float(), weights[f"projector.{layer}.bias"].float())
+            x = gelu(x) if layer != "fc3" else x
+        cameras.append(x)
+    state = torch.load(path / "proprio_projector--150000_checkpoint.pt")
+    p = gelu(linear(proprio, state["module.fc1.weight"], state["module.fc1.bias"]))
+    p = linear(p, state["module.fc2.weight"], state["module.fc2.bias"])[:, None]
+    memory = torch.load(path / "memory_module--150000_checkpoint.pt")["initial_memory"].float().expand(2, -1, -1)
+    context = torch.cat([bos, *cameras, p, memory, words], dim=1)
+    sequence = torch.cat([context, torch.zeros(2, 56, 24), stop], dim=1)
+    allowed = torch.ones(1, 1, sequence.shape[1], sequence.shape[1], dtype=torch.bool)
+    allowed[:, :, : context.shape[1], context.shape[1] :] = False
+    llama = LlamaModel(
+        LlamaConfig(
+            vocab_size=64, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+            attn_implementation="sdpa", use_cache=False,
+        )
+    )  # fmt: skip
+    llama.load_state_dict(
+        {n.removeprefix("language_model.model."): t.float() for n, t in weights.items() if "language_model.model." in n}
+    )
+    hidden = llama(inputs_embeds=sequence, attention_mask=allowed).last_hidden_state
+    head = {
+        n.removeprefix("module.model."): t.float()
+        for n, t in torch.load(path / "action_head--150000_checkpoint.pt").items()
+    }
+    x = hidden[:, context.shape[1] - 1 : context.shape[1] + 55].reshape(2, 8, 7 * 24)
+    x = layer_norm(x, x.shape[-1:], head["layer_norm1.weight"], head["layer_norm1.bias"])
+    x = relu(linear(x, head["fc1.weight"], head["fc1.bias"]))
+    for i in range(2):
+        block = f"mlp_resnet_blocks.{i}.ffn"
+        y = layer_norm(x, x.shape[-1:], head[f"{block}.0.weight"], head[f"{block}.0.bias"])
+        x = x + relu(linear(y, head[f"{block}.1.weight"], head[f"{block}.1.bias"]))
+    x = layer_norm(x, x.shape[-1:], head["layer_norm2.weight"], head["layer_norm2.bias"])
+    start = 1 + 2 * released.PATCHES + 1
+    return linear(x, head["fc2.weight"], head["fc2.bias"]), hidden[:, start : start + released.M]
+
+
+@pytest.mark.parametrize("kind", ["oft", "muvla"])
+def test_import_then_export_is_the_identity(tmp_path, kind):
+    source = released.write(tmp_path / "in", kind)
+    checkpoints.save(checkpoints.Directory(source, SIZE).load(), tmp_path / "out")
+    before, after = (everything_in(path) for path in (source, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == after[name].dtype and torch.equal(value, after[name]), name
+        else:
+            assert value == after[name], name
+
+
+def everything_in(path) -> dict:
+    content = {}
+    for file in path.glob("*.safetensors"):
+        content |= load_file(file)
+    for file in path.glob("*.pt"):
+        content |= {f"{file.name}/{n}": t for n, t in torch.load(file).items()}
+    for file in path.glob("*.json"):
+        if "index" not in file.name:
+            content[file.name] = json.loads(file.read_text())
+    return content
+
+
+def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
+    """And once it has been, another round changes nothing: the class token's position is folded once."""
+    from muvla.models.init import initialise
+
+    policy = Policy(
+        ModelConfig(SIZE, chunk=8, memory_positions="shift"), build_memory(MemoryConfig("tokens", 3), 24),
+        Interface(2, 7, 7, 64, True),
+    )  # fmt: skip
+    initialise(policy, 0)
+    meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
+    native = checkpoints.Release(policy, {}, checkpoints.config_json(SIZE), {"muvla": {}}, meta, "7")
+    checkpoints.save(native, tmp_path / "one")
+    once = checkpoints.Directory(tmp_path / "one").load()
+    checkpoints.save(once, tmp_path / "two")
+    twice = checkpoints.Directory(tmp_path / "two").load()
+    for name, value in policy.named_parameters():
+        if "mask_token" in name or "cls_token" in name or "position_embeddings" in name:
+            continue
+        dtype = torch.float32 if name.startswith("proprio.") else torch.bfloat16
+        assert torch.equal(once.policy.get_parameter(name), value.to(dtype).float()), name
+    for name, value in once.policy.named_parameters():
+        assert torch.equal(twice.policy.get_parameter(name), value), name
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        ({}, (MemoryConfig("tokens", 5), 2, "context")),
+        ({"tbptt_length": 8, "attention_mask_mode": "full"}, (MemoryConfig("tokens", 5), 8, "full")),
+        ({"memory_update": "ema"}, (MemoryConfig("tokens", 5, alpha=0.1), 1, "context")),
+        ({"attention_mask_mode": None}, (MemoryConfig("tokens", 5), 2, "context")),
+    ],
+)
+def test_the_memory_is_read_off_its_meta_file(tmp_path, meta, expected):
+    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == expected
+
+
+@pytest.mark.parametrize("kind", ["openvla", "oft", "muvla"])
+def test_the_kind_is_told_by_what_is_there(tmp_path, kind):
+    directory = checkpoints.Directory(released.write(tmp_path / "x", kind), SIZE)
+    assert directory.kind == kind and directory.differences() == []
+    assert list(directory.statistics) == ["mikasa_combined"]
+
+
+def test_openvla_itself_has_no_actions_to_predict(tmp_path):
+    with pytest.raises(MuvlaError, match="without an action head"):
+        checkpoints.Directory(released.write(tmp_path / "x", "openvla"), SIZE).load()

@@ -1,0 +1,160 @@
+"""Spoilt checkpoint directories are refused by name, and `muvla inspect` says what is inside."""
+
+import json
+from pathlib import Path
+
+import pytest
+import released
+import torch
+from test_checkpoints import SIZE
+
+from muvla.cli import main
+from muvla.errors import MuvlaError
+from muvla.models import checkpoints
+from muvla.models.sizes import OPENVLA_7B, SIZES
+from muvla.runs import Run
+
+
+@pytest.fixture(scope="module")
+def muvla(tmp_path_factory):
+    return released.write(tmp_path_factory.mktemp("released") / "muvla")
+
+
+def edit_config(**changes):
+    def edit(path):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | changes))
+
+    return edit
+
+
+def truncate(path):
+    shard = next(path.glob("model-00001*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def drop_from_index(path):
+    index = json.loads((path / "model.safetensors.index.json").read_text())
+    del index["weight_map"]["projector.fc2.bias"]
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def wrong_shard(path):
+    index = json.loads((path / "model.safetensors.index.json").read_text())
+    there = index["weight_map"]["projector.fc2.bias"]
+    index["weight_map"]["projector.fc2.bias"] = next(f for f in index["weight_map"].values() if f != there)
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def code_in_pickle(path):
+    torch.save({"module.x": Path("x")}, path / "action_head--150000_checkpoint.pt")
+
+
+def remove(pattern):
+    return lambda path: [file.unlink() for file in path.glob(pattern)]
+
+
+def second_step(path):
+    (path / "action_head--5_checkpoint.pt").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        (edit_config(model_type="llava"), "config.json: model_type: got 'llava'"),
+        (edit_config(use_fused_vision_backbone=False), "DINOv2 and SigLIP"),
+        (truncate, "model-00001-of-00002.safetensors"),
+        (wrong_shard, "no projector.fc2.bias"),
+        (remove("model-00002*"), "model-00002-of-00002.safetensors"),
+        (remove("dataset_statistics.json"), "no dataset_statistics.json"),
+        (remove("proprio_projector*"), "no proprio_projector"),
+        (remove("memory_meta.json"), "memory_meta.json: got 'no such file'"),
+        (code_in_pickle, "action_head--150000_checkpoint.pt: got .unreadable"),
+        (second_step, "one action_head--"),
+    ],
+)
+def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
+    path = released.write(tmp_path / "x")
+    spoil(path)
+    with pytest.raises(MuvlaError, match=names):
+        checkpoints.Directory(path, SIZE)
+
+
+def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
+    path = released.write(tmp_path / "x")
+    edit_config(vision_backbone_id="siglip-vit-so400m")(path)
+    with pytest.raises(MuvlaError, match="vision_backbone_id: got 'siglip-vit-so400m'"):
+        checkpoints.Directory(path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "names"),
+    [
+        ({"num_mem_tokens": 64}, "num_mem_tokens: got 64, expected 5"),
+        ({"memory_update": "gru"}, "memory_update: got 'gru'"),
+        ({"attention_mask_mode": "causal"}, "attention_mask_mode: got 'causal'"),
+        ({"tbptt_length": None}, "tbptt_length: got None"),
+    ],
+)
+def test_a_memory_meta_that_contradicts_is_refused(tmp_path, meta, names):
+    with pytest.raises(MuvlaError, match=names):
+        checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE)
+
+
+def test_tensors_that_do_not_fit_are_listed(tmp_path):
+    path = released.write(tmp_path / "x")
+    drop_from_index(path)
+    torch.save({"module.fc1.weight": torch.zeros(24, 7), "module.extra": torch.zeros(1)},
+               path / "proprio_projector--150000_checkpoint.pt")  # fmt: skip
+    directory = checkpoints.Directory(path, SIZE)
+    assert directory.differences() == [
+        "weights: missing projector.fc2.bias",
+        "proprio: missing fc1.bias",
+        "proprio: missing fc2.bias",
+        "proprio: missing fc2.weight",
+        "proprio: unexpected extra",
+    ]
+    with pytest.raises(MuvlaError, match="missing projector.fc2.bias"):
+        directory.load()
+
+
+def test_a_released_directory_of_another_size_lists_the_shapes(muvla):
+    wrong = checkpoints.Directory(muvla, OPENVLA_7B).differences()
+    assert "weights: projector.fc3.weight is (24, 24) instead of (4096, 4096)" in wrong
+
+
+def test_nothing_is_written_over(muvla):
+    release = checkpoints.Directory(muvla, SIZE).load()
+    with pytest.raises(MuvlaError, match="a new folder"):
+        checkpoints.save(release, muvla)
+
+
+def test_inspect_tells_what_is_inside(muvla, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(SIZES, "fixture", SIZE)
+    assert main(["inspect", str(muvla), "--size", "fixture"]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "μVLA", "step 150000", "memory: m = 5, update tbptt, K = 2, guard context",
+        "statistics: mikasa_combined, 7 of 7", "would not load: nothing", "memory_module--150000_checkpoint.pt",
+    ):  # fmt: skip
+        assert expected in printed
+    drop_from_index(released.write(tmp_path / "x"))
+    assert main(["inspect", str(tmp_path / "x"), "--size", "fixture"]) == 2
+    assert "would not load:\n  weights: missing projector.fc2.bias" in capsys.readouterr().out
+
+
+def test_inspect_reads_a_run_folder(base, store, tmp_path, capsys):
+    run = Run(tmp_path, store.path.parent, "abc")
+    run.train_cell(base, store, "cpu")
+    assert main(["inspect", str(run.folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "update 4 of 4" in printed and "memory: tokens, m = 4, α = 1, K = 8" in printed
+    shard = next(run.folder.glob("checkpoints/*/model.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert main(["inspect", str(run.folder)]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_inspect_of_another_folder_says_what_it_looks_for(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "config.json (a release) or checkpoint.json (a run)" in capsys.readouterr().err
