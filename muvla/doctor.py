@@ -82,9 +82,9 @@ def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
 
 def _tokenizer() -> Finding:
     def check() -> str:
-        from muvla.models.text import tokenizer
+        from muvla.models.text import built_in
 
-        return f"{tokenizer().get_vocab_size()} tokens"
+        return f"{built_in().tokenizer.get_vocab_size()} tokens"
 
     return _attempt("tokenizer", check, REINSTALL)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 # The anatomy: two towers of three blocks, 28 pixels in patches of 14, a language model of two layers.
-DINO, SIGLIP, WIDTH, LAYERS, MLP, VOCABULARY = (16, 32), (12, 20), 24, 2, 40, 64
+DINO, SIGLIP, WIDTH, LAYERS, MLP, VOCABULARY = (16, 32), (12, 20), 24, 2, 40, 400
 BLOCKS, PATCHES, ACTION, PROPRIO, M = 3, 4, 7, 7, 5
 
 
@@ -96,6 +97,26 @@ def proprio_tensors(draw) -> dict[str, torch.Tensor]:
     return {f"module.{name}": draw(*shape).float() for name, shape in shapes.items()}
 
 
+def tokenizer() -> Tokenizer:
+    """A BPE of Llama's kind: sentences begin with ▁, spaces are ▁, unknown characters are bytes. The merges that it
+    would have learned from a corpus are those of the prompt here."""
+    text = "In: What action should the robot take to touch the cube of the same color.?\nOut:"
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", *sorted(set(text) - set(" \n"))]
+    merges = []
+    for word in ["▁" + word for word in text.replace("\n", " ").split()] + ["Out"]:
+        whole, *rest = word.rstrip(":.?")
+        for letter in rest:
+            merges += [(whole, letter)] * ((whole, letter) not in merges)
+            whole += letter
+            pieces += [whole] * (whole not in pieces)
+    model = models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, byte_fallback=True, unk_token="<unk>")
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.add_special_tokens(["<unk>", "<s>", "</s>"])
+    made.add_tokens([AddedToken("<pad>", special=True)])
+    return made
+
+
 def bounds(width: int) -> dict[str, list[float]]:
     return {"q01": [-0.5] * width, "q99": [0.25] * width, "min": [-1.0] * width, "max": [1.0] * width,
             "mean": [0.0] * width, "std": [0.3] * width}  # fmt: skip
@@ -123,6 +144,7 @@ def write(path: Path, kind: str = "muvla", step: str = "150000", shards: int = 2
         "norm_stats": statistics,
     }
     (path / "config.json").write_text(json.dumps(config))
+    tokenizer().save(str(path / "tokenizer.json"))
     tensors = vla_tensors(draw)
     names = sorted(tensors)
     weight_map = {}

@@ -8,6 +8,7 @@ import pytest
 import released
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch.nn.functional import gelu, layer_norm, linear, relu, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaModel
 
@@ -15,7 +16,7 @@ from muvla.config import MemoryConfig, ModelConfig, SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models import checkpoints, published
-from muvla.models.policy import Encoded, Interface, Policy
+from muvla.models.policy import Interface, Policy
 from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.models.vision import FusedVision
 
@@ -30,7 +31,7 @@ SIZE = SizeConfig(
     layers=2,
     heads=4,
     mlp=40,
-    vocabulary=64,
+    vocabulary=400,
 )
 
 
@@ -139,19 +140,19 @@ def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8, generator=generator)
     proprio = torch.rand(2, 7, generator=generator)
-    words, stop, bos = torch.randn(2, 6, 24), torch.randn(2, 1, 24), torch.randn(2, 1, 24)
+    prompts = [f"In: What action should the robot take to {what}?\nOut:" for what in ("touch the cube.", "rest.")]
 
     with torch.no_grad():
-        prefix = torch.cat([bos, policy.vision(images), policy.proprio(proprio)], dim=1)
-        text = torch.nn.functional.pad(words, (0, 0, policy.interface.text - 6, 0))
-        encoded = Encoded(prefix, text, stop, torch.tensor([6, 6]))
+        encoded = policy.encode(images, proprio, *policy.encode_text(["Touch the cube.", "Rest."]))
         ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)))
-        actions, memory = published_forward(muvla, images, proprio, bos, words, stop)
-    torch.testing.assert_close(ours.actions, actions, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ours.memory, memory, rtol=1e-4, atol=1e-4)
+    for i, prompt in enumerate(prompts):  # one by one: the published evaluation knows no batch
+        with torch.no_grad():
+            actions, memory = published_forward(muvla, images[i : i + 1], proprio[i : i + 1], prompt)
+        torch.testing.assert_close(ours.actions[i : i + 1], actions, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.memory[i : i + 1], memory, rtol=1e-4, atol=1e-4)
 
 
-def published_forward(path, images, proprio, bos, words, stop):
+def published_forward(path, images, proprio, prompt):
     weights = {}
     for file in path.glob("*.safetensors"):
         weights |= load_file(file)
@@ -171,14 +172,18 @@ def published_forward(path, images, proprio, bos, words, stop):
     state = torch.load(path / "proprio_projector--150000_checkpoint.pt")
     p = gelu(linear(proprio, state["module.fc1.weight"], state["module.fc1.bias"]))
     p = linear(p, state["module.fc2.weight"], state["module.fc2.bias"])[:, None]
-    memory = torch.load(path / "memory_module--150000_checkpoint.pt")["initial_memory"].float().expand(2, -1, -1)
+    memory = torch.load(path / "memory_module--150000_checkpoint.pt")["initial_memory"].float()[None]
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids + [tokenizer.token_to_id("▁")]
+    table = weights["language_model.model.embed_tokens.weight"].float()
+    bos, words, stop = table[[1]][None], table[ids][None], table[[2]][None]
     context = torch.cat([bos, *cameras, p, memory, words], dim=1)
-    sequence = torch.cat([context, torch.zeros(2, 56, 24), stop], dim=1)
+    sequence = torch.cat([context, torch.zeros(1, 56, 24), stop], dim=1)
     allowed = torch.ones(1, 1, sequence.shape[1], sequence.shape[1], dtype=torch.bool)
     allowed[:, :, : context.shape[1], context.shape[1] :] = False
     llama = LlamaModel(
         LlamaConfig(
-            vocab_size=64, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=400, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
             attn_implementation="sdpa", use_cache=False,
         )
     )  # fmt: skip
@@ -190,7 +195,7 @@ def published_forward(path, images, proprio, bos, words, stop):
         n.removeprefix("module.model."): t.float()
         for n, t in torch.load(path / "action_head--150000_checkpoint.pt").items()
     }
-    x = hidden[:, context.shape[1] - 1 : context.shape[1] + 55].reshape(2, 8, 7 * 24)
+    x = hidden[:, context.shape[1] - 1 : context.shape[1] + 55].reshape(1, 8, 7 * 24)
     x = layer_norm(x, x.shape[-1:], head["layer_norm1.weight"], head["layer_norm1.bias"])
     x = relu(linear(x, head["fc1.weight"], head["fc1.bias"]))
     for i in range(2):

@@ -12,6 +12,7 @@ from muvla.cli import main
 from muvla.errors import MuvlaError
 from muvla.models import checkpoints
 from muvla.models.sizes import OPENVLA_7B, SIZES
+from muvla.models.text import built_in
 from muvla.runs import Run
 
 
@@ -116,6 +117,16 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
     ]
     with pytest.raises(MuvlaError, match="missing projector.fc2.bias"):
         directory.load()
+
+
+def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
+    path = released.write(tmp_path / "x")
+    built_in().tokenizer.save(str(path / "tokenizer.json"))
+    with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
+        checkpoints.Directory(path, SIZE).load()
+    remove("tokenizer.json")(path)
+    with pytest.raises(MuvlaError, match="tokenizer.json: got 'unreadable"):
+        checkpoints.Directory(path, SIZE).load()
 
 
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):

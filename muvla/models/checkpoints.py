@@ -5,6 +5,7 @@
     action_head--STEP_checkpoint.pt        OFT and μVLA
     proprio_projector--STEP_checkpoint.pt  OFT and μVLA
     dataset_statistics.json                OFT and μVLA: quantiles by dataset
+    tokenizer.json                         Llama's, fast
     memory_module--STEP_checkpoint.pt      μVLA: the initial memory
     memory_meta.json                       μVLA: m, update rule, α, K, mask mode
 
@@ -35,14 +36,16 @@ from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
 from muvla.models.sizes import OPENVLA_7B
 from muvla.models.tensorfiles import Shards, read_pickle, write_pickle
+from muvla.models.text import built_in, released
 
 CONFIG, STATISTICS, MEMORY_META = "config.json", "dataset_statistics.json", "memory_meta.json"
+TOKENIZER = "tokenizer.json"
 EXTRAS = {"head": "action_head", "proprio": "proprio_projector", "memory": "memory_module"}
 WRAPPED = ("head", "proprio")  # the release writes their names below DDP's `module.`
 DTYPES = {"weights": torch.bfloat16, "head": torch.bfloat16, "proprio": torch.float32, "memory": torch.bfloat16}
 CHUNK = 8  # H of every release (spec 1.9); no file tells it
 SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
-SIZE_KEY = "muvla_size"  # in the config.json of our own exports: the whole anatomy, for sizes that no release has
+SIZE_KEY = "muvla_size"  # in our own exports of a size that no release has; their tokenizer is the built-in one
 
 Kind = Literal["openvla", "oft", "muvla"]
 
@@ -147,6 +150,7 @@ class Directory:
                 remedy="`muvla inspect` lists all; download the checkpoint again, or name its size",
             )  # fmt: skip
         policy = self.skeleton()
+        policy.prompts = built_in() if SIZE_KEY in self.config else released(self.path / TOKENIZER)
         rules = rules_of(policy)
         values = {}
         for part, tensors in self.parts.items():
@@ -184,6 +188,8 @@ def save(release: Release, path: Path) -> None:
             else:
                 file = path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt"
                 write_pickle(file, tensors, "module." if part in WRAPPED else "")
+        if SIZE_KEY not in release.config:
+            policy.prompts.tokenizer.save(str(path / TOKENIZER))
     write_json(path / STATISTICS, release.statistics)
     if release.memory_meta is not None:
         write_json(path / MEMORY_META, release.memory_meta)
@@ -217,14 +223,14 @@ def expected_shapes(policy: Policy) -> dict[str, Shapes]:
 
 def config_json(size: SizeConfig) -> dict[str, Any]:
     """What a directory of ours says about itself, in the released words where there are any."""
-    backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), f"muvla-{size.name}")
+    backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), None)
     return {
         "model_type": "openvla",
         "architectures": ["OpenVLAForActionPrediction"],
         "use_fused_vision_backbone": True,
-        "vision_backbone_id": backbone,
+        "vision_backbone_id": backbone or f"muvla-{size.name}",
         "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
-        SIZE_KEY: asdict(size),
+        **({} if backbone else {SIZE_KEY: asdict(size)}),
     }
 
 

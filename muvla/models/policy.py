@@ -20,11 +20,11 @@ from muvla.config import Cell, ModelConfig
 from muvla.errors import NotAMeasurement
 from muvla.memory.base import Memory
 from muvla.memory.registry import build_memory
-from muvla.models import text
 from muvla.models.attention import ATTENTION_NAME, AttentionPlan
 from muvla.models.heads import L1Head, ProprioProjector
 from muvla.models.init import initialise
 from muvla.models.sequence import Layout
+from muvla.models.text import Prompts, built_in
 from muvla.models.vision import FusedVision
 
 
@@ -67,9 +67,10 @@ class StepOutput:
 
 
 class Policy(nn.Module):
-    def __init__(self, config: ModelConfig, memory: Memory, interface: Interface):
+    def __init__(self, config: ModelConfig, memory: Memory, interface: Interface, prompts: Prompts | None = None):
         super().__init__()
         self.config, self.interface, self.memory = config, interface, memory
+        self.prompts = prompts or built_in()
         size = config.size
         self.vision = FusedVision(size)
         self.proprio = ProprioProjector(interface.proprio_dim, size.width)
@@ -100,13 +101,13 @@ class Policy(nn.Module):
 
     def encode_text(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
         """(B, T) ids and (B,) lengths in this policy's batch shape; raises MuvlaError for one that does not fit it."""
-        return text.encode_batch(instructions, self.interface.text, self.interface.text_padded)
+        return self.prompts.encode_batch(instructions, self.interface.text, self.interface.text_padded)
 
     def encode(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
         """images (N, V, 3, h, w) uint8, proprio (N, Q) normalised, text_ids (N, T) left-padded, text_lengths (N,)."""
         n = len(images)
         embed = self.language.embed_tokens
-        ends = embed(torch.tensor([text.BOS, text.STOP], device=text_ids.device))
+        ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
         return Encoded(
             prefix=torch.cat([bos, self.vision(images), self.proprio(proprio)], dim=1),

@@ -19,8 +19,8 @@ from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream, Window
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models import text
 from muvla.models.policy import Encoded, Interface, build_policy, guard_canary
+from muvla.models.text import built_in
 from muvla.randomness import key
 from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
@@ -29,7 +29,7 @@ from muvla.training.budget import learning_rate
 
 def interface_of(store: EpisodeStore) -> Interface:
     """What the policy must fit, read off the data."""
-    lengths = {len(text.encode(instruction)) for instruction in store.instructions}
+    lengths = {len(built_in().encode(instruction)) for instruction in store.instructions}
     return Interface(
         cameras=store["images"].shape[1],
         proprio_dim=store["proprio"].shape[1],
