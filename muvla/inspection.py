@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from muvla.config import SizeConfig
 from muvla.errors import MuvlaError
 from muvla.models.checkpoints import CONFIG, EXTRAS, Directory, Shards
+from muvla.models.tensorfiles import sha256
 from muvla.training import checkpoint as native
 
 KINDS = {
@@ -52,13 +52,13 @@ def _released(directory: Directory) -> Iterator[str]:
         mask = action.get("mask", [True] * len(action.get("q01", [])))
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
     for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
-        yield f"sha256 {_sha256(file)}  {file.name}"
+        yield f"sha256 {sha256(file)}  {file.name}"
     wrong = directory.differences()
     yield f"would not load: {'nothing' if not wrong else ''}".rstrip()
     yield from (f"  {line}" for line in wrong)
     if wrong:
         raise MuvlaError(
-            str(directory.path), got=f"{len(wrong)} tensors that do not fit",
+            str(directory.path), got=f"{len(wrong)} things that do not fit",
             expected=f"those of size {directory.size.name!r}",
             remedy="name the size with --size, or download the checkpoint again",
         )  # fmt: skip
@@ -76,11 +76,6 @@ def _native(folder: Path) -> Iterator[str]:
     yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}"
     yield f"statistics: data {checkpoint.statistics.data[:12]}, all action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):
-        yield f"sha256 {_sha256(file)}  {file.name}"
+        yield f"sha256 {sha256(file)}  {file.name}"
     native.load_policy(checkpoint)
     yield "would not load: nothing"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -113,7 +113,7 @@ def tokenizer() -> Tokenizer:
     made = Tokenizer(model)
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     made.add_special_tokens(["<unk>", "<s>", "</s>"])
-    made.add_tokens([AddedToken("<pad>", special=True)])
+    made.add_tokens([AddedToken("<PAD>", special=True)])
     return made
 
 
@@ -145,6 +145,9 @@ def write(path: Path, kind: str = "muvla", step: str = "150000", shards: int = 2
     }
     (path / "config.json").write_text(json.dumps(config))
     tokenizer().save(str(path / "tokenizer.json"))
+    (path / "preprocessor_config.json").write_text('{"image_processor_type": "PrismaticImageProcessor"}')
+    (path / "tokenizer.model").write_bytes(b"sentencepiece")
+    (path / "modeling_prismatic.py").write_text("raise SystemExit('nobody may run this')")
     tensors = vla_tensors(draw)
     names = sorted(tensors)
     weight_map = {}

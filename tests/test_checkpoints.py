@@ -229,6 +229,8 @@ def everything_in(path) -> dict:
     for file in path.glob("*.json"):
         if "index" not in file.name:
             content[file.name] = json.loads(file.read_text())
+    for pattern in ("tokenizer*", "*.py", "preprocessor*"):  # for upstream's code: the bytes themselves
+        content |= {file.name: file.read_bytes() for file in path.glob(pattern)}
     return content
 
 
@@ -242,7 +244,8 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     )  # fmt: skip
     initialise(policy, 0)
     meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
-    native = checkpoints.Release(policy, {}, checkpoints.config_json(SIZE), {"muvla": {}}, meta, "7")
+    statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}
+    native = checkpoints.Release(policy, {}, checkpoints.config_json(SIZE), statistics, meta, "7")
     checkpoints.save(native, tmp_path / "one")
     once = checkpoints.Directory(tmp_path / "one").load()
     checkpoints.save(once, tmp_path / "two")

@@ -1,6 +1,7 @@
 """Spoilt checkpoint directories are refused by name, and `muvla inspect` says what is inside."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from test_checkpoints import SIZE
 
 from muvla.cli import main
-from muvla.errors import MuvlaError
+from muvla.errors import DiskError, MuvlaError
 from muvla.models import checkpoints
 from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.models.text import built_in
@@ -59,6 +60,23 @@ def second_step(path):
     (path / "action_head--5_checkpoint.pt").write_bytes(b"")
 
 
+def another_step(path):
+    file = path / "memory_module--150000_checkpoint.pt"
+    file.rename(path / "memory_module--5_checkpoint.pt")
+
+
+def film(path):
+    torch.save({}, path / "vision_backbone--150000_checkpoint.pt")
+
+
+def numbers_in_pickle(path):
+    torch.save({"initial_memory": torch.zeros(5, 24), "step": 3}, path / "memory_module--150000_checkpoint.pt")
+
+
+def other_names_in_pickle(path):
+    torch.save({"memory": torch.zeros(5, 24)}, path / "memory_module--150000_checkpoint.pt")
+
+
 @pytest.mark.parametrize(
     ("spoil", "names"),
     [
@@ -72,6 +90,11 @@ def second_step(path):
         (remove("memory_meta.json"), "memory_meta.json: got 'no such file'"),
         (code_in_pickle, "action_head--150000_checkpoint.pt: got .unreadable"),
         (second_step, "one action_head--"),
+        (remove("memory_module*"), "no memory_module--"),
+        (another_step, "steps 150000, 5"),
+        (film, "vision_backbone--150000_checkpoint.pt', expected the parts of an L1 policy without FiLM"),
+        (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got 'step: int'"),
+        (other_names_in_pickle, "memory_module with memory', expected initial_memory"),
     ],
 )
 def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
@@ -132,6 +155,38 @@ def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):
     wrong = checkpoints.Directory(muvla, OPENVLA_7B).differences()
     assert "weights: projector.fc3.weight is (24, 24) instead of (4096, 4096)" in wrong
+
+
+def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_path):
+    """`muvla inspect` and loading give one answer."""
+    path = released.write(tmp_path / "x")
+    statistics = json.loads((path / "dataset_statistics.json").read_text())
+    statistics["mikasa_combined"]["action"]["q01"] = [0.0] * 3
+    (path / "dataset_statistics.json").write_text(json.dumps(statistics))
+    remove("tokenizer.json")(path)
+    directory = checkpoints.Directory(path, SIZE)
+    first, second = directory.differences()
+    assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
+    assert second.startswith("tokenizer: ") and "tokenizer.json" in second
+    with pytest.raises(MuvlaError, match="3 numbers instead of 7"):
+        directory.load()
+
+
+def test_the_prefix_of_ddp_may_be_there_or_not(tmp_path):
+    path = released.write(tmp_path / "x")
+    file = path / "memory_module--150000_checkpoint.pt"
+    torch.save({f"module.{n}": t for n, t in torch.load(file).items()}, file)
+    assert checkpoints.Directory(path, SIZE).differences() == []
+
+
+def test_a_full_disk_is_one_clear_error(muvla, small_disk):
+    release = checkpoints.Directory(muvla, SIZE).load()
+    room = 1024 * 1024
+    for filler in (room - 20_000, room - 120_000, room - 170_000):  # full in one file or another
+        (small_disk / "filler").write_bytes(bytes(filler))
+        with pytest.raises(DiskError, match="free some space"):
+            checkpoints.save(release, small_disk / "out")
+        shutil.rmtree(small_disk / "out")
 
 
 def test_nothing_is_written_over(muvla):

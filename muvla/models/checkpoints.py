@@ -10,7 +10,8 @@
     memory_meta.json                       μVLA: m, update rule, α, K, mask mode
 
 Opening a directory reads JSON and headers alone; what it would not load can then be listed without reading gigabytes.
-Nothing executes remote code, and pickles are read with `weights_only`.
+Nothing executes remote code, and pickles are read with `weights_only`. Files that only upstream's code needs (processor
+and tokenizer settings) are carried along as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from muvla.config import MemoryConfig, ModelConfig, SizeConfig
@@ -35,17 +35,20 @@ from muvla.models import published
 from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
 from muvla.models.sizes import OPENVLA_7B
-from muvla.models.tensorfiles import Shards, read_pickle, write_pickle
-from muvla.models.text import built_in, released
+from muvla.models.tensorfiles import INDEX, Shards, pickled, read_pickle, write_verified, write_weights
+from muvla.models.text import Prompts, built_in, released
 
 CONFIG, STATISTICS, MEMORY_META = "config.json", "dataset_statistics.json", "memory_meta.json"
 TOKENIZER = "tokenizer.json"
 EXTRAS = {"head": "action_head", "proprio": "proprio_projector", "memory": "memory_module"}
-WRAPPED = ("head", "proprio")  # the release writes their names below DDP's `module.`
+PREFIXES = {"head": "module.", "proprio": "module.", "memory": ""}  # DDP's, as the release writes them
+IGNORED = ("optimizer", "scheduler")  # of a training that could be continued upstream
 DTYPES = {"weights": torch.bfloat16, "head": torch.bfloat16, "proprio": torch.float32, "memory": torch.bfloat16}
 CHUNK = 8  # H of every release (spec 1.9); no file tells it
 SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
-SIZE_KEY = "muvla_size"  # in our own exports of a size that no release has; their tokenizer is the built-in one
+SIZE_KEY = "muvla_size"  # in our own exports: the whole anatomy, for sizes that no release has
+BUILT_IN_KEY = "muvla_built_in_tokenizer"  # in our own exports, whose prompts are the package's
+UPSTREAM_FILES = ("*.json", "*.model", "*.py")
 
 Kind = Literal["openvla", "oft", "muvla"]
 
@@ -60,6 +63,7 @@ class Release:
     statistics: dict[str, Any]  # by dataset key
     memory_meta: dict[str, Any] | None = None
     step: str = "latest"
+    upstream: dict[str, bytes] = field(default_factory=dict)  # files for upstream's code, the tokenizer's among them
 
 
 @dataclass
@@ -83,18 +87,30 @@ class Directory:
         for part, stem in EXTRAS.items():
             if found := _only_file(self.path, stem):
                 self.files[part] = found
-                self.parts[part] = read_pickle(found, "module." if part in WRAPPED else "")
-        self._require_all_of(("head", "proprio") if len(self.parts) > 1 else ())
+                self.parts[part] = read_pickle(found)
+        self._require_one_checkpoint()
         self.memory = _memory_config(self.path / MEMORY_META, self.parts["memory"]) if "memory" in self.parts else None
 
-    def _require_all_of(self, parts: tuple[str, ...]) -> None:
-        missing = [f"{EXTRAS[part]}--…_checkpoint.pt" for part in parts if part not in self.parts]
-        missing += [STATISTICS] * bool(parts and not (self.path / STATISTICS).exists())
-        if missing:
-            raise MuvlaError(
-                str(self.path), got=f"no {' and no '.join(missing)}", expected="every part of one checkpoint",
-                remedy="download it too; without statistics actions have no scale",
-            )  # fmt: skip
+    def _require_one_checkpoint(self) -> None:
+        """Every part, of one step, and none that this policy has no place for."""
+        has_memory = (self.path / MEMORY_META).exists() or "memory" in self.parts
+        needed = ("head", "proprio", *["memory"] * has_memory) if len(self.parts) > 1 or has_memory else ()
+        missing = [f"{EXTRAS[part]}--…_checkpoint.pt" for part in needed if part not in self.parts]
+        missing += [STATISTICS] * bool(needed and not (self.path / STATISTICS).exists())
+        foreign = [
+            file.name
+            for file in sorted(self.path.glob("*--*_checkpoint.pt"))
+            if file.name.split("--")[0] not in (*EXTRAS.values(), *IGNORED)
+        ]
+        steps = sorted({_step(file) for file in self.files.values()})
+        for got, expected, remedy in (
+            (f"no {' and no '.join(missing)}" * bool(missing), "every part of one checkpoint",
+             "download it too; without statistics actions have no scale"),
+            (", ".join(foreign), "the parts of an L1 policy without FiLM", "this policy has no place for it"),
+            (f"steps {', '.join(steps)}" * (len(steps) > 1), "one step", "download the parts of one checkpoint"),
+        ):  # fmt: skip
+            if got:
+                raise MuvlaError(str(self.path), got=got, expected=expected, remedy=remedy)
 
     @property
     def kind(self) -> Kind:
@@ -109,7 +125,7 @@ class Directory:
     @property
     def step(self) -> str:
         """Of the training, as the file names tell it: a number, or "latest"."""
-        return self.files["head"].name.split("--")[1].removesuffix("_checkpoint.pt") if self.files else "latest"
+        return _step(self.files["head"]) if self.files else "latest"
 
     def skeleton(self) -> Policy:
         """The policy of these files without values: its parameters are on the meta device, its buffers are there.
@@ -129,12 +145,24 @@ class Directory:
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(memory[0], self.size.width), interface)
 
+    def prompts(self) -> Prompts:
+        return built_in() if self.config.get(BUILT_IN_KEY) else released(self.path / TOKENIZER)
+
     def differences(self) -> list[str]:
-        """What would not load: every missing, unexpected or misshapen tensor."""
-        expected = expected_shapes(self.skeleton())
-        return [
+        """What would not load: every missing, unexpected or misshapen tensor, statistics of another robot, and a
+        tokenizer that is none of Llama's."""
+        skeleton = self.skeleton()
+        expected = expected_shapes(skeleton)
+        lines = [
             line for part, found in self.parts.items() for line in _differences(part, _shapes(found), expected[part])
         ]
+        if self.kind != "openvla":
+            lines += _statistics_differences(self.statistics, skeleton.interface)
+        try:
+            self.prompts()
+        except MuvlaError as error:
+            lines.append(f"tokenizer: {error}")
+        return lines
 
     def load(self, dtype: torch.dtype = torch.float32) -> Release:
         """Strict; every parameter as `dtype`. Raises MuvlaError that lists the differences, and for OpenVLA itself."""
@@ -150,7 +178,7 @@ class Directory:
                 remedy="`muvla inspect` lists all; download the checkpoint again, or name its size",
             )  # fmt: skip
         policy = self.skeleton()
-        policy.prompts = built_in() if SIZE_KEY in self.config else released(self.path / TOKENIZER)
+        policy.prompts = self.prompts()
         rules = rules_of(policy)
         values = {}
         for part, tensors in self.parts.items():
@@ -162,11 +190,16 @@ class Directory:
         policy.load_state_dict(values, assign=True)
         carried = {name: self.parts["weights"][name] for name in published.carried_shapes(self.size)}
         meta = read_json(self.path / MEMORY_META) if self.memory else None
-        return Release(policy, carried, self.config, self.statistics, meta, self.step)
+        return Release(policy, carried, self.config, self.statistics, meta, self.step, self._upstream_files())
+
+    def _upstream_files(self) -> dict[str, bytes]:
+        own = (CONFIG, STATISTICS, MEMORY_META, INDEX)
+        found = {file for pattern in UPSTREAM_FILES for file in self.path.glob(pattern) if file.name not in own}
+        return {file.name: file.read_bytes() for file in sorted(found)}
 
 
 def save(release: Release, path: Path) -> None:
-    """Writes the directory in the published names and dtypes, and opens it again to check it.
+    """Writes the directory in the published names and dtypes, and reads every file again to check it.
 
     What the policy never reads and was never given (`carried`) is written as zeros.
     """
@@ -184,19 +217,22 @@ def save(release: Release, path: Path) -> None:
             if part == "weights":
                 for name, shape in published.carried_shapes(size).items():
                     tensors[name] = release.carried.get(name, torch.zeros(shape)).to(DTYPES[part])
-                save_torch_state_dict(tensors, path, max_shard_size="5GB")
+                write_weights(path, tensors)
             else:
-                file = path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt"
-                write_pickle(file, tensors, "module." if part in WRAPPED else "")
-        if SIZE_KEY not in release.config:
-            policy.prompts.tokenizer.save(str(path / TOKENIZER))
+                content = pickled({PREFIXES[part] + name: tensor for name, tensor in tensors.items()})
+                write_verified(path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt", content)
+    for name, content in release.upstream.items():
+        write_verified(path / name, content)
     write_json(path / STATISTICS, release.statistics)
     if release.memory_meta is not None:
         write_json(path / MEMORY_META, release.memory_meta)
     write_json(path / CONFIG, release.config)  # last: without it the directory is none
     if wrong := Directory(path, size).differences():
         raise MuvlaError(
-            str(path), got="; ".join(wrong[:8]), expected="what was to be written", remedy="check the disk"
+            str(path),
+            got="; ".join(wrong[:8]),
+            expected="a directory that loads",
+            remedy="correct what was given to be written",
         )
 
 
@@ -222,7 +258,7 @@ def expected_shapes(policy: Policy) -> dict[str, Shapes]:
 
 
 def config_json(size: SizeConfig) -> dict[str, Any]:
-    """What a directory of ours says about itself, in the released words where there are any."""
+    """What a directory of a policy that was built here says about itself, in the released words where there are any."""
     backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), None)
     return {
         "model_type": "openvla",
@@ -230,7 +266,8 @@ def config_json(size: SizeConfig) -> dict[str, Any]:
         "use_fused_vision_backbone": True,
         "vision_backbone_id": backbone or f"muvla-{size.name}",
         "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
-        **({} if backbone else {SIZE_KEY: asdict(size)}),
+        SIZE_KEY: asdict(size),
+        BUILT_IN_KEY: True,
     }
 
 
@@ -255,6 +292,21 @@ def _size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
     return SIZE_OF_BACKBONE[backbone]
 
 
+def _step(file: Path) -> str:
+    return file.name.split("--")[1].removesuffix("_checkpoint.pt")
+
+
+def _statistics_differences(statistics: dict[str, Any], interface: Interface) -> list[str]:
+    lines = [] if statistics else [f"statistics: {STATISTICS} holds no dataset"]
+    for key, bounds in statistics.items():
+        for field_name, length in (("action", interface.action_dim), ("proprio", interface.proprio_dim)):
+            for name in ("q01", "q99"):
+                got = bounds.get(field_name, {}).get(name, ()) if isinstance(bounds, dict) else ()
+                if len(got) != length:
+                    lines.append(f"statistics: {key}, {field_name}, {name}: {len(got)} numbers instead of {length}")
+    return lines
+
+
 def _only_file(path: Path, stem: str) -> Path | None:
     found = sorted(path.glob(f"{stem}--*_checkpoint.pt"))
     if len(found) > 1:
@@ -271,7 +323,12 @@ def _memory_config(path: Path, tensors: Mapping[str, Tensor]) -> tuple[MemoryCon
     Its mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1).
     """
     meta = read_json(path)
-    rows = _rows(tensors, "initial_memory")
+    if "initial_memory" not in tensors:
+        raise MuvlaError(
+            str(path.parent), got=f"memory_module with {', '.join(tensors) or 'nothing'}", expected="initial_memory",
+            remedy="check that the file is what its name says",
+        )  # fmt: skip
+    rows = len(tensors["initial_memory"])
     rules = {
         "num_mem_tokens": (meta.get("num_mem_tokens") == rows, f"{rows}, the rows of memory_module"),
         "memory_update": (meta.get("memory_update") in ("tbptt", "ema"), "tbptt or ema"),

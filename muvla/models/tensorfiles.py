@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.files import read_json, write_atomically, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 AGAIN = "download the file again"
@@ -53,27 +57,53 @@ class Shards(Mapping[str, Tensor]):
         return len(self.files)
 
 
-def read_pickle(path: Path, prefix: str) -> dict[str, Tensor]:
-    """Tensors by name without `prefix`, which every name must have. Runs no code from the file."""
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, without the `module.` that DDP puts before it. Values are read when they are used, and no code
+    of the file is run."""
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a cut archive, code in the pickle, no pickle at all: torch has an error for each
         raise MuvlaError(
             str(path), got=f"unreadable ({(str(error) or type(error).__name__).splitlines()[0][:120]})",
             expected="a dictionary of tensors, and nothing that runs code", remedy=AGAIN,
         ) from None  # fmt: skip
-    names = list(tensors) if isinstance(tensors, dict) else [type(tensors).__name__]
-    wrong = [n for n in names if not (isinstance(n, str) and n.startswith(prefix))]
-    if wrong or not isinstance(tensors, dict):
+    inside = tensors.items() if isinstance(tensors, dict) else [("", tensors)]
+    wrong = [f"{n}: {type(t).__name__}" for n, t in inside if not (isinstance(n, str) and isinstance(t, Tensor))]
+    if wrong:
         raise MuvlaError(
-            str(path), got=f"names such as {wrong[:3]}", expected=f"tensors whose names begin with {prefix!r}",
+            str(path), got="; ".join(wrong[:3]), expected="tensors by name",
             remedy="check that the file is what its name says",
         )  # fmt: skip
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix("module."): tensor for name, tensor in inside}
 
 
-def write_pickle(path: Path, tensors: dict[str, Tensor], prefix: str) -> None:
-    torch.save({prefix + name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+def pickled(tensors: dict[str, Tensor]) -> bytes:
+    content = io.BytesIO()
+    torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, content)
+    return content.getvalue()
+
+
+def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """`model.safetensors`, or shards of at most 5 GB with their index."""
+    plan = split_torch_state_dict_into_shards(tensors, max_shard_size="5GB")
+    for file, names in plan.filename_to_tensors.items():
+        shard = {name: tensors[name].contiguous() for name in names}
+        write_verified(folder / file, serialise(shard, metadata={"format": "pt"}))
+    if plan.is_sharded:
+        write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+
+
+def write_verified(path: Path, content: bytes) -> None:
+    """Written whole, then read again and compared. Not by the libraries' own writers: those turn a full disk into
+    errors of their own kinds."""
+    write_atomically(path, content)
+    if sha256(path) != hashlib.sha256(content).hexdigest():
+        raise MuvlaError(str(path), got="other content than was written", expected="the same", remedy="check the disk")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _open(path: Path):
