@@ -61,7 +61,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                 "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
                 "alpha": cell.memory.alpha if recurs else None,
                 "U": cell.budget.updates, "seed": cell.seed, "train": item.train, "protocol": protocol,
-                "intervention": intervention, "chance": item.chance[protocol],
+                "intervention": intervention,
+                "chance": float("nan") if item.chance[protocol] is None else item.chance[protocol],
                 "best_constant": best_constant_choice(rows), **counts,
             }  # fmt: skip
             for reading, (top, bottom) in READINGS.items():

@@ -36,10 +36,12 @@ class TowerConfig:
             _require(getattr(self, name) >= 1, f"model.size tower: {name}", getattr(self, name), "≥ 1", "correct it")
 
 
-def _require_whole_heads(where: str, width: int, heads: int) -> None:
+def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> None:
+    """Every head has a multiple of `each` numbers."""
     _require(
-        heads >= 1 and width >= heads and width % heads == 0, f"{where}: heads", heads,
-        f"a divisor of the width, {width}", "change heads or width",
+        heads >= 1 and width >= heads and width % (each * heads) == 0, f"{where}: heads", heads,
+        f"a divisor of {width}/{each}, the width" if each > 1 else f"a divisor of the width, {width}",
+        "change heads or width",
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ class SizeConfig:
     def __post_init__(self):
         for name in ("patch", "layers", "mlp", "vocabulary"):
             _require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "correct it")
-        _require_whole_heads("model.size", self.width, 2 * self.heads)  # rotary positions turn pairs of numbers
+        _require_whole_heads("model.size", self.width, self.heads, each=2)  # rotary positions turn pairs of numbers
         _require(
             self.dino.mlp % self.dino.width == 0, "model.size.dino.mlp", self.dino.mlp,
             f"a multiple of the tower's width, {self.dino.width}", "DINOv2's hidden layer is a whole multiple",

@@ -7,7 +7,8 @@
       train.jsonl         a line every few updates
       rows/<result>.jsonl a line per episode
       failure.json        why the cell has no (further) result; absent otherwise
-      timings.jsonl       wall time of every training and evaluation
+      timings.jsonl       wall time and provenance of every training and evaluation
+      set-aside-1/        what was no measurement, after a retry
       lock                held by whoever works on it
 
 What is finished is read off these files; there is no second account of it that could disagree.
@@ -34,7 +35,7 @@ from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
-from muvla.files import append_line, holder, locked, read_json, read_lines, write_json
+from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
@@ -42,6 +43,7 @@ from muvla.training.loop import Trainer
 from muvla.training.run import Progress, train_to_the_end
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
+SET_ASIDE = "set-aside"  # folders of what was not a measurement, numbered
 
 
 def never() -> bool:
@@ -146,6 +148,21 @@ class Run:
         """Mark the cell: it has no (further) result and is not run again unless told."""
         write_json(self.folder / "failure.json", {"kind": kind, "error": error, "traceback": trace})
 
+    def clear_failure(self) -> None:
+        """Take the mark away, so that the cell is run again. What a broken invariant made is no measurement for ever:
+        it is set aside, and the cell starts from nothing."""
+        if self.failure is None:
+            return
+        if self.failure["kind"] == NOT_A_MEASUREMENT:
+            aside = self.folder / f"{SET_ASIDE}-{len(list(self.folder.glob(f'{SET_ASIDE}-*'))) + 1}"
+            with disk_errors(aside):
+                aside.mkdir()
+                for name in ("checkpoints", "rows", "train.jsonl", "timings.jsonl"):
+                    if (self.folder / name).exists():
+                        (self.folder / name).rename(aside / name)
+                (self.folder / "failure.json").rename(aside / "failure.json")
+        (self.folder / "failure.json").unlink(missing_ok=True)
+
     @property
     def owner(self) -> int | None:
         """Process id of whoever works on this cell now."""
@@ -202,14 +219,15 @@ class Run:
 
     @contextlib.contextmanager
     def _timed(self, what: str, provenance: str) -> Iterator[None]:
-        """Adds the wall time of the block to `timings.jsonl`, also when it is stopped."""
-        started = time.monotonic()
+        """Adds the wall time of the block to `timings.jsonl`, also when it is stopped; that it began stands there
+        first, for a process that is killed."""
+        started, file = time.monotonic(), self.folder / "timings.jsonl"
+        append_line(file, {"what": what, "seconds": 0.0, "provenance": provenance})
         try:
             yield
         finally:
             seconds = round(time.monotonic() - started, 1)
-            line = {"what": what, "seconds": seconds, "provenance": provenance}
-            append_line(self.folder / "timings.jsonl", line)
+            append_line(file, {"what": what, "seconds": seconds, "provenance": provenance})
 
     def seconds(self) -> dict[str, float]:
         """Wall seconds spent so far on training and on evaluation."""

@@ -16,10 +16,11 @@ from typing import Any
 from muvla.config import Cell, DatasetConfig, canonical
 from muvla.configtools import content_hash, difference, flatten, replace, to_dict
 from muvla.data.episodes import EpisodeStore
-from muvla.envs.registry import task_info
+from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.interventions import intervention
+from muvla.models.text import built_in
 
 SEED = "seed"  # the training seed differs between cells without being a factor
 
@@ -112,9 +113,13 @@ class Study:
                 )  # fmt: skip
             for item in cells:
                 data, size = item.cell.data.dataset, item.cell.model.size.image_size
+                theirs, own = task_info(one.task.name), task_info(data.task.name)
+                camera = one.image_size or theirs.camera
                 for what, got, fits, expected in (
                     ("h", one.h, one.h <= item.cell.model.chunk, f"at most H = {item.cell.model.chunk}"),
-                    ("image_size", one.image_size, one.image_size in (None, size), f"{size}, the model's"),
+                    ("task", theirs.suite, theirs.suite == own.suite, f"suite {own.suite}, as its data"),
+                    ("image_size", camera, camera == size, f"{size}, the model's"),
+                    ("task", *_prompt_lengths(theirs, own)),
                     ("seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"),
                 ):
                     if not fits:
@@ -147,6 +152,13 @@ class Study:
             seeds=seeds or self.seeds,
             arms={name: changes for name, changes in self.arms.items() if arms is None or name in arms},
         )
+
+
+def _prompt_lengths(theirs: TaskInfo, own: TaskInfo) -> tuple[int, bool, str]:
+    """Got, whether it fits, expected. Data of one task have prompts of one length, and a policy trained on them has no
+    padding."""
+    got, expected = (len(built_in().encode(task.instruction)) for task in (theirs, own))
+    return got, got == expected, f"a prompt of {expected} tokens, as in the data"
 
 
 def _overlap(one: Protocol, data: DatasetConfig) -> bool:

@@ -63,7 +63,7 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     tracker.backfill([e for e in entries if e.state == "done"])
     if options.retry_failed:
         for entry in entries:
-            (entry.run.folder / "failure.json").unlink(missing_ok=True)
+            entry.run.clear_failure()
     retries = [e for e in entries if options.retry_failed and e.state == "done" and e.missing(retry_errors=True)]
     todo = [e for e in entries if e.state in ("planned", "partial")] + retries
     done = sum(e.state == "done" for e in entries) - len(retries)

@@ -94,6 +94,26 @@ def test_a_broken_invariant_marks_the_cell_whoever_asked(done, tmp_path, monkeyp
     assert done.state == NOT_A_MEASUREMENT and not done.complete_rows()
 
 
+def test_what_was_no_measurement_is_none_after_a_retry_either(done):
+    """Taking the mark away must not give its numbers back: the cell is run from nothing, what was is kept."""
+    done.run.fail(NOT_A_MEASUREMENT, "a leak")
+    done.run.clear_failure()
+    assert done.run.failure is None and not done.complete_rows() and not done.run.is_trained
+    assert done.state == "partial"
+    aside = {p.name for p in (done.run.folder / "set-aside-1").iterdir()}
+    assert {"checkpoints", "rows", "failure.json"} <= aside
+    done.run.fail("failed", "killed")
+    done.run.clear_failure()
+    assert done.run.failure is None and not (done.run.folder / "set-aside-2").exists()
+
+
+def test_a_killed_training_leaves_its_provenance(done):
+    """Before anything is computed: a later report knows of every version that had a hand in it."""
+    with done.run._timed("training", "somebody"):
+        lines = read_lines(done.run.folder / "timings.jsonl")
+    assert lines[-1] == {"what": "training", "seconds": 0.0, "provenance": "somebody"}
+
+
 def test_a_failure_takes_nothing_back_that_was_complete(done):
     before = done.complete_rows()
     done.run.fail("failed", "its process was killed")
@@ -148,6 +168,8 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
         (f'(replace_(protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
         (f'(replace_(protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
         (f'(replace_(protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
+        ('(protocol("mikasa-remember-color3-quick-rh@1"),)', "task: got 'mikasa', expected suite recall"),
+        ('(protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task: got 9, expected a prompt of 6 tokens"),
     ],
 )
 def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, message):

@@ -161,6 +161,12 @@ def test_the_shipped_studies_are_controlled(file):
         assert canonical(canonical(item.cell)) == canonical(item.cell)
 
 
+def test_a_protocol_is_held_against_the_cameras_own_size(study):
+    """No size declared is no licence: 32 pixels do not fit a model of 64."""
+    with pytest.raises(MuvlaError, match="image_size: got 32, expected 64"):
+        dataclasses.replace(study, base=replace(study.base, {"model.size.image_size": 64})).check()
+
+
 def test_the_study_in_the_readme_is_complete(tmp_path):
     text = (Path(__file__).parents[1] / "README.md").read_text()
     (tmp_path / "study.py").write_text(text.split("```python\n")[1].split("```")[0])

@@ -9,7 +9,10 @@ import gymnasium
 
 from muvla.config import TaskConfig
 from muvla.envs import mikasa
+from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.mikasa import CAMERA_SIZE as MIKASA_CAMERA
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
+from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.recall.tasks import RECALL_TASKS
 from muvla.envs.workers import WorkerEnv
@@ -21,14 +24,17 @@ class TaskInfo:
     suite: str  # recall, mikasa
     chance: float  # first-choice accuracy of a policy without memory
     own_process: bool  # one environment per process (simulators with global state)
+    camera: int  # pixels, square: what its cameras give where nothing else is asked for
+    instruction: str
 
 
 def task_info(name: str) -> TaskInfo:
     """Raises MuvlaError for an unknown task."""
     if name in RECALL_TASKS:
-        return TaskInfo("recall", RECALL_TASKS[name].chance, own_process=False)
+        task = RECALL_TASKS[name]
+        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family])
     if name in MIKASA_TASKS:
-        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, own_process=True)
+        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"])
     known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS])
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 

@@ -126,9 +126,9 @@ class Trainer:
         window = self.stream.window(self.cell.budget.window)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cell.optimizer, self.update, self.cell.budget.updates)
-        calls = self.policy.calls
+        calls, writes = self.policy.calls, list(self.recurrence.writes)
         loss = self.backward(window)
-        self._check_ticks(window, self.policy.calls - calls)
+        self._check_ticks(window, self.policy.calls - calls, writes)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.cell.optimizer.clip or math.inf))
         self._check(loss, norm)
         self.optimizer.step()
@@ -136,13 +136,15 @@ class Trainer:
         self.update += 1
         return loss, norm
 
-    def _check_ticks(self, window: Window, calls: int) -> None:
-        """Model calls == ticks, and each slot's writes == the ticks of its episode so far."""
-        ticks = (window.tick[-1] + 1).tolist()
-        if calls != len(window.tick) or self.recurrence.writes != ticks:
+    def _check_ticks(self, window: Window, calls: int, writes: list[int]) -> None:
+        """Model calls == ticks of the window; and each slot, which had `writes` before it, has one more per tick,
+        counted anew from its episode's first."""
+        for is_first in window.is_first.tolist():
+            writes = [1 if first else n + 1 for n, first in zip(writes, is_first, strict=True)]
+        if calls != len(window.is_first) or self.recurrence.writes != writes:
             raise NotAMeasurement(
                 f"memory at update {self.update + 1}", got=f"{calls} model calls, writes {self.recurrence.writes}",
-                expected=f"{len(window.tick)} and {ticks}", remedy="report this as a bug",
+                expected=f"{len(window.is_first)} and {writes}", remedy="report this as a bug",
             )  # fmt: skip
 
     def _check(self, loss: float, norm: float) -> None:

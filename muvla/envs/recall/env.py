@@ -26,6 +26,8 @@ JITTER = 0.05  # of the start, uniform
 TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its radius
 NO_CHOICE = -1
 
+CAMERA_SIZE = 32  # pixels, square
+
 
 class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
@@ -49,7 +51,7 @@ class RecallEnv(gymnasium.Env):
         palette = tuple(palette or self.task.colours)
         check_palette(self.task, palette)
         self.colours = [scene.colour(name) for name in palette]
-        self.image_size = image_size or 32
+        self.image_size = image_size or CAMERA_SIZE
         self.instruction = INSTRUCTIONS[self.task.family]
         self.step_limit = step_limit(self.cue, self.delay)
         self.observation_space = spaces.Dict(
