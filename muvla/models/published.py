@@ -101,10 +101,15 @@ def _joined(*parts: Tensor) -> tuple[Tensor]:
     return (torch.cat(parts),)
 
 
-def _qkv(theirs: str, ours: str, names: tuple[str, str, str]) -> Iterator[Rule]:
-    """timm keeps queries, keys and values in one matrix."""
+def _block(theirs: str, own: str, norm: str, qkv: str, out: str) -> Iterator[Rule]:
+    """A transformer block; our names of its parts differ by tower. timm keeps query, key and value in one matrix."""
+    for number in ("1", "2"):
+        yield from _pairs(f"{theirs}norm{number}", own + norm.format(number))
+        yield from _pairs(f"{theirs}mlp.fc{number}", f"{own}mlp.fc{number}")
+    yield from _pairs(f"{theirs}attn.proj", own + out)
     for leaf in ("weight", "bias"):
-        yield Rule((f"{theirs}.{leaf}",), tuple(f"{ours}.{name}.{leaf}" for name in names), _split_in_three, _joined)
+        names = tuple(f"{own}{qkv.format(name)}.{leaf}" for name in "qkv")
+        yield Rule((f"{theirs}attn.qkv.{leaf}",), names, _split_in_three, _joined)
 
 
 def _load_dino_positions(cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,12 +135,7 @@ def _dino_rules(layers: int) -> Iterator[Rule]:
     yield from _pairs(DINO + "norm", ours + "layernorm")
     for i in range(layers):
         theirs, own = f"{DINO}blocks.{i}.", f"{ours}encoder.layer.{i}."
-        yield from _pairs(theirs + "norm1", own + "norm1")
-        yield from _pairs(theirs + "norm2", own + "norm2")
-        yield from _qkv(theirs + "attn.qkv", own + "attention", ("q_proj", "k_proj", "v_proj"))
-        yield from _pairs(theirs + "attn.proj", own + "attention.o_proj")
-        yield from _pairs(theirs + "mlp.fc1", own + "mlp.fc1")
-        yield from _pairs(theirs + "mlp.fc2", own + "mlp.fc2")
+        yield from _block(theirs, own, "norm{}", "attention.{}_proj", "attention.o_proj")
         for scale in ("1", "2"):
             # timm's `gamma`; OpenVLA renamed it, because transformers used to rewrite keys of that name (spec 1.2).
             yield Rule((f"{theirs}ls{scale}.scale_factor",), (f"{own}layer_scale{scale}.lambda1",))
@@ -153,12 +153,7 @@ def _siglip_rules(layers: int) -> Iterator[Rule]:
     yield from _pairs(SIGLIP + "norm", ours + "post_layernorm")
     for i in range(layers):
         theirs, own = f"{SIGLIP}blocks.{i}.", f"{ours}encoder.layers.{i}."
-        yield from _pairs(theirs + "norm1", own + "layer_norm1")
-        yield from _pairs(theirs + "norm2", own + "layer_norm2")
-        yield from _qkv(theirs + "attn.qkv", own + "self_attn", ("q_proj", "k_proj", "v_proj"))
-        yield from _pairs(theirs + "attn.proj", own + "self_attn.out_proj")
-        yield from _pairs(theirs + "mlp.fc1", own + "mlp.fc1")
-        yield from _pairs(theirs + "mlp.fc2", own + "mlp.fc2")
+        yield from _block(theirs, own, "layer_norm{}", "self_attn.{}_proj", "self_attn.out_proj")
 
 
 def _llama_rules(layers: int) -> Iterator[Rule]:
