@@ -136,6 +136,9 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     hardware = sorted({f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" for r in records})
     simulators = sorted({r["simulator"] for r in records if r["simulator"]})
     packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})
+    commits = sorted({f"{r['git']['commit'][:12]}{' with changes' * r['git']['dirty']}" for r in records if r["git"]})
+    versions = ", ".join(sorted({r["code"] for r in records})) + f" (commit {', '.join(commits)})" * bool(commits)
+    told = f" Mixed, as told: {'; '.join(mixed)}." if mixed else ""
     minutes = {what: sum(cell.seconds[what] for cell in cells) / 60 for what in ("training", "evaluation")}
     return [
         f"Command: `{report.command}`. Training seeds: {', '.join(map(str, sorted(frame['seed'].unique())))}. "
@@ -143,8 +146,7 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
         "",
         f"Hardware: {'; '.join(hardware)}. {'Simulator: ' + ', '.join(simulators) + '. ' if simulators else ''}"
         f"Wall time summed over {len(cells)} cells: training {minutes['training']:.0f} min, evaluation "
-        f"{minutes['evaluation']:.0f} min. Code version {', '.join(sorted({r['code'] for r in records}))}; "
-        f"{', '.join(packages)}.{' Mixed, as told: ' + '; '.join(mixed) + '.' if mixed else ''}",
+        f"{minutes['evaluation']:.0f} min. Code version {versions}; {', '.join(packages)}.{told}",
         "",
         *([report.notes.strip(), ""] if report.notes.strip() else []),
         *[f"- {line}." for line in report.coverage],
@@ -164,6 +166,7 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
         "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
         "",
     ]
+    block += [f"{tables.above_constant(plain)}", ""]
     for reading, title in READING_TITLES.items():
         table = tables.to_markdown(tables.by_seed(lines, reading, "none", counts=True))
         block += [f"{title.capitalize()}, without intervention:", "", table, ""]

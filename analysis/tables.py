@@ -35,6 +35,20 @@ def _by_arm(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]
     ]
 
 
+def above_constant(plain: pd.DataFrame) -> str:
+    """A sentence: in how many training seeds of each arm the interval of choice accuracy lies above what a constant
+    choice would reach."""
+    counts = []
+    for name, lines in _by_arm(plain):
+        above = int((lines["choice_low"] > lines["best_constant"]).sum())
+        arm = " ".join(f"U = {value}," if column == "U" else str(value) for column, value in name.items())
+        counts.append(f"{arm}: {above} of {len(lines)}")
+    return (
+        "Training seeds whose whole interval of choice accuracy lies above the share of the most frequent target, "
+        f"by arm: {'; '.join(counts)}."
+    )
+
+
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Of one protocol, without intervention: a row per arm and training seed, a column per reading."""
     plain = frame[frame["intervention"] == "none"]

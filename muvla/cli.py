@@ -178,7 +178,7 @@ def _train(arguments) -> None:
         if entry.run.failure:
             raise MuvlaError(
                 entry.item.label, got=f"a cell marked {entry.run.failure['kind']!r}", expected="a cell without a mark",
-                remedy=f"look at {entry.run.folder / 'failure.json'} and remove it, or `muvla sweep … --retry-failed`",
+                remedy=f"look at {entry.run.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`",
             )  # fmt: skip
         with tqdm(unit="update", disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=entry.item.label) as bar:
 
@@ -200,12 +200,18 @@ def _intervene(arguments) -> None:
 
 
 def _run_conditions(arguments, kinds: list[str]) -> None:
+    from muvla.errors import MuvlaError
     from muvla.evaluation.protocol import protocol
     from muvla.evaluation.records import summarise
     from muvla.interventions import intervention
-    from muvla.runs import find_run
+    from muvla.runs import NOT_A_MEASUREMENT, find_run
 
     device, run = _prepare(arguments), find_run(arguments.runs, arguments.data, arguments.run)
+    if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
+        raise MuvlaError(
+            "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",
+            remedy=f"look at {run.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`",
+        )  # fmt: skip
     protocols = [protocol(name) for name in arguments.protocol]
     for kind in kinds:
         intervention(kind)

@@ -1,7 +1,7 @@
 """What a cell is: one fully resolved training configuration with one training seed.
 
 Legend: m memory width, K truncation length, W window, B slots, U updates, H chunk, α blend.
-The hash of a cell's canonical form, with the hash of its data, is its train id (design: identity and truth).
+The hash of a cell's canonical form, with the hash of its data, is its train id.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class DatasetConfig:
 @dataclass(frozen=True)
 class DataConfig:
     dataset: DatasetConfig
-    # What supervises chunk entries that the simulator never executed (spec 4.4, design: labels).
+    # What supervises chunk entries that the simulator never executed (spec 4.4).
     labels: Literal["executed", "recorded", "masked"] = "executed"
     # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
     tail: Literal["mask", "repeat"] = "mask"
@@ -240,7 +240,7 @@ class Cell:
 
 
 def canonical(cell: Cell) -> Cell:
-    """The cell with every field that its computation does not use set to one value (design: memory).
+    """The cell with every field that its computation does not use set to one value.
 
     Without recurrence, K and α change nothing; without MEMORY tokens, neither m, their scale, the guard's memory rows
     nor an intervention does. So equal computations share one identity, and are trained once.

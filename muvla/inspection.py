@@ -48,7 +48,7 @@ def _released(directory: Directory) -> Iterator[str]:
         rule = f"tbptt, K = {truncation}" if config.alpha == 1 else f"ema, α = {config.alpha:g}"
         yield f"memory: m = {config.m}, update {rule}, guard {guard}"
     for key, bounds in directory.statistics.items():
-        action = bounds.get("action", {})
+        action = (bounds.get("action") if isinstance(bounds, dict) else None) or {}
         mask = action.get("mask", [True] * len(action.get("q01", [])))
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
     for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):

@@ -154,7 +154,7 @@ class Run:
         if self.failure is None:
             return
         if self.failure["kind"] == NOT_A_MEASUREMENT:
-            aside = self.folder / f"{SET_ASIDE}-{len(list(self.folder.glob(f'{SET_ASIDE}-*'))) + 1}"
+            aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
                 for name in ("checkpoints", "rows", "train.jsonl", "timings.jsonl"):
@@ -162,6 +162,11 @@ class Run:
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")
         (self.folder / "failure.json").unlink(missing_ok=True)
+
+    @property
+    def set_aside(self) -> int:
+        """How often the cell was started from nothing again."""
+        return len(list(self.folder.glob(f"{SET_ASIDE}-*")))
 
     @property
     def owner(self) -> int | None:

@@ -68,12 +68,13 @@ class Tracker:
     def _log(self, entry: Entry) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        train = entry.run.train
-        old = self.client.search_runs([self.experiment], f"tags.train = '{train}'", max_results=1)
+        train, start = entry.run.train, str(entry.run.set_aside)
+        same = f"tags.train = '{train}' and tags.start = '{start}'"
+        old = self.client.search_runs([self.experiment], same, max_results=1)
         if old:
             run = old[0].info.run_id
         else:
-            tags = {"train": train, "arm": entry.item.arm, "study": entry.study.name}
+            tags = {"train": train, "start": start, "arm": entry.item.arm, "study": entry.study.name}
             run = self.client.create_run(self.experiment, run_name=entry.item.label, tags=tags).info.run_id
             params = [Param(k, str(v)) for k, v in flatten(entry.item.cell).items()]
             self.client.log_batch(run, params=params)

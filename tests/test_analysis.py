@@ -17,7 +17,7 @@ from muvla.evaluation.protocol import chance, protocol
 from muvla.evaluation.records import CellRecords, EpisodeRow
 
 PROVENANCE = {"code": "c0de", "processor": "P", "device": "cpu", "threads": 1, "simulator": None,
-              "packages": {"torch": "2.13"}}  # fmt: skip
+              "git": {"commit": "0123456789abcdef", "dirty": False}, "packages": {"torch": "2.13"}}  # fmt: skip
 
 
 def row(seed, choice, target=0, error=None, kind="none"):
@@ -156,7 +156,8 @@ def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
         "muvla sweep x",
         "A note.",
         "Pairs: K=8 0.67.",
-        "c0de",
+        "c0de (commit 0123456789ab)",
+        "target, by arm: none:",
         "Training seeds: 0, 1",
         "in no rate: 8",
         "0.33",
@@ -210,6 +211,12 @@ def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_
     assert not any("chance" in text.get_text() for text in figure.legends[0].get_texts())
     write(unbounded, tmp_path)
     assert "Expected without memory: no bound" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_seeds_above_a_constant_choice_are_counted_by_arm(cells):
+    plain = tidy(cells).query("intervention == 'none'").assign(best_constant=0.4)
+    assert tables.above_constant(plain).endswith("by arm: none: 0 of 2; K=8: 2 of 2.")
+    assert tables.above_constant(plain.assign(best_constant=0.8)).endswith("K=8: 1 of 2."), "18/19 from 0.75 on"
 
 
 def test_fields_that_a_cell_does_not_use_are_blank(cells):

@@ -1,4 +1,4 @@
-"""Who may import whom, how long a file may be, what must not be in the tree (design: the house)."""
+"""Who may import whom, how long a file may be, what must not be in the tree."""
 
 import ast
 import shutil

@@ -1,4 +1,4 @@
-"""A slot's result does not depend on its neighbours or its index (design: batching)."""
+"""A slot's result does not depend on its neighbours or its index."""
 
 import pytest
 import torch

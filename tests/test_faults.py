@@ -92,6 +92,8 @@ def test_a_broken_invariant_marks_the_cell_whoever_asked(done, tmp_path, monkeyp
     assert main(["intervene", done.run.train, "noise_unit", "--protocol", PROTOCOL, *at(tmp_path)]) == EXIT_BAD_INPUT
     assert "a leak" in capsys.readouterr().err
     assert done.state == NOT_A_MEASUREMENT and not done.complete_rows()
+    assert main(["evaluate", done.run.train, "--protocol", PROTOCOL, *at(tmp_path)]) == EXIT_BAD_INPUT
+    assert "marked 'not a measurement'" in capsys.readouterr().err, "not even what was computed before is printed"
 
 
 def test_what_was_no_measurement_is_none_after_a_retry_either(done):
@@ -207,3 +209,10 @@ def test_the_curve_of_a_cell_that_was_stopped_is_continued_in_mlflow(done, tmp_p
         (run,) = tracker.client.search_runs([tracker.experiment])
         points = tracker.client.get_metric_history(run.info.run_id, "loss")
         assert [p.step for p in points] == list(updates)
+    done.run.fail(NOT_A_MEASUREMENT, "a leak")
+    done.run.clear_failure()
+    file.write_text(json.dumps(line | {"update": 2, "loss": 0.125}) + "\n")
+    tracker.log(done)
+    runs = tracker.client.search_runs([tracker.experiment])
+    curves = {r.data.tags["start"]: tracker.client.get_metric_history(r.info.run_id, "loss") for r in runs}
+    assert [(p.step, p.value) for p in curves["1"]] == [(2, 0.125)], "started from nothing, it is a run of its own"

@@ -162,12 +162,14 @@ def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_
     path = released.write(tmp_path / "x")
     statistics = json.loads((path / "dataset_statistics.json").read_text())
     statistics["mikasa_combined"]["action"]["q01"] = [0.0] * 3
+    statistics["mikasa_combined"]["proprio"] = None
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     remove("tokenizer.json")(path)
     directory = checkpoints.Directory(path, SIZE)
-    first, second = directory.differences()
+    first, *others, last = directory.differences()
     assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
-    assert second.startswith("tokenizer: ") and "tokenizer.json" in second
+    assert others == [f"statistics: mikasa_combined, proprio, {q}: 0 numbers instead of 7" for q in ("q01", "q99")]
+    assert last.startswith("tokenizer: ") and "tokenizer.json" in last
     with pytest.raises(MuvlaError, match="3 numbers instead of 7"):
         directory.load()
 

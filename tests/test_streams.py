@@ -92,7 +92,7 @@ def test_the_training_seed_changes_the_order(store, base):
 
 
 def expected_entry(store, statistics, episode, tick, i, labels, tail):
-    """Target and weight of chunk entry t+i from the definition (design: labels)."""
+    """Target and weight of chunk entry t+i from the definition."""
     start, length = store.starts[episode], store.lengths[episode]
     inside = tick + i < length
     frame = start + min(tick + i, length - 1)

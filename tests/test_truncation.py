@@ -1,4 +1,4 @@
-"""Where gradient goes and where it stops, on the trainer's own code path (design: truncation)."""
+"""Where gradient goes and where it stops, on the trainer's own code path."""
 
 import dataclasses
 

@@ -33,6 +33,26 @@ base = Cell(
 )
 RECORDED, LONGER_CHUNK = {"data.labels": "recorded"}, {"model.chunk": 4}
 
+NOTES = """
+The arms: README.md, "What the demo shows". The interventions, at every tick: `noise_unit` and `noise_matched` read
+standard normal numbers, or such with the memory's own mean and spread, in place of the memory; `zero` reads zeros;
+`freeze_first` keeps what the first tick of the episode wrote.
+
+What these numbers cannot show:
+
+- Choice accuracy is conditioned on a touch. Where few episodes have one they are a selection: read it beside n and
+  success.
+- Noise and zeros disturb the movement too, on `dummy` as well; the choice among the episodes that still touch is what
+  counts.
+- The mark is shown in the first frame, so `freeze_first` keeps what a memory needs here: it tests that nothing later
+  is needed, not retention.
+- The pairs inside a block count from the last frame of the cue to the first of the decision. An arm without such
+  pairs can still learn by other routes, and an arm at chance after U updates may learn later: see the other training
+  length.
+- One task with a delay of one or two steps, one small policy, and a recipe that was searched for `K=8` with executed
+  labels alone: other arms might do better with one of their own.
+"""
+
 study = Study(
     name="recall_quick",
     title="who remembers which disc was marked, and what else could have told it",
@@ -53,4 +73,5 @@ study = Study(
     seeds=(0, 1, 2, 3, 4),
     protocols=(protocol("recall-position3-rh@1"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
+    notes=NOTES,
 )

@@ -1,4 +1,4 @@
-"""Released checkpoint directories of OpenVLA, OpenVLA-OFT and μVLA, in and out (spec 1.2, 2.7, 10).
+"""Released checkpoint directories of OpenVLA, OpenVLA-OFT and μVLA, in and out (spec 1.2, 2.7).
 
     config.json                            the anatomy
     model.safetensors[.index.json]         towers, projector, language model, with their LoRA merged
@@ -301,9 +301,11 @@ def _statistics_differences(statistics: dict[str, Any], interface: Interface) ->
     for key, bounds in statistics.items():
         for field_name, length in (("action", interface.action_dim), ("proprio", interface.proprio_dim)):
             for name in ("q01", "q99"):
-                got = bounds.get(field_name, {}).get(name, ()) if isinstance(bounds, dict) else ()
-                if len(got) != length:
-                    lines.append(f"statistics: {key}, {field_name}, {name}: {len(got)} numbers instead of {length}")
+                inner = bounds.get(field_name) if isinstance(bounds, dict) else None
+                got = inner.get(name) if isinstance(inner, dict) else None
+                count = len(got) if isinstance(got, list) else 0
+                if count != length:
+                    lines.append(f"statistics: {key}, {field_name}, {name}: {count} numbers instead of {length}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """The tensors of the published checkpoints and ours: their names, their shapes, and the way in both directions.
 
 OpenVLA stores two timm towers, a projector and a Llama; OFT adds an action head and a proprio projector, and μVLA a
-memory module, in files of their own (spec 1.2, 1.3, 1.7, 2.7, 10). A rule takes a few published tensors to a few of
+memory module, in files of their own (spec 1.2, 1.3, 1.7, 2.7). A rule takes a few published tensors to a few of
 ours and back; what no rule names, the policy does not have: it is carried along unchanged (`carried_shapes`).
 
 Legend: D width, P patches, V vocabulary.

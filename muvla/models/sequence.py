@@ -6,8 +6,8 @@ Legend: B slots, S sequence, V cameras, P patches, m memory, T text, H chunk, A 
 
 The published code pads on the far right, which moves ACTION to another place in every row of a mixed batch; its guard
 was then computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
-segment starts at the same index in every row, and what a token *is* is told by a segment id per row. RoPE positions
-are given explicitly and skip the padding, so a padded row computes what the unpadded row would.
+other segment starts at the same index in every row, and what a token *is* is told by a segment id per row. RoPE
+positions are given explicitly and skip the padding, so a padded row computes what the unpadded row would.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ SMALL = SizeConfig(
 )
 
 # The published anatomy: DINOv2 ViT-L/14 with registers, SigLIP SO400M/14 and Llama-2 7B with its vocabulary padded to a
-# multiple of 64 (spec 1.2, 1.3, 10).
+# multiple of 64 (spec 1.2, 1.3).
 OPENVLA_7B = SizeConfig(
     name="openvla-7b",
     image_size=224,

@@ -101,8 +101,7 @@ class RecallEnv(gymnasium.Env):
         return Phase.DELAY if self.t < self.cue_length + self.delay_length else Phase.DECISION
 
     def expert_action(self) -> np.ndarray:
-        """Straight to the target. Also in the no-op phases: what the expert would do, were it executed (design:
-        labels)."""
+        """Straight to the target. Also in the no-op phases: what the expert would do, were it executed."""
         delta = (self.places[self.target] - self.effector) / STEP
         return (delta / max(1.0, np.abs(delta).max())).astype(np.float32)
 
