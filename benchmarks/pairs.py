@@ -27,12 +27,17 @@ class Comparison:
 
     def line(self, work: float, unit: str) -> list[str]:
         """`work` units per call → [baseline rate, alternative rate, median ratio [95 % interval of the median]]."""
-        low, high = _median_interval(self.speedup)
+        low, high = median_interval(self.speedup)
         return [
             f"{work / np.median(self.baseline):,.0f} {unit}",
             f"{work / np.median(self.alternative):,.0f} {unit}",
             f"{np.median(self.speedup):.2f}× [{low:.2f}, {high:.2f}]",
         ]
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of Markdown, closed by an empty one."""
+    return [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(r)} |" for r in rows), ""]
 
 
 def compare(baseline: Callable[[], object], alternative: Callable[[], object], rounds: int = 21) -> Comparison:
@@ -50,7 +55,7 @@ def compare(baseline: Callable[[], object], alternative: Callable[[], object], r
     return Comparison(seconds[:, 0], seconds[:, 1])
 
 
-def _median_interval(values: np.ndarray) -> tuple[float, float]:
+def median_interval(values: np.ndarray) -> tuple[float, float]:
     """Distribution-free 95 % interval of the median from order statistics (binomial with p = 1/2)."""
     n = len(values)
     half = 1.96 * np.sqrt(n) / 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.pairs import compare
+from benchmarks.pairs import compare, table
 from experiments.recall_quick.study import base
 from muvla.configtools import replace
 from muvla.data.collect import collect
@@ -119,15 +119,6 @@ def guard(store: EpisodeStore) -> list[list[str]]:
     return rows
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(r) + " |" for r in rows),
-        "",
-    ]
-
-
 def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,13 +132,13 @@ def main() -> None:
             "",
             "## Training: vision once per window of W = 8 ticks against once per tick (B = 16)",
             "",
-            *_table(["", "once per tick", "once per window", "speed-up"], vision_once(store)),
+            *table(["", "once per tick", "once per window", "speed-up"], vision_once(store)),
             "## Queries: n slots in one forward against n forwards",
             "",
-            *_table(["", "one by one", "batched", "speed-up"], queries(store)),
+            *table(["", "one by one", "batched", "speed-up"], queries(store)),
             "## Guard `context` against no guard (`full`), 32 slots; above 1 is faster than no guard",
             "",
-            *_table(["", "no guard", "guarded", "speed-up"], guard(store)),
+            *table(["", "no guard", "guarded", "speed-up"], guard(store)),
         ]
     text = "\n".join(lines)
     write_atomically(HERE / "tiny.md", text.encode())

@@ -2,8 +2,9 @@
 
 import torch
 
-from benchmarks import tiny
+from benchmarks import attention, tiny
 from benchmarks.pairs import compare
+from muvla.models.sequence import Layout
 from muvla.training.loop import Trainer
 
 
@@ -22,3 +23,15 @@ def test_every_table_is_made(store, monkeypatch):
     for table, lines in ((tiny.vision_once, 3), (tiny.queries, 3), (tiny.guard, 4)):
         rows = table(store)
         assert len(rows) == lines and all(len(row) == 4 and row[-1].endswith("]") for row in rows)
+
+
+def test_the_cost_of_the_guard_is_measured_for_every_backend():
+    small = Layout(vision=8, memory=2, text=3, action=4, reserve=2, padded=False)
+    rows = attention.costs(rounds=1, layout=small, memory=lambda *_: 1.0)
+    assert [row[0] for row in rows] == [
+        "dense, forward",
+        "dense, with backward",
+        "split, forward",
+        "split, with backward",
+    ]
+    assert all(len(row) == 6 and row[3].endswith("]") for row in rows)
