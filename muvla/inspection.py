@@ -44,9 +44,10 @@ def _released(directory: Directory) -> Iterator[str]:
         name = EXTRAS.get(part, part)
         yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
     if directory.memory:
-        config, truncation, guard = directory.memory
-        rule = f"tbptt, K = {truncation}" if config.alpha == 1 else f"ema, α = {config.alpha:g}"
-        yield f"memory: m = {config.m}, update {rule}, guard {guard}"
+        meta = directory.memory
+        tokens = meta.mechanism
+        rule = f"tbptt, K = {meta.truncation}" if tokens.alpha == 1 else f"ema, α = {tokens.alpha:g}"
+        yield f"memory: m = {tokens.m}, update {rule}, guard {meta.guard}"
     for key, bounds in directory.statistics.items():
         action = (bounds.get("action") if isinstance(bounds, dict) else None) or {}
         mask = action.get("mask", [True] * len(action.get("q01", [])))

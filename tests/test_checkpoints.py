@@ -269,7 +269,9 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     ],
 )
 def test_the_memory_is_read_off_its_meta_file(tmp_path, meta, expected):
-    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == expected
+    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == checkpoints.MemoryMeta(
+        *expected
+    )
 
 
 @pytest.mark.parametrize("kind", ["openvla", "oft", "muvla"])

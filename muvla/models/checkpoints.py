@@ -54,6 +54,15 @@ Kind = Literal["openvla", "oft", "muvla"]
 
 
 @dataclass(frozen=True)
+class MemoryMeta:
+    """memory_meta.json in our words."""
+
+    mechanism: MemoryConfig
+    truncation: int  # K
+    guard: Literal["context", "full"]
+
+
+@dataclass(frozen=True)
 class Release:
     """A policy with everything else that its directory holds, so that writing it gives the same directory again."""
 
@@ -89,7 +98,7 @@ class Directory:
                 self.files[part] = found
                 self.parts[part] = read_pickle(found)
         self._require_one_checkpoint()
-        self.memory = _memory_config(self.path / MEMORY_META, self.parts["memory"]) if "memory" in self.parts else None
+        self.memory = _memory_meta(self.path / MEMORY_META, self.parts["memory"]) if "memory" in self.parts else None
 
     def _require_one_checkpoint(self) -> None:
         """Every part, of one step, and none that this policy has no place for."""
@@ -140,10 +149,10 @@ class Directory:
             text=64,
             text_padded=True,
         )
-        memory = self.memory or (MemoryConfig(), 1, "full")
-        model = ModelConfig(self.size, CHUNK, guard=memory[2], memory_positions="shift")
+        memory = self.memory or MemoryMeta(MemoryConfig(), 1, "full")
+        model = ModelConfig(self.size, CHUNK, guard=memory.guard, memory_positions="shift")
         with init_empty_weights(include_buffers=False):
-            return Policy(model, build_memory(memory[0], self.size.width), interface)
+            return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
 
     def prompts(self) -> Prompts:
         return built_in() if self.config.get(BUILT_IN_KEY) else released(self.path / TOKENIZER)
@@ -319,11 +328,8 @@ def _only_file(path: Path, stem: str) -> Path | None:
     return found[0] if found else None
 
 
-def _memory_config(path: Path, tensors: Mapping[str, Tensor]) -> tuple[MemoryConfig, int, Literal["context", "full"]]:
-    """memory_meta.json in our words: mechanism with m and α, K, and the guard.
-
-    Its mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1).
-    """
+def _memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
+    """Mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1)."""
     meta = read_json(path)
     if "initial_memory" not in tensors:
         raise MuvlaError(
@@ -346,8 +352,10 @@ def _memory_config(path: Path, tensors: Mapping[str, Tensor]) -> tuple[MemoryCon
             )
     guard = "full" if meta.get("attention_mask_mode") == "full" else "context"
     if tbptt:
-        return MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard
-    return MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"])), 1, guard  # the EMA ignores K (spec 2.5)
+        return MemoryMeta(MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard)
+    return MemoryMeta(
+        MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"])), 1, guard
+    )  # the EMA ignores K (spec 2.5)
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
