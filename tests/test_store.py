@@ -271,7 +271,7 @@ def test_statistics_are_of_executed_steps_and_round_trip(store):
 
 def test_a_constant_dimension_stays_constant():
     """MIKASA's rotations, for instance, are never commanded."""
-    statistics = Statistics((0.0, 0.5), (1.0, 0.5), (0.0,), (0.0,), "")
+    statistics = Statistics((0.0, 0.5), (1.0, 0.5), (0.0,), (0.0,), (True, True), "")
     assert statistics.normalise_action(np.array([[1.0, 0.5], [0.0, 7.0]])).tolist() == [[1, -1], [-1, -1]]
     assert statistics.unnormalise_action(np.array([[1.0, 0.9]])).tolist() == [[1, 0.5]]
     assert statistics.normalise_proprio(np.array([3.0])).tolist() == [-1]

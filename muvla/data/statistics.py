@@ -6,10 +6,13 @@ Legend: Q proprio dim, A action dim, N frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from muvla.configtools import content_hash
 from muvla.data.episodes import EpisodeStore
+from muvla.errors import MuvlaError
 
 # The published bounds (μVLA spec 4.2).
 LOW, HIGH = 0.01, 0.99
@@ -29,22 +32,45 @@ class Statistics:
     action_high: tuple[float, ...]
     proprio_low: tuple[float, ...]  # (Q,)
     proprio_high: tuple[float, ...]
-    data: str  # content hash of the dataset
+    action_mask: tuple[bool, ...]  # (A,) False for a dimension that passes through as it is
+    data: str  # content hash of the dataset, or of the released bounds
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Statistics:
         action, proprio = (np.asarray(store[name], dtype=np.float64) for name in ("executed_action", "proprio"))
         bounds = [np.quantile(column, q, axis=0) for column in (action, proprio) for q in (LOW, HIGH)]
-        return cls(*(tuple(bound.tolist()) for bound in bounds), data=store.sha256)
+        mask = (True,) * store["executed_action"].shape[1]
+        return cls(*(tuple(bound.tolist()) for bound in bounds), action_mask=mask, data=store.sha256)
+
+    @classmethod
+    def released(cls, bounds: dict[str, Any]) -> Statistics:
+        """One dataset's entry of a release's statistics (spec 4.2, 4.5): q01, q99 and, for actions, a mask. Raises
+        MuvlaError for a missing one."""
+        columns = []
+        for field_name in ("action", "proprio"):
+            for name in ("q01", "q99"):
+                column = bounds.get(field_name, {}).get(name)
+                if not isinstance(column, list):
+                    raise MuvlaError(
+                        f"statistics: {field_name}.{name}", got=column, expected="a list of numbers",
+                        remedy="take the entry of one dataset out of dataset_statistics.json",
+                    )  # fmt: skip
+                columns.append(tuple(float(x) for x in column))
+        mask = bounds["action"].get("mask", [True] * len(columns[0]))
+        return cls(*columns, action_mask=tuple(map(bool, mask)), data=content_hash(bounds))
 
     def normalise_action(self, action: np.ndarray) -> np.ndarray:
         """(…, A) float32 in [-1, 1]; what lies outside the quantiles is clipped."""
-        return _normalise(action, self.action_low, self.action_high)
+        return self._masked(_normalise(action, self.action_low, self.action_high), action)
 
     def unnormalise_action(self, action: np.ndarray) -> np.ndarray:
         """The inverse inside the quantiles; (…, A) float32."""
         low, width = _bounds(self.action_low, self.action_high)
-        return (low + 0.5 * (np.asarray(action, dtype=np.float64) + 1) * width).astype(np.float32)
+        result = (low + 0.5 * (np.asarray(action, dtype=np.float64) + 1) * width).astype(np.float32)
+        return self._masked(result, action)
+
+    def _masked(self, result: np.ndarray, given: np.ndarray) -> np.ndarray:
+        return result if all(self.action_mask) else np.where(self.action_mask, result, given).astype(np.float32)
 
     def normalise_proprio(self, proprio: np.ndarray) -> np.ndarray:
         """(…, Q) float32 in [-1, 1]."""
