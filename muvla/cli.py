@@ -70,13 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     of_study(train)
     computing(train)
 
-    evaluate = verb("evaluate", _evaluate, "evaluate a trained cell")
-    evaluate.add_argument("run", help="train id, or the beginning of it")
+    def of_policy(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("run", help="train id, or the beginning of it; or the folder of a released checkpoint")
+        sub.add_argument("--statistics", metavar="KEY", help="of a release: the dataset whose scale its actions have")
+        sub.add_argument("--size", help="of a release: its anatomy, where its config.json does not tell")
+
+    evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")
+    of_policy(evaluate)
     evaluate.add_argument("--protocol", action="append", required=True, help="for instance recall-position3-rh@1")
     computing(evaluate)
 
-    intervene = verb("intervene", _intervene, "evaluate a trained cell under interventions on its memory")
-    intervene.add_argument("run", help="train id, or the beginning of it")
+    intervene = verb("intervene", _intervene, "the same under interventions on the memory")
+    of_policy(intervene)
     intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
@@ -199,14 +204,29 @@ def _intervene(arguments) -> None:
     _run_conditions(arguments, arguments.kind)
 
 
+def _run_of(arguments):
+    """The run that `RUN` names: a train id, or a released directory."""
+    from muvla.runs import find_run
+
+    folder = Path(arguments.run)
+    if not (folder / "config.json").exists():
+        return find_run(arguments.runs, arguments.data, arguments.run)
+    from muvla.models.checkpoints import Directory
+    from muvla.models.sizes import size
+    from muvla.released_runs import released_run
+
+    directory = Directory(folder, size(arguments.size) if arguments.size else None)
+    return released_run(arguments.runs, arguments.data, directory, arguments.statistics)
+
+
 def _run_conditions(arguments, kinds: list[str]) -> None:
     from muvla.errors import MuvlaError
     from muvla.evaluation.protocol import protocol
     from muvla.evaluation.records import summarise
     from muvla.interventions import intervention
-    from muvla.runs import NOT_A_MEASUREMENT, find_run
+    from muvla.runs import NOT_A_MEASUREMENT
 
-    device, run = _prepare(arguments), find_run(arguments.runs, arguments.data, arguments.run)
+    device, run = _prepare(arguments), _run_of(arguments)
     if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
         raise MuvlaError(
             "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",

@@ -30,6 +30,7 @@ from muvla import provenance as origin
 from muvla.config import Cell, canonical
 from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
+from muvla.data.statistics import Statistics
 from muvla.envs.registry import backends
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
@@ -204,23 +205,28 @@ class Run:
     ) -> list[EpisodeRow]:
         """The rows of one condition, running the episodes that are missing, and those with an error if told."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
-            saved, data = self.checkpoint(), self.store()
+            statistics, training_seed, training_episodes = self._trained_with()
             provenance = self._record(device, backends(protocol.task))
             with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
                 evaluate(
                     policy or self.load_policy(device),
-                    saved.statistics,
+                    statistics,
                     protocol,
                     intervention(intervention_name),
                     train=self.train,
-                    training_seed=saved.cell.seed,
-                    training_episodes=range(data.spec.seed, data.spec.seed + data.attempts),
+                    training_seed=training_seed,
+                    training_episodes=training_episodes,
                     rows=self.rows,
                     provenance=provenance,
                     check_stop=lambda: _stop_if(should_stop),
                     retry_errors=retry_errors,
                 )
         return self.result_rows(protocol, intervention_name)
+
+    def _trained_with(self) -> tuple[Statistics, int | None, range]:
+        """Statistics, training seed and the episodes that the demonstrations were drawn from."""
+        saved, data = self.checkpoint(), self.store()
+        return saved.statistics, saved.cell.seed, range(data.spec.seed, data.spec.seed + data.attempts)
 
     @contextlib.contextmanager
     def _timed(self, what: str, provenance: str) -> Iterator[None]:

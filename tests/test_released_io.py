@@ -10,7 +10,9 @@ from PIL import Image
 
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.images import SIZE, central_crop, lanczos, released_images
+from muvla.models.images import central_crop, lanczos, released_images
+
+SIZE = 224
 
 
 def frame(size, seed=0):
@@ -40,7 +42,7 @@ def lanczos_by_definition(line, size):
 @pytest.mark.parametrize("size", [128, 256, 224])
 def test_lanczos_is_its_definition(size):
     line = frame(size)[size // 2, :, 0].astype(float)
-    ours = lanczos(size).numpy() @ line
+    ours = lanczos(size, SIZE).numpy() @ line
     np.testing.assert_allclose(ours, lanczos_by_definition(line, SIZE), atol=1e-2)
 
 
@@ -49,7 +51,7 @@ def test_lanczos_is_pillows_up_to_its_rounding(size):
     """Pillow computes the same kernel in fixed point, and rounds and clips to bytes between rows and columns: compared
     where nothing overshoots."""
     image = frame(size) // 2 + 64
-    ours = lanczos(size) @ torch.from_numpy(image).float().movedim(-1, 0) @ lanczos(size).T
+    ours = lanczos(size, SIZE) @ torch.from_numpy(image).float().movedim(-1, 0) @ lanczos(size, SIZE).T
     theirs = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.LANCZOS)).astype(float)
     difference = np.abs(ours.round().clamp(0, 255).movedim(0, -1).numpy() - theirs)
     assert difference.max() <= 1
@@ -68,12 +70,12 @@ def test_the_crop_is_bilinear_between_its_corners():
 
 def test_the_pipeline_keeps_an_even_image_and_every_leading_dimension():
     even = torch.full((2, 2, 3, 128, 128), 137, dtype=torch.uint8)
-    out = released_images(even)
+    out = released_images(even, SIZE)
     assert out.shape == (2, 2, 3, SIZE, SIZE) and out.dtype == torch.uint8 and (out == 137).all()
     images = torch.from_numpy(np.stack([frame(128, seed) for seed in (0, 1)])).movedim(-1, 1)
-    assert torch.equal(released_images(images)[1], released_images(images[1:])[0])
+    assert torch.equal(released_images(images, SIZE)[1], released_images(images[1:], SIZE)[0])
     with pytest.raises(MuvlaError, match="uint8"):
-        released_images(even.float())
+        released_images(even.float(), SIZE)
 
 
 def test_actions_and_proprio_follow_the_released_bounds():

@@ -25,7 +25,7 @@ def evaluate(
     intervention: Intervention | None,
     *,
     train: str,
-    training_seed: int,
+    training_seed: int | None,
     training_episodes: range,
     rows: Path,
     provenance: str,

@@ -19,7 +19,7 @@ class EpisodeRow:
 
     result: str  # result id: train id + protocol + intervention
     train: str  # train id
-    training_seed: int
+    training_seed: int | None  # None for a release, which tells none
     task: str
     group: str  # suite
     protocol: str

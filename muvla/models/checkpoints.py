@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_json
 from muvla.memory.registry import build_memory
 from muvla.models import published
+from muvla.models.images import released_images
 from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
 from muvla.models.sizes import OPENVLA_7B
@@ -173,8 +174,8 @@ class Directory:
             lines.append(f"tokenizer: {error}")
         return lines
 
-    def load(self, dtype: torch.dtype = torch.float32) -> Release:
-        """Strict; every parameter as `dtype`. Raises MuvlaError that lists the differences, and for OpenVLA itself."""
+    def require_loadable(self) -> None:
+        """Raises MuvlaError that lists the differences, and for OpenVLA itself."""
         if self.kind == "openvla":
             raise MuvlaError(
                 str(self.path), got="weights without an action head", expected="an OpenVLA-OFT or μVLA checkpoint",
@@ -186,8 +187,14 @@ class Directory:
                 str(self.path), got="; ".join(wrong[:8]) + more, expected=f"the tensors of size {self.size.name!r}",
                 remedy="`muvla inspect` lists all; download the checkpoint again, or name its size",
             )  # fmt: skip
+
+    def load(self, dtype: torch.dtype = torch.float32) -> Release:
+        """Strict; every parameter as `dtype`. Raises MuvlaError for what would not load."""
+        self.require_loadable()
         policy = self.skeleton()
         policy.prompts = self.prompts()
+        if BUILT_IN_KEY not in self.config:
+            policy.prepare = partial(released_images, size=self.size.image_size)
         rules = rules_of(policy)
         values = {}
         for part, tensors in self.parts.items():

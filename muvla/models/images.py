@@ -1,10 +1,11 @@
 """The image pipeline that the released policies were evaluated with (spec 4.3).
 
-uint8 frames of any size → Lanczos-3 with antialiasing to 224 pixels, rounded to bytes → the central 90 % of the area,
-bilinear, back to 224 pixels. By its published definition (TensorFlow's `image.resize` and `image.crop_and_resize`),
-without TensorFlow: both steps are linear and separable, so each is a matrix on the rows and one on the columns.
+uint8 frames of any size → Lanczos-3 with antialiasing to the model's 224 pixels, rounded to bytes → the central 90 % of
+the area, bilinear, back to 224 pixels. By its published definition (TensorFlow's `image.resize` and
+`image.crop_and_resize`), without TensorFlow: both steps are linear and separable, so each is a matrix on the rows and
+one on the columns.
 
-Legend: N images, h×w pixels.
+Legend: h×w pixels of the frame, s of the model.
 """
 
 from __future__ import annotations
@@ -17,20 +18,19 @@ from torch import Tensor
 
 from muvla.errors import MuvlaError
 
-SIZE = 224
 CROPPED_AREA = 0.9
 LANCZOS_RADIUS = 3
 
 
-def released_images(images: Tensor) -> Tensor:
-    """(…, 3, h, w) uint8 → (…, 3, 224, 224) uint8. Raises MuvlaError for another dtype."""
+def released_images(images: Tensor, size: int) -> Tensor:
+    """(…, 3, h, w) uint8 → (…, 3, s, s) uint8, s = `size`. Raises MuvlaError for another dtype."""
     if images.dtype != torch.uint8:
         raise MuvlaError(
             "images", got=str(images.dtype), expected="uint8", remedy="pass the camera's frames as they are"
         )
-    resized = _apply(images.float(), lanczos(images.shape[-2]), lanczos(images.shape[-1]))
+    resized = _apply(images.float(), lanczos(images.shape[-2], size), lanczos(images.shape[-1], size))
     resized = resized.round().clamp(0, 255)  # bytes again, as the published loader stores them
-    cropped = _apply(resized / 255, central_crop(SIZE), central_crop(SIZE))
+    cropped = _apply(resized / 255, central_crop(size), central_crop(size))
     # TensorFlow's conversion to bytes: half a level is added and the fraction cut.
     return (cropped.clamp(0, 1) * 255.5).to(torch.uint8)
 
@@ -40,25 +40,25 @@ def _apply(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def lanczos(size: int) -> Tensor:
-    """(224, size) weights; where the image shrinks, the kernel is widened by the same factor (antialiasing)."""
-    scale = size / SIZE
+def lanczos(given: int, size: int) -> Tensor:
+    """(size, given) weights; where the image shrinks, the kernel is widened by the same factor (antialiasing)."""
+    scale = given / size
     width = max(scale, 1.0)
-    centres = (np.arange(SIZE) + 0.5) * scale
-    distance = (np.arange(size) + 0.5 - centres[:, None]) / width
+    centres = (np.arange(size) + 0.5) * scale
+    distance = (np.arange(given) + 0.5 - centres[:, None]) / width
     weights = np.where(np.abs(distance) < LANCZOS_RADIUS, np.sinc(distance) * np.sinc(distance / LANCZOS_RADIUS), 0.0)
     return torch.from_numpy((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
 @lru_cache(maxsize=4)
 def central_crop(size: int) -> Tensor:
-    """(224, size) bilinear weights of the central part whose square has 90 % of the area, its corners on pixels'
+    """(size, size) bilinear weights of the central part whose square has 90 % of the area, its corners on pixels'
     centres."""
     side = np.sqrt(CROPPED_AREA)
     start = (1 - side) / 2 * (size - 1)
-    places = start + np.arange(SIZE) * side * (size - 1) / (SIZE - 1)
+    places = start + np.arange(size) * side
     below = np.minimum(np.floor(places).astype(int), size - 2)
-    weights = np.zeros((SIZE, size))
-    weights[np.arange(SIZE), below] = 1 - (places - below)
-    weights[np.arange(SIZE), below + 1] = places - below
+    weights = np.zeros((size, size))
+    weights[np.arange(size), below] = 1 - (places - below)
+    weights[np.arange(size), below + 1] = places - below
     return torch.from_numpy(weights.astype(np.float32))

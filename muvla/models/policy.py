@@ -9,6 +9,7 @@ run on many ticks at once. `step` is the language model, the only part that sees
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -71,6 +72,8 @@ class Policy(nn.Module):
         super().__init__()
         self.config, self.interface, self.memory = config, interface, memory
         self.prompts = prompts or built_in()
+        # From a camera's frames to images of the model's size; a release brings the pipeline that it was trained with.
+        self.prepare: Callable[[Tensor], Tensor] = lambda images: images
         size = config.size
         self.vision = FusedVision(size)
         self.proprio = ProprioProjector(interface.proprio_dim, size.width)

@@ -1,0 +1,50 @@
+"""Evaluation of a released checkpoint, which no study here has trained.
+
+Its rows lie in `runs/<id>/` like those of any cell; the id is the hash of the directory's files and of the statistics'
+key, so that a row always tells which weights and which scale it came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muvla.configtools import content_hash
+from muvla.data.statistics import Statistics
+from muvla.errors import MuvlaError
+from muvla.models.checkpoints import Directory
+from muvla.models.policy import Policy
+from muvla.models.tensorfiles import sha256
+from muvla.runs import Run
+
+
+@dataclass(frozen=True)
+class ReleasedRun(Run):
+    directory: Directory
+    bounds: dict[str, Any]  # one dataset's entry of the statistics
+
+    def load_policy(self, device: str) -> Policy:
+        return self.directory.load().policy.to(device)
+
+    def _trained_with(self) -> tuple[Statistics, int | None, range]:
+        """Neither its training seed nor the seeds of its demonstrations are told by a release."""
+        return Statistics.released(self.bounds), None, range(0)
+
+
+def released_run(root: Path, data: Path, directory: Directory, key: str | None = None) -> ReleasedRun:
+    """`key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
+    unknown one, and for a directory that would not load."""
+    known = list(directory.statistics)
+    if key is None and len(known) == 1:
+        key = known[0]
+    if key not in known:
+        raise MuvlaError(
+            "--statistics", got=key, expected=f"one of {', '.join(known) or 'none: the directory has no statistics'}",
+            remedy="name the dataset whose scale the actions have",
+        )  # fmt: skip
+    directory.require_loadable()
+    files = {file.name: sha256(file) for file in sorted(directory.path.iterdir()) if file.is_file()}
+    return ReleasedRun(
+        root, data, content_hash({"files": files, "statistics": key}), directory, directory.statistics[key]
+    )

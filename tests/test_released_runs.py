@@ -1,0 +1,92 @@
+"""A released directory, evaluated and intervened upon from the command line, in an environment of its robot's kind."""
+
+import json
+
+import numpy as np
+import pytest
+import released
+from gymnasium import spaces
+from test_checkpoints import SIZE
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import TaskConfig
+from muvla.envs.recall.env import RecallEnv
+from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.evaluation.records import read_rows
+from muvla.models.sizes import SIZES
+
+PROTOCOL = Protocol("released", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
+
+
+class Arm(RecallEnv):
+    """The recall task with the numbers of MIKASA's robot: 128-pixel cameras, 7 of proprio, 7 of action."""
+
+    def __init__(self, *_):
+        super().__init__(PROTOCOL.task.name, image_size=128)
+        self.observation_space = spaces.Dict(
+            self.observation_space.spaces | {"proprio": spaces.Box(-1, 1, (7,), np.float32)}
+        )
+        self.action_space = spaces.Box(-1, 1, (7,), np.float32)
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return self._padded(observation), info
+
+    def step(self, action):
+        observation, *rest = super().step(action[:2])
+        return self._padded(observation), *rest
+
+    @staticmethod
+    def _padded(observation):
+        return observation | {"proprio": np.pad(observation["proprio"], (0, 5))}
+
+
+@pytest.fixture(autouse=True)
+def _world(monkeypatch):
+    monkeypatch.setitem(SIZES, "fixture", SIZE)
+    monkeypatch.setitem(PROTOCOLS, PROTOCOL.id, PROTOCOL)
+    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Arm)
+
+
+def run(root, verb, directory, *more):
+    return main([verb, str(directory), *more, "--size", "fixture", "--protocol", PROTOCOL.id,
+                 "--runs", str(root / "runs"), "--data", str(root / "data")])  # fmt: skip
+
+
+def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):
+    """At 128 pixels, which only the released pipeline brings to the model's size; its rows say what made them."""
+    path = released.write(tmp_path / "release")
+    assert run(tmp_path, "evaluate", path) == 0
+    assert "released@1 none: n 4" in capsys.readouterr().out
+    assert run(tmp_path, "intervene", path, "noise_unit") == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    files = {p.stem: read_rows(p) for p in (folder / "rows").glob("*.jsonl")}
+    by_kind = {rows[0].intervention: rows for rows in files.values()}
+    assert {kind: len(rows) for kind, rows in by_kind.items()} == {"none": 4, "noise_unit": 4}
+    for row in by_kind["none"]:
+        assert row.train == folder.name and row.training_seed is None and row.error is None
+    assert run(tmp_path, "evaluate", path) == 0
+    assert sum(len(read_rows(p)) for p in (folder / "rows").glob("*.jsonl")) == 8, "what is done is not run again"
+
+
+def test_other_weights_or_another_scale_are_another_run(tmp_path):
+    for name, meta in (("a", {}), ("b", {"tbptt_length": 8})):
+        run(tmp_path, "evaluate", released.write(tmp_path / name, **meta))
+    path = released.write(tmp_path / "c")
+    file = path / "dataset_statistics.json"
+    file.write_text(json.dumps({"other": json.loads(file.read_text())["mikasa_combined"]}))
+    run(tmp_path, "evaluate", path)
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "message"),
+    [
+        ("muvla", ["--statistics", "libero_combined"], "--statistics: got 'libero_combined', expected one of mikasa"),
+        ("openvla", [], "an OpenVLA-OFT or μVLA checkpoint"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_error(tmp_path, capsys, kind, more, message):
+    assert run(tmp_path, "evaluate", released.write(tmp_path / "x", kind), *more) == EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
