@@ -183,7 +183,7 @@ def _train(arguments) -> None:
         if entry.run.failure:
             raise MuvlaError(
                 entry.item.label, got=f"a cell marked {entry.run.failure['kind']!r}", expected="a cell without a mark",
-                remedy=f"look at {entry.run.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`",
+                remedy=entry.run.way_out,
             )  # fmt: skip
         with tqdm(unit="update", disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=entry.item.label) as bar:
 
@@ -209,7 +209,7 @@ def _run_of(arguments):
     from muvla.runs import find_run
 
     folder = Path(arguments.run)
-    if not (folder / "config.json").exists():
+    if len(folder.parts) == 1 and not folder.is_dir():
         return find_run(arguments.runs, arguments.data, arguments.run)
     from muvla.models.checkpoints import Directory
     from muvla.models.sizes import size
@@ -230,7 +230,7 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
     if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
         raise MuvlaError(
             "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",
-            remedy=f"look at {run.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`",
+            remedy=run.way_out,
         )  # fmt: skip
     protocols = [protocol(name) for name in arguments.protocol]
     for kind in kinds:
@@ -238,6 +238,13 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
     stop = _stop_on_signal()
     with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
         policy = run.load_policy(device)
+        if policy.memory.width == 0 and kinds != ["none"]:
+            raise MuvlaError(
+                "KIND",
+                got=", ".join(kinds),
+                expected="nothing: this policy has no memory",
+                remedy="use `muvla evaluate`",
+            )
         for one in protocols:
             for kind in kinds:
                 s = summarise(run.evaluate(one, kind, device, policy, stop))

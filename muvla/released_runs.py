@@ -1,7 +1,7 @@
 """Evaluation of a released checkpoint, which no study here has trained.
 
-Its rows lie in `runs/<id>/` like those of any cell; the id is the hash of the directory's files and of the statistics'
-key, so that a row always tells which weights and which scale it came from.
+Its rows lie in `runs/<id>/` like those of any cell. The id is the hash of the files that decide what the policy
+computes and of the statistics' key; `release.json` there tells which they were.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from muvla.configtools import content_hash
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
+from muvla.files import write_json
 from muvla.models.checkpoints import Directory
 from muvla.models.policy import Policy
 from muvla.models.tensorfiles import sha256
@@ -26,6 +27,10 @@ class ReleasedRun(Run):
 
     def load_policy(self, device: str) -> Policy:
         return self.directory.load().policy.to(device)
+
+    @property
+    def way_out(self) -> str:
+        return f"look at {self.folder / 'failure.json'}; to start again, rename {self.folder}"
 
     def _trained_with(self) -> tuple[Statistics, int | None, range]:
         """Neither its training seed nor the seeds of its demonstrations are told by a release."""
@@ -44,7 +49,7 @@ def released_run(root: Path, data: Path, directory: Directory, key: str | None =
             remedy="name the dataset whose scale the actions have",
         )  # fmt: skip
     directory.require_loadable()
-    files = {file.name: sha256(file) for file in sorted(directory.path.iterdir()) if file.is_file()}
-    return ReleasedRun(
-        root, data, content_hash({"files": files, "statistics": key}), directory, directory.statistics[key]
-    )
+    made_of = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
+    run = ReleasedRun(root, data, content_hash(made_of), directory, directory.statistics[key])
+    write_json(run.folder / "release.json", {"train": run.train, "path": str(directory.path), **made_of})
+    return run

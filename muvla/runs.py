@@ -165,6 +165,11 @@ class Run:
         (self.folder / "failure.json").unlink(missing_ok=True)
 
     @property
+    def way_out(self) -> str:
+        """Of a mark, for whoever asks for its numbers."""
+        return f"look at {self.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`"
+
+    @property
     def set_aside(self) -> int:
         """How often the cell was started from nothing again."""
         return len(list(self.folder.glob(f"{SET_ASIDE}-*")))

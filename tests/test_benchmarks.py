@@ -1,5 +1,6 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
+import numpy as np
 import torch
 
 from benchmarks import attention, tiny
@@ -35,3 +36,12 @@ def test_the_cost_of_the_guard_is_measured_for_every_backend():
         "split, with backward",
     ]
     assert all(len(row) == 6 and row[3].endswith("]") for row in rows)
+
+
+def test_the_peak_is_that_of_the_call_alone():
+    """Whatever this process held before."""
+    held = np.ones(60_000_000)
+    del held
+    for megabytes in (40, 160):
+        measured = attention.added_peak(lambda n=megabytes: np.ones(n * 131_072).sum())
+        assert abs(measured - megabytes) < 10

@@ -1,6 +1,7 @@
 """Spoilt checkpoint directories are refused by name, and `muvla inspect` says what is inside."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -162,13 +163,16 @@ def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_
     path = released.write(tmp_path / "x")
     statistics = json.loads((path / "dataset_statistics.json").read_text())
     statistics["mikasa_combined"]["action"]["q01"] = [0.0] * 3
-    statistics["mikasa_combined"]["proprio"] = None
+    statistics["mikasa_combined"]["action"]["mask"] = [True] * 6
+    statistics["mikasa_combined"]["action"]["q99"][0] = math.nan
+    statistics["mikasa_combined"]["proprio"]["mask"] = [False] * 7
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     remove("tokenizer.json")(path)
     directory = checkpoints.Directory(path, SIZE)
-    first, *others, last = directory.differences()
+    first, second, third, fourth, last = directory.differences()
     assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
-    assert others == [f"statistics: mikasa_combined, proprio, {q}: 0 numbers instead of 7" for q in ("q01", "q99")]
+    assert second == "statistics: mikasa_combined, action, q99: 6 numbers instead of 7"
+    assert "action, mask" in third and "proprio, mask" in fourth
     assert last.startswith("tokenizer: ") and "tokenizer.json" in last
     with pytest.raises(MuvlaError, match="3 numbers instead of 7"):
         directory.load()

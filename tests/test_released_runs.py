@@ -15,6 +15,7 @@ from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.evaluation.records import read_rows
 from muvla.models.sizes import SIZES
+from muvla.runs import NOT_A_MEASUREMENT, Run
 
 PROTOCOL = Protocol("released", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
 
@@ -70,6 +71,18 @@ def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):
     assert sum(len(read_rows(p)) for p in (folder / "rows").glob("*.jsonl")) == 8, "what is done is not run again"
 
 
+def test_what_decides_nothing_makes_no_other_run(tmp_path):
+    path = released.write(tmp_path / "release")
+    run(tmp_path, "evaluate", path)
+    (path / "README.md").write_text("a model card")
+    (path / "optimizer--150000_checkpoint.pt").write_bytes(b"moments")
+    run(tmp_path, "evaluate", path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    told = json.loads((folder / "release.json").read_text())
+    assert told["statistics"] == "mikasa_combined" and "memory_meta.json" in told["files"]
+    assert "README.md" not in told["files"]
+
+
 def test_other_weights_or_another_scale_are_another_run(tmp_path):
     for name, meta in (("a", {}), ("b", {"tbptt_length": 8})):
         run(tmp_path, "evaluate", released.write(tmp_path / name, **meta))
@@ -90,3 +103,23 @@ def test_other_weights_or_another_scale_are_another_run(tmp_path):
 def test_what_cannot_be_evaluated_is_one_error(tmp_path, capsys, kind, more, message):
     assert run(tmp_path, "evaluate", released.write(tmp_path / "x", kind), *more) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
+
+
+def test_without_memory_there_is_no_intervention(tmp_path, capsys):
+    assert run(tmp_path, "intervene", released.write(tmp_path / "x", "oft"), "noise_unit") == EXIT_BAD_INPUT
+    assert "this policy has no memory" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_release_is_one_error(tmp_path, capsys):
+    for path in (tmp_path / "nowhere", tmp_path):
+        assert run(tmp_path, "evaluate", path) == EXIT_BAD_INPUT
+        assert "config.json: got 'no such file'" in capsys.readouterr().err
+
+
+def test_the_way_out_of_a_mark_is_one_that_a_release_has(tmp_path, capsys):
+    path = released.write(tmp_path / "x")
+    run(tmp_path, "evaluate", path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    Run(tmp_path / "runs", tmp_path, folder.name).fail(NOT_A_MEASUREMENT, "a leak")
+    assert run(tmp_path, "evaluate", path) == EXIT_BAD_INPUT
+    assert f"rename {folder}" in capsys.readouterr().err

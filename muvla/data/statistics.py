@@ -16,6 +16,7 @@ from muvla.errors import MuvlaError
 
 # The published bounds (μVLA spec 4.2).
 LOW, HIGH = 0.01, 0.99
+RELEASED_MARGIN = 1e-8
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Statistics:
 
     @classmethod
     def released(cls, bounds: dict[str, Any]) -> Statistics:
-        """One dataset's entry of a release's statistics (spec 4.2, 4.5): q01, q99 and, for actions, a mask. Raises
-        MuvlaError for a missing one."""
+        """One dataset's entry of a release's statistics: q01, q99 and, for actions, a mask. The range is q99 − q01 +
+        1e-8, also where nothing varies (spec 4.2). Raises MuvlaError for a missing one."""
         columns = []
         for field_name in ("action", "proprio"):
             for name in ("q01", "q99"):
@@ -55,9 +56,9 @@ class Statistics:
                         f"statistics: {field_name}.{name}", got=column, expected="a list of numbers",
                         remedy="take the entry of one dataset out of dataset_statistics.json",
                     )  # fmt: skip
-                columns.append(tuple(float(x) for x in column))
-        mask = bounds["action"].get("mask", [True] * len(columns[0]))
-        return cls(*columns, action_mask=tuple(map(bool, mask)), data=content_hash(bounds))
+                columns.append(tuple(float(x) + (RELEASED_MARGIN if name == "q99" else 0.0) for x in column))
+        mask = tuple(map(bool, bounds["action"].get("mask", [True] * len(columns[0]))))
+        return cls(*columns, action_mask=mask, data=content_hash([*columns, mask]))
 
     def normalise_action(self, action: np.ndarray) -> np.ndarray:
         """(…, A) float32 in [-1, 1]; what lies outside the quantiles is clipped."""

@@ -16,6 +16,7 @@ and tokenizer settings) are carried along as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -136,6 +137,13 @@ class Directory:
     def step(self) -> str:
         """Of the training, as the file names tell it: a number, or "latest"."""
         return _step(self.files["head"]) if self.files else "latest"
+
+    def read_files(self) -> list[Path]:
+        """Every file that decides what the policy computes, and no other."""
+        names = [CONFIG, *[STATISTICS] * (self.kind != "openvla"), *[MEMORY_META] * (self.memory is not None)]
+        names += [TOKENIZER] * (BUILT_IN_KEY not in self.config)
+        shards = set(self.parts["weights"].files.values())
+        return sorted({*(self.path / name for name in names), *self.files.values(), *shards})
 
     def skeleton(self) -> Policy:
         """The policy of these files without values: its parameters are on the meta device, its buffers are there.
@@ -319,10 +327,19 @@ def _statistics_differences(statistics: dict[str, Any], interface: Interface) ->
             for name in ("q01", "q99"):
                 inner = bounds.get(field_name) if isinstance(bounds, dict) else None
                 got = inner.get(name) if isinstance(inner, dict) else None
-                count = len(got) if isinstance(got, list) else 0
+                count = len([x for x in got if _is_number(x)]) if isinstance(got, list) else 0
                 if count != length:
                     lines.append(f"statistics: {key}, {field_name}, {name}: {count} numbers instead of {length}")
+            mask = inner.get("mask", [True] * length) if isinstance(inner, dict) else None
+            fits = isinstance(mask, list) and len(mask) == length and all(type(one) is bool for one in mask)
+            if not fits or (field_name == "proprio" and not all(mask)):
+                lines.append(f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times true or false"
+                             + " (of proprio, true)" * (field_name == "proprio"))  # fmt: skip
     return lines
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and math.isfinite(x)
 
 
 def _only_file(path: Path, stem: str) -> Path | None:

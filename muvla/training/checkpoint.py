@@ -92,12 +92,11 @@ def load(path: Path) -> Checkpoint:
             tensors[part] = load_file(path / f"{part}.safetensors")
         except (SafetensorError, OSError) as error:
             raise _broken(path / f"{part}.safetensors", str(error)) from None
-    statistics = {k: v if k == "data" else tuple(v) for k, v in meta["statistics"].items()}
     return Checkpoint(
         meta["update"],
         from_dict(Cell, meta["cell"]),
         Interface(**meta["interface"]),
-        Statistics(**statistics),
+        from_dict(Statistics, meta["statistics"], "statistics."),
         meta["cursor"],
         tensors,
     )
