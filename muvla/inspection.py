@@ -8,7 +8,8 @@ from pathlib import Path
 
 from muvla.config import SizeConfig
 from muvla.errors import MuvlaError
-from muvla.models.checkpoints import CONFIG, EXTRAS, Directory, Shards
+from muvla.models.checkpoints import CONFIG, EXTRAS, Directory
+from muvla.models.differences import shapes_of
 from muvla.models.tensorfiles import sha256
 from muvla.training import checkpoint as native
 
@@ -40,7 +41,7 @@ def _released(directory: Directory) -> Iterator[str]:
     yield f"{directory.path}: {KINDS[directory.kind]}, step {directory.step}"
     yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
     for part, tensors in directory.parts.items():
-        shapes = tensors.shapes if isinstance(tensors, Shards) else {n: tuple(t.shape) for n, t in tensors.items()}
+        shapes = shapes_of(tensors)
         name = EXTRAS.get(part, part)
         yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
     if directory.memory:

@@ -16,7 +16,6 @@ and tokenizer settings) are carried along as they are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -33,6 +32,7 @@ from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_json
 from muvla.memory.registry import build_memory
 from muvla.models import published
+from muvla.models.differences import shapes_of, statistics_differences, tensor_differences
 from muvla.models.images import released_images
 from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
@@ -172,10 +172,12 @@ class Directory:
         skeleton = self.skeleton()
         expected = expected_shapes(skeleton)
         lines = [
-            line for part, found in self.parts.items() for line in _differences(part, _shapes(found), expected[part])
+            line
+            for part, found in self.parts.items()
+            for line in tensor_differences(part, shapes_of(found), expected[part])
         ]
         if self.kind != "openvla":
-            lines += _statistics_differences(self.statistics, skeleton.interface)
+            lines += statistics_differences(self.statistics, skeleton.interface)
         try:
             self.prompts()
         except MuvlaError as error:
@@ -320,28 +322,6 @@ def _step(file: Path) -> str:
     return file.name.split("--")[1].removesuffix("_checkpoint.pt")
 
 
-def _statistics_differences(statistics: dict[str, Any], interface: Interface) -> list[str]:
-    lines = [] if statistics else [f"statistics: {STATISTICS} holds no dataset"]
-    for key, bounds in statistics.items():
-        for field_name, length in (("action", interface.action_dim), ("proprio", interface.proprio_dim)):
-            for name in ("q01", "q99"):
-                inner = bounds.get(field_name) if isinstance(bounds, dict) else None
-                got = inner.get(name) if isinstance(inner, dict) else None
-                count = len([x for x in got if _is_number(x)]) if isinstance(got, list) else 0
-                if count != length:
-                    lines.append(f"statistics: {key}, {field_name}, {name}: {count} numbers instead of {length}")
-            mask = inner.get("mask", [True] * length) if isinstance(inner, dict) else None
-            fits = isinstance(mask, list) and len(mask) == length and all(type(one) is bool for one in mask)
-            if not fits or (field_name == "proprio" and not all(mask)):
-                lines.append(f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times true or false"
-                             + " (of proprio, true)" * (field_name == "proprio"))  # fmt: skip
-    return lines
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and math.isfinite(x)
-
-
 def _only_file(path: Path, stem: str) -> Path | None:
     found = sorted(path.glob(f"{stem}--*_checkpoint.pt"))
     if len(found) > 1:
@@ -388,18 +368,3 @@ def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
 
 def _columns(tensors: Mapping[str, Tensor], name: str) -> int:
     return tensors[name].shape[-1] if name in tensors else 1
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
-    return tensors.shapes if isinstance(tensors, Shards) else {n: tuple(t.shape) for n, t in tensors.items()}
-
-
-def _differences(part: str, found: Shapes, expected: Shapes) -> list[str]:
-    lines = [f"{part}: missing {name}" for name in expected.keys() - found.keys()]
-    lines += [f"{part}: unexpected {name}" for name in found.keys() - expected.keys()]
-    lines += [
-        f"{part}: {name} is {found[name]} instead of {expected[name]}"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
-    ]
-    return sorted(lines)
