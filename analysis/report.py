@@ -100,7 +100,8 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
         found.append(f"simulator backends ({', '.join(simulators)})")
     packages = [record["packages"] for cell in cells for record in cell.provenance]
     for name in sorted({name for one in packages for name in one}):
-        versions = sorted({str(one.get(name)) for one in packages})
+        # A package that was not installed was not used: the simulator may be added between two sweeps of a study.
+        versions = sorted({one[name] for one in packages if one.get(name)})
         if len(versions) > 1:
             found.append(f"versions of {name} ({', '.join(versions)})")
     return found

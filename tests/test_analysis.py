@@ -225,6 +225,14 @@ def test_fields_that_a_cell_does_not_use_are_blank(cells):
     assert set(frame[frame.arm == "K=8"]["K"]) == {8}
 
 
+def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path):
+    added = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": "3.0.3"}}
+    without = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": None}}
+    write([dataclasses.replace(cells[0], provenance=(without,)),
+           dataclasses.replace(cells[1], provenance=(added,))], tmp_path)  # fmt: skip
+    assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_two_cells_that_would_be_one_line_are_refused(cells, tmp_path):
     with pytest.raises(MuvlaError, match="report the studies apart"):
         write([*cells, dataclasses.replace(cells[0], train="another")], tmp_path)
