@@ -22,6 +22,7 @@ from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
 from sweeps.tracking import Tracker
 
 __all__ = ["study_file"]  # the fixture
+pytestmark = pytest.mark.slow  # whole cells, some in processes of their own
 PROTOCOL = "recall-position3-rh@1"
 
 

@@ -25,6 +25,7 @@ from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, default_processes, run_study
 from sweeps.tracking import Tracker
 
+pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
 ROOT = Path(__file__).parents[1]
 STUDY = """
 from muvla.config import *
