@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from muvla.configtools import flatten, replace
+from muvla.configtools import LATER, flatten, replace
 from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
@@ -92,6 +92,11 @@ class ModelConfig:
     memory_positions: Literal["reserved", "shift"] = "reserved"
     reserve: int = 16
     attention: Literal["split", "dense"] = "split"
+    # What is done to a camera's frames, in training as in evaluation: nothing (they have the model's size), Lanczos-3
+    # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
+    images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)
+    # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
+    precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LATER)
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
@@ -208,6 +213,29 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """Where the initial values come from; what does not come from there is drawn from the training seed."""
+
+    # A released directory, or OWNER/NAME[@REVISION] of the hub; null draws everything. A train id holds its content.
+    checkpoint: str | None = None
+    # `weights`: towers, projector and language model; `all`: action head, proprio projector and memory too, where the
+    # checkpoint has them and the cell has a place for them.
+    parts: Literal["all", "weights"] = "all"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on every linear layer of towers, projector and language model (spec 5), without dropout."""
+
+    rank: int = 0  # 0: no adapters, everything is trained in full
+    alpha: float = 16.0  # adapters are scaled by alpha / rank
+
+    def __post_init__(self):
+        _require(self.rank >= 0, "lora.rank", self.rank, "≥ 0", "the published rank is 32; 0 trains everything in full")
+        _require(self.alpha > 0, "lora.alpha", self.alpha, "> 0", "the published alpha is 16")
+
+
+@dataclass(frozen=True)
 class Cell:
     model: ModelConfig
     data: DataConfig
@@ -217,11 +245,17 @@ class Cell:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     intervention: str | None = None  # applied to the memory during training; null is none
     seed: int = 0  # training seed
+    start: StartConfig = field(default_factory=StartConfig, metadata=LATER)
+    lora: LoraConfig = field(default_factory=LoraConfig, metadata=LATER)
 
     def __post_init__(self):
         for name, value in flatten(self).items():
             finite = all(math.isfinite(v) for v in (value if isinstance(value, list) else [value]) if type(v) is float)
             _require(finite, name, value, "finite numbers", "correct it")
+        _require(
+            self.lora.rank == 0 or self.start.checkpoint is not None, "lora.rank", self.lora.rank,
+            "0 where start.checkpoint is null", "adapters change given weights: set start.checkpoint, or rank 0",
+        )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
             1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,
@@ -255,9 +289,18 @@ def canonical(cell: Cell) -> Cell:
             changes["model.guard"] = "full"
     if cell.model.memory_positions == "shift":  # the positions of a reserve of exactly m
         changes |= {"model.memory_positions": "reserved", "model.reserve": 0 if without_tokens else cell.memory.m}
+    if cell.start.checkpoint is None:
+        changes["start.parts"] = "all"
+    if cell.lora.rank == 0:
+        changes["lora.alpha"] = LoraConfig().alpha
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
     return replace(cell, changes)
+
+
+def started_at(cell: Cell, place: str | None) -> Cell:
+    """The cell with what it starts from at another place: a path means nothing on another machine, its content does."""
+    return replace(cell, {"start.checkpoint": place})
 
 
 # --- presets: overrides for `replace`, in the field's words -----------------------------------------------------------

@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 from muvla.errors import MuvlaError
 
 T = TypeVar("T")
+# Metadata of a field that was added when identities were already in use: at its default, a configuration means what it
+# meant before, and keeps its identity. Such a default must never be changed.
+LATER = {"later": True}
 
 
 def to_dict(config: Any) -> Any:
@@ -88,13 +91,28 @@ def difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def identity(config: Any) -> Any:
+    """Plain data to be hashed: `to_dict` without the fields that were added later and stand at their default."""
+    if not dataclasses.is_dataclass(config):
+        return to_dict(config)
+    return {
+        f.name: identity(getattr(config, f.name))
+        for f in dataclasses.fields(config)
+        if not (f.metadata.get("later") and getattr(config, f.name) == _default(f))
+    }
+
+
+def _default(f: dataclasses.Field) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+
+
 def canonical_json(data: Any) -> str:
     return json.dumps(to_dict(data), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def content_hash(data: Any, length: int = 12) -> str:
-    """First `length` hexadecimal digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:length]
+    """First `length` hexadecimal digits of the SHA-256 of the canonical JSON of a configuration's `identity`."""
+    return hashlib.sha256(canonical_json(identity(data)).encode()).hexdigest()[:length]
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _canary() -> Finding:
         import torch
 
         from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-        from muvla.models.policy import Interface, build_policy, guard_canary
+        from muvla.models.build import build_policy
+        from muvla.models.policy import Interface, guard_canary
         from muvla.models.sizes import size
 
         data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))

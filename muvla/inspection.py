@@ -72,7 +72,11 @@ def _native(folder: Path) -> Iterator[str]:
     yield f"{folder}: a muvla training, update {checkpoint.update} of {cell.budget.updates}, training seed {cell.seed}"
     size = cell.model.size
     yield f"size: {size.name}, {size.image_size} px, {size.patches} tokens per camera"
-    yield f"model: {len(model)} tensors, {sum(t.numel() for t in model.values()):,} parameters"
+    kind = "trained" if cell.start.checkpoint else "model"
+    yield f"{kind}: {len(model)} tensors, {sum(t.numel() for t in model.values()):,} parameters"
+    if cell.start.checkpoint:
+        yield f"started from: {cell.start.checkpoint} ({cell.start.parts}), content {checkpoint.start}"
+        yield f"adapters: rank {cell.lora.rank}, alpha {cell.lora.alpha:g}" if cell.lora.rank else "adapters: none"
     widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
     yield f"memory: {cell.memory.kind}{widths}"
     yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}"

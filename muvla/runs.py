@@ -20,14 +20,14 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from muvla import provenance as origin
-from muvla.config import Cell, canonical
+from muvla.config import Cell, canonical, started_at
 from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
@@ -77,7 +77,8 @@ class Run:
         return self.folder / "rows"
 
     def create(self, cell: Cell, store: EpisodeStore) -> None:
-        if not (self.folder / "run.json").exists():
+        """Writes `run.json`; anew if what the cell starts from has moved."""
+        if not (self.folder / "run.json").exists() or self.cell.start != canonical(cell).start:
             write_json(
                 self.folder / "run.json",
                 {
@@ -261,7 +262,9 @@ class Run:
         return ckpt.load(newest)
 
     def load_policy(self, device: str) -> Policy:
-        return ckpt.load_policy(self.checkpoint()).to(device)
+        saved = self.checkpoint()
+        place = self.cell.start.checkpoint
+        return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
     def _record(self, device: str, backends: str | None = None) -> str:
         record = origin.provenance(device, backends)

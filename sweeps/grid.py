@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muvla.config import Cell, DatasetConfig, canonical
-from muvla.configtools import content_hash, difference, flatten, replace, to_dict
+from muvla.config import Cell, DatasetConfig, canonical, started_at
+from muvla.configtools import content_hash, difference, flatten, identity, replace
 from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.interventions import intervention
-from muvla.models.text import built_in
+from muvla.models.build import prompts_of, start_content
+from muvla.models.text import Prompts
 
 SEED = "seed"  # the training seed differs between cells without being a factor
 
@@ -93,16 +94,18 @@ class Study:
                 )  # fmt: skip
         seen: dict[str, StudyCell] = {}
         for item in cells:
-            identity = content_hash(canonical(item.cell))
-            if identity in seen:
+            one = content_hash(canonical(item.cell))
+            if one in seen:
                 raise MuvlaError(
-                    f"study {self.name}", got=f"{seen[identity].label!r} and {item.label!r}, which are one computation",
+                    f"study {self.name}", got=f"{seen[one].label!r} and {item.label!r}, which are one computation",
                     expected="different cells", remedy="remove one arm (unused fields do not make a cell different)",
                 )  # fmt: skip
-            seen[identity] = item
+            seen[one] = item
 
     def _check_protocols(self, cells: list[StudyCell]) -> None:
         where = f"study {self.name}, protocol"
+        starts = {item.cell.start.checkpoint: item.cell for item in cells}
+        prompts = {place: prompts_of(cell) for place, cell in starts.items()}
         for one in self.protocols:
             if [p.id for p in self.protocols].count(one.id) > 1:
                 raise MuvlaError(where, got=f"{one.id} twice", expected="one of each id", remedy="rename one")
@@ -115,11 +118,12 @@ class Study:
                 data, size = item.cell.data.dataset, item.cell.model.size.image_size
                 theirs, own = task_info(one.task.name), task_info(data.task.name)
                 camera = one.image_size or theirs.camera
+                resizes = item.cell.model.images != "stored"
                 for what, got, fits, expected in (
                     ("h", one.h, one.h <= item.cell.model.chunk, f"at most H = {item.cell.model.chunk}"),
                     ("task", theirs.suite, theirs.suite == own.suite, f"suite {own.suite}, as its data"),
-                    ("image_size", camera, camera == size, f"{size}, the model's"),
-                    ("task", *_prompt_lengths(theirs, own)),
+                    ("image_size", camera, camera == size or resizes, f"{size}, the model's"),
+                    ("task", *_prompt_lengths(prompts[item.cell.start.checkpoint], theirs, own)),
                     ("seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"),
                 ):
                     if not fits:
@@ -154,10 +158,10 @@ class Study:
         )
 
 
-def _prompt_lengths(theirs: TaskInfo, own: TaskInfo) -> tuple[int, bool, str]:
+def _prompt_lengths(prompts: Prompts, theirs: TaskInfo, own: TaskInfo) -> tuple[int, bool, str]:
     """Got, whether it fits, expected. Data of one task have prompts of one length, and a policy trained on them has no
     padding."""
-    got, expected = (len(built_in().encode(task.instruction)) for task in (theirs, own))
+    got, expected = (len(prompts.encode(task.instruction)) for task in (theirs, own))
     return got, got == expected, f"a prompt of {expected} tokens, as in the data"
 
 
@@ -173,8 +177,10 @@ def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
 
 
 def train_id(cell: Cell, store: EpisodeStore) -> str:
-    """Hash of the canonical training configuration and the data's content."""
-    return content_hash({"cell": to_dict(canonical(cell)), "data": store.sha256})
+    """Hash of the canonical training configuration, with the content of what it starts from, and of the data's
+    content."""
+    same = started_at(canonical(cell), start_content(cell))
+    return content_hash({"cell": identity(same), "data": store.sha256})
 
 
 def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:

@@ -77,8 +77,8 @@ def vla_tensors(draw) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def head_tensors(draw) -> dict[str, torch.Tensor]:
-    wide = ACTION * WIDTH
+def head_tensors(draw, action: int = ACTION) -> dict[str, torch.Tensor]:
+    wide = action * WIDTH
     shapes = {
         "layer_norm1.weight": (wide,), "layer_norm1.bias": (wide,),
         "fc1.weight": (WIDTH, wide), "fc1.bias": (WIDTH,),
@@ -87,13 +87,13 @@ def head_tensors(draw) -> dict[str, torch.Tensor]:
         "mlp_resnet_blocks.1.ffn.0.weight": (WIDTH,), "mlp_resnet_blocks.1.ffn.0.bias": (WIDTH,),
         "mlp_resnet_blocks.1.ffn.1.weight": (WIDTH, WIDTH), "mlp_resnet_blocks.1.ffn.1.bias": (WIDTH,),
         "layer_norm2.weight": (WIDTH,), "layer_norm2.bias": (WIDTH,),
-        "fc2.weight": (ACTION, WIDTH), "fc2.bias": (ACTION,),
+        "fc2.weight": (action, WIDTH), "fc2.bias": (action,),
     }  # fmt: skip
     return {f"module.model.{name}": draw(*shape) for name, shape in shapes.items()}
 
 
-def proprio_tensors(draw) -> dict[str, torch.Tensor]:
-    shapes = {"fc1.weight": (WIDTH, PROPRIO), "fc1.bias": (WIDTH,), "fc2.weight": (WIDTH, WIDTH), "fc2.bias": (WIDTH,)}
+def proprio_tensors(draw, proprio: int = PROPRIO) -> dict[str, torch.Tensor]:
+    shapes = {"fc1.weight": (WIDTH, proprio), "fc1.bias": (WIDTH,), "fc2.weight": (WIDTH, WIDTH), "fc2.bias": (WIDTH,)}
     return {f"module.{name}": draw(*shape).float() for name, shape in shapes.items()}
 
 
@@ -122,15 +122,24 @@ def bounds(width: int) -> dict[str, list[float]]:
             "mean": [0.0] * width, "std": [0.3] * width}  # fmt: skip
 
 
-def write(path: Path, kind: str = "muvla", step: str = "150000", shards: int = 2, **meta) -> Path:
-    """`kind` is openvla, oft or muvla; `meta` changes memory_meta.json."""
+def write(
+    path: Path,
+    kind: str = "muvla",
+    step: str = "150000",
+    shards: int = 2,
+    action: int = ACTION,
+    proprio: int = PROPRIO,
+    own: dict | None = None,
+    **meta,
+) -> Path:
+    """`kind` is openvla, oft or muvla; `own` is added to config.json, `meta` changes memory_meta.json."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
         return (0.2 * torch.randn(*shape, generator=generator)).to(torch.bfloat16)
 
     path.mkdir(parents=True)
-    statistics = {"mikasa_combined": {"action": bounds(ACTION) | {"mask": [True] * ACTION}, "proprio": bounds(PROPRIO),
+    statistics = {"mikasa_combined": {"action": bounds(action) | {"mask": [True] * action}, "proprio": bounds(proprio),
                                       "num_transitions": 10, "num_trajectories": 2}}  # fmt: skip
     config = {
         "architectures": ["OpenVLAForActionPrediction"],
@@ -143,7 +152,7 @@ def write(path: Path, kind: str = "muvla", step: str = "150000", shards: int = 2
         "vision_backbone_id": "dinosiglip-vit-so-224px",
         "norm_stats": statistics,
     }
-    (path / "config.json").write_text(json.dumps(config))
+    (path / "config.json").write_text(json.dumps(config | (own or {})))
     tokenizer().save(str(path / "tokenizer.json"))
     (path / "preprocessor_config.json").write_text('{"image_processor_type": "PrismaticImageProcessor"}')
     (path / "tokenizer.model").write_bytes(b"sentencepiece")
@@ -159,8 +168,8 @@ def write(path: Path, kind: str = "muvla", step: str = "150000", shards: int = 2
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     if kind == "openvla":
         return path
-    torch.save(head_tensors(draw), path / f"action_head--{step}_checkpoint.pt")
-    torch.save(proprio_tensors(draw), path / f"proprio_projector--{step}_checkpoint.pt")
+    torch.save(head_tensors(draw, action), path / f"action_head--{step}_checkpoint.pt")
+    torch.save(proprio_tensors(draw, proprio), path / f"proprio_projector--{step}_checkpoint.pt")
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     (path / "lora_adapter").mkdir()
     if kind == "oft":

@@ -9,7 +9,8 @@ from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from muvla.configtools import replace
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend
-from muvla.models.policy import build_policy, guard_canary
+from muvla.models.build import build_policy
+from muvla.models.policy import guard_canary
 from muvla.models.sequence import Layout, Segment
 
 GUARDS = sorted(BARRED_ROWS)

@@ -5,7 +5,8 @@ import torch
 from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
 from muvla.models.attention import BACKENDS
-from muvla.models.policy import Encoded, build_policy
+from muvla.models.build import build_policy
+from muvla.models.policy import Encoded
 
 
 def rows(encoded, index):

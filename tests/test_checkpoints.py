@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaModel
 from muvla.config import MemoryConfig, ModelConfig, SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
-from muvla.models import checkpoints, published
+from muvla.models import checkpoints, metafiles, published
 from muvla.models.policy import Interface, Policy
 from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.models.vision import FusedVision
@@ -245,7 +245,7 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     initialise(policy, 0)
     meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
     statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}
-    native = checkpoints.Release(policy, {}, checkpoints.config_json(SIZE), statistics, meta, "7")
+    native = checkpoints.Release(policy, {}, metafiles.config_json(SIZE), statistics, meta, "7")
     checkpoints.save(native, tmp_path / "one")
     once = checkpoints.Directory(tmp_path / "one").load()
     checkpoints.save(once, tmp_path / "two")
@@ -269,9 +269,7 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     ],
 )
 def test_the_memory_is_read_off_its_meta_file(tmp_path, meta, expected):
-    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == checkpoints.MemoryMeta(
-        *expected
-    )
+    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == metafiles.MemoryMeta(*expected)
 
 
 @pytest.mark.parametrize("kind", ["openvla", "oft", "muvla"])

@@ -10,7 +10,8 @@ from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
 from muvla.models.attention import BACKENDS
-from muvla.models.policy import Encoded, build_policy, guard_canary
+from muvla.models.build import build_policy
+from muvla.models.policy import Encoded, guard_canary
 from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
 

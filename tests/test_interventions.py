@@ -8,7 +8,7 @@ from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.interventions import INTERVENTIONS, intervention
-from muvla.models.policy import build_policy
+from muvla.models.build import build_policy
 from muvla.recurrence import Context, Intervention, Moment, Recurrence
 from muvla.training.loop import Trainer
 

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from muvla.config import no_memory, tbptt
 from muvla.errors import MuvlaError
-from muvla.models.policy import build_policy
+from muvla.models.build import build_policy
 from muvla.models.sizes import SIZES, size
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.images import central_crop, lanczos, released_images
+from muvla.models.images import central_crop, lanczos, prepared
 
 SIZE = 224
 
@@ -70,12 +70,14 @@ def test_the_crop_is_bilinear_between_its_corners():
 
 def test_the_pipeline_keeps_an_even_image_and_every_leading_dimension():
     even = torch.full((2, 2, 3, 128, 128), 137, dtype=torch.uint8)
-    out = released_images(even, SIZE)
+    out = prepared(even, SIZE, "released")
     assert out.shape == (2, 2, 3, SIZE, SIZE) and out.dtype == torch.uint8 and (out == 137).all()
     images = torch.from_numpy(np.stack([frame(128, seed) for seed in (0, 1)])).movedim(-1, 1)
-    assert torch.equal(released_images(images, SIZE)[1], released_images(images[1:], SIZE)[0])
+    assert torch.equal(prepared(images, SIZE, "released")[1], prepared(images[1:], SIZE, "released")[0])
+    assert not torch.equal(prepared(images, SIZE, "resized"), prepared(images, SIZE, "released"))
+    assert prepared(images, SIZE, "stored") is images
     with pytest.raises(MuvlaError, match="uint8"):
-        released_images(even.float(), SIZE)
+        prepared(even.float(), SIZE, "released")
 
 
 def test_actions_and_proprio_follow_the_released_bounds():

@@ -1,5 +1,6 @@
 """The loop: knobs bite, resume is exact, damage and NaN stop it."""
 
+import dataclasses
 import json
 import math
 
@@ -56,6 +57,8 @@ KNOBS = {
     "optimizer.final": 0.9,
     "optimizer.clip": None,
     "intervention": "zero",
+    "model.images": "released",
+    "model.precision": "bfloat16",
     "seed": 1,
 }
 
@@ -73,6 +76,7 @@ def test_the_list_of_knobs_is_complete(base):
         name for name in flatten(base) if name.startswith(("model.size.", "data.dataset."))
     }  # the anatomy, the
     # task and the data: other parameters and other frames, tested where they are defined
+    elsewhere |= {name for name in flatten(base) if name.startswith(("start.", "lora."))}  # tests/test_start.py
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
     assert set(KNOBS) == set(flatten(base)) - elsewhere - backends
 
@@ -295,14 +299,14 @@ def test_a_checkpoint_of_another_shape_lists_the_difference(trained, store, cell
     saved = ckpt.load(trained[0])
     with pytest.raises(MuvlaError, match="checkpoint configuration"):
         Trainer(cell_with({"memory.m": 2}), store).resume(saved)
-    policy = Trainer(cell_with({"memory.m": 2}), store).policy
+    own = lambda cell: dict(Trainer(cell, store).policy.named_parameters())  # noqa: E731
     with pytest.raises(MuvlaError, match=r"memory\.initial is \(4, 96\) instead of \(2, 96\)"):
-        ckpt.load_parameters(policy, saved.tensors["model"])
+        ckpt.load_parameters(own(cell_with({"memory.m": 2})), saved.tensors["model"])
     with pytest.raises(MuvlaError, match=r"unexpected memory\.initial"):
-        ckpt.load_parameters(Trainer(cell_with(no_memory()), store).policy, saved.tensors["model"])
+        ckpt.load_parameters(own(cell_with(no_memory())), saved.tensors["model"])
     with pytest.raises(MuvlaError, match=r"missing head\.fc_in\.bias"):
         tensors = {k: v for k, v in saved.tensors["model"].items() if k != "head.fc_in.bias"}
-        ckpt.load_parameters(Trainer(saved.cell, store).policy, tensors)
+        ckpt.load_parameters(own(saved.cell), tensors)
 
 
 def test_other_data_or_statistics_are_refused(trained, store, base, tmp_path):
@@ -326,7 +330,7 @@ def test_a_crash_while_saving_leaves_the_older_checkpoint_whole(trained, tmp_pat
         real(handle)
 
     monkeypatch.setattr(files.os, "fsync", dies)
-    newer = type(saved)(99, *[getattr(saved, f) for f in ("cell", "interface", "statistics", "cursor", "tensors")])
+    newer = dataclasses.replace(saved, update=99)
     with pytest.raises(MuvlaError, match="No space left"):
         ckpt.save(path.parent, newer)
     assert ckpt.latest(path.parent) == path

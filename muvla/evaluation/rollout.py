@@ -153,7 +153,7 @@ class Rollout:
         instructions = [(slot.info or idle.info)["instruction"] for slot in self.slots]
         ids, lengths = self.policy.encode_text(instructions)
         return self.policy.encode(
-            self.policy.prepare(images.to(self.device)), torch.from_numpy(proprio).to(self.device), ids.to(self.device),
+            images.to(self.device), torch.from_numpy(proprio).to(self.device), ids.to(self.device),
             lengths.to(self.device),
         )  # fmt: skip
 

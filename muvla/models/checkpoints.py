@@ -16,9 +16,9 @@ and tokenizer settings) are carried along as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,41 +27,37 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from muvla.config import MemoryConfig, ModelConfig, SizeConfig
-from muvla.configtools import from_dict
+from muvla.configtools import content_hash
 from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_json
 from muvla.memory.registry import build_memory
 from muvla.models import published
 from muvla.models.differences import shapes_of, statistics_differences, tensor_differences
-from muvla.models.images import released_images
+from muvla.models.metafiles import (
+    BUILT_IN_KEY,
+    CONFIG,
+    IMAGES_KEY,
+    MEMORY_META,
+    MemoryMeta,
+    read_memory_meta,
+    require_fused_openvla,
+    size_of,
+)
 from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
-from muvla.models.sizes import OPENVLA_7B
-from muvla.models.tensorfiles import INDEX, Shards, pickled, read_pickle, write_verified, write_weights
+from muvla.models.tensorfiles import INDEX, Shards, pickled, read_pickle, sha256, write_verified, write_weights
 from muvla.models.text import Prompts, built_in, released
 
-CONFIG, STATISTICS, MEMORY_META = "config.json", "dataset_statistics.json", "memory_meta.json"
+STATISTICS = "dataset_statistics.json"
 TOKENIZER = "tokenizer.json"
 EXTRAS = {"head": "action_head", "proprio": "proprio_projector", "memory": "memory_module"}
 PREFIXES = {"head": "module.", "proprio": "module.", "memory": ""}  # DDP's, as the release writes them
 IGNORED = ("optimizer", "scheduler")  # of a training that could be continued upstream
 DTYPES = {"weights": torch.bfloat16, "head": torch.bfloat16, "proprio": torch.float32, "memory": torch.bfloat16}
 CHUNK = 8  # H of every release (spec 1.9); no file tells it
-SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
-SIZE_KEY = "muvla_size"  # in our own exports: the whole anatomy, for sizes that no release has
-BUILT_IN_KEY = "muvla_built_in_tokenizer"  # in our own exports, whose prompts are the package's
 UPSTREAM_FILES = ("*.json", "*.model", "*.py")
 
 Kind = Literal["openvla", "oft", "muvla"]
-
-
-@dataclass(frozen=True)
-class MemoryMeta:
-    """memory_meta.json in our words."""
-
-    mechanism: MemoryConfig
-    truncation: int  # K
-    guard: Literal["context", "full"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,8 @@ class Directory:
 
     def __post_init__(self):
         self.config: dict[str, Any] = read_json(self.path / CONFIG)
-        _require_fused_openvla(self.path / CONFIG, self.config)
-        self.size = self.size or _size_of(self.path / CONFIG, self.config)
+        require_fused_openvla(self.path / CONFIG, self.config)
+        self.size = self.size or size_of(self.path / CONFIG, self.config)
         shards = Shards(self.path)
         self.parts, self.files = {"weights": shards}, {}
         for part, stem in EXTRAS.items():
@@ -100,7 +96,8 @@ class Directory:
                 self.files[part] = found
                 self.parts[part] = read_pickle(found)
         self._require_one_checkpoint()
-        self.memory = _memory_meta(self.path / MEMORY_META, self.parts["memory"]) if "memory" in self.parts else None
+        module = self.parts.get("memory")
+        self.memory = None if module is None else read_memory_meta(self.path / MEMORY_META, module)
 
     def _require_one_checkpoint(self) -> None:
         """Every part, of one step, and none that this policy has no place for."""
@@ -145,6 +142,10 @@ class Directory:
         shards = set(self.parts["weights"].files.values())
         return sorted({*(self.path / name for name in names), *self.files.values(), *shards})
 
+    def content(self) -> str:
+        """Hash of what the policy computes, wherever the files lie and whatever lies beside them."""
+        return content_hash({file.name: sha256(file) for file in self.read_files()})
+
     def skeleton(self) -> Policy:
         """The policy of these files without values: its parameters are on the meta device, its buffers are there.
 
@@ -159,23 +160,23 @@ class Directory:
             text_padded=True,
         )
         memory = self.memory or MemoryMeta(MemoryConfig(), 1, "full")
-        model = ModelConfig(self.size, CHUNK, guard=memory.guard, memory_positions="shift")
+        images = self.config.get(IMAGES_KEY, "released")
+        model = ModelConfig(self.size, CHUNK, guard=memory.guard, memory_positions="shift", images=images)
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
 
     def prompts(self) -> Prompts:
         return built_in() if self.config.get(BUILT_IN_KEY) else released(self.path / TOKENIZER)
 
+    def parts_for(self, policy: Policy, wanted: Literal["all", "weights"]) -> list[str]:
+        """Those that are here, that `policy` has a place for, and that are wanted."""
+        return [part for part in rules_of(policy) if part in self.parts and (wanted == "all" or part == "weights")]
+
     def differences(self) -> list[str]:
         """What would not load: every missing, unexpected or misshapen tensor, statistics of another robot, and a
         tokenizer that is none of Llama's."""
         skeleton = self.skeleton()
-        expected = expected_shapes(skeleton)
-        lines = [
-            line
-            for part, found in self.parts.items()
-            for line in tensor_differences(part, shapes_of(found), expected[part])
-        ]
+        lines = self._tensor_differences(skeleton, list(self.parts))
         if self.kind != "openvla":
             lines += statistics_differences(self.statistics, skeleton.interface)
         try:
@@ -184,6 +185,15 @@ class Directory:
             lines.append(f"tokenizer: {error}")
         return lines
 
+    def _tensor_differences(self, policy: Policy, parts: list[str]) -> list[str]:
+        expected = expected_shapes(policy)
+        return [line for p in parts for line in tensor_differences(p, shapes_of(self.parts[p]), expected[p])]
+
+    def _require(self, wrong: list[str], expected: str, remedy: str) -> None:
+        if wrong:
+            more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+            raise MuvlaError(str(self.path), got="; ".join(wrong[:8]) + more, expected=expected, remedy=remedy)
+
     def require_loadable(self) -> None:
         """Raises MuvlaError that lists the differences, and for OpenVLA itself."""
         if self.kind == "openvla":
@@ -191,34 +201,43 @@ class Directory:
                 str(self.path), got="weights without an action head", expected="an OpenVLA-OFT or μVLA checkpoint",
                 remedy="OpenVLA itself predicts action tokens; use it as the base of a fine-tuning",
             )  # fmt: skip
-        if wrong := self.differences():
-            more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-            raise MuvlaError(
-                str(self.path), got="; ".join(wrong[:8]) + more, expected=f"the tensors of size {self.size.name!r}",
-                remedy="`muvla inspect` lists all; download the checkpoint again, or name its size",
-            )  # fmt: skip
+        remedy = "`muvla inspect` lists all; download the checkpoint again, or name its size"
+        self._require(self.differences(), f"the tensors of size {self.size.name!r}", remedy)
+
+    def values(
+        self, policy: Policy, parts: list[str], dtype: Callable[[str, torch.Size], torch.dtype]
+    ) -> dict[str, Tensor]:
+        """`policy`'s parameters that these parts hold, copied; `dtype` is asked for each, by name and shape. Raises
+        MuvlaError that lists what does not fit."""
+        remedy = "start.parts=weights draws head, proprio projector and memory anew" if len(parts) > 1 else (
+            "`muvla inspect` lists all; download the checkpoint again"
+        )  # fmt: skip
+        self._require(self._tensor_differences(policy, parts), "the tensors of this policy", remedy)
+        rules, values = rules_of(policy), {}
+        for part in parts:
+            tensors = self.parts[part]
+            for rule in rules[part]:
+                loaded = rule.load(*(tensors[name] for name in rule.published))
+                values |= {n: v.to(dtype(n, v.shape), copy=True) for n, v in zip(rule.ours, loaded, strict=True)}
+        return values
 
     def load(self, dtype: torch.dtype = torch.float32) -> Release:
         """Strict; every parameter as `dtype`. Raises MuvlaError for what would not load."""
         self.require_loadable()
         policy = self.skeleton()
         policy.prompts = self.prompts()
-        if BUILT_IN_KEY not in self.config:
-            policy.prepare = partial(released_images, size=self.size.image_size)
-        rules = rules_of(policy)
-        values = {}
-        for part, tensors in self.parts.items():
-            for rule in rules[part]:
-                loaded = rule.load(*(tensors[name] for name in rule.published))
-                values |= {n: v.to(dtype, copy=True) for n, v in zip(rule.ours, loaded, strict=True)}
+        values = self.values(policy, list(self.parts), lambda *_: dtype)
         for name in published.never_published(dict(policy.named_parameters())):
             values[name] = torch.zeros(policy.get_parameter(name).shape, dtype=dtype)
         policy.load_state_dict(values, assign=True)
-        carried = {name: self.parts["weights"][name] for name in published.carried_shapes(self.size)}
         meta = read_json(self.path / MEMORY_META) if self.memory else None
-        return Release(policy, carried, self.config, self.statistics, meta, self.step, self._upstream_files())
+        return Release(policy, self.carried(), self.config, self.statistics, meta, self.step, self.upstream_files())
 
-    def _upstream_files(self) -> dict[str, bytes]:
+    def carried(self) -> dict[str, Tensor]:
+        """Published, never read by a policy."""
+        return {name: self.parts["weights"][name] for name in published.carried_shapes(self.size)}
+
+    def upstream_files(self) -> dict[str, bytes]:
         own = (CONFIG, STATISTICS, MEMORY_META, INDEX)
         found = {file for pattern in UPSTREAM_FILES for file in self.path.glob(pattern) if file.name not in own}
         return {file.name: file.read_bytes() for file in sorted(found)}
@@ -283,41 +302,6 @@ def expected_shapes(policy: Policy) -> dict[str, Shapes]:
     return shapes
 
 
-def config_json(size: SizeConfig) -> dict[str, Any]:
-    """What a directory of a policy that was built here says about itself, in the released words where there are any."""
-    backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), None)
-    return {
-        "model_type": "openvla",
-        "architectures": ["OpenVLAForActionPrediction"],
-        "use_fused_vision_backbone": True,
-        "vision_backbone_id": backbone or f"muvla-{size.name}",
-        "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
-        SIZE_KEY: asdict(size),
-        BUILT_IN_KEY: True,
-    }
-
-
-def _require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
-    if config.get("model_type") != "openvla" or not config.get("use_fused_vision_backbone"):
-        raise MuvlaError(
-            f"{path}: model_type", got=config.get("model_type"),
-            expected="openvla with use_fused_vision_backbone (DINOv2 and SigLIP)",
-            remedy="only OpenVLA, OpenVLA-OFT and μVLA directories can be read",
-        )  # fmt: skip
-
-
-def _size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
-    if SIZE_KEY in config:
-        return from_dict(SizeConfig, config[SIZE_KEY])
-    backbone = config.get("vision_backbone_id")
-    if backbone not in SIZE_OF_BACKBONE:
-        raise MuvlaError(
-            f"{path}: vision_backbone_id", got=backbone, expected=f"one of {', '.join(SIZE_OF_BACKBONE)}",
-            remedy="this anatomy is not built; name a size that fits, if one does",
-        )  # fmt: skip
-    return SIZE_OF_BACKBONE[backbone]
-
-
 def _step(file: Path) -> str:
     return file.name.split("--")[1].removesuffix("_checkpoint.pt")
 
@@ -330,36 +314,6 @@ def _only_file(path: Path, stem: str) -> Path | None:
             remedy="keep the step that you mean in this folder, and move the others",
         )  # fmt: skip
     return found[0] if found else None
-
-
-def _memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
-    """Mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1)."""
-    meta = read_json(path)
-    if "initial_memory" not in tensors:
-        raise MuvlaError(
-            str(path.parent), got=f"memory_module with {', '.join(tensors) or 'nothing'}", expected="initial_memory",
-            remedy="check that the file is what its name says",
-        )  # fmt: skip
-    rows = len(tensors["initial_memory"])
-    rules = {
-        "num_mem_tokens": (meta.get("num_mem_tokens") == rows, f"{rows}, the rows of memory_module"),
-        "memory_update": (meta.get("memory_update") in ("tbptt", "ema"), "tbptt or ema"),
-        "attention_mask_mode": (meta.get("attention_mask_mode", "custom") in ("custom", "full"), "custom or full"),
-    }
-    tbptt = meta.get("memory_update") == "tbptt"
-    needed = "tbptt_length" if tbptt else "ema_alpha"
-    rules[needed] = (isinstance(meta.get(needed), int | float), "a number")
-    for name, (ok, expected) in rules.items():
-        if not ok:
-            raise MuvlaError(
-                f"{path}: {name}", got=meta.get(name), expected=expected, remedy="take both files from one checkpoint"
-            )
-    guard = "full" if meta.get("attention_mask_mode") == "full" else "context"
-    if tbptt:
-        return MemoryMeta(MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard)
-    return MemoryMeta(
-        MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"])), 1, guard
-    )  # the EMA ignores K (spec 2.5)
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -1,4 +1,4 @@
-"""The image pipeline that the released policies were evaluated with (spec 4.3).
+"""From a camera's frames to images of the model's size: the pipeline of the released policies (spec 4.3).
 
 uint8 frames of any size → Lanczos-3 with antialiasing to the model's 224 pixels, rounded to bytes → the central 90 % of
 the area, bilinear, back to 224 pixels. By its published definition (TensorFlow's `image.resize` and
@@ -22,15 +22,20 @@ CROPPED_AREA = 0.9
 LANCZOS_RADIUS = 3
 
 
-def released_images(images: Tensor, size: int) -> Tensor:
-    """(…, 3, h, w) uint8 → (…, 3, s, s) uint8, s = `size`. Raises MuvlaError for another dtype."""
+def prepared(images: Tensor, size: int, how: str) -> Tensor:
+    """(…, 3, h, w) uint8 → (…, 3, s, s) uint8, s = `size`; `how` as in `ModelConfig.images`: `stored` leaves the
+    frames, `resized` is the first step, `released` both. Raises MuvlaError for another dtype."""
+    if how == "stored":
+        return images
     if images.dtype != torch.uint8:
         raise MuvlaError(
             "images", got=str(images.dtype), expected="uint8", remedy="pass the camera's frames as they are"
         )
     resized = _apply(images.float(), lanczos(images.shape[-2], size), lanczos(images.shape[-1], size))
-    resized = resized.round().clamp(0, 255)  # bytes again, as the published loader stores them
-    cropped = _apply(resized / 255, central_crop(size), central_crop(size))
+    resized = resized.round().clamp(0, 255).to(torch.uint8)  # bytes again, as the published loader stores them
+    if how == "resized":
+        return resized
+    cropped = _apply(resized.float() / 255, central_crop(size), central_crop(size))
     # TensorFlow's conversion to bytes: half a level is added and the fraction cut.
     return (cropped.clamp(0, 1) * 255.5).to(torch.uint8)
 

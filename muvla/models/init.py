@@ -7,6 +7,7 @@ drawing from one global generator would shift every later parameter as soon as o
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 import torch
 from torch import nn
@@ -15,16 +16,21 @@ from muvla.randomness import torch_rng
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> None:
-    """Linear and convolution weights normal with standard deviation 1/√fan_in, biases 0, norms 1; embeddings, class
+def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) -> None:
+    """Draws all parameters, or those whose names are in `only`.
+
+    Linear and convolution weights normal with standard deviation 1/√fan_in, biases 0, norms 1; embeddings, class
     and register tokens normal(0, 0.02). A module that defines `initialise_parameters(generator_of)` sets its own."""
     own = [(name, module) for name, module in model.named_modules() if hasattr(module, "initialise_parameters")]
     claimed = {id(p) for _, module in own for p in module.parameters()}
+    chosen = {id(p) for name, p in model.named_parameters() if only is None or name in only}
     for prefix, module in own:
+        if not any(id(p) in chosen for p in module.parameters()):
+            continue
         module.initialise_parameters(lambda name, prefix=prefix: torch_rng(seed, "init", f"{prefix}.{name}"))
     kinds = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
-        if id(parameter) in claimed:
+        if id(parameter) in claimed or id(parameter) not in chosen:
             continue
         module, leaf = kinds[id(parameter)], name.rsplit(".", 1)[-1]
         if leaf == "bias":

@@ -9,7 +9,6 @@ run on many ticks at once. `step` is the language model, the only part that sees
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from muvla.config import Cell, ModelConfig
+from muvla.config import ModelConfig
 from muvla.errors import NotAMeasurement
 from muvla.memory.base import Memory
-from muvla.memory.registry import build_memory
 from muvla.models.attention import ATTENTION_NAME, AttentionPlan
 from muvla.models.heads import L1Head, ProprioProjector
-from muvla.models.init import initialise
+from muvla.models.images import prepared
 from muvla.models.sequence import Layout
 from muvla.models.text import Prompts, built_in
 from muvla.models.vision import FusedVision
@@ -72,8 +70,6 @@ class Policy(nn.Module):
         super().__init__()
         self.config, self.interface, self.memory = config, interface, memory
         self.prompts = prompts or built_in()
-        # From a camera's frames to images of the model's size; a release brings the pipeline that it was trained with.
-        self.prepare: Callable[[Tensor], Tensor] = lambda images: images
         size = config.size
         self.vision = FusedVision(size)
         self.proprio = ProprioProjector(interface.proprio_dim, size.width)
@@ -107,17 +103,20 @@ class Policy(nn.Module):
         return self.prompts.encode_batch(instructions, self.interface.text, self.interface.text_padded)
 
     def encode(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
-        """images (N, V, 3, h, w) uint8, proprio (N, Q) normalised, text_ids (N, T) left-padded, text_lengths (N,)."""
+        """images (N, V, 3, h, w) uint8 of any size that `ModelConfig.images` takes, proprio (N, Q) normalised, text_ids
+        (N, T) left-padded, text_lengths (N,)."""
         n = len(images)
         embed = self.language.embed_tokens
         ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
-        return Encoded(
-            prefix=torch.cat([bos, self.vision(images), self.proprio(proprio)], dim=1),
-            text=embed(text_ids),
-            stop=stop,
-            text_lengths=text_lengths,
-        )
+        images = prepared(images, self.config.size.image_size, self.config.images)
+        with self._precision(images.device):
+            prefix = torch.cat([bos, self.vision(images), self.proprio(proprio)], dim=1)
+        return Encoded(prefix=prefix, text=embed(text_ids), stop=stop, text_lengths=text_lengths)
+
+    def _precision(self, device: torch.device) -> torch.autocast:
+        """Matrix products in bfloat16, if so configured; sums, norms and what is trained keep their own."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def step(self, encoded: Encoded, memory: Tensor, action_slots: Tensor | None = None) -> StepOutput:
         """One tick of B slots; memory (B, m, D) is what `Memory.read` returned.
@@ -130,9 +129,14 @@ class Policy(nn.Module):
         if action_slots is None:
             action_slots = encoded.prefix.new_zeros(slots, layout.action, width)
         sequence = torch.cat([encoded.prefix, memory, encoded.text, action_slots, encoded.stop], dim=1)
+        if self.config.precision == "bfloat16":
+            sequence = sequence.to(torch.bfloat16)
         plan, positions = self._plan(layout, encoded.text_lengths)
-        hidden = self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
-        return StepOutput(actions=self.head(hidden[:, layout.action_read]), memory=hidden[:, layout.memory_slice])
+        with self._precision(sequence.device):
+            hidden = self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
+            actions = self.head(hidden[:, layout.action_read])
+        # What leaves the step has the precision of what is carried, so that an update rule and a loss compute in it.
+        return StepOutput(actions.to(memory.dtype), hidden[:, layout.memory_slice].to(memory.dtype))
 
     def _plan(self, layout: Layout, text_lengths: Tensor) -> tuple[AttentionPlan, Tensor]:
         guard, backend = self.config.guard, self.config.attention
@@ -146,13 +150,6 @@ def _unpadded_plan(layout: Layout, guard: str, backend: str, device: str) -> tup
     """Without padding all rows are alike: one plan and (1, S) positions for every batch size, made once."""
     length = torch.tensor([layout.text], device=device)
     return AttentionPlan(layout, layout.segments(length), guard, backend), layout.positions(length)
-
-
-def build_policy(cell: Cell, interface: Interface) -> Policy:
-    """A policy with the initial values of the cell's training seed."""
-    policy = Policy(cell.model, build_memory(cell.memory, cell.model.size.width), interface)
-    initialise(policy, cell.seed)
-    return policy
 
 
 @torch.no_grad()

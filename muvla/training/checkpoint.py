@@ -24,7 +24,8 @@ from muvla.configtools import from_dict, to_dict
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_atomically, write_json
-from muvla.models.policy import Interface, Policy, build_policy
+from muvla.models.build import build_policy, start_content, stored_parameters
+from muvla.models.policy import Interface, Policy
 
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
@@ -37,6 +38,7 @@ class Checkpoint:
 
     update: int
     cell: Cell  # canonical
+    start: str | None  # hash of the checkpoint that training started from
     interface: Interface
     statistics: Statistics
     cursor: dict[str, Any]  # of the slot stream
@@ -59,6 +61,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         meta = {
             "update": checkpoint.update,
             "cell": to_dict(checkpoint.cell),
+            "start": checkpoint.start,
             "interface": asdict(checkpoint.interface),
             "statistics": asdict(checkpoint.statistics),
             "cursor": checkpoint.cursor,
@@ -95,6 +98,7 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(
         meta["update"],
         from_dict(Cell, meta["cell"]),
+        meta.get("start"),
         Interface(**meta["interface"]),
         from_dict(Statistics, meta["statistics"], "statistics."),
         meta["cursor"],
@@ -103,15 +107,23 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_policy(checkpoint: Checkpoint) -> Policy:
+    """Raises MuvlaError if what the training started from is not there any more."""
+    now = start_content(checkpoint.cell)
+    if now != checkpoint.start:
+        raise MuvlaError(
+            f"start.checkpoint {checkpoint.cell.start.checkpoint}", got=f"content {now}",
+            expected=f"content {checkpoint.start}, from which this was trained",
+            remedy="put that checkpoint back; frozen values stand there alone",
+        )  # fmt: skip
     policy = build_policy(checkpoint.cell, checkpoint.interface)
-    load_parameters(policy, checkpoint.tensors["model"])
+    load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
     return policy
 
 
 @torch.no_grad()
-def load_parameters(policy: Policy, tensors: TensorFile) -> None:
-    """Strict: a missing, unexpected or misshapen tensor raises MuvlaError that lists the difference."""
-    own = dict(policy.named_parameters())
+def load_parameters(own: dict[str, Tensor], tensors: TensorFile) -> None:
+    """Into a policy's parameters. Strict: a missing, unexpected or misshapen tensor raises MuvlaError that lists the
+    difference."""
     wrong = [f"missing {n}" for n in own.keys() - tensors.keys()]
     wrong += [f"unexpected {n}" for n in tensors.keys() - own.keys()]
     wrong += [

@@ -13,23 +13,24 @@ import math
 
 import torch
 
-from muvla.config import Cell, canonical
+from muvla.config import Cell, canonical, started_at
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream, Window
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models.policy import Encoded, Interface, build_policy, guard_canary
-from muvla.models.text import built_in
+from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
+from muvla.models.policy import Encoded, Interface, guard_canary
+from muvla.models.text import Prompts
 from muvla.randomness import key
 from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
 from muvla.training.budget import learning_rate
 
 
-def interface_of(store: EpisodeStore) -> Interface:
+def interface_of(store: EpisodeStore, prompts: Prompts) -> Interface:
     """What the policy must fit, read off the data."""
-    lengths = {len(built_in().encode(instruction)) for instruction in store.instructions}
+    lengths = {len(prompts.encode(instruction)) for instruction in store.instructions}
     return Interface(
         cameras=store["images"].shape[1],
         proprio_dim=store["proprio"].shape[1],
@@ -58,7 +59,8 @@ class Trainer:
                 expected=f"the cell's own, {self.cell.intervention!r}",
                 remedy="pass that one",
             )
-        self.statistics, self.interface = Statistics.of(store), interface_of(store)
+        self.statistics, self.interface = Statistics.of(store), interface_of(store, prompts_of(self.cell))
+        self.start = start_content(self.cell)
         self.policy = build_policy(self.cell, self.interface).to(device)
         trained = [(n, p) for n, p in self.policy.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trained]
@@ -177,16 +179,19 @@ class Trainer:
 
     def checkpoint(self) -> ckpt.Checkpoint:
         tensors = {
-            "model": dict(self.policy.named_parameters()),
+            "model": stored_parameters(self.policy, self.cell),
             "optimizer": ckpt.optimizer_tensors(self.optimizer, self.names),
             "memory": self.recurrence.export(),
         }
-        return ckpt.Checkpoint(self.update, self.cell, self.interface, self.statistics, self.stream.state(), tensors)
+        return ckpt.Checkpoint(
+            self.update, self.cell, self.start, self.interface, self.statistics, self.stream.state(), tensors
+        )
 
     def resume(self, saved: ckpt.Checkpoint) -> None:
         """Continue as if never stopped. Raises MuvlaError if the checkpoint is of another cell or other data."""
         for name, got, own in (
-            ("configuration", saved.cell, self.cell),
+            ("configuration", started_at(saved.cell, self.cell.start.checkpoint), self.cell),
+            ("start", saved.start, self.start),
             ("interface", saved.interface, self.interface),
             ("statistics", saved.statistics, self.statistics),
         ):
@@ -194,7 +199,7 @@ class Trainer:
                 raise MuvlaError(
                     f"checkpoint {name}", got=got, expected=str(own), remedy="train in a new folder, or undo the change"
                 )
-        ckpt.load_parameters(self.policy, saved.tensors["model"])
+        ckpt.load_parameters(stored_parameters(self.policy, self.cell), saved.tensors["model"])
         ckpt.load_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
         self.recurrence.load(saved.tensors["memory"])
         self.stream.load_state(saved.cursor)

@@ -1,0 +1,88 @@
+"""Low-rank adapters on every linear layer of towers, projector and language model (spec 5), by peft.
+
+Published with rank 32 and alpha 16 on timm's joined query-key-value matrices; here the three are matrices of their own,
+each with its own adapter. The last block of a tower, which is never read, has none.
+
+Legend: r rank.
+"""
+
+from __future__ import annotations
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from muvla.config import LoraConfig, SizeConfig
+from muvla.errors import MuvlaError
+from muvla.randomness import torch_rng
+
+ADAPTER = "default"  # peft's name of a policy's only adapter
+TRAINED_IN_FULL = ("head.", "proprio.", "memory.")
+
+
+def targets(size: SizeConfig) -> list[str]:
+    """Names of the layers that get an adapter, written out: what "all linear layers" means changed between versions of
+    peft."""
+    names = [f"vision.projector.{i}" for i in (0, 2, 4)]
+    for i in range(size.dino.layers - 1):
+        block = f"vision.dino.encoder.layer.{i}"
+        names += [f"{block}.attention.{p}_proj" for p in "qkvo"] + [f"{block}.mlp.fc{n}" for n in "12"]
+    for i in range(size.siglip.layers - 1):
+        block = f"vision.siglip.encoder.layers.{i}"
+        names += [f"{block}.self_attn.{p}_proj" for p in ("q", "k", "v", "out")]
+        names += [f"{block}.mlp.fc{n}" for n in "12"]
+    for i in range(size.layers):
+        layer = f"language.layers.{i}"
+        names += [f"{layer}.self_attn.{p}_proj" for p in "qkvo"]
+        names += [f"{layer}.mlp.{p}_proj" for p in ("gate", "up", "down")]
+    return names
+
+
+def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: int) -> None:
+    """Freezes all but the adapters and what is trained in full. At the start an adapter adds nothing: A is
+    normal(0, 1/r), keyed by (seed, name), and B is zero.
+
+    Raises MuvlaError if the listed layers are not all the linear layers that compute.
+    """
+    names = targets(size)
+    linear = {
+        name
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Linear) and module.weight.requires_grad and not name.startswith(TRAINED_IN_FULL)
+    }
+    if linear != set(names):
+        raise MuvlaError(
+            "lora", got=f"{len(linear)} linear layers, among them {sorted(linear ^ set(names))[:3]}",
+            expected=f"the {len(names)} listed ones", remedy="report this: the libraries renamed or added layers",
+        )  # fmt: skip
+    config = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=names, init_lora_weights=False
+    )
+    peft.inject_adapter_in_model(config, policy, adapter_name=ADAPTER)
+    for name, parameter in policy.named_parameters():
+        is_adapter = ".lora_" in name
+        parameter.requires_grad_(is_adapter or name.startswith(TRAINED_IN_FULL))
+        if is_adapter:
+            with torch.no_grad():
+                parameter.data = parameter.data.float()
+                if ".lora_A." in name:
+                    parameter.normal_(0.0, 1 / lora.rank, generator=torch_rng(seed, "init", name))
+                else:
+                    parameter.zero_()
+
+
+def adapters(policy: nn.Module) -> dict[str, LoraLayer]:
+    """By the name of the layer; empty without adapters."""
+    return {name: module for name, module in policy.named_modules() if isinstance(module, LoraLayer)}
+
+
+@torch.no_grad()
+def merged_parameters(policy: nn.Module) -> dict[str, Tensor]:
+    """The policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A.
+    The policy itself stays as it is."""
+    plain = {n.replace(".base_layer.", "."): p for n, p in policy.named_parameters() if ".lora_" not in n}
+    for name, layer in adapters(policy).items():
+        weight = layer.get_base_layer().weight
+        plain[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
+    return plain
