@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
         sub.add_argument("--threads", type=int, default=1, help="CPU threads per process (default: 1)")
 
+    def training(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--gradient-checkpointing", action="store_true", help="the same numbers for less memory and more time"
+        )
+
     def of_study(sub: argparse.ArgumentParser, several: bool = False) -> None:
         sub.add_argument(
             "study", type=Path, nargs="+" if several else None, help="a study file, or a folder with study.py"
@@ -69,11 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     train = verb("train", _train, "train one cell of a study")
     of_study(train)
     computing(train)
+    training(train)
 
     def of_policy(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("run", help="train id, or the beginning of it; or the folder of a released checkpoint")
         sub.add_argument("--statistics", metavar="KEY", help="of a release: the dataset whose scale its actions have")
         sub.add_argument("--size", help="of a release: its anatomy, where its config.json does not tell")
+        sub.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of a release")
+        sub.add_argument("--without-memory", action="store_true", help="of a μVLA release: as OpenVLA-OFT")
 
     evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")
     of_policy(evaluate)
@@ -90,9 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("checkpoint", type=Path, help="a released directory, or a run folder")
     inspect.add_argument("--size", help="its anatomy, where its config.json does not tell: tiny, small, openvla-7b")
 
+    export = verb("export", _export, "a trained cell as a released directory, for others' code")
+    export.add_argument("run", help="train id, or the beginning of it")
+    export.add_argument("directory", type=Path, help="a new folder")
+    export.add_argument("--statistics", metavar="KEY", required=True, help="the name its statistics get there")
+
     sweep = verb("sweep", _sweep, "run every cell of a study: train, evaluate, intervene")
     of_study(sweep)
     computing(sweep)
+    training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
@@ -192,7 +206,9 @@ def _train(arguments) -> None:
                 bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
 
             with entry.run.working():
-                entry.run.train_cell(entry.item.cell, stores[entry.item.arm], device, progress, stop)
+                entry.run.train_cell(
+                    entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing
+                )
         print(f"{entry.item.label}: trained, {entry.run.folder}")
 
 
@@ -215,8 +231,8 @@ def _run_of(arguments):
     from muvla.models.sizes import size
     from muvla.released_runs import released_run
 
-    directory = Directory(folder, size(arguments.size) if arguments.size else None)
-    return released_run(arguments.runs, arguments.data, directory, arguments.statistics)
+    directory = Directory(folder, size(arguments.size) if arguments.size else None, arguments.without_memory)
+    return released_run(arguments.runs, arguments.data, directory, arguments.statistics, arguments.precision)
 
 
 def _run_conditions(arguments, kinds: list[str]) -> None:
@@ -264,6 +280,14 @@ def _inspect(arguments) -> None:
         print(line)
 
 
+def _export(arguments) -> None:
+    from muvla.exporting import export
+    from muvla.runs import find_run
+
+    export(find_run(arguments.runs, arguments.data, arguments.run), arguments.directory, arguments.statistics)
+    print(f"{arguments.directory}: written, and read again")
+
+
 def _sweep(arguments) -> int:
     from sweeps.run import SweepOptions, default_processes, run_study
 
@@ -277,6 +301,7 @@ def _sweep(arguments) -> int:
         track=not arguments.no_tracking,
         retry_failed=arguments.retry_failed,
         plan_only=arguments.plan,
+        checkpoint_gradients=arguments.gradient_checkpointing,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

@@ -14,6 +14,7 @@ from muvla.configtools import LATER, flatten, replace
 from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def _require(ok: bool, field_name: str, got: Any, expected: str, remedy: str) -> None:
@@ -96,7 +97,7 @@ class ModelConfig:
     # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
     images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)
     # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
-    precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LATER)
+    precision: Precision = field(default="float32", metadata=LATER)
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")

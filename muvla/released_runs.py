@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muvla.config import Precision
 from muvla.configtools import content_hash
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
@@ -24,9 +25,10 @@ from muvla.runs import Run
 class ReleasedRun(Run):
     directory: Directory
     bounds: dict[str, Any]  # one dataset's entry of the statistics
+    precision: Precision
 
     def load_policy(self, device: str) -> Policy:
-        return self.directory.load().policy.to(device)
+        return self.directory.load(self.precision).policy.to(device)
 
     @property
     def way_out(self) -> str:
@@ -37,7 +39,9 @@ class ReleasedRun(Run):
         return Statistics.released(self.bounds), None, range(0)
 
 
-def released_run(root: Path, data: Path, directory: Directory, key: str | None = None) -> ReleasedRun:
+def released_run(
+    root: Path, data: Path, directory: Directory, key: str | None = None, precision: Precision = "float32"
+) -> ReleasedRun:
     """`key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
     unknown one, and for a directory that would not load."""
     known = list(directory.statistics)
@@ -50,6 +54,8 @@ def released_run(root: Path, data: Path, directory: Directory, key: str | None =
         )  # fmt: skip
     directory.require_loadable()
     made_of = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
-    run = ReleasedRun(root, data, content_hash(made_of), directory, directory.statistics[key])
-    write_json(run.folder / "release.json", {"train": run.train, "path": str(directory.path), **made_of})
+    made_of |= {"precision": precision} if precision != "float32" else {}
+    run = ReleasedRun(root, data, content_hash(made_of), directory, directory.statistics[key], precision)
+    told = {"memory": "left out"} if directory.without_memory else {}
+    write_json(run.folder / "release.json", {"train": run.train, "path": str(directory.path), **told, **made_of})
     return run

@@ -187,6 +187,7 @@ class Run:
         device: str,
         progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = never,
+        checkpoint_gradients: bool = False,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
         self.create(cell, store)
@@ -194,7 +195,9 @@ class Run:
             return
         store.verify()
         provenance = self._record(device, store.simulator)
-        trainer = Trainer(canonical(cell), store, intervention(canonical(cell).intervention), device)
+        trainer = Trainer(
+            canonical(cell), store, intervention(canonical(cell).intervention), device, checkpoint_gradients
+        )
         with self._timed("training", provenance):
             train_to_the_end(trainer, self.folder, progress, should_stop)
         if not self.is_trained:

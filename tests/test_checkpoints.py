@@ -16,6 +16,7 @@ from muvla.config import MemoryConfig, ModelConfig, SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models import checkpoints, metafiles, published
+from muvla.models.images import prepared
 from muvla.models.policy import Interface, Policy
 from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.models.vision import FusedVision
@@ -138,12 +139,13 @@ def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
     release = checkpoints.Directory(muvla, SIZE).load()
     policy = release.policy
     generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8, generator=generator)
+    frames = torch.randint(0, 256, (2, 2, 3, 40, 40), dtype=torch.uint8, generator=generator)
+    images = prepared(frames, 28, "released")
     proprio = torch.rand(2, 7, generator=generator)
     prompts = [f"In: What action should the robot take to {what}?\nOut:" for what in ("touch the cube.", "rest.")]
 
     with torch.no_grad():
-        encoded = policy.encode(images, proprio, *policy.encode_text(["Touch the cube.", "Rest."]))
+        encoded = policy.encode(frames, proprio, *policy.encode_text(["Touch the cube.", "Rest."]))
         ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)))
     for i, prompt in enumerate(prompts):  # one by one: the published evaluation knows no batch
         with torch.no_grad():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import released
+import torch
 from gymnasium import spaces
 from test_checkpoints import SIZE
 
@@ -14,6 +15,7 @@ from muvla.envs.recall.env import RecallEnv
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.evaluation.records import read_rows
+from muvla.models.checkpoints import Directory
 from muvla.models.sizes import SIZES
 from muvla.runs import NOT_A_MEASUREMENT, Run
 
@@ -91,6 +93,39 @@ def test_other_weights_or_another_scale_are_another_run(tmp_path):
     file.write_text(json.dumps({"other": json.loads(file.read_text())["mikasa_combined"]}))
     run(tmp_path, "evaluate", path)
     assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+def test_without_its_memory_a_muvla_release_is_openvla_oft(tmp_path, capsys):
+    """A declared ablation, a run of its own; the one of an OFT release with the same files."""
+    path, same = released.write(tmp_path / "muvla"), released.write(tmp_path / "oft", "oft")
+    assert run(tmp_path, "evaluate", path, "--without-memory") == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    told = json.loads((folder / "release.json").read_text())
+    assert told["memory"] == "left out" and not [name for name in told["files"] if "memory" in name]
+    policies = [Directory(path, SIZE, without_memory=True).load().policy, Directory(same, SIZE).load().policy]
+    values = [dict(p.named_parameters()) for p in policies]
+    assert values[0].keys() == values[1].keys() and all(torch.equal(values[0][n], values[1][n]) for n in values[0])
+    assert {p.config.guard for p in policies} == {"full"} and {p.memory.width for p in policies} == {0}
+    assert run(tmp_path, "evaluate", same) == 0 and len(list((tmp_path / "runs").iterdir())) == 1
+    assert run(tmp_path, "evaluate", path) == 0 and len(list((tmp_path / "runs").iterdir())) == 2
+    assert run(tmp_path, "evaluate", same, "--without-memory") == EXIT_BAD_INPUT
+    assert "a checkpoint that has no memory" in capsys.readouterr().err
+
+
+def test_half_precision_is_another_run_with_nearly_the_same_actions(tmp_path):
+    path = released.write(tmp_path / "x")
+    assert run(tmp_path, "evaluate", path, "--precision", "bfloat16") == 0 and run(tmp_path, "evaluate", path) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    one, half = (Directory(path, SIZE).load(p).policy for p in ("float32", "bfloat16"))
+    assert half.head.fc_in.weight.dtype == torch.bfloat16 and half.head.norm_in.weight.dtype == torch.float32
+    frames = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8)
+    actions = []
+    for policy in (one, half):
+        with torch.no_grad():
+            encoded = policy.encode(frames, torch.zeros(2, 7), *policy.encode_text(["Touch the cube."] * 2))
+            actions.append(policy.step(encoded, policy.memory.read(policy.memory.init_state(2))).actions)
+    torch.testing.assert_close(actions[0], actions[1], rtol=0.1, atol=0.05)
+    assert not torch.equal(*actions) and actions[1].dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ and tokenizer settings) are carried along as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,14 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
-from muvla.config import MemoryConfig, ModelConfig, SizeConfig
+from muvla.config import MemoryConfig, ModelConfig, Precision, SizeConfig
 from muvla.configtools import content_hash
 from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_json
 from muvla.memory.registry import build_memory
 from muvla.models import published
 from muvla.models.differences import shapes_of, statistics_differences, tensor_differences
+from muvla.models.lora import merged_parameters
 from muvla.models.metafiles import (
     BUILT_IN_KEY,
     CONFIG,
@@ -77,11 +78,13 @@ class Release:
 class Directory:
     """A released directory, its headers read. Raises MuvlaError for what is missing, unreadable or contradictory.
 
-    `size` is needed only where config.json names neither a released backbone nor a size of ours.
+    `size` is needed only where config.json names neither a released backbone nor a size of ours. `without_memory`
+    leaves the memory of a μVLA checkpoint out: the OFT computation remains, without tokens and with the guard `full`.
     """
 
     path: Path
     size: SizeConfig | None = None
+    without_memory: bool = False
     parts: dict[str, Mapping[str, Tensor]] = field(init=False)  # weights, head, proprio, memory: those there are
     files: dict[str, Path] = field(init=False)
 
@@ -96,6 +99,13 @@ class Directory:
                 self.files[part] = found
                 self.parts[part] = read_pickle(found)
         self._require_one_checkpoint()
+        if self.without_memory:
+            if self.kind != "muvla":
+                raise MuvlaError(
+                    str(self.path), got="a checkpoint that has no memory", expected="one to leave it out of",
+                    remedy="take --without-memory away",
+                )  # fmt: skip
+            del self.parts["memory"], self.files["memory"]
         module = self.parts.get("memory")
         self.memory = None if module is None else read_memory_meta(self.path / MEMORY_META, module)
 
@@ -221,14 +231,21 @@ class Directory:
                 values |= {n: v.to(dtype(n, v.shape), copy=True) for n, v in zip(rule.ours, loaded, strict=True)}
         return values
 
-    def load(self, dtype: torch.dtype = torch.float32) -> Release:
-        """Strict; every parameter as `dtype`. Raises MuvlaError for what would not load."""
+    def load(self, precision: Precision = "float32") -> Release:
+        """Strict; in bfloat16 the matrices take half the memory. Raises MuvlaError for what would not load."""
         self.require_loadable()
         policy = self.skeleton()
         policy.prompts = self.prompts()
-        values = self.values(policy, list(self.parts), lambda *_: dtype)
+        policy.config = replace(policy.config, precision=precision)
+
+        def dtype(name: str, shape: torch.Size) -> torch.dtype:
+            # As published: proprio in float32, and the memory is carried in what its initial values have.
+            matrix = len(shape) > 1 and not name.startswith(("proprio.", "memory."))
+            return torch.bfloat16 if matrix and precision == "bfloat16" else torch.float32
+
+        values = self.values(policy, list(self.parts), dtype)
         for name in published.never_published(dict(policy.named_parameters())):
-            values[name] = torch.zeros(policy.get_parameter(name).shape, dtype=dtype)
+            values[name] = torch.zeros(policy.get_parameter(name).shape)
         policy.load_state_dict(values, assign=True)
         meta = read_json(self.path / MEMORY_META) if self.memory else None
         return Release(policy, self.carried(), self.config, self.statistics, meta, self.step, self.upstream_files())
@@ -251,7 +268,7 @@ def save(release: Release, path: Path) -> None:
     if path.exists() and any(path.iterdir()):
         raise MuvlaError(str(path), got="a folder with files", expected="a new folder", remedy="choose another one")
     policy, size = release.policy, release.policy.config.size
-    ours = dict(policy.named_parameters())
+    ours = merged_parameters(policy)
     with disk_errors(path), torch.no_grad():
         path.mkdir(parents=True, exist_ok=True)
         for part, rules in rules_of(policy).items():
@@ -267,6 +284,8 @@ def save(release: Release, path: Path) -> None:
                 content = pickled({PREFIXES[part] + name: tensor for name, tensor in tensors.items()})
                 write_verified(path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt", content)
     for name, content in release.upstream.items():
+        with disk_errors(path):
+            (path / name).parent.mkdir(exist_ok=True)
         write_verified(path / name, content)
     write_json(path / STATISTICS, release.statistics)
     if release.memory_meta is not None:

@@ -87,6 +87,12 @@ class Policy(nn.Module):
         self.head = L1Head(config.chunk, interface.action_dim, size.width)
         self.calls = 0  # of `step`, for the run-time check against ticks and memory writes
 
+    def checkpoint_gradients(self) -> None:
+        """Keep a block's inputs alone in the forward pass and compute the block again in the backward pass: the same
+        numbers for less memory and more time. Also with the graphs of several ticks alive at once."""
+        for part in (self.language, self.vision.dino, self.vision.siglip):
+            part.activation_checkpointing_enable({"use_reentrant": False})
+
     def layout(self) -> Layout:
         size, m = self.config.size, self.memory.width
         return Layout(

@@ -49,6 +49,7 @@ class Trainer:
         store: EpisodeStore,
         intervention: Intervention | None = None,
         device: str = "cpu",
+        checkpoint_gradients: bool = False,
     ):
         self.cell, self.device = canonical(cell), device
         given = intervention.name if intervention else None
@@ -62,6 +63,8 @@ class Trainer:
         self.statistics, self.interface = Statistics.of(store), interface_of(store, prompts_of(self.cell))
         self.start = start_content(self.cell)
         self.policy = build_policy(self.cell, self.interface).to(device)
+        if checkpoint_gradients:
+            self.policy.checkpoint_gradients()
         trained = [(n, p) for n, p in self.policy.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trained]
         self.parameters = [parameter for _, parameter in trained]

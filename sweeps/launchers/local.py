@@ -44,6 +44,7 @@ class Job:
     device: str
     threads: int
     retry_errors: bool = False
+    checkpoint_gradients: bool = False
 
 
 @dataclass
@@ -100,7 +101,9 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
 
     try:
         with job.run.working():
-            job.run.train_cell(job.cell, EpisodeStore(job.data), job.device, training, should_stop)
+            job.run.train_cell(
+                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.checkpoint_gradients
+            )
             policy = job.run.load_policy(job.device)
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))

@@ -1,0 +1,80 @@
+"""A training of ours as a released directory, for others' code: `muvla export`.
+
+What the published code cannot compute is refused, not approximated: it knows m memory tokens under the guards `full`
+and `context` or none at all, chunks of 8, and positions that memory shifts by m (spec 1.1, 1.9, 2.7, 3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from muvla.config import Cell, canonical
+from muvla.data.statistics import Statistics
+from muvla.errors import MuvlaError
+from muvla.models.adapterfiles import adapter_files
+from muvla.models.build import start_directory
+from muvla.models.checkpoints import CHUNK, Release, save
+from muvla.models.metafiles import IMAGES_KEY, config_json
+from muvla.runs import Run
+
+
+def export(run: Run, path: Path, key: str) -> None:
+    """Writes the trained cell with its adapters merged, and beside the weights the adapters themselves; `key` names the
+    entry of the statistics. Raises MuvlaError for a cell that the published code could not run, and for a folder with
+    files in it."""
+    saved = run.checkpoint()
+    cell = canonical(run.cell)
+    _require_published(cell)
+    policy = run.load_policy("cpu")
+    images = cell.model.images
+    if cell.start.checkpoint is None:
+        config, carried, upstream = config_json(cell.model.size, images), {}, {}
+    else:
+        start = start_directory(cell)
+        config = start.config | ({IMAGES_KEY: images} if images != "released" else {})
+        carried, upstream = start.carried(), start.upstream_files()
+    upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
+    save(
+        Release(
+            policy, carried, config, {key: _bounds(saved.statistics)}, _memory_meta(cell), str(saved.update), upstream
+        ),
+        path,
+    )
+
+
+def _require_published(cell: Cell) -> None:
+    model, memory = cell.model, cell.memory
+    guards = ("full",) if memory.kind == "none" else ("full", "context")
+    for name, got, fits, expected in (
+        ("memory.kind", memory.kind, memory.kind != "dummy", "tokens or none"),
+        ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),
+        ("model.chunk", model.chunk, model.chunk == CHUNK, str(CHUNK)),
+        ("model.reserve", model.reserve, model.reserve == memory.m, f"m = {memory.m}, or memory_positions = shift"),
+    ):
+        if not fits:
+            raise MuvlaError(
+                name, got=got, expected=f"{expected}: the published code has nothing else",
+                remedy="train a cell of that kind; any other is used from its own folder",
+            )  # fmt: skip
+
+
+def _bounds(statistics: Statistics) -> dict[str, Any]:
+    mask = list(statistics.action_mask)
+    return {
+        "action": {"q01": list(statistics.action_low), "q99": list(statistics.action_high), "mask": mask},
+        "proprio": {"q01": list(statistics.proprio_low), "q99": list(statistics.proprio_high)},
+    }
+
+
+def _memory_meta(cell: Cell) -> dict[str, Any] | None:
+    memory = cell.memory
+    if memory.kind == "none":
+        return None
+    return {
+        "num_mem_tokens": memory.m,
+        "memory_update": "tbptt" if memory.alpha == 1 else "ema",
+        "ema_alpha": memory.alpha,
+        "tbptt_length": cell.truncation,
+        "attention_mask_mode": "full" if cell.model.guard == "full" else "custom",
+    }

@@ -1,0 +1,57 @@
+"""`lora_adapter/` of a released directory: a training's adapters in the published names, as peft reads them.
+
+timm joins query, key and value in one matrix, ours are three with an adapter each. The three become one of triple rank:
+their A's below each other, their B's on a diagonal of blocks.
+
+Legend: r rank.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from muvla.config import LoraConfig
+from muvla.models.lora import ADAPTER, adapters
+from muvla.models.policy import Policy
+from muvla.models.published import vla_rules
+
+FOLDER = "lora_adapter"
+
+
+def adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, bytes]:
+    """Name below the directory → content; nothing for a policy without adapters. `base` says what they belong to."""
+    layers = adapters(policy)
+    if not layers:
+        return {}
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for rule in vla_rules(policy.config.size):
+        ours = [name.removesuffix(".weight") for name in rule.ours]
+        if not all(name in layers for name in ours):
+            continue
+        module = rule.published[0].removesuffix(".weight")
+        downs = [layers[name].lora_A[ADAPTER].weight.detach() for name in ours]
+        ups = [layers[name].lora_B[ADAPTER].weight.detach() for name in ours]
+        tensors[f"base_model.model.{module}.lora_A.weight"] = torch.cat(downs).contiguous().cpu()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = torch.block_diag(*ups).contiguous().cpu()
+        ranks[module] = len(ours) * lora.rank
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(ranks),
+        "rank_pattern": {module: rank for module, rank in ranks.items() if rank != lora.rank},
+        "alpha_pattern": {module: lora.alpha * rank / lora.rank for module, rank in ranks.items() if rank != lora.rank},
+    }
+    return {
+        f"{FOLDER}/adapter_config.json": json.dumps(config, indent=2).encode(),
+        f"{FOLDER}/adapter_model.safetensors": serialise(tensors, metadata={"format": "pt"}),
+    }
