@@ -98,6 +98,7 @@ class ModelConfig:
     images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)
     # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
     precision: Precision = field(default="float32", metadata=LATER)
+    proprio: bool = field(default=True, metadata=LATER)  # whether there is a PROPRIO token
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
@@ -166,6 +167,13 @@ class DataConfig:
     labels: Literal["executed", "recorded", "masked"] = "executed"
     # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
     tail: Literal["mask", "repeat"] = "mask"
+    # The first so many of the robot's cameras; null is all of them.
+    cameras: int | None = field(default=None, metadata=LATER)
+    # One image more at every step, the first camera's of the episode's first: an oracle for what was visible then.
+    first_image: bool = field(default=False, metadata=LATER)
+
+    def __post_init__(self):
+        _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
 
 
 @dataclass(frozen=True)

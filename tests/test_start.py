@@ -70,7 +70,7 @@ def with_adapters(cell, **changes):
 
 
 def policy_of(cell, store):
-    return build_policy(cell, interface_of(store, prompts_of(cell)))
+    return build_policy(cell, interface_of(store, prompts_of(cell), cell.data))
 
 
 def values(policy):

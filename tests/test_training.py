@@ -59,6 +59,9 @@ KNOBS = {
     "intervention": "zero",
     "model.images": "released",
     "model.precision": "bfloat16",
+    "model.proprio": False,
+    "data.cameras": 1,
+    "data.first_image": True,
     "seed": 1,
 }
 

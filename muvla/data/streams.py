@@ -101,7 +101,7 @@ class SlotStream:
             weight[~is_executed] = 0
         rows = torch.from_numpy(episode)
         return Window(
-            images=torch.from_numpy(self.store["images"][frame]).movedim(-1, -3),
+            images=torch.from_numpy(self._images(frame, start)).movedim(-1, -3),
             proprio=torch.from_numpy(self._proprio[frame]),
             text_ids=self._text_ids[rows],
             text_lengths=self._text_lengths[rows],
@@ -117,6 +117,12 @@ class SlotStream:
             frame=frame,
             visit=visit,
         )
+
+    def _images(self, frame: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """(W, B, V, h, w, 3): the chosen cameras, and if so declared the first image of the frame's episode."""
+        images = self.store["images"]
+        chosen = images[frame][:, :, : self.data.cameras]
+        return np.concatenate([chosen, images[start][:, :, :1]], axis=2) if self.data.first_image else chosen
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `load_state` continues exactly here."""

@@ -47,6 +47,7 @@ class _Slot:
     env: gymnasium.Env
     seed: int | None = None
     observation: dict[str, np.ndarray] | None = None
+    first_image: np.ndarray | None = None  # (1, h, w, 3) of the first camera at the episode's first step
     info: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     is_first: bool = True
@@ -147,15 +148,20 @@ class Rollout:
 
     def _encode(self) -> Encoded:
         idle = next(slot for slot in self.slots if slot.observation is not None)
-        observations = [slot.observation or idle.observation for slot in self.slots]
-        images = torch.from_numpy(np.stack([o["images"] for o in observations])).movedim(-1, -3)
-        proprio = self.statistics.normalise_proprio(np.stack([o["proprio"] for o in observations]))
-        instructions = [(slot.info or idle.info)["instruction"] for slot in self.slots]
+        shown = [slot if slot.observation is not None else idle for slot in self.slots]
+        images = torch.from_numpy(np.stack([self._images(slot) for slot in shown])).movedim(-1, -3)
+        proprio = self.statistics.normalise_proprio(np.stack([slot.observation["proprio"] for slot in shown]))
+        instructions = [slot.info["instruction"] for slot in shown]
         ids, lengths = self.policy.encode_text(instructions)
         return self.policy.encode(
             images.to(self.device), torch.from_numpy(proprio).to(self.device), ids.to(self.device),
             lengths.to(self.device),
         )  # fmt: skip
+
+    def _images(self, slot: _Slot) -> np.ndarray:
+        """(V, h, w, 3), the images that the policy was trained with."""
+        first, interface = [slot.first_image] * self.policy.interface.first_image, self.policy.interface
+        return np.concatenate([slot.observation["images"][: interface.cameras - len(first)], *first])
 
     def _watch_memory(self, slot: _Slot, tokens: Tensor) -> None:
         """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
@@ -261,6 +267,7 @@ class Rollout:
             except Exception as error:
                 on_outcome(Outcome(seed, error=_describe(error)))
                 continue
+            fresh.first_image = fresh.observation["images"][:1]
             slot.__dict__.update(fresh.__dict__)
             return
         slot.seed, slot.is_first = None, True
@@ -271,11 +278,11 @@ def _require_fit(policy: Policy, env: gymnasium.Env) -> None:
     space = env.observation_space
     got = (space["images"].shape[0], space["proprio"].shape[0], env.action_space.shape[0])
     own = policy.interface
-    expected = (own.cameras, own.proprio_dim, own.action_dim)
-    if got != expected:
+    expected = (own.cameras - own.first_image, own.proprio_dim, own.action_dim)
+    if got[0] < expected[0] or got[1:] != expected[1:]:
         raise MuvlaError(
             "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
-            expected="{}, {} and {}, as in the training data".format(*expected),
+            expected="at least {}, {} and {}, as in the training data".format(*expected),
             remedy="evaluate on a task of the suite that the cell was trained on",
         )  # fmt: skip
 

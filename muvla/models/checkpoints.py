@@ -302,11 +302,8 @@ def save(release: Release, path: Path) -> None:
 
 def rules_of(policy: Policy) -> dict[str, list[Rule]]:
     """By part, in the order in which a directory holds them."""
-    rules = {
-        "weights": published.vla_rules(policy.config.size),
-        "head": published.head_rules(),
-        "proprio": published.proprio_rules(),
-    }
+    rules = {"weights": published.vla_rules(policy.config.size), "head": published.head_rules()}
+    rules |= {"proprio": published.proprio_rules()} if policy.proprio else {}
     return rules | ({"memory": published.memory_rules()} if policy.memory.width else {})
 
 

@@ -31,18 +31,19 @@ from muvla.models.vision import FusedVision
 class Interface:
     """What the policy exchanges with a robot; given by the data, checked at evaluation."""
 
-    cameras: int  # V
+    cameras: int  # V, the episode's first image included
     proprio_dim: int  # Q
     action_dim: int  # A
     text: int  # T, the padded prompt length of the run's tasks
     text_padded: bool  # whether prompts of different lengths may share a batch
+    first_image: bool = False  # whether the last image is the first camera's at the episode's first step
 
 
 @dataclass(frozen=True)
 class Encoded:
     """The non-recurrent part of N frames."""
 
-    prefix: Tensor  # (N, 1 + V·P + 1, D) BOS, VISION, PROPRIO
+    prefix: Tensor  # (N, 1 + V·P + 1, D) BOS, VISION, PROPRIO if it is told
     text: Tensor  # (N, T, D)
     stop: Tensor  # (N, 1, D)
     text_lengths: Tensor  # (N,)
@@ -72,7 +73,7 @@ class Policy(nn.Module):
         self.prompts = prompts or built_in()
         size = config.size
         self.vision = FusedVision(size)
-        self.proprio = ProprioProjector(interface.proprio_dim, size.width)
+        self.proprio = ProprioProjector(interface.proprio_dim, size.width) if config.proprio else None
         self.language = LlamaModel(
             LlamaConfig(
                 vocab_size=size.vocabulary,
@@ -102,6 +103,7 @@ class Policy(nn.Module):
             action=self.config.chunk * self.interface.action_dim,
             reserve=self.config.reserve if self.config.memory_positions == "reserved" else m,
             padded=self.interface.text_padded,
+            proprio=int(self.config.proprio),
         )
 
     def encode_text(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,8 @@ class Policy(nn.Module):
         bos, stop = (end.expand(n, 1, -1) for end in ends)
         images = prepared(images, self.config.size.image_size, self.config.images)
         with self._precision(images.device):
-            prefix = torch.cat([bos, self.vision(images), self.proprio(proprio)], dim=1)
+            told = [self.proprio(proprio)] if self.proprio else []
+            prefix = torch.cat([bos, self.vision(images), *told], dim=1)
         return Encoded(prefix=prefix, text=embed(text_ids), stop=stop, text_lengths=text_lengths)
 
     def _precision(self, device: torch.device) -> torch.autocast:

@@ -45,10 +45,11 @@ class Layout:
     action: int  # H·A
     reserve: int
     padded: bool
+    proprio: int = 1  # 0 for a policy that is not told it
 
     @property
     def memory_start(self) -> int:
-        return 1 + self.vision + 1
+        return 1 + self.vision + self.proprio
 
     @property
     def text_start(self) -> int:
@@ -79,7 +80,7 @@ class Layout:
             [
                 torch.tensor([Segment.BOS]),
                 torch.full((self.vision,), Segment.VISION),
-                torch.tensor([Segment.PROPRIO]),
+                torch.full((self.proprio,), Segment.PROPRIO),
                 torch.full((self.memory,), Segment.MEMORY),
                 torch.full((self.text,), Segment.TEXT),
                 torch.full((self.action,), Segment.ACTION),

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from muvla.config import Cell, canonical, started_at
+from muvla.config import Cell, DataConfig, canonical, started_at
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream, Window
@@ -28,11 +28,17 @@ from muvla.training import checkpoint as ckpt
 from muvla.training.budget import learning_rate
 
 
-def interface_of(store: EpisodeStore, prompts: Prompts) -> Interface:
-    """What the policy must fit, read off the data."""
+def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Interface:
+    """What the policy must fit, read off the data. Raises MuvlaError for a choice of cameras that is none."""
+    cameras = store["images"].shape[1]
+    if (data.cameras or 0) >= cameras:
+        raise MuvlaError(
+            "data.cameras", got=data.cameras, expected=f"fewer than the robot's {cameras}", remedy="null is all of them"
+        )
     lengths = {len(prompts.encode(instruction)) for instruction in store.instructions}
     return Interface(
-        cameras=store["images"].shape[1],
+        cameras=(data.cameras or cameras) + data.first_image,
+        first_image=data.first_image,
         proprio_dim=store["proprio"].shape[1],
         action_dim=store["executed_action"].shape[1],
         text=max(lengths),
@@ -60,7 +66,10 @@ class Trainer:
                 expected=f"the cell's own, {self.cell.intervention!r}",
                 remedy="pass that one",
             )
-        self.statistics, self.interface = Statistics.of(store), interface_of(store, prompts_of(self.cell))
+        self.statistics, self.interface = (
+            Statistics.of(store),
+            interface_of(store, prompts_of(self.cell), self.cell.data),
+        )
         self.start = start_content(self.cell)
         self.policy = build_policy(self.cell, self.interface).to(device)
         if checkpoint_gradients:
