@@ -232,7 +232,9 @@ def _run_of(arguments):
     from muvla.released_runs import released_run
 
     directory = Directory(folder, size(arguments.size) if arguments.size else None, arguments.without_memory)
-    return released_run(arguments.runs, arguments.data, directory, arguments.statistics, arguments.precision)
+    return released_run(
+        arguments.runs, arguments.data, arguments.run, directory, arguments.statistics, arguments.precision
+    )
 
 
 def _run_conditions(arguments, kinds: list[str]) -> None:

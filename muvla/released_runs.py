@@ -40,9 +40,15 @@ class ReleasedRun(Run):
 
 
 def released_run(
-    root: Path, data: Path, directory: Directory, key: str | None = None, precision: Precision = "float32"
+    root: Path,
+    data: Path,
+    name: str,
+    directory: Directory,
+    key: str | None = None,
+    precision: Precision = "float32",
 ) -> ReleasedRun:
-    """`key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
+    """`name` is what the directory was asked for by, on the hub or on the disk; it is recorded and decides nothing.
+    `key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
     unknown one, and for a directory that would not load."""
     known = list(directory.statistics)
     if key is None and len(known) == 1:
@@ -56,6 +62,7 @@ def released_run(
     made_of = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
     made_of |= {"precision": precision} if precision != "float32" else {}
     run = ReleasedRun(root, data, content_hash(made_of), directory, directory.statistics[key], precision)
-    told = {"memory": "left out"} if directory.without_memory else {}
-    write_json(run.folder / "release.json", {"train": run.train, "path": str(directory.path), **told, **made_of})
+    told = {"train": run.train, "name": name, "path": str(directory.path)}
+    told |= {"memory": "left out"} if directory.without_memory else {}
+    write_json(run.folder / "release.json", told | made_of)
     return run

@@ -82,6 +82,7 @@ def test_what_decides_nothing_makes_no_other_run(tmp_path):
     (folder,) = (tmp_path / "runs").iterdir()
     told = json.loads((folder / "release.json").read_text())
     assert told["statistics"] == "mikasa_combined" and "memory_meta.json" in told["files"]
+    assert told["name"] == told["path"] == str(path)
     assert "README.md" not in told["files"]
 
 
