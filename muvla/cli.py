@@ -17,9 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # a table that grows must grow in a pipe too
-    # Libraries that would call home or print banners; nothing here needs a network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no banners
     from muvla.errors import Interrupted, MuvlaError  # nothing heavier: the doctor must run where torch is missing
 
     try:
@@ -76,8 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     computing(train)
     training(train)
 
+    released = "a released checkpoint: its folder, or owner/name[@revision] of the Hugging Face hub"
+
     def of_policy(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("run", help="train id, or the beginning of it; or the folder of a released checkpoint")
+        sub.add_argument("run", help=f"train id, or the beginning of it; or {released}")
         sub.add_argument("--statistics", metavar="KEY", help="of a release: the dataset whose scale its actions have")
         sub.add_argument("--size", help="of a release: its anatomy, where its config.json does not tell")
         sub.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of a release")
@@ -94,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
 
-    inspect = verb("inspect", _inspect, "what a checkpoint folder holds, and what of it would not load")
-    inspect.add_argument("checkpoint", type=Path, help="a released directory, or a run folder")
+    inspect = verb("inspect", _inspect, "what a checkpoint holds, and what of it would not load")
+    inspect.add_argument("checkpoint", help=f"a run folder; or {released}")
     inspect.add_argument("--size", help="its anatomy, where its config.json does not tell: tiny, small, openvla-7b")
 
     export = verb("export", _export, "a trained cell as a released directory, for others' code")
@@ -221,17 +221,18 @@ def _intervene(arguments) -> None:
 
 
 def _run_of(arguments):
-    """The run that `RUN` names: a train id, or a released directory."""
+    """The run that `RUN` names: a train id, which has no slash, or a released checkpoint."""
     from muvla.runs import find_run
 
-    folder = Path(arguments.run)
-    if len(folder.parts) == 1 and not folder.is_dir():
+    if "/" not in arguments.run and not Path(arguments.run).is_dir():
         return find_run(arguments.runs, arguments.data, arguments.run)
     from muvla.models.checkpoints import Directory
+    from muvla.models.hub import checkpoint_folder
     from muvla.models.sizes import size
     from muvla.released_runs import released_run
 
-    directory = Directory(folder, size(arguments.size) if arguments.size else None, arguments.without_memory)
+    place = checkpoint_folder(arguments.run)
+    directory = Directory(place, size(arguments.size) if arguments.size else None, arguments.without_memory)
     return released_run(
         arguments.runs, arguments.data, arguments.run, directory, arguments.statistics, arguments.precision
     )
@@ -276,9 +277,10 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
 
 def _inspect(arguments) -> None:
     from muvla.inspection import inspect
+    from muvla.models.hub import checkpoint_folder
     from muvla.models.sizes import size
 
-    for line in inspect(arguments.checkpoint, size(arguments.size) if arguments.size else None):
+    for line in inspect(checkpoint_folder(arguments.checkpoint), size(arguments.size) if arguments.size else None):
         print(line)
 
 

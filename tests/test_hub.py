@@ -1,0 +1,177 @@
+"""Names on the hub, asked of a server that answers as the hub does, in processes of their own: where the hub is and
+where its cache lies is read when huggingface_hub is imported. The real hub was not asked."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import released
+from hub_server import COMMIT, Hub
+from test_checkpoints import SIZE
+
+from muvla.cli import main
+from muvla.errors import DiskError, MuvlaError
+from muvla.models import hub as names
+from muvla.models.checkpoints import SIZE_KEY
+
+TESTS = Path(__file__).parent
+UNWANTED = ("optimizer--150000_checkpoint.pt", "scheduler--150000_checkpoint.pt", "pytorch_model.bin", "README.md")
+INSPECT = """
+import sys
+from muvla.cli import main
+for name in sys.argv[1:]:
+    print("status", main(["inspect", name]), file=sys.stderr)
+"""
+EVALUATE = """
+import sys
+from test_released_runs import PROTOCOL, PROTOCOLS, Arm, evaluate
+from muvla.cli import main
+PROTOCOLS[PROTOCOL.id] = PROTOCOL
+evaluate.__kwdefaults__["env_factory"] = Arm
+for name in sys.argv[1:]:
+    assert main(["evaluate", name, "--protocol", PROTOCOL.id]) == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A release that tells its own size."""
+    path = released.write(tmp_path_factory.mktemp("hub") / "release")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {SIZE_KEY: asdict(SIZE)}))
+    (path / "lora_adapter" / "adapter_config.json").write_text("{}")
+    return path
+
+
+@pytest.fixture
+def hub(folder, tmp_path_factory):
+    """Its repositories hold more than the folder: what nobody wants to fetch, and what nobody may overlook."""
+
+    def repository(*more: str) -> Path:
+        path = tmp_path_factory.mktemp("repository") / "files"
+        shutil.copytree(folder, path)
+        for name in more:
+            (path / name).write_bytes(b"large")
+        return path
+
+    release = repository(*UNWANTED)
+    film = repository("vision_backbone--150000_checkpoint.pt")
+    with Hub({"owner/release": release, "owner/gated": release, "owner/film": film}).up() as server:
+        yield server
+
+
+def files(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+def python(code, home, url, *arguments, cwd=None):
+    left_out = ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_DISABLE_PROGRESS_BARS")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    environment |= {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, cwd=cwd,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+def snapshot(home: Path) -> Path:
+    return home / "hub" / "models--owner--release" / "snapshots" / COMMIT
+
+
+def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
+    """Asked for by branch and by tag. What nothing reads is left there, but a part that no policy here has a place for
+    is fetched, and refused."""
+    run = python(INSPECT, tmp_path, hub.url, folder, "owner/release", "owner/release@v1", "owner/film")
+    *told, film, refused = run.stderr.splitlines()
+    assert told == ["status 0"] * 3, "no bars where there is no terminal"
+    assert refused == "status 2" and "vision_backbone--150000_checkpoint.pt', expected the parts of an L1" in film
+    itself, fetched, again = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:3]
+    assert fetched == again == itself.replace(f"{folder}:", f"{snapshot(tmp_path)}:") and "μVLA" in itself
+    assert files(snapshot(tmp_path)) == files(folder) == files(hub.folders["owner/release"]) - set(UNWANTED)
+    assert not [path for path in hub.asked if path.endswith(UNWANTED)]
+
+
+def test_a_path_asks_nobody(folder, monkeypatch):
+    monkeypatch.setattr(names, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    for path in (folder, folder / "nowhere", "./owner/release", "../owner/release"):
+        assert names.checkpoint_folder(path) == names.checkpoint_folder(str(path)) == Path(path)
+
+
+def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
+    first = python(INSPECT, tmp_path, hub.url, "owner/release")
+    hub.shutdown()
+    hub.server_close()
+    cut = f"for file in __import__('pathlib').Path({str(snapshot(tmp_path))!r}).glob('memory_*'): file.unlink()"
+    offline = INSPECT + cut + "\nsys.argv.pop()" + INSPECT  # what is left is a whole OpenVLA-OFT to the eye
+    again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
+    *whole, error, status = again.stderr.splitlines()
+    assert whole == ["status 0"] * 2 and again.stdout == first.stdout * 2 and status == "status 2"
+    assert error.startswith("error: owner/release: got 'no such folder, and no answer of the hub (")
+    assert "give the folder" in error
+
+
+def test_each_refusal_is_one_line_that_names_the_repository(hub, tmp_path):
+    expected = {
+        "owner/unknown": "no such repository, or a private one",
+        "owner/release@v2": "no such revision",
+        "owner/gated": f"Remedy: log in with `hf auth login` and accept the terms on {hub.url}/owner/gated",
+        "owner/forbidden": "no permission",
+        "owner/fails": "an error of the hub (Server error '500",
+        "owner/na--me": "no name that the hub allows",
+        "owner/release/main": "no such folder', expected a folder, or owner/name[@revision]",
+        "release": "no such folder', expected a folder, or owner/name[@revision]",
+        "owner/file": "got 'a file', expected a folder",
+    }
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "file").touch()
+    run = python(INSPECT, tmp_path / "home", hub.url, *expected, cwd=tmp_path)
+    lines = run.stderr.splitlines()
+    assert lines[1::2] == ["status 2"] * len(expected) and run.stdout == ""
+    for line, (name, told) in zip(lines[::2], expected.items(), strict=True):
+        assert line.startswith(f"error: {name}: got ") and told in line
+
+
+@pytest.mark.slow
+def test_a_release_of_the_hub_is_the_run_of_its_folder(hub, folder, tmp_path):
+    run = python(EVALUATE, tmp_path, hub.url, folder, "owner/release@v1", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    (made,) = (tmp_path / "runs").iterdir()
+    told = json.loads((made / "release.json").read_text())
+    assert (told["name"], told["path"]) == ("owner/release@v1", str(snapshot(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_error(hub, small_disk):
+    (small_disk / "filler").write_bytes(bytes(1024 * 1024 - 60_000))
+    run = python(INSPECT, small_disk, hub.url, "owner/release")
+    error, status = run.stderr.splitlines()[-2:]
+    assert status == "status 2" and "No space left on device" in error and "free some space" in error
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("IO Error: No space left on device (os error 28)", DiskError),
+        ("CAS Client Error: Request middleware error: error sending request for url", MuvlaError),
+    ],
+)
+def test_what_hf_xet_raises_is_one_clear_error(monkeypatch, raised, error):
+    """In the words of hf_xet 1.8 on a full disk and without a connection: of this server nothing is fetched by it."""
+
+    def snapshot_download(*_, **__):
+        raise RuntimeError(f"Task error: File reconstruction error: {raised}")
+
+    monkeypatch.setattr(names, "snapshot_download", snapshot_download)
+    with pytest.raises(error) as caught:
+        names.checkpoint_folder("owner/release")
+    assert type(caught.value) is error
+
+
+def test_a_train_id_is_no_name_on_the_hub(tmp_path, capsys):
+    assert main(["evaluate", "abc", "--protocol", "x", "--runs", str(tmp_path)]) == 2
+    assert "expected one train id" in capsys.readouterr().err.replace('"', "")
