@@ -18,7 +18,7 @@ from test_checkpoints import SIZE
 from muvla.cli import main
 from muvla.errors import DiskError, MuvlaError
 from muvla.models import hub as names
-from muvla.models.checkpoints import SIZE_KEY
+from muvla.models.metafiles import SIZE_KEY
 
 TESTS = Path(__file__).parent
 UNWANTED = ("optimizer--150000_checkpoint.pt", "scheduler--150000_checkpoint.pt", "pytorch_model.bin", "README.md")
@@ -107,6 +107,7 @@ def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
     cut = f"for file in __import__('pathlib').Path({str(snapshot(tmp_path))!r}).glob('memory_*'): file.unlink()"
+    cut += "\n__import__('muvla.models.hub').models.hub._fetched.cache_clear()"  # as a new process would
     offline = INSPECT + cut + "\nsys.argv.pop()" + INSPECT  # what is left is a whole OpenVLA-OFT to the eye
     again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
     *whole, error, status = again.stderr.splitlines()

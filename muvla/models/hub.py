@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -48,7 +49,9 @@ def checkpoint_folder(name: str | Path) -> Path:
     raise _no_name(text, "no such folder" if missing else "a file")
 
 
+@lru_cache(maxsize=16)
 def _fetched(name: str, repository: str, revision: str | None) -> Path:
+    """Asked once per process, so that what a name means cannot change while a cell is trained."""
     try:
         with disk_errors(Path(constants.HF_HUB_CACHE)), _numbered():
             return Path(
