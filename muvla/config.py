@@ -99,6 +99,7 @@ class ModelConfig:
     # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
     precision: Precision = field(default="float32", metadata=LATER)
     proprio: bool = field(default=True, metadata=LATER)  # whether there is a PROPRIO token
+    head: Literal["l1", "diffusion"] = field(default="l1", metadata=LATER)  # how actions come about (spec 1.7, 1.11)
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")

@@ -15,7 +15,7 @@ from muvla.errors import MuvlaError
 from muvla.models.adapterfiles import adapter_files
 from muvla.models.build import start_directory
 from muvla.models.checkpoints import CHUNK, Release, save
-from muvla.models.metafiles import IMAGES_KEY, config_json
+from muvla.models.metafiles import IMAGES_KEY, PROPRIO_KEY, config_json
 from muvla.runs import Run
 
 
@@ -27,13 +27,12 @@ def export(run: Run, path: Path, key: str) -> None:
     cell = canonical(run.cell)
     _require_published(cell)
     policy = run.load_policy("cpu")
-    images = cell.model.images
     if cell.start.checkpoint is None:
-        config, carried, upstream = config_json(cell.model.size, images), {}, {}
+        config, carried, upstream = config_json(cell.model.size), {}, {}
     else:
         start = start_directory(cell)
-        config = start.config | ({IMAGES_KEY: images} if images != "released" else {})
-        carried, upstream = start.carried(), start.upstream_files()
+        config, carried, upstream = start.config, start.carried(), start.upstream_files()
+    config = config | {IMAGES_KEY: cell.model.images, PROPRIO_KEY: cell.model.proprio}
     upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
     save(
         Release(

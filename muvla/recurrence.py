@@ -20,6 +20,7 @@ from torch import Tensor
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.memory.base import State, detach, export
+from muvla.models.diffusion import Noised
 from muvla.models.policy import Encoded, Policy, StepOutput
 from muvla.randomness import torch_rng
 
@@ -78,9 +79,15 @@ class Recurrence:
         self.writes = [0] * slots  # of each slot's episode, for the check against its environment's steps
 
     def tick(
-        self, encoded: Encoded, is_first: Tensor, moment: Moment, active: Tensor | None = None
+        self,
+        encoded: Encoded,
+        is_first: Tensor,
+        moment: Moment,
+        active: Tensor | None = None,
+        noised: Noised | None = None,
     ) -> tuple[StepOutput, Tensor]:
-        """The step's output and the tokens (B, m, D) that it read.
+        """The step's output and the tokens (B, m, D) that it read; in the training of a diffusion head `noised` is what
+        it is to find the noise in.
 
         `is_first` (B,) marks slots that start an episode. Where `active` (B,) is False the slot has no tick now: it
         computes along, because the batch shape never changes, and keeps its memory.
@@ -91,10 +98,21 @@ class Recurrence:
         state = self._intervene("before_read", state, moment)
         tokens = self.memory.read(state)
         tokens = self._intervene("read", {"tokens": tokens}, moment)["tokens"]
-        output = self.policy.step(encoded, tokens)
+        if noised is None:
+            output = self.policy.step(encoded, tokens, self._noise(moment, tokens))
+        else:
+            output = self.policy.predict_noise(encoded, tokens, noised)
         state = self._intervene("after_write", self.memory.write(state, output.memory), moment)
         self._carry(state, active)
         return output, tokens
+
+    def _noise(self, moment: Moment, like: Tensor) -> Tensor | None:
+        """(B, H, A) that a diffusion head starts from, keyed by each slot's episode and step; None for another head."""
+        if self.policy.noisy is None:
+            return None
+        shape = (self.policy.config.chunk, self.policy.interface.action_dim)
+        draws = (torch_rng(seed, "denoising", tick) for seed, tick in zip(moment.seed, moment.tick, strict=True))
+        return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(like)
 
     @property
     def _carries(self) -> bool:

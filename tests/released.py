@@ -77,7 +77,7 @@ def vla_tensors(draw) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def head_tensors(draw, action: int = ACTION) -> dict[str, torch.Tensor]:
+def head_tensors(draw, action: int = ACTION, root: str = "model") -> dict[str, torch.Tensor]:
     wide = action * WIDTH
     shapes = {
         "layer_norm1.weight": (wide,), "layer_norm1.bias": (wide,),
@@ -89,7 +89,12 @@ def head_tensors(draw, action: int = ACTION) -> dict[str, torch.Tensor]:
         "layer_norm2.weight": (WIDTH,), "layer_norm2.bias": (WIDTH,),
         "fc2.weight": (action, WIDTH), "fc2.bias": (action,),
     }  # fmt: skip
-    return {f"module.model.{name}": draw(*shape) for name, shape in shapes.items()}
+    return {f"module.{root}.{name}": draw(*shape) for name, shape in shapes.items()}
+
+
+def noisy_tensors(draw) -> dict[str, torch.Tensor]:
+    shapes = {"fc1.weight": (WIDTH, 1), "fc1.bias": (WIDTH,), "fc2.weight": (WIDTH, WIDTH), "fc2.bias": (WIDTH,)}
+    return {f"module.{name}": draw(*shape).float() for name, shape in shapes.items()}
 
 
 def proprio_tensors(draw, proprio: int = PROPRIO) -> dict[str, torch.Tensor]:
@@ -130,6 +135,7 @@ def write(
     action: int = ACTION,
     proprio: int = PROPRIO,
     own: dict | None = None,
+    head: str = "l1",
     **meta,
 ) -> Path:
     """`kind` is openvla, oft or muvla; `own` is added to config.json, `meta` changes memory_meta.json."""
@@ -168,7 +174,10 @@ def write(
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     if kind == "openvla":
         return path
-    torch.save(head_tensors(draw, action), path / f"action_head--{step}_checkpoint.pt")
+    root = {"l1": "model", "diffusion": "noise_predictor.mlp_resnet"}[head]
+    torch.save(head_tensors(draw, action, root), path / f"action_head--{step}_checkpoint.pt")
+    if head == "diffusion":
+        torch.save(noisy_tensors(draw), path / f"noisy_action_projector--{step}_checkpoint.pt")
     torch.save(proprio_tensors(draw, proprio), path / f"proprio_projector--{step}_checkpoint.pt")
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     (path / "lora_adapter").mkdir()

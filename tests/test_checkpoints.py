@@ -154,7 +154,9 @@ def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
         torch.testing.assert_close(ours.memory[i : i + 1], memory, rtol=1e-4, atol=1e-4)
 
 
-def published_forward(path, images, proprio, prompt):
+def published_forward(path, images, proprio, prompt, noisy=None):
+    """(actions, memory) of one frame; `noisy` (actions, time) is what a diffusion head sees. Without a memory module
+    nothing is guarded (spec 3.2)."""
     weights = {}
     for file in path.glob("*.safetensors"):
         weights |= load_file(file)
@@ -174,15 +176,24 @@ def published_forward(path, images, proprio, prompt):
     state = torch.load(path / "proprio_projector--150000_checkpoint.pt")
     p = gelu(linear(proprio, state["module.fc1.weight"], state["module.fc1.bias"]))
     p = linear(p, state["module.fc2.weight"], state["module.fc2.bias"])[:, None]
-    memory = torch.load(path / "memory_module--150000_checkpoint.pt")["initial_memory"].float()[None]
+    module = path / "memory_module--150000_checkpoint.pt"
+    memory = torch.load(module)["initial_memory"].float()[None] if module.exists() else torch.zeros(1, 0, 24)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids + [tokenizer.token_to_id("▁")]
     table = weights["language_model.model.embed_tokens.weight"].float()
     bos, words, stop = table[[1]][None], table[ids][None], table[[2]][None]
-    context = torch.cat([bos, *cameras, p, memory, words], dim=1)
-    sequence = torch.cat([context, torch.zeros(1, 56, 24), stop], dim=1)
+    slots, told = torch.zeros(1, 56, 24), []
+    if noisy is not None:
+        state = torch.load(path / "noisy_action_projector--150000_checkpoint.pt")
+        slots = gelu(linear(noisy[0].reshape(1, 56, 1), state["module.fc1.weight"], state["module.fc1.bias"]))
+        slots = linear(slots, state["module.fc2.weight"], state["module.fc2.bias"])
+        angles = noisy[1] * 10_000 ** (-torch.arange(12) / 11)
+        told = [torch.cat([angles.sin(), angles.cos()])[None, None]]
+    context = torch.cat([bos, *cameras, p, memory, *told, words], dim=1)
+    sequence = torch.cat([context, slots, stop], dim=1)
     allowed = torch.ones(1, 1, sequence.shape[1], sequence.shape[1], dtype=torch.bool)
-    allowed[:, :, : context.shape[1], context.shape[1] :] = False
+    if module.exists():
+        allowed[:, :, : context.shape[1], context.shape[1] :] = False
     llama = LlamaModel(
         LlamaConfig(
             vocab_size=400, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
@@ -194,7 +205,7 @@ def published_forward(path, images, proprio, prompt):
     )
     hidden = llama(inputs_embeds=sequence, attention_mask=allowed).last_hidden_state
     head = {
-        n.removeprefix("module.model."): t.float()
+        n.removeprefix("module.").removeprefix("model.").removeprefix("noise_predictor.mlp_resnet."): t.float()
         for n, t in torch.load(path / "action_head--150000_checkpoint.pt").items()
     }
     x = hidden[:, context.shape[1] - 1 : context.shape[1] + 55].reshape(1, 8, 7 * 24)
@@ -209,9 +220,9 @@ def published_forward(path, images, proprio, prompt):
     return linear(x, head["fc2.weight"], head["fc2.bias"]), hidden[:, start : start + released.M]
 
 
-@pytest.mark.parametrize("kind", ["oft", "muvla"])
-def test_import_then_export_is_the_identity(tmp_path, kind):
-    source = released.write(tmp_path / "in", kind)
+@pytest.mark.parametrize(("kind", "head"), [("oft", "l1"), ("muvla", "l1"), ("oft", "diffusion")])
+def test_import_then_export_is_the_identity(tmp_path, kind, head):
+    source = released.write(tmp_path / "in", kind, head=head)
     checkpoints.save(checkpoints.Directory(source, SIZE).load(), tmp_path / "out")
     before, after = (everything_in(path) for path in (source, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -259,6 +270,19 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
         assert torch.equal(once.policy.get_parameter(name), value.to(dtype).float()), name
     for name, value in once.policy.named_parameters():
         assert torch.equal(twice.policy.get_parameter(name), value), name
+
+
+def test_a_release_without_proprio_says_so(tmp_path):
+    """Its files alone cannot: a projector that was not downloaded looks the same."""
+    path = released.write(tmp_path / "x", "oft", own={"muvla_proprio": False})
+    next(path.glob("proprio_projector--*")).unlink()
+    policy = checkpoints.Directory(path, SIZE).load().policy
+    assert policy.proprio is None and policy.layout().length == 1 + 8 + 64 + 56 + 1
+    (path / "config.json").write_text(
+        json.dumps(json.loads((path / "config.json").read_text()) | {"muvla_proprio": True})
+    )
+    with pytest.raises(MuvlaError, match="no proprio_projector--.*muvla_proprio: false"):
+        checkpoints.Directory(path, SIZE)
 
 
 @pytest.mark.parametrize(

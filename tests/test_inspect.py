@@ -93,7 +93,10 @@ def other_names_in_pickle(path):
         (second_step, "one action_head--"),
         (remove("memory_module*"), "no memory_module--"),
         (another_step, "steps 150000, 5"),
-        (film, "vision_backbone--150000_checkpoint.pt', expected the parts of an L1 policy without FiLM"),
+        (
+            film,
+            "vision_backbone--150000_checkpoint.pt', expected the parts of a policy with the head 'l1', without FiLM",
+        ),
         (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got 'step: int'"),
         (other_names_in_pickle, "memory_module with memory', expected initial_memory"),
     ],

@@ -60,6 +60,7 @@ KNOBS = {
     "model.images": "released",
     "model.precision": "bfloat16",
     "model.proprio": False,
+    "model.head": "diffusion",
     "data.cameras": 1,
     "data.first_image": True,
     "seed": 1,

@@ -2,7 +2,7 @@
 
 Legend: B slots, S sequence, heads N, d head width.
 
-| query rows \\ keys     | BOS VISION PROPRIO MEMORY TEXT | ACTION STOP                    | PAD |
+| query rows \\ keys     | BOS VISION PROPRIO MEMORY TEXT | ACTION STOP TIME               | PAD |
 |------------------------|--------------------------------|--------------------------------|-----|
 | rows barred by a guard | yes                            | no                             | no  |
 | all other rows         | yes                            | yes                            | no  |
@@ -30,7 +30,7 @@ from muvla.models.sequence import Layout, Segment
 
 CONTEXT = (Segment.BOS, Segment.VISION, Segment.PROPRIO, Segment.MEMORY, Segment.TEXT)
 BARRED_ROWS: dict[str, tuple[Segment, ...]] = {"full": (), "memory_only": (Segment.MEMORY,), "context": CONTEXT}
-GUARDED_KEYS = (Segment.ACTION, Segment.STOP)
+GUARDED_KEYS = (Segment.ACTION, Segment.STOP, Segment.TIME)
 
 
 def may_attend(query: Tensor, key: Tensor, guard: str) -> Tensor:

@@ -3,6 +3,7 @@
     config.json                            the anatomy
     model.safetensors[.index.json]         towers, projector, language model, with their LoRA merged
     action_head--STEP_checkpoint.pt        OFT and μVLA
+    noisy_action_projector--STEP_…pt       OFT with a diffusion head
     proprio_projector--STEP_checkpoint.pt  OFT and μVLA
     dataset_statistics.json                OFT and μVLA: quantiles by dataset
     tokenizer.json                         Llama's, fast
@@ -39,6 +40,7 @@ from muvla.models.metafiles import (
     CONFIG,
     IMAGES_KEY,
     MEMORY_META,
+    PROPRIO_KEY,
     MemoryMeta,
     read_memory_meta,
     require_fused_openvla,
@@ -51,10 +53,21 @@ from muvla.models.text import Prompts, built_in, released
 
 STATISTICS = "dataset_statistics.json"
 TOKENIZER = "tokenizer.json"
-EXTRAS = {"head": "action_head", "proprio": "proprio_projector", "memory": "memory_module"}
-PREFIXES = {"head": "module.", "proprio": "module.", "memory": ""}  # DDP's, as the release writes them
+EXTRAS = {
+    "head": "action_head",
+    "noisy": "noisy_action_projector",
+    "proprio": "proprio_projector",
+    "memory": "memory_module",
+}
+PREFIXES = {
+    "head": "module.",
+    "noisy": "module.",
+    "proprio": "module.",
+    "memory": "",
+}  # DDP's, as the release writes them
 IGNORED = ("optimizer", "scheduler")  # of a training that could be continued upstream
-DTYPES = {"weights": torch.bfloat16, "head": torch.bfloat16, "proprio": torch.float32, "memory": torch.bfloat16}
+HALF, SINGLE = torch.bfloat16, torch.float32
+DTYPES = {"weights": HALF, "head": HALF, "noisy": SINGLE, "proprio": SINGLE, "memory": HALF}
 CHUNK = 8  # H of every release (spec 1.9); no file tells it
 UPSTREAM_FILES = ("*.json", "*.model", "*.py")
 
@@ -87,6 +100,7 @@ class Directory:
     without_memory: bool = False
     parts: dict[str, Mapping[str, Tensor]] = field(init=False)  # weights, head, proprio, memory: those there are
     files: dict[str, Path] = field(init=False)
+    head: Literal["l1", "diffusion"] = field(init=False)
 
     def __post_init__(self):
         self.config: dict[str, Any] = read_json(self.path / CONFIG)
@@ -98,6 +112,7 @@ class Directory:
             if found := _only_file(self.path, stem):
                 self.files[part] = found
                 self.parts[part] = read_pickle(found)
+        self.head = self._kind_of_head()
         self._require_one_checkpoint()
         if self.without_memory:
             if self.kind != "muvla":
@@ -109,26 +124,44 @@ class Directory:
         module = self.parts.get("memory")
         self.memory = None if module is None else read_memory_meta(self.path / MEMORY_META, module)
 
+    def _kind_of_head(self) -> Literal["l1", "diffusion"]:
+        """By the names of its tensors."""
+        names = list(self.parts.get("head", ["model."]))
+        kinds = [kind for kind, prefix in published.HEADS.items() if any(name.startswith(prefix) for name in names)]
+        if len(kinds) != 1:
+            raise MuvlaError(
+                str(self.files["head"]), got=f"an unknown head, with {', '.join(names[:3])}",
+                expected=f"tensors named {' or '.join(f'{p}…' for p in published.HEADS.values())}",
+                remedy="only OpenVLA-OFT's L1 and diffusion heads can be read",
+            )  # fmt: skip
+        return kinds[0]
+
     def _require_one_checkpoint(self) -> None:
         """Every part, of one step, and none that this policy has no place for."""
         has_memory = (self.path / MEMORY_META).exists() or "memory" in self.parts
-        needed = ("head", "proprio", *["memory"] * has_memory) if len(self.parts) > 1 or has_memory else ()
+        places = ["head"] + ["noisy"] * (self.head == "diffusion") + ["proprio"] * self._has_proprio
+        needed = places + ["memory"] * has_memory if len(self.parts) > 1 or has_memory else []
         missing = [f"{EXTRAS[part]}--…_checkpoint.pt" for part in needed if part not in self.parts]
         missing += [STATISTICS] * bool(needed and not (self.path / STATISTICS).exists())
         foreign = [
             file.name
             for file in sorted(self.path.glob("*--*_checkpoint.pt"))
-            if file.name.split("--")[0] not in (*EXTRAS.values(), *IGNORED)
+            if file.name.split("--")[0] not in (*(EXTRAS[part] for part in [*places, "memory"]), *IGNORED)
         ]
         steps = sorted({_step(file) for file in self.files.values()})
         for got, expected, remedy in (
             (f"no {' and no '.join(missing)}" * bool(missing), "every part of one checkpoint",
-             "download it too; without statistics actions have no scale"),
-            (", ".join(foreign), "the parts of an L1 policy without FiLM", "this policy has no place for it"),
+             f"download it too; of a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}"),
+            (", ".join(foreign), f"the parts of a policy with the head {self.head!r}, without FiLM",
+             "this policy has no place for it"),
             (f"steps {', '.join(steps)}" * (len(steps) > 1), "one step", "download the parts of one checkpoint"),
         ):  # fmt: skip
             if got:
                 raise MuvlaError(str(self.path), got=got, expected=expected, remedy=remedy)
+
+    @property
+    def _has_proprio(self) -> bool:
+        return self.config.get(PROPRIO_KEY, True)
 
     @property
     def kind(self) -> Kind:
@@ -164,16 +197,24 @@ class Directory:
         head, proprio = self.parts.get("head", {}), self.parts.get("proprio", {})
         interface = Interface(
             cameras=2,
-            proprio_dim=_columns(proprio, "fc1.weight"),
-            action_dim=_rows(head, "model.fc2.weight"),
+            proprio_dim=_columns(proprio, "fc1.weight") if proprio else self._told_proprio(),
+            action_dim=_rows(head, f"{published.HEADS[self.head]}fc2.weight"),
             text=64,
             text_padded=True,
         )
         memory = self.memory or MemoryMeta(MemoryConfig(), 1, "full")
         images = self.config.get(IMAGES_KEY, "released")
-        model = ModelConfig(self.size, CHUNK, guard=memory.guard, memory_positions="shift", images=images)
+        model = ModelConfig(
+            self.size, CHUNK, guard=memory.guard, memory_positions="shift", images=images, head=self.head,
+            proprio=self._has_proprio,
+        )  # fmt: skip
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
+
+    def _told_proprio(self) -> int:
+        """How many numbers there are of what the policy is not told, by the statistics; 1 where they do not tell."""
+        entries = [e for e in self.statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
+        return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
 
     def prompts(self) -> Prompts:
         return built_in() if self.config.get(BUILT_IN_KEY) else released(self.path / TOKENIZER)
@@ -302,7 +343,9 @@ def save(release: Release, path: Path) -> None:
 
 def rules_of(policy: Policy) -> dict[str, list[Rule]]:
     """By part, in the order in which a directory holds them."""
-    rules = {"weights": published.vla_rules(policy.config.size), "head": published.head_rules()}
+    config = policy.config
+    rules = {"weights": published.vla_rules(config.size), "head": published.head_rules(config.head)}
+    rules |= {"noisy": published.noisy_rules()} if policy.noisy else {}
     rules |= {"proprio": published.proprio_rules()} if policy.proprio else {}
     return rules | ({"memory": published.memory_rules()} if policy.memory.width else {})
 

@@ -1,4 +1,4 @@
-"""Proprio projector and L1 action head.
+"""Proprio projector and action head.
 
 Legend: B slots, D width of the language model, H chunk, A action dim, Q proprio dim.
 """
@@ -34,8 +34,9 @@ class _ResidualBlock(nn.Module):
         return x + self.act(self.fc(self.norm(x)))
 
 
-class L1Head(nn.Module):
-    """(B, H·A, D) hidden states → (B, H, A) normalised actions, linear output (spec 1.7).
+class ActionHead(nn.Module):
+    """(B, H·A, D) hidden states → (B, H, A), linear output: normalised actions (spec 1.7), or what noise is in them, by
+    a diffusion head of the same form (spec 1.11).
 
     The A states of one chunk step are concatenated, and all H steps share one MLP.
     """

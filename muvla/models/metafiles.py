@@ -20,6 +20,7 @@ SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
 SIZE_KEY = "muvla_size"  # in our own exports: the whole anatomy, for sizes that no release has
 BUILT_IN_KEY = "muvla_built_in_tokenizer"  # in our own exports, whose prompts are the package's
 IMAGES_KEY = "muvla_images"  # in our own exports: `ModelConfig.images`
+PROPRIO_KEY = "muvla_proprio"  # false for a release that was trained without proprio; its files alone do not tell
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class MemoryMeta:
     guard: Literal["context", "full"]
 
 
-def config_json(size: SizeConfig, images: str = "stored") -> dict[str, Any]:
+def config_json(size: SizeConfig) -> dict[str, Any]:
     """What a directory of a policy that was built here says about itself, in the released words where there are any."""
     backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), None)
     return {
@@ -42,7 +43,7 @@ def config_json(size: SizeConfig, images: str = "stored") -> dict[str, Any]:
         "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
         SIZE_KEY: asdict(size),
         BUILT_IN_KEY: True,
-        IMAGES_KEY: images,
+        IMAGES_KEY: "stored",
     }
 
 

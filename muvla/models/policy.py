@@ -20,7 +20,8 @@ from muvla.config import ModelConfig
 from muvla.errors import NotAMeasurement
 from muvla.memory.base import Memory
 from muvla.models.attention import ATTENTION_NAME, AttentionPlan
-from muvla.models.heads import L1Head, ProprioProjector
+from muvla.models.diffusion import Noised, NoisyActions, denoise
+from muvla.models.heads import ActionHead, ProprioProjector
 from muvla.models.images import prepared
 from muvla.models.sequence import Layout
 from muvla.models.text import Prompts, built_in
@@ -85,7 +86,8 @@ class Policy(nn.Module):
                 use_cache=False,
             )
         )
-        self.head = L1Head(config.chunk, interface.action_dim, size.width)
+        self.head = ActionHead(config.chunk, interface.action_dim, size.width)
+        self.noisy = NoisyActions(size.width) if config.head == "diffusion" else None
         self.calls = 0  # of `step`, for the run-time check against ticks and memory writes
 
     def checkpoint_gradients(self) -> None:
@@ -104,6 +106,7 @@ class Policy(nn.Module):
             reserve=self.config.reserve if self.config.memory_positions == "reserved" else m,
             padded=self.interface.text_padded,
             proprio=int(self.config.proprio),
+            time=int(self.noisy is not None),
         )
 
     def encode_text(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
@@ -127,17 +130,44 @@ class Policy(nn.Module):
         """Matrix products in bfloat16, if so configured; sums, norms and what is trained keep their own."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def step(self, encoded: Encoded, memory: Tensor, action_slots: Tensor | None = None) -> StepOutput:
+    def step(self, encoded: Encoded, memory: Tensor, noise: Tensor | None = None) -> StepOutput:
         """One tick of B slots; memory (B, m, D) is what `Memory.read` returned.
 
-        `action_slots` (B, H·A, D) replaces the zeroed ACTION embeddings (spec 1.5); only the guard's canary gives it.
+        A diffusion head denoises `noise` (B, H, A); the memory is written in its last pass, and under the guard
+        `context` every pass would write the same.
         """
         self.calls += 1
+        if self.noisy is None:
+            slots = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])  # spec 1.5
+            return self._forward(encoded, memory, slots, [])
+        passes: list[StepOutput] = []
+
+        def predict(actions: Tensor, time: Tensor) -> Tensor:
+            passes[:] = [self._predict(encoded, memory, actions, time)]
+            return passes[0].actions
+
+        return StepOutput(denoise(noise, predict), passes[0].memory)
+
+    def predict_noise(self, encoded: Encoded, memory: Tensor, noised: Noised) -> StepOutput:
+        """One tick of a diffusion head's training: as `actions` the noise that it sees in `noised`."""
+        self.calls += 1
+        return self._predict(encoded, memory, noised.actions, noised.time)
+
+    def perturbed(self, encoded: Encoded, memory: Tensor, action_slots: Tensor) -> StepOutput:
+        """The pass with other ACTION embeddings (B, H·A, D), for the guard's canary."""
+        if self.noisy is None:
+            return self._forward(encoded, memory, action_slots, [])
+        time = torch.zeros(len(memory), device=memory.device)
+        return self._forward(encoded, memory, action_slots, [self.noisy.time(time)])
+
+    def _predict(self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor) -> StepOutput:
+        with self._precision(actions.device):
+            slots = self.noisy(actions)
+        return self._forward(encoded, memory, slots, [self.noisy.time(time)])
+
+    def _forward(self, encoded: Encoded, memory: Tensor, action_slots: Tensor, time: list[Tensor]) -> StepOutput:
         layout = self.layout()
-        slots, _, width = encoded.prefix.shape
-        if action_slots is None:
-            action_slots = encoded.prefix.new_zeros(slots, layout.action, width)
-        sequence = torch.cat([encoded.prefix, memory, encoded.text, action_slots, encoded.stop], dim=1)
+        sequence = torch.cat([encoded.prefix, memory, encoded.text, action_slots, encoded.stop, *time], dim=1)
         if self.config.precision == "bfloat16":
             sequence = sequence.to(torch.bfloat16)
         plan, positions = self._plan(layout, encoded.text_lengths)
@@ -170,9 +200,10 @@ def guard_canary(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
     if memory.shape[1] == 0:
         return 0.0
     layout = policy.layout()
-    noise = torch.linspace(-1, 1, layout.action * memory.shape[2], device=memory.device, dtype=memory.dtype)
-    perturbed = noise.view(1, layout.action, -1).expand(len(memory), -1, -1)
-    moved = policy.step(encoded, memory).memory - policy.step(encoded, memory, action_slots=perturbed).memory
+    ramp = torch.linspace(-1, 1, layout.action * memory.shape[2], device=memory.device, dtype=memory.dtype)
+    slots = ramp.view(1, layout.action, -1).expand(len(memory), -1, -1)
+    written = [policy.perturbed(encoded, memory, embeddings).memory for embeddings in (torch.zeros_like(slots), slots)]
+    moved = written[0] - written[1]
     leak = moved.abs().max().item()
     if policy.config.guard == "context" and leak != 0.0:
         raise NotAMeasurement(

@@ -50,19 +50,27 @@ def vla_rules(size: SizeConfig) -> list[Rule]:
     ]
 
 
-def head_rules() -> list[Rule]:
-    """Of the L1 action head (spec 1.7)."""
+HEADS = {"l1": "model.", "diffusion": "noise_predictor.mlp_resnet."}  # what the names of each begin with
+
+
+def head_rules(head: str) -> list[Rule]:
+    """Of the action head, `l1` or `diffusion` (spec 1.7, 1.11)."""
     renamed = {"layer_norm1": "norm_in", "fc1": "fc_in", "layer_norm2": "norm_out", "fc2": "fc_out"}
     for i in range(2):
         renamed |= {
             f"mlp_resnet_blocks.{i}.ffn.0": f"blocks.{i}.norm",
             f"mlp_resnet_blocks.{i}.ffn.1": f"blocks.{i}.fc",
         }
-    return [rule for theirs, own in renamed.items() for rule in _pairs(f"model.{theirs}", f"head.{own}")]
+    return [rule for theirs, own in renamed.items() for rule in _pairs(f"{HEADS[head]}{theirs}", f"head.{own}")]
 
 
 def proprio_rules() -> list[Rule]:
     return [*_pairs("fc1", "proprio.fc1"), *_pairs("fc2", "proprio.fc2")]
+
+
+def noisy_rules() -> list[Rule]:
+    """Of what embeds the noisy actions of a diffusion head (spec 1.11)."""
+    return [*_pairs("fc1", "noisy.fc1"), *_pairs("fc2", "noisy.fc2")]
 
 
 def memory_rules() -> list[Rule]:

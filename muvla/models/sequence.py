@@ -2,12 +2,13 @@
 
 Legend: B slots, S sequence, V cameras, P patches, m memory, T text, H chunk, A action dim.
 
-    BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | ACTION (H·A) | STOP          (μVLA spec 1.1)
+    BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | ACTION (H·A) | STOP [| TIME]   (μVLA spec 1.1)
 
 The published code pads on the far right, which moves ACTION to another place in every row of a mixed batch; its guard
 was then computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
 other segment starts at the same index in every row, and what a token *is* is told by a segment id per row. RoPE
-positions are given explicitly and skip the padding, so a padded row computes what the unpadded row would.
+positions are given explicitly and skip the padding, so a padded row computes what the unpadded row would. The TIME
+token of a diffusion head stands last and has the position before TEXT that it was published with (spec 1.11).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Segment(IntEnum):
     ACTION = 5
     STOP = 6
     PAD = 7
+    TIME = 8  # of a diffusion head: how noisy the ACTION slots are
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Layout:
     reserve: int
     padded: bool
     proprio: int = 1  # 0 for a policy that is not told it
+    time: int = 0  # 1 for a diffusion head
 
     @property
     def memory_start(self) -> int:
@@ -62,7 +65,7 @@ class Layout:
     @property
     def length(self) -> int:
         """S."""
-        return self.action_start + self.action + 1
+        return self.action_start + self.action + 1 + self.time
 
     @property
     def memory_slice(self) -> slice:
@@ -85,6 +88,7 @@ class Layout:
                 torch.full((self.text,), Segment.TEXT),
                 torch.full((self.action,), Segment.ACTION),
                 torch.tensor([Segment.STOP]),
+                torch.full((self.time,), Segment.TIME),
             ]
         ).to(text_lengths.device)
         rows = row.repeat(len(text_lengths), 1)
@@ -100,5 +104,7 @@ class Layout:
         """
         index = torch.arange(self.length, device=text_lengths.device).expand(len(text_lengths), -1)
         padding = (self.text - text_lengths)[:, None]
-        after = index - self.text_start - padding + self.memory_start + self.reserve
-        return torch.where(index < self.text_start, index, after.clamp(min=0))
+        time = self.memory_start + self.reserve
+        after = index - self.text_start - padding + time + self.time
+        positions = torch.where(index < self.text_start, index, after.clamp(min=0))
+        return torch.where(index < self.length - self.time, positions, time)

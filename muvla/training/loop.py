@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from muvla.config import Cell, DataConfig, canonical, started_at
 from muvla.data.episodes import EpisodeStore
@@ -20,9 +21,10 @@ from muvla.data.streams import SlotStream, Window
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
+from muvla.models.diffusion import Noised, noised
 from muvla.models.policy import Encoded, Interface, guard_canary
 from muvla.models.text import Prompts
-from muvla.randomness import key
+from muvla.randomness import key, torch_rng
 from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
 from muvla.training.budget import learning_rate
@@ -100,8 +102,9 @@ class Trainer:
     def backward(self, window: Window) -> float:
         """Gradient of one window's loss into the parameters; returns the loss.
 
-        The loss is the sum of weighted absolute errors over W·B·H·A, the published mean (spec 1.8): a masked entry has
-        weight 0, and every other entry the same weight in every label arm.
+        The loss is the sum of weighted errors over W·B·H·A, the published mean (spec 1.8): a masked entry has weight 0,
+        and every other entry the same weight in every label arm. An error is the absolute difference to the label, or
+        under a diffusion head the squared one to the noise (spec 1.11).
         """
         W, B = window.is_first.shape
         K = self.cell.truncation
@@ -112,16 +115,28 @@ class Trainer:
         for block in range(W // K):
             loss = torch.zeros((), device=self.device)
             for t in range(block * K, (block + 1) * K):
+                noise = self._noised(label[t], t)
                 output, _ = self.recurrence.tick(
-                    leaves[t * B : (t + 1) * B], window.is_first[t].to(self.device), self._moment(window, t)
+                    leaves[t * B : (t + 1) * B],
+                    window.is_first[t].to(self.device),
+                    self._moment(window, t),
+                    noised=noise,
                 )
-                loss = loss + ((output.actions - label[t]).abs() * weight[t][..., None]).sum()
+                wanted = label[t] if noise is None else noise.noise
+                error = (output.actions - wanted).abs() if noise is None else (output.actions - wanted) ** 2
+                loss = loss + (error * weight[t][..., None]).sum()
             loss = loss / label.numel()
             loss.backward()
             self.recurrence.truncate()
             total += loss.item()
         _continue_backward(encoded, leaves)
         return total
+
+    def _noised(self, label: Tensor, t: int) -> Noised | None:
+        """(B, H, A) labels with noise for a diffusion head, the same in all cells of a seed; None for another head."""
+        if self.policy.noisy is None:
+            return None
+        return noised(label, torch_rng(self.cell.seed, "diffusion", self.update, t))
 
     def _moment(self, window: Window, t: int) -> Moment:
         # An intervention in training is keyed by the visit, not by the episode alone: the same "noise" at every pass

@@ -1,0 +1,79 @@
+"""Actions by denoising, as OpenVLA-OFT's diffusion head does it (spec 1.11).
+
+The ACTION slots hold the embedded noisy actions instead of zeros, a TIME token tells how noisy they are, and the head
+predicts the noise. Schedule: squared cosine (Nichol and Dhariwal 2021, equation 17) in 50 steps. Sampling: DDIM without
+noise of its own (Song et al. 2021, equation 12, η = 0) over all 50, the predicted actions clipped to [-1, 1].
+
+Legend: B slots, H chunk, A action dim, D width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+STEPS = 50
+OFFSET, LARGEST_BETA = 0.008, 0.999
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Actions with a known share of noise in them."""
+
+    actions: Tensor  # (B, H, A) = √ᾱ·actions + √(1−ᾱ)·noise
+    noise: Tensor  # (B, H, A)
+    time: Tensor  # (B,) in 0 … STEPS−1
+
+
+@lru_cache(maxsize=1)
+def kept() -> Tensor:
+    """(STEPS,) ᾱ: the share of the actions' variance that is left after each step."""
+    share = [math.cos((i / STEPS + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2 for i in range(STEPS + 1)]
+    beta = [min(1 - after / before, LARGEST_BETA) for before, after in itertools.pairwise(share)]
+    return (1 - torch.tensor(beta, dtype=torch.float64)).cumprod(dim=0)
+
+
+def noised(actions: Tensor, generator: torch.Generator) -> Noised:
+    """Every slot's chunk (B, H, A) at a time of its own, drawn uniformly."""
+    noise = torch.randn(actions.shape, generator=generator).to(actions)
+    time = torch.randint(STEPS, (len(actions),), generator=generator)
+    left = kept()[time].view(-1, 1, 1).to(actions)
+    return Noised(left.sqrt() * actions + (1 - left).sqrt() * noise, noise, time.to(actions.device))
+
+
+def denoise(noise: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(B, H, A) pure noise → actions; `predict(noisy (B, H, A), time (B,))` tells the noise. It is asked STEPS times,
+    the last time at 0."""
+    actions, left = noise, kept().tolist()
+    for t in reversed(range(STEPS)):
+        before = left[t - 1] if t else 1.0
+        told = predict(actions, torch.full((len(noise),), t, device=noise.device))
+        clean = ((actions - math.sqrt(1 - left[t]) * told) / math.sqrt(left[t])).clamp(-1, 1)
+        actions = math.sqrt(before) * clean + math.sqrt(1 - before) * told
+    return actions
+
+
+class NoisyActions(nn.Module):
+    """(B, H, A) noisy actions → (B, H·A, D) ACTION embeddings, every number by itself; (B,) times → (B, 1, D) TIME."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.fc1 = nn.Linear(1, width)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(actions.flatten(1)[..., None])))
+
+    def time(self, time: Tensor) -> Tensor:
+        half = self.width // 2
+        rates = torch.exp(torch.arange(half, device=time.device) * -math.log(10_000) / (half - 1))
+        angles = time[:, None] * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, None]

@@ -1,0 +1,169 @@
+"""The diffusion head: schedule, sampling, sequence, training, evaluation, files."""
+
+import pytest
+import released
+import torch
+from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
+from test_checkpoints import SIZE, published_forward
+
+from muvla.config import TaskConfig
+from muvla.envs.registry import make_env
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.rollout import Rollout
+from muvla.models import checkpoints
+from muvla.models.build import build_policy
+from muvla.models.diffusion import STEPS, NoisyActions, denoise, kept, noised
+from muvla.models.policy import guard_canary
+from muvla.models.sequence import Layout, Segment
+from muvla.training.loop import Trainer
+
+DIFFUSION = {"model.head": "diffusion"}
+
+
+def test_the_schedule_and_the_sampler_are_those_of_diffusers():
+    """Numbers by diffusers 0.42.1, DDIMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2")."""
+    expected = [0.9982525110244751, 0.9945700168609619, 0.8791225552558899, 0.46270686388015747, 9.711807251733262e-07]
+    assert kept()[[0, 1, 10, 25, 49]].tolist() == pytest.approx(expected, rel=2e-5)  # of float32
+    asked = []
+
+    def predict(actions, time):
+        asked.append(time.tolist())
+        return 0.7 * torch.tanh(actions) + time.view(-1, 1, 1) / 100
+
+    start = torch.tensor([-1.5, -0.2, 0.4, 2.0], dtype=torch.float64).view(2, 1, 2)
+    golden = [0.16834167809978684, 0.23389435271859785, 0.32345072026531974, 1.0]
+    assert denoise(start, predict).flatten().tolist() == pytest.approx(golden, abs=1e-5)
+    assert asked == [[t, t] for t in reversed(range(STEPS))]
+
+
+def test_noise_that_is_told_exactly_is_taken_out_exactly():
+    actions = torch.rand(3, 2, 2, dtype=torch.float64) * 2 - 1
+
+    def truth(noisy, time):
+        left = kept()[time].view(-1, 1, 1)
+        return (noisy - left.sqrt() * actions) / (1 - left).sqrt()
+
+    assert torch.allclose(denoise(torch.randn(3, 2, 2, dtype=torch.float64), truth), actions, atol=1e-4)
+    made = noised(actions, torch.Generator().manual_seed(0))
+    left = kept()[made.time].view(-1, 1, 1)
+    assert torch.allclose(made.actions, left.sqrt() * actions + (1 - left).sqrt() * made.noise)
+    many = noised(torch.zeros(2000, 1, 1), torch.Generator().manual_seed(0))
+    assert set(many.time.tolist()) == set(range(STEPS)) and abs(many.noise.std() - 1) < 0.05
+
+
+def test_time_is_the_published_sinusoid():
+    """sin and cos of t·10000^(−i/(D/2 − 1)), all sines first (spec 1.11)."""
+    token = NoisyActions(8).time(torch.tensor([0, 7]))
+    rates = [10_000 ** (-i / 3) for i in range(4)]
+    expected = [torch.sin(torch.tensor([7 * r for r in rates])), torch.cos(torch.tensor([7 * r for r in rates]))]
+    torch.testing.assert_close(token[1, 0], torch.cat(expected))
+    assert token.shape == (2, 1, 8) and token[0, 0].tolist() == [0.0] * 4 + [1.0] * 4
+
+
+def test_the_time_token_stands_last_at_the_place_before_text():
+    """Its position is where it was published, after MEMORY, so that TEXT and ACTION move by one."""
+    with_time, without = (Layout(4, 3, 5, 6, reserve=3, padded=True, time=time) for time in (1, 0))
+    lengths = torch.tensor([5, 2])
+    segments, positions = with_time.segments(lengths), with_time.positions(lengths)
+    assert segments[:, -1].tolist() == [Segment.TIME] * 2 and with_time.length == without.length + 1
+    assert positions[:, -1].tolist() == [9, 9], "BOS, 4 VISION, PROPRIO, 3 MEMORY before it"
+    before = without.positions(lengths)
+    assert torch.equal(positions[:, :9], before[:, :9])
+    shown = segments[:, 9:-1] != Segment.PAD
+    assert torch.equal(positions[:, 9:-1][shown], before[:, 9:][shown] + 1)
+    assert with_time.action_read == without.action_read
+
+
+@pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
+@pytest.mark.parametrize("backend", ["split", "dense"])
+def test_under_the_guard_neither_noise_nor_time_reaches_the_memory(cell_with, interface, backend):
+    policy = build_policy(cell_with({**DIFFUSION, "model.attention": backend}), interface)
+    encoded, memory = random_frames(policy, 4), torch.randn(4, 4, 96)
+    passes = []
+    for seed in (0, 1):
+        made = noised(torch.rand(4, 2, 2), torch.Generator().manual_seed(seed))
+        passes.append(policy.predict_noise(encoded, memory, made))
+    assert torch.equal(passes[0].memory, passes[1].memory)
+    assert not torch.equal(passes[0].actions, passes[1].actions)
+    assert guard_canary(policy, encoded, memory) == 0.0
+    stepped = policy.step(encoded, memory, torch.randn(4, 2, 2))
+    assert torch.equal(stepped.memory, passes[0].memory)
+    full = build_policy(cell_with({**DIFFUSION, "model.guard": "full"}), interface)
+    assert guard_canary(full, random_frames(full, 4), memory) > 1e-3
+
+
+def test_training_learns_the_noise_and_evaluation_takes_it_out(store, cell_with):
+    """The loss falls, resampling is bit-identical, and what is evaluated is near the labels that were trained on."""
+    cell = cell_with({**DIFFUSION, "budget.updates": 120, "budget.slots": 8, "optimizer.warmup": 0.0})
+    trainer = Trainer(cell, store)
+    losses = [trainer.step()[0] for _ in range(120)]
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+    protocol = Protocol("denoised", 1, TaskConfig("RecallPosition3-v0"), episodes=3, slots=2)
+    outcomes = []
+    for slots in (2, 1, 1):
+        one = Protocol("denoised", 1, TaskConfig("RecallPosition3-v0"), episodes=3, slots=slots)
+        found = []
+        rollout = Rollout(trainer.policy.eval(), trainer.statistics, one, lambda: make_env(protocol.task, None), None)
+        rollout.run(range(900, 903), found.append)
+        outcomes.append([(o.seed, o.info, o.error) for o in sorted(found, key=lambda o: o.seed)])
+        assert trainer.policy.calls > 0
+    assert outcomes[1] == outcomes[2] and all(error is None for *_, error in outcomes[0])
+
+
+def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
+    made = [Trainer(cell_with({**DIFFUSION, **more}), store)._noised(torch.zeros(4, 2, 2), 3)
+            for more in ({}, {"memory.m": 2, "truncation": 1}, {"seed": 1})]  # fmt: skip
+    assert torch.equal(made[0].noise, made[1].noise) and torch.equal(made[0].time, made[1].time)
+    assert not torch.equal(made[0].noise, made[2].noise)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_released_diffusion_head_computes_the_published_pass(tmp_path):
+    """A pass written out from the files' own names: noisy actions embedded one by one, TIME after PROPRIO, no guard."""
+    path = released.write(tmp_path / "x", "oft", head="diffusion")
+    directory = checkpoints.Directory(path, SIZE)
+    assert directory.head == "diffusion" and directory.differences() == []
+    release = directory.load()
+    policy = release.policy
+    images = torch.randint(0, 256, (1, 2, 3, 28, 28), dtype=torch.uint8)
+    proprio, actions, time = torch.rand(1, 7), torch.rand(1, 8, 7), torch.tensor([17])
+    from dataclasses import replace
+
+    policy.config = replace(policy.config, images="stored")
+    with torch.no_grad():
+        encoded = policy.encode(images, proprio, *policy.encode_text(["Touch the cube."]))
+        ours = policy._predict(encoded, encoded.prefix.new_zeros(1, 0, 24), actions, time).actions
+        prompt = "In: What action should the robot take to touch the cube.?\nOut:"
+        theirs, _ = published_forward(path, images, proprio, prompt, noisy=(actions, time))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def unknown_head(path):
+    file = next(path.glob("action_head--*"))
+    torch.save({"module.flow.fc1.weight": torch.zeros(2)}, file)
+
+
+def no_projector(path):
+    next(path.glob("noisy_action_projector--*")).unlink()
+
+
+def a_projector_too_many(path):
+    released.torch.save(released.noisy_tensors(torch.zeros), path / "noisy_action_projector--150000_checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("head", "spoil", "message"),
+    [
+        ("diffusion", unknown_head, "an unknown head, with flow.fc1.weight"),
+        ("diffusion", no_projector, "no noisy_action_projector--"),
+        ("l1", a_projector_too_many, "noisy"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(tmp_path, head, spoil, message):
+    path = released.write(tmp_path / "x", "oft", head=head)
+    spoil(path)
+    with pytest.raises(MuvlaError, match=message):
+        checkpoints.Directory(path, SIZE).load()
