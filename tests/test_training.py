@@ -63,6 +63,7 @@ KNOBS = {
     "model.head": "diffusion",
     "data.cameras": 1,
     "data.first_image": True,
+    "model.film": True,
     "seed": 1,
 }
 

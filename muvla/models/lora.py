@@ -18,7 +18,7 @@ from muvla.errors import MuvlaError
 from muvla.randomness import torch_rng
 
 ADAPTER = "default"  # peft's name of a policy's only adapter
-TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.")
+TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.", "film.")
 
 
 def targets(size: SizeConfig) -> list[str]:

@@ -21,6 +21,7 @@ from muvla.errors import NotAMeasurement
 from muvla.memory.base import Memory
 from muvla.models.attention import ATTENTION_NAME, AttentionPlan
 from muvla.models.diffusion import Noised, NoisyActions, denoise
+from muvla.models.film import Film, average_language
 from muvla.models.heads import ActionHead, ProprioProjector
 from muvla.models.images import prepared
 from muvla.models.sequence import Layout
@@ -74,6 +75,7 @@ class Policy(nn.Module):
         self.prompts = prompts or built_in()
         size = config.size
         self.vision = FusedVision(size)
+        self.film = Film(size) if config.film else None
         self.proprio = ProprioProjector(interface.proprio_dim, size.width) if config.proprio else None
         self.language = LlamaModel(
             LlamaConfig(
@@ -120,11 +122,13 @@ class Policy(nn.Module):
         embed = self.language.embed_tokens
         ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
+        words = embed(text_ids)
+        language = None if self.film is None else average_language(bos, words, stop, text_lengths)
         images = prepared(images, self.config.size.image_size, self.config.images)
         with self._precision(images.device):
             told = [self.proprio(proprio)] if self.proprio else []
-            prefix = torch.cat([bos, self.vision(images), *told], dim=1)
-        return Encoded(prefix=prefix, text=embed(text_ids), stop=stop, text_lengths=text_lengths)
+            prefix = torch.cat([bos, self.vision(images, self.film, language), *told], dim=1)
+        return Encoded(prefix=prefix, text=words, stop=stop, text_lengths=text_lengths)
 
     def _precision(self, device: torch.device) -> torch.autocast:
         """Matrix products in bfloat16, if so configured; sums, norms and what is trained keep their own."""

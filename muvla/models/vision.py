@@ -5,12 +5,15 @@ Legend: N images sets, V cameras, P patches, D width of the language model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipVisionConfig, SiglipVisionModel
 
 from muvla.config import SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
+from muvla.models.film import Film, FilmLayer, dino_block, modulated, siglip_block
 
 DINO_REGISTERS = 4
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -72,7 +75,8 @@ class FusedVision(nn.Module):
             unused.requires_grad_(False)
         self.dino.embeddings.mask_token.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, film: Film | None = None, language: Tensor | None = None) -> Tensor:
+        """With `film`, the blocks are modulated by language (N, D), which all cameras of a frame share."""
         n, cameras, _, height, width = images.shape
         if images.dtype != torch.uint8 or (height, width) != (self.size.image_size,) * 2:
             raise MuvlaError(
@@ -82,21 +86,37 @@ class FusedVision(nn.Module):
                 remedy="set model.size.image_size to the stored size, or resize the frames at collection",
             )
         bytes_ = images.flatten(0, 1).to(self.dino_scale.dtype)
-        dino = self._dino_features(torch.addcmul(self.dino_shift, bytes_, self.dino_scale))
-        siglip = self._siglip_features(torch.addcmul(self.siglip_shift, bytes_, self.siglip_scale))
+        dino_pixels = torch.addcmul(self.dino_shift, bytes_, self.dino_scale)
+        siglip_pixels = torch.addcmul(self.siglip_shift, bytes_, self.siglip_scale)
+        if film is None:
+            dino, siglip = self._dino_features(dino_pixels), self._siglip_features(siglip_pixels)
+        else:
+            language = language.repeat_interleave(cameras, dim=0)
+            dino = self._dino_features(dino_pixels, film.dino, language)
+            siglip = self._siglip_features(siglip_pixels, film.siglip, language)
         features = torch.cat([dino, siglip], dim=-1)
         return self.projector(features).reshape(n, cameras * self.size.patches, self.size.width)
 
-    def _dino_features(self, pixels: Tensor) -> Tensor:
+    def _dino_features(
+        self, pixels: Tensor, film: Sequence[FilmLayer] | None = None, language: Tensor | None = None
+    ) -> Tensor:
         hidden = self.dino.embeddings(pixels)
-        for block in self.dino.encoder.layer[:-1]:
-            hidden = _first(block(hidden))
+        for i, block in enumerate(self.dino.encoder.layer[:-1]):
+            if film is None:
+                hidden = _first(block(hidden))
+            else:
+                hidden = modulated(dino_block, block, film[i], hidden, language)
         return hidden[:, 1 + DINO_REGISTERS :]
 
-    def _siglip_features(self, pixels: Tensor) -> Tensor:
+    def _siglip_features(
+        self, pixels: Tensor, film: Sequence[FilmLayer] | None = None, language: Tensor | None = None
+    ) -> Tensor:
         hidden = self.siglip.embeddings(pixels)
-        for block in self.siglip.encoder.layers[:-1]:
-            hidden = _first(block(hidden, None))
+        for i, block in enumerate(self.siglip.encoder.layers[:-1]):
+            if film is None:
+                hidden = _first(block(hidden, None))
+            else:
+                hidden = modulated(siglip_block, block, film[i], hidden, language)
         return hidden
 
 
