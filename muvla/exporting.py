@@ -28,18 +28,15 @@ def export(run: Run, path: Path, key: str) -> None:
     _require_published(cell)
     policy = run.load_policy("cpu")
     if cell.start.checkpoint is None:
-        config, carried, upstream = config_json(cell.model.size), {}, {}
+        config, carried, upstream, vision = config_json(cell.model.size), {}, {}, None
     else:
         start = start_directory(cell)
-        config, carried, upstream = start.config, start.carried(), start.upstream_files()
+        config, carried, upstream = start.config, start.carried(cell.model.film), start.upstream_files()
+        vision = start.parts.get("vision")
     config = config | {IMAGES_KEY: cell.model.images, PROPRIO_KEY: cell.model.proprio}
     upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
-    save(
-        Release(
-            policy, carried, config, {key: _bounds(saved.statistics)}, _memory_meta(cell), str(saved.update), upstream
-        ),
-        path,
-    )
+    statistics, step = {key: _bounds(saved.statistics)}, str(saved.update)
+    save(Release(policy, carried, config, statistics, _memory_meta(cell), step, upstream, vision), path)
 
 
 def _require_published(cell: Cell) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from muvla.config import SizeConfig
 from muvla.errors import MuvlaError
-from muvla.models.checkpoints import CONFIG, EXTRAS, Directory
+from muvla.models.checkpoints import CONFIG, Directory
 from muvla.models.differences import shapes_of
+from muvla.models.partfiles import PARTS
 from muvla.models.tensorfiles import sha256
 from muvla.training import checkpoint as native
 
@@ -42,8 +43,10 @@ def _released(directory: Directory) -> Iterator[str]:
     yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
     for part, tensors in directory.parts.items():
         shapes = shapes_of(tensors)
-        name = EXTRAS.get(part, part)
+        name = PARTS.get(part, part)
         yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
+    if directory.film:
+        yield f"FiLM: the towers are those of {PARTS['vision']}; the weights hold them as they were before"
     if directory.memory:
         meta = directory.memory
         tokens = meta.mechanism
@@ -79,7 +82,7 @@ def _native(folder: Path) -> Iterator[str]:
         yield f"adapters: rank {cell.lora.rank}, alpha {cell.lora.alpha:g}" if cell.lora.rank else "adapters: none"
     widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
     yield f"memory: {cell.memory.kind}{widths}"
-    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}"
+    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}{'; FiLM' if cell.model.film else ''}"
     yield f"statistics: data {checkpoint.statistics.data[:12]}, all action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):
         yield f"sha256 {sha256(file)}  {file.name}"

@@ -36,11 +36,6 @@ SIZE = SizeConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def muvla(tmp_path_factory):
-    return released.write(tmp_path_factory.mktemp("released") / "muvla")
-
-
 def test_openvla_7b_has_the_published_parameters_and_sequence():
     """7,541,237,184 parameters in the released weights; 16.8 M, 151.1 M and 262,144 beside them (spec 1.3, 1.7, 2.1);
     571 + m + T tokens (spec 1.1)."""
@@ -53,7 +48,7 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
         )
     counts = {
         part: sum(math.prod(shape) for shape in shapes.values())
-        for part, shapes in checkpoints.expected_shapes(policy).items()
+        for part, shapes in checkpoints.expected_shapes(policy, film=False).items()
     }
     assert counts == {"weights": 7_541_237_184, "head": 151_117_831, "proprio": 16_814_080, "memory": 262_144}
     assert policy.layout().length == 571 + m + text
@@ -81,7 +76,7 @@ def test_openvla_7b_has_the_published_names_and_shapes(name, shape):
         policy = Policy(
             ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
         )
-    assert checkpoints.expected_shapes(policy)["weights"][name] == shape
+    assert checkpoints.expected_shapes(policy, film=False)["weights"][name] == shape
 
 
 def test_small_is_a_hundred_million_parameters():
@@ -111,8 +106,9 @@ def test_the_towers_compute_what_timm_computes():
         torch.testing.assert_close(features, golden[prefix + "FEATURES"], rtol=1e-5, atol=1e-5)
 
 
-def tower(tensors, root, pixels, heads, registers):
-    """A timm vision transformer by its published names, to the end of the last block but one."""
+def tower(tensors, root, pixels, heads, registers, language=None):
+    """A timm vision transformer by its published names, to the end of the last block but one; with FiLM by the average
+    embedding `language`."""
     get = {name.removeprefix(root): t.float() for name, t in tensors.items() if name.startswith(root)}
     x = torch.nn.functional.conv2d(pixels, get["patch_embed.proj.weight"], get["patch_embed.proj.bias"], stride=14)
     x = x.flatten(2).transpose(1, 2) + get["pos_embed"]
@@ -128,15 +124,21 @@ def tower(tensors, root, pixels, heads, registers):
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
         attended = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + linear(attended, block["attn.proj.weight"], block["attn.proj.bias"]) * block.get("ls1.scale_factor", 1)
+        if language is not None:
+            gamma, beta = (linear(language, block[f"{n}.weight"], block[f"{n}.bias"]) for n in ("scale", "shift"))
+            x = x * (1 + gamma[:, None]) + beta[:, None]
         hidden = gelu(linear(norm(x, "norm2"), block["mlp.fc1.weight"], block["mlp.fc1.bias"]))
         x = x + linear(hidden, block["mlp.fc2.weight"], block["mlp.fc2.bias"]) * block.get("ls2.scale_factor", 1)
     return x[:, 5:] if registers else x
 
 
-def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
+@pytest.mark.parametrize(("kind", "film"), [("muvla", False), ("muvla", True), ("oft", True)])
+def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
     """Against the forward written out from the files' own names: towers, projector, proprio, the sequence of spec 1.1
-    with the custom mask of spec 3.1, the head one to the left, the memory after the closing norm."""
-    release = checkpoints.Directory(muvla, SIZE).load()
+    with the mask of spec 3, the head one to the left, the memory after the closing norm; with FiLM the towers of its
+    file with their adapters, modulated by the average of the prompt."""
+    path = released.write(tmp_path / "x", kind, film=film)
+    release = checkpoints.Directory(path, SIZE).load()
     policy = release.policy
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (2, 2, 3, 40, 40), dtype=torch.uint8, generator=generator)
@@ -149,7 +151,7 @@ def test_a_muvla_checkpoint_computes_the_published_forward(muvla):
         ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)))
     for i, prompt in enumerate(prompts):  # one by one: the published evaluation knows no batch
         with torch.no_grad():
-            actions, memory = published_forward(muvla, images[i : i + 1], proprio[i : i + 1], prompt)
+            actions, memory = published_forward(path, images[i : i + 1], proprio[i : i + 1], prompt)
         torch.testing.assert_close(ours.actions[i : i + 1], actions, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.memory[i : i + 1], memory, rtol=1e-4, atol=1e-4)
 
@@ -160,14 +162,21 @@ def published_forward(path, images, proprio, prompt, noisy=None):
     weights = {}
     for file in path.glob("*.safetensors"):
         weights |= load_file(file)
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids + [tokenizer.token_to_id("▁")]
+    table = weights["language_model.model.embed_tokens.weight"].float()
+    bos, words, stop = table[[1]][None], table[ids][None], table[[2]][None]
+    language = None
+    for file in path.glob("vision_backbone--*"):
+        weights |= without_wrappers(torch.load(file))
+        language = torch.cat([bos, words, stop], dim=1).mean(dim=1)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     cameras = []
     for camera in range(2):
         pixels = images[:, camera].float() / 255
-        dino = tower(
-            weights, "vision_backbone.featurizer.", (pixels - mean[:, None, None]) / std[:, None, None], 2, True
-        )
-        siglip = tower(weights, "vision_backbone.fused_featurizer.", (pixels - 0.5) / 0.5, 2, False)
+        normal = (pixels - mean[:, None, None]) / std[:, None, None]
+        dino = tower(weights, "vision_backbone.featurizer.", normal, 2, True, language)
+        siglip = tower(weights, "vision_backbone.fused_featurizer.", (pixels - 0.5) / 0.5, 2, False, language)
         x = torch.cat([dino, siglip], dim=-1)
         for layer in ("fc1", "fc2", "fc3"):
             x = linear(x, weights[f"projector.{layer}.weight"].float(), weights[f"projector.{layer}.bias"].float())
@@ -178,10 +187,6 @@ def published_forward(path, images, proprio, prompt, noisy=None):
     p = linear(p, state["module.fc2.weight"], state["module.fc2.bias"])[:, None]
     module = path / "memory_module--150000_checkpoint.pt"
     memory = torch.load(module)["initial_memory"].float()[None] if module.exists() else torch.zeros(1, 0, 24)
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids + [tokenizer.token_to_id("▁")]
-    table = weights["language_model.model.embed_tokens.weight"].float()
-    bos, words, stop = table[[1]][None], table[ids][None], table[[2]][None]
     slots, told = torch.zeros(1, 56, 24), []
     if noisy is not None:
         state = torch.load(path / "noisy_action_projector--150000_checkpoint.pt")
@@ -217,12 +222,37 @@ def published_forward(path, images, proprio, prompt, noisy=None):
         x = x + relu(linear(y, head[f"{block}.1.weight"], head[f"{block}.1.bias"]))
     x = layer_norm(x, x.shape[-1:], head["layer_norm2.weight"], head["layer_norm2.bias"])
     start = 1 + 2 * released.PATCHES + 1
-    return linear(x, head["fc2.weight"], head["fc2.bias"]), hidden[:, start : start + released.M]
+    return linear(x, head["fc2.weight"], head["fc2.bias"]), hidden[:, start : start + memory.shape[1]]
 
 
-@pytest.mark.parametrize(("kind", "head"), [("oft", "l1"), ("muvla", "l1"), ("oft", "diffusion")])
-def test_import_then_export_is_the_identity(tmp_path, kind, head):
-    source = released.write(tmp_path / "in", kind, head=head)
+def without_wrappers(tensors):
+    """The vision backbone of a training with FiLM, its blocks out of FiLM's, its layers out of peft's: W + α/r·B·A with
+    α = 16 and r = 32, the patch embedding's A a convolution and its B one of 1×1."""
+    plain = {}
+    for name, tensor in tensors.items():
+        if ".lora_" in name:
+            continue
+        layer, tensor = name.removesuffix(".base_layer.weight"), tensor.float()
+        if layer != name:
+            a, b = (tensors[f"{layer}.lora_{x}.default.weight"] for x in "AB")
+            equation = "orxy,rihw->oihw" if a.ndim == 4 else "or,ri->oi"
+            tensor = tensor + 0.5 * torch.einsum(equation, b, a)
+        plain[name.replace(".base_layer.", ".").replace(".block.", ".")] = tensor
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "film", "head"),
+    [
+        ("oft", False, "l1"),
+        ("muvla", False, "l1"),
+        ("oft", True, "l1"),
+        ("muvla", True, "l1"),
+        ("oft", False, "diffusion"),
+    ],
+)
+def test_import_then_export_is_the_identity(tmp_path, kind, film, head):
+    source = released.write(tmp_path / "in", kind, film=film, head=head)
     checkpoints.save(checkpoints.Directory(source, SIZE).load(), tmp_path / "out")
     before, after = (everything_in(path) for path in (source, tmp_path / "out"))
     assert before.keys() == after.keys()

@@ -61,8 +61,8 @@ def hub(folder, tmp_path_factory):
         return path
 
     release = repository(*UNWANTED)
-    film = repository("vision_backbone--150000_checkpoint.pt")
-    with Hub({"owner/release": release, "owner/gated": release, "owner/film": film}).up() as server:
+    queries = repository("action_queries--150000_checkpoint.pt")
+    with Hub({"owner/release": release, "owner/gated": release, "owner/queries": queries}).up() as server:
         yield server
 
 
@@ -86,10 +86,10 @@ def snapshot(home: Path) -> Path:
 def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
     """Asked for by branch and by tag. What nothing reads is left there, but a part that no policy here has a place for
     is fetched, and refused."""
-    run = python(INSPECT, tmp_path, hub.url, folder, "owner/release", "owner/release@v1", "owner/film")
-    *told, film, refused = run.stderr.splitlines()
+    run = python(INSPECT, tmp_path, hub.url, folder, "owner/release", "owner/release@v1", "owner/queries")
+    *told, queries, refused = run.stderr.splitlines()
     assert told == ["status 0"] * 3, "no bars where there is no terminal"
-    assert refused == "status 2" and "vision_backbone--150000_checkpoint.pt', expected the parts of an L1" in film
+    assert refused == "status 2" and "action_queries--150000_checkpoint.pt', expected the parts of a policy" in queries
     itself, fetched, again = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:3]
     assert fetched == again == itself.replace(f"{folder}:", f"{snapshot(tmp_path)}:") and "μVLA" in itself
     assert files(snapshot(tmp_path)) == files(folder) == files(hub.folders["owner/release"]) - set(UNWANTED)

@@ -66,8 +66,8 @@ def another_step(path):
     file.rename(path / "memory_module--5_checkpoint.pt")
 
 
-def film(path):
-    torch.save({}, path / "vision_backbone--150000_checkpoint.pt")
+def action_queries(path):
+    torch.save({}, path / "action_queries--150000_checkpoint.pt")
 
 
 def numbers_in_pickle(path):
@@ -93,10 +93,7 @@ def other_names_in_pickle(path):
         (second_step, "one action_head--"),
         (remove("memory_module*"), "no memory_module--"),
         (another_step, "steps 150000, 5"),
-        (
-            film,
-            "vision_backbone--150000_checkpoint.pt', expected the parts of a policy with the head 'l1', without FiLM",
-        ),
+        (action_queries, "action_queries--150000_checkpoint.pt', expected the parts of a policy with the head 'l1'"),
         (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got 'step: int'"),
         (other_names_in_pickle, "memory_module with memory', expected initial_memory"),
     ],

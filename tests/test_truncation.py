@@ -77,7 +77,10 @@ def test_memory_keeps_its_value_across_windows_and_updates(store, cell_with):
     window = trainer.stream.window(8)
     read = []
     original = trainer.policy.step
-    trainer.policy.step = lambda encoded, tokens: (read.append(tokens.detach().clone()), original(encoded, tokens))[1]
+    trainer.policy.step = lambda encoded, tokens, noise: (
+        read.append(tokens.detach().clone()),
+        original(encoded, tokens, noise),
+    )[1]
     trainer.backward(window)
     for slot in range(4):
         expected = trainer.policy.memory.initial if window.is_first[0, slot] else carried[slot]

@@ -16,9 +16,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.config import LoraConfig
+from muvla.models.checkpoints import rules_of
 from muvla.models.lora import ADAPTER, adapters
 from muvla.models.policy import Policy
-from muvla.models.published import vla_rules
 
 FOLDER = "lora_adapter"
 
@@ -30,11 +30,13 @@ def adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, byte
         return {}
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for rule in vla_rules(policy.config.size):
+    for part, rule in [(part, rule) for part, rules in rules_of(policy, policy.config.film).items() for rule in rules]:
         ours = [name.removesuffix(".weight") for name in rule.ours]
         if not all(name in layers for name in ours):
             continue
         module = rule.published[0].removesuffix(".weight")
+        if part == "vision":  # the names of that file begin inside FiLM's wrapper (spec 1.10)
+            module = f"vision_backbone.{module}"
         downs = [layers[name].lora_A[ADAPTER].weight.detach() for name in ours]
         ups = [layers[name].lora_B[ADAPTER].weight.detach() for name in ours]
         tensors[f"base_model.model.{module}.lora_A.weight"] = torch.cat(downs).contiguous().cpu()

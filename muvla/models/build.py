@@ -20,12 +20,17 @@ from muvla.models.text import Prompts, built_in
 
 
 def start_directory(cell: Cell) -> Directory:
-    """Of a cell that starts from a checkpoint. Raises MuvlaError if that is of another size."""
+    """Of a cell that starts from a checkpoint. Raises MuvlaError if that is of another size, or has FiLM alone."""
     directory = Directory(checkpoint_folder(cell.start.checkpoint), None)
     if directory.size != cell.model.size:
         raise MuvlaError(
             "model.size", got=cell.model.size.name, expected=f"{directory.size.name!r}, as {directory.path} has it",
             remedy="set model.size to the checkpoint's, or start from another one",
+        )  # fmt: skip
+    if directory.film and not cell.model.film:  # the weights beside them hold the towers of before that training
+        raise MuvlaError(
+            "model.film", got=False, expected=f"true, as {directory.path} has it",
+            remedy="set model.film: its towers were trained with FiLM; or start from another checkpoint",
         )  # fmt: skip
     return directory
 

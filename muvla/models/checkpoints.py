@@ -2,6 +2,7 @@
 
     config.json                            the anatomy
     model.safetensors[.index.json]         towers, projector, language model, with their LoRA merged
+    vision_backbone--STEP_checkpoint.pt    with FiLM: the trained towers, which the weights then do not hold, and FiLM
     action_head--STEP_checkpoint.pt        OFT and μVLA
     noisy_action_projector--STEP_…pt       OFT with a diffusion head
     proprio_projector--STEP_checkpoint.pt  OFT and μVLA
@@ -46,26 +47,23 @@ from muvla.models.metafiles import (
     require_fused_openvla,
     size_of,
 )
+from muvla.models.partfiles import (
+    PREFIXES,
+    STATISTICS,
+    TOKENIZER,
+    Head,
+    file_name,
+    head_of,
+    part_files,
+    require_one_checkpoint,
+    step_of,
+)
 from muvla.models.policy import Interface, Policy
 from muvla.models.published import Rule, Shapes
 from muvla.models.tensorfiles import INDEX, Shards, pickled, read_pickle, sha256, write_verified, write_weights
 from muvla.models.text import Prompts, built_in, released
+from muvla.models.visionfile import VisionFile, vision_tensors
 
-STATISTICS = "dataset_statistics.json"
-TOKENIZER = "tokenizer.json"
-EXTRAS = {
-    "head": "action_head",
-    "noisy": "noisy_action_projector",
-    "proprio": "proprio_projector",
-    "memory": "memory_module",
-}
-PREFIXES = {
-    "head": "module.",
-    "noisy": "module.",
-    "proprio": "module.",
-    "memory": "",
-}  # DDP's, as the release writes them
-IGNORED = ("optimizer", "scheduler")  # of a training that could be continued upstream
 HALF, SINGLE = torch.bfloat16, torch.float32
 DTYPES = {"weights": HALF, "head": HALF, "noisy": SINGLE, "proprio": SINGLE, "memory": HALF}
 CHUNK = 8  # H of every release (spec 1.9); no file tells it
@@ -79,12 +77,13 @@ class Release:
     """A policy with everything else that its directory holds, so that writing it gives the same directory again."""
 
     policy: Policy
-    carried: dict[str, Tensor]  # published, never read by the policy
+    carried: dict[str, Tensor]  # of the weights: published, never read by the policy
     config: dict[str, Any]
     statistics: dict[str, Any]  # by dataset key
     memory_meta: dict[str, Any] | None = None
     step: str = "latest"
     upstream: dict[str, bytes] = field(default_factory=dict)  # files for upstream's code, the tokenizer's among them
+    vision: VisionFile | None = None  # with FiLM: what the towers and FiLM were read from
 
 
 @dataclass
@@ -98,22 +97,22 @@ class Directory:
     path: Path
     size: SizeConfig | None = None
     without_memory: bool = False
-    parts: dict[str, Mapping[str, Tensor]] = field(init=False)  # weights, head, proprio, memory: those there are
+    parts: dict[str, Mapping[str, Tensor]] = field(init=False)  # weights, vision, head, proprio, memory
     files: dict[str, Path] = field(init=False)
-    head: Literal["l1", "diffusion"] = field(init=False)
+    head: Head = field(init=False)
 
     def __post_init__(self):
         self.config: dict[str, Any] = read_json(self.path / CONFIG)
         require_fused_openvla(self.path / CONFIG, self.config)
         self.size = self.size or size_of(self.path / CONFIG, self.config)
         shards = Shards(self.path)
-        self.parts, self.files = {"weights": shards}, {}
-        for part, stem in EXTRAS.items():
-            if found := _only_file(self.path, stem):
-                self.files[part] = found
-                self.parts[part] = read_pickle(found)
-        self.head = self._kind_of_head()
-        self._require_one_checkpoint()
+        self.parts = {"weights": shards}
+        self.files = part_files(self.path)
+        for part, file in self.files.items():
+            tensors = read_pickle(file)
+            self.parts[part] = VisionFile(tensors) if part == "vision" else tensors
+        self.head = head_of(self.files["head"], self.parts["head"]) if "head" in self.parts else "l1"
+        require_one_checkpoint(self.path, self.config, self.files, self.head)
         if self.without_memory:
             if self.kind != "muvla":
                 raise MuvlaError(
@@ -124,41 +123,6 @@ class Directory:
         module = self.parts.get("memory")
         self.memory = None if module is None else read_memory_meta(self.path / MEMORY_META, module)
 
-    def _kind_of_head(self) -> Literal["l1", "diffusion"]:
-        """By the names of its tensors."""
-        names = list(self.parts.get("head", ["model."]))
-        kinds = [kind for kind, prefix in published.HEADS.items() if any(name.startswith(prefix) for name in names)]
-        if len(kinds) != 1:
-            raise MuvlaError(
-                str(self.files["head"]), got=f"an unknown head, with {', '.join(names[:3])}",
-                expected=f"tensors named {' or '.join(f'{p}…' for p in published.HEADS.values())}",
-                remedy="only OpenVLA-OFT's L1 and diffusion heads can be read",
-            )  # fmt: skip
-        return kinds[0]
-
-    def _require_one_checkpoint(self) -> None:
-        """Every part, of one step, and none that this policy has no place for."""
-        has_memory = (self.path / MEMORY_META).exists() or "memory" in self.parts
-        places = ["head"] + ["noisy"] * (self.head == "diffusion") + ["proprio"] * self._has_proprio
-        needed = places + ["memory"] * has_memory if len(self.parts) > 1 or has_memory else []
-        missing = [f"{EXTRAS[part]}--…_checkpoint.pt" for part in needed if part not in self.parts]
-        missing += [STATISTICS] * bool(needed and not (self.path / STATISTICS).exists())
-        foreign = [
-            file.name
-            for file in sorted(self.path.glob("*--*_checkpoint.pt"))
-            if file.name.split("--")[0] not in (*(EXTRAS[part] for part in [*places, "memory"]), *IGNORED)
-        ]
-        steps = sorted({_step(file) for file in self.files.values()})
-        for got, expected, remedy in (
-            (f"no {' and no '.join(missing)}" * bool(missing), "every part of one checkpoint",
-             f"download it too; of a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}"),
-            (", ".join(foreign), f"the parts of a policy with the head {self.head!r}, without FiLM",
-             "this policy has no place for it"),
-            (f"steps {', '.join(steps)}" * (len(steps) > 1), "one step", "download the parts of one checkpoint"),
-        ):  # fmt: skip
-            if got:
-                raise MuvlaError(str(self.path), got=got, expected=expected, remedy=remedy)
-
     @property
     def _has_proprio(self) -> bool:
         return self.config.get(PROPRIO_KEY, True)
@@ -166,6 +130,10 @@ class Directory:
     @property
     def kind(self) -> Kind:
         return "muvla" if "memory" in self.parts else "oft" if "head" in self.parts else "openvla"
+
+    @property
+    def film(self) -> bool:
+        return "vision" in self.parts
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
@@ -176,7 +144,7 @@ class Directory:
     @property
     def step(self) -> str:
         """Of the training, as the file names tell it: a number, or "latest"."""
-        return _step(self.files["head"]) if self.files else "latest"
+        return step_of(self.files["head"]) if self.files else "latest"
 
     def read_files(self) -> list[Path]:
         """Every file that decides what the policy computes, and no other."""
@@ -206,7 +174,7 @@ class Directory:
         images = self.config.get(IMAGES_KEY, "released")
         model = ModelConfig(
             self.size, CHUNK, guard=memory.guard, memory_positions="shift", images=images, head=self.head,
-            proprio=self._has_proprio,
+            proprio=self._has_proprio, film=self.film,
         )  # fmt: skip
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
@@ -221,7 +189,8 @@ class Directory:
 
     def parts_for(self, policy: Policy, wanted: Literal["all", "weights"]) -> list[str]:
         """Those that are here, that `policy` has a place for, and that are wanted."""
-        return [part for part in rules_of(policy) if part in self.parts and (wanted == "all" or part == "weights")]
+        always = ("weights", "vision")
+        return [p for p in rules_of(policy, self.film) if p in self.parts and (wanted == "all" or p in always)]
 
     def differences(self) -> list[str]:
         """What would not load: every missing, unexpected or misshapen tensor, statistics of another robot, and a
@@ -237,7 +206,7 @@ class Directory:
         return lines
 
     def _tensor_differences(self, policy: Policy, parts: list[str]) -> list[str]:
-        expected = expected_shapes(policy)
+        expected = expected_shapes(policy, self.film)
         return [line for p in parts for line in tensor_differences(p, shapes_of(self.parts[p]), expected[p])]
 
     def _require(self, wrong: list[str], expected: str, remedy: str) -> None:
@@ -264,7 +233,7 @@ class Directory:
             "`muvla inspect` lists all; download the checkpoint again"
         )  # fmt: skip
         self._require(self._tensor_differences(policy, parts), "the tensors of this policy", remedy)
-        rules, values = rules_of(policy), {}
+        rules, values = rules_of(policy, self.film), {}
         for part in parts:
             tensors = self.parts[part]
             for rule in rules[part]:
@@ -289,11 +258,15 @@ class Directory:
             values[name] = torch.zeros(policy.get_parameter(name).shape)
         policy.load_state_dict(values, assign=True)
         meta = read_json(self.path / MEMORY_META) if self.memory else None
-        return Release(policy, self.carried(), self.config, self.statistics, meta, self.step, self.upstream_files())
+        carried, upstream = self.carried(self.film), self.upstream_files()
+        vision = self.parts.get("vision")
+        return Release(policy, carried, self.config, self.statistics, meta, self.step, upstream, vision)
 
-    def carried(self) -> dict[str, Tensor]:
-        """Published, never read by a policy."""
-        return {name: self.parts["weights"][name] for name in published.carried_shapes(self.size)}
+    def carried(self, film: bool) -> dict[str, Tensor]:
+        """Of the weights: published, and never read by a policy; with FiLM the towers too, which stand elsewhere."""
+        weights = self.parts["weights"]
+        read = {name for rule in published.vla_rules(self.size, towers=not film) for name in rule.published}
+        return {name: weights[name] for name in weights if name not in read}
 
     def upstream_files(self) -> dict[str, bytes]:
         own = (CONFIG, STATISTICS, MEMORY_META, INDEX)
@@ -308,22 +281,28 @@ def save(release: Release, path: Path) -> None:
     """
     if path.exists() and any(path.iterdir()):
         raise MuvlaError(str(path), got="a folder with files", expected="a new folder", remedy="choose another one")
-    policy, size = release.policy, release.policy.config.size
+    policy, size, film = release.policy, release.policy.config.size, release.policy.config.film
     ours = merged_parameters(policy)
+    unread = _unread_shapes(ours, size, film)
     with disk_errors(path), torch.no_grad():
         path.mkdir(parents=True, exist_ok=True)
-        for part, rules in rules_of(policy).items():
-            tensors = {}
+        for part, rules in rules_of(policy, film).items():
+            values: dict[str, Tensor] = {}
             for rule in rules:
-                saved = rule.save(*(ours[name] for name in rule.ours))
-                tensors |= {n: v.detach().to(DTYPES[part]) for n, v in zip(rule.published, saved, strict=True)}
+                saved = rule.save(*(ours[name].detach() for name in rule.ours))
+                values |= dict(zip(rule.published, saved, strict=True))
+            carried = release.vision if part == "vision" and release.vision is not None else release.carried
+            for name, shape in unread.get(part, {}).items():
+                values[name] = carried[name] if name in carried else torch.zeros(shape)
+            if part == "vision":
+                tensors = vision_tensors(values, release.vision)
+            else:
+                tensors = {name: value.to(DTYPES[part]) for name, value in values.items()}
             if part == "weights":
-                for name, shape in published.carried_shapes(size).items():
-                    tensors[name] = release.carried.get(name, torch.zeros(shape)).to(DTYPES[part])
                 write_weights(path, tensors)
             else:
-                content = pickled({PREFIXES[part] + name: tensor for name, tensor in tensors.items()})
-                write_verified(path / f"{EXTRAS[part]}--{release.step}_checkpoint.pt", content)
+                content = pickled({PREFIXES.get(part, "") + name: tensor for name, tensor in tensors.items()})
+                write_verified(path / file_name(part, release.step), content)
     for name, content in release.upstream.items():
         with disk_errors(path):
             (path / name).parent.mkdir(exist_ok=True)
@@ -341,38 +320,37 @@ def save(release: Release, path: Path) -> None:
         )
 
 
-def rules_of(policy: Policy) -> dict[str, list[Rule]]:
-    """By part, in the order in which a directory holds them."""
+def rules_of(policy: Policy, film: bool) -> dict[str, list[Rule]]:
+    """By part, in the order in which a directory holds them. `film` is the directory's: a policy may have FiLM and
+    start from one without."""
     config = policy.config
-    rules = {"weights": published.vla_rules(config.size), "head": published.head_rules(config.head)}
+    rules = {"weights": published.vla_rules(config.size, towers=not film)}
+    rules |= {"vision": published.vision_rules(config.size)} if film else {}
+    rules |= {"head": published.head_rules(config.head)}
     rules |= {"noisy": published.noisy_rules()} if policy.noisy else {}
     rules |= {"proprio": published.proprio_rules()} if policy.proprio else {}
     return rules | ({"memory": published.memory_rules()} if policy.memory.width else {})
 
 
-def expected_shapes(policy: Policy) -> dict[str, Shapes]:
+def expected_shapes(policy: Policy, film: bool) -> dict[str, Shapes]:
     """Published names and shapes of everything that belongs to a policy, by part."""
     ours = dict(policy.named_parameters())
-    shapes: dict[str, Shapes] = {
-        part: {n: s for rule in rules for n, s in rule.published_shapes(ours).items()}
-        for part, rules in rules_of(policy).items()
-    }
-    shapes["weights"] |= published.carried_shapes(policy.config.size)
+    shapes, unread = {}, _unread_shapes(ours, policy.config.size, film)
+    for part, rules in rules_of(policy, film).items():
+        shapes[part] = _published_shapes(rules, ours) | unread.get(part, {})
     return shapes
 
 
-def _step(file: Path) -> str:
-    return file.name.split("--")[1].removesuffix("_checkpoint.pt")
+def _unread_shapes(ours: dict[str, Tensor], size: SizeConfig, film: bool) -> dict[str, Shapes]:
+    """What is published and read by no policy, by part; with FiLM the weights' towers too."""
+    if not film:
+        return {"weights": published.carried_shapes(size)}
+    towers = _published_shapes(published.tower_rules(size), ours)
+    return {"weights": published.carried_shapes(size) | towers, "vision": published.carried_vision_shapes(size)}
 
 
-def _only_file(path: Path, stem: str) -> Path | None:
-    found = sorted(path.glob(f"{stem}--*_checkpoint.pt"))
-    if len(found) > 1:
-        raise MuvlaError(
-            str(path), got=", ".join(f.name for f in found), expected=f"one {stem}--…_checkpoint.pt",
-            remedy="keep the step that you mean in this folder, and move the others",
-        )  # fmt: skip
-    return found[0] if found else None
+def _published_shapes(rules: list[Rule], ours: dict[str, Tensor]) -> Shapes:
+    return {name: shape for rule in rules for name, shape in rule.published_shapes(ours).items()}
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -11,10 +11,13 @@ from torch import Tensor
 from muvla.models.policy import Interface
 from muvla.models.published import Shapes
 from muvla.models.tensorfiles import Shards
+from muvla.models.visionfile import VisionFile
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
-    return tensors.shapes if isinstance(tensors, Shards) else {n: tuple(t.shape) for n, t in tensors.items()}
+    if isinstance(tensors, Shards | VisionFile):
+        return tensors.shapes
+    return {n: tuple(t.shape) for n, t in tensors.items()}
 
 
 def tensor_differences(part: str, found: Shapes, expected: Shapes) -> list[str]:

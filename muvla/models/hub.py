@@ -22,7 +22,8 @@ from huggingface_hub.utils import tqdm
 
 from muvla.errors import MuvlaError
 from muvla.files import disk_errors
-from muvla.models.checkpoints import IGNORED, UPSTREAM_FILES
+from muvla.models.checkpoints import UPSTREAM_FILES
+from muvla.models.partfiles import IGNORED
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 PATH_STARTS = ("/", ".", "~")  # what no owner on the hub can begin with

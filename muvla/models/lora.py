@@ -1,7 +1,8 @@
 """Low-rank adapters on every linear layer of towers, projector and language model (spec 5), by peft.
 
 Published with rank 32 and alpha 16 on timm's joined query-key-value matrices; here the three are matrices of their own,
-each with its own adapter. The last block of a tower, which is never read, has none.
+each with its own adapter. The last block of a tower, which is never read, has none. FiLM, which is published as added
+after the adapters, is trained in full (spec 1.10).
 
 Legend: r rank.
 """

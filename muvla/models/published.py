@@ -1,16 +1,18 @@
 """The tensors of the published checkpoints and ours: their names, their shapes, and the way in both directions.
 
-OpenVLA stores two timm towers, a projector and a Llama; OFT adds an action head and a proprio projector, and μVLA a
-memory module, in files of their own (spec 1.2, 1.3, 1.7, 2.7). A rule takes a few published tensors to a few of
-ours and back; what no rule names, the policy does not have: it is carried along unchanged (`carried_shapes`).
+OpenVLA stores two timm towers, a projector and a Llama; OFT adds an action head and a proprio projector, with FiLM the
+vision backbone once more, and μVLA a memory module, in files of their own (spec 1.2, 1.3, 1.7, 1.10, 2.7). A rule takes
+a few published tensors to a few of ours and back; what no rule names, the policy does not have: it is carried along
+unchanged (`carried_shapes`).
 
 Legend: D width, P patches, V vocabulary.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,11 +40,14 @@ class Rule:
         return {n: tuple(t.shape) for n, t in zip(self.published, self.save(*empty), strict=True)}
 
 
-def vla_rules(size: SizeConfig) -> list[Rule]:
-    """Of the merged weights: both towers, the projector and the language model."""
+def tower_rules(size: SizeConfig) -> list[Rule]:
+    return [*_dino_rules(size.dino.layers), *_siglip_rules(size.siglip.layers)]
+
+
+def vla_rules(size: SizeConfig, towers: bool = True) -> list[Rule]:
+    """Of the merged weights: both towers, unless they are read elsewhere, the projector and the language model."""
     return [
-        *_dino_rules(size.dino.layers),
-        *_siglip_rules(size.siglip.layers),
+        *(tower_rules(size) if towers else ()),
         *_pairs("projector.fc1", "vision.projector.0"),
         *_pairs("projector.fc2", "vision.projector.2"),
         *_pairs("projector.fc3", "vision.projector.4"),
@@ -77,8 +82,35 @@ def memory_rules() -> list[Rule]:
     return [Rule(("initial_memory",), ("memory.initial",))]
 
 
+def vision_rules(size: SizeConfig) -> list[Rule]:
+    """Of the vision backbone with FiLM: its layers, and both towers, whose blocks stand inside its own (spec 1.10)."""
+    rules = [
+        replace(rule, published=tuple(re.sub(r"(blocks\.\d+\.)", r"\1block.", name) for name in rule.published))
+        for rule in tower_rules(size)
+    ]
+    for theirs, own, tower in ((DINO, "film.dino", size.dino), (SIGLIP, "film.siglip", size.siglip)):
+        for i in range(tower.layers - 1):
+            for layer in ("scale", "shift"):
+                rules += _pairs(f"{theirs}blocks.{i}.{layer}", f"{own}.{i}.{layer}")
+    return rules
+
+
 def carried_shapes(size: SizeConfig) -> Shapes:
     """What is published and never read by the policy: the language model's output layer, and SigLIP's pooling."""
+    return {"language_model.lm_head.weight": (size.vocabulary, size.width)} | _pooling_shapes(size)
+
+
+def carried_vision_shapes(size: SizeConfig) -> Shapes:
+    """Of the vision backbone with FiLM: SigLIP's pooling, and FiLM in the last blocks, whose output nothing reads."""
+    shapes = _pooling_shapes(size)
+    for theirs, tower in ((DINO, size.dino), (SIGLIP, size.siglip)):
+        for layer in ("scale", "shift"):
+            name = f"{theirs}blocks.{tower.layers - 1}.{layer}"
+            shapes |= {f"{name}.weight": (tower.width, size.width), f"{name}.bias": (tower.width,)}
+    return shapes
+
+
+def _pooling_shapes(size: SizeConfig) -> Shapes:
     width, mlp = size.siglip.width, size.siglip.mlp
     pool: Shapes = {"latent": (1, 1, width)}
     for name, out, in_ in (("q", width, width), ("kv", 2 * width, width), ("proj", width, width)):
@@ -86,9 +118,7 @@ def carried_shapes(size: SizeConfig) -> Shapes:
     pool |= {"norm.weight": (width,), "norm.bias": (width,)}
     for name, out, in_ in (("mlp.fc1", mlp, width), ("mlp.fc2", width, mlp)):
         pool |= {f"{name}.weight": (out, in_), f"{name}.bias": (out,)}
-    return {"language_model.lm_head.weight": (size.vocabulary, size.width)} | {
-        f"{SIGLIP}attn_pool.{name}": shape for name, shape in pool.items()
-    }
+    return {f"{SIGLIP}attn_pool.{name}": shape for name, shape in pool.items()}
 
 
 def never_published(names: Iterable[str]) -> set[str]:
