@@ -38,6 +38,14 @@ def test_unknown_guard():
         may_attend(torch.tensor(0), torch.tensor(0), "contextual")
 
 
+@pytest.mark.parametrize("guard", GUARDS)
+def test_the_guard_is_the_same_in_compiled_code(guard):
+    """Compiled by torch, a tensor equals no member of an enumeration: silently, nobody would be barred."""
+    query, key = torch.tensor(list(Segment))[:, None], torch.tensor(list(Segment))[None, :]
+    compiled = torch.compile(may_attend, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(query, key, guard), may_attend(query, key, guard))
+
+
 def reference_attention(q, k, v, segments, guard, scale):
     """Row by row, straight from the definition."""
     out = torch.zeros_like(q)

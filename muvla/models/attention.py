@@ -39,13 +39,14 @@ def may_attend(query: Tensor, key: Tensor, guard: str) -> Tensor:
     if guard not in BARRED_ROWS:
         raise MuvlaError("model.guard", got=guard, expected=f"one of {', '.join(BARRED_ROWS)}", remedy="choose a scope")
     barred = _is_any(query, BARRED_ROWS[guard]) & _is_any(key, GUARDED_KEYS)
-    return ~barred & (key != Segment.PAD)
+    return ~barred & (key != int(Segment.PAD))
 
 
 def _is_any(segment: Tensor, members: tuple[Segment, ...]) -> Tensor:
     result = torch.zeros_like(segment, dtype=torch.bool)
     for member in members:
-        result = result | (segment == member)
+        # As a number: in code compiled by torch no tensor equals a member of an enumeration, so nobody would be barred.
+        result = result | (segment == int(member))
     return result
 
 
