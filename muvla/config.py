@@ -92,7 +92,7 @@ class ModelConfig:
     # so that cells of different m (or none) see the same positions (spec 1.1).
     memory_positions: Literal["reserved", "shift"] = "reserved"
     reserve: int = 16
-    attention: Literal["split", "dense"] = "split"
+    attention: Literal["split", "dense", "flash", "flex", "auto"] = "split"
     # What is done to a camera's frames, in training as in evaluation: nothing (they have the model's size), Lanczos-3
     # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
     images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)

@@ -14,10 +14,21 @@ import torch
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
 from muvla.configtools import replace
 from muvla.data.collect import collect
+from muvla.models.attention import BACKENDS, usable
+from muvla.models.kernels import obstacle
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.models.sizes import size
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
+
+
+ON_CPU = usable("cpu", torch.float32)  # attention backends
+EVERYWHERE = [*ON_CPU, *(pytest.param(name, marks=pytest.mark.gpu) for name in BACKENDS if name not in ON_CPU)]
+
+
+def skip_unless_usable(backend: str, device: str, dtype: torch.dtype) -> None:
+    if problem := obstacle(backend, device, dtype):
+        pytest.skip(str(problem))
 
 
 def pytest_configure(config):
@@ -40,6 +51,8 @@ def _needs(request):
     torch.manual_seed(0)
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    if request.node.get_closest_marker("gpu"):
+        torch.compiler.reset()  # torch compiles a function for eight shapes at most, and here every test has its own
     if request.node.get_closest_marker("sim") and (problem := simulator_problem()):
         if os.environ.get("CI"):
             pytest.fail(f"under CI the simulator must run: {problem}")

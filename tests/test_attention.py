@@ -1,14 +1,18 @@
 """The guard: semantics, backends, leaks."""
 
-import math
+import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
+from conftest import EVERYWHERE, ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
+from torch.nn.attention.flex_attention import create_mask
 
 from muvla.configtools import replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend
+from muvla.models import attention, kernels
+from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend, resolve
 from muvla.models.build import build_policy
 from muvla.models.policy import guard_canary
 from muvla.models.sequence import Layout, Segment
@@ -57,29 +61,105 @@ def reference_attention(q, k, v, segments, guard, scale):
     return out
 
 
-@pytest.mark.parametrize("guard", GUARDS)
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-@pytest.mark.parametrize("trial", range(6))
-def test_backends_agree_with_the_definition(guard, backend, trial):
-    """Over random layouts, lengths and paddings, in float64, including grouped key heads."""
+def varlen_reference(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False
+):
+    """What flash-attn documents of `flash_attn_varlen_func`, sequence by sequence."""
+    assert dropout_p == 0.0 and not causal
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32 and len(cu_seqlens_q) == len(cu_seqlens_k)
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    rows, keys = (cu.diff().tolist() for cu in (cu_seqlens_q, cu_seqlens_k))
+    assert min(rows) > 0 and max(rows) <= max_seqlen_q and min(keys) > 0 and max(keys) <= max_seqlen_k
+    out = []
+    for a, b, c in zip(q.split(rows), k.split(keys), v.split(keys), strict=True):
+        scores = torch.einsum("qnd,knd->nqk", a, b) * softmax_scale
+        out.append(torch.einsum("nqk,knd->qnd", scores.softmax(-1), c))
+    return torch.cat(out)
+
+
+@pytest.fixture
+def pretended_flash(monkeypatch):
+    """The backend `flash`, computed by the reference above on any device."""
+    monkeypatch.setattr(kernels, "obstacle", lambda *_: None)
+    monkeypatch.setattr(kernels, "varlen_kernel", lambda: varlen_reference)
+
+
+def drawn(trial, guard, backend, device="cpu", dtype=torch.float64):
+    """A plan and (q, k, v) of 3 slots: random layout, lengths and padding; every other trial is padded, the later ones
+    have grouped key heads."""
     g = torch.Generator().manual_seed(trial)
     draw = lambda low, high: int(torch.randint(low, high + 1, (1,), generator=g))  # noqa: E731
     text = draw(2, 7)
     layout = Layout(draw(1, 6), draw(0, 5), text, draw(1, 6), reserve=8, padded=trial % 2 == 0)
-    lengths = torch.randint(1, text + 1, (3,), generator=g) if layout.padded else torch.full((3,), text)
-    heads, groups, width = 4, (4 if trial < 3 else 2), 8
-    q, k, v = (
-        torch.randn(3, n, layout.length, width, generator=g, dtype=torch.float64) for n in (heads, groups, groups)
-    )
-    plan = AttentionPlan(layout, layout.segments(lengths), guard, backend)
-    scale = 1 / math.sqrt(width)
-    out = BACKENDS[backend](q, k, v, plan, scale, groups != heads)
-    repeated = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
-    expected = reference_attention(q, *repeated, plan.segments, guard, scale)
-    is_token = plan.segments != Segment.PAD
-    torch.testing.assert_close(
-        out.transpose(1, 2)[is_token], expected.transpose(1, 2)[is_token], rtol=1e-10, atol=1e-12
-    )
+    # Without padding a plan has one row of segments for all slots, as in the policy.
+    lengths = torch.randint(1, text + 1, (3,), generator=g) if layout.padded else torch.tensor([text])
+    heads = (4, 4 if trial < 3 else 2, 4 if trial < 3 else 2)
+    qkv = (torch.randn(3, n, layout.length, 16, generator=g, dtype=torch.float64).to(device, dtype) for n in heads)
+    return AttentionPlan(layout, layout.segments(lengths.to(device)), guard, backend), *qkv
+
+
+def assert_is_the_definition(out, q, k, v, plan, **tolerance):
+    q, k, v = (x.double().cpu() for x in (q, k, v))
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    segments = plan.segments.cpu().expand(3, -1)
+    expected = reference_attention(q, k, v, segments, plan.guard, 0.25)
+    is_token = segments != Segment.PAD
+    out = out.detach().double().cpu().transpose(1, 2)
+    torch.testing.assert_close(out[is_token], expected.transpose(1, 2)[is_token], **tolerance)
+    if plan.backend == "flash":
+        assert (out[~is_token] == 0).all()
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("backend", EVERYWHERE)
+@pytest.mark.parametrize("trial", range(6))
+def test_backends_agree_with_the_definition(guard, backend, trial):
+    """In float64, or in half precision where only that is to be had."""
+    if backend in ON_CPU:
+        device, dtype, tolerance = "cpu", torch.float64, {"rtol": 1e-10, "atol": 1e-12}
+    else:
+        device, dtype, tolerance = "cuda", torch.float16, {"rtol": 5e-3, "atol": 5e-3}
+    skip_unless_usable(backend, device, dtype)
+    plan, q, k, v = drawn(trial, guard, backend, device, dtype)
+    out = BACKENDS[backend](q, k, v, plan, 0.25, k.shape[1] != q.shape[1])
+    assert_is_the_definition(out, q, k, v, plan, **tolerance)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("trial", range(6))
+def test_packing_agrees_with_the_definition_and_its_gradient(guard, trial, pretended_flash):
+    """All of `flash` but its kernel."""
+    plan, *qkv = drawn(trial, guard, "flash")
+    gradients, weight = [], torch.randn(qkv[0].shape, dtype=torch.float64)
+    weight *= (plan.segments != Segment.PAD)[:, None, :, None]
+    for backend in ("flash", "dense"):
+        q, k, v = leaves = [x.clone().requires_grad_() for x in qkv]
+        out = BACKENDS[backend](q, k, v, plan, 0.25, k.shape[1] != q.shape[1])
+        if backend == "flash":
+            assert_is_the_definition(out, *qkv, plan, rtol=1e-10, atol=1e-12)
+        gradients.append(torch.autograd.grad((out * weight).sum(), leaves))
+    for packed, dense in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, dense, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("trial", range(4))
+def test_what_flex_is_told_is_the_mask(guard, trial):
+    """Over all indices; an unpadded plan answers for every slot of a batch."""
+    plan = drawn(trial, guard, "flex")[0]
+    length = plan.layout.length
+    told = create_mask(plan.mask_mod, 3, 2, length, length, device="cpu")
+    mask = may_attend(plan.segments[:, :, None], plan.segments[:, None, :], guard)[:, None]
+    assert torch.equal(told, mask.expand(3, 2, -1, -1))
+
+
+def test_flex_skips_the_blocks_without_an_allowed_pair():
+    """At the published length: rows of context see no key of the last block, which holds ACTION and STOP alone."""
+    layout = Layout(vision=512, memory=64, text=35, action=56, reserve=64, padded=True)
+    plan = AttentionPlan(layout, layout.segments(torch.tensor([35, 3])), "context", "flex")
+    blocks = torch.nn.functional.pad(plan.mask, (0, 768 - layout.length) * 2).unflatten(-1, (6, 128))
+    expected = blocks.unflatten(-3, (6, 128)).any(-1).any(-2)
+    assert torch.equal(plan.block_mask.to_dense().bool(), expected) and not expected[:, :, :4, 5].any()
 
 
 def memory_change(cell, interface):
@@ -90,14 +170,14 @@ def memory_change(cell, interface):
     return guard_canary(policy, encoded, memory), policy, encoded, memory
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
 def test_context_leaks_exactly_nothing(cell_with, backend, interface):
     cell = cell_with({"model.guard": "context", "model.attention": backend})
     assert memory_change(cell, interface)[0] == 0.0
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_full_leaks_and_the_canary_sees_it(cell_with, backend):
     assert memory_change(cell_with({"model.guard": "full", "model.attention": backend}), PADDED_INTERFACE)[0] > 1e-3
 
@@ -129,15 +209,95 @@ def test_a_leaking_kernel_under_context_stops_everything(cell_with, monkeypatch)
 
 
 @pytest.mark.parametrize("guard", GUARDS)
-def test_split_and_dense_give_the_same_policy(cell_with, guard):
+@pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
+def test_backends_give_the_same_policy(cell_with, guard, interface, pretended_flash):
+    """And none leaks under `context`."""
     outputs = []
-    for backend in BACKENDS:
-        _, policy, encoded, memory = memory_change(
-            cell_with({"model.guard": guard, "model.attention": backend}), PADDED_INTERFACE
+    for backend in ("split", "dense", "flash"):
+        leak, policy, encoded, memory = memory_change(
+            cell_with({"model.guard": guard, "model.attention": backend}), interface
         )
+        assert (leak == 0.0) == (guard == "context")
         outputs.append(policy.step(encoded, memory))
-    torch.testing.assert_close(outputs[0].actions, outputs[1].actions, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(outputs[0].memory, outputs[1].memory, rtol=1e-4, atol=1e-5)
+    for other in outputs[1:]:
+        torch.testing.assert_close(outputs[0].actions, other.actions, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs[0].memory, other.memory, rtol=1e-4, atol=1e-5)
+
+
+def test_under_autocast_every_kernel_gets_one_dtype(monkeypatch):
+    """Rotary positions are float32 there, and so are q and k, but not v."""
+    plan, q, k, v = drawn(0, "context", "split", dtype=torch.float32)
+    seen = []
+    monkeypatch.setitem(BACKENDS, "split", lambda *given: seen.extend(given[:3]) or attention.split(*given))
+    with torch.autocast("cpu", torch.bfloat16):
+        attention._guarded_attention(None, q, k, v.bfloat16(), None, scaling=0.25, plan=plan)
+    assert [x.dtype for x in seen] == [torch.bfloat16] * 3
+
+
+def hide_flash_attn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # what makes an import fail
+    kernels.varlen_kernel.cache_clear()
+
+
+def install_flash_attn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=varlen_reference))
+    kernels.varlen_kernel.cache_clear()
+
+
+@pytest.fixture
+def choices(monkeypatch):
+    """Caches as in a new process, here and after."""
+    caches = (kernels.varlen_kernel, attention._chosen)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"), [("flash", "flash on cpu.*CUDA device.*use split"), ("flex", "flex on cpu.*CUDA device")]
+)
+def test_backends_for_a_gpu_refuse_the_cpu(cell_with, backend, expected):
+    with pytest.raises(MuvlaError, match=expected) as error:
+        memory_change(cell_with({"model.attention": backend}), PADDED_INTERFACE)
+    assert error.value.field == "model.attention"
+
+
+def test_flash_refuses_other_precisions_and_a_missing_kernel(monkeypatch, choices):
+    install_flash_attn(monkeypatch)
+    assert kernels.obstacle("flash", "cuda", torch.float16) is kernels.obstacle("flash", "cuda", torch.bfloat16) is None
+    with pytest.raises(MuvlaError, match="torch.float32.*float16 or bfloat16"):
+        raise kernels.obstacle("flash", "cuda", torch.float32)
+    hide_flash_attn(monkeypatch)
+    with pytest.raises(MuvlaError, match="flash_attn.*package flash-attn.*install"):
+        raise kernels.obstacle("flash", "cuda", torch.float16)
+
+
+def test_auto_takes_flash_only_for_padded_half_precision_on_a_gpu(monkeypatch, choices):
+    install_flash_attn(monkeypatch)
+    assert resolve("auto", "cuda", torch.bfloat16, True) == resolve("auto", "cuda", torch.float16, True) == "flash"
+    for device, dtype, padded in (
+        ("cpu", torch.bfloat16, True),
+        ("cuda", torch.float32, True),
+        ("cuda", torch.bfloat16, False),
+    ):
+        assert resolve("auto", device, dtype, padded) == "split"
+    hide_flash_attn(monkeypatch)
+    assert resolve("auto", "cuda", torch.bfloat16, True) == "split"
+    assert all(resolve(name, "cuda", torch.bfloat16, True) == name for name in BACKENDS)
+
+
+def test_auto_computes_what_split_does_and_says_so_once(cell_with, choices, caplog):
+    caplog.set_level(logging.INFO, "muvla.models.attention")
+    outputs = []
+    for backend in ("split", "auto"):
+        _, policy, encoded, memory = memory_change(cell_with({"model.attention": backend}), PADDED_INTERFACE)
+        outputs.append(policy.step(encoded, memory).memory)
+        assert len(caplog.messages) == (backend == "auto")
+    assert torch.equal(*outputs)
+    assert caplog.messages == ["attention: auto is split: flash needs tensors on a CUDA device, got flash on cpu"]
 
 
 def test_attention_is_bidirectional_within_its_group(cell_with):

@@ -2,28 +2,56 @@
 
 import pytest
 import torch
-from conftest import PADDED_INTERFACE, random_frames
+from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import open_env
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
-from muvla.models.attention import BACKENDS
+from muvla.models.attention import BACKENDS, AttentionPlan
 from muvla.models.build import build_policy
 from muvla.models.policy import Encoded, guard_canary
+from muvla.models.sequence import Layout, Segment
 from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_context_leaks_exactly_nothing(cell_with, backend):
-    policy = build_policy(cell_with({"model.attention": backend}), PADDED_INTERFACE)
-    encoded = random_frames(policy, 8)
-    moved = Encoded(*(t.detach().cuda() for t in (*encoded.tensors(), encoded.text_lengths)))
-    assert guard_canary(policy.cuda(), moved, torch.randn(8, 4, 96, device="cuda")) == 0.0
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
+def test_context_leaks_exactly_nothing_and_full_does(cell_with, backend, dtype, interface):
+    skip_unless_usable(backend, "cuda", dtype)
+    for guard in ("context", "full"):
+        policy = build_policy(cell_with({"model.attention": backend, "model.guard": guard}), interface)
+        encoded = random_frames(policy, 8)
+        tensors = (t.detach().to("cuda", dtype) for t in encoded.tensors())
+        moved = Encoded(*tensors, encoded.text_lengths.cuda())
+        leak = guard_canary(policy.to("cuda", dtype), moved, torch.randn(8, 4, 96, device="cuda", dtype=dtype))
+        assert (leak == 0.0) == (guard == "context")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_gradients_agree_with_dense(backend, padded, key_heads):
+    """In half precision, with those of `dense` in float32 on the same numbers; over more than one block of 128."""
+    skip_unless_usable(backend, "cuda", torch.float16)
+    layout = Layout(vision=150, memory=8, text=9, action=14, reserve=8, padded=padded)
+    segments = layout.segments(torch.tensor([2, 9, 5] if padded else [9], device="cuda"))
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, heads, layout.length, 64) for heads in (4, key_heads, key_heads, 4)]
+    *qkv, weight = (torch.randn(shape, generator=generator).to("cuda", torch.float16) for shape in shapes)
+    weight = weight * (segments != Segment.PAD)[:, None, :, None]
+    gradients = []
+    for name, dtype in ((backend, torch.float16), ("dense", torch.float32)):
+        q, k, v = leaves = [x.to(dtype).requires_grad_() for x in qkv]
+        out = BACKENDS[name](q, k, v, AttentionPlan(layout, segments, "context", name), 0.125, key_heads != 4)
+        gradients.append(torch.autograd.grad((out * weight).sum(), leaves))
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine.float(), reference, rtol=1e-2, atol=1e-2 * reference.abs().max().item())
 
 
 def test_training_agrees_with_the_cpu(store, cell_with, tmp_path):

@@ -11,22 +11,35 @@ Legend: B slots, S sequence, heads N, d head width.
 custom mask, spec 3.1). Attention is never causal, and never left to a library's default: transformers reads "no mask"
 as causal, and its eager kernel adds a boolean mask as 0/1 (both silent). Here torch's own kernel is called, to which no
 mask means that every row sees every key.
+
+| backend | computes | needs |
+|---|---|---|
+| `split` | one torch kernel per group of rows that see the same keys; a mask only where there is padding | |
+| `dense` | one torch kernel with the whole mask | |
+| `flash` | flash-attn per group, padding removed by packing | CUDA, half precision, flash-attn |
+| `flex` | one kernel that torch compiles for the guard | CUDA |
+| `auto` | `flash` or `split`, see `resolve` | |
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from muvla.errors import MuvlaError
+from muvla.models.kernels import Packed, flash, flex, obstacle, pack
 from muvla.models.sequence import Layout, Segment
+
+_log = logging.getLogger(__name__)
 
 CONTEXT = (Segment.BOS, Segment.VISION, Segment.PROPRIO, Segment.MEMORY, Segment.TEXT)
 BARRED_ROWS: dict[str, tuple[Segment, ...]] = {"full": (), "memory_only": (Segment.MEMORY,), "context": CONTEXT}
@@ -78,6 +91,34 @@ class AttentionPlan:
             for rows, keys in _groups(self.layout, self.guard)
         ]
 
+    def packed(self, slots: int) -> list[tuple[Packed, Packed]]:
+        """(rows, keys) of every group without padding, for a batch of B = `slots`; made once, as the masks are."""
+        if slots not in self._packed:
+            is_token = (self.segments != Segment.PAD).expand(slots, -1)
+            groups = _groups(self.layout, self.guard)
+            self._packed[slots] = [(pack(is_token, *rows), pack(is_token, slice(0, keys))) for rows, keys in groups]
+        return self._packed[slots]
+
+    @cached_property
+    def _packed(self) -> dict[int, list[tuple[Packed, Packed]]]:
+        return {}
+
+    @cached_property
+    def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """Indices of slot, head, row and key → bool: `mask` as flex asks for it."""
+        segments, guard, alike = self.segments, self.guard, len(self.segments) == 1
+
+        def allowed(slot: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
+            own = 0 if alike else slot
+            return may_attend(segments[own, row], segments[own, key], guard)
+
+        return allowed
+
+    @cached_property
+    def block_mask(self) -> BlockMask:
+        slots, length = self.segments.shape
+        return create_block_mask(self.mask_mod, slots, None, length, length, device=self.segments.device)
+
 
 @lru_cache(maxsize=64)
 def _groups(layout: Layout, guard: str) -> tuple[tuple[tuple[slice, ...], int], ...]:
@@ -120,7 +161,30 @@ def split(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, gr
     return torch.cat([out for _, out in pieces], dim=2) if len(pieces) > 1 else pieces[0][1]
 
 
-BACKENDS: dict[str, Callable[..., Tensor]] = {"dense": dense, "split": split}
+BACKENDS: dict[str, Callable[..., Tensor]] = {"dense": dense, "split": split, "flash": flash, "flex": flex}
+
+
+def usable(device: str, dtype: torch.dtype) -> list[str]:
+    """The backends that can compute on tensors of this device type and dtype."""
+    return [name for name in BACKENDS if obstacle(name, device, dtype) is None]
+
+
+def resolve(backend: str, device: str, dtype: torch.dtype, padded: bool) -> str:
+    """The backend that computes; for `auto` the one that suits the tensors, logged once per process."""
+    if backend != "auto":
+        return backend
+    if not padded:
+        return _chosen("split", "without padding it needs no mask, so torch takes its own flash kernel where it can")
+    if problem := obstacle("flash", device, dtype):
+        return _chosen("split", f"flash needs {problem.expected}, got {problem.got}")
+    return _chosen("flash", "split would need a mask for the padding, which flash removes")
+
+
+@lru_cache(maxsize=16)
+def _chosen(backend: str, reason: str) -> str:
+    """Cached: asked in every layer of every tick, said once."""
+    _log.info("attention: auto is %s: %s", backend, reason)
+    return backend
 
 
 def _guarded_attention(
@@ -135,7 +199,12 @@ def _guarded_attention(
             remedy="call the language model through Policy.step; attention without a guard is never a default",
         )
     grouped = key.shape[1] != query.shape[1]
-    out = BACKENDS[plan.backend](query, key, value, plan, scaling, grouped)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # Rotary positions leave q and k wider than v. torch's kernels are cast by autocast, all others are not.
+        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
+    backend = resolve(plan.backend, device, query.dtype, plan.layout.padded)
+    out = BACKENDS[backend](query, key, value, plan, scaling, grouped)
     return out.transpose(1, 2).contiguous(), None
 
 
