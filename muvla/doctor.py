@@ -32,7 +32,7 @@ class Finding:
 def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     """Prints every finding; returns 1 if anything needed is missing, else 0."""
     findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
-    findings += [_tokenizer(), _device(), _canary(), _recall(), _disk()]
+    findings += [_tokenizer(), _device(), _attention(), _canary(), _recall(), _disk()]
     simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
     findings += [*simulator, Finding("assets", True, "none needed: the tasks here are built from primitives")]
     if all(f.ok for f in simulator):
@@ -96,6 +96,23 @@ def _device() -> Finding:
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (no CUDA device)"
 
     return _attempt("device", check, REINSTALL)
+
+
+def _attention() -> Finding:
+    def check() -> str:
+        import torch
+
+        from muvla.models.attention import BACKENDS
+        from muvla.models.kernels import obstacle
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        problems = {name: obstacle(name, device, torch.bfloat16) for name in BACKENDS}
+        usable = ", ".join(name for name, problem in problems.items() if problem is None)
+        return "; ".join(
+            [usable, *(f"{name} needs {problem.expected}" for name, problem in problems.items() if problem)]
+        )
+
+    return _attempt("attention", check, REINSTALL)
 
 
 def _canary() -> Finding:

@@ -18,7 +18,9 @@ import torch
 
 from muvla.configtools import content_hash
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "gymnasium", "mani-skill", "sapien", "mikasa-robo-suite")
+PACKAGES = (
+    "torch", "transformers", "peft", "flash-attn", "numpy", "gymnasium", "mani-skill", "sapien", "mikasa-robo-suite",
+)  # fmt: skip
 # Files that no number depends on: what a person sees, not what is computed.
 NOT_COMPUTING = ("cli.py", "doctor.py", "inspection.py", "provenance.py")
 

@@ -38,6 +38,7 @@ def test_a_core_installation_is_healthy_without_the_simulator(without):
     without(*SIMULATOR)
     status, said = diagnosis()
     assert status == 0 and "Everything needed is there." in said
+    assert "ok       attention: dense, split" in said
     assert "guard canary: leak 0.0 under `context`" in said and "absent   mani-skill" in said and "make sim" in said
 
 
