@@ -10,7 +10,6 @@ there.
 from __future__ import annotations
 
 import datetime
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.memory import added_peak, in_a_process
 from benchmarks.pairs import compare, median_interval, table
 from muvla.files import write_atomically
 from muvla.models.attention import BACKENDS, AttentionPlan, usable
@@ -55,35 +55,12 @@ def attention(guard: str, backend: str, backward: bool, layout: Layout = LAYOUT)
 
 def peak(guard: str, backend: str, backward: bool) -> float:
     """MB that one pass adds to the peak of a process of its own, or of the GPU, its inputs aside."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak, (guard, backend, backward))
+    return in_a_process(_peak, guard, backend, backward)
 
 
 def _peak(guard: str, backend: str, backward: bool) -> float:
     torch.set_num_threads(1)
-    run = attention(guard, backend, backward)
-    if DEVICE == "cpu":
-        return added_peak(run)
-    run()  # what is compiled and loaded first stays
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def added_peak(run: Callable[[], object]) -> float:
-    """MB by which a call raises this process's memory at most."""
-    # Linux keeps the peak of a whole life, and a child begins with its parent's: it is set back first.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    """kB, from what Linux tells of this process."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+    return added_peak(attention(guard, backend, backward), DEVICE)
 
 
 def costs(rounds: int = ROUNDS, layout: Layout = LAYOUT, memory: Callable[..., float] = peak) -> list[list[str]]:

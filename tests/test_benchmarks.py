@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 
-from benchmarks import attention, tiny
+from benchmarks import attention, query, tiny, window
+from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.models.attention import usable
 from muvla.models.sequence import Layout
+from muvla.models.sizes import size
 from muvla.training.loop import Trainer
 
 
@@ -41,5 +43,25 @@ def test_the_peak_is_that_of_the_call_alone():
     held = np.ones(60_000_000)
     del held
     for megabytes in (40, 160):
-        measured = attention.added_peak(lambda n=megabytes: np.ones(n * 131_072).sum())
+        measured = added_peak(lambda n=megabytes: np.ones(n * 131_072).sum(), "cpu")
         assert abs(measured - megabytes) < 10
+
+
+def test_a_query_and_a_training_step_are_measured(monkeypatch):
+    """At the tiny size; the real one needs a GPU."""
+    monkeypatch.setattr(query, "BATCHES", (1, 2))
+    policy = query.random_policy(size("tiny"), "cpu")
+    before = {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
+    made = query.rows(policy, "cpu", rounds=1)
+    assert [row[0] for row in made] == ["query, batch 1", "query, batch 2", "LoRA training step, K = 2, 4 slots"]
+    after = dict(policy.named_parameters())
+    assert not torch.equal(after["head.fc_in.weight"], before["head.fc_in.weight"])
+    assert not torch.equal(after["memory.initial"], before["memory.initial"])
+    assert all(torch.isfinite(p).all() for p in after.values())
+
+
+def test_a_window_is_measured_with_and_without_checkpointing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(window, "peak", lambda name, truncation, checkpointing, root: 1.0 + checkpointing)
+    window.main("tiny", rounds=1, here=tmp_path)
+    text = (tmp_path / "window.md").read_text()
+    assert text.count("| K = ") == 3 and "2.00×" in text and text.strip() in capsys.readouterr().out

@@ -1,0 +1,160 @@
+"""What a query and a LoRA training step cost: latency by batch, frames per second, peak memory.
+
+python -m benchmarks.query             on a GPU, at openvla-7b; prints the table and writes benchmarks/query.md
+
+Random weights in bfloat16, two cameras, proprio, m = 64 memory tokens, chunks of 8 × 7, a prompt of 35 tokens. The
+published evaluation took 0.112 s per query on an A100 with two images and proprio and no memory.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+
+from benchmarks.memory import added_peak
+from benchmarks.pairs import median_interval, table
+from muvla.config import LoraConfig, MemoryConfig, ModelConfig, SizeConfig
+from muvla.files import write_atomically
+from muvla.memory.registry import build_memory
+from muvla.models.lora import TRAINED_IN_FULL, add_adapters
+from muvla.models.policy import Encoded, Interface, Policy
+from muvla.models.sizes import size
+from muvla.provenance import CODE_VERSION, hardware_line
+
+HERE = Path(__file__).parent
+BATCHES, ROUNDS = (1, 8, 32), 21
+SLOTS, TICKS = 4, 2  # of the training step: the published batch, K = W = 2
+MEMORY, TEXT, CHUNK = 64, 35, 8
+
+
+def random_policy(anatomy: SizeConfig, device: str) -> Policy:
+    """Made on the device: 7 B parameters in float32 would not fit beside their copies. What may be trained in full is
+    float32, as are norms and biases."""
+    with init_empty_weights(include_buffers=False):
+        policy = Policy(
+            ModelConfig(anatomy, chunk=CHUNK, precision="bfloat16", memory_positions="shift"),
+            build_memory(MemoryConfig("tokens", MEMORY), anatomy.width),
+            Interface(cameras=2, proprio_dim=7, action_dim=7, text=TEXT, text_padded=False),
+        )
+    for name, parameter in policy.named_parameters():
+        half = parameter.ndim > 1 and not name.startswith(TRAINED_IN_FULL)
+        values = torch.empty(parameter.shape, device=device, dtype=torch.bfloat16 if half else torch.float32)
+        module, _, leaf = name.rpartition(".")
+        owner = policy.get_submodule(module)
+        setattr(owner, leaf, nn.Parameter(values.normal_(0.0, 0.02), requires_grad=parameter.requires_grad))
+    return policy.to(device)  # its buffers
+
+
+def observations(policy: Policy, n: int, device: str) -> tuple[torch.Tensor, ...]:
+    pixels = policy.config.size.image_size
+    images = torch.randint(0, 256, (n, 2, 3, pixels, pixels), dtype=torch.uint8, device=device)
+    ids = torch.zeros(n, TEXT, dtype=torch.long, device=device)
+    return images, torch.zeros(n, 7, device=device), ids, torch.full((n,), TEXT, device=device)
+
+
+def query(policy: Policy, batch: int, device: str) -> Callable[[], None]:
+    """One query from frames to actions, as an evaluation asks it."""
+    given = observations(policy, batch, device)
+
+    @torch.no_grad()
+    def run() -> None:
+        policy.step(policy.encode(*given), policy.memory.read(policy.memory.init_state(batch)))
+        _wait(device)
+
+    return run
+
+
+def training_step(policy: Policy, device: str) -> Callable[[], None]:
+    """One update of adapters, head, proprio and memory on a window of TICKS ticks of SLOTS slots in one block, with
+    gradient checkpointing."""
+    add_adapters(policy, policy.config.size, LoraConfig(rank=32, alpha=16.0), seed=0)
+    policy.to(device).checkpoint_gradients()
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-4, fused=True)
+    given = observations(policy, SLOTS * TICKS, device)
+    label = torch.zeros(SLOTS, CHUNK, 7, device=device)
+
+    def run() -> None:
+        encoded = policy.encode(*given)
+        state, loss = policy.memory.init_state(SLOTS), torch.zeros((), device=device)
+        for tick in _ticks(encoded):
+            out = policy.step(tick, policy.memory.read(state))
+            state = policy.memory.write(state, out.memory)
+            loss = loss + (out.actions - label).abs().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _wait(device)
+
+    return run
+
+
+def _ticks(encoded: Encoded) -> Iterator[Encoded]:
+    for t in range(TICKS):
+        yield encoded[t * SLOTS : (t + 1) * SLOTS]
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(run: Callable[[], None], rounds: int) -> np.ndarray:
+    """Per call, after two that warm up."""
+    taken = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return np.array(taken[2:])
+
+
+def rows(policy: Policy, device: str, rounds: int = ROUNDS) -> list[list[str]]:
+    """[what, median time and its interval, rate, peak memory beside the weights]."""
+    made = []
+    for batch in BATCHES:
+        run = query(policy, batch, device)
+        made.append(_row(f"query, batch {batch}", run, batch, "queries/s", device, rounds))
+    step = training_step(policy, device)
+    made.append(_row("LoRA training step, K = 2, 4 slots", step, SLOTS * TICKS, "frames/s", device, rounds))
+    return made
+
+
+def _row(what: str, run: Callable[[], None], work: int, unit: str, device: str, rounds: int) -> list[str]:
+    taken = seconds(run, rounds)
+    low, high = median_interval(taken)
+    return [
+        what, f"{np.median(taken):.3f} s [{low:.3f}, {high:.3f}]", f"{work / np.median(taken):.1f} {unit}",
+        f"{added_peak(run, device):,.0f} MB",
+    ]  # fmt: skip
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("error: benchmarks.query measures openvla-7b, which needs a CUDA device; not run")
+        return 2
+    lines = [
+        "# What a query and a training step cost at 7B",
+        "",
+        f"Generated by `python -m benchmarks.query` on {datetime.date.today()}: {hardware_line()}; code version "
+        f"{CODE_VERSION}. Random weights, bfloat16, two cameras, proprio, m = {MEMORY}, prompt of {TEXT} tokens; "
+        f"median of {ROUNDS} with its 95 % interval. Memory: peak beside the weights.",
+        "",
+        *table(["", "time", "rate", "memory"], rows(random_policy(size("openvla-7b"), "cuda"), "cuda")),
+    ]
+    text = "\n".join(lines)
+    write_atomically(HERE / "query.md", text.encode())
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
