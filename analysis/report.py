@@ -18,7 +18,9 @@ from muvla.evaluation.records import CellRecords
 from muvla.files import disk_errors, write_atomically
 
 # What must not differ silently between the cells of one table, as a key of a provenance record.
-SAME_FOR_ALL = {"code": "code versions", "device": "devices", "threads": "thread counts"}
+SAME_FOR_ALL = {
+    "code": "code versions", "device": "devices", "threads": "thread counts", "compiled": "settings of --compile"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def write_report(
     """Writes tables (Markdown, CSV, LaTeX) and figures (PNG, PDF) to `out`, and the block between the report's markers
     of `results`; returns the tidy frame.
 
-    Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators.
+    Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators, or
+    only some from a compiled step.
     """
     frame = tidy(cells)
     if frame.empty:
@@ -92,7 +95,7 @@ def write_report(
 def _mixed(cells: list[CellRecords]) -> list[str]:
     found = []
     for key, name in SAME_FOR_ALL.items():
-        values = sorted({str(record[key]) for cell in cells for record in cell.provenance})
+        values = sorted({str(record.get(key, False)) for cell in cells for record in cell.provenance})
         if len(values) > 1:
             found.append(f"{name} ({', '.join(values)})")
     simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
@@ -134,7 +137,10 @@ def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
 
 def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:
     records = [record for cell in cells for record in cell.provenance]
-    hardware = sorted({f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" for r in records})
+    hardware = sorted(
+        {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
+         for r in records}
+    )  # fmt: skip
     simulators = sorted({r["simulator"] for r in records if r["simulator"]})
     packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})
     commits = sorted({f"{r['git']['commit'][:12]}{' with changes' * r['git']['dirty']}" for r in records if r["git"]})

@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     def computing(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
         sub.add_argument("--threads", type=int, default=1, help="CPU threads per process (default: 1)")
+        sub.add_argument(
+            "--compile", action="store_true", help="torch.compile of the step: a slow start, other rounding"
+        )
 
     def training(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -149,12 +152,16 @@ def _prepare(arguments) -> str:
     import torch
 
     from muvla.errors import MuvlaError
+    from muvla.models.compiling import require_compiler
     from muvla.runs import choose_device
 
     if arguments.threads < 1:
         raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
     torch.set_num_threads(arguments.threads)
-    return choose_device(arguments.device)
+    device = choose_device(arguments.device)
+    if arguments.compile:
+        require_compiler(device)
+    return device
 
 
 def _doctor(arguments) -> int:
@@ -207,8 +214,9 @@ def _train(arguments) -> None:
 
             with entry.run.working():
                 entry.run.train_cell(
-                    entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing
-                )
+                    entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing,
+                    arguments.compile,
+                )  # fmt: skip
         print(f"{entry.item.label}: trained, {entry.run.folder}")
 
 
@@ -243,6 +251,7 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
     from muvla.evaluation.protocol import protocol
     from muvla.evaluation.records import summarise
     from muvla.interventions import intervention
+    from muvla.models.compiling import compile_step
     from muvla.runs import NOT_A_MEASUREMENT
 
     device, run = _prepare(arguments), _run_of(arguments)
@@ -257,6 +266,8 @@ def _run_conditions(arguments, kinds: list[str]) -> None:
     stop = _stop_on_signal()
     with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
         policy = run.load_policy(device)
+        if arguments.compile:
+            compile_step(policy)
         if policy.memory.width == 0 and kinds != ["none"]:
             raise MuvlaError(
                 "KIND",
@@ -306,6 +317,7 @@ def _sweep(arguments) -> int:
         retry_failed=arguments.retry_failed,
         plan_only=arguments.plan,
         checkpoint_gradients=arguments.gradient_checkpointing,
+        compiled=arguments.compile,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

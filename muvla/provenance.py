@@ -52,9 +52,9 @@ def _code_version() -> str:
 CODE_VERSION = _code_version()
 
 
-def provenance(device: str, simulator: str | None = None) -> dict[str, Any]:
+def provenance(device: str, simulator: str | None = None, compiled: bool = False) -> dict[str, Any]:
     """Plain data; its content hash is the provenance id of a row."""
-    return {
+    record = {
         "code": CODE_VERSION,
         "git": _git(),
         "python": platform.python_version(),
@@ -66,6 +66,7 @@ def provenance(device: str, simulator: str | None = None) -> dict[str, Any]:
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+    return record | ({"compiled": True} if compiled else {})
 
 
 def provenance_id(record: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
+from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer
@@ -188,16 +189,19 @@ class Run:
         progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = never,
         checkpoint_gradients: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
         self.create(cell, store)
         if self.is_trained:
             return
         store.verify()
-        provenance = self._record(device, store.simulator)
         trainer = Trainer(
             canonical(cell), store, intervention(canonical(cell).intervention), device, checkpoint_gradients
         )
+        if compiled:
+            compile_step(trainer.policy)
+        provenance = self._record(device, store.simulator, trainer.policy)
         with self._timed("training", provenance):
             train_to_the_end(trainer, self.folder, progress, should_stop)
         if not self.is_trained:
@@ -215,10 +219,11 @@ class Run:
         """The rows of one condition, running the episodes that are missing, and those with an error if told."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             statistics, training_seed, training_episodes = self._trained_with()
-            provenance = self._record(device, backends(protocol.task))
+            policy = policy or self.load_policy(device)
+            provenance = self._record(device, backends(protocol.task), policy)
             with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
                 evaluate(
-                    policy or self.load_policy(device),
+                    policy,
                     statistics,
                     protocol,
                     intervention(intervention_name),
@@ -269,8 +274,8 @@ class Run:
         place = self.cell.start.checkpoint
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
-    def _record(self, device: str, backends: str | None = None) -> str:
-        record = origin.provenance(device, backends)
+    def _record(self, device: str, backends: str | None, policy: Policy) -> str:
+        record = origin.provenance(device, backends, is_compiled(policy))
         identity = origin.provenance_id(record)
         path = self.folder / "provenance" / f"{identity}.json"
         if not path.exists():

@@ -30,6 +30,7 @@ class SweepOptions:
     retry_failed: bool = False  # marked cells, and episodes that ended in an error
     plan_only: bool = False
     checkpoint_gradients: bool = False
+    compiled: bool = False
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -99,7 +100,8 @@ def _run_cells(
     by_train = {entry.run.train: entry for entry in todo}
     jobs = [
         Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
-            options.device, options.threads, options.retry_failed, options.checkpoint_gradients)
+            options.device, options.threads, options.retry_failed, options.checkpoint_gradients,
+            options.compiled)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

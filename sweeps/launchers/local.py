@@ -23,6 +23,7 @@ from muvla.data.episodes import EpisodeStore
 from muvla.errors import DiskError, Interrupted
 from muvla.evaluation.protocol import Protocol
 from muvla.files import disk_errors
+from muvla.models.compiling import compile_step
 from muvla.runs import Run
 from muvla.training.run import Progress
 
@@ -45,6 +46,7 @@ class Job:
     threads: int
     retry_errors: bool = False
     checkpoint_gradients: bool = False
+    compiled: bool = False
 
 
 @dataclass
@@ -102,9 +104,12 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
     try:
         with job.run.working():
             job.run.train_cell(
-                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.checkpoint_gradients
-            )
+                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.checkpoint_gradients,
+                job.compiled,
+            )  # fmt: skip
             policy = job.run.load_policy(job.device)
+            if job.compiled:
+                compile_step(policy)
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
                 job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors)
