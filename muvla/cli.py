@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("run", help=f"train id, or the beginning of it; or {released}")
         sub.add_argument("--statistics", metavar="KEY", help="of a release: the dataset whose scale its actions have")
         sub.add_argument("--size", help="of a release: its anatomy, where its config.json does not tell")
-        sub.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of a release")
+        sub.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "nf4"), help="of a release")
         sub.add_argument("--without-memory", action="store_true", help="of a μVLA release: as OpenVLA-OFT")
 
     evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")

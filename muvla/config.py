@@ -15,6 +15,7 @@ from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
 Precision = Literal["float32", "bfloat16"]
+ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that is evaluated
 
 
 def _require(ok: bool, field_name: str, got: Any, expected: str, remedy: str) -> None:

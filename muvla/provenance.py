@@ -19,7 +19,8 @@ import torch
 from muvla.configtools import content_hash
 
 PACKAGES = (
-    "torch", "transformers", "peft", "flash-attn", "numpy", "gymnasium", "mani-skill", "sapien", "mikasa-robo-suite",
+    "torch", "transformers", "peft", "flash-attn", "bitsandbytes", "numpy", "gymnasium", "mani-skill", "sapien",
+    "mikasa-robo-suite",
 )  # fmt: skip
 # Files that no number depends on: what a person sees, not what is computed.
 NOT_COMPUTING = ("cli.py", "doctor.py", "inspection.py", "provenance.py")

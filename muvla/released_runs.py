@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muvla.config import Precision
+from muvla.config import ReleasedPrecision
 from muvla.configtools import content_hash
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
@@ -25,10 +25,10 @@ from muvla.runs import Run
 class ReleasedRun(Run):
     directory: Directory
     bounds: dict[str, Any]  # one dataset's entry of the statistics
-    precision: Precision
+    precision: ReleasedPrecision
 
     def load_policy(self, device: str) -> Policy:
-        return self.directory.load(self.precision).policy.to(device)
+        return self.directory.load(self.precision, device).policy
 
     @property
     def way_out(self) -> str:
@@ -45,7 +45,7 @@ def released_run(
     name: str,
     directory: Directory,
     key: str | None = None,
-    precision: Precision = "float32",
+    precision: ReleasedPrecision = "float32",
 ) -> ReleasedRun:
     """`name` is what the directory was asked for by, on the hub or on the disk; it is recorded and decides nothing.
     `key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
