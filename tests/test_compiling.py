@@ -53,9 +53,9 @@ def test_one_compilation_per_batch_shape(cell_with, attention, interface):
     assert torch.equal(got.actions, expected.actions) and torch.equal(got.memory, expected.memory)
 
 
-def backward(cell, store, backend=None, recompute=False):
+def backward(cell, store, backend=None, recompute=False, device="cpu"):
     """Gradients of a window with K graphs alive, after an update by another one; trainer and bytes kept by a step."""
-    trainer = Trainer(cell, store, checkpoint_gradients=recompute)
+    trainer = Trainer(cell, store, device=device, checkpoint_gradients=recompute)
     if backend:
         compile_step(trainer.policy, backend)
     trainer.step()
@@ -68,8 +68,7 @@ def backward(cell, store, backend=None, recompute=False):
 
     frames = trainer.encode(trainer.stream.window(1))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        trainer.policy.step(frames, torch.zeros(4, 4, 96))
-    trainer.policy.calls -= 1
+        trainer.policy.step(frames, torch.zeros(4, 4, 96, device=device))
     loss = trainer.backward(trainer.stream.window(8))
     return loss, {n: p.grad for n, p in zip(trainer.names, trainer.parameters, strict=True)}, trainer, kept
 
@@ -137,14 +136,17 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
 
 
 @pytest.mark.slow
-@needs_compiler
-def test_compiled_for_real(store, base):
-    plain, compiled = (backward(base, store, backend) for backend in (None, "inductor"))
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=needs_compiler), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def test_compiled_for_real(store, base, device):
+    plain, compiled = (backward(base, store, backend, device=device) for backend in (None, "inductor"))
     assert_same(plain, compiled, 1e-4)
     assert compiled[2].canary() == 0.0
     with torch.no_grad():
         window = compiled[2].stream.window(1)
-        actions = [t[2].policy.step(t[2].encode(window), torch.zeros(4, 4, 96)).actions for t in (plain, compiled)]
+        memory = torch.zeros(4, 4, 96, device=device)
+        actions = [t[2].policy.step(t[2].encode(window), memory).actions for t in (plain, compiled)]
     torch.testing.assert_close(*actions, rtol=1e-4, atol=1e-4)
     assert not torch.equal(*actions), "it is the compiled code that ran"
 
