@@ -23,6 +23,7 @@ from muvla.config import (
 )
 from muvla.configtools import flatten, replace
 from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
 from muvla.models.build import build_policy, prompts_of, stored_parameters
 from muvla.models.checkpoints import Directory
 from muvla.models.lora import adapters, merged_parameters, targets
@@ -30,7 +31,9 @@ from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
 from muvla.training.run import train_to_the_end
-from sweeps.grid import train_id
+from sweeps.grid import load_study, train_id
+from sweeps.ledger import Ledger
+from sweeps.run import SweepOptions, run_study
 
 ANATOMY = {"muvla_size": dataclasses.asdict(SIZE)}
 LORA = {"lora.rank": 4, "lora.alpha": 8.0}
@@ -311,3 +314,24 @@ def test_a_study_whose_start_is_missing_fails_before_anything(tmp_path, monkeypa
 
 def test_flattened_cells_show_where_they_start(cell):
     assert {"start.checkpoint", "start.parts", "lora.rank", "lora.alpha"} <= set(flatten(cell))
+
+
+@pytest.mark.slow
+def test_the_study_of_the_published_size_runs_on_a_tiny_checkpoint(folder, tmp_path):
+    """experiments/openvla_remember with a tiny OpenVLA, the embedded suite and a tiny budget in place of the real ones;
+    every arm, to the table."""
+    path = released.write(folder / "base", "openvla", own=ANATOMY)
+    study = load_study(Path(__file__).parents[1] / "experiments" / "openvla_remember")
+    tiny = {
+        "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "lora.rank": 4,
+        "budget.updates": 2,
+    }  # fmt: skip
+    protocol = Protocol("tiny", 1, DATASET.task, episodes=2, slots=2)
+    study = dataclasses.replace(study.with_base(tiny), protocols=(protocol,)).narrowed(seeds=(0,))
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    said: list[str] = []
+    options = SweepOptions(processes=2, track=False, checkpoint_gradients=True)
+    result = run_study(study, ledger, options, said.append)
+    assert not result.failed and not result.not_run and len(result.entries) == 6, "\n".join(said)
+    rows = [row for entry in result.entries for of_one in entry.complete_rows().values() for row in of_one]
+    assert len(rows) == 2 * (1 + 5 * 5) and not any(row.error for row in rows)
