@@ -48,6 +48,8 @@ def window(name: str, truncation: int, checkpointing: bool, root: Path) -> Calla
     def run() -> None:
         trainer.backward(given)
         trainer.optimizer.zero_grad(set_to_none=True)
+        if DEVICE == "cuda":  # the towers' backward pass is still under way
+            torch.cuda.synchronize()
 
     return run
 

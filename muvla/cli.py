@@ -221,86 +221,27 @@ def _train(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    _run_conditions(arguments, ["none"])
+    from muvla.commands import run_conditions
+
+    run_conditions(arguments, ["none"], _prepare(arguments), _stop_on_signal)
 
 
 def _intervene(arguments) -> None:
-    _run_conditions(arguments, arguments.kind)
+    from muvla.commands import run_conditions
 
-
-def _run_of(arguments):
-    """The run that `RUN` names: a train id, which has no slash, or a released checkpoint."""
-    from muvla.runs import find_run
-
-    if "/" not in arguments.run and not Path(arguments.run).is_dir():
-        return find_run(arguments.runs, arguments.data, arguments.run)
-    from muvla.models.checkpoints import Directory
-    from muvla.models.hub import checkpoint_folder
-    from muvla.models.sizes import size
-    from muvla.released_runs import released_run
-
-    place = checkpoint_folder(arguments.run)
-    directory = Directory(place, size(arguments.size) if arguments.size else None, arguments.without_memory)
-    return released_run(
-        arguments.runs, arguments.data, arguments.run, directory, arguments.statistics, arguments.precision
-    )
-
-
-def _run_conditions(arguments, kinds: list[str]) -> None:
-    from muvla.errors import MuvlaError
-    from muvla.evaluation.protocol import protocol
-    from muvla.evaluation.records import summarise
-    from muvla.interventions import intervention
-    from muvla.models.compiling import compile_step
-    from muvla.runs import NOT_A_MEASUREMENT
-
-    device, run = _prepare(arguments), _run_of(arguments)
-    if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
-        raise MuvlaError(
-            "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",
-            remedy=run.way_out,
-        )  # fmt: skip
-    protocols = [protocol(name) for name in arguments.protocol]
-    for kind in kinds:
-        intervention(kind)
-    stop = _stop_on_signal()
-    with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
-        policy = run.load_policy(device)
-        if arguments.compile:
-            compile_step(policy)
-        if policy.memory.width == 0 and kinds != ["none"]:
-            raise MuvlaError(
-                "KIND",
-                got=", ".join(kinds),
-                expected="nothing: this policy has no memory",
-                remedy="use `muvla evaluate`",
-            )
-        for one in protocols:
-            for kind in kinds:
-                s = summarise(run.evaluate(one, kind, device, policy, stop))
-                touch, choice, success = (
-                    "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
-                )
-                errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
-                print(f"{one.id} {kind}: n {s.measured}, touch rate {touch}, choice accuracy given a touch "
-                      f"{choice}, success {success}{errors}")  # fmt: skip
+    run_conditions(arguments, arguments.kind, _prepare(arguments), _stop_on_signal)
 
 
 def _inspect(arguments) -> None:
-    from muvla.inspection import inspect
-    from muvla.models.hub import checkpoint_folder
-    from muvla.models.sizes import size
+    from muvla.commands import inspect_checkpoint
 
-    for line in inspect(checkpoint_folder(arguments.checkpoint), size(arguments.size) if arguments.size else None):
-        print(line)
+    inspect_checkpoint(arguments.checkpoint, arguments.size)
 
 
 def _export(arguments) -> None:
-    from muvla.exporting import export
-    from muvla.runs import find_run
+    from muvla.commands import export_run
 
-    export(find_run(arguments.runs, arguments.data, arguments.run), arguments.directory, arguments.statistics)
-    print(f"{arguments.directory}: written, and read again")
+    export_run(arguments.runs, arguments.data, arguments.run, arguments.directory, arguments.statistics)
 
 
 def _sweep(arguments) -> int:

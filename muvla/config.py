@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from muvla.configtools import LATER, flatten, replace
+from muvla.configtools import LATER, content_hash, flatten, identity, replace
 from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
@@ -269,6 +269,7 @@ class Cell:
             self.lora.rank == 0 or self.start.checkpoint is not None, "lora.rank", self.lora.rank,
             "0 where start.checkpoint is null", "adapters change given weights: set start.checkpoint, or rank 0",
         )  # fmt: skip
+        _require_sound_diffusion(self)
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
             1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,
@@ -284,6 +285,25 @@ class Cell:
             f"at least memory.m = {self.memory.m}",
             "raise model.reserve for the whole study, or set memory_positions to shift",
         )
+
+
+def _require_sound_diffusion(cell: Cell) -> None:
+    """In training the ACTION slots of a diffusion head hold the labels, with noise: what must not be seen must not be
+    there, and what is there must not be carried on."""
+    if cell.model.head != "diffusion":
+        return
+    _require(
+        cell.data.labels != "masked", "data.labels", "masked", "executed or recorded under the head diffusion",
+        "a weight of 0 does not hide a label that stands, noisy, beside the others",
+    )  # fmt: skip
+    _require(
+        cell.data.tail == "repeat" or cell.model.chunk == 1, "data.tail", cell.data.tail,
+        "repeat under the head diffusion", "slots that are never supervised would be denoised and read all the same",
+    )  # fmt: skip
+    _require(
+        cell.model.guard == "context" or cell.memory.kind != "tokens" or cell.memory.m == 0, "model.guard",
+        cell.model.guard, "context under the head diffusion with a memory", "else it carries the noisy label on",
+    )  # fmt: skip
 
 
 def canonical(cell: Cell) -> Cell:
@@ -314,6 +334,11 @@ def canonical(cell: Cell) -> Cell:
 def started_at(cell: Cell, place: str | None) -> Cell:
     """The cell with what it starts from at another place: a path means nothing on another machine, its content does."""
     return replace(cell, {"start.checkpoint": place})
+
+
+def train_id(cell: Cell, data: str, start: str | None) -> str:
+    """Hash of the canonical training configuration, of the data's content and of that of what the cell starts from."""
+    return content_hash({"cell": identity(started_at(canonical(cell), start)), "data": data})
 
 
 # --- presets: overrides for `replace`, in the field's words -----------------------------------------------------------

@@ -1,7 +1,9 @@
 """A training of ours as a released directory, for others' code: `muvla export`.
 
 What the published code cannot compute is refused, not approximated: it knows m memory tokens under the guards `full`
-and `context` or none at all, chunks of 8, and positions that memory shifts by m (spec 1.1, 1.9, 2.7, 3).
+and `context` or none at all, chunks of 8, and positions that memory shifts by m (spec 1.1, 1.9, 2.7, 3). What its files
+have no place for, because it is a flag of every run there (cameras, proprio, the image pipeline), stands in config.json
+under keys of ours.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from muvla.models.adapterfiles import adapter_files
 from muvla.models.build import start_directory
-from muvla.models.checkpoints import CHUNK, Release, save
-from muvla.models.metafiles import IMAGES_KEY, PROPRIO_KEY, config_json
+from muvla.models.checkpoints import CHUNK, Release, require_new, save
+from muvla.models.metafiles import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, config_json
 from muvla.runs import Run
 
 
@@ -23,8 +25,8 @@ def export(run: Run, path: Path, key: str) -> None:
     """Writes the trained cell with its adapters merged, and beside the weights the adapters themselves; `key` names the
     entry of the statistics. Raises MuvlaError for a cell that the published code could not run, and for a folder with
     files in it."""
-    saved = run.checkpoint()
-    cell = canonical(run.cell)
+    require_new(path)
+    saved, cell = run.checkpoint(parts=()), canonical(run.cell)
     _require_published(cell)
     policy = run.load_policy("cpu")
     if cell.start.checkpoint is None:
@@ -33,7 +35,12 @@ def export(run: Run, path: Path, key: str) -> None:
         start = start_directory(cell)
         config, carried, upstream = start.config, start.carried(cell.model.film), start.upstream_files()
         vision = start.parts.get("vision")
-    config = config | {IMAGES_KEY: cell.model.images, PROPRIO_KEY: cell.model.proprio}
+    config = config | {
+        IMAGES_KEY: cell.model.images,
+        PROPRIO_KEY: cell.model.proprio,
+        CAMERAS_KEY: saved.interface.cameras,
+        FIRST_IMAGE_KEY: saved.interface.first_image,
+    }
     upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
     statistics, step = {key: _bounds(saved.statistics)}, str(saved.update)
     save(Release(policy, carried, config, statistics, _memory_meta(cell), step, upstream, vision), path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.memory.base import State, detach, export
-from muvla.models.diffusion import Noised
+from muvla.models.diffusion import Noised, draw
 from muvla.models.policy import Encoded, Policy, StepOutput
 from muvla.randomness import torch_rng
 
@@ -111,8 +112,8 @@ class Recurrence:
         if self.policy.noisy is None:
             return None
         shape = (self.policy.config.chunk, self.policy.interface.action_dim)
-        draws = (torch_rng(seed, "denoising", tick) for seed, tick in zip(moment.seed, moment.tick, strict=True))
-        return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(like)
+        rows = zip(moment.seed, moment.tick, strict=True)
+        return torch.stack([draw(*shape, partial(torch_rng, seed, "denoising", tick)) for seed, tick in rows]).to(like)
 
     @property
     def _carries(self) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from muvla import provenance as origin
-from muvla.config import Cell, canonical, started_at
+from muvla.config import Cell, canonical, started_at, train_id
 from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
@@ -39,6 +39,7 @@ from muvla.evaluation.records import EpisodeRow, read_rows, result_id
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
 from muvla.models.compiling import compile_step, is_compiled
+from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer
@@ -79,12 +80,16 @@ class Run:
 
     def create(self, cell: Cell, store: EpisodeStore) -> None:
         """Writes `run.json`; anew if what the cell starts from has moved."""
-        if not (self.folder / "run.json").exists() or self.cell.start != canonical(cell).start:
+        place = cell.start.checkpoint
+        if place is not None and checkpoint_folder(place) == Path(place).expanduser():  # and none of the hub
+            place = str(Path(place).expanduser().resolve())
+        cell = started_at(canonical(cell), place)
+        if not (self.folder / "run.json").exists() or self.cell.start != cell.start:
             write_json(
                 self.folder / "run.json",
                 {
                     "train": self.train,
-                    "cell": to_dict(canonical(cell)),
+                    "cell": to_dict(cell),
                     "data": store.path.name,
                     "sha256": store.sha256,
                 },
@@ -199,6 +204,7 @@ class Run:
         trainer = Trainer(
             canonical(cell), store, intervention(canonical(cell).intervention), device, checkpoint_gradients
         )
+        self._require_same_start(trainer)
         if compiled:
             compile_step(trainer.policy)
         provenance = self._record(device, store.simulator, trainer.policy)
@@ -206,6 +212,17 @@ class Run:
             train_to_the_end(trainer, self.folder, progress, should_stop)
         if not self.is_trained:
             raise Interrupted
+
+    def _require_same_start(self, trainer: Trainer) -> None:
+        """What this process has read is what the train id was made of: a folder, or a branch of the hub, may have
+        changed in the meantime."""
+        own = train_id(trainer.cell, trainer.stream.store.sha256, trainer.start)
+        if trainer.start is not None and own != self.train:
+            raise MuvlaError(
+                f"start.checkpoint {trainer.cell.start.checkpoint}", got=f"content {trainer.start} (train id {own})",
+                expected=f"the content that train id {self.train} was made of",
+                remedy="it changed since the sweep began: plan it again, and on the hub name a revision (@…)",
+            )  # fmt: skip
 
     def evaluate(
         self,
@@ -239,7 +256,7 @@ class Run:
 
     def _trained_with(self) -> tuple[Statistics, int | None, range]:
         """Statistics, training seed and the episodes that the demonstrations were drawn from."""
-        saved, data = self.checkpoint(), self.store()
+        saved, data = self.checkpoint(parts=()), self.store()
         return saved.statistics, saved.cell.seed, range(data.spec.seed, data.spec.seed + data.attempts)
 
     @contextlib.contextmanager
@@ -261,16 +278,17 @@ class Run:
             total[line["what"].split()[0]] += line["seconds"]
         return total
 
-    def checkpoint(self) -> ckpt.Checkpoint:
+    def checkpoint(self, parts: tuple[str, ...] = ckpt.FILES) -> ckpt.Checkpoint:
+        """The last one, with these tensors."""
         newest = ckpt.latest(self.folder / "checkpoints")
         if newest is None or not self.is_trained:
             raise MuvlaError(
                 str(self.folder), got="no finished training", expected="a trained cell", remedy="train the cell first"
             )
-        return ckpt.load(newest)
+        return ckpt.load(newest, parts)
 
     def load_policy(self, device: str) -> Policy:
-        saved = self.checkpoint()
+        saved = self.checkpoint(parts=("model",))
         place = self.cell.start.checkpoint
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from muvla import config
 from muvla.config import Cell, DatasetConfig, canonical, started_at
-from muvla.configtools import content_hash, difference, flatten, identity, replace
+from muvla.configtools import content_hash, difference, flatten, replace
 from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
@@ -94,7 +95,7 @@ class Study:
                 )  # fmt: skip
         seen: dict[str, StudyCell] = {}
         for item in cells:
-            one = content_hash(canonical(item.cell))
+            one = content_hash(started_at(canonical(item.cell), start_content(item.cell)))
             if one in seen:
                 raise MuvlaError(
                     f"study {self.name}", got=f"{seen[one].label!r} and {item.label!r}, which are one computation",
@@ -118,11 +119,13 @@ class Study:
                 data, size = item.cell.data.dataset, item.cell.model.size.image_size
                 theirs, own = task_info(one.task.name), task_info(data.task.name)
                 camera = one.image_size or theirs.camera
+                # Resized frames may have any size, but the same in training and in evaluation.
                 resizes = item.cell.model.images != "stored"
+                shown = (data.image_size or own.camera) if resizes else size
                 for what, got, fits, expected in (
                     ("h", one.h, one.h <= item.cell.model.chunk, f"at most H = {item.cell.model.chunk}"),
                     ("task", theirs.suite, theirs.suite == own.suite, f"suite {own.suite}, as its data"),
-                    ("image_size", camera, camera == size or resizes, f"{size}, the model's"),
+                    ("image_size", camera, camera == shown, f"{shown}, the {'data' if resizes else 'model'}'s"),
                     ("task", *_prompt_lengths(prompts[item.cell.start.checkpoint], theirs, own)),
                     ("seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"),
                 ):
@@ -179,8 +182,7 @@ def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
 def train_id(cell: Cell, store: EpisodeStore) -> str:
     """Hash of the canonical training configuration, with the content of what it starts from, and of the data's
     content."""
-    same = started_at(canonical(cell), start_content(cell))
-    return content_hash({"cell": identity(same), "data": store.sha256})
+    return config.train_id(cell, store.sha256, start_content(cell))
 
 
 def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:

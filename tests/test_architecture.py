@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 PLAIN = {"config", "configtools", "errors", "files", "randomness", "__init__"}
 # The entry points that put the parts together.
-JOINTS = {"runs", "cli", "doctor", "provenance", "inspection", "released_runs", "exporting"}
+JOINTS = {"runs", "cli", "doctor", "provenance", "inspection", "released_runs", "exporting", "commands"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -12,8 +12,8 @@ def rows(encoded, index):
     return Encoded(*(t[index] for t in (*encoded.tensors(), encoded.text_lengths)))
 
 
-def outputs(policy, encoded, memory):
-    out = policy.step(encoded, memory)
+def outputs(policy, encoded, memory, noise=None):
+    out = policy.step(encoded, memory, noise)
     return out.actions, out.memory
 
 
@@ -38,6 +38,20 @@ def test_bitwise_independent_of_neighbours_and_index(cell_with, guard, backend, 
         strangers[0] = memory[0]
         for a, b in zip(reference, outputs(policy, others, strangers), strict=True):
             assert torch.equal(a[0], b[0]), "neighbours"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
+def test_a_diffusion_head_and_film_do_not_mix_slots(cell_with, interface, precision):
+    changes = {"model.head": "diffusion", "data.tail": "repeat", "model.film": True, "model.precision": precision}
+    policy = build_policy(cell_with(changes), interface).eval()
+    with torch.no_grad():
+        encoded, memory, noise = random_frames(policy, 7), torch.randn(7, 4, 96), torch.randn(7, 2, 2)
+        reference = outputs(policy, encoded, memory, noise)
+        order = torch.randperm(7)
+        permuted = outputs(policy, rows(encoded, order), memory[order], noise[order])
+        for a, b in zip(reference, permuted, strict=True):
+            assert torch.equal(a[order], b)
 
 
 @pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks import attention, query, tiny, window
@@ -12,8 +13,10 @@ from muvla.models.sizes import size
 from muvla.training.loop import Trainer
 
 
-def test_both_sides_of_vision_once_compute_one_gradient(store, cell_with):
-    cell = cell_with({"truncation": 4})
+@pytest.mark.parametrize("film", [False, True])
+def test_both_sides_of_vision_once_compute_one_gradient(store, cell_with, film):
+    """With FiLM the prompt's embedding reaches the loss through the towers as well, and is counted once."""
+    cell = cell_with({"truncation": 4, "model.film": film})
     once, per_tick = Trainer(cell, store), tiny.StepByStep(cell, store)
     losses = [trainer.backward(trainer.stream.window(8)) for trainer in (once, per_tick)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)

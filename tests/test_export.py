@@ -17,7 +17,7 @@ from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from muvla.exporting import export
 from muvla.models.checkpoints import Directory
-from muvla.runs import Run
+from muvla.runs import NOT_A_MEASUREMENT, Run
 from sweeps.grid import train_id
 
 
@@ -59,8 +59,10 @@ def one_step(policy, stream):
         ({"start.checkpoint": "BASE", "lora.rank": 4, **no_memory(), "model.guard": "full"}, "oft"),
         ({}, "muvla"),
         (ema(0.1, 5), "muvla"),
+        ({"data.cameras": 1, "model.proprio": False}, "muvla"),
+        ({"data.cameras": 1, "data.first_image": True}, "muvla"),
     ],
-    ids=["adapters", "no memory", "drawn", "ema"],
+    ids=["adapters", "no memory", "drawn", "ema", "one camera, no proprio", "first image"],
 )
 def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_path, changes, kind):
     """Within the rounding to the published bfloat16."""
@@ -72,8 +74,11 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
     ours, theirs = run.load_policy("cpu"), directory.load().policy
     from muvla.data.streams import SlotStream
 
+    assert (ours.interface.cameras, ours.interface.first_image) == (
+        theirs.interface.cameras, theirs.interface.first_image,
+    )  # fmt: skip
     stream = lambda: SlotStream(  # noqa: E731
-        store, cell.data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0
+        store, replace(cell, changes).data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0
     )
     one, two = one_step(ours, stream()), one_step(theirs, stream())
     torch.testing.assert_close(one.actions, two.actions, rtol=0.05, atol=0.03)
@@ -139,3 +144,9 @@ def test_from_the_command_line(cell, store, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "out")]) == 0
     assert "statistics: recall" in capsys.readouterr().out
     assert main(command) == EXIT_BAD_INPUT, "a folder with files is not written over"
+    (tmp_path / "file").touch()
+    assert main([*command[:2], str(tmp_path / "file"), *command[3:]]) == EXIT_BAD_INPUT
+    assert "got 'a file', expected a new folder" in capsys.readouterr().err
+    run.fail(NOT_A_MEASUREMENT, "a leak")
+    assert main([*command[:2], str(tmp_path / "other"), *command[3:]]) == EXIT_BAD_INPUT
+    assert "whose numbers count" in capsys.readouterr().err

@@ -68,6 +68,23 @@ def test_evaluation_shows_what_training_showed(store, cell_with, monkeypatch, ca
     assert all(torch.equal(one[0], other) for one, other in zip(shown, expected, strict=True))
 
 
+def test_a_robot_with_other_cameras_is_refused(store, cell_with):
+    """One that was shown all of its robot's cameras, or one of two, is not shown those of a robot with three."""
+    from gymnasium import spaces
+
+    from muvla.evaluation.rollout import _require_fit
+
+    class Robot:
+        observation_space = spaces.Dict(
+            images=spaces.Box(0, 255, (3, 32, 32, 3), "uint8"), proprio=spaces.Box(-1, 1, (2,))
+        )
+        action_space = spaces.Box(-1, 1, (2,))
+
+    for cameras in (None, 1):
+        with pytest.raises(MuvlaError, match="a task with 3 cameras.*expected 2, 2 and 2"):
+            _require_fit(Trainer(cell_with({"data.cameras": cameras}), store).policy, Robot())
+
+
 @pytest.mark.parametrize("cameras", [2, 3])
 def test_a_choice_that_is_none_is_one_error(store, cell_with, cameras):
     with pytest.raises(MuvlaError, match="data.cameras: got ., expected fewer than the robot's 2"):

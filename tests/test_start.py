@@ -23,11 +23,12 @@ from muvla.config import (
 )
 from muvla.configtools import flatten, replace
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.models.build import build_policy, prompts_of, stored_parameters
 from muvla.models.checkpoints import Directory
-from muvla.models.lora import adapters, merged_parameters, targets
+from muvla.models.lora import MergedParameters, adapters, targets
 from muvla.models.sizes import OPENVLA_7B, SIZES
+from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
 from muvla.training.run import train_to_the_end
@@ -126,7 +127,7 @@ def test_an_openvla_checkpoint_is_a_base(cell, folder, store):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.size.layers": 3}, "model.size: got 'fixture', expected 'fixture', as"),
+        ({"model.size.layers": 3}, "model.size: got 'layers 3', expected layers 2, as"),
         ({"start.checkpoint": "/nowhere"}, "config.json: got 'no such file'"),
     ],
 )
@@ -154,7 +155,7 @@ def test_adapters_add_nothing_at_the_start_and_train_alone(cell, store):
     """The policy computes what it computed; what is trained: A and B of every target, head, proprio, memory."""
     plain, policy = policy_of(cell, store), policy_of(with_adapters(cell), store)
     assert set(adapters(policy)) == set(targets(SIZE))
-    before, after = values(plain), merged_parameters(policy)
+    before, after = values(plain), MergedParameters(policy)
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
     trained = {n for n, p in policy.named_parameters() if p.requires_grad}
     rest = {n for n in trained if ".lora_" not in n}
@@ -179,7 +180,7 @@ def test_merged_and_unmerged_actions_agree(cell, store):
     for _ in range(3):
         trainer.step()
     merged = policy_of(cell, store)
-    values = merged_parameters(trainer.policy)
+    values = dict(MergedParameters(trainer.policy))
     merged.load_state_dict(values)
     window = trainer.stream.window(1)
     outputs = []
@@ -198,7 +199,7 @@ def test_the_knobs_bite(cell, store, knob):
         trainer = Trainer(with_adapters(cell, **changes), store)
         for _ in range(2):
             trainer.step()
-        return merged_parameters(trainer.policy)
+        return dict(MergedParameters(trainer.policy))
 
     turned = {"lora.rank": 2, "lora.alpha": 1.0, "start.parts": "weights"}[knob]
     one, other = trained({}), trained({knob: turned})
@@ -213,10 +214,10 @@ def test_half_precision_keeps_what_is_trained_in_single(cell, store):
     for name, p in half.named_parameters():
         frozen_matrix = not p.requires_grad and p.ndim > 1 and not name.endswith("mask_token")  # never read
         assert p.dtype == (torch.bfloat16 if frozen_matrix else torch.float32), name
-    losses = [trainer.step()[0] for trainer in trainers]
+    losses = [trainer.backward(trainer.stream.window(4)) for trainer in trainers]
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
     assert trainers[1].recurrence.state["tokens"].dtype == torch.float32
-    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in half.parameters())
+    assert {p.grad.dtype for p in trainers[1].parameters if p.grad is not None} == {torch.float32}
 
 
 @pytest.mark.parametrize("lora", [{}, LORA], ids=["full", "lora"])
@@ -264,7 +265,7 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
 
 STUDY = """
 from muvla.config import *
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.models.sizes import SIZES
 from sweeps.grid import Study
 
@@ -297,11 +298,66 @@ def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeyp
     (run,) = (p for p in (tmp_path / "runs").iterdir() if p.is_dir())
     losses = [json.loads(line)["loss"] for line in (run / "train.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
+    logged = (run / "train.jsonl").stat().st_mtime_ns
     assert main(["train", str(file), "--arm", "K=4", *folders]) == 0
+    assert (run / "train.jsonl").stat().st_mtime_ns == logged, "what is trained is not trained again"
     assert main(["inspect", str(run)]) == 0
     out = capsys.readouterr().out
     assert "started from" in out and "adapters: rank 4" in out
     assert main(["sweep", str(file), "--no-tracking", "--processes", "1", *folders]) == 0
+    monkeypatch.setitem(PROTOCOLS, "start@1", Protocol("start", 1, DATASET.task, episodes=4, slots=2))
+    assert main(["evaluate", run.name, "--protocol", "start@1", *folders]) == 0
+    assert main(["intervene", run.name, "zero", "--protocol", "start@1", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "start@1 none: n 4" in out and "start@1 zero: n 4" in out
+    assert main(["report", str(file), *folders]) == 0
+    assert "K=4" in (tmp_path / "runs" / "report" / "start" / "main.md").read_text()
+    for option in (["--precision", "bfloat16"], ["--without-memory"], ["--statistics", "x"], ["--size", "tiny"]):
+        assert main(["evaluate", run.name, *option, "--protocol", "start@1", *folders]) == EXIT_BAD_INPUT
+        assert f"{option[0]}: got 'with the train id" in capsys.readouterr().err
+
+
+def test_what_changes_between_plan_and_training_is_refused(cell, store, tmp_path):
+    """A branch of the hub that moves, a folder that is written over: the run folder of one id never holds another."""
+    path = released.write(tmp_path / "oft", "oft", action=2, proprio=2, own=ANATOMY)
+    here = replace(cell, {"start.checkpoint": str(path)})
+    run = Run(tmp_path / "runs", store.path.parent, train_id(here, store))
+    (path / "config.json").write_text((path / "config.json").read_text() + " ")
+    with pytest.raises(MuvlaError, match="it changed since the sweep began"), run.working():
+        run.train_cell(here, store, "cpu")
+
+
+def test_one_checkpoint_at_two_places_is_one_computation(oft, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setitem(SIZES, "fixture", SIZE)
+    (tmp_path / "study.py").write_text(STUDY.format(checkpoint=str(oft)))
+    study = load_study(tmp_path)
+    copy = str(shutil.copytree(oft, tmp_path / "copy"))
+    twice = dataclasses.replace(
+        study, arms={"one": {}, "two": {"start.checkpoint": copy}}, factors=("start.checkpoint",)
+    )
+    with pytest.raises(MuvlaError, match="one computation"):
+        twice.check()
+
+
+def test_frames_of_another_size_in_training_than_in_evaluation_are_refused(oft, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "fixture", SIZE)
+    (tmp_path / "study.py").write_text(STUDY.format(checkpoint=str(oft)))
+    study = load_study(tmp_path)
+    study.check()
+    with pytest.raises(MuvlaError, match="image_size: got 32, expected 8, the data's"):
+        study.with_base({"data.dataset.image_size": 8}).check()
+
+
+def test_a_relative_place_is_found_from_anywhere(cell, oft, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(oft.parent)
+    here = replace(cell, {"start.checkpoint": "./oft", "budget.updates": 1})
+    run = Run(tmp_path / "runs", store.path.parent, train_id(here, store))
+    with run.working():
+        run.train_cell(here, store, "cpu")
+    monkeypatch.chdir(tmp_path)
+    assert run.load_policy("cpu").memory.width == 5
 
 
 def test_a_study_whose_start_is_missing_fails_before_anything(tmp_path, monkeypatch, capsys):

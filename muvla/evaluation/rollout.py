@@ -150,7 +150,9 @@ class Rollout:
         idle = next(slot for slot in self.slots if slot.observation is not None)
         shown = [slot if slot.observation is not None else idle for slot in self.slots]
         images = torch.from_numpy(np.stack([self._images(slot) for slot in shown])).movedim(-1, -3)
-        proprio = self.statistics.normalise_proprio(np.stack([slot.observation["proprio"] for slot in shown]))
+        proprio = np.stack([slot.observation["proprio"] for slot in shown])
+        if self.policy.proprio:  # else it may have no scale
+            proprio = self.statistics.normalise_proprio(proprio)
         instructions = [slot.info["instruction"] for slot in shown]
         ids, lengths = self.policy.encode_text(instructions)
         return self.policy.encode(
@@ -267,7 +269,7 @@ class Rollout:
             except Exception as error:
                 on_outcome(Outcome(seed, error=_describe(error)))
                 continue
-            fresh.first_image = fresh.observation["images"][:1]
+            fresh.first_image = fresh.observation["images"][:1].copy()
             slot.__dict__.update(fresh.__dict__)
             return
         slot.seed, slot.is_first = None, True
@@ -278,11 +280,12 @@ def _require_fit(policy: Policy, env: gymnasium.Env) -> None:
     space = env.observation_space
     got = (space["images"].shape[0], space["proprio"].shape[0], env.action_space.shape[0])
     own = policy.interface
-    expected = (own.cameras - own.first_image, own.proprio_dim, own.action_dim)
-    if got[0] < expected[0] or got[1:] != expected[1:]:
+    told = own.proprio_dim if policy.proprio else got[1]
+    expected = (own.robot_cameras or own.cameras - own.first_image, told, own.action_dim)
+    if got != expected:
         raise MuvlaError(
             "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
-            expected="at least {}, {} and {}, as in the training data".format(*expected),
+            expected="{}, {} and {}, as in the training data".format(*expected),
             remedy="evaluate on a task of the suite that the cell was trained on",
         )  # fmt: skip
 

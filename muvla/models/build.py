@@ -8,6 +8,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from muvla.config import Cell
+from muvla.configtools import difference
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.checkpoints import Directory
@@ -22,9 +23,10 @@ from muvla.models.text import Prompts, built_in
 def start_directory(cell: Cell) -> Directory:
     """Of a cell that starts from a checkpoint. Raises MuvlaError if that is of another size, or has FiLM alone."""
     directory = Directory(checkpoint_folder(cell.start.checkpoint), None)
-    if directory.size != cell.model.size:
+    if differing := difference(cell.model.size, directory.size):
+        got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
-            "model.size", got=cell.model.size.name, expected=f"{directory.size.name!r}, as {directory.path} has it",
+            "model.size", got=got, expected=f"{expected}, as {directory.path} has it",
             remedy="set model.size to the checkpoint's, or start from another one",
         )  # fmt: skip
     if directory.film and not cell.model.film:  # the weights beside them hold the towers of before that training

@@ -36,10 +36,12 @@ from muvla.memory.registry import build_memory
 from muvla.models import published
 from muvla.models.differences import shapes_of, statistics_differences, tensor_differences
 from muvla.models.fourbit import bitsandbytes, quantise
-from muvla.models.lora import merged_parameters
+from muvla.models.lora import MergedParameters
 from muvla.models.metafiles import (
     BUILT_IN_KEY,
+    CAMERAS_KEY,
     CONFIG,
+    FIRST_IMAGE_KEY,
     IMAGES_KEY,
     MEMORY_META,
     PROPRIO_KEY,
@@ -150,12 +152,13 @@ class Directory:
     def read_files(self) -> list[Path]:
         """Every file that decides what the policy computes, and no other."""
         names = [CONFIG, *[STATISTICS] * (self.kind != "openvla"), *[MEMORY_META] * (self.memory is not None)]
-        names += [TOKENIZER] * (BUILT_IN_KEY not in self.config)
+        names += [TOKENIZER] * self._own_tokenizer
         shards = set(self.parts["weights"].files.values())
         return sorted({*(self.path / name for name in names), *self.files.values(), *shards})
 
     def content(self) -> str:
-        """Hash of what the policy computes, wherever the files lie and whatever lies beside them."""
+        """Hash of every file that may decide what the policy computes, wherever they lie and whatever lies beside them;
+        also of those that a training with parts=weights leaves aside."""
         return content_hash({file.name: sha256(file) for file in self.read_files()})
 
     def skeleton(self) -> Policy:
@@ -165,7 +168,8 @@ class Directory:
         """
         head, proprio = self.parts.get("head", {}), self.parts.get("proprio", {})
         interface = Interface(
-            cameras=2,
+            cameras=self.config.get(CAMERAS_KEY, 2),
+            first_image=self.config.get(FIRST_IMAGE_KEY, False),
             proprio_dim=_columns(proprio, "fc1.weight") if proprio else self._told_proprio(),
             action_dim=_rows(head, f"{published.HEADS[self.head]}fc2.weight"),
             text=64,
@@ -185,8 +189,13 @@ class Directory:
         entries = [e for e in self.statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
         return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
 
+    @property
+    def _own_tokenizer(self) -> bool:
+        """Whether it brings one; in exports of trainings that began from nothing the prompts are the package's."""
+        return not self.config.get(BUILT_IN_KEY)
+
     def prompts(self) -> Prompts:
-        return built_in() if self.config.get(BUILT_IN_KEY) else released(self.path / TOKENIZER)
+        return released(self.path / TOKENIZER) if self._own_tokenizer else built_in()
 
     def parts_for(self, policy: Policy, wanted: Literal["all", "weights"]) -> list[str]:
         """Those that are here, that `policy` has a place for, and that are wanted."""
@@ -230,10 +239,11 @@ class Directory:
     ) -> dict[str, Tensor]:
         """`policy`'s parameters that these parts hold, copied; `dtype` is asked for each, by name and shape. Raises
         MuvlaError that lists what does not fit."""
-        remedy = "start.parts=weights draws head, proprio projector and memory anew" if len(parts) > 1 else (
-            "`muvla inspect` lists all; download the checkpoint again"
-        )  # fmt: skip
-        self._require(self._tensor_differences(policy, parts), "the tensors of this policy", remedy)
+        wrong = self._tensor_differences(policy, parts)
+        whole = [line for line in wrong if line.startswith(("weights: ", "vision: "))]
+        remedy = "`muvla inspect` lists all; download the checkpoint again"
+        remedy = remedy if whole else "start.parts=weights draws head, proprio projector and memory anew"
+        self._require(wrong, "the tensors of this policy", remedy)
         rules, values = rules_of(policy, self.film), {}
         for part in parts:
             tensors = self.parts[part]
@@ -286,10 +296,9 @@ def save(release: Release, path: Path) -> None:
 
     What the policy never reads and was never given (`carried`) is written as zeros.
     """
-    if path.exists() and any(path.iterdir()):
-        raise MuvlaError(str(path), got="a folder with files", expected="a new folder", remedy="choose another one")
+    require_new(path)
     policy, size, film = release.policy, release.policy.config.size, release.policy.config.film
-    ours = merged_parameters(policy)
+    ours = MergedParameters(policy)
     unread = _unread_shapes(ours, size, film)
     with disk_errors(path), torch.no_grad():
         path.mkdir(parents=True, exist_ok=True)
@@ -325,6 +334,13 @@ def save(release: Release, path: Path) -> None:
             expected="a directory that loads",
             remedy="correct what was given to be written",
         )
+
+
+def require_new(path: Path) -> None:
+    """Raises MuvlaError for a file, and for a folder that holds any."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        got = "a folder with files" if path.is_dir() else "a file"
+        raise MuvlaError(str(path), got=got, expected="a new folder", remedy="choose another one")
 
 
 def rules_of(policy: Policy, film: bool) -> dict[str, list[Rule]]:

@@ -41,11 +41,12 @@ def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
 
 
 def require_compiler(device: str) -> None:
-    """Raises MuvlaError where code for a CPU is wanted and torch finds no compiler for it."""
-    if device == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+    """Raises MuvlaError where torch finds no compiler: of C++ for a CPU, of C for what launches code on a GPU."""
+    what, variable, names = ("C++", "CXX", ("g++",)) if device == "cpu" else ("C", "CC", ("gcc", "clang"))
+    if not any(shutil.which(os.environ.get(variable, name)) for name in names):
         raise MuvlaError(
-            "--compile", got="no C++ compiler", expected="g++, or the one that CXX names",
-            remedy="install g++, or leave --compile out",
+            "--compile", got=f"no {what} compiler", expected=f"{' or '.join(names)}, or the one that {variable} names",
+            remedy=f"install {names[0]}, or leave --compile out",
         )  # fmt: skip
 
 

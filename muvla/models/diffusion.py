@@ -39,11 +39,14 @@ def kept() -> Tensor:
     return (1 - torch.tensor(beta, dtype=torch.float64)).cumprod(dim=0)
 
 
-def noised(actions: Tensor, generator: torch.Generator) -> Noised:
-    """Every slot's chunk (B, H, A) at a time of its own, drawn uniformly."""
-    noise = torch.randn(actions.shape, generator=generator).to(actions)
-    time = torch.randint(STEPS, (len(actions),), generator=generator)
-    left = kept()[time].view(-1, 1, 1).to(actions)
+def draw(chunk: int, action_dim: int, generator_of: Callable[[int], torch.Generator]) -> Tensor:
+    """(H, A) noise, entry by entry of the chunk: cells of different H share that of the entries that both have."""
+    return torch.stack([torch.randn(action_dim, generator=generator_of(entry)) for entry in range(chunk)])
+
+
+def noised(actions: Tensor, noise: Tensor, time: Tensor) -> Noised:
+    """(B, H, A) actions and noise, (B,) times."""
+    noise, left = noise.to(actions), kept()[time].view(-1, 1, 1).to(actions)
     return Noised(left.sqrt() * actions + (1 - left).sqrt() * noise, noise, time.to(actions.device))
 
 

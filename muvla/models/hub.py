@@ -41,7 +41,7 @@ def checkpoint_folder(name: str | Path) -> Path:
     is missing. Raises MuvlaError for a name that is neither and for what the hub does not give, DiskError for a cache
     that cannot be written.
     """
-    path, text = Path(name), str(name)
+    path, text = Path(name).expanduser(), str(name)
     missing = not path.exists()
     if path.is_dir() or (missing and text.startswith(PATH_STARTS)):
         return path

@@ -9,6 +9,8 @@ Legend: r rank.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import peft
 import torch
 from peft.tuners.lora import LoraLayer
@@ -78,12 +80,23 @@ def adapters(policy: nn.Module) -> dict[str, LoraLayer]:
     return {name: module for name, module in policy.named_modules() if isinstance(module, LoraLayer)}
 
 
-@torch.no_grad()
-def merged_parameters(policy: nn.Module) -> dict[str, Tensor]:
-    """The policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A.
-    The policy itself stays as it is."""
-    plain = {n.replace(".base_layer.", "."): p for n, p in policy.named_parameters() if ".lora_" not in n}
-    for name, layer in adapters(policy).items():
-        weight = layer.get_base_layer().weight
-        plain[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
-    return plain
+class MergedParameters(Mapping[str, Tensor]):
+    """A policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A,
+    computed when it is asked for, since all of them at once are as much again as the policy. That stays as it is."""
+
+    def __init__(self, policy: nn.Module):
+        self._plain = {n.replace(".base_layer.", "."): p for n, p in policy.named_parameters() if ".lora_" not in n}
+        self._layers = {f"{name}.weight": layer for name, layer in adapters(policy).items()}
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        weight = self._plain[name]
+        if name not in self._layers:
+            return weight
+        return (weight.float() + self._layers[name].get_delta_weight(ADAPTER)).to(weight.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)

@@ -20,7 +20,11 @@ SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
 SIZE_KEY = "muvla_size"  # in our own exports: the whole anatomy, for sizes that no release has
 BUILT_IN_KEY = "muvla_built_in_tokenizer"  # in our own exports, whose prompts are the package's
 IMAGES_KEY = "muvla_images"  # in our own exports: `ModelConfig.images`
-PROPRIO_KEY = "muvla_proprio"  # false for a release that was trained without proprio; its files alone do not tell
+# What a release's files alone do not tell, and the published code is told anew at every run. Written by our exports;
+# into the config.json of another release that was trained otherwise, its user writes them.
+PROPRIO_KEY = "muvla_proprio"  # false without proprio
+CAMERAS_KEY = "muvla_cameras"  # images per query; 2 where it is missing
+FIRST_IMAGE_KEY = "muvla_first_image"  # true where the last of them is the episode's first
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Interface:
     text: int  # T, the padded prompt length of the run's tasks
     text_padded: bool  # whether prompts of different lengths may share a batch
     first_image: bool = False  # whether the last image is the first camera's at the episode's first step
+    robot_cameras: int | None = None  # where not all of the robot's cameras are shown, how many there are
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,10 @@ class Policy(nn.Module):
         self.calls += 1
         return self._predict(encoded, memory, noised.actions, noised.time)
 
-    def perturbed(self, encoded: Encoded, memory: Tensor, action_slots: Tensor) -> StepOutput:
-        """The pass with other ACTION embeddings (B, H·A, D), for the guard's canary."""
-        if self.noisy is None:
-            return self._forward(encoded, memory, action_slots, [])
-        time = torch.zeros(len(memory), device=memory.device)
-        return self._forward(encoded, memory, action_slots, [self.noisy.time(time)])
+    def perturbed(self, encoded: Encoded, memory: Tensor, guarded: Tensor) -> StepOutput:
+        """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's canary."""
+        slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
+        return self._forward(replace(encoded, stop=encoded.stop + stop), memory, slots, [time] * self.layout().time)
 
     def _predict(self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor) -> StepOutput:
         with self._precision(actions.device):
@@ -197,22 +196,24 @@ def _unpadded_plan(layout: Layout, guard: str, backend: str, device: str) -> tup
 
 @torch.no_grad()
 def guard_canary(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
-    """Largest change of the written memory when the ACTION embeddings are perturbed; exactly 0.0 under `context`.
+    """Largest change of the written memory when the embeddings of ACTION, STOP and TIME are perturbed; exactly 0.0
+    under `context`.
 
     Raises NotAMeasurement if the `context` guard leaks. Run at start-up and in every evaluation.
     """
     if memory.shape[1] == 0:
         return 0.0
     layout = policy.layout()
-    ramp = torch.linspace(-1, 1, layout.action * memory.shape[2], device=memory.device, dtype=memory.dtype)
-    slots = ramp.view(1, layout.action, -1).expand(len(memory), -1, -1)
-    written = [policy.perturbed(encoded, memory, embeddings).memory for embeddings in (torch.zeros_like(slots), slots)]
+    tokens = layout.action + 2
+    ramp = torch.linspace(-1, 1, tokens * memory.shape[2], device=memory.device, dtype=memory.dtype)
+    guarded = ramp.view(1, tokens, -1).expand(len(memory), -1, -1)
+    written = [policy.perturbed(encoded, memory, each).memory for each in (torch.zeros_like(guarded), guarded)]
     moved = written[0] - written[1]
     leak = moved.abs().max().item()
     if policy.config.guard == "context" and leak != 0.0:
         raise NotAMeasurement(
             "model.guard",
-            got=f"a memory that moved by {leak:.3g} when the ACTION embeddings were perturbed",
+            got=f"a memory that moved by {leak:.3g} when the guarded embeddings were perturbed",
             expected="exactly 0 under the guard `context`",
             remedy="report this as a bug of the attention backend; nothing computed with it is a measurement",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -97,11 +97,22 @@ def write_verified(path: Path, content: bytes) -> None:
     """Written whole, then read again and compared. Not by the libraries' own writers: those turn a full disk into
     errors of their own kinds."""
     write_atomically(path, content)
-    if sha256(path) != hashlib.sha256(content).hexdigest():
+    if _digest(path) != hashlib.sha256(content).hexdigest():
         raise MuvlaError(str(path), got="other content than was written", expected="the same", remedy="check the disk")
 
 
 def sha256(path: Path) -> str:
+    """Read once per process as long as its size and time stay what they are: gigabytes, for every cell of a study."""
+    found = path.stat()
+    return _known_digest(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _known_digest(path: Path, size: int, changed: int) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

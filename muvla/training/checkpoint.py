@@ -85,12 +85,12 @@ def latest(folder: Path) -> Path | None:
     return newest if newest is not None and (newest / META).exists() else None
 
 
-def load(path: Path) -> Checkpoint:
-    """Raises MuvlaError for a missing or changed file, naming it."""
+def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
+    """With these of its tensors. Raises MuvlaError for a missing or changed file, naming it."""
     meta = read_json(path / META)
-    _verify(path, meta["sha256"])
+    _verify(path, {part: meta["sha256"][part] for part in parts})
     tensors = {}
-    for part in FILES:
+    for part in parts:
         try:
             tensors[part] = load_file(path / f"{part}.safetensors")
         except (SafetensorError, OSError) as error:
@@ -113,7 +113,7 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
         raise MuvlaError(
             f"start.checkpoint {checkpoint.cell.start.checkpoint}", got=f"content {now}",
             expected=f"content {checkpoint.start}, from which this was trained",
-            remedy="put that checkpoint back; frozen values stand there alone",
+            remedy="put that checkpoint back, or say where it is now with `muvla train STUDY --set start.checkpoint=…`",
         )  # fmt: skip
     policy = build_policy(checkpoint.cell, checkpoint.interface)
     load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
@@ -171,4 +171,5 @@ def _broken(file: Path, got: str) -> MuvlaError:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

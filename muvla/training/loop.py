@@ -10,6 +10,7 @@ and one backward pass carries that on into the towers.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from muvla.data.streams import SlotStream, Window
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
-from muvla.models.diffusion import Noised, noised
+from muvla.models.diffusion import STEPS, Noised, draw, noised
 from muvla.models.policy import Encoded, Interface, guard_canary
 from muvla.models.text import Prompts
 from muvla.randomness import key, torch_rng
@@ -41,6 +42,7 @@ def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Int
     return Interface(
         cameras=(data.cameras or cameras) + data.first_image,
         first_image=data.first_image,
+        robot_cameras=cameras if data.cameras else None,
         proprio_dim=store["proprio"].shape[1],
         action_dim=store["executed_action"].shape[1],
         text=max(lengths),
@@ -136,7 +138,11 @@ class Trainer:
         """(B, H, A) labels with noise for a diffusion head, the same in all cells of a seed; None for another head."""
         if self.policy.noisy is None:
             return None
-        return noised(label, torch_rng(self.cell.seed, "diffusion", self.update, t))
+        rng = partial(torch_rng, self.cell.seed)
+        slots, chunk, action_dim = label.shape
+        noise = [draw(chunk, action_dim, partial(rng, "noise", self.update, t, slot)) for slot in range(slots)]
+        time = [torch.randint(STEPS, (), generator=rng("noise time", self.update, t, slot)) for slot in range(slots)]
+        return noised(label, torch.stack(noise), torch.stack(time))
 
     def _moment(self, window: Window, t: int) -> Moment:
         # An intervention in training is keyed by the visit, not by the episode alone: the same "noise" at every pass
