@@ -175,6 +175,8 @@ class DataConfig:
     cameras: int | None = field(default=None, metadata=LATER)
     # One image more at every step, the first camera's of the episode's first: an oracle for what was visible then.
     first_image: bool = field(default=False, metadata=LATER)
+    # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
+    augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=LATER)
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
@@ -270,6 +272,10 @@ class Cell:
             "0 where start.checkpoint is null", "adapters change given weights: set start.checkpoint, or rank 0",
         )  # fmt: skip
         _require_sound_diffusion(self)
+        _require(
+            self.data.augmentation == "none" or self.model.images == "released", "model.images", self.model.images,
+            "'released' with data.augmentation", "it crops the centre in evaluation, as training crops at random",
+        )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
             1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,

@@ -63,6 +63,7 @@ KNOBS = {
     "model.head": "diffusion",
     "data.cameras": 1,
     "data.first_image": True,
+    "data.augmentation": "frame",
     "model.film": True,
     "seed": 1,
 }
@@ -71,7 +72,8 @@ KNOBS = {
 @pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_bites(store, base, knob):
     """Turned, it trains another policy: no field of a cell is decoration."""
-    base = replace(base, {"data.tail": "repeat"}) if knob == "model.head" else base  # diffusion does without a mask
+    needed = {"model.head": {"data.tail": "repeat"}, "data.augmentation": {"model.images": "released"}}
+    base = replace(base, needed.get(knob, {}))
     changed = parameters_after(replace(base, {knob: KNOBS[knob]}), store)
     assert not same(changed, parameters_after(base, store)), knob
 

@@ -27,10 +27,12 @@ from sweeps.grid import Study
 M = 64
 
 base = Cell(
-    # No augmentation yet, and so no crop: frames are brought to 224 pixels and no more.
-    model=ModelConfig(size("openvla-7b"), chunk=8, reserve=M, images="resized", precision="bfloat16"),
-    # Physics on the GPU, as the published demonstrations and episodes have it (spec 6.1).
-    data=DataConfig(DatasetConfig(TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=250)),
+    model=ModelConfig(size("openvla-7b"), chunk=8, reserve=M, images="released", precision="bfloat16"),
+    data=DataConfig(
+        # Physics on the GPU, as the published demonstrations and episodes have it (spec 6.1).
+        DatasetConfig(TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=250),
+        augmentation="episode",  # published: frame by frame, which shakes the colour that is to be remembered
+    ),
     memory=MemoryConfig("tokens", M),
     truncation=8,
     budget=BudgetConfig(slots=4, window=8, updates=10_000),

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from muvla.config import DataConfig
+from muvla.data.augmentation import Change, draw_change
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
@@ -123,6 +124,16 @@ class SlotStream:
         images = self.store["images"]
         chosen = images[frame][:, :, : self.data.cameras]
         return np.concatenate([chosen, images[start][:, :, :1]], axis=2) if self.data.first_image else chosen
+
+    def changes(self, window: Window) -> list[Change]:
+        """What augmentation does to each of the window's images, tick by tick, slot by slot, camera by camera."""
+        by_frame = self.data.augmentation == "frame"
+        return [
+            draw_change(self.seed, slot, int(window.visit[t, slot]), camera, *([int(window.tick[t, slot])] * by_frame))
+            for t in range(len(window.tick))
+            for slot in range(self.slots)
+            for camera in range(window.images.shape[2])
+        ]
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `load_state` continues exactly here."""

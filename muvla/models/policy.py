@@ -119,13 +119,17 @@ class Policy(nn.Module):
     def encode(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
         """images (N, V, 3, h, w) uint8 of any size that `ModelConfig.images` takes, proprio (N, Q) normalised, text_ids
         (N, T) left-padded, text_lengths (N,)."""
+        images = prepared(images, self.config.size.image_size, self.config.images)
+        return self.encode_prepared(images, proprio, text_ids, text_lengths)
+
+    def encode_prepared(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
+        """The same with images of the model's size, (N, V, 3, s, s) uint8."""
         n = len(images)
         embed = self.language.embed_tokens
         ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
         words = embed(text_ids)
         language = None if self.film is None else average_language(bos, words, stop, text_lengths)
-        images = prepared(images, self.config.size.image_size, self.config.images)
         with self._precision(images.device):
             told = [self.proprio(proprio)] if self.proprio else []
             prefix = torch.cat([bos, self.vision(images, self.film, language), *told], dim=1)

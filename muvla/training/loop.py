@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from muvla.config import Cell, DataConfig, canonical, started_at
+from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream, Window
@@ -23,6 +24,7 @@ from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
 from muvla.models.diffusion import STEPS, Noised, draw, noised
+from muvla.models.images import prepared
 from muvla.models.policy import Encoded, Interface, guard_canary
 from muvla.models.text import Prompts
 from muvla.randomness import key, torch_rng
@@ -98,8 +100,18 @@ class Trainer:
         self.update = 0
 
     def encode(self, window: Window) -> Encoded:
-        flat = (t.flatten(0, 1).to(self.device) for t in (window.images, window.proprio, window.text_ids))
-        return self.policy.encode(*flat, window.text_lengths.flatten().to(self.device))
+        flat = (t.flatten(0, 1).to(self.device) for t in (window.proprio, window.text_ids))
+        lengths = window.text_lengths.flatten().to(self.device)
+        return self.policy.encode_prepared(self.prepared(window), *flat, lengths)
+
+    def prepared(self, window: Window) -> Tensor:
+        """(W·B, V, 3, s, s) uint8: the window's images as the towers see them, augmented if so declared."""
+        images, model = window.images.flatten(0, 1).to(self.device), self.cell.model
+        if self.cell.data.augmentation == "none":
+            return prepared(images, model.size.image_size, model.images)
+        images = prepared(images, model.size.image_size, "resized")  # what is cropped at random is not cropped again
+        changes = self.stream.changes(window)
+        return augmented(images.flatten(0, 1), changes).unflatten(0, images.shape[:2])
 
     def backward(self, window: Window) -> float:
         """Gradient of one window's loss into the parameters; returns the loss.

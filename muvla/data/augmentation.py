@@ -1,0 +1,87 @@
+"""Random crops and colours of training frames, as published (spec 4.3): a square of 90 % of the area anywhere in the
+image, brightness, contrast, saturation and hue, each clipped to [0, 1].
+
+Published anew for every frame and camera, which also shakes the colour that is to be remembered; here once per episode
+and camera, or per frame, as declared. Draws are keyed by (training seed, slot, visit, camera[, step]): all cells of a
+seed see the same pixels.
+
+Legend: N images, s pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from muvla.randomness import numpy_rng
+
+CROPPED_AREA = 0.9
+BRIGHTNESS, HUE = 0.2, 0.05  # largest shift
+CONTRAST = SATURATION = (0.8, 1.2)  # range of the factor
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to one image."""
+
+    top: float  # of the cropped square, as a fraction of what is left over
+    left: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
+def draw_change(seed: int, *key: int) -> Change:
+    rng = numpy_rng(seed, "augmentation", *key)
+    return Change(
+        rng.uniform(), rng.uniform(), rng.uniform(-BRIGHTNESS, BRIGHTNESS), rng.uniform(*CONTRAST),
+        rng.uniform(*SATURATION), rng.uniform(-HUE, HUE),
+    )  # fmt: skip
+
+
+def augmented(images: Tensor, changes: list[Change]) -> Tensor:
+    """(N, 3, s, s) uint8 and N changes → (N, 3, s, s) uint8."""
+    size = images.shape[-1]
+    column = lambda name: torch.tensor([getattr(c, name) for c in changes], device=images.device).float()  # noqa: E731
+    rows, columns = (_crop(column(name), size) for name in ("top", "left"))
+    x = rows @ (images.float() / 255) @ columns.transpose(-1, -2)
+    factor = {name: column(name).view(-1, 1, 1, 1) for name in ("brightness", "contrast")}
+    x = (x + factor["brightness"]).clamp(0, 1)
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    x = ((x - mean) * factor["contrast"] + mean).clamp(0, 1)
+    x = _in_colour(x, column("saturation").view(-1, 1, 1), column("hue").view(-1, 1, 1))
+    return (x.clamp(0, 1) * 255.5).to(torch.uint8)  # half a level is added and the fraction cut, as published
+
+
+def _crop(share: Tensor, size: int) -> Tensor:
+    """(N, 1, s, s) bilinear weights of a stretch of √0.9 of the side, corners on pixels' centres."""
+    side = np.sqrt(CROPPED_AREA)
+    start = share[:, None] * (1 - side) * (size - 1)
+    places = start + torch.arange(size, device=share.device) * side  # (N, s)
+    below = places.floor().clamp(max=size - 2)
+    weights = torch.zeros(len(share), size, size, device=share.device)
+    index = below.long()[..., None]
+    weights.scatter_(2, index, (1 - (places - below))[..., None])
+    weights.scatter_(2, index + 1, (places - below)[..., None])
+    return weights[:, None]
+
+
+def _in_colour(x: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """(N, 3, s, s) in [0, 1] with saturation times a factor and hue turned by a share of the circle, through HSV."""
+    value, most = x.max(dim=1)
+    spread = value - x.min(dim=1).values
+    safe = torch.where(spread > 0, spread, 1)
+    r, g, b = x.unbind(dim=1)
+    sector = torch.stack([(g - b) / safe, (b - r) / safe + 2, (r - g) / safe + 4], dim=1)
+    turn = (sector.gather(1, most[:, None])[:, 0] / 6 + hue) % 1 * 6
+    strength = torch.where(value > 0, spread / torch.where(value > 0, value, 1), 0) * saturation
+    strength = strength.clamp(0, 1)
+    channels = []
+    for offset in (5, 3, 1):
+        k = (turn + offset) % 6
+        channels.append(value - value * strength * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=1)
