@@ -7,6 +7,7 @@ The hash of a cell's canonical form, with the hash of its data, is its train id.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -150,14 +151,20 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """Demonstrations by the scripted expert: episode i is reset with seed `seed + i`."""
+    """Demonstrations by the scripted expert: episode i is reset with seed `seed + i`. Or, with a source, imported ones,
+    which have no seeds."""
 
     task: TaskConfig
     episodes: int = 500
     seed: int = 0
     image_size: int | None = None  # pixels the frames are stored at; None keeps the camera's own
+    source: str | None = field(default=None, metadata=LATER)  # the name of an import; null collects
 
     def __post_init__(self):
+        _require(
+            self.source is None or re.fullmatch(r"[\w-][\w.-]*", self.source) is not None, "data.dataset.source",
+            self.source, "letters, digits, _, - and dots: it names a folder", "choose another name",
+        )  # fmt: skip
         _require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
         _require(
             0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds"
@@ -180,6 +187,10 @@ class DataConfig:
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
+        _require(
+            self.dataset.source is None or self.labels == "recorded", "data.labels", self.labels,
+            "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muvla.config import canonical
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore, is_sealed, store_path
+from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
 from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
 from muvla.runs import NOT_A_MEASUREMENT, Run
@@ -79,17 +79,23 @@ class Ledger:
     def stores(
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
-        """Every dataset of the study by arm, collected if need be; `jobs` bounds the simulator processes."""
+        """Every dataset of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
+        MuvlaError for an import that is not there."""
         specs = {item.arm: item.cell.data.dataset for item in study.cells()}
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in dict.fromkeys(specs.values())}
         return {arm: stores[spec] for arm, spec in specs.items()}
 
     def has_data(self, study: Study) -> bool:
-        return all(is_sealed(store_path(self.data, item.cell.data.dataset)) for item in study.cells())
+        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there: no collection makes
+        it."""
+        specs = {item.cell.data.dataset for item in study.cells()}
+        for spec in (spec for spec in specs if spec.source is not None):
+            open_store(self.data, spec)
+        return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """The datasets that are already there, by arm; raises MuvlaError for one that is not."""
-        return {item.arm: EpisodeStore(store_path(self.data, item.cell.data.dataset)) for item in study.cells()}
+        return {item.arm: open_store(self.data, item.cell.data.dataset) for item in study.cells()}
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         return [

@@ -71,6 +71,11 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     cell = entries[0].item.cell
+    if not store.knows_executed:
+        return [
+            f"Cue-to-decision pairs and look-ahead share: unknown, the imported {store.path.name} tells no phases",
+            f"Statistics of {store.path.name}: of the recorded actions, as what was executed is unknown too",
+        ]
     truncations = sorted({e.item.cell.truncation for e in entries if e.item.cell.memory.kind == "tokens"})
     chunks = sorted({e.item.cell.model.chunk for e in entries})
     counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from muvla.config import DatasetConfig
-from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter, is_sealed, store_path
+from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter, is_sealed, open_store, store_path
 from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
@@ -36,11 +36,12 @@ def collect(
 
     Seeds count up from `spec.seed`; the first `spec.episodes` successful demonstrations are kept, in seed order,
     whatever the number of simulator processes `jobs` (default: one per core). A second call for the same dataset waits
-    for the first. Raises MuvlaError for a simulator that cannot run and for an expert that hardly ever succeeds.
+    for the first. A dataset with a source is opened; nothing here can make it. Raises MuvlaError for a simulator that
+    cannot run, for an expert that hardly ever succeeds, and for an import that is not there.
     """
     path = store_path(root, spec)
-    if is_sealed(path):
-        return EpisodeStore(path)
+    if spec.source is not None or is_sealed(path):
+        return open_store(root, spec)
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before
             _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or os.cpu_count() or 1)

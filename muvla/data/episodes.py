@@ -9,6 +9,8 @@ Legend: N frames of all episodes, V cameras, h×w image, Q proprio dim, A action
       <column>.bin     images (N, V, h, w, 3) uint8, proprio (N, Q) float32, executed_action and recorded_action (N, A)
                        float32, phase (N,) uint8
 
+Imported demonstrations lie in a folder named by their `source`. They have no executed_action, and the phase UNKNOWN.
+
 An episode counts once its index line is there, and that is written last; so a crash at any moment loses at most the
 episode under way, and the next writer cuts off what it left.
 """
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from muvla.config import DatasetConfig
-from muvla.configtools import canonical_json, content_hash, from_dict, to_dict
+from muvla.configtools import canonical_json, content_hash, difference, from_dict, identity
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
 from muvla.files import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
@@ -49,15 +51,15 @@ class Episode:
 
     images: np.ndarray  # (T, V, h, w, 3)
     proprio: np.ndarray  # (T, Q)
-    executed_action: np.ndarray  # (T, A)
+    executed_action: np.ndarray | None  # (T, A); None: unknown
     recorded_action: np.ndarray  # (T, A)
     phase: np.ndarray  # (T,)
     info: dict[str, Any] = field(default_factory=dict)
 
 
 def store_path(root: Path, spec: DatasetConfig) -> Path:
-    """The folder of a dataset under `root`, named by its task and configuration."""
-    return root / f"{spec.task.name}-{content_hash(spec)}"
+    """The folder of a dataset under `root`, named by its task and configuration, or as it was imported."""
+    return root / (spec.source or f"{spec.task.name}-{content_hash(spec)}")
 
 
 def is_sealed(path: Path) -> bool:
@@ -67,16 +69,17 @@ def is_sealed(path: Path) -> bool:
 class EpisodeWriter:
     """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it.
 
-    `simulator` names what simulates and renders the episodes; it is no part of the dataset's identity, but a dataset
-    has only one. Raises MuvlaError for a finished store, one of another simulator, and one without its meta.json.
+    `simulator` names what simulates and renders the episodes, `origin` what they are imported from; they are no part of
+    the dataset's identity, but a dataset has only one. Raises MuvlaError for a finished store, one of another
+    simulator, origin or configuration, and one without its meta.json.
     """
 
-    def __init__(self, path: Path, spec: DatasetConfig, simulator: str | None = None):
+    def __init__(self, path: Path, spec: DatasetConfig, simulator: str | None = None, origin: str | None = None):
         if is_sealed(path):
             raise MuvlaError(
                 str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
             )
-        self.path, self.spec, self.simulator = path, spec, simulator
+        self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -88,6 +91,7 @@ class EpisodeWriter:
                     str(path), got=f"episodes to come from {simulator}", expected=f"{meta.get('simulator')}, as before",
                     remedy="go on where it was begun, or remove the folder and collect again here",
                 )  # fmt: skip
+            require_same_import(path, meta, spec, origin)
             self._shapes = meta["shapes"]
             self._back_to_the_last_whole_episode()
         elif self.index:
@@ -100,7 +104,8 @@ class EpisodeWriter:
     def append(self, episode: Episode) -> None:
         """Raises MuvlaError for values that are not finite, columns of unequal length or of another shape than the
         episodes before, and a full disk."""
-        columns = {name: np.ascontiguousarray(getattr(episode, name), dtype) for name, dtype in COLUMNS.items()}
+        known = {name: column for name in COLUMNS if (column := getattr(episode, name)) is not None}
+        columns = {name: np.ascontiguousarray(column, COLUMNS[name]) for name, column in known.items()}
         self._check(columns)
         for name, column in columns.items():
             file = self._column(name)
@@ -138,14 +143,16 @@ class EpisodeWriter:
                              f"dataset, {self._shapes}", remedy="write it to a dataset of its own")  # fmt: skip
 
     def _meta(self) -> dict[str, Any]:
-        return {"spec": to_dict(self.spec), "shapes": self._shapes, "simulator": self.simulator}
+        # The identity of the configuration, not all of it: a field added later must not change the content hash.
+        meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
+        return meta if self.origin is None else meta | {"origin": self.origin}
 
     def _column(self, name: str) -> Path:
         return self.path / f"{name}.bin"
 
     def _back_to_the_last_whole_episode(self) -> None:
         """Cuts what a crash left over: rows without an index line, index lines whose rows never reached the disk."""
-        sizes = {name: file.stat().st_size if (file := self._column(name)).exists() else 0 for name in COLUMNS}
+        sizes = {name: file.stat().st_size if (file := self._column(name)).exists() else 0 for name in self._shapes}
         frames = min(size // _row_bytes(name, self._shapes) for name, size in sizes.items())
         whole = [line for line in self.index if line["start"] + line["length"] <= frames]
         if whole != self.index:
@@ -168,16 +175,19 @@ class EpisodeStore:
         meta = _read_meta(path)
         if not meta:
             raise MuvlaError(
-                str(path), got="no dataset", expected="collected demonstrations", remedy="run `muvla collect STUDY`"
+                str(path),
+                got="no dataset",
+                expected="demonstrations",
+                remedy="run `muvla collect STUDY`, or `muvla import`",
             )
         if "sha256" not in meta:
             raise MuvlaError(str(path), got="an unfinished dataset", expected="a finished one",
-                             remedy="run `muvla collect STUDY` again; it continues")  # fmt: skip
+                             remedy="run `muvla collect STUDY` or `muvla import` again; it continues")  # fmt: skip
         self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
         self.sha256: str = meta["sha256"]
         self.simulator: str | None = meta.get("simulator")
-        self._meta = meta
+        self.meta = meta
         self._shapes: dict[str, list[int]] = meta["shapes"]
         self.index: list[dict[str, Any]] = _read_index(path)
         if len(self.index) != self.spec.episodes:
@@ -187,18 +197,21 @@ class EpisodeStore:
         if not np.array_equal(self.starts, np.cumsum(self.lengths) - self.lengths):
             raise _damaged(path / INDEX, "episodes that overlap or leave gaps", "one after the other")
         self._columns: dict[str, np.ndarray] = {}
-        for name, dtype in COLUMNS.items():
+        for name in self._shapes:
             file, expected = path / f"{name}.bin", self.frames * _row_bytes(name, self._shapes)
             size = file.stat().st_size if file.exists() else 0
             if size != expected:
                 raise _damaged(file, f"{size} bytes", f"{expected} bytes")
-            self._columns[name] = np.memmap(file, dtype, mode="r", shape=(self.frames, *self._shapes[name]))
+            self._columns[name] = np.memmap(file, COLUMNS[name], mode="r", shape=(self.frames, *self._shapes[name]))
 
     def __len__(self) -> int:
         """Episodes."""
         return len(self.index)
 
     def __getitem__(self, column: str) -> np.ndarray:
+        """Raises MuvlaError for the executed actions of imported demonstrations."""
+        if column == "executed_action":
+            self.require_executed(column)
         return self._columns[column]
 
     @property
@@ -213,17 +226,66 @@ class EpisodeStore:
 
     @cached_property
     def is_executed(self) -> np.ndarray:
-        """(N,) whether the simulator applied the frame's recorded action."""
+        """(N,) whether the simulator applied the frame's recorded action. Raises MuvlaError where that is unknown."""
+        self.require_executed("label_is_executed")
         return ~np.isin(self["phase"], [int(phase) for phase in NO_OP_PHASES])
+
+    @property
+    def knows_executed(self) -> bool:
+        """Whether phases and executed actions are known; of imported demonstrations they are not."""
+        return "executed_action" in self._shapes
+
+    def require_executed(self, what: str) -> None:
+        """Raises MuvlaError where phases and executed actions, from which `what` follows, are unknown."""
+        if not self.knows_executed:
+            raise MuvlaError(
+                f"{self.path.name}: {what}", got="unknown: imported demonstrations tell neither phases nor what was "
+                "executed", expected="demonstrations collected here", remedy="set data.labels to recorded, which needs "
+                "neither, or collect",
+            )  # fmt: skip
 
     def verify(self) -> None:
         """Raises MuvlaError if any byte is another than when the dataset was sealed."""
-        found = _content(self.path, self._meta)
+        found = _content(self.path, self.meta)
         if found != self.sha256:
             raise MuvlaError(
                 str(self.path), got=f"content {found[:12]}", expected=f"content {self.sha256[:12]}: the data changed",
-                remedy="remove the folder and collect again, or restore it",
+                remedy="remove the folder and collect again or import again, or restore it",
             )  # fmt: skip
+
+
+def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
+    """The finished dataset of `spec` under `root`; raises MuvlaError if it is not there, or is another than `spec`
+    says."""
+    path = store_path(root, spec)
+    if spec.source is None:
+        return EpisodeStore(path)
+    if not is_sealed(path):
+        size = f" --image-size {spec.image_size}" * (spec.image_size is not None)
+        told = f"--task {spec.task.name} --name {spec.source}{size}"
+        raise MuvlaError(
+            "data.dataset.source", got=f"{spec.source}: {'a part of it' if path.exists() else 'nothing'} at {path}",
+            expected="an imported dataset", remedy=f"run `muvla import DIRECTORY --schema SCHEMA {told}`",
+        )  # fmt: skip
+    store = EpisodeStore(path)
+    require_same_import(path, store.meta, spec)
+    return store
+
+
+def require_same_import(path: Path, meta: Mapping[str, Any], spec: DatasetConfig, origin: str | None = None) -> None:
+    """Raises MuvlaError if the dataset that lies at `path` has another configuration than `spec`, or, where one is
+    given, another origin."""
+    there = from_dict(DatasetConfig, meta["spec"])
+    for name, (got, expected) in difference(spec, there).items():
+        raise MuvlaError(
+            f"data.dataset.{name}", got=got, expected=f"{expected!r}, as in {path}",
+            remedy="write what the import printed, or import under another --name",
+        )  # fmt: skip
+    if origin is not None and meta.get("origin") != origin:
+        raise MuvlaError(
+            str(path), got=f"an import from {origin}", expected=f"one from {meta.get('origin')}, as before",
+            remedy="import under another --name, or remove the folder",
+        )  # fmt: skip
 
 
 def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
@@ -232,9 +294,10 @@ def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
 
 def _content(path: Path, meta: Mapping[str, Any]) -> str:
     """SHA-256 of what the dataset is: its configuration, shapes and attempts, its index and its columns."""
-    described = {name: meta[name] for name in ("spec", "shapes", "attempts")}
+    spec = {name: value for name, value in meta["spec"].items() if name != "source"}  # a name is no content
+    described = {"spec": spec, "shapes": meta["shapes"], "attempts": meta["attempts"]}
     digest = hashlib.sha256(canonical_json(described).encode())
-    for name in (INDEX, *(f"{column}.bin" for column in COLUMNS)):
+    for name in (INDEX, *(f"{column}.bin" for column in COLUMNS if column in meta["shapes"])):
         with (path / name).open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
@@ -261,5 +324,5 @@ def _read_index(path: Path) -> list[dict[str, Any]]:
 def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
     return MuvlaError(
         str(file), got=got, expected=f"{expected}; the file was cut or changed",
-        remedy="remove the dataset's folder and collect again, or restore it",
+        remedy="remove the dataset's folder and collect again or import again, or restore it",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Normalisation of actions and proprio to [-1, 1] by quantiles of the executed demonstrations.
+"""Normalisation of actions and proprio to [-1, 1] by quantiles of the demonstrations.
 
 Legend: Q proprio dim, A action dim, N frames.
 """
@@ -25,8 +25,9 @@ class Statistics:
 
     Of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a cell is supervised
     with: so all label arms share one object, never-executed actions do not enter the scale, and the zeros that
-    `executed` supervises lie inside the bounds and are not clipped. A dimension that is constant becomes -1, and -1, or
-    anything else, becomes that constant again.
+    `executed` supervises lie inside the bounds and are not clipped. What was applied in imported demonstrations is
+    unknown: their quantiles are of the recorded actions, those of no-op phases included, as published. A dimension that
+    is constant becomes -1, and -1, or anything else, becomes that constant again.
     """
 
     action_low: tuple[float, ...]  # (A,)
@@ -38,9 +39,10 @@ class Statistics:
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Statistics:
-        action, proprio = (np.asarray(store[name], dtype=np.float64) for name in ("executed_action", "proprio"))
+        source = "executed_action" if store.knows_executed else "recorded_action"
+        action, proprio = (np.asarray(store[name], dtype=np.float64) for name in (source, "proprio"))
         bounds = [np.quantile(column, q, axis=0) for column in (action, proprio) for q in (LOW, HIGH)]
-        mask = (True,) * store["executed_action"].shape[1]
+        mask = (True,) * action.shape[1]
         return cls(*(tuple(bound.tolist()) for bound in bounds), action_mask=mask, data=store.sha256)
 
     @classmethod

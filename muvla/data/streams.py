@@ -42,7 +42,7 @@ class Window:
     is_first: Tensor  # (W, B) bool: the memory starts here
     is_last: np.ndarray  # (W, B) bool
     action_is_pad: np.ndarray  # (W, B, H) bool: past the episode's end
-    label_is_executed: np.ndarray  # (W, B, H) bool: the simulator applied this entry's action
+    label_is_executed: np.ndarray | None  # (W, B, H) bool: the simulator applied this entry's action; None: unknown
     phase: np.ndarray  # (W, B)
     episode: np.ndarray  # (W, B) index into the store
     tick: np.ndarray  # (W, B) step of the episode
@@ -67,6 +67,8 @@ class SlotStream:
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
         self._proprio = statistics.normalise_proprio(store["proprio"])
+        if data.labels == "masked":
+            store.require_executed("data.labels: masked")
         source = "executed_action" if data.labels == "executed" else "recorded_action"
         self._label = statistics.normalise_action(store[source])
         self._order = lru_cache(maxsize=2 * slots)(self._draw_order)
@@ -94,7 +96,7 @@ class SlotStream:
         ahead = step[..., None] + np.arange(self.chunk)  # step of chunk entry i
         is_pad = ahead >= length[..., None]
         entry = start[..., None] + np.minimum(ahead, length[..., None] - 1)
-        is_executed = self.store.is_executed[entry]
+        is_executed = self.store.is_executed[entry] if self.store.knows_executed else None
         weight = np.ones(entry.shape, dtype=np.float32)
         if self.data.tail == "mask":
             weight[is_pad] = 0
@@ -111,7 +113,7 @@ class SlotStream:
             is_first=torch.from_numpy(is_first),
             is_last=step == length - 1,
             action_is_pad=is_pad,
-            label_is_executed=is_executed & ~is_pad,
+            label_is_executed=None if is_executed is None else is_executed & ~is_pad,
             phase=np.asarray(self.store["phase"][frame]),
             episode=episode,
             tick=step,

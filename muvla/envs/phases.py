@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Phase(IntEnum):
-    UNKNOWN = 0
+    UNKNOWN = 0  # of imported demonstrations, which do not tell; environments always know
     CUE = 1
     DELAY = 2
     DECISION = 3

@@ -49,8 +49,10 @@ def coverage(
 ) -> Coverage:
     """Walks the first `ticks` of every slot of the seed's stream.
 
-    Blocks are aligned to the window, so a pair at ticks s < t lies in one block of K exactly if ⌊s/K⌋ = ⌊t/K⌋.
+    Blocks are aligned to the window, so a pair at ticks s < t lies in one block of K exactly if ⌊s/K⌋ = ⌊t/K⌋. Raises
+    MuvlaError for imported demonstrations, whose phases are unknown.
     """
+    store.require_executed("coverage")
     no_text = lambda instructions: (np.zeros((len(instructions), 0)),) * 2  # noqa: E731 (the walk reads no text)
     stream = SlotStream(store, data, statistics, no_text, slots=budget.slots, chunk=1, seed=seed)
     ticks = min(ticks, budget.updates * budget.window)

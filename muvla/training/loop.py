@@ -46,7 +46,7 @@ def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Int
         first_image=data.first_image,
         robot_cameras=cameras if data.cameras else None,
         proprio_dim=store["proprio"].shape[1],
-        action_dim=store["executed_action"].shape[1],
+        action_dim=store["recorded_action"].shape[1],
         text=max(lengths),
         text_padded=len(lengths) > 1,
     )
