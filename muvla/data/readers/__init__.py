@@ -1,0 +1,1 @@
+"""Readers of demonstrations that others have published."""

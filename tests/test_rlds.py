@@ -1,0 +1,265 @@
+"""Reading RLDS without TensorFlow: against a dataset that TensorFlow wrote, and against every kind of damage."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rlds_files as files
+from PIL import Image
+
+from muvla.data.readers.rlds import RldsDirectory
+from muvla.data.readers.schema import SCHEMAS, demonstrations, schema
+from muvla.data.readers.tfrecord import masked_crc, parse_example
+from muvla.errors import MuvlaError
+
+MIKASA, TASK = SCHEMAS["mikasa"], "RememberColor5-VLA-v0"
+
+
+@pytest.fixture
+def fixture():
+    """A dataset of tensorflow-datasets itself, with what was written into it."""
+    place = os.environ.get("MUVLA_TEST_DATA")
+    if place is None or not (Path(place) / "rlds_fixture").exists():
+        pytest.skip("no rlds_fixture under MUVLA_TEST_DATA, or that is not set")
+    folder = Path(place) / "rlds_fixture"
+    return folder / "toy_rlds" / "1.0.0", np.load(folder / "truth.npz")
+
+
+def test_what_tensorflow_wrote_is_read_back(fixture):
+    """Exactly, but for JPEG, which loses colour; as encoded by the same library it is the same to the bit."""
+    path, truth = fixture
+    read = list(RldsDirectory(path).records())
+    assert len(read) == 3
+    for one in read:
+        number = one.values["episode_metadata/file_path"]
+        for name in truth:
+            episode, _, leaf = name.partition("/")
+            if episode != str(number):
+                continue
+            (found,) = [column for path, column in one.values.items() if path.split("/")[-1] == leaf]
+            if leaf == "image":
+                assert np.array_equal(found, np.stack([jpeg(pixels) for pixels in truth[name]]))
+                assert np.abs(luminance(found) - luminance(truth[name])).mean() < 2
+            else:
+                assert found.dtype.kind == truth[name].dtype.kind and np.array_equal(found, truth[name]), name
+
+
+def test_what_tensorflow_wrote_is_an_episode(fixture):
+    path, truth = fixture
+    directory = RldsDirectory(path)
+    with pytest.raises(MuvlaError, match="cameras of one size"):
+        list(demonstrations(directory, schema("libero"), TASK))
+    schema("libero").check(directory)
+    for one in demonstrations(directory, schema("libero"), TASK, image_size=32):
+        number = one.info["instruction"].split()[-1]
+        action = truth[f"ep{number}/action"]
+        assert np.array_equal(one.proprio, truth[f"ep{number}/state"])
+        assert np.array_equal(one.recorded_action[:, :6], action[:, :6])
+        assert np.array_equal(one.recorded_action[:, 6], 1 - np.clip(action[:, 6], 0, 1))
+        assert np.array_equal(one.images[:, 1], truth[f"ep{number}/wrist_image"])
+
+
+def jpeg(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling="4:2:0")
+    return np.asarray(Image.open(file))
+
+
+def luminance(images):
+    return images @ np.array([0.299, 0.587, 0.114])
+
+
+def test_the_checksum_is_tensorflows():
+    """Of the length of a record that TensorFlow wrote."""
+    assert masked_crc()(bytes.fromhex("efee000000000000")) == int.from_bytes(bytes.fromhex("dc26f863"), "little")
+
+
+def test_numbers_texts_and_flags_are_read_as_declared(tmp_path):
+    steps = files.MIKASA | {
+        "count": files.tensor("int64"), "pair": {"sequence": {"feature": files.tensor("int32"), "length": "2"}},
+        "ragged": {"sequence": {"feature": files.tensor("int32"), "length": "-1"}},
+    }  # fmt: skip
+    others = {"about": files.group({"seed": files.tensor("int64"), "note": {"text": {}}})}
+    counts, pairs = np.array([0, -1, 2**63 - 1]), np.array([[1, -2], [127, 128], [300, -(2**31)]])
+    written = files.episode(3, count=counts, pair=pairs) | {
+        "about/seed": np.array([7]),
+        "about/note": [b"Z\xc3\xbcrich"],
+    }
+    directory = RldsDirectory(files.write(tmp_path / "1.0.0", [written], steps, others=others))
+    (read,) = directory.records([path for path in directory.features if not path.endswith("ragged")])
+    values = read.values
+    assert values["steps/count"].tolist() == counts.tolist() and values["steps/count"].dtype == np.int64
+    assert values["steps/pair"].tolist() == pairs.tolist() and values["steps/pair"].dtype == np.int32
+    assert values["steps/is_first"].tolist() == [True, False, False] and values["steps/is_first"].dtype == bool
+    assert values["about/seed"] == 7 and values["about/note"] == "Zürich"
+    assert values["steps/language_instruction"].tolist() == [files.INSTRUCTION] * 3
+    assert np.array_equal(values["steps/observation/image"], files.pixels(3, 0))
+    with pytest.raises(MuvlaError, match=r"steps/ragged: got 'a tensor of encoding none and shape \(-1,\)"):
+        next(directory.records(["steps/ragged"]))
+
+
+def test_numbers_may_stand_one_by_one():
+    """As protobuf allows for what TensorFlow packs."""
+    floats = b"".join(files.varint(1 << 3 | 5) + np.float32(x).tobytes() for x in (0.5, -2.0))
+    whole = b"".join(files.varint(1 << 3) + files.varint(x) for x in (300, -1))
+    entries = [files.field(1, name) + files.field(2, content) for name, content in (
+        (b"f", files.field(2, floats)), (b"i", files.field(3, whole)), (b"nothing", b""))]  # fmt: skip
+    read = parse_example(files.field(1, b"".join(files.field(1, entry) for entry in entries)), "here")
+    assert read["f"].tolist() == [0.5, -2.0] and read["i"].tolist() == [300, -1] and len(read["nothing"]) == 0
+
+
+def test_episodes_come_in_order_from_all_shards_and_any_of_them(tmp_path):
+    written = [files.episode(2 + i, seed=i) for i in range(7)]
+    directory = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", written, shards=3))
+    assert (len(directory), directory.name) == (7, "toy")
+    for skip in range(8):
+        read = list(directory.records(["steps/action"], skip))
+        assert [len(one.values["steps/action"]) for one in read] == list(range(2 + skip, 9))
+        for one, episode in zip(read, written[skip:], strict=True):
+            assert np.array_equal(one.values["steps/action"], episode["steps/action"])
+
+
+def test_the_two_published_schemas(tmp_path):
+    """LIBERO's gripper is clipped to [0, 1] and turned over, everything else is as it was written."""
+    action = np.linspace(-1, 1, 28, dtype=np.float32).reshape(4, 7)
+    action[:, -1] = [0, 1, -0.5, 1.5]
+    mikasa = RldsDirectory(files.write(tmp_path / "m", [files.episode(4, action=action)]))
+    libero = RldsDirectory(
+        files.write(tmp_path / "l", [files.episode(4, 0, ("state", 8), action=action)], files.LIBERO)
+    )
+    (one,), (other,) = (list(demonstrations(d, schema(n), TASK)) for d, n in ((mikasa, "mikasa"), (libero, "libero")))
+    assert np.array_equal(one.recorded_action, action) and one.proprio.shape == (4, 7)
+    assert np.array_equal(other.recorded_action[:, :-1], action[:, :-1]) and other.proprio.shape == (4, 8)
+    assert other.recorded_action[:, -1].tolist() == [1, 0, 1, 0]
+    assert np.array_equal(one.images, np.stack([files.pixels(4, 0), files.pixels(4, 1000)], axis=1))
+    assert one.executed_action is None and not one.phase.any() and one.info["instruction"] == files.INSTRUCTION
+    for directory, wrong in ((mikasa, "libero"), (libero, "mikasa")):
+        with pytest.raises(MuvlaError, match="no such feature.*choose the schema"):
+            schema(wrong).check(directory)
+    with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero"):
+        schema("bridge")
+
+
+def damaged_file(change):
+    def damage(folder):
+        shard = sorted(folder.glob("*tfrecord*"))[-1]
+        shard.write_bytes(change(shard.read_bytes()))
+
+    return damage
+
+
+def flipped(at):
+    return damaged_file(lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def edited(name, old, new):
+    return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
+
+
+LONG_CUT = len(files.record(files.example(files.episode(3, 3))))
+SHARD = "00001-of-00002: record"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flipped(2000), f"{SHARD} 0 .*data whose CRC32C is another.*download the file again"),
+        (flipped(-1), f"{SHARD} 1 .*data whose CRC32C"),
+        (flipped(1), f"{SHARD} 0 .*a length whose CRC32C"),
+        (damaged_file(lambda data: data[:-5]), f"{SHARD} 1 .*the end of the file before"),
+        (damaged_file(lambda data: data[: -LONG_CUT + 7]), f"{SHARD} 1 .*7 bytes of its length"),
+        (damaged_file(lambda data: data[:-LONG_CUT]), "00001-of-00002: got '1 records', expected 2"),
+        (damaged_file(lambda data: data + data), "00001-of-00002: got '4 records', expected 2"),
+        (damaged_file(lambda data: files.record(b"\x0a\xff")), f"{SHARD} 0 .*no tf.train.Example"),
+        (damaged_file(lambda data: files.record(b"\x0b")), f"{SHARD} 0 .*no tf.train.Example"),
+        (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "no .*00000-of-00002.*the 2 shards.*download"),
+        (lambda folder: (folder / "features.json").unlink(), "no features.json.*with its version"),
+        (edited("features.json", "featuresDict", "content"), "features.json: got 'another layout'"),
+        (edited("dataset_info.json", '"train"', '"test"'), "splits test.*a split 'train'"),
+        (edited("features.json", '"action"', '"acts"'), "feature steps/action: got 'no such feature'.*steps/acts"),
+        (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got 'tensor of shape \\(6,\\)'"),
+        (edited("features.json", '"encoding": "none"', '"encoding": "zlib"'), "'a tensor of encoding zlib and"),
+    ],
+)  # fmt: skip
+def test_damage_is_one_clear_error(tmp_path, damage, message):
+    folder = files.write(tmp_path / "1.0.0", [files.episode(3, seed) for seed in range(4)], shards=2)
+    damage(folder)
+    with pytest.raises(MuvlaError, match=message):
+        read(folder)
+
+
+def read(folder):
+    directory = RldsDirectory(folder)
+    MIKASA.check(directory)
+    return list(demonstrations(directory, MIKASA, TASK))
+
+
+NAN = np.zeros((3, 7), np.float32)
+NAN[1, 4] = np.nan
+OTHER_SIZE = [files.png(one) for one in files.pixels(3, 0, size=16)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action": None}, "record 1 .*steps/action: got 'no such feature'"),
+        ({"action": NAN}, r"record 1 .*steps/action: got 'NaN or infinity in step 1 \(from 0\)'"),
+        (
+            {"observation/proprio": np.full((3, 7), np.inf, np.float32)},
+            "record 1 .*proprio: got 'NaN or infinity in step 0",
+        ),
+        ({"action": np.zeros(20, np.float32)}, r"record 1 .*20 values.*float32 of shape \(7,\)"),
+        ({"action": [b"no number"] * 3}, "record 1 .*steps/action: got '3 values'"),
+        ({"action": np.zeros((2, 7), np.float32)}, "record 1 .*'steps/action': 2.*the same number of each"),
+        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction: got 'an empty text'"),
+        ({"language_instruction": [b"a", b"a", b"b"]}, "record 1 .*got \"several, 'a', 'b'\".*one instruction"),
+        ({"language_instruction": np.zeros(3)}, "record 1 .*got 'numbers', expected texts"),
+        ({"observation/image": np.zeros(3)}, "record 1 .*got 'numbers', expected encoded images"),
+        ({"observation/image": OTHER_SIZE}, r"record 1 .*image: got 'uint8 of shape \(16, 16, 3\)'"),
+        ({"observation/image": [b"no picture"] * 3}, "record 1 .*image: got 'UnidentifiedImageError"),
+        ({"observation/image": [files.png(files.pixels(1, 0)[0])[:900]] * 3}, "record 1 .*a whole PNG or JPEG"),
+    ],
+)
+def test_an_episode_that_cannot_be_used_is_named(tmp_path, changes, message):
+    folder = files.write(tmp_path / "1.0.0", [files.episode(3), files.episode(3, **changes)])
+    with pytest.raises(MuvlaError, match=message):
+        read(folder)
+
+
+def test_an_episode_of_zero_steps_is_named(tmp_path):
+    folder = files.write(tmp_path / "1.0.0", [files.episode(0)])
+    with pytest.raises(MuvlaError, match=r"record 0 .*'steps/action': 0.*at least 1"):
+        read(folder)
+
+
+def test_cameras_of_two_sizes_need_one(tmp_path):
+    steps = files.MIKASA | {
+        "observation": files.group(
+            {"image": files.image(16), "wrist_image": files.image(), "proprio": files.tensor("float32", 7)}
+        )
+    }
+    folder = files.write(tmp_path / "1.0.0", [files.episode(3, **{"observation/image": OTHER_SIZE})], steps)
+    with pytest.raises(MuvlaError, match="cameras of one size.*--image-size"):
+        read(folder)
+    (one,) = demonstrations(RldsDirectory(folder), MIKASA, TASK, image_size=32)
+    assert one.images.shape == (3, 2, 32, 32, 3) and np.array_equal(one.images[:, 1], files.pixels(3, 1000))
+
+
+def test_without_crc32c_the_remedy_is_told(tmp_path, monkeypatch):
+    folder = files.write(tmp_path / "1.0.0", [files.episode(3)])
+    monkeypatch.setitem(sys.modules, "crc32c", None)
+    with pytest.raises(MuvlaError, match="crc32c.*pip install crc32c"):
+        read(folder)
+
+
+def test_the_layout_of_features_json_is_what_is_read(tmp_path):
+    """Not what the schema expects: a declared dtype decides."""
+    folder = files.write(tmp_path / "1.0.0", [files.episode(3)])
+    edited("features.json", '"float32"', '"float64"')(folder)
+    (one,) = RldsDirectory(folder).records(["steps/action"])
+    assert one.values["steps/action"].dtype == np.float64
+    assert json.loads((folder / "dataset_info.json").read_text())["name"] == "toy"
