@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from muvla.dataverbs import add_data_verbs
+
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -71,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     collect = verb("collect", _collect, "demonstrations by the scripted expert")
     of_study(collect)
     collect.add_argument("--jobs", type=int, help="simulator processes (default: one per core)")
+
+    add_data_verbs(verb)
 
     train = verb("train", _train, "train one cell of a study")
     of_study(train)

@@ -25,7 +25,8 @@ MAY_IMPORT = {
 }
 PLAIN = {"config", "configtools", "errors", "files", "randomness", "__init__"}
 # The entry points that put the parts together.
-JOINTS = {"runs", "cli", "doctor", "provenance", "inspection", "released_runs", "exporting", "commands"}
+ENTRIES = {"cli", "commands", "dataverbs", "doctor"}
+JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

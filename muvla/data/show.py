@@ -1,0 +1,69 @@
+"""A dataset at a glance: what a person looks at before training on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from muvla.data.episodes import EpisodeStore
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.files import disk_errors
+
+SHEET = "contact-sheet.png"
+EPISODES = 8  # rows of the contact sheet
+TILE, LINE, GAP = 128, 14, 4  # pixels: a picture's side, the text above it, between two
+
+
+def summary(store: EpisodeStore) -> Iterator[str]:
+    """Lines of text."""
+    lengths, statistics = store.lengths, Statistics.of(store)
+    yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
+    origin = store.meta.get("origin")
+    yield f"imported from {origin}" if origin else f"collected, {store.attempts} attempts from seed {store.spec.seed}"
+    yield (
+        f"{store.frames} frames; episodes of {lengths.min()} to {lengths.max()} frames, median {np.median(lengths):g}; "
+        f"images (cameras, height, width, channels) {store['images'].shape[1:]}"
+    )
+    phase, counts = np.unique(store["phase"], return_counts=True)
+    shares = ", ".join(f"{Phase(p).name.lower()} {n}" for p, n in zip(phase, counts, strict=True))
+    yield f"frames per phase: {shares if store.knows_executed else 'unknown'}"
+    for instruction in store.instructions:
+        number = sum(line["instruction"] == instruction for line in store.index)
+        yield f"instruction, {number} episodes: {instruction}"
+    of_actions = "executed" if store.knows_executed else "recorded, as what was executed is unknown"
+    for name, low, high in (
+        (f"actions ({of_actions})", statistics.action_low, statistics.action_high),
+        ("proprio", statistics.proprio_low, statistics.proprio_high),
+    ):
+        yield f"{name}: q01 {_numbers(low)}, q99 {_numbers(high)}"
+
+
+def contact_sheet(store: EpisodeStore) -> Path:
+    """Writes a picture beside the columns: of some episodes, evenly chosen, the first, the middle and the last frame of
+    every camera. Returns its place."""
+    chosen = np.unique(np.linspace(0, len(store) - 1, EPISODES).astype(int))
+    cameras = store["images"].shape[1]
+    width, height = TILE + GAP, TILE + LINE + GAP
+    sheet = Image.new("RGB", (3 * cameras * width, len(chosen) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, episode in enumerate(chosen):
+        length = int(store.lengths[episode])
+        for column, step in enumerate((0, length // 2, length - 1)):
+            frame = int(store.starts[episode]) + step
+            told = f", {Phase(store['phase'][frame]).name.lower()}" if store.knows_executed else ""
+            draw.text((column * cameras * width, row * height), f"episode {episode}, step {step}{told}", fill="black")
+            for camera, pixels in enumerate(store["images"][frame]):
+                tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BOX)
+                sheet.paste(tile, ((column * cameras + camera) * width, row * height + LINE))
+    file = store.path / SHEET
+    with disk_errors(file):
+        sheet.save(file)
+    return file
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{value:.3g}" for value in values) + "]"

@@ -1,0 +1,238 @@
+"""Imported demonstrations: in the store as they were, continued after a kill, trained on, and never taken for more than
+they tell."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rlds_files as files
+from PIL import Image
+from test_sweep import STUDY
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import DataConfig, DatasetConfig, TaskConfig
+from muvla.configtools import replace
+from muvla.data.collect import collect
+from muvla.data.episodes import EpisodeStore, open_store
+from muvla.data.importing import import_config, import_dataset
+from muvla.data.readers.rlds import RldsDirectory
+from muvla.data.readers.schema import SCHEMAS
+from muvla.data.show import contact_sheet, summary
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.errors import DiskError, MuvlaError
+from muvla.training.budget import coverage
+from muvla.training.loop import Trainer
+
+TASK = "RecallPosition3-v0"
+EPISODES = [files.episode(3 + i, seed=i) for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return RldsDirectory(files.write(tmp_path_factory.mktemp("rlds") / "toy" / "1.0.0", EPISODES, shards=2))
+
+
+@pytest.fixture(scope="module")
+def imported(directory, tmp_path_factory):
+    return brought_in(directory, tmp_path_factory.mktemp("data"))
+
+
+def brought_in(directory, root, name=None, **options):
+    return import_dataset(directory, SCHEMAS["mikasa"], import_config(directory, TASK, name), root, **options)
+
+
+def of_import(base, **changes):
+    dataset = DatasetConfig(TaskConfig(TASK), len(EPISODES), source="toy")
+    return replace(base, {"data": DataConfig(dataset, labels="recorded"), "budget.updates": 2, **changes})
+
+
+def test_the_store_holds_what_was_published(imported):
+    assert imported.path.name == "toy" and imported.lengths.tolist() == [3, 4, 5, 6, 7]
+    action = np.concatenate([episode["steps/action"] for episode in EPISODES])
+    assert np.array_equal(imported["recorded_action"], action)
+    assert np.array_equal(imported["images"][3:7, 1], files.pixels(4, 1001))
+    assert set(np.asarray(imported["phase"])) == {Phase.UNKNOWN} and imported.instructions == [files.INSTRUCTION]
+    imported.verify()
+
+
+def test_what_is_unknown_is_refused(imported, base):
+    """With the one way out."""
+    for ask in (lambda: imported["executed_action"], lambda: imported.is_executed):
+        with pytest.raises(MuvlaError, match="toy: .*unknown.*set data.labels to recorded"):
+            ask()
+    for labels in ("executed", "masked"):
+        with pytest.raises(MuvlaError, match=f"data.labels: got '{labels}', expected recorded, with imported.*Remedy"):
+            of_import(base, **{"data.labels": labels})
+        with pytest.raises(MuvlaError, match="toy: .*unknown.*set data.labels to recorded"):
+            Trainer(replace(base, {"data.labels": labels}), imported)
+    cell = of_import(base)
+    with pytest.raises(MuvlaError, match="toy: coverage"):
+        coverage(imported, cell.data, Statistics.of(imported), cell.budget, 0, [1], [1])
+
+
+def test_statistics_are_of_the_recorded_actions(imported):
+    action = np.asarray(imported["recorded_action"], dtype=np.float64)
+    assert np.allclose(Statistics.of(imported).action_low, np.quantile(action, 0.01, axis=0))
+
+
+def test_a_cell_trains_on_it(imported, base):
+    trainer = Trainer(of_import(base), imported)
+    losses = [trainer.step()[0] for _ in range(2)]
+    assert np.isfinite(losses).all() and trainer.interface.action_dim == trainer.interface.proprio_dim == 7
+    window = trainer.stream.window(2)
+    assert window.label_is_executed is None and not window.phase.any()
+    label = trainer.statistics.normalise_action(imported["recorded_action"][window.frame])
+    assert np.array_equal(window.label[:, :, 0], label)
+
+
+def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_path):
+    code = (
+        "import os, signal; from pathlib import Path; from muvla.data.importing import *; "
+        f"directory = RldsDirectory(Path({str(directory.path)!r})); "
+        "from muvla.data.readers.schema import schema; "
+        "kill = lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL); "
+        f"spec = import_config(directory, {TASK!r}); "
+        f"import_dataset(directory, schema('mikasa'), spec, Path({str(tmp_path)!r}), kill)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with pytest.raises(MuvlaError, match="a part of it at .*muvla import"):
+        open_store(tmp_path, imported.spec)
+    with (tmp_path / "toy" / "images.bin").open("ab") as column:
+        column.write(b"half an episode")
+    done = []
+    again = brought_in(directory, tmp_path, progress=lambda n, total: done.append((n, total)))
+    assert done == [(4, 5), (5, 5)], "it went on with the fourth"
+    assert again.sha256 == imported.sha256
+    for file in imported.path.glob("*.*"):
+        assert file.suffix == ".png" or (again.path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_second_import_takes_what_is_there_or_refuses(directory, imported, tmp_path):
+    root = imported.path.parent
+    assert brought_in(directory, root).sha256 == imported.sha256
+    with pytest.raises(MuvlaError, match="data.dataset.image_size: got 16, expected None, as in"):
+        import_dataset(directory, SCHEMAS["mikasa"], import_config(directory, TASK, None, 16), root)
+    other = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", EPISODES[::-1] + [files.episode(9)], shards=1))
+    spec = import_config(directory, TASK)
+    with pytest.raises(
+        MuvlaError, match=r"an import from toy 1.0.0 \(RLDS, 6 .*one from toy 1.0.0 \(RLDS, 5 .*another --name"
+    ):
+        import_dataset(other, SCHEMAS["mikasa"], spec, root)
+
+
+def test_the_content_is_no_matter_of_the_name(directory, imported, tmp_path):
+    other = brought_in(directory, tmp_path, "other-name")
+    assert other.path.name == "other-name" and other.sha256 == imported.sha256
+    with pytest.raises(MuvlaError, match="data.dataset.source.*letters, digits"):
+        brought_in(directory, tmp_path, "../elsewhere")
+
+
+def test_frames_can_be_stored_smaller(directory, tmp_path):
+    spec = import_config(directory, TASK, image_size=16)
+    store = import_dataset(directory, SCHEMAS["mikasa"], spec, tmp_path)
+    frame = Image.fromarray(files.pixels(3, 0)[1]).resize((16, 16), Image.Resampling.LANCZOS)
+    assert np.array_equal(store["images"][1, 0], np.asarray(frame))
+    with pytest.raises(MuvlaError, match="--image-size"):
+        import_config(directory, TASK, image_size=0)
+
+
+def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, monkeypatch):
+    said = []
+    need = sum(
+        file.stat().st_size for file in brought_in(directory, tmp_path / "a", say=said.append).path.glob("*.bin")
+    )
+    (told,) = said
+    assert "needs about 0.00 GiB" in told and "are free" in told
+    usage = type("usage", (), {"free": int(0.8 * need)})
+    monkeypatch.setattr("muvla.data.importing.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(DiskError, match="GiB free', expected about .* GiB.*--image-size"):
+        brought_in(directory, tmp_path / "b")
+    assert not list((tmp_path / "b" / "toy").glob("*.bin"))
+    usage.free = int(1.2 * need)
+    brought_in(directory, tmp_path / "b")
+
+
+def test_collected_data_keep_their_content(store):
+    """Their hash counts no field that was added later."""
+    meta = json.loads((store.path / "meta.json").read_text())
+    assert set(meta["spec"]) == {"task", "episodes", "seed", "image_size"} and "origin" not in meta
+    assert DatasetConfig(TaskConfig(TASK)).source is None
+
+
+def test_show_tells_what_is_there(imported, store):
+    text = "\n".join(summary(imported))
+    assert "5 episodes of RecallPosition3-v0" in text and imported.sha256 in text
+    assert "25 frames; episodes of 3 to 7 frames, median 5" in text and "frames per phase: unknown" in text
+    assert f"5 episodes: {files.INSTRUCTION}" in text and "actions (recorded, as what was executed is unknown)" in text
+    with Image.open(contact_sheet(imported)) as sheet:
+        assert sheet.size == (6 * 132, 5 * 146), "5 episodes, 3 frames of 2 cameras"
+    text = "\n".join(summary(store))
+    counts = [f"{name} {np.count_nonzero(store['phase'] == Phase[name.upper()])}" for name in ("cue", "delay")]
+    assert ", ".join(counts) in text and "24 attempts from seed 0" in text and "actions (executed)" in text
+    with Image.open(contact_sheet(store)) as sheet:
+        assert sheet.size == (6 * 132, 8 * 146)
+    store.verify()
+
+
+def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    dataset = 'DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=5, source="toy"), labels="recorded")'
+    old = 'DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24))'
+    study = STUDY.format(updates=2)
+    assert old in study
+    (tmp_path / "study.py").write_text(study.replace(old, dataset))
+    for verb in (["sweep", str(tmp_path), "--plan"], ["sweep", str(tmp_path)], ["train", str(tmp_path)],
+                 ["collect", str(tmp_path)], ["report", str(tmp_path)]):  # fmt: skip
+        assert main([*verb, *place]) == EXIT_BAD_INPUT
+        told = capsys.readouterr().err
+        assert "data.dataset.source: got 'toy: nothing at" in told and "run `muvla import DIRECTORY" in told
+    assert main(["import", str(directory.path), "--schema", "mikasa", "--task", TASK, *place]) == 0
+    out = capsys.readouterr().out
+    assert "needs about" in out and dataset.replace('"', "'") in out, "what a study writes is printed as it is written"
+    assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
+    plan = capsys.readouterr().out
+    assert "unknown, the imported toy tells no phases" in plan and "toy: of the recorded actions" in plan
+    assert main(["train", str(tmp_path), "--arm", "K=8", *place]) == 0
+    assert len(list((tmp_path / "runs").glob("*/checkpoints/update-000002"))) == 1
+    assert main(["show", "toy", *place]) == 0 and "contact-sheet.png" in capsys.readouterr().out
+    (tmp_path / "study.py").write_text(study.replace(old, dataset.replace("episodes=5", "episodes=6")))
+    assert main(["sweep", str(tmp_path), *place, "--plan"]) == EXIT_BAD_INPUT
+    assert "data.dataset.episodes: got 6, expected 5" in capsys.readouterr().err
+
+
+def test_import_refuses_by_name(directory, tmp_path, capsys):
+    place = ["--data", str(tmp_path)]
+    assert main(["import", str(directory.path), "--schema", "libero", "--task", TASK, *place]) == EXIT_BAD_INPUT
+    assert "steps/observation/state" in capsys.readouterr().err
+    assert main(["import", str(directory.path.parent), "--schema", "mikasa", "--task", TASK, *place]) == EXIT_BAD_INPUT
+    assert "DIRECTORY/1.0.0" in capsys.readouterr().err
+    assert main(["show", "nothing", *place]) == EXIT_BAD_INPUT
+    assert "muvla import" in capsys.readouterr().err
+    assert main(["import", str(directory.path), "--schema", "mikasa", "--task", "Elsewhere-v0", *place]) == 0
+    assert "no study can use it yet" in capsys.readouterr().err
+    other = ["--task", "RecallColor3-v0", "--name", "other"]
+    assert main(["import", str(directory.path), "--schema", "mikasa", *other, *place]) == 0
+    assert "none of its instructions is that of RecallColor3-v0 here, 'Touch the disc" in capsys.readouterr().err
+
+
+def test_an_import_overlaps_no_protocol(base, imported):
+    """Nobody knows the seeds of its episodes; a collection from seed 0 on would be refused with such a protocol."""
+    from muvla.evaluation.protocol import protocol
+    from sweeps.grid import _overlap
+
+    one = protocol("recall-position3-rh@1")
+    collected = DatasetConfig(TaskConfig(TASK), seed=one.seed)
+    assert _overlap(one, collected) and not _overlap(one, replace(collected, {"source": "toy"}))
+
+
+def test_a_store_of_that_name_that_was_collected_is_no_import(tmp_path):
+    spec = DatasetConfig(TaskConfig(TASK), episodes=2)
+    collected = collect(spec, tmp_path)
+    with pytest.raises(MuvlaError, match="data.dataset.source"):
+        collect(replace(spec, {"source": collected.path.name}), tmp_path)
+    assert EpisodeStore(collected.path).sha256 == collected.sha256
