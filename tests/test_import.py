@@ -1,6 +1,7 @@
 """Imported demonstrations: in the store as they were, continued after a kill, trained on, and never taken for more than
 they tell."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from muvla.data.show import contact_sheet, summary
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.runs import Run
 from muvla.training.budget import coverage
 from muvla.training.loop import Trainer
 
@@ -87,6 +90,30 @@ def test_a_cell_trains_on_it(imported, base):
     assert window.label_is_executed is None and not window.phase.any()
     label = trainer.statistics.normalise_action(imported["recorded_action"][window.frame])
     assert np.array_equal(window.label[:, :, 0], label)
+
+
+def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path):
+    """Our own demonstrations, given away as RLDS and brought in again; they take no seed from the evaluation."""
+    episodes = []
+    for line in store.index:
+        rows = slice(line["start"], line["start"] + line["length"])
+        views = {f"observation/{name}": [files.png(frame) for frame in store["images"][rows, i]]
+                 for i, name in enumerate(("image", "wrist_image"))}  # fmt: skip
+        views["observation/proprio"] = np.asarray(store["proprio"][rows])
+        episodes.append(files.episode(line["length"], action=np.asarray(store["recorded_action"][rows]), **views))
+    two = files.tensor("float32", 2)
+    observation = files.group({"image": files.image(), "wrist_image": files.image(), "proprio": two})
+    steps = files.MIKASA | {"observation": observation, "action": two}
+    directory = RldsDirectory(files.write(tmp_path / "ours" / "1.0.0", episodes, steps))
+    schema = dataclasses.replace(SCHEMAS["mikasa"], proprio_dim=2, action_dim=2)
+    spec = import_config(directory, TASK)
+    again = import_dataset(directory, schema, spec, tmp_path / "data")
+    for name in ("images", "proprio", "recorded_action"):
+        assert np.array_equal(again[name], store[name]), name
+    run = Run(tmp_path / "runs", tmp_path / "data", "test")
+    run.train_cell(replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
+    one = Protocol("own", 1, TaskConfig(TASK), seed=0, episodes=2)  # seeds that a collection from 0 on would have
+    assert [row.error for row in run.evaluate(one, "none", "cpu")] == [None, None]
 
 
 def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_path):
