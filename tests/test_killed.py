@@ -1,0 +1,52 @@
+"""A training that is killed at any moment continues as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from muvla.files import read_lines
+from muvla.training import checkpoint as ckpt
+from muvla.training.loop import Trainer
+from muvla.training.run import train_to_the_end
+
+KILLS = 20
+
+
+def train_in_a_child(cell, store, folder) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            train_to_the_end(Trainer(cell, store), folder)
+        finally:
+            os._exit(0)
+    return child
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_no_trace(store, cell_with, tmp_path):
+    """Without warning, whatever it was doing, writing a checkpoint included: the end is bit for bit that
+    of a training that was left alone, and so is its log but for the speed."""
+    cell = cell_with({"budget.updates": 60, "truncation": 4})
+    started = time.monotonic()
+    alone = train_to_the_end(Trainer(cell, store), tmp_path / "alone")
+    length = time.monotonic() - started
+    draw, killed = random.Random(0), 0
+    for _ in range(KILLS):
+        child = train_in_a_child(cell, store, tmp_path / "killed")
+        time.sleep(draw.uniform(0, 0.4 * length))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        killed += os.WIFSIGNALED(status)
+    assert killed >= 3, "or most children had ended before"
+    survived = train_to_the_end(Trainer(cell, store), tmp_path / "killed")
+    one, two = ckpt.load(alone), ckpt.load(survived)
+    for part in one.tensors:
+        assert one.tensors[part].keys() == two.tensors[part].keys()
+        assert all(torch.equal(value, two.tensors[part][name]) for name, value in one.tensors[part].items()), part
+    assert one.cursor == two.cursor
+    logs = [read_lines(tmp_path / name / "train.jsonl") for name in ("alone", "killed")]
+    assert [{**row, "frames_per_second": 0} for row in logs[0]] == [{**row, "frames_per_second": 0} for row in logs[1]]
