@@ -21,7 +21,8 @@ from torch import nn
 
 from benchmarks.memory import added_peak
 from benchmarks.pairs import median_interval, table
-from muvla.config import LoraConfig, MemoryConfig, ModelConfig, SizeConfig
+from muvla.anatomy import SizeConfig
+from muvla.config import LoraConfig, MemoryConfig, ModelConfig
 from muvla.files import write_atomically
 from muvla.memory.registry import build_memory
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters

@@ -11,78 +11,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from muvla.anatomy import SizeConfig
+from muvla.anatomy import require as _require
 from muvla.configtools import LATER, content_hash, flatten, identity, replace
-from muvla.errors import MuvlaError
 
 Guard = Literal["full", "memory_only", "context"]
 Precision = Literal["float32", "bfloat16"]
 ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that is evaluated
-
-
-def _require(ok: bool, field_name: str, got: Any, expected: str, remedy: str) -> None:
-    if not ok:
-        raise MuvlaError(field_name, got=got, expected=expected, remedy=remedy)
-
-
-@dataclass(frozen=True)
-class TowerConfig:
-    """A vision transformer; its features are the output of the last block but one (μVLA spec 1.2)."""
-
-    width: int
-    layers: int
-    heads: int
-    mlp: int
-
-    def __post_init__(self):
-        _require_whole_heads("model.size tower", self.width, self.heads)
-        for name in ("layers", "mlp"):
-            _require(getattr(self, name) >= 1, f"model.size tower: {name}", getattr(self, name), "≥ 1", "correct it")
-
-
-def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> None:
-    """Every head has a multiple of `each` numbers."""
-    _require(
-        heads >= 1 and width >= heads and width % (each * heads) == 0, f"{where}: heads", heads,
-        f"a divisor of {width}/{each}, the width" if each > 1 else f"a divisor of the width, {width}",
-        "change heads or width",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SizeConfig:
-    """The numbers of one anatomy; presets are in `muvla.models.sizes`."""
-
-    name: str
-    image_size: int  # pixels, square
-    patch: int  # pixels, square
-    dino: TowerConfig
-    siglip: TowerConfig
-    width: int  # D, of the language model
-    layers: int
-    heads: int
-    mlp: int
-    vocabulary: int
-
-    def __post_init__(self):
-        for name in ("patch", "layers", "mlp", "vocabulary"):
-            _require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "correct it")
-        _require_whole_heads("model.size", self.width, self.heads, each=2)  # rotary positions turn pairs of numbers
-        _require(
-            self.dino.mlp % self.dino.width == 0, "model.size.dino.mlp", self.dino.mlp,
-            f"a multiple of the tower's width, {self.dino.width}", "DINOv2's hidden layer is a whole multiple",
-        )  # fmt: skip
-        _require(
-            self.image_size >= 1 and self.image_size % self.patch == 0,
-            "model.size.image_size",
-            self.image_size,
-            f"a multiple of the patch, {self.patch}",
-            "change image_size or patch",
-        )
-
-    @property
-    def patches(self) -> int:
-        """P, vision tokens per camera."""
-        return (self.image_size // self.patch) ** 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from muvla.config import SizeConfig
+from muvla.anatomy import SizeConfig
 from muvla.errors import MuvlaError
 from muvla.models.checkpoints import CONFIG, Directory
 from muvla.models.differences import shapes_of

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from torch.nn.functional import gelu, layer_norm, linear, relu, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaModel
 
-from muvla.config import MemoryConfig, ModelConfig, SizeConfig, TowerConfig
+from muvla.anatomy import SizeConfig, TowerConfig
+from muvla.config import MemoryConfig, ModelConfig
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models import checkpoints, metafiles, published

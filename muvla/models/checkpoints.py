@@ -28,7 +28,8 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
-from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision, SizeConfig
+from muvla.anatomy import SizeConfig
+from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision
 from muvla.configtools import content_hash
 from muvla.errors import MuvlaError
 from muvla.files import disk_errors, read_json, write_json

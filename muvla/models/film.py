@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from muvla.config import SizeConfig
+from muvla.anatomy import SizeConfig
 
 
 class FilmLayer(nn.Module):

@@ -16,7 +16,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from muvla.config import LoraConfig, SizeConfig
+from muvla.anatomy import SizeConfig
+from muvla.config import LoraConfig
 from muvla.errors import MuvlaError
 from muvla.randomness import torch_rng
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from muvla.config import MemoryConfig, SizeConfig
+from muvla.anatomy import SizeConfig
+from muvla.config import MemoryConfig
 from muvla.configtools import from_dict
 from muvla.errors import MuvlaError
 from muvla.files import read_json
