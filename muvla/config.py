@@ -130,11 +130,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """The `matched` budget: slots B, window W and updates U are the same for every cell, whatever K and α are."""
+    """Slots B, window W and updates U, as declared, and what a truncation length K makes of them.
+
+    `matched`: nothing; B, W and U are the same for every cell, whatever K and α are. `matched_frames`: W = K, and as
+    many updates as give the declared number of frames. `published`: W = K at the declared U, so that K multiplies the
+    frames of an update and of the whole training (spec 2.4). `Cell.effective_budget` is what comes out.
+    """
 
     slots: int = 16
     window: int = 8
     updates: int = 1500
+    regime: Literal["matched", "matched_frames", "published"] = field(default="matched", metadata=LATER)
 
     def __post_init__(self):
         for name in ("slots", "window", "updates"):
@@ -223,13 +229,16 @@ class Cell:
             "'released' with data.augmentation", "it crops the centre in evaluation, as training crops at random",
         )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
+        K, budget = self.truncation, self.budget
+        whole = {
+            "matched": ("the window W", budget.window),
+            "matched_frames": ("the ticks of a slot, W·U", budget.window * budget.updates),
+        }.get(budget.regime)
         _require(
-            1 <= self.truncation <= self.budget.window and self.budget.window % self.truncation == 0,
-            "truncation",
-            self.truncation,
-            f"a divisor K of the window W = {self.budget.window}",
-            "choose K among its divisors, or another budget.window",
-        )
+            K >= 1 and (whole is None or whole[1] % K == 0), "truncation", K,
+            "K ≥ 1" if whole is None else f"a divisor K of {whole[0]} = {whole[1]}",
+            "choose such a K, or another budget",
+        )  # fmt: skip
         _require(
             self.model.memory_positions == "shift" or self.memory.m <= self.model.reserve,
             "model.reserve",
@@ -237,6 +246,23 @@ class Cell:
             f"at least memory.m = {self.memory.m}",
             "raise model.reserve for the whole study, or set memory_positions to shift",
         )
+
+    @property
+    def recurs(self) -> bool:
+        """Whether anything is carried from tick to tick; where nothing is, K and α mean nothing."""
+        return self.memory.kind == "tokens" and self.memory.m > 0
+
+    @property
+    def effective_budget(self) -> BudgetConfig:
+        """B, W and U of the computation, in the words of the regime `matched`.
+
+        Without recurrence there is no K that could change a budget: it is the declared one under every regime.
+        """
+        budget, K = self.budget, self.truncation
+        if not self.recurs or budget.regime == "matched":
+            return BudgetConfig(budget.slots, budget.window, budget.updates)
+        updates = budget.updates if budget.regime == "published" else budget.window * budget.updates // K
+        return BudgetConfig(budget.slots, K, updates)
 
 
 def _require_sound_diffusion(cell: Cell) -> None:
@@ -262,11 +288,12 @@ def canonical(cell: Cell) -> Cell:
     """The cell with every field that its computation does not use set to one value.
 
     Without recurrence, K and α change nothing; without MEMORY tokens, neither m, their scale, the guard's memory rows
-    nor an intervention does. So equal computations share one identity, and are trained once.
+    nor an intervention does. A budget regime is written as the B, W and U that it comes to. So equal computations share
+    one identity, and are trained once.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"budget": cell.effective_budget}
     without_tokens = cell.memory.kind == "none" or cell.memory.m == 0
-    if without_tokens or cell.memory.kind == "dummy":
+    if not cell.recurs:
         changes |= {"memory.alpha": 1.0, "truncation": cell.budget.window}
     if without_tokens:
         changes |= {"memory.kind": "none", "memory.m": 0, "memory.init_std": 0.0, "intervention": None}

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from muvla.config import Cell
+from muvla.config import Cell, canonical
 from muvla.configtools import flatten
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.training.budget import coverage
 from sweeps.grid import Study, StudyCell
 from sweeps.ledger import Entry
+
+HEADER = [
+    "arm",
+    "differs from the base in",
+    "budget",
+    "B",
+    "W",
+    "U",
+    "warm-up",
+    "F=B·W",
+    "frames F·U",
+    "done",
+    "marked",
+]
+NO_K = " Without recurrence there is no K: such arms have the declared budget under every regime."
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:
@@ -35,9 +50,11 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
     rows = []
     for arm in study.arms:
         cell, of_arm = cells[arm].cell, states.get(arm, [])
+        budget = cell.effective_budget
         rows.append([
-            arm, differences_from_base(study, cell), cell.budget.slots, cell.budget.window, cell.budget.updates,
-            cell.budget.frames_per_update, f"{cell.budget.total_frames:,}",
+            arm, differences_from_base(study, cell), cell.budget.regime if cell.recurs else "matched",
+            budget.slots, budget.window, budget.updates, round(cell.optimizer.warmup * budget.updates),
+            budget.frames_per_update, f"{budget.total_frames:,}",
             f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
             ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),
         ])  # fmt: skip
@@ -48,7 +65,9 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         f"cell with memory tokens: {', '.join(study.interventions) or 'none'}",
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
         "",
-        text_table(["arm", "differs from the base in", "B", "W", "U", "F=B·W", "frames F·U", "done", "marked"], rows),
+        text_table(HEADER, rows),
+        "U counts optimizer steps, one per window, and is the length of the learning-rate schedule, warm-up included."
+        + NO_K * any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values()),
         "",
         *(coverage_lines(entries, stores) if entries else ["The data are not collected yet: train ids and what each K "
                                                           "and H can credit follow from them (`muvla collect`)"]),
@@ -60,7 +79,7 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
     """Two lines per dataset and budget among the cells, counted on the first of its training seeds' streams."""
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        cell = entry.item.cell
+        cell = canonical(entry.item.cell)
         groups.setdefault((cell.data.dataset, cell.budget), []).append(entry)
     lines = []
     for (dataset, budget), members in groups.items():
@@ -70,14 +89,15 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
-    cell = entries[0].item.cell
     if not store.knows_executed:
         return [
             f"Cue-to-decision pairs and look-ahead share: unknown, the imported {store.path.name} tells no phases",
             f"Statistics of {store.path.name}: of the recorded actions, as what was executed is unknown too",
         ]
-    truncations = sorted({e.item.cell.truncation for e in entries if e.item.cell.memory.kind == "tokens"})
-    chunks = sorted({e.item.cell.model.chunk for e in entries})
+    cells = [canonical(entry.item.cell) for entry in entries]
+    cell = cells[0]
+    truncations = sorted({c.truncation for c in cells if c.recurs})
+    chunks = sorted({c.model.chunk for c in cells})
     counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)
     inside = ", ".join(f"K={k} {share:.2f}" for k, share in counted.inside_block.items()) or "no recurrent arm"
     ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())

@@ -43,6 +43,9 @@ def test_identities_outlive_new_fields(base):
         ({"truncation": 3}, "divisor K of the window W = 8"),
         ({"truncation": 0}, "divisor"),
         ({"truncation": 16}, "divisor"),
+        ({"truncation": 3, "budget.regime": "matched_frames"}, "a divisor K of the ticks of a slot, W·U = 32"),
+        ({"truncation": 0, "budget.regime": "published"}, "K ≥ 1"),
+        ({"budget.regime": "equal"}, "'matched', 'matched_frames', 'published'"),
         ({"memory.m": -1}, "m ≥ 0"),
         ({"memory.alpha": 0.0}, "0 < α ≤ 1"),
         ({"memory.alpha": 1.5}, "0 < α ≤ 1"),
@@ -107,6 +110,33 @@ def test_equal_computations_share_one_identity(cell_with):
     assert canonical(cell_with({"start.parts": "weights", "lora.alpha": 1.0})) == canonical(cell_with())
     one = {"model.chunk": 1}
     assert canonical(cell_with({**one, "data.tail": "repeat"})) == canonical(cell_with(one))
+
+
+@pytest.mark.parametrize(
+    ("regime", "K", "W", "U", "frames"),
+    [
+        ("matched", 1, 8, 4, 128), ("matched", 2, 8, 4, 128), ("matched", 8, 8, 4, 128),
+        ("matched_frames", 1, 1, 32, 128), ("matched_frames", 2, 2, 16, 128), ("matched_frames", 16, 16, 2, 128),
+        ("published", 1, 1, 4, 16), ("published", 2, 2, 4, 32), ("published", 8, 8, 4, 128),
+        ("published", 24, 24, 4, 384),
+    ],
+)  # fmt: skip
+def test_a_regime_says_what_k_makes_of_the_budget(cell_with, regime, K, W, U, frames):
+    """Declared: B = 4, W = 8, U = 4. The identity holds what comes out, not the regime that it came from."""
+    cell = cell_with({"truncation": K, "budget.regime": regime})
+    budget = cell.effective_budget
+    assert (budget.slots, budget.window, budget.updates, budget.total_frames) == (4, W, U, frames)
+    written_out = cell_with({"truncation": K, "budget.window": W, "budget.updates": U})
+    assert canonical(cell) == canonical(written_out) == canonical(canonical(cell))
+    assert content_hash(canonical(cell)) == content_hash(canonical(written_out))
+
+
+def test_without_recurrence_every_regime_is_the_declared_budget(cell_with):
+    for change in (no_memory(), dummy(4), {"memory.m": 0}):
+        for regime in ("matched_frames", "published"):
+            for K in (1, 8):
+                turned = cell_with({**change, "budget.regime": regime, "truncation": K})
+                assert canonical(turned) == canonical(cell_with(change))
 
 
 def test_presets_are_points_of_two_independent_fields(cell_with):

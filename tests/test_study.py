@@ -72,6 +72,29 @@ def test_matched_budgets_of_all_cells(study):
     assert len(budgets) == 1 and budgets.pop().total_frames == 4 * 8 * 4
 
 
+def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study):
+    """In the base or as a factor; the plan and the certificate show what comes out of it."""
+    arms = {"none": no_memory(), "K=8": tbptt(8, 4), "K=2": tbptt(2, 4)}
+    published = dataclasses.replace(study, arms=arms, base=replace(study.base, {"budget.regime": "published"}))
+    published.check()
+    by_arm = {c.arm: c.cell for c in published.cells() if c.cell.seed == 0}
+    assert certificate(by_arm["K=8"], by_arm["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
+    rows = [line.split() for line in plan_text(published, None, None).splitlines()]
+    assert ["none", "kind=none,", "m=0", "matched", "4", "8", "4", "0", "32", "128", "–"] in rows
+    assert ["K=2", "truncation=2", "published", "4", "2", "4", "0", "8", "32", "–"] in rows
+    assert "have the declared budget under every regime" in plan_text(published, None, None)
+    frames = {"matched frames": tbptt(2, 4) | {"budget.regime": "matched_frames"}}
+    with pytest.raises(MuvlaError, match=r"budget\.regime: 'matched' in the base, 'matched_frames' in this arm"):
+        dataclasses.replace(study, arms=study.arms | frames).check()
+    both = dataclasses.replace(study, arms=study.arms | frames, factors=(*FACTORS, "budget.regime"))
+    both.check()
+    assert ["matched", "frames", "truncation=2,", "regime=matched_frames", "matched_frames", "4", "2", "16", "1", "8",
+            "128", "–"] in [line.split() for line in plan_text(both, None, None).splitlines()]  # fmt: skip
+    same = {"K=8, published": tbptt(8, 4) | {"budget.regime": "published"}}
+    with pytest.raises(MuvlaError, match="one computation"):
+        dataclasses.replace(both, arms=arms | same).check()
+
+
 def test_the_certificate_is_the_exact_difference(study):
     by_arm = {c.arm: c.cell for c in study.cells() if c.cell.seed == 0}
     assert certificate(by_arm["K=8"], by_arm["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
@@ -140,6 +163,10 @@ def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp
     stores = ledger.opened(study)
     lines = coverage_lines(ledger.entries(study, stores), stores)
     assert len(lines) == 4 and "U=4," in lines[0] and "U=50," in lines[2]
+    published = dataclasses.replace(study, base=replace(study.base, {"budget.regime": "published"}))
+    lines = coverage_lines(ledger.entries(published, stores), stores)
+    windows = [line[line.index("W=") :] for line in lines]
+    assert windows == ["W=8)"] * 2 + ["W=1)"] * 2 + ["W=2)"] * 2, "K = W of its own for EMA and the longer one"
 
 
 def test_a_changed_base_is_refused_where_arms_win(study):

@@ -15,7 +15,6 @@ from muvla.files import read_lines
 from muvla.interventions import intervention
 from muvla.recurrence import Recurrence
 from muvla.training import checkpoint as ckpt
-from muvla.training.budget import coverage, learning_rate
 from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
 
@@ -50,6 +49,7 @@ KNOBS = {
     "budget.slots": 3,
     "budget.window": 16,
     "budget.updates": 9,
+    "budget.regime": "published",
     "optimizer.lr": 3e-3,
     "optimizer.betas": [0.5, 0.95],
     "optimizer.weight_decay": 0.5,
@@ -67,15 +67,20 @@ KNOBS = {
     "model.film": True,
     "seed": 1,
 }
+# What has no say in the base cell, or no place there, and the cell where it has.
+WHERE = {
+    "budget.regime": tbptt(2, 4),
+    "model.head": {"data.tail": "repeat"},
+    "data.augmentation": {"model.images": "released"},
+}
 
 
 @pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_bites(store, base, knob):
     """Turned, it trains another policy: no field of a cell is decoration."""
-    needed = {"model.head": {"data.tail": "repeat"}, "data.augmentation": {"model.images": "released"}}
-    base = replace(base, needed.get(knob, {}))
-    changed = parameters_after(replace(base, {knob: KNOBS[knob]}), store)
-    assert not same(changed, parameters_after(base, store)), knob
+    cell = replace(base, WHERE.get(knob, {}))
+    changed = parameters_after(replace(cell, {knob: KNOBS[knob]}), store)
+    assert not same(changed, parameters_after(cell, store)), knob
 
 
 def test_the_list_of_knobs_is_complete(base):
@@ -233,31 +238,6 @@ def test_the_canary_leaves_the_stream_where_it_was(store, base):
     before = trainer.stream.state()
     assert trainer.canary() == 0.0
     assert trainer.stream.state() == before
-
-
-def test_schedule():
-    from muvla.config import OptimizerConfig
-
-    o = OptimizerConfig(lr=1.0, warmup=0.1, final=0.1)
-    rates = [learning_rate(o, u, 100) for u in range(100)]
-    assert rates[:10] == sorted(rates[:10]) and rates[9] < 1 and rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
-    scaled = [learning_rate(o, u, 200) for u in range(200)]
-    assert scaled[110] == pytest.approx(rates[55], rel=1e-6), "a fraction of U, so that 2U is the same schedule"
-
-
-def test_coverage_counts_pairs_and_look_ahead(store, base):
-    from muvla.data.statistics import Statistics
-
-    c = coverage(store, base.data, Statistics.of(store), replace(base, {"budget.updates": 200}).budget, 0, (1, 2, 8),
-                 (1, 2, 4))  # fmt: skip
-    assert c.inside_block[1] == 0 == c.inside_block[2], "cue and decision are at least 2 ticks apart"
-    gaps = [line["delay_length"] + 1 for line in store.index]
-    expected = sum(8 - g for g in gaps) / (8 * len(gaps))  # uniform alignment of blocks and episodes
-    assert c.inside_block[8] == pytest.approx(expected, abs=0.1)
-    assert c.look_ahead[1] == 0 and c.look_ahead[4] == 1
-    last_of_delay = len(store) / sum(line["delay_length"] for line in store.index)
-    assert c.look_ahead[2] == pytest.approx(last_of_delay, abs=0.05)
 
 
 # --- checkpoints
