@@ -17,6 +17,7 @@ from muvla.configtools import LATER, content_hash, flatten, identity, replace
 
 Guard = Literal["full", "memory_only", "context"]
 Precision = Literal["float32", "bfloat16"]
+BlockOrigin = Literal["window", "episode"]
 ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that is evaluated
 
 
@@ -214,6 +215,9 @@ class Cell:
     seed: int = 0  # training seed
     start: StartConfig = field(default_factory=StartConfig, metadata=LATER)
     lora: LoraConfig = field(default_factory=LoraConfig, metadata=LATER)
+    # What the K ticks of a block are counted from: the window's first tick, for all slots at once (as published), or
+    # the first tick of each slot's own episode (`muvla.training.blocks`).
+    truncation_from: BlockOrigin = field(default="window", metadata=LATER)
 
     def __post_init__(self):
         for name, value in flatten(self).items():
@@ -295,6 +299,11 @@ def canonical(cell: Cell) -> Cell:
     without_tokens = cell.memory.kind == "none" or cell.memory.m == 0
     if not cell.recurs:
         changes |= {"memory.alpha": 1.0, "truncation": cell.budget.window}
+    if not cell.recurs or cell.truncation in (
+        1,
+        cell.effective_budget.window,
+    ):  # cut at every tick, or at windows alone
+        changes["truncation_from"] = "window"
     if without_tokens:
         changes |= {"memory.kind": "none", "memory.m": 0, "memory.init_std": 0.0, "intervention": None}
         if cell.model.guard == "memory_only":

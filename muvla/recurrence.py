@@ -121,9 +121,9 @@ class Recurrence:
         intervention puts something there to be read."""
         return self.memory.recurrent or (self.intervention is not None and self.intervention.site == "after_write")
 
-    def truncate(self) -> None:
-        """No gradient passes this point; values stay."""
-        self.state = detach(self.state)
+    def truncate(self, where: Tensor | None = None) -> None:
+        """No gradient passes this point, in the slots `where` (B,) or in all; values stay."""
+        self.state = detach(self.state, where)
 
     def _carry(self, state: State, active: Tensor | None) -> None:
         if active is not None:

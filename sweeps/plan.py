@@ -96,12 +96,16 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
         ]
     cells = [canonical(entry.item.cell) for entry in entries]
     cell = cells[0]
-    truncations = sorted({c.truncation for c in cells if c.recurs})
+    truncations = sorted({(c.truncation, c.truncation_from) for c in cells if c.recurs})
     chunks = sorted({c.model.chunk for c in cells})
     counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)
-    inside = ", ".join(f"K={k} {share:.2f}" for k, share in counted.inside_block.items()) or "no recurrent arm"
+    inside = ", ".join(
+        f"K={k}{' from the episode' * (origin == 'episode')} {share:.2f}"
+        for (k, origin), share in counted.inside_block.items()
+    )
     ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())
     return [
-        f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {cell.seed}'s stream: {inside}",
+        f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {cell.seed}'s stream: "
+        f"{inside or 'no recurrent arm'}",
         f"Look-ahead share, of {counted.delay_frames} delay frames those whose chunk holds decision actions: {ahead}",
     ]

@@ -6,6 +6,7 @@ import pytest
 from muvla.config import OptimizerConfig
 from muvla.configtools import replace
 from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
 from muvla.training.budget import coverage, learning_rate
 from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
@@ -46,12 +47,49 @@ def test_schedule():
 
 
 def test_coverage_counts_pairs_and_look_ahead(store, base):
-    c = coverage(store, base.data, Statistics.of(store), replace(base, {"budget.updates": 200}).budget, 0, (1, 2, 8),
+    c = coverage(store, base.data, Statistics.of(store), replace(base, {"budget.updates": 200}).budget, 0,
+                 [(K, "window") for K in (1, 2, 8)],
                  (1, 2, 4))  # fmt: skip
-    assert c.inside_block[1] == 0 == c.inside_block[2], "cue and decision are at least 2 ticks apart"
+    assert c.inside_block[1, "window"] == 0 == c.inside_block[2, "window"], (
+        "cue and decision are at least 2 ticks apart"
+    )
     gaps = [line["delay_length"] + 1 for line in store.index]
     expected = sum(8 - g for g in gaps) / (8 * len(gaps))  # uniform alignment of blocks and episodes
-    assert c.inside_block[8] == pytest.approx(expected, abs=0.1)
+    assert c.inside_block[8, "window"] == pytest.approx(expected, abs=0.1)
     assert c.look_ahead[1] == 0 and c.look_ahead[4] == 1
     last_of_delay = len(store) / sum(line["delay_length"] for line in store.index)
     assert c.look_ahead[2] == pytest.approx(last_of_delay, abs=0.05)
+
+
+@pytest.mark.parametrize("origin", ["window", "episode"])
+def test_pairs_inside_a_block_are_counted_as_the_blocks_are_cut(store, base, origin):
+    """From the definition, pair by pair. Blocks of 4 from the episode hold every pair whose decision is among the first
+    4 ticks of an episode that no window cuts; blocks from the window hold some of them only by chance."""
+    cell = replace(base, {"budget.updates": 60, "truncation": 4})
+    c = coverage(store, base.data, Statistics.of(store), cell.budget, 0, [(4, origin)], (1,))
+    stream, pairs, inside = Trainer(cell, store).stream, 0, 0
+    cue = [None] * 4
+    for _ in range(60):
+        window = stream.window(8)
+        for slot in range(4):
+            counted_from = 0
+            for t in range(8):
+                if window.is_first[t, slot]:
+                    cue[slot] = None
+                    counted_from = t if origin == "episode" else 0
+                if window.phase[t, slot] == Phase.CUE:
+                    cue[slot] = (id(window), counted_from, (t - counted_from) // 4)
+                elif window.phase[t, slot] == Phase.DECISION and cue[slot]:
+                    pairs += 1
+                    inside += cue[slot] == (id(window), counted_from, (t - counted_from) // 4)
+                    cue[slot] = None
+    assert c.pairs == pairs > 50 and c.inside_block[4, origin] == pytest.approx(inside / pairs)
+
+
+def test_blocks_counted_from_the_episode_hold_what_the_episodes_length_says(store, base):
+    """One window alone cuts no episode: inside are the pairs whose decision is among its episode's first 4 ticks."""
+    budget = replace(base, {"budget.updates": 1, "budget.window": 480}).budget
+    c = coverage(store, base.data, Statistics.of(store), budget, 0, [(4, "window"), (4, "episode")], (1,))
+    expected = np.mean([line["cue_length"] + line["delay_length"] < 4 for line in store.index])
+    assert c.inside_block[4, "episode"] == pytest.approx(expected, abs=0.05)
+    assert c.inside_block[4, "episode"] > c.inside_block[4, "window"]

@@ -104,6 +104,10 @@ def test_equal_computations_share_one_identity(cell_with):
     assert canonical(cell_with({**no_memory(), "model.guard": "memory_only"})) == full != without
     assert canonical(cell_with({"truncation": 1})) != canonical(cell_with({"truncation": 2}))
     assert canonical(cell_with({**dummy(4), "memory.init_std": 1.0})) != canonical(cell_with(dummy(4)))
+    from_episode = {"truncation_from": "episode"}
+    for same in (tbptt(1, 4), tbptt(8, 4), dummy(4), no_memory(), tbptt(2, 4) | {"budget.regime": "published"}):
+        assert canonical(cell_with({**same, **from_episode})) == canonical(cell_with(same)), same
+    assert canonical(cell_with({**tbptt(2, 4), **from_episode})) != canonical(cell_with(tbptt(2, 4)))
     shifted = {"model.memory_positions": "shift"}
     assert canonical(cell_with({**shifted, "model.reserve": 5})) == canonical(cell_with(shifted))
     assert canonical(cell_with(shifted)) == canonical(cell_with({"model.reserve": 4})), "a reserve of exactly m"

@@ -155,6 +155,15 @@ def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study
     assert "1,920" in without_data and "not collected yet" in without_data
 
 
+def test_the_plan_tells_where_blocks_are_counted_from(study, store, data_root, tmp_path):
+    arms = {"K=2": tbptt(2, 4), "from the episode": tbptt(2, 4) | {"truncation_from": "episode"}}
+    study = dataclasses.replace(study, arms=arms, factors=(*FACTORS, "truncation_from"))
+    ledger = Ledger(tmp_path, data_root)
+    stores = ledger.opened(study)
+    pairs, _ = coverage_lines(ledger.entries(study, stores), stores)
+    assert "K=2 from the episode 0.00, K=2 0.00" in pairs
+
+
 def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp_path):
     """Cells with other budgets or data are not described by the first one's stream."""
     longer = study.arms | {"longer": tbptt(2, 4) | {"budget.updates": 50}}

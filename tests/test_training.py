@@ -46,6 +46,7 @@ KNOBS = {
     "memory.alpha": 0.5,
     "memory.init_std": 0.5,
     "truncation": 2,
+    "truncation_from": "episode",
     "budget.slots": 3,
     "budget.window": 16,
     "budget.updates": 9,
@@ -70,6 +71,7 @@ KNOBS = {
 # What has no say in the base cell, or no place there, and the cell where it has.
 WHERE = {
     "budget.regime": tbptt(2, 4),
+    "truncation_from": tbptt(2, 4),
     "model.head": {"data.tail": "repeat"},
     "data.augmentation": {"model.images": "released"},
 }
@@ -167,9 +169,9 @@ def test_the_loss_falls(store, cell_with):
 
 @pytest.mark.parametrize(
     "change",
-    [tbptt(8, 4), tbptt(2, 4), ema(0.1, 4), dummy(4), no_memory(), {"intervention": "freeze_first"},
-     {"intervention": "noise_matched"}],
-    ids=["K=8", "K=2", "ema", "dummy", "none", "frozen", "noisy"],
+    [tbptt(8, 4), tbptt(2, 4), tbptt(2, 4) | {"truncation_from": "episode"}, ema(0.1, 4), dummy(4), no_memory(),
+     {"intervention": "freeze_first"}, {"intervention": "noise_matched"}],
+    ids=["K=8", "K=2", "from the episode", "ema", "dummy", "none", "frozen", "noisy"],
 )  # fmt: skip
 def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, change):
     cell = cell_with({**change, "budget.updates": 7})

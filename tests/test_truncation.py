@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from muvla.config import dummy, ema, tbptt
 from muvla.configtools import replace
+from muvla.training.blocks import block_starts
 from muvla.training.loop import Trainer
 
 
@@ -37,11 +39,13 @@ def window_with_loss_only_at(window, tick, is_first):
     return dataclasses.replace(window, weight=weight, is_first=is_first)
 
 
-@pytest.mark.parametrize("K", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("K", "origin"), [(1, "window"), (2, "window"), (4, "window"), (8, "window"), (2, "episode"), (4, "episode")]
+)
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
-def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with, written, K, alpha):
+def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with, written, K, origin, alpha):
     """∂loss_j/∂M_i ≠ 0 iff i < j, both in one block, and no episode of the slot starts in (i, j]."""
-    cell = cell_with({"truncation": K, "memory.alpha": alpha})
+    cell = cell_with({"truncation": K, "truncation_from": origin, "memory.alpha": alpha})
     W, B = 8, cell.budget.slots
     is_first = torch.zeros(W, B, dtype=torch.bool)
     is_first[0] = True
@@ -55,8 +59,26 @@ def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with
             grad = outputs[i].grad if outputs[i].requires_grad else None
             for slot in range(B):
                 moved = grad is not None and bool(grad[slot].abs().sum() > 0)
-                expected = i < j and i // K == j // K and not is_first[i + 1 : j + 1, slot].any()
+                begin = 0  # of what blocks are counted from, at tick i; at j it is the same, or an episode lies between
+                if origin == "episode":
+                    begin = max(t for t in range(i + 1) if is_first[t, slot])
+                one_block = (i - begin) // K == (j - begin) // K
+                expected = i < j and one_block and not is_first[i + 1 : j + 1, slot].any()
                 assert moved == expected, (K, i, j, slot)
+
+
+def test_blocks_start_where_they_are_counted_from():
+    """Four slots whose episodes start at ticks none, 3, 4 and 2 and 7 of a window that continues an episode."""
+    is_first = np.zeros((8, 4), dtype=bool)
+    for slot, t in ((1, 3), (2, 4), (3, 2), (3, 7)):
+        is_first[t, slot] = True
+    ticks = lambda starts: [np.flatnonzero(column).tolist() for column in starts.T]  # noqa: E731
+    assert ticks(block_starts(is_first, 4, "window")) == [[0, 4]] * 4
+    assert ticks(block_starts(is_first, 4, "episode")) == [[0, 4], [0, 3, 7], [0, 4], [0, 2, 6, 7]]
+    assert ticks(block_starts(is_first, 8, "episode")) == [[0], [0, 3], [0, 4], [0, 2, 7]], (
+        "K = W: episodes and windows"
+    )
+    assert block_starts(is_first, 1, "episode").all()
 
 
 @pytest.mark.parametrize("change", [tbptt(1, 4), ema(0.1, 4), dummy(4)], ids=["tbptt(1)", "ema", "dummy"])
@@ -99,9 +121,7 @@ def naive_gradients(trainer, window):
         loss = 0.0
         for t in range(start, start + K):
             state = policy.memory.reset(state, window.is_first[t])
-            encoded = policy.encode(
-                window.images[t], window.proprio[t].double(), window.text_ids[t], window.text_lengths[t]
-            )
+            encoded = policy.encode(window.images[t], window.proprio[t], window.text_ids[t], window.text_lengths[t])
             output = policy.step(encoded, policy.memory.read(state))
             state = policy.memory.write(state, output.memory)
             loss = loss + ((output.actions - window.label[t]).abs() * window.weight[t][..., None]).sum()
@@ -109,17 +129,38 @@ def naive_gradients(trainer, window):
         state = {k: v.detach() for k, v in state.items()}
 
 
-@pytest.mark.parametrize("K", [1, 2, 8])
-def test_windowed_gradients_equal_the_naive_loop(store, cell_with, K):
+def naive_gradients_by_slot(trainer, window):
+    """The same with every slot alone, and its blocks counted from its own episode's first tick."""
+    policy, K = trainer.policy, trainer.cell.truncation
+    for slot in range(window.is_first.shape[1]):
+        state, losses, played = policy.memory.init_state(1), [], 0
+        for t, (first,) in enumerate(window.is_first[:, slot : slot + 1]):
+            played = 0 if first else played
+            if played % K == 0 and losses:
+                (sum(losses) / window.label.numel()).backward()
+                state, losses = {k: v.detach() for k, v in state.items()}, []
+            played += 1
+            state = policy.memory.reset(state, window.is_first[t, slot : slot + 1])
+            inputs = (window.images, window.proprio, window.text_ids, window.text_lengths)
+            output = policy.step(policy.encode(*(x[t, slot : slot + 1] for x in inputs)), policy.memory.read(state))
+            state = policy.memory.write(state, output.memory)
+            error = (output.actions - window.label[t, slot : slot + 1]).abs()
+            losses.append((error * window.weight[t, slot : slot + 1, :, None]).sum())
+        (sum(losses) / window.label.numel()).backward()
+
+
+@pytest.mark.parametrize(("K", "origin"), [(1, "window"), (2, "window"), (8, "window"), (2, "episode"), (4, "episode")])
+def test_windowed_gradients_equal_the_naive_loop(store, cell_with, K, origin):
     """One vision pass per window with leaves against one per tick, to 1e-10 relative in float64."""
     grads = []
     for method in ("window", "naive"):
-        trainer = Trainer(cell_with({"truncation": K}), store)
+        trainer = Trainer(cell_with({"truncation": K, "truncation_from": origin}), store)
         trainer.policy.double()
         window = trainer.stream.window(8)
         double = dataclasses.replace(window, proprio=window.proprio.double(), label=window.label.double())
         trainer.recurrence.state = trainer.policy.memory.init_state(4)
-        trainer.backward(double) if method == "window" else naive_gradients(trainer, window)
+        naive = naive_gradients if origin == "window" else naive_gradients_by_slot
+        trainer.backward(double) if method == "window" else naive(trainer, double)
         grads.append({n: p.grad.clone() for n, p in trainer.policy.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():

@@ -75,6 +75,10 @@ def export(state: State) -> State:
     return {name: leaf.detach().clone() for name, leaf in state.items()}
 
 
-def detach(state: State) -> State:
-    """The same values outside the graph: the trainer's truncation."""
-    return {name: leaf.detach() for name, leaf in state.items()}
+def detach(state: State, where: Tensor | None = None) -> State:
+    """The same values outside the graph, in the slots `where` (B,) or in all: the trainer's truncation."""
+    if where is None:
+        return {name: leaf.detach() for name, leaf in state.items()}
+    return {
+        name: torch.where(where.view(-1, *[1] * (leaf.ndim - 1)), leaf.detach(), leaf) for name, leaf in state.items()
+    }

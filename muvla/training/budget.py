@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muvla.config import BudgetConfig, DataConfig, OptimizerConfig
+from muvla.config import BlockOrigin, BudgetConfig, DataConfig, OptimizerConfig
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream
 from muvla.envs.phases import Phase
+from muvla.training.blocks import block_starts
 
 
 def learning_rate(optimizer: OptimizerConfig, update: int, updates: int) -> float:
@@ -27,12 +28,15 @@ def learning_rate(optimizer: OptimizerConfig, update: int, updates: int) -> floa
     return optimizer.lr * (optimizer.final + (1 - optimizer.final) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+Truncation = tuple[int, BlockOrigin]  # K, and what it is counted from
+
+
 @dataclass(frozen=True)
 class Coverage:
     """Of what a cell's training stream can credit; counted on the stream itself, not derived from averages."""
 
     pairs: int  # cue-to-decision pairs: (last cue tick, first decision tick) of an episode
-    inside_block: dict[int, float]  # K → share of pairs whose two ticks lie in one truncation block
+    inside_block: dict[Truncation, float]  # share of pairs whose two ticks lie in one truncation block
     delay_frames: int
     look_ahead: dict[int, float]  # H → share of delay frames whose chunk holds decision actions
 
@@ -43,38 +47,41 @@ def coverage(
     statistics: Statistics,
     budget: BudgetConfig,
     seed: int,
-    truncations: Iterable[int],
+    truncations: Iterable[Truncation],
     chunks: Iterable[int],
     ticks: int = 4096,
 ) -> Coverage:
-    """Walks the first `ticks` of every slot of the seed's stream.
-
-    Blocks are aligned to the window, so a pair at ticks s < t lies in one block of K exactly if ⌊s/K⌋ = ⌊t/K⌋. Raises
-    MuvlaError for imported demonstrations, whose phases are unknown.
-    """
+    """Walks the first `ticks` of every slot of the seed's stream, as many of them as fill whole windows. Raises
+    MuvlaError for imported demonstrations, whose phases are unknown."""
     store.require_executed("coverage")
     no_text = lambda instructions: (np.zeros((len(instructions), 0)),) * 2  # noqa: E731 (the walk reads no text)
     stream = SlotStream(store, data, statistics, no_text, slots=budget.slots, chunk=1, seed=seed)
-    ticks = min(ticks, budget.updates * budget.window)
-    episode, step, _ = stream.schedule(ticks)
+    windows = max(1, min(ticks // budget.window, budget.updates))
+    ticks = windows * budget.window
+    episode, step, visit = stream.schedule(ticks)
+    is_first = np.diff(visit, axis=0, prepend=-1) != 0
     starts, lengths = store.starts, store.lengths
     phase = np.asarray(store["phase"])[starts[episode] + step]
-    pairs: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int, int]] = []  # last tick of the cue, first of the decision, slot
     for slot in range(budget.slots):
         last_cue = None
         for t in range(ticks):
-            if step[t, slot] == 0:
+            if is_first[t, slot]:
                 last_cue = None
             if phase[t, slot] == Phase.CUE:
                 last_cue = t
             elif phase[t, slot] == Phase.DECISION and last_cue is not None:
-                pairs.append((last_cue, t))
+                pairs.append((last_cue, t, slot))
                 last_cue = None
-    blocks = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    inside = {
-        k: float(np.mean(blocks[:, 0] // k == blocks[:, 1] // k)) if len(blocks) else float("nan") for k in truncations
-    }
-    return Coverage(len(blocks), inside, *_look_ahead(store, episode, step, phase, lengths, starts, chunks))
+    cue, decision, slots = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
+    of_window = is_first.reshape(windows, budget.window, budget.slots).swapaxes(0, 1)
+    inside = {}
+    for K, origin in truncations:
+        begins = block_starts(of_window, K, origin).swapaxes(0, 1).reshape(is_first.shape)
+        block = np.cumsum(begins, axis=0)  # number of each slot's block
+        same = block[cue, slots] == block[decision, slots]
+        inside[K, origin] = float(same.mean()) if pairs else float("nan")
+    return Coverage(len(pairs), inside, *_look_ahead(store, episode, step, phase, lengths, starts, chunks))
 
 
 def _look_ahead(store, episode, step, phase, lengths, starts, chunks) -> tuple[int, dict[int, float]]:

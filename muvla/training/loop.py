@@ -5,6 +5,10 @@ Legend: W window ticks, B slots, K truncation length, U updates, H chunk, A acti
 One update per window, for every K: K changes where gradient stops and nothing else. What does not recur (vision,
 projector, proprio, text) runs once for all W·B frames; its outputs are leaves that collect the gradient of all blocks,
 and one backward pass carries that on into the towers.
+
+Gradient is computed as soon as no slot needs the graph any more: after every block where blocks are counted from the
+window, and at the window's end where they are counted from each slot's own episode, so that activations of W ticks are
+held then instead of K.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from muvla.models.text import Prompts
 from muvla.randomness import key, torch_rng
 from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
+from muvla.training.blocks import block_starts
 from muvla.training.budget import learning_rate
 
 
@@ -120,31 +125,37 @@ class Trainer:
         and every other entry the same weight in every label arm. An error is the absolute difference to the label, or
         under a diffusion head the squared one to the noise (spec 1.11).
         """
-        W, B = window.is_first.shape
-        K = self.cell.truncation
+        B = window.is_first.shape[1]
+        starts = block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
         label, weight = window.label.to(self.device), window.weight.to(self.device)
-        total = 0.0
-        for block in range(W // K):
-            loss = torch.zeros((), device=self.device)
-            for t in range(block * K, (block + 1) * K):
-                noise = self._noised(label[t], t)
-                output, _ = self.recurrence.tick(
-                    leaves[t * B : (t + 1) * B],
-                    window.is_first[t].to(self.device),
-                    self._moment(window, t),
-                    noised=noise,
-                )
-                wanted = label[t] if noise is None else noise.noise
-                error = (output.actions - wanted).abs() if noise is None else (output.actions - wanted) ** 2
-                loss = loss + (error * weight[t][..., None]).sum()
-            loss = loss / label.numel()
-            loss.backward()
-            self.recurrence.truncate()
-            total += loss.item()
+        loss, total = torch.zeros((), device=self.device), 0.0
+        for t, start in enumerate(starts):
+            if t > 0 and start.all():
+                total += self._end_blocks(loss / label.numel())
+                loss = torch.zeros((), device=self.device)
+            elif t > 0 and start.any():
+                self.recurrence.truncate(torch.from_numpy(start).to(self.device))
+            noise = self._noised(label[t], t)
+            output, _ = self.recurrence.tick(
+                leaves[t * B : (t + 1) * B],
+                window.is_first[t].to(self.device),
+                self._moment(window, t),
+                noised=noise,
+            )
+            wanted = label[t] if noise is None else noise.noise
+            error = (output.actions - wanted).abs() if noise is None else (output.actions - wanted) ** 2
+            loss = loss + (error * weight[t][..., None]).sum()
+        total += self._end_blocks(loss / label.numel())
         _continue_backward(encoded, leaves)
         return total
+
+    def _end_blocks(self, loss: Tensor) -> float:
+        """Of all slots: gradient of what they hold, and a cut behind it. Returns the loss."""
+        loss.backward()
+        self.recurrence.truncate()
+        return loss.item()
 
     def _noised(self, label: Tensor, t: int) -> Noised | None:
         """(B, H, A) labels with noise for a diffusion head, the same in all cells of a seed; None for another head."""
