@@ -120,6 +120,9 @@ class DataConfig:
     first_image: bool = field(default=False, metadata=LATER)
     # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
     augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=LATER)
+    # What a slot plays: episodes frame by frame, or single frames in random order, as memoryless baselines were trained
+    # (spec 4.6), but with the data, statistics and tail of the other cells.
+    order: Literal["episodic", "shuffled"] = field(default="episodic", metadata=LATER)
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
@@ -233,6 +236,11 @@ class Cell:
             "'released' with data.augmentation", "it crops the centre in evaluation, as training crops at random",
         )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
+        _require(
+            self.data.order == "episodic" or not self.recurs, "data.order", self.data.order,
+            f"episodic where memory.kind is {self.memory.kind!r} with memory.m = {self.memory.m}",
+            "a shuffled frame has no tick before it to remember: set memory.kind to none or dummy",
+        )  # fmt: skip
         K, budget = self.truncation, self.budget
         whole = {
             "matched": ("the window W", budget.window),

@@ -76,14 +76,16 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
 
 
 def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:
-    """Two lines per dataset and budget among the cells, counted on the first of its training seeds' streams."""
+    """Two lines per dataset, order and budget among the cells, counted on the first of its training seeds' streams."""
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
-        groups.setdefault((cell.data.dataset, cell.budget), []).append(entry)
+        groups.setdefault((cell.data.dataset, cell.data.order, cell.budget), []).append(entry)
     lines = []
-    for (dataset, budget), members in groups.items():
-        name = f" ({dataset.task.name}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
+    for (dataset, order, budget), members in groups.items():
+        name = f" ({dataset.task.name}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (
+            len(groups) > 1
+        )
         lines += [line + name for line in _coverage(members, stores[members[0].item.arm])]
     return lines
 

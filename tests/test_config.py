@@ -74,6 +74,8 @@ def test_identities_outlive_new_fields(base):
         ({"model.size.dino.mlp": 100}, "a multiple of the tower's width"),
         ({"data.dataset.episodes": 0}, "≥ 1"),
         ({"data.dataset.seed": -1}, "2^32"),
+        ({"data.order": "shuffled"}, "episodic where memory.kind is 'tokens' with memory.m = 4"),
+        ({"data.order": "sorted"}, "'episodic', 'shuffled'"),
         ({"lora.rank": 32}, "0 where start.checkpoint is null"),
         ({"lora.rank": -1}, "≥ 0"),
         ({"lora.alpha": 0.0}, "> 0"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from muvla.config import no_memory, tbptt
+from muvla.config import dummy, no_memory, tbptt
 from muvla.configtools import replace
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
@@ -80,6 +80,42 @@ def test_slots_passes_and_seeds_have_orders_and_offsets_of_their_own(store, base
     assert offsets[0] != offsets[1]
 
 
+SHUFFLED = no_memory() | {"data.order": "shuffled"}
+
+
+def test_shuffled_slots_play_every_frame_once_before_any_again(store, base):
+    """Whatever the slot's neighbour in time was: and every frame is a memory's first."""
+    frames = int(store.lengths.sum())
+    stream = stream_of(replace(base, SHUFFLED), store)
+    window = stream.window(2 * frames)
+    assert window.is_first.all() and window.episode.max() == len(store) - 1
+    assert np.array_equal(window.frame, store.starts[window.episode] + window.tick)
+    passes = [tuple(window.frame[n * frames : (n + 1) * frames, slot]) for slot in range(4) for n in range(2)]
+    assert {tuple(sorted(order)) for order in passes} == {tuple(range(frames))} and len(set(passes)) == 8
+    assert np.mean(np.diff(window.frame, axis=0) == 1) < 0.05, "neighbours in time are no neighbours in the episode"
+    other = stream_of(replace(base, SHUFFLED | {"seed": 1}), store).window(8)
+    assert not np.array_equal(other.frame, window.frame[:8])
+
+
+def test_shuffled_baselines_share_frames_and_the_episodic_cells_data(store, base):
+    """none and dummy see the same frames; a frame is what it is to an episodic cell, tail and statistics included."""
+    cell = replace(base, SHUFFLED | {"model.chunk": 4})
+    none, dummies = windows(cell, store), windows(replace(cell, dummy(4)), store)
+    for a, b in zip(none, dummies, strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.label, b.label)
+    assert Trainer(cell, store).statistics == Trainer(base, store).statistics
+    of_frame = {}
+    for window in windows(replace(base, {"model.chunk": 4}), store, int(store.lengths.sum()) // 4):
+        for at in np.ndindex(window.frame.shape):
+            of_frame[window.frame[at]] = (window.images[at], window.proprio[at], window.label[at], window.weight[at],
+                                          window.text_ids[at])  # fmt: skip
+    assert len(of_frame) == store.lengths.sum()
+    for window in none:
+        for at in np.ndindex(window.frame.shape):
+            own = (window.images[at], window.proprio[at], window.label[at], window.weight[at], window.text_ids[at])
+            assert all(torch.equal(a, b) for a, b in zip(own, of_frame[window.frame[at]], strict=True))
+
+
 def test_label_arms_share_inputs_and_order(store, base):
     for labels in ("recorded", "masked"):
         for a, b in zip(windows(base, store), windows(replace(base, {"data.labels": labels}), store), strict=True):
@@ -137,9 +173,11 @@ def test_recorded_labels_of_no_op_frames_reveal_the_target_and_executed_ones_do_
     assert set.intersection(*seen["recorded"].values()) == set()
 
 
-def test_a_stream_continues_exactly_where_it_was_saved(store, base):
-    whole = windows(base, store, 6)
-    first, second = stream_of(base, store), stream_of(base, store)
+@pytest.mark.parametrize("change", [{}, SHUFFLED], ids=["episodic", "shuffled"])
+def test_a_stream_continues_exactly_where_it_was_saved(store, base, change):
+    cell = replace(base, change)
+    whole = windows(cell, store, 6)
+    first, second = stream_of(cell, store), stream_of(cell, store)
     for _ in range(3):
         first.window(8)
     second.load_state(first.state())

@@ -172,6 +172,12 @@ def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp
     stores = ledger.opened(study)
     lines = coverage_lines(ledger.entries(study, stores), stores)
     assert len(lines) == 4 and "U=4," in lines[0] and "U=50," in lines[2]
+    shuffled = {"none": no_memory(), "shuffled": no_memory() | {"data.order": "shuffled"}}
+    by_order = dataclasses.replace(study, arms=shuffled, factors=(*FACTORS, "data.order"))
+    by_order.check()
+    opened = ledger.opened(by_order)
+    lines = coverage_lines(ledger.entries(by_order, opened), opened)
+    assert "of 0 in" in lines[2] and "shuffled," in lines[2] and "of 0 delay" not in lines[3]
     published = dataclasses.replace(study, base=replace(study.base, {"budget.regime": "published"}))
     lines = coverage_lines(ledger.entries(published, stores), stores)
     windows = [line[line.index("W=") :] for line in lines]

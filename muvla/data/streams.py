@@ -1,10 +1,11 @@
-"""Slots: B endless streams of consecutive frames, cut into windows of W ticks.
+"""Slots: B endless streams of frames, cut into windows of W ticks.
 
 Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H chunk, A action dim.
 
-Every slot plays the episodes in a random order of its own, all of them once before any of them again, and starts at a
-random frame of its first one. Order and offsets are functions of (training seed, slot, pass), so cells of one seed see
-the same frames whatever their memory, K or labels.
+Every slot plays pieces of the data in a random order of its own, all of them once before any of them again, and starts
+at a random frame of its first one. A piece is a whole episode, so that a slot's next tick is its next frame; where the
+order is `shuffled`, a piece is a single frame. Order and offsets are functions of (training seed, slot, pass), so cells
+of one seed and order see the same frames whatever their memory, K or labels.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Window:
     episode: np.ndarray  # (W, B) index into the store
     tick: np.ndarray  # (W, B) step of the episode
     frame: np.ndarray  # (W, B) row in the store
-    visit: np.ndarray  # (W, B) how many episodes the slot has played before this one
+    visit: np.ndarray  # (W, B) how many pieces the slot has played before this one
 
 
 class SlotStream:
@@ -71,23 +72,33 @@ class SlotStream:
             store.require_executed("data.labels: masked")
         source = "executed_action" if data.labels == "executed" else "recorded_action"
         self._label = statistics.normalise_action(store[source])
+        if data.order == "episodic":
+            episodes, steps, self._lengths = np.arange(len(store)), np.zeros(len(store), np.int64), store.lengths
+        else:
+            episodes = np.repeat(np.arange(len(store)), store.lengths)
+            steps = np.arange(len(episodes)) - store.starts[episodes]
+            self._lengths = np.ones_like(episodes)
+        self._pieces = episodes, steps  # the episode of each piece, and the first of its steps there
         self._order = lru_cache(maxsize=2 * slots)(self._draw_order)
         self._ticks = 0
         self._visit = [0] * slots
-        self._step = [
-            int(numpy_rng(seed, "start offset", slot).integers(store.lengths[self._order(slot, 0)[0]]))
+        self._step = [  # of the piece
+            int(numpy_rng(seed, "start offset", slot).integers(self._lengths[self._order(slot, 0)[0]]))
             for slot in range(slots)
         ]
 
     def schedule(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Episode, step and visit, each (ticks, B), of the ticks to come; the stream stays where it is."""
-        episode, step, visit, _ = self._walk(ticks)
-        return episode, step, visit
+        piece, step, visit, _ = self._walk(ticks)
+        episodes, steps = self._pieces
+        return episodes[piece], steps[piece] + step, visit
 
     def window(self, ticks: int) -> Window:
         """The next `ticks` ticks of every slot."""
-        episode, step, visit, after = self._walk(ticks)
-        is_first = step == 0
+        piece, played, visit, after = self._walk(ticks)
+        episodes, steps = self._pieces
+        episode, step = episodes[piece], steps[piece] + played
+        is_first = played == 0
         if self._ticks == 0:  # also in the middle of an episode: there is no memory yet that could be continued
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
@@ -151,19 +162,21 @@ class SlotStream:
         self._ticks, self._visit, self._step = state["ticks"], list(state["visit"]), list(state["step"])
 
     def _draw_order(self, slot: int, number: int) -> np.ndarray:
-        """The episodes of a slot's pass over the data, in the order in which it plays them."""
-        return numpy_rng(self.seed, "episode order", slot, number).permutation(len(self.store))
+        """The pieces of a slot's pass over the data, in the order in which it plays them."""
+        purpose = "episode order" if self.data.order == "episodic" else "frame order"
+        return numpy_rng(self.seed, purpose, slot, number).permutation(len(self._lengths))
 
     def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
-        """Episode, step and visit, each (ticks, B), and the (visits, steps) where the slots stand afterwards."""
-        episode, step, visit = np.empty((3, ticks, self.slots), dtype=np.int64)
+        """Piece, step of the piece and visit, each (ticks, B), and the (visits, steps) where the slots stand
+        afterwards."""
+        piece, step, visit = np.empty((3, ticks, self.slots), dtype=np.int64)
         visits, steps = list(self._visit), list(self._step)
         for slot in range(self.slots):
             for t in range(ticks):
-                number, place = divmod(visits[slot], len(self.store))
+                number, place = divmod(visits[slot], len(self._lengths))
                 playing = self._order(slot, number)[place]
-                episode[t, slot], step[t, slot], visit[t, slot] = playing, steps[slot], visits[slot]
+                piece[t, slot], step[t, slot], visit[t, slot] = playing, steps[slot], visits[slot]
                 steps[slot] += 1
-                if steps[slot] == self.store.lengths[playing]:
+                if steps[slot] == self._lengths[playing]:
                     visits[slot], steps[slot] = visits[slot] + 1, 0
-        return episode, step, visit, (visits, steps)
+        return piece, step, visit, (visits, steps)
