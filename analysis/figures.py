@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.frames import READING_TITLES, arms_in_order
+from analysis.frames import READING_TITLES, arms_in_order, has_several_lengths
 
 # Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -59,11 +59,10 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
 
 
 def choice_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
-    """Choice accuracy given a touch by arm, without intervention; a panel per training length."""
+    """Choice accuracy given a touch by arm, without intervention; a panel per training length, where an arm has
+    several."""
     plain = frame[frame["intervention"] == "none"]
-    return _grid(
-        plain, [("", plain)], [(f"U = {u} updates", "U", u) for u in sorted(plain["U"].unique())], title, reading
-    )
+    return _grid(plain, [("", plain)], [(f"{u} updates", "U", us) for u, us in _lengths(plain)], title, reading)
 
 
 def intervention_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
@@ -72,26 +71,34 @@ def intervention_figure(frame: pd.DataFrame, title: str, reading: str = "choice"
     touched = frame[frame["intervention"] != "none"]["arm"].unique()
     shown = frame[frame["arm"].isin(touched)]
     kinds = list(shown.sort_values("order")["intervention"].drop_duplicates())
-    rows = [(f"U = {u}\n", shown[shown["U"] == u]) for u in sorted(shown["U"].unique())]
-    return _grid(shown, rows, [(kind, "intervention", kind) for kind in kinds], title, reading)
+    rows = [(f"{u}\n", shown[shown["U"].isin(us)]) for u, us in _lengths(shown)]
+    return _grid(shown, rows, [(kind, "intervention", [kind]) for kind in kinds], title, reading)
+
+
+def _lengths(frame: pd.DataFrame) -> list[tuple[str, list[int]]]:
+    """Name and training lengths U of each panel: one of each length where an arm has several; else one for all arms."""
+    lengths = sorted(frame["U"].unique())
+    if len(lengths) == 1 or has_several_lengths(frame):
+        return [(f"U = {u}", [u]) for u in lengths]
+    return [(f"U = {lengths[0]} to {lengths[-1]}", lengths)]
 
 
 def _grid(
     frame: pd.DataFrame,
     rows: list[tuple[str, pd.DataFrame]],
-    columns: list[tuple[str, str, object]],
+    columns: list[tuple[str, str, list]],
     title: str,
     reading: str,
 ) -> Figure:
-    """`rows` are (label, lines), `columns` (title, column of the frame, value)."""
+    """`rows` are (label, lines), `columns` (title, column of the frame, its values)."""
     arms = arms_in_order(frame)
     groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
     width = 1.2 + max(2.4, 0.34 * len(arms)) * len(columns)
     figure = Figure(figsize=(max(NARROWEST, width), 1.6 + 2.6 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(columns), sharey=True, sharex=True, squeeze=False)
     for row, ((label, lines), line_of_axes) in enumerate(zip(rows, panels, strict=True)):
-        for (name, column, value), axes in zip(columns, line_of_axes, strict=True):
-            draw_reading(axes, lines[lines[column] == value], arms, groups, reading)
+        for (name, column, values), axes in zip(columns, line_of_axes, strict=True):
+            draw_reading(axes, lines[lines[column].isin(values)], arms, groups, reading)
             axes.set_title(name if row == 0 else "", fontsize=9)
         line_of_axes[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
     seeds = ", ".join(map(str, sorted(frame["seed"].unique())))

@@ -36,8 +36,8 @@ def update_rule(cell: Cell) -> str:
 
 
 def tidy(cells: list[CellRecords]) -> pd.DataFrame:
-    """Columns: arm, rule, labels, H, m, K, alpha, U, seed, train, protocol, intervention, chance, best_constant,
-    counts, and for every reading its rate with the 95 % Wilson bounds.
+    """Columns: arm, rule, labels, H, m, K, alpha, B, W, U, frames, seed, train, protocol, intervention, chance,
+    best_constant, counts, and for every reading its rate with the 95 % Wilson bounds.
 
     Raises MuvlaError if two cells would be one line of a table (same arm, training length and seed).
     """
@@ -60,7 +60,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                 "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
                 "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
                 "alpha": cell.memory.alpha if recurs else None,
-                "U": cell.budget.updates, "seed": cell.seed, "train": item.train, "protocol": protocol,
+                "B": cell.budget.slots, "W": cell.budget.window, "U": cell.budget.updates,
+                "frames": cell.budget.total_frames, "seed": cell.seed, "train": item.train, "protocol": protocol,
                 "intervention": intervention,
                 "chance": float("nan") if item.chance[protocol] is None else item.chance[protocol],
                 "best_constant": best_constant_choice(rows), **counts,
@@ -83,3 +84,9 @@ def best_constant_choice(rows: list[EpisodeRow]) -> float:
 
 def arms_in_order(frame: pd.DataFrame) -> list[str]:
     return list(frame.sort_values("order")["arm"].drop_duplicates())
+
+
+def has_several_lengths(frame: pd.DataFrame) -> bool:
+    """Whether an arm was trained at several U: then tables and figures keep them apart. Arms that differ in U among
+    themselves stand side by side."""
+    return bool((frame.groupby("arm")["U"].nunique() > 1).any())

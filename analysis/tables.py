@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.frames import READING_TITLES, READINGS, arms_in_order
+from analysis.frames import READING_TITLES, READINGS, arms_in_order, has_several_lengths
 
 NO_VALUE = "–"
+BUDGET = ("B", "W", "U", "frames")  # what a table names of it where arms differ
 COUNT_COLUMNS = {"success": "successes"}  # counts whose column has another name
 
 
@@ -24,15 +25,17 @@ def entry(line: pd.Series, reading: str, counts: bool = False) -> str:
 
 
 def _by_arm(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    """(identifying columns, lines) per training length and arm, in the study's order; U is named if there are
-    several."""
-    lengths = sorted(frame["U"].unique())
-    return [
-        ({"U": u, "arm": arm} if len(lengths) > 1 else {"arm": arm}, lines)
-        for u in lengths
-        for arm in arms_in_order(frame)
-        if not (lines := frame[(frame["arm"] == arm) & (frame["U"] == u)]).empty
-    ]
+    """(identifying columns, lines) per arm, in the study's order: per training length, which is named, where an arm has
+    several; else with what differs between the arms' budgets."""
+    apart = has_several_lengths(frame)
+    told = [column for column in BUDGET if not apart and frame[column].nunique() > 1]
+    groups = []
+    for u, of_length in frame.groupby("U") if apart else [(None, frame)]:
+        for arm in arms_in_order(of_length):
+            lines = of_length[of_length["arm"] == arm]
+            budget = {column: lines[column].iloc[0] for column in told}
+            groups.append((({"U": u} if apart else {}) | {"arm": arm} | budget, lines))
+    return groups
 
 
 def above_constant(plain: pd.DataFrame) -> str:
@@ -41,8 +44,8 @@ def above_constant(plain: pd.DataFrame) -> str:
     counts = []
     for name, lines in _by_arm(plain):
         above = int((lines["choice_low"] > lines["best_constant"]).sum())
-        arm = " ".join(f"U = {value}," if column == "U" else str(value) for column, value in name.items())
-        counts.append(f"{arm}: {above} of {len(lines)}")
+        length = f"U = {name['U']}, " if has_several_lengths(plain) else ""
+        counts.append(f"{length}{name['arm']}: {above} of {len(lines)}")
     return (
         "Training seeds whose whole interval of choice accuracy lies above the share of the most frequent target, "
         f"by arm: {'; '.join(counts)}."

@@ -106,9 +106,26 @@ def test_two_training_lengths_are_told_apart(base, cells):
     frame = tidy(cells + longer)
     table = tables.by_seed(frame, "choice", "none")
     assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
-    assert len(figures.choice_figure(frame, "t").axes) == 2
+    assert [axes.get_title() for axes in figures.choice_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
+    assert "U = 8, none: 0 of 2" in tables.above_constant(frame[frame["intervention"] == "none"])
     titles = [axes.get_title() for axes in figures.intervention_figure(frame, "t").axes]
     assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
+
+
+def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
+    """One arm per budget, as a study of budget regimes has them: in the study's order, in one table and one panel."""
+    arms = {"K=2": {}, "K=2, matched frames": {"budget.regime": "matched_frames"},
+            "K=2, published": {"budget.regime": "published"}}  # fmt: skip
+    cells = [records(base, arm, tbptt(2, 4) | change, 0, 18, 1, 1) for arm, change in arms.items()]
+    frame = tidy(cells)
+    table = tables.by_seed(frame, "choice", "none")
+    assert list(table.columns) == ["arm", "W", "U", "frames", "seed 0"] and list(table["arm"]) == list(arms)
+    assert table[["W", "U", "frames"]].to_numpy().tolist() == [[8, 4, 128], [2, 16, 128], [2, 4, 32]]
+    assert list(tables.main_table(frame).columns)[:5] == ["arm", "W", "U", "frames", "seed"]
+    assert "K=2: 0 of 1; K=2, matched frames: 0 of 1" in tables.above_constant(frame[frame["intervention"] == "none"])
+    (axes,) = figures.choice_figure(frame, "t").axes
+    assert axes.get_title() == "U = 4 to 16 updates" and len([x for x in axes.lines if x.get_marker() == "o"]) == 3
+    assert len(figures.intervention_figure(frame, "t").axes) == 2
 
 
 def test_nothing_that_explains_a_figure_is_cut_off(cells):

@@ -195,7 +195,7 @@ def test_a_changed_base_is_refused_where_arms_win(study):
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-@pytest.mark.parametrize("file", ["recall_quick", "recall_quick/longer.py", "mikasa_quick"])
+@pytest.mark.parametrize("file", ["recall_quick", "recall_quick/longer.py", "recall_budget", "mikasa_quick"])
 def test_the_shipped_studies_are_controlled(file):
     study = load_study(EXPERIMENTS / file)
     study.check()
@@ -240,3 +240,19 @@ def test_the_longer_study_differs_in_its_length_alone():
     updates = shorter.base.budget.updates
     for a, b in zip(shorter.cells(), longer.cells(), strict=True):
         assert a.arm == b.arm and certificate(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}
+
+
+def test_the_budget_study_differs_in_budgets_alone_and_shares_the_matched_cells():
+    """Its matched arms are cells of the main job, trained once for both; the rest of a K differs in what its regime
+    says."""
+    main, study = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_budget"))
+    quick, cells = ({c.arm: c.cell for c in s.cells() if c.cell.seed == 0} for s in (main, study))
+    for arm, same in (("K=8, all three", "K=8"), ("K=2, matched", "K=2"), ("K=1, matched", "K=1")):
+        assert certificate(cells[arm], quick[same]) == {}
+    for K in (1, 2):
+        matched = cells[f"K={K}, matched"]
+        in_frames, published = (
+            certificate(matched, cells[f"K={K}, {name}"]) for name in ("matched frames", "published")
+        )
+        assert in_frames == {"budget.updates": (400, 3200 // K), "budget.window": (8, K)}
+        assert published == {"budget.window": (8, K)}

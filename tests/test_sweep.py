@@ -324,3 +324,25 @@ def test_bad_options_are_refused(options, message):
 def test_processes_follow_what_this_process_may_use():
     assert 1 <= default_processes("cpu") <= len(os.sched_getaffinity(0))
     assert default_processes("cuda") == 1, "cells would share the GPU"
+
+
+def test_the_budget_study_from_plan_to_table(tmp_path):
+    """experiments/recall_budget with a tiny budget: W, U and frames of all three regimes in one table."""
+    study = load_study(ROOT / "experiments" / "recall_budget")
+    short = dataclasses.replace(study.protocols[0], name="short", episodes=4, slots=4)
+    study = dataclasses.replace(study.with_base({"budget.updates": 2, "data.dataset.episodes": 24}), protocols=(short,))
+    study = study.narrowed(seeds=(0,))
+    ledger, said = Ledger(tmp_path / "runs", tmp_path / "data"), []
+    result = run_study(study, ledger, SweepOptions(processes=2, track=False), said.append)
+    assert not result.failed and not result.not_run and len(result.entries) == 7, "\n".join(said)
+    updates = {e.item.arm: ckpt.latest(e.run.folder / "checkpoints").name for e in result.entries}
+    assert updates["K=1, matched frames"] == "update-000016" and updates["K=1, published"] == "update-000002"
+    told = Report(study.name, study.title, "muvla sweep", study.notes, ())
+    write_report([e.records() for e in result.entries], tmp_path / "out", told, say=said.append)
+    table = [line.split(" | ")[:5] for line in (tmp_path / "out" / "main.md").read_text().splitlines()]
+    assert [cell.strip("| ") for cell in table[0]] == ["arm", "W", "U", "frames", "seed"]
+    assert [row[1:4] for row in table[2:]] == [
+        ["8", "2", "256"], ["1", "16", "256"], ["1", "2", "32"],
+        ["8", "2", "256"], ["2", "8", "256"], ["2", "2", "64"],
+        ["8", "2", "256"],
+    ]  # fmt: skip
