@@ -120,9 +120,12 @@ class DataConfig:
     first_image: bool = field(default=False, metadata=LATER)
     # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
     augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=LATER)
-    # What a slot plays: episodes frame by frame, or single frames in random order, as memoryless baselines were trained
-    # (spec 4.6), but with the data, statistics and tail of the other cells.
-    order: Literal["episodic", "shuffled"] = field(default="episodic", metadata=LATER)
+    # What a slot plays: episodes frame by frame; single frames in random order, as memoryless baselines were trained
+    # (spec 4.6), but with the data, statistics and tail of the other cells; or at most `group` random frames of an
+    # episode in their order, others at every visit (as MemoryVLA, arXiv 2508.19236, which fills a shorter episode up
+    # with its last frame; here it is played whole).
+    order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=LATER)
+    group: int = field(default=16, metadata=LATER)
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
@@ -130,6 +133,7 @@ class DataConfig:
             self.dataset.source is None or self.labels == "recorded", "data.labels", self.labels,
             "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
         )  # fmt: skip
+        _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,8 @@ class Cell:
         )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
-            self.data.order == "episodic" or not self.recurs, "data.order", self.data.order,
-            f"episodic where memory.kind is {self.memory.kind!r} with memory.m = {self.memory.m}",
+            self.data.order != "shuffled" or not self.recurs, "data.order", self.data.order,
+            f"episodic or grouped where memory.kind is {self.memory.kind!r} with memory.m = {self.memory.m}",
             "a shuffled frame has no tick before it to remember: set memory.kind to none or dummy",
         )  # fmt: skip
         K, budget = self.truncation, self.budget
@@ -322,6 +326,8 @@ def canonical(cell: Cell) -> Cell:
         changes["start.parts"] = "all"
     if cell.lora.rank == 0:
         changes["lora.alpha"] = LoraConfig().alpha
+    if cell.data.order != "grouped":
+        changes["data.group"] = 16
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
     return replace(cell, changes)

@@ -80,7 +80,8 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
-        groups.setdefault((cell.data.dataset, cell.data.order, cell.budget), []).append(entry)
+        order = f"groups of {cell.data.group}" if cell.data.order == "grouped" else cell.data.order
+        groups.setdefault((cell.data.dataset, order, cell.budget), []).append(entry)
     lines = []
     for (dataset, order, budget), members in groups.items():
         name = f" ({dataset.task.name}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (

@@ -74,8 +74,9 @@ def test_identities_outlive_new_fields(base):
         ({"model.size.dino.mlp": 100}, "a multiple of the tower's width"),
         ({"data.dataset.episodes": 0}, "≥ 1"),
         ({"data.dataset.seed": -1}, "2^32"),
-        ({"data.order": "shuffled"}, "episodic where memory.kind is 'tokens' with memory.m = 4"),
-        ({"data.order": "sorted"}, "'episodic', 'shuffled'"),
+        ({"data.order": "shuffled"}, "episodic or grouped where memory.kind is 'tokens' with memory.m = 4"),
+        ({"data.order": "sorted"}, "'episodic', 'shuffled', 'grouped'"),
+        ({"data.group": 0}, "≥ 1"),
         ({"lora.rank": 32}, "0 where start.checkpoint is null"),
         ({"lora.rank": -1}, "≥ 0"),
         ({"lora.alpha": 0.0}, "> 0"),
@@ -114,6 +115,7 @@ def test_equal_computations_share_one_identity(cell_with):
     assert canonical(cell_with({**shifted, "model.reserve": 5})) == canonical(cell_with(shifted))
     assert canonical(cell_with(shifted)) == canonical(cell_with({"model.reserve": 4})), "a reserve of exactly m"
     assert canonical(cell_with({"start.parts": "weights", "lora.alpha": 1.0})) == canonical(cell_with())
+    assert canonical(cell_with({"data.group": 4})) == canonical(cell_with())
     one = {"model.chunk": 1}
     assert canonical(cell_with({**one, "data.tail": "repeat"})) == canonical(cell_with(one))
 

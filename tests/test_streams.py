@@ -1,5 +1,7 @@
 """Slots: consecutive frames, labels, weights, pairing between cells, exact resume."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,38 @@ def test_shuffled_slots_play_every_frame_once_before_any_again(store, base):
     assert not np.array_equal(other.frame, window.frame[:8])
 
 
+GROUPED = {"data.order": "grouped", "data.group": 4}
+
+
+def test_a_group_is_frames_of_one_episode_in_their_order_and_others_at_every_visit(store, base):
+    """At most 4 of an episode's, a memory's first among them being its first; a shorter episode is played whole."""
+    ticks = 4 * len(store) * 12
+    window = stream_of(replace(base, GROUPED), store).window(ticks)
+    whole = stream_of(base, store).schedule(ticks)[0]
+    assert np.array_equal(window.frame, store.starts[window.episode] + window.tick)
+    subsets: dict[int, list] = {}
+    for slot in range(4):
+        starts = np.flatnonzero(window.is_first[:, slot])
+        for a, b in itertools.pairwise(starts[1:]):  # without the first, which began at a random frame
+            (episode,), steps = set(window.episode[a:b, slot].tolist()), window.tick[a:b, slot]
+            assert len(steps) == min(4, store.lengths[episode]) and (np.diff(steps) > 0).all()
+            subsets.setdefault(episode, []).append(tuple(steps.tolist()))
+        order = window.episode[np.flatnonzero(window.is_first[:, slot]), slot][: len(store)]
+        assert sorted(order.tolist()) == list(range(len(store))), "every episode once before any again"
+        assert order[:2].tolist() == list(dict.fromkeys(whole[:, slot].tolist()))[:2], "in the episodic cells' order"
+    assert len(subsets) == len(store)
+    for episode, drawn in subsets.items():
+        assert (len(set(drawn)) > 1) == (store.lengths[episode] > 4)
+    first = [steps[0] for drawn in subsets.values() for steps in drawn]
+    assert 0 in first and max(first) > 0, "a group may miss the cue"
+
+
+def test_groups_that_hold_every_episode_are_the_episodic_order(store, base):
+    large = replace(base, GROUPED | {"data.group": int(store.lengths.max())})
+    for a, b in zip(windows(base, store), windows(large, store), strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.is_first, b.is_first)
+
+
 def test_shuffled_baselines_share_frames_and_the_episodic_cells_data(store, base):
     """none and dummy see the same frames; a frame is what it is to an episodic cell, tail and statistics included."""
     cell = replace(base, SHUFFLED | {"model.chunk": 4})
@@ -173,7 +207,7 @@ def test_recorded_labels_of_no_op_frames_reveal_the_target_and_executed_ones_do_
     assert set.intersection(*seen["recorded"].values()) == set()
 
 
-@pytest.mark.parametrize("change", [{}, SHUFFLED], ids=["episodic", "shuffled"])
+@pytest.mark.parametrize("change", [{}, SHUFFLED, GROUPED], ids=["episodic", "shuffled", "grouped"])
 def test_a_stream_continues_exactly_where_it_was_saved(store, base, change):
     cell = replace(base, change)
     whole = windows(cell, store, 6)

@@ -172,12 +172,16 @@ def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp
     stores = ledger.opened(study)
     lines = coverage_lines(ledger.entries(study, stores), stores)
     assert len(lines) == 4 and "U=4," in lines[0] and "U=50," in lines[2]
-    shuffled = {"none": no_memory(), "shuffled": no_memory() | {"data.order": "shuffled"}}
-    by_order = dataclasses.replace(study, arms=shuffled, factors=(*FACTORS, "data.order"))
+    orders = {"K=8": tbptt(8, 4), "shuffled": no_memory() | {"data.order": "shuffled"}}
+    orders |= {f"groups of {n}": {"data.order": "grouped", "data.group": n} for n in (3, 4)}
+    by_order = dataclasses.replace(study, arms=orders, factors=(*FACTORS, "data.order", "data.group"))
     by_order.check()
     opened = ledger.opened(by_order)
     lines = coverage_lines(ledger.entries(by_order, opened), opened)
-    assert "of 0 in" in lines[2] and "shuffled," in lines[2] and "of 0 delay" not in lines[3]
+    told = [line[line.index("(RecallPosition3-v0") :].split(", ")[1] for line in lines[::2]]
+    assert told == ["episodic", *(arm for arm in orders if arm != "K=8")]
+    assert "of 0 in" in lines[2] and "no recurrent arm" in lines[2] and "of 0 delay" not in lines[3]
+    assert "K=8 0." in lines[4] and lines[4].split(" (")[0] != lines[6].split(" (")[0]
     published = dataclasses.replace(study, base=replace(study.base, {"budget.regime": "published"}))
     lines = coverage_lines(ledger.entries(published, stores), stores)
     windows = [line[line.index("W=") :] for line in lines]

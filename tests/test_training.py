@@ -66,6 +66,7 @@ KNOBS = {
     "data.first_image": True,
     "data.augmentation": "frame",
     "data.order": "shuffled",
+    "data.group": 3,
     "model.film": True,
     "seed": 1,
 }
@@ -75,6 +76,7 @@ WHERE = {
     "truncation_from": tbptt(2, 4),
     "model.head": {"data.tail": "repeat"},
     "data.order": no_memory(),
+    "data.group": {"data.order": "grouped"},
     "data.augmentation": {"model.images": "released"},
 }
 
@@ -172,8 +174,9 @@ def test_the_loss_falls(store, cell_with):
 @pytest.mark.parametrize(
     "change",
     [tbptt(8, 4), tbptt(2, 4), tbptt(2, 4) | {"truncation_from": "episode"}, ema(0.1, 4), dummy(4), no_memory(),
-     no_memory() | {"data.order": "shuffled"}, {"intervention": "freeze_first"}, {"intervention": "noise_matched"}],
-    ids=["K=8", "K=2", "from the episode", "ema", "dummy", "none", "shuffled", "frozen", "noisy"],
+     no_memory() | {"data.order": "shuffled"}, {"data.order": "grouped", "data.group": 4},
+     {"intervention": "freeze_first"}, {"intervention": "noise_matched"}],
+    ids=["K=8", "K=2", "from the episode", "ema", "dummy", "none", "shuffled", "grouped", "frozen", "noisy"],
 )  # fmt: skip
 def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, change):
     cell = cell_with({**change, "budget.updates": 7})

@@ -4,8 +4,9 @@ Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H
 
 Every slot plays pieces of the data in a random order of its own, all of them once before any of them again, and starts
 at a random frame of its first one. A piece is a whole episode, so that a slot's next tick is its next frame; where the
-order is `shuffled`, a piece is a single frame. Order and offsets are functions of (training seed, slot, pass), so cells
-of one seed and order see the same frames whatever their memory, K or labels.
+order is `grouped`, some frames of an episode, others at every visit; where it is `shuffled`, a single frame. All draws
+are functions of (training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their
+memory, K or labels.
 """
 
 from __future__ import annotations
@@ -72,33 +73,22 @@ class SlotStream:
             store.require_executed("data.labels: masked")
         source = "executed_action" if data.labels == "executed" else "recorded_action"
         self._label = statistics.normalise_action(store[source])
-        if data.order == "episodic":
-            episodes, steps, self._lengths = np.arange(len(store)), np.zeros(len(store), np.int64), store.lengths
-        else:
-            episodes = np.repeat(np.arange(len(store)), store.lengths)
-            steps = np.arange(len(episodes)) - store.starts[episodes]
-            self._lengths = np.ones_like(episodes)
-        self._pieces = episodes, steps  # the episode of each piece, and the first of its steps there
         self._order = lru_cache(maxsize=2 * slots)(self._draw_order)
+        self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
         self._ticks = 0
         self._visit = [0] * slots
-        self._step = [  # of the piece
-            int(numpy_rng(seed, "start offset", slot).integers(self._lengths[self._order(slot, 0)[0]]))
-            for slot in range(slots)
+        self._step = [  # place in the piece
+            int(numpy_rng(seed, "start offset", slot).integers(len(self._piece(slot, 0)[1]))) for slot in range(slots)
         ]
 
     def schedule(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Episode, step and visit, each (ticks, B), of the ticks to come; the stream stays where it is."""
-        piece, step, visit, _ = self._walk(ticks)
-        episodes, steps = self._pieces
-        return episodes[piece], steps[piece] + step, visit
+        episode, step, visit, *_ = self._walk(ticks)
+        return episode, step, visit
 
     def window(self, ticks: int) -> Window:
         """The next `ticks` ticks of every slot."""
-        piece, played, visit, after = self._walk(ticks)
-        episodes, steps = self._pieces
-        episode, step = episodes[piece], steps[piece] + played
-        is_first = played == 0
+        episode, step, visit, is_first, after = self._walk(ticks)
         if self._ticks == 0:  # also in the middle of an episode: there is no memory yet that could be continued
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
@@ -163,20 +153,34 @@ class SlotStream:
 
     def _draw_order(self, slot: int, number: int) -> np.ndarray:
         """The pieces of a slot's pass over the data, in the order in which it plays them."""
-        purpose = "episode order" if self.data.order == "episodic" else "frame order"
-        return numpy_rng(self.seed, purpose, slot, number).permutation(len(self._lengths))
+        if self.data.order == "shuffled":
+            return numpy_rng(self.seed, "frame order", slot, number).permutation(int(self.store.lengths.sum()))
+        return numpy_rng(self.seed, "episode order", slot, number).permutation(len(self.store))
 
-    def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
-        """Piece, step of the piece and visit, each (ticks, B), and the (visits, steps) where the slots stand
-        afterwards."""
-        piece, step, visit = np.empty((3, ticks, self.slots), dtype=np.int64)
-        visits, steps = list(self._visit), list(self._step)
+    def _draw_piece(self, slot: int, visit: int) -> tuple[int, np.ndarray]:
+        """The episode of a slot's piece, and its steps that are played."""
+        pieces = len(self._order(slot, 0))
+        piece = self._order(slot, visit // pieces)[visit % pieces]
+        if self.data.order == "shuffled":
+            episode = int(np.searchsorted(self.store.starts, piece, side="right")) - 1
+            return episode, np.array([piece - self.store.starts[episode]])
+        steps = np.arange(self.store.lengths[piece])
+        if self.data.order == "grouped" and len(steps) > self.data.group:
+            drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)
+            steps = np.sort(drawn)
+        return int(piece), steps
+
+    def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
+        """Episode, step, visit and whether a piece begins, each (ticks, B), and the (visits, places in the piece) where
+        the slots stand afterwards."""
+        episode, step, visit, place = np.empty((4, ticks, self.slots), dtype=np.int64)
+        visits, places = list(self._visit), list(self._step)
         for slot in range(self.slots):
             for t in range(ticks):
-                number, place = divmod(visits[slot], len(self._lengths))
-                playing = self._order(slot, number)[place]
-                piece[t, slot], step[t, slot], visit[t, slot] = playing, steps[slot], visits[slot]
-                steps[slot] += 1
-                if steps[slot] == self._lengths[playing]:
-                    visits[slot], steps[slot] = visits[slot] + 1, 0
-        return piece, step, visit, (visits, steps)
+                playing, steps = self._piece(slot, visits[slot])
+                episode[t, slot], step[t, slot] = playing, steps[places[slot]]
+                visit[t, slot], place[t, slot] = visits[slot], places[slot]
+                places[slot] += 1
+                if places[slot] == len(steps):
+                    visits[slot], places[slot] = visits[slot] + 1, 0
+        return episode, step, visit, place == 0, (visits, places)
