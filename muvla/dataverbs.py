@@ -1,4 +1,4 @@
-"""The verbs of the command line about datasets of one's own: import and show."""
+"""The verbs of the command line about datasets: import, show and audit."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def add_data_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser]
 
     show = verb("show", _show, "what a dataset holds, and a contact sheet of it")
     show.add_argument("dataset", help="its folder's name under --data")
+
+    auditing = verb("audit", _audit, "what the labels of the no-op phases tell of an episode's target")
+    auditing.add_argument("dataset", help="its folder's name under --data")
+    auditing.add_argument("--chunk", type=int, action="append", metavar="H", help="chunk lengths (default: 1)")
 
 
 def _import(arguments) -> None:
@@ -60,3 +64,16 @@ def _show(arguments) -> None:
     for line in summary(store):
         print(line)
     print(f"pictures: {contact_sheet(store)}")
+
+
+def _audit(arguments) -> None:
+    from muvla.data.audit import audit
+    from muvla.data.episodes import EpisodeStore
+    from muvla.errors import MuvlaError
+
+    store = EpisodeStore(arguments.data / arguments.dataset)
+    for chunk in arguments.chunk or [1]:
+        if chunk < 1:
+            raise MuvlaError("--chunk", got=chunk, expected="H ≥ 1", remedy="correct it")
+        for labels in ("recorded", "executed"):
+            print(audit(store, labels, chunk).line())
