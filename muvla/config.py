@@ -236,6 +236,10 @@ class Cell:
         )  # fmt: skip
         _require_sound_diffusion(self)
         _require(
+            self.data.augmentation != "episode" or self.data.order != "shuffled", "data.augmentation", "episode",
+            "none or frame with data.order shuffled", "single frames have no episode that could be changed as one",
+        )  # fmt: skip
+        _require(
             self.data.augmentation == "none" or self.model.images == "released", "model.images", self.model.images,
             "'released' with data.augmentation", "it crops the centre in evaluation, as training crops at random",
         )  # fmt: skip
@@ -338,9 +342,15 @@ def started_at(cell: Cell, place: str | None) -> Cell:
     return replace(cell, {"start.checkpoint": place})
 
 
+def of_source(cell: Cell, name: str) -> Cell:
+    """The cell with its imported data under another name, which is no content either; collected data have none."""
+    return cell if cell.data.dataset.source is None else replace(cell, {"data.dataset.source": name})
+
+
 def train_id(cell: Cell, data: str, start: str | None) -> str:
     """Hash of the canonical training configuration, of the data's content and of that of what the cell starts from."""
-    return content_hash({"cell": identity(started_at(canonical(cell), start)), "data": data})
+    placeless = of_source(started_at(canonical(cell), start), "import")
+    return content_hash({"cell": identity(placeless), "data": data})
 
 
 # --- presets: overrides for `replace`, in the field's words -----------------------------------------------------------

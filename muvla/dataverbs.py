@@ -20,7 +20,7 @@ def add_data_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser]
     show = verb("show", _show, "what a dataset holds, and a contact sheet of it")
     show.add_argument("dataset", help="its folder's name under --data")
 
-    auditing = verb("audit", _audit, "what the labels of the no-op phases tell of an episode's target")
+    auditing = verb("audit", _audit, "what the labels of the no-op phases tell of the decision")
     auditing.add_argument("dataset", help="its folder's name under --data")
     auditing.add_argument("--chunk", type=int, action="append", metavar="H", help="chunk lengths (default: 1)")
 
@@ -76,4 +76,5 @@ def _audit(arguments) -> None:
         if chunk < 1:
             raise MuvlaError("--chunk", got=chunk, expected="H ≥ 1", remedy="correct it")
         for labels in ("recorded", "executed"):
-            print(audit(store, labels, chunk).line())
+            for reading in audit(store, labels, chunk):
+                print(reading.line())

@@ -79,12 +79,12 @@ class Run:
         return self.folder / "rows"
 
     def create(self, cell: Cell, store: EpisodeStore) -> None:
-        """Writes `run.json`; anew if what the cell starts from has moved."""
+        """Writes `run.json`; anew if its data or what the cell starts from has moved."""
         place = cell.start.checkpoint
         if place is not None and checkpoint_folder(place) == Path(place).expanduser():  # and none of the hub
             place = str(Path(place).expanduser().resolve())
         cell = started_at(canonical(cell), place)
-        if not (self.folder / "run.json").exists() or self.cell.start != cell.start:
+        if not (self.folder / "run.json").exists() or self.cell != cell:
             write_json(
                 self.folder / "run.json",
                 {

@@ -10,6 +10,8 @@ from pathlib import Path
 from muvla.config import canonical
 from muvla.data.collect import collect
 from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
 from muvla.runs import NOT_A_MEASUREMENT, Run
@@ -98,7 +100,23 @@ class Ledger:
         return {item.arm: open_store(self.data, item.cell.data.dataset) for item in study.cells()}
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
+        """Raises MuvlaError if imported frames have another size than a protocol's."""
+        _require_same_frames(study, stores)
         return [
             Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.arm])))
             for item in study.cells()
         ]
+
+
+def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
+    """What collected frames have is told by their configuration, and checked with it; an import has what it has."""
+    for arm, store in stores.items():
+        shape = store["images"].shape[2:4]
+        for one in study.protocols:
+            camera = one.image_size or task_info(one.task.name).camera
+            if store.spec.source is not None and shape != (camera, camera):
+                raise MuvlaError(
+                    f"study {study.name}, arm {arm!r}: data.dataset", got=f"imported frames of {shape[0]}×{shape[1]}",
+                    expected=f"{camera}×{camera}, those of protocol {one.id}",
+                    remedy="import them at that size (--image-size), or choose another protocol",
+                )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from muvla.config import Cell, canonical
 from muvla.configtools import flatten
 from muvla.data.episodes import EpisodeStore
@@ -53,7 +55,7 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         budget = cell.effective_budget
         rows.append([
             arm, differences_from_base(study, cell), cell.budget.regime if cell.recurs else "matched",
-            budget.slots, budget.window, budget.updates, round(cell.optimizer.warmup * budget.updates),
+            budget.slots, budget.window, budget.updates, math.ceil(cell.optimizer.warmup * budget.updates),
             budget.frames_per_update, f"{budget.total_frames:,}",
             f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
             ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),

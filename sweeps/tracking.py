@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from muvla.config import canonical
 from muvla.configtools import flatten
 from muvla.files import read_lines
 from sweeps.ledger import Entry
@@ -76,7 +77,7 @@ class Tracker:
         else:
             tags = {"train": train, "start": start, "arm": entry.item.arm, "study": entry.study.name}
             run = self.client.create_run(self.experiment, run_name=entry.item.label, tags=tags).info.run_id
-            params = [Param(k, str(v)) for k, v in flatten(entry.item.cell).items()]
+            params = [Param(k, str(v)) for k, v in flatten(canonical(entry.item.cell)).items()]
             self.client.log_batch(run, params=params)
         logged = max((point.step for point in self.client.get_metric_history(run, "loss")), default=-1)
         curve = [

@@ -16,20 +16,21 @@ def many(tmp_path_factory):
 
 def test_never_executed_labels_tell_the_target_and_executed_ones_do_not(many):
     """The expert points at the marked disc while nothing is executed (spec 4.4); what is executed then is zero."""
-    recorded, executed = audit(many, "recorded", 1), audit(many, "executed", 1)
-    assert recorded.leaks and recorded.accuracy > 0.9
-    assert not executed.leaks and executed.accuracy <= executed.chance + 0.1
+    (recorded, there), (executed, nowhere) = audit(many, "recorded", 1), audit(many, "executed", 1)
+    assert recorded.leaks and recorded.value > 0.9 and there.leaks and there.value > 0.5
+    assert not executed.leaks and executed.value <= executed.chance + 0.1 and not nowhere.leaks
     assert recorded.episodes == 150 and recorded.frames == int((many["phase"] < 3).sum())
 
 
 def test_chunks_tell_it_by_looking_ahead(many):
     """Executed labels too, once a chunk of the delay reaches the decision; the longer, the more."""
-    short, long = audit(many, "executed", 1), audit(many, "executed", 8)
-    assert not short.leaks and long.leaks and long.accuracy > 0.9
+    (short, _), (long, there) = audit(many, "executed", 1), audit(many, "executed", 8)
+    assert not short.leaks and long.leaks and long.value > 0.9 and there.leaks
+    assert audit(many, "executed", 10**9)[0].value > 0.9, "no chunk reaches beyond the longest episode"
 
 
-def test_targets_that_have_nothing_to_do_with_the_labels_are_not_told(many, tmp_path):
-    """The same labels with the targets shuffled over the episodes: chance, whatever is looked at."""
+def test_a_target_that_has_nothing_to_do_with_the_labels_is_not_told_but_where_the_expert_goes_is(many):
+    """As where a colour is shown at a place that is drawn by itself: the same labels, the targets shuffled."""
     import numpy as np
 
     from muvla.data.episodes import EpisodeStore
@@ -38,12 +39,21 @@ def test_targets_that_have_nothing_to_do_with_the_labels_are_not_told(many, tmp_
     targets = np.random.default_rng(0).permutation([line["target"] for line in store.index])
     for line, target in zip(store.index, targets, strict=True):
         line["target"] = int(target)
-    assert not audit(store, "recorded", 1).leaks and not audit(store, "executed", 8).leaks
+    for labels, chunk in (("recorded", 1), ("executed", 8)):
+        target, direction = audit(store, labels, chunk)
+        assert not target.leaks and direction.leaks
+    for i, line in enumerate(store.index):  # one target of which there is a single episode
+        line["target"] = int(i == 0)
+    with pytest.raises(MuvlaError, match=r"targets \[149, 1\] times"):
+        audit(store, "recorded", 1)
+    for i, line in enumerate(store.index):  # fewer of one than there are folds
+        line["target"] = int(i < 2)
+    assert not audit(store, "executed", 1)[0].leaks
 
 
 def test_where_there_is_nothing_to_tell_apart(tmp_path):
     store = collect(DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=4), tmp_path)
-    with pytest.raises(MuvlaError, match="expected at least two targets, a no-op phase and 10 episodes"):
+    with pytest.raises(MuvlaError, match="expected at least 10 episodes and two targets"):
         audit(store, "recorded", 1)
 
 
@@ -51,9 +61,9 @@ def test_from_the_command_line(many, capsys):
     command = ["audit", many.path.name, "--data", str(many.path.parent)]
     assert main([*command, "--chunk", "1", "--chunk", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [
-        "labels recorded, H = 1", "labels executed, H = 1", "labels recorded, H = 8", "labels executed, H = 8",
-    ]  # fmt: skip
-    assert lines[0].endswith("tells the target") and lines[1].endswith("no more than chance")
+    kinds = [f"labels {kind}, H = {h}" for h in (1, 8) for kind in ("recorded", "executed")]
+    assert [line.split(":")[0] for line in lines] == [kind for kind in kinds for _ in range(2)]
+    assert lines[0].endswith("the labels tell it") and "not told apart from chance (at most 0." in lines[2]
+    assert "target told right" in lines[0] and "first action of the decision, R²" in lines[1]
     assert main([*command, "--chunk", "0"]) == EXIT_BAD_INPUT
     assert "--chunk: got 0" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 """The diffusion head: schedule, sampling, sequence, training, evaluation, files."""
 
+import dataclasses
+import itertools
+
 import pytest
 import released
 import torch
@@ -131,7 +134,9 @@ def test_training_learns_to_denoise(store, cell_with):
     )  # fmt: skip
     trainer = Trainer(cell, store)
     window = trainer.stream.window(2)
-    trainer.stream.window = lambda _: window  # eight frames, learned by heart
+    # Eight frames, learned by heart, with other noise at every visit.
+    visits = (dataclasses.replace(window, visit=window.visit + i) for i in itertools.count())
+    trainer.stream.window = lambda _: next(visits)
     losses = [trainer.step()[0] for _ in range(600)]
     assert sum(losses[-50:]) < 0.4 * sum(losses[:50])
     with torch.no_grad():
@@ -158,15 +163,28 @@ def test_an_episode_is_the_same_whatever_runs_beside_it(store, cell_with):
     assert outcomes[0] == outcomes[2] and outcomes[1] == {seed: outcomes[0][seed] for seed in (902, 903)}
 
 
+def noised_at(trainer, chunk, tick):
+    window = trainer.stream.window(8)
+    return trainer._noised(torch.zeros(4, chunk, 2), window, tick)
+
+
 def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
-    """Also those of another H: what both have is the same."""
+    """Also those of another H, where what both have is the same, and of another window."""
     cells = ((2, {}), (2, {"memory.m": 2, "truncation": 1}), (2, {"seed": 1}), (8, {"model.chunk": 8}))
-    made = [Trainer(cell_with({**DIFFUSION, **more}), store)._noised(torch.zeros(4, H, 2), 3) for H, more in cells]
+    made = [noised_at(Trainer(cell_with({**DIFFUSION, **more}), store), H, 3) for H, more in cells]
     assert torch.equal(made[0].noise, made[1].noise) and torch.equal(made[0].time, made[1].time)
     assert not torch.equal(made[0].noise, made[2].noise)
     assert torch.equal(made[0].noise, made[3].noise[:, :2]) and torch.equal(made[0].time, made[3].time)
-    trainer = Trainer(cell_with({**DIFFUSION, "budget.slots": 4}), store)
-    many = [trainer._noised(torch.zeros(4, 2, 2), t) for t in range(150)]
+    trainer, short = (Trainer(cell_with({**DIFFUSION, "budget.window": w, "truncation": 2}), store) for w in (8, 2))
+    window = trainer.stream.window(8)
+    for i in range(4):
+        part = short.stream.window(2)
+        for t in range(2):
+            one = trainer._noised(torch.zeros(4, 2, 2), window, 2 * i + t)
+            other = short._noised(torch.zeros(4, 2, 2), part, t)
+            assert torch.equal(one.noise, other.noise) and torch.equal(one.time, other.time)
+    long = trainer.stream.window(150)
+    many = [trainer._noised(torch.zeros(4, 2, 2), long, t) for t in range(150)]
     assert {int(t) for one in many for t in one.time} == set(range(STEPS))
     assert abs(torch.cat([one.noise for one in many]).std() - 1) < 0.05
 

@@ -80,8 +80,8 @@ def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study)
     by_arm = {c.arm: c.cell for c in published.cells() if c.cell.seed == 0}
     assert certificate(by_arm["K=8"], by_arm["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
     rows = [line.split() for line in plan_text(published, None, None).splitlines()]
-    assert ["none", "kind=none,", "m=0", "matched", "4", "8", "4", "0", "32", "128", "–"] in rows
-    assert ["K=2", "truncation=2", "published", "4", "2", "4", "0", "8", "32", "–"] in rows
+    assert ["none", "kind=none,", "m=0", "matched", "4", "8", "4", "1", "32", "128", "–"] in rows
+    assert ["K=2", "truncation=2", "published", "4", "2", "4", "1", "8", "32", "–"] in rows
     assert "have the declared budget under every regime" in plan_text(published, None, None)
     frames = {"matched frames": tbptt(2, 4) | {"budget.regime": "matched_frames"}}
     with pytest.raises(MuvlaError, match=r"budget\.regime: 'matched' in the base, 'matched_frames' in this arm"):
@@ -156,12 +156,12 @@ def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study
 
 
 def test_the_plan_tells_where_blocks_are_counted_from(study, store, data_root, tmp_path):
-    arms = {"K=2": tbptt(2, 4), "from the episode": tbptt(2, 4) | {"truncation_from": "episode"}}
+    arms = {"K=4": tbptt(4, 4), "from the episode": tbptt(4, 4) | {"truncation_from": "episode"}}
     study = dataclasses.replace(study, arms=arms, factors=(*FACTORS, "truncation_from"))
     ledger = Ledger(tmp_path, data_root)
     stores = ledger.opened(study)
     pairs, _ = coverage_lines(ledger.entries(study, stores), stores)
-    assert "K=2 from the episode 0.00, K=2 0.00" in pairs
+    assert "K=4 from the episode 0.55, K=4 0.40" in pairs
 
 
 def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp_path):

@@ -1,8 +1,9 @@
-"""The label audit: what the labels of the no-op phases tell of an episode's target, before anything is trained on them.
+"""The label audit: what the labels of the no-op phases tell, before anything is trained on them.
 
-In the cue and the delay the expert says an action that is never executed. If a classifier reads the target off it, a
-policy that is supervised with it is told at every step to remember (spec 4.4). With chunks of more than one action the
-executed labels tell it too, as soon as they reach the decision.
+In the cue and the delay the expert says an action that is never executed. If it tells what the decision needs, a policy
+that is supervised with it is told at every step to remember (spec 4.4). With chunks of more than one action the
+executed labels tell it too, as soon as they reach the decision. Two readings, since a task may draw what is shown (a
+colour) and where it stands independently: the episode's target, and where the expert goes.
 
 Legend: N frames, H chunk, A action dim.
 """
@@ -15,56 +16,52 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from muvla.data.episodes import EpisodeStore
-from muvla.envs.phases import NO_OP_PHASES
+from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
+from muvla.randomness import numpy_rng
 
 FOLDS = 5
+RESAMPLED = 1000  # times, over episodes
 
 
 @dataclass(frozen=True)
-class Leak:
-    """How often an episode's target is told right from its labels; episodes that were not seen in the fit."""
+class Reading:
+    """What episodes that were not seen in the fit are told by their labels."""
 
+    what: str  # target or direction
     labels: str
     chunk: int  # H
     frames: int  # N, of the no-op phases
     episodes: int
-    correct: int
-    chance: float  # share of the most frequent target: what a guess gives that looks at no label
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson, 95 %."""
-        found = binomtest(self.correct, self.episodes).proportion_ci(0.95, method="wilson")
-        return found.low, found.high
+    value: float  # share of targets told right; or R² of the expert's first action of the decision
+    low: float  # 95 % interval: Wilson, or bootstrap over episodes
+    high: float
+    chance: float  # share of the most frequent target; R² 0
 
     @property
     def leaks(self) -> bool:
         """Whether the whole interval lies above chance."""
-        return self.interval[0] > self.chance
+        return self.low > self.chance
 
     def line(self) -> str:
-        low, high = self.interval
-        word = "tells the target" if self.leaks else "no more than chance"
+        name = "target told right" if self.what == "target" else "first action of the decision, R²"
+        word = "the labels tell it" if self.leaks else f"not told apart from chance (at most {self.high:.2f})"
         return (
-            f"labels {self.labels}, H = {self.chunk}: {self.accuracy:.2f} [{low:.2f}, {high:.2f}] of {self.episodes} "
-            f"episodes, chance {self.chance:.2f} ({self.frames} no-op frames): {word}"
+            f"labels {self.labels}, H = {self.chunk}: {name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], "
+            f"chance {self.chance:.2f}, {self.episodes} episodes, {self.frames} no-op frames: {word}"
         )
 
 
-def audit(store: EpisodeStore, labels: str, chunk: int) -> Leak:
-    """Logistic regression from the label chunk of every no-op frame to the target, cross-validated by whole episodes;
-    an episode's guess is that of the mean of its frames' log probabilities.
+def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Reading]:
+    """The target by logistic regression and the direction by ridge regression, both from the label chunk of every no-op
+    frame, cross-validated by whole episodes; an episode is told by the mean over its frames. Chunks end where the
+    longest episode does.
 
     Raises MuvlaError for data that tell neither phases nor targets, and where there is nothing to tell apart.
     """
@@ -73,30 +70,74 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> Leak:
             str(store.path), got="imported data, whose phases and targets are unknown", expected="both",
             remedy="audit demonstrations that were collected here on the same task",
         )  # fmt: skip
+    phase, of_frame = np.asarray(store["phase"]), np.repeat(np.arange(len(store)), store.lengths)
+    no_op = np.flatnonzero(np.isin(phase, [int(p) for p in NO_OP_PHASES]))
+    decision = np.flatnonzero(phase == Phase.DECISION)
+    audited = np.intersect1d(of_frame[no_op], of_frame[decision])
     targets = np.array([line["target"] for line in store.index])
-    episode = np.repeat(np.arange(len(store)), store.lengths)
-    no_op = np.flatnonzero(np.isin(store["phase"], [int(phase) for phase in NO_OP_PHASES]))
-    if len(np.unique(targets)) < 2 or len(no_op) == 0 or len(store) < 2 * FOLDS:
+    counts = np.unique(targets[audited], return_counts=True)[1] if len(audited) else np.array([])
+    if len(audited) < 2 * FOLDS or len(counts) < 2 or counts.min() < 2:
         raise MuvlaError(
-            str(store.path), got=f"{len(np.unique(targets))} targets, {len(no_op)} no-op frames, {len(store)} episodes",
-            expected=f"at least two targets, a no-op phase and {2 * FOLDS} episodes", remedy="audit another dataset",
-        )  # fmt: skip
-    ends = (store.starts + store.lengths)[episode[no_op]]
-    entries = np.minimum(no_op[:, None] + np.arange(chunk), ends[:, None] - 1)
+            str(store.path),
+            got=f"{len(audited)} episodes with a no-op phase and a decision, targets {counts.tolist()} times",
+            expected=f"at least {2 * FOLDS} episodes and two targets, each of them twice",
+            remedy="audit another dataset",
+        )
+    no_op = no_op[np.isin(of_frame[no_op], audited)]
+    ends = (store.starts + store.lengths)[of_frame[no_op]]
+    reach = np.arange(min(chunk, int(store.lengths.max())))
+    entries = np.minimum(no_op[:, None] + reach, ends[:, None] - 1)
     features = np.asarray(store[f"{labels}_action"])[entries].reshape(len(no_op), -1)
-    of_frame, wanted = episode[no_op], targets[episode[no_op]]
-    told = np.zeros((len(store), int(targets.max()) + 1))
-    for fit, held in GroupKFold(FOLDS).split(features, wanted, of_frame):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # labels that are all alike have nothing to converge to
-            model.fit(features[fit], wanted[fit])
-        scores = model.predict_log_proba(features[held])
-        for column, target in enumerate(model.classes_):
-            np.add.at(told[:, target], of_frame[held], scores[:, column])
-        unseen = np.setdiff1d(np.arange(told.shape[1]), model.classes_)
-        told[np.ix_(np.unique(of_frame[held]), unseen)] = -np.inf
-    has_frames = np.isin(np.arange(len(store)), of_frame)
-    correct = int((told.argmax(axis=1) == targets)[has_frames].sum())
-    share = np.bincount(targets[has_frames]).max() / has_frames.sum()
-    return Leak(labels, chunk, len(no_op), int(has_frames.sum()), correct, float(share))
+    group = np.searchsorted(audited, of_frame[no_op])  # of each frame, its episode among those audited
+    first = decision[np.searchsorted(of_frame[decision], audited)]
+    told = (labels, chunk, len(no_op), len(audited))
+    correct = int((_targets(features, group, targets[audited]) == targets[audited]).sum())
+    wilson = binomtest(correct, len(audited)).proportion_ci(0.95, method="wilson")
+    share = float(counts.max() / counts.sum())
+    target = Reading("target", *told, correct / len(audited), wilson.low, wilson.high, share)
+    action = np.asarray(store["executed_action"])[first].astype(np.float64)
+    return target, Reading("direction", *told, *_explained(action, _actions(features, group, action)), 0.0)
+
+
+def _targets(features: np.ndarray, group: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Of each episode, the target that the mean of its frames' log probabilities is for."""
+    known = np.unique(targets)
+    sums = np.zeros((len(targets), len(known)))
+    of_frame = targets[group]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # labels that are all alike have nothing to converge to
+        warnings.simplefilter("ignore", UserWarning)  # a target with fewer episodes than folds
+        for fit, held in StratifiedGroupKFold(FOLDS).split(features, of_frame, group):
+            column = np.searchsorted(known, np.unique(of_frame[fit]))
+            scores = np.full((len(held), len(known)), -np.inf)
+            if len(column) == 1:
+                scores[:, column] = 0.0
+            else:
+                model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+                scores[:, column] = model.fit(features[fit], of_frame[fit]).predict_log_proba(features[held])
+            np.add.at(sums, group[held], scores)
+    return known[sums.argmax(axis=1)]
+
+
+def _actions(features: np.ndarray, group: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """(episodes, A) of each episode, the mean of its frames' predictions."""
+    sums = np.zeros_like(actions)
+    for fit, held in GroupKFold(FOLDS).split(features, groups=group):
+        model = make_pipeline(StandardScaler(), Ridge()).fit(features[fit], actions[group[fit]])
+        np.add.at(sums, group[held], model.predict(features[held]).reshape(len(held), -1))
+    return sums / np.bincount(group)[:, None]
+
+
+def _explained(actions: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float]:
+    """R² over episodes and all dimensions that vary, each by its own spread, and its bootstrap interval."""
+    spread = actions.std(axis=0)
+    varies = spread > 1e-6
+    if not varies.any():
+        return 0.0, 0.0, 0.0
+    wanted, found = actions[:, varies] / spread[varies], predicted[:, varies] / spread[varies]
+    error = ((wanted - found) ** 2).sum(axis=1)
+    total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=1)
+    rows = numpy_rng(0, "label audit").integers(len(error), size=(RESAMPLED, len(error)))
+    sampled = 1 - error[rows].sum(axis=1) / total[rows].sum(axis=1)
+    low, high = np.quantile(sampled, [0.025, 0.975])
+    return float(1 - error.sum() / total.sum()), float(low), float(high)

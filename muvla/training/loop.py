@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from muvla.config import Cell, DataConfig, canonical, started_at
+from muvla.config import Cell, DataConfig, canonical, of_source, started_at
 from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
@@ -137,7 +137,7 @@ class Trainer:
                 loss = torch.zeros((), device=self.device)
             elif t > 0 and start.any():
                 self.recurrence.truncate(torch.from_numpy(start).to(self.device))
-            noise = self._noised(label[t], t)
+            noise = self._noised(label[t], window, t)
             output, _ = self.recurrence.tick(
                 leaves[t * B : (t + 1) * B],
                 window.is_first[t].to(self.device),
@@ -157,14 +157,16 @@ class Trainer:
         self.recurrence.truncate()
         return loss.item()
 
-    def _noised(self, label: Tensor, t: int) -> Noised | None:
-        """(B, H, A) labels with noise for a diffusion head, the same in all cells of a seed; None for another head."""
+    def _noised(self, label: Tensor, window: Window, t: int) -> Noised | None:
+        """(B, H, A) labels with noise for a diffusion head, the same in all cells of a seed, whatever their window;
+        None for another head."""
         if self.policy.noisy is None:
             return None
         rng = partial(torch_rng, self.cell.seed)
         slots, chunk, action_dim = label.shape
-        noise = [draw(chunk, action_dim, partial(rng, "noise", self.update, t, slot)) for slot in range(slots)]
-        time = [torch.randint(STEPS, (), generator=rng("noise time", self.update, t, slot)) for slot in range(slots)]
+        keys = [(slot, int(window.visit[t, slot]), int(window.tick[t, slot])) for slot in range(slots)]
+        noise = [draw(chunk, action_dim, partial(rng, "noise", *key)) for key in keys]
+        time = [torch.randint(STEPS, (), generator=rng("noise time", *key)) for key in keys]
         return noised(label, torch.stack(noise), torch.stack(time))
 
     def _moment(self, window: Window, t: int) -> Moment:
@@ -246,7 +248,7 @@ class Trainer:
     def resume(self, saved: ckpt.Checkpoint) -> None:
         """Continue as if never stopped. Raises MuvlaError if the checkpoint is of another cell or other data."""
         for name, got, own in (
-            ("configuration", started_at(saved.cell, self.cell.start.checkpoint), self.cell),
+            ("configuration", self._placed(saved.cell), self.cell),
             ("start", saved.start, self.start),
             ("interface", saved.interface, self.interface),
             ("statistics", saved.statistics, self.statistics),
@@ -260,6 +262,12 @@ class Trainer:
         self.recurrence.load(saved.tensors["memory"])
         self.stream.load_state(saved.cursor)
         self.update = saved.update
+
+    def _placed(self, cell: Cell) -> Cell:
+        """Another machine's cell with this one's places: where data and start lie is no difference."""
+        here = self.cell.data.dataset.source
+        cell = started_at(cell, self.cell.start.checkpoint)
+        return of_source(cell, here) if here else cell
 
     def memory_rms(self) -> float:
         """Root mean square of the carried memory; 0 without one."""
