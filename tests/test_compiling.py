@@ -24,6 +24,8 @@ from muvla.models.policy import guard_canary
 from muvla.provenance import provenance, provenance_id
 from muvla.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 THREE_LAYERS = {"model.size.layers": 3}
 needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
 
@@ -82,7 +84,6 @@ def assert_same(one, other, tolerance):
             torch.testing.assert_close(other[1][name], gradient, rtol=0, atol=tolerance * scale, msg=name)
 
 
-@pytest.mark.slow
 def test_two_windows_of_eight_ticks_are_compiled_once(store, base):
     counter = CompileCounterWithBackend("aot_eager")
     compiled = backward(base, store, counter)
@@ -91,7 +92,6 @@ def test_two_windows_of_eight_ticks_are_compiled_once(store, base):
     assert compiled[2].canary() == 0.0 and counter.frame_count == 2, "the canary has no gradient"
 
 
-@pytest.mark.slow
 def test_together_with_gradient_checkpointing(store, base):
     """What is kept is what checkpointing keeps without compilation: the layers' inputs."""
     kept = {}
@@ -104,7 +104,6 @@ def test_together_with_gradient_checkpointing(store, base):
     assert kept["aot_eager", True] == pytest.approx(kept[None, True], rel=0.2)
 
 
-@pytest.mark.slow
 def test_with_adapters_in_half_precision(store, base):
     """As released policies are fine-tuned."""
     results, counter = [], CompileCounterWithBackend("aot_eager")
@@ -135,7 +134,6 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
         guard_canary(policy, random_frames(policy, 4), memory)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "device", [pytest.param("cpu", marks=needs_compiler), pytest.param("cuda", marks=pytest.mark.gpu)]
 )
@@ -173,7 +171,6 @@ def test_provenance_says_so_and_else_nothing():
     assert provenance_id(plain) != provenance_id(compiled)
 
 
-@pytest.mark.slow
 @needs_compiler
 def test_from_the_command_line_to_the_report(tmp_path, capsys):
     """Trained and evaluated compiled, in a process of its own and in this one; no table mixes it with what was not."""

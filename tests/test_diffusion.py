@@ -126,6 +126,7 @@ def test_labels_that_must_not_be_seen_or_carried_are_refused(cell_with, changes,
     cell_with(DIFFUSION | dummy(4) | {"model.guard": "full"})  # nothing is carried
 
 
+@pytest.mark.slow
 def test_training_learns_to_denoise(store, cell_with):
     """The loss falls, and on frames that were trained on what is sampled is nearer to the labels than zeros are."""
     cell = cell_with(
@@ -146,6 +147,7 @@ def test_training_learns_to_denoise(store, cell_with):
     assert (actions - label).abs().mean() < 0.8 * label.abs().mean()
 
 
+@pytest.mark.slow
 def test_an_episode_is_the_same_whatever_runs_beside_it(store, cell_with):
     """Its noise is keyed by its own seed and step."""
     trainer = Trainer(cell_with({**DIFFUSION, "budget.updates": 60, "budget.slots": 8}), store)

@@ -20,6 +20,8 @@ from muvla.models.checkpoints import Directory
 from muvla.runs import NOT_A_MEASUREMENT, Run
 from sweeps.grid import train_id
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

@@ -27,6 +27,8 @@ from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.models.visionfile import VisionFile
 from muvla.training.loop import Trainer, interface_of
 
+pytestmark = pytest.mark.slow
+
 FILE = "vision_backbone--150000_checkpoint.pt"
 ROBOT = {"action": 2, "proprio": 2, "own": ANATOMY}
 

@@ -20,6 +20,8 @@ from muvla.errors import DiskError, MuvlaError
 from muvla.models import hub as names
 from muvla.models.metafiles import SIZE_KEY
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 UNWANTED = ("optimizer--150000_checkpoint.pt", "scheduler--150000_checkpoint.pt", "pytorch_model.bin", "README.md")
 INSPECT = """
@@ -137,7 +139,6 @@ def test_each_refusal_is_one_line_that_names_the_repository(hub, tmp_path):
         assert line.startswith(f"error: {name}: got ") and told in line
 
 
-@pytest.mark.slow
 def test_a_release_of_the_hub_is_the_run_of_its_folder(hub, folder, tmp_path):
     run = python(EVALUATE, tmp_path, hub.url, folder, "owner/release@v1", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -146,7 +147,6 @@ def test_a_release_of_the_hub_is_the_run_of_its_folder(hub, folder, tmp_path):
     assert (told["name"], told["path"]) == ("owner/release@v1", str(snapshot(tmp_path)))
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error(hub, small_disk):
     (small_disk / "filler").write_bytes(bytes(1024 * 1024 - 60_000))
     run = python(INSPECT, small_disk, hub.url, "owner/release")

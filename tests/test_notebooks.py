@@ -14,6 +14,7 @@ from sweeps.run import SweepOptions, run_study
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs_and_draws(path, tmp_path, monkeypatch):
     (tmp_path / "study.py").write_text(STUDY.format(updates=6))

@@ -288,6 +288,7 @@ study = Study(
 """
 
 
+@pytest.mark.slow
 def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeypatch, capsys):
     """Issue: the loss falls. Then it is evaluated, inspected, and not trained again."""
     monkeypatch.setitem(SIZES, "fixture", SIZE)
