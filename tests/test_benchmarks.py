@@ -25,6 +25,7 @@ def test_both_sides_of_vision_once_compute_one_gradient(store, cell_with, film):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_every_table_is_made(store, monkeypatch):
     monkeypatch.setattr(tiny, "compare", lambda a, b, rounds=1: compare(a, b, rounds=1))
     for table, lines in ((tiny.vision_once, 3), (tiny.queries, 3), (tiny.guard, 4)):

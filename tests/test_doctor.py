@@ -61,6 +61,7 @@ def test_a_leaking_guard_is_found(without, monkeypatch):
     assert status == 1 and "MISSING  guard canary" in said
 
 
+@pytest.mark.slow
 def test_every_declared_dependency_is_checked_and_its_version(monkeypatch):
     declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     for extra, texts in (("", declared["dependencies"]), ("sim", declared["optional-dependencies"]["sim"])):

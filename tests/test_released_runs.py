@@ -19,6 +19,8 @@ from muvla.models.checkpoints import Directory
 from muvla.models.sizes import SIZES
 from muvla.runs import NOT_A_MEASUREMENT, Run
 
+pytestmark = pytest.mark.slow
+
 PROTOCOL = Protocol("released", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
 
 
