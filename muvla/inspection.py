@@ -82,7 +82,10 @@ def _native(folder: Path) -> Iterator[str]:
         yield f"adapters: rank {cell.lora.rank}, alpha {cell.lora.alpha:g}" if cell.lora.rank else "adapters: none"
     widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
     yield f"memory: {cell.memory.kind}{widths}"
-    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}{'; FiLM' if cell.model.film else ''}"
+    options = "; FiLM" * cell.model.film + "; no proprio" * (not cell.model.proprio)
+    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}; head {cell.model.head}{options}"
+    shown = ", the last the episode's first" * checkpoint.interface.first_image
+    yield f"images: {checkpoint.interface.cameras}{shown}, {cell.model.images}; precision {cell.model.precision}"
     yield f"statistics: data {checkpoint.statistics.data[:12]}, all action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):
         yield f"sha256 {sha256(file)}  {file.name}"

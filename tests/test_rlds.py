@@ -23,9 +23,10 @@ MIKASA, TASK = SCHEMAS["mikasa"], "RememberColor5-VLA-v0"
 def fixture():
     """A dataset of tensorflow-datasets itself, with what was written into it."""
     place = os.environ.get("MUVLA_TEST_DATA")
-    if place is None or not (Path(place) / "rlds_fixture").exists():
-        pytest.skip("no rlds_fixture under MUVLA_TEST_DATA, or that is not set")
+    if place is None:
+        pytest.skip("MUVLA_TEST_DATA is not set")
     folder = Path(place) / "rlds_fixture"
+    assert folder.exists(), "MUVLA_TEST_DATA is set, and must hold it"
     return folder / "toy_rlds" / "1.0.0", np.load(folder / "truth.npz")
 
 

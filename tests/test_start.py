@@ -305,6 +305,7 @@ def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeyp
     assert main(["inspect", str(run)]) == 0
     out = capsys.readouterr().out
     assert "started from" in out and "adapters: rank 4" in out
+    assert "chunk H = 2; head l1" in out and "images: 2, resized; precision float32" in out
     assert main(["sweep", str(file), "--no-tracking", "--processes", "1", *folders]) == 0
     monkeypatch.setitem(PROTOCOLS, "start@1", Protocol("start", 1, DATASET.task, episodes=4, slots=2))
     assert main(["evaluate", run.name, "--protocol", "start@1", *folders]) == 0
