@@ -7,13 +7,15 @@ The hash of a cell's canonical form, with the hash of its data, is its train id.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from muvla.anatomy import SizeConfig
 from muvla.anatomy import require as _require
 from muvla.configtools import LATER, content_hash, flatten, identity, replace
+from muvla.dataconfig import DataConfig as DataConfig  # a study takes the whole configuration from here
+from muvla.dataconfig import DatasetConfig as DatasetConfig
+from muvla.dataconfig import TaskConfig as TaskConfig
 
 Guard = Literal["full", "memory_only", "context"]
 Precision = Literal["float32", "bfloat16"]
@@ -59,81 +61,6 @@ class MemoryConfig:
         _require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
         _require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
         _require(self.init_std >= 0, "memory.init_std", self.init_std, "≥ 0", "set a standard deviation")
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """An environment with its settable parts; None leaves the task's own default."""
-
-    name: str
-    cue: tuple[int, int] | None = None  # cue length in steps, drawn uniformly from [low, high]
-    delay: tuple[int, int] | None = None
-    palette: tuple[str, ...] | None = None  # colour names
-    # Where a simulator computes physics. Part of the task, because torch draws an episode on that device: the same seed
-    # is another episode on a GPU. Rendering follows the hardware and is recorded beside every result.
-    physics: Literal["cpu", "gpu"] | None = None
-
-    def __post_init__(self):
-        for name in ("cue", "delay"):
-            span = getattr(self, name)
-            _require(
-                span is None or 1 <= span[0] <= span[1],
-                f"task.{name}",
-                span,
-                "1 ≤ low ≤ high",
-                "give two step counts, for instance [1, 3]",
-            )
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Demonstrations by the scripted expert: episode i is reset with seed `seed + i`. Or, with a source, imported ones,
-    which have no seeds."""
-
-    task: TaskConfig
-    episodes: int = 500
-    seed: int = 0
-    image_size: int | None = None  # pixels the frames are stored at; None keeps the camera's own
-    source: str | None = field(default=None, metadata=LATER)  # the name of an import; null collects
-
-    def __post_init__(self):
-        _require(
-            self.source is None or re.fullmatch(r"[\w-][\w.-]*", self.source) is not None, "data.dataset.source",
-            self.source, "letters, digits, _, - and dots: it names a folder", "choose another name",
-        )  # fmt: skip
-        _require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
-        _require(
-            0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds"
-        )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    dataset: DatasetConfig
-    # What supervises chunk entries that the simulator never executed (spec 4.4).
-    labels: Literal["executed", "recorded", "masked"] = "executed"
-    # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
-    tail: Literal["mask", "repeat"] = "mask"
-    # The first so many of the robot's cameras; null is all of them.
-    cameras: int | None = field(default=None, metadata=LATER)
-    # One image more at every step, the first camera's of the episode's first: an oracle for what was visible then.
-    first_image: bool = field(default=False, metadata=LATER)
-    # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
-    augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=LATER)
-    # What a slot plays: episodes frame by frame; single frames in random order, as memoryless baselines were trained
-    # (spec 4.6), but with the data, statistics and tail of the other cells; or at most `group` random frames of an
-    # episode in their order, others at every visit (as MemoryVLA, arXiv 2508.19236, which fills a shorter episode up
-    # with its last frame; here it is played whole).
-    order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=LATER)
-    group: int = field(default=16, metadata=LATER)
-
-    def __post_init__(self):
-        _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
-        _require(
-            self.dataset.source is None or self.labels == "recorded", "data.labels", self.labels,
-            "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
-        )  # fmt: skip
-        _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 
 
 @dataclass(frozen=True)
