@@ -1,18 +1,22 @@
 """The episode store: exact, resumable, and loud about damage."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
-from muvla.config import DatasetConfig, TaskConfig
+from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.data.collect import collect, demonstrate
-from muvla.data.episodes import EpisodeStore, EpisodeWriter, store_path
+from muvla.data.episodes import COLUMNS, EpisodeStore, EpisodeWriter, store_path
 from muvla.data.statistics import Statistics
+from muvla.data.streams import SlotStream
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerError
@@ -282,3 +286,31 @@ def test_statistics_are_shared_by_all_label_arms(store, cell_with):
 
     found = {Trainer(cell_with({"data.labels": k}), store).statistics for k in ("executed", "recorded", "masked")}
     assert len(found) == 1
+
+
+def test_a_stream_holds_nothing_that_grows_with_the_frames(tmp_path, store):
+    """Of two million frames (their files are holes) windows are read with a few bytes per frame at most."""
+    frames, episodes = 2_000_000, 2_000
+    meta = json.loads((store.path / "meta.json").read_text())
+    meta["spec"]["episodes"] = episodes
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    lines = [store.index[0] | {"start": i * 1000, "length": 1000} for i in range(episodes)]
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name in COLUMNS:
+        with (tmp_path / f"{name}.bin").open("wb") as handle:
+            handle.truncate(frames * store[name][0].nbytes)
+    large, statistics = EpisodeStore(tmp_path), Statistics.of(store)
+    large.is_executed  # noqa: B018 (a byte per frame, made once)
+    for order, bytes_per_frame in (("episodic", 1), ("grouped", 1), ("shuffled", 4 * 4 + 16)):
+        data = DataConfig(SPEC, order=order)
+        tracemalloc.start()
+        stream = SlotStream(large, data, statistics, built_in_text, slots=4, chunk=2, seed=0)
+        for _ in range(3):
+            stream.window(8)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < frames * bytes_per_frame + 2**21, (order, peak)
+
+
+def built_in_text(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(len(instructions), 4, dtype=torch.int64), torch.full((len(instructions),), 4)

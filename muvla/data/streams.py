@@ -50,6 +50,7 @@ class Window:
     tick: np.ndarray  # (W, B) step of the episode
     frame: np.ndarray  # (W, B) row in the store
     visit: np.ndarray  # (W, B) how many pieces the slot has played before this one
+    features: Tensor | None = None  # (W·B, V, P, F) what frozen towers make of the images, where that is stored
 
 
 class SlotStream:
@@ -68,12 +69,11 @@ class SlotStream:
     ):
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
-        self._proprio = statistics.normalise_proprio(store["proprio"])
+        self._statistics = statistics
         if data.labels == "masked":
             store.require_executed("data.labels: masked")
-        source = "executed_action" if data.labels == "executed" else "recorded_action"
-        self._label = statistics.normalise_action(store[source])
-        self._order = lru_cache(maxsize=2 * slots)(self._draw_order)
+        self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
+        self._order = lru_cache(maxsize=slots)(self._draw_order)  # one is at hand per slot, of 4 bytes per piece
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
         self._ticks = 0
         self._visit = [0] * slots
@@ -106,10 +106,10 @@ class SlotStream:
         rows = torch.from_numpy(episode)
         return Window(
             images=torch.from_numpy(self._images(frame, start)).movedim(-1, -3),
-            proprio=torch.from_numpy(self._proprio[frame]),
+            proprio=torch.from_numpy(self._statistics.normalise_proprio(self.store["proprio"][frame])),
             text_ids=self._text_ids[rows],
             text_lengths=self._text_lengths[rows],
-            label=torch.from_numpy(self._label[entry]),
+            label=torch.from_numpy(self._statistics.normalise_action(self._label[entry])),
             weight=torch.from_numpy(weight),
             is_first=torch.from_numpy(is_first),
             is_last=step == length - 1,
@@ -154,13 +154,13 @@ class SlotStream:
     def _draw_order(self, slot: int, number: int) -> np.ndarray:
         """The pieces of a slot's pass over the data, in the order in which it plays them."""
         if self.data.order == "shuffled":
-            return numpy_rng(self.seed, "frame order", slot, number).permutation(int(self.store.lengths.sum()))
-        return numpy_rng(self.seed, "episode order", slot, number).permutation(len(self.store))
+            return numpy_rng(self.seed, "frame order", slot, number).permutation(self.store.frames).astype(np.uint32)
+        return numpy_rng(self.seed, "episode order", slot, number).permutation(len(self.store)).astype(np.uint32)
 
     def _draw_piece(self, slot: int, visit: int) -> tuple[int, np.ndarray]:
         """The episode of a slot's piece, and its steps that are played."""
-        pieces = len(self._order(slot, 0))
-        piece = self._order(slot, visit // pieces)[visit % pieces]
+        pieces = self.store.frames if self.data.order == "shuffled" else len(self.store)
+        piece = int(self._order(slot, visit // pieces)[visit % pieces])
         if self.data.order == "shuffled":
             episode = int(np.searchsorted(self.store.starts, piece, side="right")) - 1
             return episode, np.array([piece - self.store.starts[episode]])
@@ -168,7 +168,7 @@ class SlotStream:
         if self.data.order == "grouped" and len(steps) > self.data.group:
             drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)
             steps = np.sort(drawn)
-        return int(piece), steps
+        return piece, steps
 
     def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
         """Episode, step, visit and whether a piece begins, each (ticks, B), and the (visits, places in the piece) where

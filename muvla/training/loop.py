@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from muvla.config import Cell, DataConfig, canonical, of_source, started_at
+from muvla.data.ahead import ReadAhead
 from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
@@ -101,17 +102,22 @@ class Trainer:
             chunk=self.cell.model.chunk,
             seed=self.cell.seed,
         )
+        self.ahead = ReadAhead(self.stream, pin=device != "cpu")
         self.recurrence = Recurrence(self.policy, budget.slots, intervention)
         self.update = 0
 
     def encode(self, window: Window) -> Encoded:
-        flat = (t.flatten(0, 1).to(self.device) for t in (window.proprio, window.text_ids))
-        lengths = window.text_lengths.flatten().to(self.device)
+        flat = (self.placed(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
+        lengths = self.placed(window.text_lengths.flatten())
         return self.policy.encode_prepared(self.prepared(window), *flat, lengths)
+
+    def placed(self, tensor: Tensor) -> Tensor:
+        """On the device; nobody waits for the copy of what is pinned."""
+        return tensor.to(self.device, non_blocking=True)
 
     def prepared(self, window: Window) -> Tensor:
         """(W·B, V, 3, s, s) uint8: the window's images as the towers see them, augmented if so declared."""
-        images, model = window.images.flatten(0, 1).to(self.device), self.cell.model
+        images, model = self.placed(window.images.flatten(0, 1)), self.cell.model
         if self.cell.data.augmentation == "none":
             return prepared(images, model.size.image_size, model.images)
         images = prepared(images, model.size.image_size, "resized")  # what is cropped at random is not cropped again
@@ -129,7 +135,7 @@ class Trainer:
         starts = block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
-        label, weight = window.label.to(self.device), window.weight.to(self.device)
+        label, weight, is_first = (self.placed(t) for t in (window.label, window.weight, window.is_first))
         loss, total = torch.zeros((), device=self.device), 0.0
         for t, start in enumerate(starts):
             if t > 0 and start.all():
@@ -140,7 +146,7 @@ class Trainer:
             noise = self._noised(label[t], window, t)
             output, _ = self.recurrence.tick(
                 leaves[t * B : (t + 1) * B],
-                window.is_first[t].to(self.device),
+                is_first[t],
                 self._moment(window, t),
                 noised=noise,
             )
@@ -183,9 +189,10 @@ class Trainer:
     def step(self) -> tuple[float, float]:
         """One update; returns (loss, gradient norm). Raises NotAMeasurement when something is not finite, or when the
         memory does not do what its mechanism says."""
-        window = self.stream.window(self.cell.budget.window)
+        budget = self.cell.budget
+        window = self.ahead.window(budget.window, last=self.update + 1 == budget.updates)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.cell.optimizer, self.update, self.cell.budget.updates)
+            group["lr"] = learning_rate(self.cell.optimizer, self.update, budget.updates)
         calls, writes = self.policy.calls, list(self.recurrence.writes)
         loss = self.backward(window)
         self._check_ticks(window, self.policy.calls - calls, writes)

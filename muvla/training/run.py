@@ -35,6 +35,13 @@ def train_to_the_end(
     A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
     the update at hand is finished and checkpointed.
     """
+    with trainer.ahead:
+        return _train(trainer, folder, progress, should_stop)
+
+
+def _train(
+    trainer: Trainer, folder: Path, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+) -> Path:
     updates, checkpoints = trainer.cell.budget.updates, folder / "checkpoints"
     newest = ckpt.latest(checkpoints)
     if newest is not None:
