@@ -98,6 +98,8 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
         values = sorted({str(record.get(key, False)) for cell in cells for record in cell.provenance})
         if len(values) > 1:
             found.append(f"{name} ({', '.join(values)})")
+    if len({any(r.get("cached_vision") for r in cell.provenance) for cell in cells}) > 1:  # of training alone
+        found.append("settings of --cache-vision")
     simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
     if len(simulators) > 1:
         found.append(f"simulator backends ({', '.join(simulators)})")

@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--gradient-checkpointing", action="store_true", help="the same numbers for less memory and more time"
         )
+        sub.add_argument(
+            "--cache-vision", action="store_true", help="store what frozen towers make of every image; takes disk"
+        )
 
     def of_study(sub: argparse.ArgumentParser, several: bool = False) -> None:
         sub.add_argument(
@@ -200,8 +203,12 @@ def _train(arguments) -> None:
     from tqdm import tqdm
 
     from muvla.errors import MuvlaError
+    from muvla.training.visioncache import require_cacheable
 
     device, study, ledger = _prepare(arguments), _study(arguments), _ledger(arguments)
+    if arguments.cache_vision:  # before any cell is marked
+        for item in study.cells():
+            require_cacheable(item.cell)
     stores = ledger.stores(study)
     stop = _stop_on_signal()
     for entry in ledger.entries(study, stores):
@@ -219,7 +226,7 @@ def _train(arguments) -> None:
             with entry.run.working():
                 entry.run.train_cell(
                     entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing,
-                    arguments.compile,
+                    arguments.compile, arguments.cache_vision,
                 )  # fmt: skip
         print(f"{entry.item.label}: trained, {entry.run.folder}")
 
@@ -263,6 +270,7 @@ def _sweep(arguments) -> int:
         plan_only=arguments.plan,
         checkpoint_gradients=arguments.gradient_checkpointing,
         compiled=arguments.compile,
+        cached_vision=arguments.cache_vision,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

@@ -42,6 +42,8 @@ class ModelConfig:
     head: Literal["l1", "diffusion"] = field(default="l1", metadata=LATER)  # how actions come about (spec 1.7, 1.11)
     # FiLM: the prompt's average embedding scales and shifts the tokens of every block of both towers (spec 1.10).
     film: bool = field(default=False, metadata=LATER)
+    # Whether the two towers are trained, or keep their initial values, without adapters; the projector is trained.
+    vision: Literal["trained", "frozen"] = field(default="trained", metadata=LATER)
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")

@@ -53,7 +53,9 @@ def _code_version() -> str:
 CODE_VERSION = _code_version()
 
 
-def provenance(device: str, simulator: str | None = None, compiled: bool = False) -> dict[str, Any]:
+def provenance(
+    device: str, simulator: str | None = None, compiled: bool = False, cached_vision: bool = False
+) -> dict[str, Any]:
     """Plain data; its content hash is the provenance id of a row."""
     record = {
         "code": CODE_VERSION,
@@ -67,7 +69,7 @@ def provenance(device: str, simulator: str | None = None, compiled: bool = False
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    return record | ({"compiled": True} if compiled else {})
+    return record | {name: True for name, told in (("compiled", compiled), ("cached_vision", cached_vision)) if told}
 
 
 def provenance_id(record: dict[str, Any]) -> str:

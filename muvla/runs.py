@@ -44,6 +44,7 @@ from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer
 from muvla.training.run import Progress, train_to_the_end
+from muvla.training.visioncache import cache_vision
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 SET_ASIDE = "set-aside"  # folders of what was not a measurement, numbered
@@ -195,6 +196,7 @@ class Run:
         should_stop: Callable[[], bool] = never,
         checkpoint_gradients: bool = False,
         compiled: bool = False,
+        cached_vision: bool = False,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
         self.create(cell, store)
@@ -207,7 +209,10 @@ class Run:
         self._require_same_start(trainer)
         if compiled:
             compile_step(trainer.policy)
-        provenance = self._record(device, store.simulator, trainer.policy)
+        if cached_vision:
+            cache_vision(trainer, self.root)
+        # On a CPU cached features are those of the towers, bit for bit.
+        provenance = self._record(device, store.simulator, trainer.policy, cached_vision and device != "cpu")
         with self._timed("training", provenance):
             train_to_the_end(trainer, self.folder, progress, should_stop)
         if not self.is_trained:
@@ -294,8 +299,8 @@ class Run:
         place = self.cell.start.checkpoint
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
-    def _record(self, device: str, backends: str | None, policy: Policy) -> str:
-        record = origin.provenance(device, backends, is_compiled(policy))
+    def _record(self, device: str, backends: str | None, policy: Policy, cached_vision: bool = False) -> str:
+        record = origin.provenance(device, backends, is_compiled(policy), cached_vision)
         identity = origin.provenance_id(record)
         path = self.folder / "provenance" / f"{identity}.json"
         if not path.exists():

@@ -84,7 +84,8 @@ def test_a_stopped_training_continues_bit_for_bit(store, cell_with, tmp_path, ma
 
 
 @pytest.mark.parametrize(
-    "error", [MuvlaError("images", got="cut", expected="whole", remedy="none"), OSError("disk gone"), KeyboardInterrupt()],
+    "error",
+    [MuvlaError("images", got="cut", expected="whole", remedy="none"), OSError("disk gone"), KeyboardInterrupt()],
     ids=["MuvlaError", "OSError", "KeyboardInterrupt"],
 )  # fmt: skip
 def test_an_error_of_the_thread_is_raised_as_itself(store, cell_with, tmp_path, monkeypatch, error):

@@ -202,7 +202,8 @@ def test_unfinished_cells_are_named(cells, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
-     ("compiled", True, "settings of --compile"), ("simulator", "physx_cuda", "simulator backends"),
+     ("compiled", True, "settings of --compile"), ("cached_vision", True, "settings of --cache-vision"),
+     ("simulator", "physx_cuda", "simulator backends"),
      ("packages", {"torch": "2.14"}, "versions of torch")],
 )  # fmt: skip
 def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):

@@ -68,6 +68,7 @@ KNOBS = {
     "data.order": "shuffled",
     "data.group": 3,
     "model.film": True,
+    "model.vision": "frozen",
     "seed": 1,
 }
 # What has no say in the base cell, or no place there, and the cell where it has.

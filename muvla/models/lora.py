@@ -25,14 +25,14 @@ ADAPTER = "default"  # peft's name of a policy's only adapter
 TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.", "film.")
 
 
-def targets(size: SizeConfig) -> list[str]:
+def targets(size: SizeConfig, towers: bool = True) -> list[str]:
     """Names of the layers that get an adapter, written out: what "all linear layers" means changed between versions of
-    peft."""
+    peft. Without those of the `towers`, where these are frozen."""
     names = [f"vision.projector.{i}" for i in (0, 2, 4)]
-    for i in range(size.dino.layers - 1):
+    for i in range(size.dino.layers - 1 if towers else 0):
         block = f"vision.dino.encoder.layer.{i}"
         names += [f"{block}.attention.{p}_proj" for p in "qkvo"] + [f"{block}.mlp.fc{n}" for n in "12"]
-    for i in range(size.siglip.layers - 1):
+    for i in range(size.siglip.layers - 1 if towers else 0):
         block = f"vision.siglip.encoder.layers.{i}"
         names += [f"{block}.self_attn.{p}_proj" for p in ("q", "k", "v", "out")]
         names += [f"{block}.mlp.fc{n}" for n in "12"]
@@ -49,7 +49,7 @@ def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: in
 
     Raises MuvlaError if the listed layers are not all the linear layers that compute.
     """
-    names = targets(size)
+    names = targets(size, towers=policy.config.vision == "trained")
     linear = {
         name
         for name, module in policy.named_modules()

@@ -76,6 +76,8 @@ class Policy(nn.Module):
         self.prompts = prompts or built_in()
         size = config.size
         self.vision = FusedVision(size)
+        if config.vision == "frozen":
+            self.vision.freeze_towers()
         self.film = Film(size) if config.film else None
         self.proprio = ProprioProjector(interface.proprio_dim, size.width) if config.proprio else None
         self.language = LlamaModel(
@@ -122,20 +124,30 @@ class Policy(nn.Module):
         images = prepared(images, self.config.size.image_size, self.config.images)
         return self.encode_prepared(images, proprio, text_ids, text_lengths)
 
-    def encode_prepared(self, images: Tensor, proprio: Tensor, text_ids: Tensor, text_lengths: Tensor) -> Encoded:
-        """The same with images of the model's size, (N, V, 3, s, s) uint8."""
-        n = len(images)
+    def encode_prepared(
+        self,
+        images: Tensor | None,
+        proprio: Tensor,
+        text_ids: Tensor,
+        text_lengths: Tensor,
+        features: Tensor | None = None,
+    ) -> Encoded:
+        """The same with images of the model's size, (N, V, 3, s, s) uint8; or, in their place, with what
+        `FusedVision.features` made of them."""
+        n = len(text_ids)
         embed = self.language.embed_tokens
         ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
         words = embed(text_ids)
         language = None if self.film is None else average_language(bos, words, stop, text_lengths)
-        with self._precision(images.device):
+        with self.computing(text_ids.device):
             told = [self.proprio(proprio)] if self.proprio else []
-            prefix = torch.cat([bos, self.vision(images, self.film, language), *told], dim=1)
+            if features is None:
+                features = self.vision.features(images, self.film, language)
+            prefix = torch.cat([bos, self.vision.project(features), *told], dim=1)
         return Encoded(prefix=prefix, text=words, stop=stop, text_lengths=text_lengths)
 
-    def _precision(self, device: torch.device) -> torch.autocast:
+    def computing(self, device: torch.device) -> torch.autocast:
         """Matrix products in bfloat16, if so configured; sums, norms and what is trained keep their own."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
@@ -168,7 +180,7 @@ class Policy(nn.Module):
         return self._forward(replace(encoded, stop=encoded.stop + stop), memory, slots, [time] * self.layout().time)
 
     def _predict(self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor) -> StepOutput:
-        with self._precision(actions.device):
+        with self.computing(actions.device):
             slots = self.noisy(actions)
         return self._forward(encoded, memory, slots, [self.noisy.time(time)])
 
@@ -178,7 +190,7 @@ class Policy(nn.Module):
         if self.config.precision == "bfloat16":
             sequence = sequence.to(torch.bfloat16)
         plan, positions = self._plan(layout, encoded.text_lengths)
-        with self._precision(sequence.device):
+        with self.computing(sequence.device):
             hidden = self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
             actions = self.head(hidden[:, layout.action_read])
         # What leaves the step has the precision of what is carried, so that an update rule and a loss compute in it.

@@ -75,8 +75,16 @@ class FusedVision(nn.Module):
             unused.requires_grad_(False)
         self.dino.embeddings.mask_token.requires_grad_(False)
 
+    def freeze_towers(self) -> None:
+        for tower in (self.dino, self.siglip):
+            tower.requires_grad_(False)
+
     def forward(self, images: Tensor, film: Film | None = None, language: Tensor | None = None) -> Tensor:
         """With `film`, the blocks are modulated by language (N, D), which all cameras of a frame share."""
+        return self.project(self.features(images, film, language))
+
+    def features(self, images: Tensor, film: Film | None = None, language: Tensor | None = None) -> Tensor:
+        """(N, V, P, F) what the towers make of the images, their widths joined to F."""
         n, cameras, _, height, width = images.shape
         if images.dtype != torch.uint8 or (height, width) != (self.size.image_size,) * 2:
             raise MuvlaError(
@@ -94,8 +102,11 @@ class FusedVision(nn.Module):
             language = language.repeat_interleave(cameras, dim=0)
             dino = self._dino_features(dino_pixels, film.dino, language)
             siglip = self._siglip_features(siglip_pixels, film.siglip, language)
-        features = torch.cat([dino, siglip], dim=-1)
-        return self.projector(features).reshape(n, cameras * self.size.patches, self.size.width)
+        return torch.cat([dino, siglip], dim=-1).unflatten(0, (n, cameras))
+
+    def project(self, features: Tensor) -> Tensor:
+        """(N, V, P, F) → (N, V·P, D)."""
+        return self.projector(features.flatten(0, 1)).reshape(len(features), -1, self.size.width)
 
     def _dino_features(
         self, pixels: Tensor, film: Sequence[FilmLayer] | None = None, language: Tensor | None = None

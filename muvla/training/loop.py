@@ -109,6 +109,8 @@ class Trainer:
     def encode(self, window: Window) -> Encoded:
         flat = (self.placed(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
         lengths = self.placed(window.text_lengths.flatten())
+        if window.features is not None:
+            return self.policy.encode_prepared(None, *flat, lengths, self.placed(window.features))
         return self.policy.encode_prepared(self.prepared(window), *flat, lengths)
 
     def placed(self, tensor: Tensor) -> Tensor:
