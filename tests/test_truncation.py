@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from muvla.config import dummy, ema, tbptt
+from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.configtools import replace
 from muvla.training.blocks import block_starts
 from muvla.training.loop import Trainer
@@ -120,7 +120,8 @@ def naive_gradients(trainer, window):
     for start in range(0, W, K):
         loss = 0.0
         for t in range(start, start + K):
-            state = policy.memory.reset(state, window.is_first[t])
+            first = window.is_first[t]
+            state = policy.memory.reset(state, first if policy.memory.recurrent else torch.ones_like(first))
             encoded = policy.encode(window.images[t], window.proprio[t], window.text_ids[t], window.text_lengths[t])
             output = policy.step(encoded, policy.memory.read(state))
             state = policy.memory.write(state, output.memory)
@@ -149,20 +150,38 @@ def naive_gradients_by_slot(trainer, window):
         (sum(losses) / window.label.numel()).backward()
 
 
-@pytest.mark.parametrize(("K", "origin"), [(1, "window"), (2, "window"), (8, "window"), (2, "episode"), (4, "episode")])
-def test_windowed_gradients_equal_the_naive_loop(store, cell_with, K, origin):
-    """One vision pass per window with leaves against one per tick, to 1e-10 relative in float64."""
+TOWERS_FIRST = ("dino.embeddings.patch_embeddings.projection", "siglip.embeddings.patch_embedding")
+PUBLISHED = [(1, "window"), (2, "window"), (8, "window")]
+CASES = [
+    *((K, origin, {}) for K, origin in [*PUBLISHED, (2, "episode"), (4, "episode")]),
+    *(pytest.param(K, origin, {"memory.alpha": 0.3}, marks=pytest.mark.slow)
+      for K, origin in [*PUBLISHED, (2, "episode"), (4, "episode")]),
+    *(pytest.param(K, "window", change, marks=pytest.mark.slow) for K, _ in PUBLISHED
+      for change in (dummy(4), no_memory(), {"model.film": True})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("K", "origin", "change"), CASES, ids=str)
+def test_windowed_gradients_equal_the_naive_loop(store, cell_with, K, origin, change):
+    """One vision pass per window with leaves against one per tick, to 1e-10 relative in float64; the towers are
+    trained, and two slots start an episode within the window."""
     grads = []
     for method in ("window", "naive"):
-        trainer = Trainer(cell_with({"truncation": K, "truncation_from": origin}), store)
+        trainer = Trainer(cell_with({"truncation": K, "truncation_from": origin, **change}), store)
+        trainer.cell = replace(trainer.cell, {"truncation": K})  # also where nothing recurs, and K changes nothing
         trainer.policy.double()
         window = trainer.stream.window(8)
-        double = dataclasses.replace(window, proprio=window.proprio.double(), label=window.label.double())
+        is_first = torch.zeros_like(window.is_first)
+        is_first[0] = is_first[3, 1] = is_first[4, 2] = True
+        double = dataclasses.replace(
+            window, proprio=window.proprio.double(), label=window.label.double(), is_first=is_first
+        )
         trainer.recurrence.state = trainer.policy.memory.init_state(4)
         naive = naive_gradients if origin == "window" else naive_gradients_by_slot
         trainer.backward(double) if method == "window" else naive(trainer, double)
         grads.append({n: p.grad.clone() for n, p in trainer.policy.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
+    assert all(grads[0][f"vision.{tower}.weight"].abs().max() > 0 for tower in TOWERS_FIRST)
     for name, grad in grads[0].items():
         # A key bias's gradient is exactly zero in theory, so its own size is no scale: a floor of 1e-3.
         scale = max(grads[1][name].abs().max().item(), 1e-3)
