@@ -26,11 +26,11 @@ def added_peak(run: Callable[[], object], device: str) -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     # Linux keeps the peak of a whole life, and a child begins with its parent's: it is set back first.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = status("VmRSS")
     run()
-    return (_status("VmHWM") - before) / 1024
+    return (status("VmHWM") - before) / 1024
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """kB, from what Linux tells of this process."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])

@@ -1,16 +1,25 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, query, tiny, window
+from benchmarks import attention, loop, query, tiny, window
+from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
+from muvla.config import LoraConfig
 from muvla.models.attention import usable
+from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
 from muvla.models.sizes import size
 from muvla.training.loop import Trainer
+
+SMALLEST = loop.Setting("tiny", slots=2, m=4, text=6, rounds=1)
 
 
 @pytest.mark.parametrize("film", [False, True])
@@ -69,3 +78,66 @@ def test_a_window_is_measured_with_and_without_checkpointing(tmp_path, monkeypat
     window.main("tiny", rounds=1, here=tmp_path)
     text = (tmp_path / "window.md").read_text()
     assert text.count("| K = ") == 3 and "2.00×" in text and text.strip() in capsys.readouterr().out
+
+
+def test_both_loops_compute_one_gradient():
+    """The published structure and ours, at every K, and without vision both too."""
+    for K in loop.TRUNCATIONS:
+        grads = []
+        for kind in (loop.Published, loop.Ours):
+            policy, cell = loop.made(SMALLEST, "cpu")
+            trainer = kind(policy, dataclasses.replace(cell, truncation=K), "cpu")
+            policy.config = dataclasses.replace(policy.config, attention=kind.attention)
+            trainer.backward(loop.random_window(policy, SMALLEST))
+            grads.append({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
+        assert grads[0].keys() == grads[1].keys() and "vision.projector.0.weight" in grads[0]
+        for name, grad in grads[0].items():
+            torch.testing.assert_close(grad, grads[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", [False, True])
+def test_model_flops_are_those_that_torch_counts(adapters):
+    """Up to the patch embedding and the first block, whose input needs no gradient. Of attention torch counts what is
+    written as products."""
+    setting = dataclasses.replace(SMALLEST, name="small", slots=1)
+    policy, _ = loop.made(setting, "cpu")
+    if adapters:
+        add_adapters(policy, policy.config.size, LoraConfig(rank=8), seed=0)
+    counted = loop.model_flops(policy)
+    policy.config = dataclasses.replace(policy.config, attention="dense")
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        encoded = policy.encode(*(x[0] for x in _given(loop.random_window(policy, setting))))
+        policy.step(encoded, policy.memory.read(policy.memory.init_state(1))).actions.sum().backward()
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def _given(window):
+    return window.images, window.proprio, window.text_ids, window.text_lengths
+
+
+@pytest.mark.slow
+def test_the_loop_is_measured(tmp_path, capsys):
+    loop.main((SMALLEST,), here=tmp_path)
+    text = (tmp_path / "loop.md").read_text()
+    assert text.count("| tiny, K = ") == 3 and text.strip() in capsys.readouterr().out
+    assert ("not run" in text) != torch.cuda.is_available()
+
+
+@pytest.mark.slow
+def test_the_store_and_its_pngs_hold_the_same_frames(tmp_path, monkeypatch, capsys):
+    held, unique = bench_store.dataset(tmp_path / "data", 0.001)
+    decoding, reading = bench_store.stream_of(held, bench_store.PngStream), bench_store.stream_of(held)
+    decoding.pngs = bench_store.Pngs(tmp_path / "pngs", held, unique)
+    for _ in range(3):
+        one, two = decoding.window(4), reading.window(4)
+        assert torch.equal(one.images, two.images) and torch.equal(one.label, two.label)
+    monkeypatch.setattr(bench_store, "growth", lambda root, gigabytes: 12.0)
+    bench_store.main(0.001, rounds=1, here=tmp_path)
+    text = (tmp_path / "store.md").read_text()
+    assert text.count("frames/s |") == 6 and text.count("| 12 MB |") == 2 and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_growth_is_that_of_reading(tmp_path):
+    assert 1 < bench_store.growth(tmp_path, 0.02, windows=3) < 300
