@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, loop, query, tiny, window
+from benchmarks import attention, loop, query, tiny, visioncache, window
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
@@ -141,3 +141,10 @@ def test_the_store_and_its_pngs_hold_the_same_frames(tmp_path, monkeypatch, caps
 @pytest.mark.slow
 def test_the_growth_is_that_of_reading(tmp_path):
     assert 1 < bench_store.growth(tmp_path, 0.02, windows=3) < 300
+
+
+@pytest.mark.slow
+def test_updates_with_and_without_the_cache_are_measured(tmp_path, capsys):
+    visioncache.main((("tiny", 2, 1),), here=tmp_path)
+    text = (tmp_path / "visioncache.md").read_text()
+    assert text.count("frames/s |") == 2 and text.strip() in capsys.readouterr().out
