@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--gradient-checkpointing", action="store_true", help="the same numbers for less memory and more time"
         )
+        sub.add_argument(
+            "--no-diagnostics", action="store_true", help="the log without losses by phase, credit and write ratios"
+        )
+        sub.add_argument(
+            "--keep-checkpoints", type=int, default=1, metavar="N", help="keep the newest N of a cell (default: 1)"
+        )
 
     def of_study(sub: argparse.ArgumentParser, several: bool = False) -> None:
         sub.add_argument(
@@ -159,8 +165,10 @@ def _prepare(arguments) -> str:
     from muvla.models.compiling import require_compiler
     from muvla.runs import choose_device
 
-    if arguments.threads < 1:
-        raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
+    for name in ("threads", "keep_checkpoints"):
+        if getattr(arguments, name, 1) < 1:
+            field = f"--{name.replace('_', '-')}"
+            raise MuvlaError(field, got=getattr(arguments, name), expected="at least 1", remedy="correct it")
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     if arguments.compile:
@@ -219,7 +227,7 @@ def _train(arguments) -> None:
             with entry.run.working():
                 entry.run.train_cell(
                     entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing,
-                    arguments.compile,
+                    arguments.compile, not arguments.no_diagnostics, arguments.keep_checkpoints,
                 )  # fmt: skip
         print(f"{entry.item.label}: trained, {entry.run.folder}")
 
@@ -263,6 +271,8 @@ def _sweep(arguments) -> int:
         plan_only=arguments.plan,
         checkpoint_gradients=arguments.gradient_checkpointing,
         compiled=arguments.compile,
+        diagnostics=not arguments.no_diagnostics,
+        keep_checkpoints=arguments.keep_checkpoints,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

@@ -195,6 +195,8 @@ class Run:
         should_stop: Callable[[], bool] = never,
         checkpoint_gradients: bool = False,
         compiled: bool = False,
+        diagnostics: bool = True,
+        keep: int = 1,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
         self.create(cell, store)
@@ -209,7 +211,7 @@ class Run:
             compile_step(trainer.policy)
         provenance = self._record(device, store.simulator, trainer.policy)
         with self._timed("training", provenance):
-            train_to_the_end(trainer, self.folder, progress, should_stop)
+            train_to_the_end(trainer, self.folder, progress, should_stop, diagnostics, keep)
         if not self.is_trained:
             raise Interrupted
 
@@ -281,13 +283,12 @@ class Run:
         return total
 
     def checkpoint(self, parts: tuple[str, ...] = ckpt.FILES) -> ckpt.Checkpoint:
-        """The last one, with these tensors."""
-        newest = ckpt.latest(self.folder / "checkpoints")
-        if newest is None or not self.is_trained:
+        """The selected one, with these tensors."""
+        if not self.is_trained:
             raise MuvlaError(
                 str(self.folder), got="no finished training", expected="a trained cell", remedy="train the cell first"
             )
-        return ckpt.load(newest, parts)
+        return ckpt.load(ckpt.selected(self.folder / "checkpoints"), parts)
 
     def load_policy(self, device: str) -> Policy:
         saved = self.checkpoint(parts=("model",))

@@ -31,9 +31,12 @@ class SweepOptions:
     plan_only: bool = False
     checkpoint_gradients: bool = False
     compiled: bool = False
+    diagnostics: bool = True
+    keep_checkpoints: int = 1
 
     def __post_init__(self):
-        for name, value in (("processes", self.processes), ("threads", self.threads)):
+        counts = ("processes", self.processes), ("threads", self.threads), ("keep-checkpoints", self.keep_checkpoints)
+        for name, value in counts:
             if value < 1:
                 raise MuvlaError(f"--{name}", got=value, expected="at least 1", remedy="correct it")
         if self.time_limit is not None and self.time_limit <= 0:
@@ -101,7 +104,7 @@ def _run_cells(
     jobs = [
         Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
             options.device, options.threads, options.retry_failed, options.checkpoint_gradients,
-            options.compiled)
+            options.compiled, options.diagnostics, options.keep_checkpoints)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

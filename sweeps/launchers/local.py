@@ -47,6 +47,8 @@ class Job:
     retry_errors: bool = False
     checkpoint_gradients: bool = False
     compiled: bool = False
+    diagnostics: bool = True
+    keep: int = 1  # checkpoints
 
 
 @dataclass
@@ -105,7 +107,7 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
         with job.run.working():
             job.run.train_cell(
                 job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.checkpoint_gradients,
-                job.compiled,
+                job.compiled, job.diagnostics, job.keep,
             )  # fmt: skip
             policy = job.run.load_policy(job.device)
             if job.compiled:
