@@ -38,11 +38,13 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
+from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
+from muvla.training.loop import Trainer, interface_of
+from muvla.training.outofmemory import memory_explained
 from muvla.training.run import Progress, train_to_the_end
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
@@ -203,9 +205,9 @@ class Run:
         if self.is_trained:
             return
         store.verify()
-        trainer = Trainer(
-            canonical(cell), store, intervention(canonical(cell).intervention), device, checkpoint_gradients
-        )
+        wanted = canonical(cell)
+        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted.data), checkpoint_gradients):
+            trainer = Trainer(wanted, store, intervention(wanted.intervention), device, checkpoint_gradients)
         self._require_same_start(trainer)
         if compiled:
             compile_step(trainer.policy)

@@ -69,7 +69,7 @@ class Trainer:
         device: str = "cpu",
         checkpoint_gradients: bool = False,
     ):
-        self.cell, self.device = canonical(cell), device
+        self.cell, self.device, self.checkpoint_gradients = canonical(cell), device, checkpoint_gradients
         given = intervention.name if intervention else None
         if given != self.cell.intervention:
             raise MuvlaError(

@@ -12,6 +12,7 @@ from muvla.files import append_line, read_lines, write_atomically
 from muvla.training import checkpoint as ckpt
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
+from muvla.training.outofmemory import memory_explained
 from muvla.training.selection import Selection
 
 LOG_EVERY = 25  # updates per line of train.jsonl
@@ -55,7 +56,8 @@ def train_to_the_end(
     while trainer.update < updates:
         logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
         diagnosis = _diagnosis(trainer) if diagnostics and logged else None
-        loss, norm = trainer.step(diagnosis)
+        with memory_explained(trainer.cell, trainer.interface, trainer.checkpoint_gradients):
+            loss, norm = trainer.step(diagnosis)
         if selection:
             selection.add(loss)
         frames += trainer.cell.budget.frames_per_update
