@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, query, tiny, window
+from benchmarks import attention, diagnostics, query, tiny, window
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.models.attention import usable
@@ -69,3 +69,10 @@ def test_a_window_is_measured_with_and_without_checkpointing(tmp_path, monkeypat
     window.main("tiny", rounds=1, here=tmp_path)
     text = (tmp_path / "window.md").read_text()
     assert text.count("| K = ") == 3 and "2.00×" in text and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
+    diagnostics.main(rounds=1, here=tmp_path)
+    text = (tmp_path / "diagnostics.md").read_text()
+    assert text.count("| K = ") == 3 and text.strip() in capsys.readouterr().out
