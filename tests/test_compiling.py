@@ -105,13 +105,16 @@ def test_together_with_gradient_checkpointing(store, base):
     assert kept["aot_eager", True] == pytest.approx(kept[None, True], rel=0.2)
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "checkpointing"])
-def test_together_with_diagnostics(store, base, recompute):
+@pytest.mark.parametrize(
+    ("backend", "recompute"),
+    [("aot_eager", False), ("aot_eager", True), pytest.param("inductor", False, marks=needs_compiler)],
+)
+def test_together_with_diagnostics(store, base, backend, recompute):
     """Which go back twice through what was compiled: the same update, bit for bit."""
     trained = []
     for diagnosed in (False, True):
         trainer = Trainer(base, store, checkpoint_gradients=recompute)
-        compile_step(trainer.policy, "aot_eager")
+        compile_step(trainer.policy, backend)
         diagnosis = Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters) if diagnosed else None
         trained.append((trainer.step(diagnosis), [p.detach().clone() for p in trainer.parameters]))
     assert diagnosis.row["gradient_read"][0] > 0 and trained[0][0] == trained[1][0]
