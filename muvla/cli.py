@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--cache-vision", action="store_true", help="store what frozen towers make of every image; takes disk"
         )
+        sub.add_argument(
+            "--no-diagnostics", action="store_true", help="the log without losses by phase, credit and write ratios"
+        )
+        sub.add_argument(
+            "--keep-checkpoints", type=int, default=1, metavar="N", help="keep the newest N of a cell (default: 1)"
+        )
 
     def of_study(sub: argparse.ArgumentParser, several: bool = False) -> None:
         sub.add_argument(
@@ -171,6 +177,18 @@ def _prepare(arguments) -> str:
     return device
 
 
+def _training_options(arguments):
+    from muvla.training.options import TrainingOptions
+
+    return TrainingOptions(
+        checkpoint_gradients=arguments.gradient_checkpointing,
+        compiled=arguments.compile,
+        cached_vision=arguments.cache_vision,
+        diagnostics=not arguments.no_diagnostics,
+        keep=arguments.keep_checkpoints,
+    )
+
+
 def _doctor(arguments) -> int:
     from muvla.doctor import diagnose
 
@@ -205,7 +223,8 @@ def _train(arguments) -> None:
     from muvla.errors import MuvlaError
     from muvla.training.visioncache import require_cacheable
 
-    device, study, ledger = _prepare(arguments), _study(arguments), _ledger(arguments)
+    device, options = _prepare(arguments), _training_options(arguments)
+    study, ledger = _study(arguments), _ledger(arguments)
     if arguments.cache_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell)
@@ -225,8 +244,7 @@ def _train(arguments) -> None:
 
             with entry.run.working():
                 entry.run.train_cell(
-                    entry.item.cell, stores[entry.item.arm], device, progress, stop, arguments.gradient_checkpointing,
-                    arguments.compile, arguments.cache_vision,
+                    entry.item.cell, stores[entry.item.arm], device, progress, stop, options,
                 )  # fmt: skip
         print(f"{entry.item.label}: trained, {entry.run.folder}")
 
@@ -268,9 +286,7 @@ def _sweep(arguments) -> int:
         track=not arguments.no_tracking,
         retry_failed=arguments.retry_failed,
         plan_only=arguments.plan,
-        checkpoint_gradients=arguments.gradient_checkpointing,
-        compiled=arguments.compile,
-        cached_vision=arguments.cache_vision,
+        training=_training_options(arguments),
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

@@ -20,6 +20,7 @@ from muvla.dataconfig import TaskConfig as TaskConfig
 Guard = Literal["full", "memory_only", "context"]
 Precision = Literal["float32", "bfloat16"]
 BlockOrigin = Literal["window", "episode"]
+SELECTIONS = ("final", "loss")  # see `Cell.selection`
 ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that is evaluated
 
 
@@ -154,6 +155,9 @@ class Cell:
     # What the K ticks of a block are counted from: the window's first tick, for all slots at once (as published), or
     # the first tick of each slot's own episode (`muvla.training.blocks`).
     truncation_from: BlockOrigin = field(default="window", metadata=LATER)
+    # Which of the training's checkpoints is evaluated: the last, or the one before which the mean training `loss` since
+    # the previous checkpoint was lowest. A factor like any other.
+    selection: str = field(default="final", metadata=LATER)
 
     def __post_init__(self):
         for name, value in flatten(self).items():
@@ -171,6 +175,11 @@ class Cell:
         _require(
             self.data.augmentation == "none" or self.model.images == "released", "model.images", self.model.images,
             "'released' with data.augmentation", "it crops the centre in evaluation, as training crops at random",
+        )  # fmt: skip
+        _require(
+            self.selection in SELECTIONS, "selection", self.selection,
+            f"{' or '.join(SELECTIONS)}: never a reading of the evaluation, because the best of several checkpoints on "
+            "the test's own episodes is no estimate of anything", "declare a reading of the training",
         )  # fmt: skip
         _require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         _require(
@@ -261,6 +270,8 @@ def canonical(cell: Cell) -> Cell:
         changes["lora.alpha"] = LoraConfig().alpha
     if cell.data.order != "grouped":
         changes["data.group"] = 16
+    if cell.effective_budget.updates == 1:  # no other checkpoint than the last
+        changes["selection"] = "final"
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
     return replace(cell, changes)

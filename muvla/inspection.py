@@ -29,7 +29,7 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
     if (path / CONFIG).exists():
         yield from _released(Directory(path, size))
         return
-    folder = native.latest(path / "checkpoints") or path
+    folder = native.selected(path / "checkpoints") or path
     if not (folder / native.META).exists():
         raise MuvlaError(
             "CHECKPOINT", got=str(path), expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",

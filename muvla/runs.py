@@ -38,11 +38,14 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
+from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
 from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
+from muvla.training.loop import Trainer, interface_of
+from muvla.training.options import DEFAULT, TrainingOptions
+from muvla.training.outofmemory import memory_explained
 from muvla.training.run import Progress, train_to_the_end
 from muvla.training.visioncache import cache_vision
 
@@ -194,27 +197,26 @@ class Run:
         device: str,
         progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = never,
-        checkpoint_gradients: bool = False,
-        compiled: bool = False,
-        cached_vision: bool = False,
+        options: TrainingOptions = DEFAULT,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
         self.create(cell, store)
         if self.is_trained:
             return
         store.verify()
-        trainer = Trainer(
-            canonical(cell), store, intervention(canonical(cell).intervention), device, checkpoint_gradients
-        )
+        wanted = canonical(cell)
+        recompute = options.checkpoint_gradients
+        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted.data), recompute):
+            trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute)
         self._require_same_start(trainer)
-        if compiled:
+        if options.compiled:
             compile_step(trainer.policy)
-        if cached_vision:
+        if options.cached_vision:
             cache_vision(trainer, self.root)
         # On a CPU cached features are those of the towers, bit for bit.
-        provenance = self._record(device, store.simulator, trainer.policy, cached_vision and device != "cpu")
+        provenance = self._record(device, store.simulator, trainer.policy, options.cached_vision and device != "cpu")
         with self._timed("training", provenance):
-            train_to_the_end(trainer, self.folder, progress, should_stop)
+            train_to_the_end(trainer, self.folder, progress, should_stop, options)
         if not self.is_trained:
             raise Interrupted
 
@@ -286,13 +288,12 @@ class Run:
         return total
 
     def checkpoint(self, parts: tuple[str, ...] = ckpt.FILES) -> ckpt.Checkpoint:
-        """The last one, with these tensors."""
-        newest = ckpt.latest(self.folder / "checkpoints")
-        if newest is None or not self.is_trained:
+        """The selected one, with these tensors."""
+        if not self.is_trained:
             raise MuvlaError(
                 str(self.folder), got="no finished training", expected="a trained cell", remedy="train the cell first"
             )
-        return ckpt.load(newest, parts)
+        return ckpt.load(ckpt.selected(self.folder / "checkpoints"), parts)
 
     def load_policy(self, device: str) -> Policy:
         saved = self.checkpoint(parts=("model",))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from muvla.data.episodes import EpisodeStore
 from muvla.errors import MuvlaError
+from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.visioncache import require_cacheable
 from sweeps.grid import Study
 from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, Running
@@ -30,9 +31,7 @@ class SweepOptions:
     track: bool = True
     retry_failed: bool = False  # marked cells, and episodes that ended in an error
     plan_only: bool = False
-    checkpoint_gradients: bool = False
-    compiled: bool = False
-    cached_vision: bool = False
+    training: TrainingOptions = DEFAULT
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -54,7 +53,7 @@ class SweepResult:
 def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None] = print) -> SweepResult:
     """Raises MuvlaError if two cells differ in anything undeclared; failures of single cells are in the result."""
     study.check()
-    if options.cached_vision:  # before any cell is marked
+    if options.training.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell)
     if options.plan_only and not ledger.has_data(study):
@@ -105,8 +104,7 @@ def _run_cells(
     by_train = {entry.run.train: entry for entry in todo}
     jobs = [
         Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
-            options.device, options.threads, options.retry_failed, options.checkpoint_gradients,
-            options.compiled, options.cached_vision)
+            options.device, options.threads, options.retry_failed, options.training)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from muvla.files import read_lines
 from sweeps.ledger import Entry
 
 _log = logging.getLogger(__name__)
+
+
+def readings(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """(name, value) of every number in a line of train.jsonl; of a list or table `name/entry`, without those that it
+    does not have."""
+    for key, value in row.items():
+        entries = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else None
+        if entries is None and key != "update":
+            yield key, float(value)
+        for entry, number in entries or ():
+            if number is not None:
+                yield f"{key}/{entry}", float(number)
 
 
 class Tracker:
@@ -81,10 +94,10 @@ class Tracker:
             self.client.log_batch(run, params=params)
         logged = max((point.step for point in self.client.get_metric_history(run, "loss")), default=-1)
         curve = [
-            Metric(key, float(row[key]), 0, row["update"])
+            Metric(name, value, 0, row["update"])
             for row in read_lines(entry.run.folder / "train.jsonl")
             if row["update"] > logged  # of a cell that was stopped, the rest comes when it is continued
-            for key in ("loss", "gradient_norm", "memory_rms", "lr", "frames_per_second")
+            for name, value in readings(row)
         ]
         for start in range(0, len(curve), 1000):  # MLflow's limit per call
             self.client.log_batch(run, metrics=curve[start : start + 1000])

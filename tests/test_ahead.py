@@ -115,7 +115,7 @@ def test_the_thread_ends_when_training_fails(store, base, tmp_path, error):
         train_to_the_end(Trainer(replace(base, {"budget.updates": 1}), store), tmp_path, progress)
     trainer, steps = Trainer(base, store), []
     original = trainer.step
-    trainer.step = lambda: (original(), steps.append(reader_threads()), progress(None))
+    trainer.step = lambda diagnosis: (original(diagnosis), steps.append(reader_threads()), progress(None))
     with pytest.raises(error):
         train_to_the_end(trainer, tmp_path / "another")
     assert len(steps[0]) == 1 and not reader_threads()

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence"},
 }
-PLAIN = {"anatomy", "config", "configtools", "dataconfig", "errors", "files", "randomness", "__init__"}
+PLAIN = {"anatomy", "config", "configtools", "dataconfig", "errors", "files", "presets", "randomness", "__init__"}
 # The entry points that put the parts together.
 ENTRIES = {"cli", "commands", "dataverbs", "doctor"}
 JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting"}

@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, loop, query, tiny, visioncache, window
+from benchmarks import attention, diagnostics, loop, query, tiny, visioncache, window
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
@@ -148,3 +148,10 @@ def test_updates_with_and_without_the_cache_are_measured(tmp_path, capsys):
     visioncache.main((("tiny", 2, 1),), here=tmp_path)
     text = (tmp_path / "visioncache.md").read_text()
     assert text.count("frames/s |") == 2 and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
+    diagnostics.main(rounds=1, here=tmp_path)
+    text = (tmp_path / "diagnostics.md").read_text()
+    assert text.count("| K = ") == 3 and text.strip() in capsys.readouterr().out

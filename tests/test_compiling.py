@@ -22,6 +22,7 @@ from muvla.models.compiling import READ_OFF_THE_PLAN, compile_step, is_compiled
 from muvla.models.lora import add_adapters
 from muvla.models.policy import guard_canary
 from muvla.provenance import provenance, provenance_id
+from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,22 @@ def test_together_with_gradient_checkpointing(store, base):
             assert_same(backward(base, store), result, 1e-6)
     assert kept["aot_eager", True] < 0.25 * kept["aot_eager", False]
     assert kept["aot_eager", True] == pytest.approx(kept[None, True], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("backend", "recompute"),
+    [("aot_eager", False), ("aot_eager", True), pytest.param("inductor", False, marks=needs_compiler)],
+)
+def test_together_with_diagnostics(store, base, backend, recompute):
+    """Which go back twice through what was compiled: the same update, bit for bit."""
+    trained = []
+    for diagnosed in (False, True):
+        trainer = Trainer(base, store, checkpoint_gradients=recompute)
+        compile_step(trainer.policy, backend)
+        diagnosis = Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters) if diagnosed else None
+        trained.append((trainer.step(diagnosis), [p.detach().clone() for p in trainer.parameters]))
+    assert diagnosis.row["gradient_read"][0] > 0 and trained[0][0] == trained[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(trained[0][1], trained[1][1], strict=True))
 
 
 def test_with_adapters_in_half_precision(store, base):

@@ -31,6 +31,7 @@ from muvla.models.sizes import OPENVLA_7B, SIZES
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
+from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from sweeps.grid import load_study, train_id
 from sweeps.ledger import Ledger
@@ -388,7 +389,7 @@ def test_the_study_of_the_published_size_runs_on_a_tiny_checkpoint(folder, tmp_p
     study = dataclasses.replace(study.with_base(tiny), protocols=(protocol,)).narrowed(seeds=(0,))
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     said: list[str] = []
-    options = SweepOptions(processes=2, track=False, checkpoint_gradients=True)
+    options = SweepOptions(processes=2, track=False, training=TrainingOptions(checkpoint_gradients=True))
     result = run_study(study, ledger, options, said.append)
     assert not result.failed and not result.not_run and len(result.entries) == 6, "\n".join(said)
     rows = [row for entry in result.entries for of_one in entry.complete_rows().values() for row in of_one]

@@ -91,6 +91,8 @@ def test_every_cell_is_an_mlflow_run(swept):
     one = next(r for r in runs if r.data.tags["arm"] == "K=8")
     assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
     assert "recall-position3-rh/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
+    assert {"loss_by_phase/decision", "loss_by_chunk/0", "gradient_read/7", "gradient_written/0", "write_ratio",
+            "update_ratio/head", "peak_memory_mb"} <= one.data.metrics.keys()  # fmt: skip
 
 
 def test_cells_that_were_done_without_tracking_are_logged_later(swept, tmp_path):

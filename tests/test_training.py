@@ -98,7 +98,8 @@ def test_the_list_of_knobs_is_complete(base):
     # task and the data: other parameters and other frames, tested where they are defined
     elsewhere |= {name for name in flatten(base) if name.startswith(("start.", "lora."))}  # tests/test_start.py
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
-    assert set(KNOBS) == set(flatten(base)) - elsewhere - backends
+    chosen_after = {"selection"}  # which checkpoint counts, not what is trained (tests/test_selection.py)
+    assert set(KNOBS) == set(flatten(base)) - elsewhere - backends - chosen_after
 
 
 def test_label_kinds_give_the_predicted_loss(store, cell_with):
@@ -199,7 +200,8 @@ def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, cha
     assert whole.update == cut.update == 7 and whole.cursor == cut.cursor
     for part in ckpt.FILES:
         assert same(whole.tensors[part], cut.tensors[part]), part
-    logs = [[{**r, "frames_per_second": 0} for r in read_lines(tmp_path / n / "train.jsonl")] for n in ("whole", "cut")]
+    measured = {"frames_per_second": 0, "peak_memory_mb": 0}
+    logs = [[{**r, **measured} for r in read_lines(tmp_path / n / "train.jsonl")] for n in ("whole", "cut")]
     assert logs[0] == logs[1]
 
 

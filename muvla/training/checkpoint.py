@@ -43,11 +43,13 @@ class Checkpoint:
     statistics: Statistics
     cursor: dict[str, Any]  # of the slot stream
     tensors: dict[str, TensorFile]  # model, optimizer, memory
+    selection: dict[str, Any] | None = None  # state of `muvla.training.selection`; None: the last checkpoint counts
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes `folder/update-…`, verifies it, points `latest` at it and removes the older ones."""
-    name = f"update-{checkpoint.update:06d}"
+def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
+    """Writes `folder/update-…`, verifies it, points `latest` at it and removes all but the newest `keep` and the one
+    that is selected."""
+    name = name_of(checkpoint.update)
     temporary, final = folder / f".{name}.tmp", folder / name
     shutil.rmtree(temporary, ignore_errors=True)
     with disk_errors(folder):
@@ -66,16 +68,22 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             "statistics": asdict(checkpoint.statistics),
             "cursor": checkpoint.cursor,
             "sha256": hashes,
+            "selection": checkpoint.selection,
         }
         write_json(temporary / META, meta)
         _verify(temporary, hashes)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
         write_atomically(folder / "latest", name.encode())
-    for old in folder.glob("update-*"):
-        if old.name != name:
+    best = (checkpoint.selection or {}).get("best")
+    for old in sorted(folder.glob("update-*"), key=lambda path: int(path.name.removeprefix("update-")))[:-keep]:
+        if best is None or old.name != name_of(best):
             shutil.rmtree(old)
     return final
+
+
+def name_of(update: int) -> str:
+    return f"update-{update:06d}"
 
 
 def latest(folder: Path) -> Path | None:
@@ -83,6 +91,20 @@ def latest(folder: Path) -> Path | None:
     pointer = folder / "latest"
     newest = folder / pointer.read_text() if pointer.exists() else None
     return newest if newest is not None and (newest / META).exists() else None
+
+
+def selected(folder: Path) -> Path | None:
+    """The checkpoint that counts, as far as the newest one tells; None without any. Raises MuvlaError if it is not
+    there any more."""
+    newest = latest(folder)
+    best = None if newest is None else (read_json(newest / META).get("selection") or {}).get("best")
+    chosen = newest if best is None else folder / name_of(best)
+    if chosen is not None and not (chosen / META).exists():
+        raise MuvlaError(
+            str(chosen), got="no such folder", expected="the checkpoint that the training selected",
+            remedy=f"put it back, or remove {folder} to train the cell again",
+        )  # fmt: skip
+    return chosen
 
 
 def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
@@ -103,6 +125,7 @@ def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
         from_dict(Statistics, meta["statistics"], "statistics."),
         meta["cursor"],
         tensors,
+        meta.get("selection"),
     )
 
 

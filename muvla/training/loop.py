@@ -37,6 +37,7 @@ from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
 from muvla.training.blocks import block_starts
 from muvla.training.budget import learning_rate
+from muvla.training.diagnostics import Diagnosis
 
 
 def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Interface:
@@ -69,7 +70,7 @@ class Trainer:
         device: str = "cpu",
         checkpoint_gradients: bool = False,
     ):
-        self.cell, self.device = canonical(cell), device
+        self.cell, self.device, self.checkpoint_gradients = canonical(cell), device, checkpoint_gradients
         given = intervention.name if intervention else None
         if given != self.cell.intervention:
             raise MuvlaError(
@@ -105,6 +106,7 @@ class Trainer:
         self.ahead = ReadAhead(self.stream, pin=device != "cpu")
         self.recurrence = Recurrence(self.policy, budget.slots, intervention)
         self.update = 0
+        self.diagnosis: Diagnosis | None = None  # of the update at hand
 
     def encode(self, window: Window) -> Encoded:
         flat = (self.placed(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
@@ -146,7 +148,7 @@ class Trainer:
             elif t > 0 and start.any():
                 self.recurrence.truncate(torch.from_numpy(start).to(self.device))
             noise = self._noised(label[t], window, t)
-            output, _ = self.recurrence.tick(
+            output, tokens = self.recurrence.tick(
                 leaves[t * B : (t + 1) * B],
                 is_first[t],
                 self._moment(window, t),
@@ -154,7 +156,12 @@ class Trainer:
             )
             wanted = label[t] if noise is None else noise.noise
             error = (output.actions - wanted).abs() if noise is None else (output.actions - wanted) ** 2
-            loss = loss + (error * weight[t][..., None]).sum()
+            error = error * weight[t][..., None]
+            loss = loss + error.sum()
+            if self.diagnosis:
+                self.diagnosis.tick(error, weight[t], window.phase[t], tokens, self.recurrence.state)
+        if self.diagnosis:
+            self.diagnosis.credit(label.numel())
         total += self._end_blocks(loss / label.numel())
         _continue_backward(encoded, leaves)
         return total
@@ -188,10 +195,10 @@ class Trainer:
             seed=[key(self.cell.seed, "training visit", visit) for visit in visits],
         )
 
-    def step(self) -> tuple[float, float]:
-        """One update; returns (loss, gradient norm). Raises NotAMeasurement when something is not finite, or when the
-        memory does not do what its mechanism says."""
-        budget = self.cell.budget
+    def step(self, diagnosis: Diagnosis | None = None) -> tuple[float, float]:
+        """One update; returns (loss, gradient norm), and what else it tells in the `diagnosis`. Raises NotAMeasurement
+        when something is not finite, or when the memory does not do what its mechanism says."""
+        self.diagnosis, budget = diagnosis, self.cell.budget
         window = self.ahead.window(budget.window, last=self.update + 1 == budget.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cell.optimizer, self.update, budget.updates)
@@ -200,7 +207,11 @@ class Trainer:
         self._check_ticks(window, self.policy.calls - calls, writes)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.cell.optimizer.clip or math.inf))
         self._check(loss, norm)
+        if diagnosis:
+            diagnosis.before_update()
         self.optimizer.step()
+        if diagnosis:
+            diagnosis.after_update()
         self.optimizer.zero_grad(set_to_none=True)
         self.update += 1
         return loss, norm

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muvla.files import append_line, read_lines, write_atomically
 from muvla.training import checkpoint as ckpt
+from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
+from muvla.training.options import DEFAULT, TrainingOptions
+from muvla.training.outofmemory import memory_explained
+from muvla.training.selection import Selection
 
 LOG_EVERY = 25  # updates per line of train.jsonl
 CHECKPOINTS = 4  # per run, the last at its end
@@ -29,33 +33,47 @@ def train_to_the_end(
     folder: Path,
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    options: TrainingOptions = DEFAULT,
 ) -> Path:
     """Train to update U, with a log line every LOG_EVERY updates and CHECKPOINTS checkpoints; returns the last one.
+    With `options.diagnostics` a line holds those of its update, too. The newest `options.keep` checkpoints stay, and
+    the selected one.
 
     A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
     the update at hand is finished and checkpointed.
     """
     with trainer.ahead:
-        return _train(trainer, folder, progress, should_stop)
+        return _train(trainer, folder, progress, should_stop, options)
 
 
 def _train(
-    trainer: Trainer, folder: Path, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    trainer: Trainer,
+    folder: Path,
+    progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+    options: TrainingOptions,
 ) -> Path:
     updates, checkpoints = trainer.cell.budget.updates, folder / "checkpoints"
     newest = ckpt.latest(checkpoints)
-    if newest is not None:
-        trainer.resume(ckpt.load(newest))
+    saved = None if newest is None else ckpt.load(newest)
+    if saved is not None:
+        trainer.resume(saved)
         if trainer.update == updates:
             return newest
+    selection = Selection(saved and saved.selection) if trainer.cell.selection == "loss" else None
     _cut_log(folder / "train.jsonl", trainer.update)
     trainer.canary()
     marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
     started, frames = time.perf_counter(), 0
     while trainer.update < updates:
-        loss, norm = trainer.step()
+        logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
+        diagnosis = _diagnosis(trainer) if options.diagnostics and logged else None
+        with memory_explained(trainer.cell, trainer.interface, trainer.checkpoint_gradients):
+            loss, norm = trainer.step(diagnosis)
+        if selection:
+            selection.add(loss)
         frames += trainer.cell.budget.frames_per_update
-        if trainer.update % LOG_EVERY == 0 or trainer.update == updates:
+        if logged:
             speed = frames / (time.perf_counter() - started)
             row = {
                 "update": trainer.update,
@@ -65,14 +83,22 @@ def _train(
                 "lr": trainer.optimizer.param_groups[0]["lr"],
                 "frames_per_second": round(speed, 1),
             }
+            row |= diagnosis.row if diagnosis else {}
             append_line(folder / "train.jsonl", row)
             progress(Progress(trainer.update, updates, loss, speed))
         stopping = should_stop()
+        if selection and trainer.update in marks:
+            selection.candidate(trainer.update)
         if trainer.update in marks or stopping:
-            newest = ckpt.save(checkpoints, trainer.checkpoint())
+            state = selection.state() if selection else None
+            newest = ckpt.save(checkpoints, replace(trainer.checkpoint(), selection=state), options.keep)
         if stopping:
             break
     return newest
+
+
+def _diagnosis(trainer: Trainer) -> Diagnosis:
+    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters)
 
 
 def _cut_log(path: Path, update: int) -> None:

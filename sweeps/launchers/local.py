@@ -25,6 +25,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.files import disk_errors
 from muvla.models.compiling import compile_step
 from muvla.runs import Run
+from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress
 
 POLL = 0.2  # seconds
@@ -45,9 +46,7 @@ class Job:
     device: str
     threads: int
     retry_errors: bool = False
-    checkpoint_gradients: bool = False
-    compiled: bool = False
-    cached_vision: bool = False
+    options: TrainingOptions = DEFAULT
 
 
 @dataclass
@@ -105,11 +104,10 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
     try:
         with job.run.working():
             job.run.train_cell(
-                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.checkpoint_gradients,
-                job.compiled, job.cached_vision,
+                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.options,
             )  # fmt: skip
             policy = job.run.load_policy(job.device)
-            if job.compiled:
+            if job.options.compiled:
                 compile_step(policy)
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))

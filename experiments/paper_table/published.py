@@ -1,0 +1,21 @@
+"""The same arms with the confounds of the published study: to see what they make of the table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.paper_table.study import NOTES
+from experiments.paper_table.study import study as controlled
+from muvla.configtools import replace
+from muvla.presets import of_version, paper_arms
+
+study = dataclasses.replace(
+    controlled,
+    name="paper_table_published",
+    title="the arms of the published table, as published",
+    base=replace(controlled.base, of_version("published")),
+    arms=paper_arms("published"),
+    notes=f"""{NOTES}
+K multiplies the frames here, as published: a difference between two K is one between two budgets as well.
+""",
+)

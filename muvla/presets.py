@@ -1,0 +1,78 @@
+"""The arms of the published table (μVLA, arXiv 2606.12497), each as it was published and under control.
+
+Overrides for `muvla.configtools.replace`. Between the two versions of an arm nothing differs but `confounds(arm)`, each
+with its section of docs/published.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from muvla.config import DatasetConfig, ema, no_memory, tbptt
+
+Version = Literal["published", "controlled"]
+M, ALPHA = 64, 0.1  # spec 2.1, 2.5
+
+
+@dataclass(frozen=True)
+class Confound:
+    """A field that the published study had otherwise than a controlled one has it."""
+
+    published: Any
+    controlled: Any
+    section: str  # of docs/published.md
+    why: str  # what it would be taken for
+
+
+# Of every arm.
+CONFOUNDS = {
+    "model.memory_positions": Confound("shift", "reserved", "1.1", "text and action stand elsewhere with other m"),
+    "model.chunk": Confound(8, 1, "1.9", "the chunk of a delay frame holds actions of the decision"),
+    "data.labels": Confound("recorded", "executed", "4.4", "labels that were never executed tell the target"),
+    "data.tail": Confound("repeat", "mask", "4.1", "the last action weighs more in short episodes"),
+    # Single frames, which the shuffled arm plays, have no episode that could be changed as one: so none at all.
+    "data.augmentation": Confound("frame", "none", "4.3", "the colour to be remembered is another in every frame"),
+    "budget.regime": Confound("published", "matched", "2.4", "K multiplies the frames of an update and of a training"),
+    "budget.slots": Confound(32, 4, "5", "without recurrence 32 frames an update in either version"),
+    "budget.window": Confound(1, 8, "2.4", "without recurrence 32 frames an update in either version"),
+    "optimizer.clip": Confound(None, 1.0, "5", "gradient through K ticks may be K times as large"),
+}
+# Of the arms without memory, which were trained with the mask of OpenVLA-OFT.
+UNGUARDED = {"model.guard": Confound("full", "context", "3.2", "the mask of all tokens changes with the memory")}
+# What two arms of one version may differ in.
+FACTORS = (
+    "memory.kind", "memory.m", "memory.alpha", "truncation", "model.guard", "data.order", "data.first_image",
+)  # fmt: skip
+
+_ARMS: dict[str, dict[str, Any]] = {
+    "OFT": no_memory() | {"data.order": "shuffled"},  # spec 4.6
+    "OFT†": no_memory(),  # by the loader of the arms with memory
+    **{f"m={m}, K={K}": tbptt(K, m) for m in (1, M) for K in (1, 2, 8)},
+    "EMA": ema(ALPHA, M),
+    "EMA, guard full": ema(ALPHA, M) | {"model.guard": "full"},
+    f"α={ALPHA}, K=8": tbptt(8, M) | {"memory.alpha": ALPHA},  # the crossing that was not published
+    "first image": no_memory() | {"data.first_image": True},  # an oracle for what the first frame shows
+}
+ARMS = tuple(_ARMS)
+
+
+def confounds(arm: str) -> dict[str, Confound]:
+    """By field, what the two versions of an arm differ in."""
+    return CONFOUNDS | (UNGUARDED if _ARMS[arm]["memory.kind"] == "none" else {})
+
+
+def of_version(version: Version) -> dict[str, Any]:
+    """What all arms of a version share: for the base of a study."""
+    return {field: getattr(confound, version) for field, confound in CONFOUNDS.items()} | {"model.guard": "context"}
+
+
+def paper_arms(version: Version) -> dict[str, dict[str, Any]]:
+    """Arms of a study whose base has `of_version(version)`."""
+    own = {arm: confounds(arm).items() - CONFOUNDS.items() for arm in ARMS}
+    return {arm: changes | {field: getattr(c, version) for field, c in own[arm]} for arm, changes in _ARMS.items()}
+
+
+def single_task(dataset: DatasetConfig) -> dict[str, Any]:
+    """The arm that was trained on one task alone; its m and K are not published."""
+    return {"data.dataset": dataset}
