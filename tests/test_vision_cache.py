@@ -85,8 +85,8 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"data.cameras": 1, "data.first_image": True}, {"model.images": "released"},
-     pytest.param({"model.precision": "bfloat16"}, marks=pytest.mark.slow)],
+    [{}, *(pytest.param(change, marks=pytest.mark.slow) for change in (
+        {"data.cameras": 1, "data.first_image": True}, {"model.images": "released"}, {"model.precision": "bfloat16"}))],
     ids=["plain", "first image", "released", "bfloat16"],
 )  # fmt: skip
 def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell, tmp_path, seen, change):
@@ -101,6 +101,7 @@ def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell
     assert plain.canary() == with_cache.canary() == 0.0
 
 
+@pytest.mark.slow
 def test_a_stopped_training_continues_with_its_cache(store, cell, tmp_path, seen):
     stops = iter([False, True])
     train_to_the_end(cached(cell, store, tmp_path), tmp_path / "run", should_stop=lambda: next(stops))
