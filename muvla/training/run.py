@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muvla.files import append_line, read_lines, write_atomically
+from muvla.models.compiling import is_compiled
 from muvla.training import checkpoint as ckpt
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
@@ -55,7 +56,7 @@ def train_to_the_end(
     started, frames = time.perf_counter(), 0
     while trainer.update < updates:
         logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
-        diagnosis = _diagnosis(trainer) if diagnostics and logged else None
+        diagnosis = diagnosis_of(trainer) if diagnostics and logged else None
         with memory_explained(trainer.cell, trainer.interface, trainer.checkpoint_gradients):
             loss, norm = trainer.step(diagnosis)
         if selection:
@@ -85,8 +86,9 @@ def train_to_the_end(
     return newest
 
 
-def _diagnosis(trainer: Trainer) -> Diagnosis:
-    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters)
+def diagnosis_of(trainer: Trainer) -> Diagnosis:
+    compiled = is_compiled(trainer.policy)
+    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters, credit=not compiled)
 
 
 def _cut_log(path: Path, update: int) -> None:
