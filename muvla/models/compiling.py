@@ -34,8 +34,6 @@ def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
             "--compile", got=f"model.attention={attention}", expected=f"one of {', '.join(READ_OFF_THE_PLAN)}",
             remedy="leave --compile out, or set model.attention",
         )  # fmt: skip
-    # Else compiled code overwrites in its backward pass what a second one, which diagnostics make, reads again.
-    torch._functorch.config.donated_buffer = False
     torch.compiler.reset()  # torch compiles a function for eight shapes at most, counted over all policies of a process
     policy.language.register_forward_pre_hook(_make_plan, with_kwargs=True)
     for layer in policy.language.layers:

@@ -25,8 +25,10 @@ class Diagnosis:
     """Of one update. The trainer calls `tick` at every tick of the window, `credit` before its last backward pass,
     `before_update` and `after_update` around the optimizer's step; then `row` is whole."""
 
-    def __init__(self, memory: Memory, names: list[str], parameters: list[Tensor]):
-        self.memory, self.names, self.parameters = memory, names, parameters
+    def __init__(self, memory: Memory, names: list[str], parameters: list[Tensor], credit: bool = True):
+        """Without `credit` nothing goes back twice through the graph: compiled code may overwrite what its backward
+        pass has read, and a second one then gives other gradients."""
+        self.memory, self.names, self.parameters, self.credited = memory, names, parameters, credit
         self.error: list[Tensor] = []  # (B, H), weighted, mean over A
         self.weight: list[Tensor] = []  # (B, H)
         self.phase: list[np.ndarray] = []  # (B,)
@@ -55,7 +57,7 @@ class Diagnosis:
         `gradient_written[d − 1]`: of ∂loss/∂(what was written d ticks before), the way in. Behind a cut it is exactly
         0, not small.
         """
-        if self.read[-1].numel():
+        if self.credited and self.read[-1].numel():
             states = [[tokens] for tokens in self.read] + [list(state.values()) for state in self.written[:-1]]
             norms = _gradient_norms(self.last / entries, states)
             ticks = len(self.read)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muvla.files import append_line, read_lines, write_atomically
+from muvla.models.compiling import is_compiled
 from muvla.training import checkpoint as ckpt
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
@@ -67,7 +68,7 @@ def _train(
     started, frames = time.perf_counter(), 0
     while trainer.update < updates:
         logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
-        diagnosis = _diagnosis(trainer) if options.diagnostics and logged else None
+        diagnosis = diagnosis_of(trainer) if options.diagnostics and logged else None
         with memory_explained(trainer.cell, trainer.interface, trainer.checkpoint_gradients):
             loss, norm = trainer.step(diagnosis)
         if selection:
@@ -97,8 +98,9 @@ def _train(
     return newest
 
 
-def _diagnosis(trainer: Trainer) -> Diagnosis:
-    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters)
+def diagnosis_of(trainer: Trainer) -> Diagnosis:
+    compiled = is_compiled(trainer.policy)
+    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters, credit=not compiled)
 
 
 def _cut_log(path: Path, update: int) -> None:
