@@ -47,7 +47,7 @@ def write_report(
     of `results`; returns the tidy frame.
 
     Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators, or
-    only some from a compiled step.
+    only some from a compiled step, or by another number of ranks.
     """
     frame = tidy(cells)
     if frame.empty:
@@ -98,6 +98,11 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
         values = sorted({str(record.get(key, False)) for cell in cells for record in cell.provenance})
         if len(values) > 1:
             found.append(f"{name} ({', '.join(values)})")
+    # Of what trained a cell: it was evaluated by one process, whose record tells none.
+    trained = [cell.provenance for cell in cells if cell.provenance]
+    ranks = sorted({max(str(record.get("ranks", "1")) for record in records) for records in trained})
+    if len(ranks) > 1:
+        found.append(f"numbers of ranks ({', '.join(ranks)})")
     simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
     if len(simulators) > 1:
         found.append(f"simulator backends ({', '.join(simulators)})")

@@ -33,15 +33,16 @@ def train_to_the_end(
     """Train to update U, with a log line every LOG_EVERY updates and CHECKPOINTS checkpoints; returns the last one.
 
     A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
-    the update at hand is finished and checkpointed.
+    the update at hand is finished and checkpointed. Of several ranks, which share the folder, the first alone writes.
     """
-    updates, checkpoints = trainer.cell.budget.updates, folder / "checkpoints"
-    newest = ckpt.latest(checkpoints)
+    ranks, updates, checkpoints = trainer.ranks, trainer.cell.budget.updates, folder / "checkpoints"
+    newest = ranks.lead(lambda: _name(ckpt.latest(checkpoints)))
     if newest is not None:
-        trainer.resume(ckpt.load(newest))
+        with ranks.together():
+            trainer.resume(ckpt.load(checkpoints / newest))
         if trainer.update == updates:
-            return newest
-    _cut_log(folder / "train.jsonl", trainer.update)
+            return checkpoints / newest
+    ranks.lead(lambda: _cut_log(folder / "train.jsonl", trainer.update))
     trainer.canary()
     marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
     started, frames = time.perf_counter(), 0
@@ -58,14 +59,19 @@ def train_to_the_end(
                 "lr": trainer.optimizer.param_groups[0]["lr"],
                 "frames_per_second": round(speed, 1),
             }
-            append_line(folder / "train.jsonl", row)
+            ranks.lead(lambda row=row: append_line(folder / "train.jsonl", row))
             progress(Progress(trainer.update, updates, loss, speed))
-        stopping = should_stop()
+        stopping = ranks.any(should_stop())
         if trainer.update in marks or stopping:
-            newest = ckpt.save(checkpoints, trainer.checkpoint())
+            checkpoint = trainer.checkpoint()
+            newest = ranks.lead(lambda checkpoint=checkpoint: _name(ckpt.save(checkpoints, checkpoint)))
         if stopping:
             break
-    return newest
+    return checkpoints / newest
+
+
+def _name(checkpoint: Path | None) -> str | None:
+    return checkpoint and checkpoint.name
 
 
 def _cut_log(path: Path, update: int) -> None:
