@@ -144,7 +144,7 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     records = [record for cell in cells for record in cell.provenance]
     hardware = sorted(
         {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
-         for r in records}
+         + f", trained by {r.get('ranks')} ranks" * ("ranks" in r) for r in records}
     )  # fmt: skip
     simulators = sorted({r["simulator"] for r in records if r["simulator"]})
     packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})

@@ -163,7 +163,7 @@ def _prepare(arguments, one_process: bool = True) -> str:
     from muvla.errors import MuvlaError
     from muvla.models.compiling import require_compiler
     from muvla.runs import choose_device
-    from muvla.training.ranks import is_launched
+    from muvla.training.launched import is_launched
 
     if one_process and is_launched():
         raise MuvlaError("torchrun", got="another verb", expected="train", remedy="start this one without torchrun")
@@ -206,7 +206,7 @@ def _collect(arguments) -> None:
 
 def _train(arguments) -> None:
     from muvla.errors import MuvlaError
-    from muvla.training.ranks import launched
+    from muvla.training.launched import launched
 
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
@@ -220,7 +220,9 @@ def _train_cells(arguments, ranks) -> None:
     from muvla.errors import MuvlaError
 
     device, study, ledger = _prepare(arguments, one_process=False), _study(arguments), _ledger(arguments)
-    ranks.lead(lambda: ledger.stores(study) and None)
+    if ranks.size > 1 and ":" in device:
+        raise MuvlaError("--device", got=device, expected="auto, cpu or cuda", remedy="every rank takes its own GPU")
+    ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
     with ranks.together():
         stores = ledger.opened(study)
     stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died

@@ -36,7 +36,8 @@ from muvla.recurrence import Intervention, Moment, Recurrence
 from muvla.training import checkpoint as ckpt
 from muvla.training.blocks import block_starts
 from muvla.training.budget import learning_rate
-from muvla.training.ranks import ALONE, CHECK_EVERY, Ranks, part_of
+from muvla.training.ranks import ALONE, CHECK_EVERY, Ranks
+from muvla.training.slots import part_of
 
 
 def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Interface:

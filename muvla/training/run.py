@@ -64,7 +64,7 @@ def train_to_the_end(
         stopping = ranks.any(should_stop())
         if trainer.update in marks or stopping:
             checkpoint = trainer.checkpoint()
-            newest = ranks.lead(lambda checkpoint=checkpoint: _name(ckpt.save(checkpoints, checkpoint)))
+            newest = ranks.lead(lambda c=checkpoint: _name(ckpt.save(checkpoints, c)), patiently=True)
         if stopping:
             break
     return checkpoints / newest
