@@ -47,7 +47,7 @@ def write_report(
     of `results`; returns the tidy frame.
 
     Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators, or
-    only some from a compiled step.
+    only some from a compiled step, or by another number of ranks.
     """
     frame = tidy(cells)
     if frame.empty:
@@ -100,6 +100,11 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
             found.append(f"{name} ({', '.join(values)})")
     if len({any(r.get("cached_vision") for r in cell.provenance) for cell in cells}) > 1:  # of training alone
         found.append("settings of --cache-vision")
+    # Of what trained a cell: it was evaluated by one process, whose record tells none.
+    trained = [cell.provenance for cell in cells if cell.provenance]
+    ranks = sorted({max(str(record.get("ranks", "1")) for record in records) for records in trained})
+    if len(ranks) > 1:
+        found.append(f"numbers of ranks ({', '.join(ranks)})")
     simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
     if len(simulators) > 1:
         found.append(f"simulator backends ({', '.join(simulators)})")
@@ -141,7 +146,7 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     records = [record for cell in cells for record in cell.provenance]
     hardware = sorted(
         {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
-         for r in records}
+         + f", trained by {r.get('ranks')} ranks" * ("ranks" in r) for r in records}
     )  # fmt: skip
     simulators = sorted({r["simulator"] for r in records if r["simulator"]})
     packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})

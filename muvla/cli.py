@@ -25,10 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.verb(arguments) or 0
     except MuvlaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.said:
+            print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except (KeyboardInterrupt, Interrupted):
-        print("stopped; what is written is kept, and the same command continues", file=sys.stderr)
+    except (KeyboardInterrupt, Interrupted) as stopped:
+        if not getattr(stopped, "said", False):
+            print("stopped; what is written is kept, and the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -89,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     of_study(train)
     computing(train)
     training(train)
+    train.add_argument(
+        "--shard", action="store_true", help="under torchrun: a policy that does not fit on one GPU, in parts on all"
+    )
 
     released = "a released checkpoint: its folder, or owner/name[@revision] of the Hugging Face hub"
 
@@ -161,13 +166,16 @@ def _ledger(arguments):
     return Ledger(arguments.runs, arguments.data)
 
 
-def _prepare(arguments) -> str:
+def _prepare(arguments, one_process: bool = True) -> str:
     import torch
 
     from muvla.errors import MuvlaError
     from muvla.models.compiling import require_compiler
     from muvla.runs import choose_device
+    from muvla.training.launched import is_launched
 
+    if one_process and is_launched():
+        raise MuvlaError("torchrun", got="another verb", expected="train", remedy="start this one without torchrun")
     if arguments.threads < 1:
         raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
     torch.set_num_threads(arguments.threads)
@@ -218,35 +226,53 @@ def _collect(arguments) -> None:
 
 
 def _train(arguments) -> None:
+    from muvla.errors import MuvlaError
+    from muvla.training.launched import launched
+
+    if arguments.shard and arguments.compile:
+        raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
+    with launched(arguments.shard) as ranks:
+        if ranks.size > 1 and arguments.cache_vision:
+            raise MuvlaError("--cache-vision", got=f"{ranks.size} ranks", expected="one", remedy="leave it out")
+        _train_cells(arguments, ranks)
+
+
+def _train_cells(arguments, ranks) -> None:
     from tqdm import tqdm
 
     from muvla.errors import MuvlaError
     from muvla.training.visioncache import require_cacheable
 
-    device, options = _prepare(arguments), _training_options(arguments)
+    device, options = _prepare(arguments, one_process=False), _training_options(arguments)
     study, ledger = _study(arguments), _ledger(arguments)
+    if ranks.size > 1 and ":" in device:
+        raise MuvlaError("--device", got=device, expected="auto, cpu or cuda", remedy="every rank takes its own GPU")
     if arguments.cache_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell)
-    stores = ledger.stores(study)
-    stop = _stop_on_signal()
+    ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
+    with ranks.together():
+        stores = ledger.opened(study)
+    stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died
     for entry in ledger.entries(study, stores):
-        if entry.run.failure:
+        if failure := ranks.lead(lambda run=entry.run: run.failure):
             raise MuvlaError(
-                entry.item.label, got=f"a cell marked {entry.run.failure['kind']!r}", expected="a cell without a mark",
+                entry.item.label, got=f"a cell marked {failure['kind']!r}", expected="a cell without a mark",
                 remedy=entry.run.way_out,
             )  # fmt: skip
-        with tqdm(unit="update", disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=entry.item.label) as bar:
+        hidden = not (ranks.leads and sys.stderr.isatty())
+        with tqdm(unit="update", disable=hidden, dynamic_ncols=True, desc=entry.item.label) as bar:
 
             def progress(p, bar=bar) -> None:
                 bar.total, bar.n = p.updates, p.update
                 bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
 
-            with entry.run.working():
+            with entry.run.working(ranks=ranks):
                 entry.run.train_cell(
-                    entry.item.cell, stores[entry.item.arm], device, progress, stop, options,
+                    entry.item.cell, stores[entry.item.arm], device, progress, stop, options, ranks,
                 )  # fmt: skip
-        print(f"{entry.item.label}: trained, {entry.run.folder}")
+        if ranks.leads:
+            print(f"{entry.item.label}: trained, {entry.run.folder}")
 
 
 def _evaluate(arguments) -> None:
@@ -335,7 +361,7 @@ def _report(arguments) -> None:
     write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)
 
 
-def _stop_on_signal() -> Callable[[], bool]:
+def _stop_on_signal(silent: bool = False) -> Callable[[], bool]:
     """The first Ctrl-C or SIGTERM asks for a clean stop, the second one interrupts at once."""
     asked: list[bool] = []
 
@@ -343,7 +369,8 @@ def _stop_on_signal() -> Callable[[], bool]:
         if asked:
             raise KeyboardInterrupt
         asked.append(True)
-        print("\nstopping at the next update or episode (again to stop at once)", file=sys.stderr)
+        if not silent:
+            print("\nstopping at the next update or episode (again to stop at once)", file=sys.stderr)
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)

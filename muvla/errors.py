@@ -8,6 +8,8 @@ from typing import Any
 class MuvlaError(ValueError):
     """Bad input or a bad environment. The command line prints it as it is, without a traceback, and exits with 2."""
 
+    said = False  # by another process of the same training
+
     def __init__(self, field: str, *, got: Any, expected: str, remedy: str):
         self.field, self.got, self.expected, self.remedy = field, got, expected, remedy
         super().__init__(f"{field}: got {got!r}, expected {expected}. Remedy: {remedy}")
@@ -23,6 +25,11 @@ class NotAMeasurement(MuvlaError):
 class DiskError(MuvlaError):
     """The disk is full or not writable: nobody's failure but the machine's, so nothing is marked and a rerun
     continues."""
+
+
+class RankLost(MuvlaError):
+    """Another process of the same training is gone: nobody's failure but the machine's, so nothing is marked and a
+    rerun continues."""
 
 
 class Interrupted(Exception):

@@ -54,9 +54,14 @@ CODE_VERSION = _code_version()
 
 
 def provenance(
-    device: str, simulator: str | None = None, compiled: bool = False, cached_vision: bool = False
+    device: str,
+    simulator: str | None = None,
+    compiled: bool = False,
+    cached_vision: bool = False,
+    ranks: str | None = None,
 ) -> dict[str, Any]:
-    """Plain data; its content hash is the provenance id of a row."""
+    """Plain data; its content hash is the provenance id of a row. `ranks` tells the processes of a training by
+    several."""
     record = {
         "code": CODE_VERSION,
         "git": _git(),
@@ -69,7 +74,8 @@ def provenance(
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    return record | {name: True for name, told in (("compiled", compiled), ("cached_vision", cached_vision)) if told}
+    told = {"compiled": compiled, "cached_vision": cached_vision, "ranks": ranks}
+    return record | {name: value for name, value in told.items() if value}
 
 
 def provenance_id(record: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import backends
-from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
+from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
@@ -46,6 +47,7 @@ from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.outofmemory import memory_explained
+from muvla.training.ranks import ALONE, Ranks
 from muvla.training.run import Progress, train_to_the_end
 from muvla.training.visioncache import cache_vision
 
@@ -141,16 +143,18 @@ class Run:
     # --- doing it ---------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def working(self, marks_failure: bool = True) -> Iterator[None]:
+    def working(self, marks_failure: bool = True, ranks: Ranks = ALONE) -> Iterator[None]:
         """Holds the folder's lock; an error is recorded as the cell's failure, unless told otherwise, and raised
-        again. A full disk and a stop are nobody's failure; a broken invariant always is the cell's."""
-        with locked(self.folder / "lock"):
+        again. A full disk, a lost rank and a stop are nobody's failure; a broken invariant always is the cell's. Of
+        several ranks the first does so for all."""
+        with contextlib.ExitStack() as stack:
+            ranks.lead(lambda: stack.enter_context(locked(self.folder / "lock")))
             try:
                 yield
-            except (Interrupted, DiskError):
+            except (Interrupted, DiskError, RankLost):
                 raise
             except Exception as error:
-                if marks_failure or isinstance(error, NotAMeasurement):
+                if ranks.leads and (marks_failure or isinstance(error, NotAMeasurement)):
                     kind = NOT_A_MEASUREMENT if isinstance(error, NotAMeasurement) else "failed"
                     trace = "" if isinstance(error, MuvlaError) else traceback.format_exc()
                     self.fail(kind, f"{type(error).__name__}: {error}", trace)
@@ -198,27 +202,35 @@ class Run:
         progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = never,
         options: TrainingOptions = DEFAULT,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
-        self.create(cell, store)
-        if self.is_trained:
+        ranks.lead(lambda: self.create(cell, store))
+        if ranks.lead(lambda: self.is_trained):
             return
-        store.verify()
-        wanted = canonical(cell)
-        recompute = options.checkpoint_gradients
+        with ranks.together():
+            store.verify()
+        ranks.agree("muvla's code", origin.CODE_VERSION)
+        ranks.agree("data and start", self.train)
+        wanted, recompute = canonical(cell), options.checkpoint_gradients
         with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted.data), recompute):
-            trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute)
-        self._require_same_start(trainer)
-        if options.compiled:
-            compile_step(trainer.policy)
+            trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute, ranks)
+        with ranks.together():
+            self._require_same_start(trainer)
+            if options.compiled:
+                compile_step(trainer.policy)
         if options.cached_vision:
             cache_vision(trainer, self.root)
-        # On a CPU cached features are those of the towers, bit for bit.
-        provenance = self._record(device, store.simulator, trainer.policy, options.cached_vision and device != "cpu")
-        with self._timed("training", provenance):
+        with self._timed_training(device, store, trainer, options) if ranks.leads else contextlib.nullcontext():
             train_to_the_end(trainer, self.folder, progress, should_stop, options)
-        if not self.is_trained:
+        if trainer.update < trainer.cell.budget.updates:
             raise Interrupted
+
+    def _timed_training(
+        self, device: str, store: EpisodeStore, trainer: Trainer, options: TrainingOptions
+    ) -> AbstractContextManager[None]:
+        cached = options.cached_vision and device != "cpu"  # on a CPU they are the towers' own features, bit for bit
+        return self._timed("training", self._record(device, store.simulator, trainer.policy, cached, trainer.ranks))
 
     def _require_same_start(self, trainer: Trainer) -> None:
         """What this process has read is what the train id was made of: a folder, or a branch of the hub, may have
@@ -300,8 +312,10 @@ class Run:
         place = self.cell.start.checkpoint
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
-    def _record(self, device: str, backends: str | None, policy: Policy, cached_vision: bool = False) -> str:
-        record = origin.provenance(device, backends, is_compiled(policy), cached_vision)
+    def _record(
+        self, device: str, backends: str | None, policy: Policy, cached_vision: bool = False, ranks: Ranks = ALONE
+    ) -> str:
+        record = origin.provenance(device, backends, is_compiled(policy), cached_vision, ranks.kind)
         identity = origin.provenance_id(record)
         path = self.folder / "provenance" / f"{identity}.json"
         if not path.exists():

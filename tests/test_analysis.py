@@ -1,6 +1,7 @@
 """From rows to intervals, tables, figures, reports."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,18 @@ def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, messag
     assert "Mixed, as told" in (tmp_path / "out" / "report.md").read_text()
     write([one, dataclasses.replace(other, provenance=(here,))], tmp_path)
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path):
+    """It is training's number: the records of evaluations, which have none, do not count as one more."""
+    here = {**PROVENANCE, "simulator": "physx_cpu"}
+    one = dataclasses.replace(cells[0], provenance=(here,))
+    two, alike = (dataclasses.replace(c, provenance=({**here, "ranks": "2 replicated"}, here)) for c in cells[:2])
+    with pytest.raises(MuvlaError, match=re.escape("numbers of ranks (1, 2 replicated)")):
+        write([one, alike], tmp_path)
+    write([one, alike], tmp_path, mix_provenance=True)
+    write([two, alike], tmp_path)
+    assert "thread(s) per cell, trained by 2 replicated ranks" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_path):

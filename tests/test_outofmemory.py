@@ -24,14 +24,14 @@ INJECTED = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 G
 def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, monkeypatch, error):
     cell = cell_with({"budget.updates": 4})
     run = Run(tmp_path, store.path.parent, train_id(cell, store.sha256, None))
-    step = Trainer.step
+    backward = Trainer.backward
 
     def fails_at_the_third(trainer, *arguments):
         if trainer.update == 2:
             raise error
-        return step(trainer, *arguments)
+        return backward(trainer, *arguments)
 
-    monkeypatch.setattr(Trainer, "step", fails_at_the_third)
+    monkeypatch.setattr(Trainer, "backward", fails_at_the_third)
     with pytest.raises(MuvlaError) as raised, run.working():
         run.train_cell(cell, store, "cpu")
     told = str(raised.value)
@@ -41,7 +41,7 @@ def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, mo
     assert str(error)[:20] in told and "GB" in told
     assert run.failure["kind"] == "failed" and "budget.slots" in run.failure["error"] and not run.failure["traceback"]
     assert ckpt.latest(run.folder / "checkpoints").name == "update-000002"
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "backward", backward)
     run.clear_failure()
     run.train_cell(cell, store, "cpu")
     alone = ckpt.load(train_to_the_end(Trainer(cell, store), tmp_path / "alone"))

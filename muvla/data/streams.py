@@ -54,7 +54,8 @@ class Window:
 
 
 class SlotStream:
-    """`encode_text` maps a list of instructions to ids (n, T) and lengths (n,)."""
+    """`encode_text` maps a list of instructions to ids (n, T) and lengths (n,). Windows hold the `own`
+    ones of all slots alone, and B is their number there; where a slot stands is known of all."""
 
     def __init__(
         self,
@@ -66,8 +67,10 @@ class SlotStream:
         slots: int,
         chunk: int,
         seed: int,
+        own: range | None = None,
     ):
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
+        self.own = range(slots) if own is None else own
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
         self._statistics = statistics
         if data.labels == "masked":
@@ -92,6 +95,7 @@ class SlotStream:
         if self._ticks == 0:  # also in the middle of an episode: there is no memory yet that could be continued
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
+        episode, step, visit, is_first = (of[:, self.own] for of in (episode, step, visit, is_first))
         start, length = self.store.starts[episode], self.store.lengths[episode]
         frame = start + step
         ahead = step[..., None] + np.arange(self.chunk)  # step of chunk entry i
@@ -132,9 +136,9 @@ class SlotStream:
         """What augmentation does to each of the window's images, tick by tick, slot by slot, camera by camera."""
         by_frame = self.data.augmentation == "frame"
         return [
-            draw_change(self.seed, slot, int(window.visit[t, slot]), camera, *([int(window.tick[t, slot])] * by_frame))
+            draw_change(self.seed, slot, int(window.visit[t, i]), camera, *([int(window.tick[t, i])] * by_frame))
             for t in range(len(window.tick))
-            for slot in range(self.slots)
+            for i, slot in enumerate(self.own)
             for camera in range(window.images.shape[2])
         ]
 

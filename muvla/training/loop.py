@@ -38,6 +38,9 @@ from muvla.training import checkpoint as ckpt
 from muvla.training.blocks import block_starts
 from muvla.training.budget import learning_rate
 from muvla.training.diagnostics import Diagnosis
+from muvla.training.outofmemory import memory_explained
+from muvla.training.ranks import ALONE, CHECK_EVERY, Ranks
+from muvla.training.slots import part_of
 
 
 def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Interface:
@@ -69,8 +72,10 @@ class Trainer:
         intervention: Intervention | None = None,
         device: str = "cpu",
         checkpoint_gradients: bool = False,
+        ranks: Ranks = ALONE,
     ):
-        self.cell, self.device, self.checkpoint_gradients = canonical(cell), device, checkpoint_gradients
+        self.cell, self.device, self.ranks = canonical(cell), device, ranks
+        self.checkpoint_gradients = checkpoint_gradients
         given = intervention.name if intervention else None
         if given != self.cell.intervention:
             raise MuvlaError(
@@ -84,15 +89,22 @@ class Trainer:
             interface_of(store, prompts_of(self.cell), self.cell.data),
         )
         self.start = start_content(self.cell)
-        self.policy = build_policy(self.cell, self.interface).to(device)
+        o, budget = self.cell.optimizer, self.cell.budget
+        with ranks.together():
+            self.slots = ranks.slots(budget.slots)  # of all B, those of this process
+            policy = build_policy(self.cell, self.interface)
+        self.policy = ranks.place(policy, device)
         if checkpoint_gradients:
             self.policy.checkpoint_gradients()
-        trained = [(n, p) for n, p in self.policy.named_parameters() if p.requires_grad]
-        self.names = [name for name, _ in trained]
-        self.parameters = [parameter for _, parameter in trained]
-        o, budget = self.cell.optimizer, self.cell.budget
+        groups = ranks.groups([(n, p) for n, p in self.policy.named_parameters() if p.requires_grad])
+        self.names = [name for group in groups for name, _ in group]
+        self.parameters = [parameter for group in groups for _, parameter in group]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True
+            [{"params": [p for _, p in group]} for group in groups],
+            lr=o.lr,
+            betas=o.betas,
+            weight_decay=o.weight_decay,
+            fused=True,
         )
         self.stream = SlotStream(
             store,
@@ -102,9 +114,10 @@ class Trainer:
             slots=budget.slots,
             chunk=self.cell.model.chunk,
             seed=self.cell.seed,
+            own=self.slots,
         )
         self.ahead = ReadAhead(self.stream, pin=device != "cpu")
-        self.recurrence = Recurrence(self.policy, budget.slots, intervention)
+        self.recurrence = Recurrence(self.policy, len(self.slots), intervention)
         self.update = 0
         self.diagnosis: Diagnosis | None = None  # of the update at hand
 
@@ -129,7 +142,8 @@ class Trainer:
         return augmented(images.flatten(0, 1), changes).unflatten(0, images.shape[:2])
 
     def backward(self, window: Window) -> float:
-        """Gradient of one window's loss into the parameters; returns the loss.
+        """Gradient of one window's loss into the parameters; returns the loss. Of several ranks, each has its slots'
+        share of both.
 
         The loss is the sum of weighted errors over W·B·H·A, the published mean (spec 1.8): a masked entry has weight 0,
         and every other entry the same weight in every label arm. An error is the absolute difference to the label, or
@@ -140,10 +154,11 @@ class Trainer:
         encoded = self.encode(window)
         leaves = encoded.leaves()
         label, weight, is_first = (self.placed(t) for t in (window.label, window.weight, window.is_first))
+        entries = label.numel() * self.ranks.size
         loss, total = torch.zeros((), device=self.device), 0.0
         for t, start in enumerate(starts):
             if t > 0 and start.all():
-                total += self._end_blocks(loss / label.numel())
+                total += self._end_blocks(loss / entries)
                 loss = torch.zeros((), device=self.device)
             elif t > 0 and start.any():
                 self.recurrence.truncate(torch.from_numpy(start).to(self.device))
@@ -161,8 +176,8 @@ class Trainer:
             if self.diagnosis:
                 self.diagnosis.tick(error, weight[t], window.phase[t], tokens, self.recurrence.state)
         if self.diagnosis:
-            self.diagnosis.credit(label.numel())
-        total += self._end_blocks(loss / label.numel())
+            self.diagnosis.credit(entries)
+        total += self._end_blocks(loss / entries)
         _continue_backward(encoded, leaves)
         return total
 
@@ -178,8 +193,8 @@ class Trainer:
         if self.policy.noisy is None:
             return None
         rng = partial(torch_rng, self.cell.seed)
-        slots, chunk, action_dim = label.shape
-        keys = [(slot, int(window.visit[t, slot]), int(window.tick[t, slot])) for slot in range(slots)]
+        _, chunk, action_dim = label.shape
+        keys = [(slot, int(window.visit[t, i]), int(window.tick[t, i])) for i, slot in enumerate(self.slots)]
         noise = [draw(chunk, action_dim, partial(rng, "noise", *key)) for key in keys]
         time = [torch.randint(STEPS, (), generator=rng("noise time", *key)) for key in keys]
         return noised(label, torch.stack(noise), torch.stack(time))
@@ -187,7 +202,7 @@ class Trainer:
     def _moment(self, window: Window, t: int) -> Moment:
         # An intervention in training is keyed by the visit, not by the episode alone: the same "noise" at every pass
         # over the data could be learned by heart.
-        visits = [f"{slot}:{visit}" for slot, visit in enumerate(window.visit[t].tolist())]
+        visits = [f"{slot}:{visit}" for slot, visit in zip(self.slots, window.visit[t].tolist(), strict=True)]
         return Moment(
             tick=window.tick[t].tolist(),
             phase=[Phase(p) for p in window.phase[t].tolist()],
@@ -197,23 +212,30 @@ class Trainer:
 
     def step(self, diagnosis: Diagnosis | None = None) -> tuple[float, float]:
         """One update; returns (loss, gradient norm), and what else it tells in the `diagnosis`. Raises NotAMeasurement
-        when something is not finite, or when the memory does not do what its mechanism says."""
+        when something is not finite, or when the memory does not do what its mechanism says, and MuvlaError when the
+        memory of the machine does not suffice."""
         self.diagnosis, budget = diagnosis, self.cell.budget
-        window = self.ahead.window(budget.window, last=self.update + 1 == budget.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cell.optimizer, self.update, budget.updates)
-        calls, writes = self.policy.calls, list(self.recurrence.writes)
-        loss = self.backward(window)
-        self._check_ticks(window, self.policy.calls - calls, writes)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.cell.optimizer.clip or math.inf))
-        self._check(loss, norm)
-        if diagnosis:
-            diagnosis.before_update()
-        self.optimizer.step()
+        explained = partial(memory_explained, self.cell, self.interface, self.checkpoint_gradients)
+        with self.ranks.together(), explained():
+            window = self.ahead.window(budget.window, last=self.update + 1 == budget.updates)
+            calls, writes = self.policy.calls, list(self.recurrence.writes)
+            loss = self.backward(window)
+            self._check_ticks(window, self.policy.calls - calls, writes)
+        loss = self.ranks.add_gradients(self.parameters, loss)
+        norm = self.ranks.clip(self.parameters, self.cell.optimizer.clip or math.inf)
+        with self.ranks.together(), explained():
+            self._check(loss, norm)
+            if diagnosis:
+                diagnosis.before_update()
+            self.optimizer.step()
         if diagnosis:
             diagnosis.after_update()
         self.optimizer.zero_grad(set_to_none=True)
         self.update += 1
+        if self.update % CHECK_EVERY == 0:
+            self.check_ranks()
         return loss, norm
 
     def _check_ticks(self, window: Window, calls: int, writes: list[int]) -> None:
@@ -233,7 +255,7 @@ class Trainer:
         if not finite:
             raise NotAMeasurement(
                 f"training at update {self.update + 1}",
-                got=f"loss {loss}, gradient norm {norm}, memory RMS {self.memory_rms()}",
+                got=f"loss {loss}, gradient norm {norm}, memory RMS {self.memory_rms(ALONE)}",
                 expected="finite numbers",
                 remedy="lower optimizer.lr or set optimizer.clip; the cell is marked and has no result",
             )
@@ -251,15 +273,21 @@ class Trainer:
         before = self.stream.state()
         window = self.stream.window(1)
         self.stream.load_state(before)
-        tokens = self.recurrence.memory.read(self.recurrence.memory.init_state(self.cell.budget.slots))
-        with torch.no_grad():
+        tokens = self.recurrence.memory.read(self.recurrence.memory.init_state(len(self.slots)))
+        with torch.no_grad(), self.ranks.together():
             return guard_canary(self.policy, self.encode(window), tokens)
 
+    def check_ranks(self) -> None:
+        """Raises NotAMeasurement if the ranks' policies have become different ones."""
+        self.ranks.check(self.policy.named_parameters(), f"update {self.update}")
+
     def checkpoint(self) -> ckpt.Checkpoint:
+        """The same whatever the number of ranks; whole on rank 0 alone, but every rank takes part."""
+        self.check_ranks()
         tensors = {
-            "model": stored_parameters(self.policy, self.cell),
-            "optimizer": ckpt.optimizer_tensors(self.optimizer, self.names),
-            "memory": self.recurrence.export(),
+            "model": self.ranks.whole(stored_parameters(self.policy, self.cell)),
+            "optimizer": self.ranks.whole(ckpt.optimizer_tensors(self.optimizer, self.names)),
+            "memory": self.ranks.gather_slots(self.recurrence.export()),
         }
         return ckpt.Checkpoint(
             self.update, self.cell, self.start, self.interface, self.statistics, self.stream.state(), tensors
@@ -277,9 +305,10 @@ class Trainer:
                 raise MuvlaError(
                     f"checkpoint {name}", got=got, expected=str(own), remedy="train in a new folder, or undo the change"
                 )
-        ckpt.load_parameters(stored_parameters(self.policy, self.cell), saved.tensors["model"])
-        ckpt.load_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
-        self.recurrence.load(saved.tensors["memory"])
+        own = stored_parameters(self.policy, self.cell)
+        ckpt.load_parameters(own, self.ranks.placed(saved.tensors["model"], own))
+        ckpt.load_optimizer(self.optimizer, self.names, self.ranks.placed(saved.tensors["optimizer"], own))
+        self.recurrence.load(part_of(saved.tensors["memory"], self.slots))
         self.stream.load_state(saved.cursor)
         self.update = saved.update
 
@@ -289,10 +318,11 @@ class Trainer:
         cell = started_at(cell, self.cell.start.checkpoint)
         return of_source(cell, here) if here else cell
 
-    def memory_rms(self) -> float:
-        """Root mean square of the carried memory; 0 without one."""
+    def memory_rms(self, ranks: Ranks | None = None) -> float:
+        """Root mean square of the carried memory; 0 without one. Of all ranks, unless told."""
+        ranks = ranks or self.ranks
         leaves = [leaf for leaf in self.recurrence.state.values() if leaf.numel()]
-        return max((leaf.detach().square().mean().sqrt().item() for leaf in leaves), default=0.0)
+        return max((ranks.mean(leaf.detach().square().mean()).sqrt().item() for leaf in leaves), default=0.0)
 
 
 def _continue_backward(encoded: Encoded, leaves: Encoded) -> None:

@@ -14,7 +14,6 @@ from muvla.training import checkpoint as ckpt
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.loop import Trainer
 from muvla.training.options import DEFAULT, TrainingOptions
-from muvla.training.outofmemory import memory_explained
 from muvla.training.selection import Selection
 
 LOG_EVERY = 25  # updates per line of train.jsonl
@@ -41,7 +40,7 @@ def train_to_the_end(
     the selected one.
 
     A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
-    the update at hand is finished and checkpointed.
+    the update at hand is finished and checkpointed. Of several ranks, which share the folder, the first alone writes.
     """
     with trainer.ahead:
         return _train(trainer, folder, progress, should_stop, options)
@@ -54,23 +53,25 @@ def _train(
     should_stop: Callable[[], bool],
     options: TrainingOptions,
 ) -> Path:
-    updates, checkpoints = trainer.cell.budget.updates, folder / "checkpoints"
-    newest = ckpt.latest(checkpoints)
-    saved = None if newest is None else ckpt.load(newest)
-    if saved is not None:
-        trainer.resume(saved)
+    ranks, updates, checkpoints = trainer.ranks, trainer.cell.budget.updates, folder / "checkpoints"
+    newest = ranks.lead(lambda: _name(ckpt.latest(checkpoints)))
+    saved = None
+    if newest is not None:
+        with ranks.together():
+            saved = ckpt.load(checkpoints / newest)
+            trainer.resume(saved)
         if trainer.update == updates:
-            return newest
+            return checkpoints / newest
     selection = Selection(saved and saved.selection) if trainer.cell.selection == "loss" else None
-    _cut_log(folder / "train.jsonl", trainer.update)
+    ranks.lead(lambda: _cut_log(folder / "train.jsonl", trainer.update))
     trainer.canary()
     marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
+    may_look = ranks.leads and not ranks.sharded  # of several ranks one looks, at its own slots; at no shard
     started, frames = time.perf_counter(), 0
     while trainer.update < updates:
         logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
-        diagnosis = diagnosis_of(trainer) if options.diagnostics and logged else None
-        with memory_explained(trainer.cell, trainer.interface, trainer.checkpoint_gradients):
-            loss, norm = trainer.step(diagnosis)
+        diagnosis = diagnosis_of(trainer) if options.diagnostics and logged and may_look else None
+        loss, norm = trainer.step(diagnosis)
         if selection:
             selection.add(loss)
         frames += trainer.cell.budget.frames_per_update
@@ -85,17 +86,22 @@ def _train(
                 "frames_per_second": round(speed, 1),
             }
             row |= diagnosis.row if diagnosis else {}
-            append_line(folder / "train.jsonl", row)
+            ranks.lead(lambda row=row: append_line(folder / "train.jsonl", row))
             progress(Progress(trainer.update, updates, loss, speed))
-        stopping = should_stop()
+        stopping = ranks.any(should_stop())
         if selection and trainer.update in marks:
             selection.candidate(trainer.update)
         if trainer.update in marks or stopping:
             state = selection.state() if selection else None
-            newest = ckpt.save(checkpoints, replace(trainer.checkpoint(), selection=state), options.keep)
+            checkpoint = replace(trainer.checkpoint(), selection=state)
+            newest = ranks.lead(lambda c=checkpoint: _name(ckpt.save(checkpoints, c, options.keep)), patiently=True)
         if stopping:
             break
-    return newest
+    return checkpoints / newest
+
+
+def _name(checkpoint: Path | None) -> str | None:
+    return checkpoint and checkpoint.name
 
 
 def diagnosis_of(trainer: Trainer) -> Diagnosis:
