@@ -115,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     computing(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
+    sweep.add_argument(
+        "--between",
+        nargs=2,
+        metavar="ARM",
+        help="print what differs between two arms, and what they share",
+    )
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
@@ -191,7 +197,7 @@ def _collect(arguments) -> None:
                 print(f"{done}/{total} episodes")
 
         stores = ledger.stores(study, progress, arguments.jobs)
-    for path, store in {s.path: s for s in stores.values()}.items():
+    for path, store in {part.path: part for s in stores.values() for part in s.parts}.items():
         size = f"{len(store)} episodes, {store.frames} frames"
         print(f"{path}: {size}, {store.attempts} attempts, content {store.sha256[:12]}")
 
@@ -251,6 +257,8 @@ def _export(arguments) -> None:
 def _sweep(arguments) -> int:
     from sweeps.run import SweepOptions, default_processes, run_study
 
+    if arguments.between:
+        return _between(arguments)
     device, study = _prepare(arguments), _study(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     options = SweepOptions(
@@ -275,6 +283,14 @@ def _sweep(arguments) -> int:
         print("The same command continues where this one stopped.")
     stopped = result.not_run and arguments.time_limit is None
     return EXIT_FAILED_CELLS if result.failed or stopped else 0
+
+
+def _between(arguments) -> None:
+    from sweeps.between import between_text
+
+    study, ledger = _study(arguments), _ledger(arguments)
+    stores = ledger.opened(study) if ledger.has_data(study) else None
+    print(between_text(study, stores, tuple(arguments.between)))
 
 
 def _report(arguments) -> None:

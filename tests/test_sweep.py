@@ -157,7 +157,7 @@ def one_cell(study_file, tmp_path, updates=6):
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     stores = ledger.stores(study)
     (entry,) = ledger.entries(study, stores)
-    return entry, Job("K=8", entry.run, entry.item.cell, stores["K=8"].path, tuple(entry.missing()), "cpu", 1)
+    return entry, Job("K=8", entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
 
 
 def test_a_killed_process_costs_its_cell(study_file, tmp_path):

@@ -1,0 +1,70 @@
+"""Which dataset of a mixture a slot plays next, such that all have equal shares of what `data.balance` names.
+
+A slot plays rounds. In the rounds up to r it plays floor(r·c + u) pieces of a dataset, where c is the dataset's pieces
+per round and u a number in [0, 1) that is drawn per slot and dataset. So after every round the datasets are where their
+shares say, up to one piece, at any length of training; the order within a round is drawn. The rarest dataset of a round
+has c = 1. The published loader draws the dataset of every episode at random instead: the same shares in expectation.
+
+Legend: D datasets.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from muvla.config import DataConfig
+from muvla.data.episodes import EpisodeStore
+from muvla.randomness import numpy_rng
+
+
+def pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
+    """(D,) how often each dataset's pieces are played, relative to the rarest.
+
+    `episode`: equally many episodes of every dataset, so that a dataset's share of the frames is proportional to the
+    mean length of what is played of its episodes. `frame`: equally many frames. Where the order is `shuffled` a piece
+    is a frame, and the datasets have the shares of frames that they have in episodic cells: a memoryless baseline is
+    trained on the same mixture.
+    """
+    lengths = [part.lengths for part in store.parts]
+    episode = np.array([one.mean() for one in lengths])
+    grouped = np.array([np.minimum(one, data.group).mean() for one in lengths])
+    frames = {"episodic": episode, "grouped": grouped, "shuffled": np.ones(len(lengths))}[data.order]  # of a piece
+    wanted = (episode if data.order == "shuffled" else frames) if data.balance == "episode" else np.ones(len(lengths))
+    often = wanted / frames
+    return often / often.min()
+
+
+class Rounds:
+    """`rounds.at(slot, visit)` is the dataset of a slot's piece, and how many of its pieces the slot has played
+    before. A function of (seed, slot, visit)."""
+
+    def __init__(self, often: np.ndarray, seed: int):
+        self._often, self._seed = often, seed
+        self._phase = lru_cache(maxsize=None)(self._draw_phase)
+        self._round = lru_cache(maxsize=256)(self._draw_round)
+
+    def at(self, slot: int, visit: int) -> tuple[int, int]:
+        if len(self._often) == 1:
+            return 0, visit
+        number = int(visit / self._often.sum())  # the round, up to one
+        while self._played(slot, number).sum() > visit:
+            number -= 1
+        while self._played(slot, number + 1).sum() <= visit:
+            number += 1
+        before, order = self._played(slot, number), self._round(slot, number)
+        place = visit - before.sum()
+        dataset = order[place]
+        return int(dataset), int(before[dataset] + (order[:place] == dataset).sum())
+
+    def _played(self, slot: int, rounds: int) -> np.ndarray:
+        """(D,) pieces of each dataset in the first so many rounds."""
+        return np.floor(rounds * self._often + self._phase(slot)).astype(np.int64)
+
+    def _draw_phase(self, slot: int) -> np.ndarray:
+        return numpy_rng(self._seed, "mixture phase", slot).random(len(self._often))
+
+    def _draw_round(self, slot: int, number: int) -> np.ndarray:
+        pieces = np.repeat(np.arange(len(self._often)), self._played(slot, number + 1) - self._played(slot, number))
+        return numpy_rng(self._seed, "mixture round", slot, number).permutation(pieces)
