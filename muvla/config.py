@@ -285,7 +285,7 @@ def of_sources(cell: Cell, names: Iterable[str | None]) -> Cell:
 
 def train_id(cell: Cell, data: str, start: str | None) -> str:
     """Hash of the canonical training configuration, of the data's content and of that of what the cell starts from."""
-    names = [f"import {i}" if i else "import" for i in range(len(cell.data.datasets))]
+    names = [f"import-{i}" if i else "import" for i in range(len(cell.data.datasets))]
     placeless = of_sources(started_at(canonical(cell), start), names)
     return content_hash({"cell": identity(placeless), "data": data})
 

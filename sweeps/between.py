@@ -12,8 +12,7 @@ from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from sweeps.grid import Study, certificate, train_id
 
-UNKNOWN = "unknown until the data are collected"
-Fields = dict[str, tuple[Any, Any]]
+UNKNOWN = "The data are not collected yet: their content, the statistics and the train ids follow from them."
 
 
 def between_text(study: Study, stores: dict[str, EpisodeStore] | None, arms: tuple[str, str]) -> str:
@@ -21,37 +20,43 @@ def between_text(study: Study, stores: dict[str, EpisodeStore] | None, arms: tup
     known. Raises MuvlaError for an unknown arm."""
     cells = {item.arm: item.cell for item in reversed(study.cells())}  # of the first seed
     for arm in arms:
-        if arm not in cells:
-            raise MuvlaError("--between", got=arm, expected=f"one of {', '.join(cells)}", remedy="correct the name")
+        if arm not in study.arms:
+            raise MuvlaError(
+                "--between", got=arm, expected=f"one of {', '.join(map(repr, study.arms))}", remedy="correct the name"
+            )
     a, b = (cells[arm] for arm in arms)
     computed, declared = certificate(a, b), difference(a, b)
-    shared = dict(_facts(a, b, *((stores[arm] for arm in arms) if stores else (None, None))))
-    same = {name: (one, other) for name, (one, other) in shared.items() if one == other}
+    effective = {name: values for name, values in computed.items() if name in declared}
+    follows = {name: values for name, values in computed.items() if name not in declared}
+    other = {name: values for name, values in declared.items() if name not in computed}
+    facts = dict(_facts(a, b, *((stores[arm] for arm in arms) if stores else (None, None))))
     lines = [f"{arms[0]!r} | {arms[1]!r} of {study.name}, training seeds {', '.join(map(str, study.seeds))} alike"]
-    for title, fields in (
-        ("Declared:", {name: values for name, values in computed.items() if name in declared}),
-        ("Follows from it:", {name: values for name, values in computed.items() if name not in declared}),
-        ("Declared, but used by neither computation:", {k: v for k, v in declared.items() if k not in computed}),
-    ):
-        lines += [title, *(f"  {name}: {one!r} | {other!r}" for name, (one, other) in fields.items())] if fields else []
+    lines += _block("Declared:", effective)
+    lines += _block(f"Declared, with no effect{' but what follows' * bool(follows)}:", other)
+    lines += _block("Follows:", follows)
     lines += ["Nothing else differs." if computed else "They are one computation: no field that it uses differs."]
-    for title, fields in (("Shared:", same), ("Not shared:", {k: v for k, v in shared.items() if k not in same})):
-        values = {name: one if name in same else f"{one} | {other}" for name, (one, other) in fields.items()}
-        lines += [title, *(f"  {name}: {value}" for name, value in values.items())] if fields else []
-    return "\n".join(lines)
+    lines += _block("Shared:", {name: one for name, (one, other) in facts.items() if one == other})
+    lines += _block("Not shared:", {name: pair for name, pair in facts.items() if pair[0] != pair[1]})
+    return "\n".join(lines if stores else [*lines, UNKNOWN])
+
+
+def _block(title: str, fields: dict[str, Any]) -> list[str]:
+    """A line for each field, with its value, or both of a pair."""
+    told = {name: " | ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return [title, *(f"  {name}: {value}" for name, value in told.items())] if fields else []
 
 
 def _facts(a: Cell, b: Cell, *stores: EpisodeStore | None) -> Iterator[tuple[str, tuple[str, str]]]:
     """(what, (of the one, of the other)), in words."""
     cells = (canonical(a), canonical(b))
-    pairs = list(zip(cells, stores, strict=True))
-    known = None not in stores
-    yield "data", tuple(f"content {store.sha256[:12]}" if known else UNKNOWN for _, store in pairs)
-    yield "statistics", tuple(Statistics.of(s, cell.data.statistics).id if known else UNKNOWN for cell, s in pairs)
-    yield "slots B and what they play, in this order", tuple(_played(cell) for cell in cells)
+    if None not in stores:
+        pairs = list(zip(cells, stores, strict=True))
+        yield "data content", tuple(store.sha256[:12] for _, store in pairs)
+        yield "statistics", tuple(Statistics.of(store, cell.data.statistics).id for cell, store in pairs)
+        yield f"train id, seed {a.seed}", tuple(train_id(cell, store) for cell, store in pairs)
+    yield "slots B, and what they play in an order that is drawn", tuple(_played(cell) for cell in cells)
     yield "updates U", tuple(str(cell.budget.updates) for cell in cells)
     yield "frames F·U", tuple(f"{cell.budget.total_frames:,}" for cell in cells)
-    yield f"train id, seed {a.seed}", tuple(train_id(cell, store) if known else UNKNOWN for cell, store in pairs)
 
 
 def _played(cell: Cell) -> str:

@@ -11,6 +11,7 @@ Legend: D datasets.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 
@@ -42,29 +43,27 @@ class Rounds:
 
     def __init__(self, often: np.ndarray, seed: int):
         self._often, self._seed = often, seed
+        self._pieces = float(often.sum())  # of a round, on average
         self._phase = lru_cache(maxsize=None)(self._draw_phase)
-        self._round = lru_cache(maxsize=256)(self._draw_round)
+        self._round = lru_cache(maxsize=1024)(self._draw_round)
 
     def at(self, slot: int, visit: int) -> tuple[int, int]:
         if len(self._often) == 1:
             return 0, visit
-        number = int(visit / self._often.sum())  # the round, up to one
-        while self._played(slot, number).sum() > visit:
+        number = int(visit / self._pieces)  # give or take one
+        while visit < (first := self._round(slot, number)[0]):
             number -= 1
-        while self._played(slot, number + 1).sum() <= visit:
-            number += 1
-        before, order = self._played(slot, number), self._round(slot, number)
-        place = visit - before.sum()
-        dataset = order[place]
-        return int(dataset), int(before[dataset] + (order[:place] == dataset).sum())
-
-    def _played(self, slot: int, rounds: int) -> np.ndarray:
-        """(D,) pieces of each dataset in the first so many rounds."""
-        return np.floor(rounds * self._often + self._phase(slot)).astype(np.int64)
+        while visit >= first + len(pieces := self._round(slot, number)[1]):
+            number, first = number + 1, first + len(pieces)
+        return pieces[visit - first]
 
     def _draw_phase(self, slot: int) -> np.ndarray:
         return numpy_rng(self._seed, "mixture phase", slot).random(len(self._often))
 
-    def _draw_round(self, slot: int, number: int) -> np.ndarray:
-        pieces = np.repeat(np.arange(len(self._often)), self._played(slot, number + 1) - self._played(slot, number))
-        return numpy_rng(self._seed, "mixture round", slot, number).permutation(pieces)
+    def _draw_round(self, slot: int, number: int) -> tuple[int, list[tuple[int, int]]]:
+        """The visit that it begins with, and its pieces."""
+        before, after = (np.floor(n * self._often + self._phase(slot)).astype(int) for n in (number, number + 1))
+        drawn = numpy_rng(self._seed, "mixture round", slot, number)
+        order = drawn.permutation(np.repeat(np.arange(len(before)), after - before))
+        played = [count(start) for start in before.tolist()]
+        return int(before.sum()), [(d, next(played[d])) for d in order.tolist()]
