@@ -295,9 +295,10 @@ def _between(arguments) -> None:
 
 def _report(arguments) -> None:
     from analysis.report import Report, write_report
+    from sweeps.between import certificate_lines
     from sweeps.plan import coverage_lines
 
-    cells, coverage = [], []
+    cells, coverage, differences = [], [], []
     studies = [_narrowed(arguments, path) for path in arguments.study]
     for study in studies:
         ledger = _ledger(arguments)
@@ -305,6 +306,7 @@ def _report(arguments) -> None:
         entries = ledger.entries(study, stores)
         cells += [entry.records() for entry in entries]
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
+        differences += [line for line in certificate_lines(study) if line not in differences]
     first = studies[0]
     files = " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
@@ -321,6 +323,7 @@ def _report(arguments) -> None:
         command=" && ".join([*sweeps, f"muvla report {files}{told}{written}"]),
         notes=first.notes,
         coverage=tuple(coverage),
+        differences=tuple(differences),
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
     )

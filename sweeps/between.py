@@ -40,6 +40,17 @@ def between_text(study: Study, stores: dict[str, EpisodeStore] | None, arms: tup
     return "\n".join(lines if stores else [*lines, UNKNOWN])
 
 
+def certificate_lines(study: Study) -> list[str]:
+    """A line for each arm but the first: the exact difference of its computation from that of the first."""
+    cells = {item.arm: item.cell for item in reversed(study.cells())}
+    first, *others = study.arms
+    return [
+        f"`{arm}` against `{first}`: "
+        + "; ".join(f"{k} {b} against {a}" for k, (a, b) in certificate(cells[first], cells[arm]).items())
+        for arm in others
+    ]
+
+
 def _block(title: str, fields: dict[str, Any]) -> list[str]:
     """A line for each field, with its value, or both of a pair."""
     told = {name: " | ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in fields.items()}

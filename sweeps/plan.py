@@ -39,6 +39,8 @@ def differences_from_base(study: Study, cell: Cell) -> str:
     """The arm's own fields that are not the base's, `field=value`."""
     base, own = flatten(study.base), flatten(cell)
     changed = {k: v for k, v in own.items() if k != "seed" and base[k] != v}
+    if "data.mixture" in changed:
+        changed["data.mixture"] = " + ".join(one.task.name for one in cell.data.mixture) or "none"
     return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in changed.items()) or "nothing"
 
 

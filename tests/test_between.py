@@ -10,7 +10,7 @@ from muvla.configtools import flatten
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
-from sweeps.between import between_text
+from sweeps.between import between_text, certificate_lines
 from sweeps.grid import Study, train_id
 
 BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
@@ -111,3 +111,12 @@ def test_unknown_arms_and_data_that_are_not_collected(study, tmp_path, capsys):
     assert "truncation: 1 | 2" in out and "not collected yet" in out and "train id" not in out.split("The data")[0]
     assert main(["sweep", BUDGET, "--between", "K=1", "K=2", *place]) == EXIT_BAD_INPUT
     assert "--between" in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_a_report_says_of_every_arm_how_it_differs(study):
+    lines = certificate_lines(study)
+    assert len(lines) == len(ARMS) - 1
+    assert (
+        lines[1]
+        == "`K=8` against `none`: memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
+    )

@@ -177,6 +177,23 @@ def test_mixture_and_balance_bite(store, mixture, base, cell):
     assert not torch.equal(mixed, after(base, store))
 
 
+def test_a_mixed_training_resumes_exactly_and_from_its_own_checkpoints_alone(store, mixture, base, cell):
+    whole, first, second = (Trainer(cell, mixture) for _ in range(3))
+    for _ in range(3):
+        whole.step()
+    first.step()
+    second.resume(first.checkpoint())
+    for _ in range(2):
+        second.step()
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(MuvlaError, match="checkpoint configuration"):
+        Trainer(base, store).resume(first.checkpoint())
+    changed = dataclasses.replace(first.checkpoint(), statistics=Statistics.of(mixture, "recorded"))
+    with pytest.raises(MuvlaError, match="checkpoint statistics"):
+        second.resume(changed)
+
+
 def test_one_scale_over_all_frames(store, other, mixture, cell):
     """Pooled, not averaged; of what was executed, or of every recorded action, whatever supervises."""
     found = {Trainer(replace(cell, {"data.labels": k}), mixture).statistics for k in ("executed", "recorded", "masked")}
@@ -338,6 +355,10 @@ def test_a_study_of_a_mixture_from_collection_to_report(tmp_path, capsys):
     assert main(["sweep", *study, "--no-tracking", "--processes", "1"]) == 0
     assert main(["train", *study]) == 0 and main(["report", *study]) == 0
     out = capsys.readouterr().out
+    assert (
+        "`by frame` against `by episode`: data.balance frame against episode."
+        in next((tmp_path / "runs").glob("report/*/report.md")).read_text()
+    )
     assert "short-RecallPosition3-v0@1" in out and "short-RecallColor3-v0@1" in out
     (run, _) = sorted((tmp_path / "runs").glob("*/run.json"))
     assert len(json.loads(run.read_text())["data"]) == 2
