@@ -116,7 +116,5 @@ def test_unknown_arms_and_data_that_are_not_collected(study, tmp_path, capsys):
 def test_a_report_says_of_every_arm_how_it_differs(study):
     lines = certificate_lines(study)
     assert len(lines) == len(ARMS) - 1
-    assert (
-        lines[1]
-        == "`K=8` against `none`: memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
-    )
+    differs = "memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
+    assert lines[1] == f"`K=8` against `none`: {differs}"

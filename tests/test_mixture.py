@@ -5,21 +5,23 @@ import json
 
 import numpy as np
 import pytest
+import rlds_files as files
 import torch
 
-from muvla.cli import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, TaskConfig, canonical, no_memory, train_id
 from muvla.configtools import identity, replace
 from muvla.data.balance import Rounds, pieces_per_round
 from muvla.data.collect import collect
 from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter
+from muvla.data.importing import import_config, import_dataset
 from muvla.data.mixture import Mixture, open_data
+from muvla.data.readers.rlds import RldsDirectory
+from muvla.data.readers.schema import SCHEMAS
 from muvla.data.show import summary
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
 from muvla.training.budget import coverage
 from muvla.training.loop import Trainer
-from sweeps.grid import load_study
 
 # Longer episodes, another instruction of another length, fewer episodes.
 OTHER = DatasetConfig(TaskConfig("RecallColor3-v0", cue=(6, 9), delay=(6, 9)), episodes=10, seed=100)
@@ -296,6 +298,36 @@ def test_dimensions_that_pass_through_are_told_by_the_dataset(store, other, tmp_
         Mixture([through, other])
 
 
+def test_liberos_gripper_is_left_as_it_is(tmp_path):
+    """From the schema into the store, and from there into the scale (spec 4.2, 4.5)."""
+    episodes = [files.episode(4, i, ("state", 8)) for i in range(3)]
+    directory = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", episodes, files.LIBERO))
+    spec = import_config(directory, "RecallPosition3-v0")
+    imported = import_dataset(directory, SCHEMAS["libero"], spec, tmp_path / "data")
+    assert imported.pass_through == (6,) and Statistics.of(imported).action_mask == (True,) * 6 + (False,)
+    values = np.asarray(imported["recorded_action"])
+    assert np.array_equal(Statistics.of(imported).normalise_action(values)[:, 6], values[:, 6])
+    imported.verify()
+
+
+def test_imported_and_collected_demonstrations_know_what_both_know(store, other, base, tmp_path):
+    """Executed actions are unknown of the whole; what needs them refuses, naming the mixture."""
+    writer = EpisodeWriter(tmp_path / "toy", replace(other.spec, {"source": "toy"}), origin="elsewhere")
+    for line in other.index:
+        rows = slice(line["start"], line["start"] + line["length"])
+        columns = {name: np.asarray(other[name][rows]) for name in COLUMNS} | {"executed_action": None}
+        writer.append(Episode(**columns, info={"instruction": line["instruction"]}))
+    writer.seal(attempts=len(other))
+    both = Mixture([store, EpisodeStore(tmp_path / "toy")])
+    assert not both.knows_executed
+    with pytest.raises(MuvlaError, match=r"RecallPosition3.* \+ toy: executed_action: got .unknown"):
+        both["executed_action"]
+    assert Statistics.of(both).action_low == Statistics.of(Mixture([store, other]), "recorded").action_low
+    mixture = [replace(OTHER, {"source": "toy"})]
+    trainer = Trainer(replace(base, {"data.labels": "recorded", "data.mixture": mixture}), both)
+    assert trainer.stream.window(8).label_is_executed is None and np.isfinite(trainer.step()[0])
+
+
 def test_episodes_shorter_than_the_chunk(store, other, base, tmp_path):
     """Every entry past the end is masked, or repeats the last action: of one frame, H − 1 of them."""
     short = Mixture([rewritten(store, tmp_path / "short", cut=1), other])
@@ -314,77 +346,6 @@ def test_an_empty_instruction_never_reaches_a_store(store, tmp_path):
     episode = Episode(*(np.asarray(store[name][: line["length"]]) for name in COLUMNS), info={"instruction": "  "})
     with pytest.raises(MuvlaError, match="episode instruction: got 'an empty text'"):
         EpisodeWriter(tmp_path / "x", store.spec).append(episode)
-
-
-STUDY = """
-from muvla.config import *
-from muvla.models.sizes import size
-from muvla.evaluation.protocol import Protocol, protocol
-from sweeps.grid import Study
-base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
-    data=DataConfig(
-        DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=6),
-        mixture=(DatasetConfig(TaskConfig("RecallColor3-v0", delay=(3, 4)), episodes=4, seed={seed}),),
-    ),
-    memory=MemoryConfig("tokens", 4), truncation=4, budget=BudgetConfig(slots=2, window=4, updates=2),
-)
-protocols = tuple(Protocol(f"short-{{name}}", 1, TaskConfig(name), 2, slots=2, step_limit=4)
-                  for name in ("RecallPosition3-v0", "RecallColor3-v0"))
-study = Study("mixed", "a mixture for tests", base,
-    {{"by episode": {{}}, "by frame": {{"data.balance": "frame"}}}}, ("data.balance",), (0,), protocols)
-"""
-
-
-@pytest.mark.slow
-def test_a_study_of_a_mixture_from_collection_to_report(tmp_path, capsys):
-    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    study = [str(tmp_path / "study.py"), *place]
-    (tmp_path / "study.py").write_text(STUDY.format(seed=0))
-    assert main(["sweep", *study, "--plan"]) == 0 and "not collected yet" in capsys.readouterr().out
-    assert main(["sweep", *study, "--between", "by episode", "by frame"]) == 0
-    assert "data are not collected yet" in capsys.readouterr().out
-    assert main(["collect", *study]) == 0
-    out = capsys.readouterr().out
-    assert "6 episodes" in out and "4 episodes" in out and len(list((tmp_path / "data").iterdir())) == 2
-    assert main(["sweep", *study, "--plan"]) == 0
-    plan = capsys.readouterr().out
-    for task in ("RecallPosition3-v0", "RecallColor3-v0"):
-        assert f"{task}: Cue-to-decision pairs" in plan
-    assert "balanced by episode, in seed 0's stream: RecallPosition3-v0 0.5" in plan and "balanced by frame" in plan
-    assert main(["sweep", *study, "--no-tracking", "--processes", "1"]) == 0
-    assert main(["train", *study]) == 0 and main(["report", *study]) == 0
-    out = capsys.readouterr().out
-    assert (
-        "`by frame` against `by episode`: data.balance frame against episode."
-        in next((tmp_path / "runs").glob("report/*/report.md")).read_text()
-    )
-    assert "short-RecallPosition3-v0@1" in out and "short-RecallColor3-v0@1" in out
-    (run, _) = sorted((tmp_path / "runs").glob("*/run.json"))
-    assert len(json.loads(run.read_text())["data"]) == 2
-    again = [run.parent.name, "--protocol", "recall-color3-rh@1", *place]
-    (one,) = (p for p in (tmp_path / "data").iterdir() if "Color" in p.name)
-    actions = bytearray((one / "executed_action.bin").read_bytes())
-    (one / "executed_action.bin").write_bytes(actions[4:] + actions[:4])
-    assert main(["evaluate", *again]) == EXIT_BAD_INPUT
-    assert "the data changed since it was trained" in capsys.readouterr().err
-    assert main(["train", *study, "--set", "budget.updates=3"]) == EXIT_BAD_INPUT
-    assert "the data changed" in capsys.readouterr().err
-
-
-def test_protocols_are_checked_against_every_dataset(tmp_path):
-    (tmp_path / "study.py").write_text(STUDY.format(seed=4_242_424_242))
-    with pytest.raises(MuvlaError, match="protocol short-RecallPosition3-v0@1: seed.*not trained on"):
-        load_study(tmp_path).check()
-    (tmp_path / "study.py").write_text(STUDY.format(seed=0).replace('RecallColor3-v0", delay', 'Elsewhere-v0", delay'))
-    with pytest.raises(MuvlaError, match="task.name: got 'Elsewhere-v0'"):
-        load_study(tmp_path).check()
-    (tmp_path / "study.py").write_text(STUDY.format(seed=0))
-    study = load_study(tmp_path)
-    study.check()
-    alone = dataclasses.replace(study, base=replace(study.base, {"data.mixture": []}), arms={"alone": {}})
-    with pytest.raises(MuvlaError, match="short-RecallColor3-v0@1: task.*a prompt of 6 tokens"):
-        alone.check()
 
 
 def test_coverage_is_counted_by_dataset(cell, mixture, store, other):

@@ -11,13 +11,14 @@ Legend: D datasets.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import count
 
 import numpy as np
 
 from muvla.config import DataConfig
 from muvla.data.episodes import EpisodeStore
 from muvla.randomness import numpy_rng
+
+DRAWN = 32  # rounds that are drawn at once
 
 
 def pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
@@ -43,27 +44,33 @@ class Rounds:
 
     def __init__(self, often: np.ndarray, seed: int):
         self._often, self._seed = often, seed
-        self._pieces = float(often.sum())  # of a round, on average
+        self._pieces = DRAWN * float(often.sum())  # of DRAWN rounds, on average
         self._phase = lru_cache(maxsize=None)(self._draw_phase)
-        self._round = lru_cache(maxsize=1024)(self._draw_round)
+        self._rounds = lru_cache(maxsize=1024)(self._draw_rounds)
 
     def at(self, slot: int, visit: int) -> tuple[int, int]:
         if len(self._often) == 1:
             return 0, visit
         number = int(visit / self._pieces)  # give or take one
-        while visit < (first := self._round(slot, number)[0]):
+        while visit < (first := self._rounds(slot, number)[0]):
             number -= 1
-        while visit >= first + len(pieces := self._round(slot, number)[1]):
+        while visit >= first + len(pieces := self._rounds(slot, number)[1]):
             number, first = number + 1, first + len(pieces)
         return pieces[visit - first]
 
     def _draw_phase(self, slot: int) -> np.ndarray:
         return numpy_rng(self._seed, "mixture phase", slot).random(len(self._often))
 
-    def _draw_round(self, slot: int, number: int) -> tuple[int, list[tuple[int, int]]]:
-        """The visit that it begins with, and its pieces."""
-        before, after = (np.floor(n * self._often + self._phase(slot)).astype(int) for n in (number, number + 1))
-        drawn = numpy_rng(self._seed, "mixture round", slot, number)
-        order = drawn.permutation(np.repeat(np.arange(len(before)), after - before))
-        played = [count(start) for start in before.tolist()]
-        return int(before.sum()), [(d, next(played[d])) for d in order.tolist()]
+    def _draw_rounds(self, slot: int, number: int) -> tuple[int, list[tuple[int, int]]]:
+        """The visit that the number-th DRAWN rounds begin with, and their pieces."""
+        rounds = DRAWN * number + np.arange(DRAWN + 1)
+        played = np.floor(rounds[:, None] * self._often + self._phase(slot)).astype(np.int64)  # (DRAWN + 1, D) before
+        own = np.diff(played, axis=0)
+        dataset = np.repeat(np.tile(np.arange(own.shape[1]), DRAWN), own.ravel())
+        of_round = np.repeat(np.arange(DRAWN), own.sum(axis=1))
+        drawn = numpy_rng(self._seed, "mixture rounds", slot, number).random(len(dataset))
+        dataset = dataset[np.lexsort((drawn, of_round))]
+        nth = np.empty_like(dataset)
+        for d, before in enumerate(played[0]):
+            nth[dataset == d] = before + np.arange((dataset == d).sum())
+        return int(played[0].sum()), list(zip(dataset.tolist(), nth.tolist(), strict=True))
