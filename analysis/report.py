@@ -32,6 +32,7 @@ class Report:
     command: str
     notes: str
     coverage: tuple[str, ...]
+    differences: tuple[str, ...] = ()  # what is computed differently, arm by arm
     mix_provenance: bool = False
     with_rows: bool = False  # also write every episode row
 
@@ -164,6 +165,8 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
         "",
         *([report.notes.strip(), ""] if report.notes.strip() else []),
         *[f"- {line}." for line in report.coverage],
+        *(["", "All that differs, of what is computed:", ""] if report.differences else []),
+        *[f"- {line}." for line in report.differences],
         "",
     ]
 

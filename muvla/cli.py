@@ -129,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     computing(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
+    sweep.add_argument(
+        "--between",
+        nargs=2,
+        metavar="ARM",
+        help="print what differs between two arms, and what they share",
+    )
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
@@ -220,7 +226,7 @@ def _collect(arguments) -> None:
                 print(f"{done}/{total} episodes")
 
         stores = ledger.stores(study, progress, arguments.jobs)
-    for path, store in {s.path: s for s in stores.values()}.items():
+    for path, store in {part.path: part for s in stores.values() for part in s.parts}.items():
         size = f"{len(store)} episodes, {store.frames} frames"
         print(f"{path}: {size}, {store.attempts} attempts, content {store.sha256[:12]}")
 
@@ -302,6 +308,8 @@ def _export(arguments) -> None:
 def _sweep(arguments) -> int:
     from sweeps.run import SweepOptions, default_processes, run_study
 
+    if arguments.between:
+        return _between(arguments)
     device, study = _prepare(arguments), _study(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     options = SweepOptions(
@@ -327,11 +335,20 @@ def _sweep(arguments) -> int:
     return EXIT_FAILED_CELLS if result.failed or stopped else 0
 
 
+def _between(arguments) -> None:
+    from sweeps.between import between_text
+
+    study, ledger = _study(arguments), _ledger(arguments)
+    stores = ledger.opened(study) if ledger.has_data(study) else None
+    print(between_text(study, stores, tuple(arguments.between)))
+
+
 def _report(arguments) -> None:
     from analysis.report import Report, write_report
+    from sweeps.between import certificate_lines
     from sweeps.plan import coverage_lines
 
-    cells, coverage = [], []
+    cells, coverage, differences = [], [], []
     studies = [_narrowed(arguments, path) for path in arguments.study]
     for study in studies:
         ledger = _ledger(arguments)
@@ -339,6 +356,7 @@ def _report(arguments) -> None:
         entries = ledger.entries(study, stores)
         cells += [entry.records() for entry in entries]
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
+        differences += [line for line in certificate_lines(study) if line not in differences]
     first = studies[0]
     files = " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
@@ -355,6 +373,7 @@ def _report(arguments) -> None:
         command=" && ".join([*sweeps, f"muvla report {files}{told}{written}"]),
         notes=first.notes,
         coverage=tuple(coverage),
+        differences=tuple(differences),
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
     )

@@ -7,6 +7,7 @@ The hash of a cell's canonical form, with the hash of its data, is its train id.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -274,6 +275,10 @@ def canonical(cell: Cell) -> Cell:
         changes["selection"] = "final"
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
+    if not cell.data.mixture:
+        changes["data.balance"] = "episode"
+    if cell.data.is_imported:  # what was executed is unknown: the scale is of the recorded actions in either case
+        changes["data.statistics"] = "executed"
     return replace(cell, changes)
 
 
@@ -282,14 +287,19 @@ def started_at(cell: Cell, place: str | None) -> Cell:
     return replace(cell, {"start.checkpoint": place})
 
 
-def of_source(cell: Cell, name: str) -> Cell:
-    """The cell with its imported data under another name, which is no content either; collected data have none."""
-    return cell if cell.data.dataset.source is None else replace(cell, {"data.dataset.source": name})
+def of_sources(cell: Cell, names: Iterable[str | None]) -> Cell:
+    """The cell with its imported datasets under other names, which are no content either; collected ones have none."""
+    first, *others = [
+        one if one.source is None or name is None else replace(one, {"source": name})
+        for one, name in zip(cell.data.datasets, names, strict=True)
+    ]
+    return replace(cell, {"data.dataset": first, "data.mixture": others})
 
 
 def train_id(cell: Cell, data: str, start: str | None) -> str:
     """Hash of the canonical training configuration, of the data's content and of that of what the cell starts from."""
-    placeless = of_source(started_at(canonical(cell), start), "import")
+    names = [f"import-{i}" if i else "import" for i in range(len(cell.data.datasets))]
+    placeless = of_sources(started_at(canonical(cell), start), names)
     return content_hash({"cell": identity(placeless), "data": data})
 
 

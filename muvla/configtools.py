@@ -93,6 +93,8 @@ def difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 
 def identity(config: Any) -> Any:
     """Plain data to be hashed: `to_dict` without the fields that were added later and stand at their default."""
+    if isinstance(config, tuple | list):
+        return [identity(item) for item in config]
     if not dataclasses.is_dataclass(config):
         return to_dict(config)
     return {

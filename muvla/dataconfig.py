@@ -75,11 +75,34 @@ class DataConfig:
     # with its last frame; here it is played whole).
     order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=LATER)
     group: int = field(default=16, metadata=LATER)
+    # Further datasets that are trained together with `dataset`, other tasks as a rule: one policy, one scale.
+    mixture: tuple[DatasetConfig, ...] = field(default=(), metadata=LATER)
+    # What the datasets of a mixture have equal shares of: episodes, so that one of longer episodes gives more frames
+    # (as published, spec 4.1), or frames (`muvla.data.balance`).
+    balance: Literal["episode", "frame"] = field(default="episode", metadata=LATER)
+    # The actions whose quantiles are the scale: those that the simulator applied, or, as published, the expert's in all
+    # frames, never executed ones included (spec 4.2, 4.4).
+    statistics: Literal["executed", "recorded"] = field(default="executed", metadata=LATER)
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
+        twice = [one for one in self.datasets if self.datasets.count(one) > 1]
         _require(
-            self.dataset.source is None or self.labels == "recorded", "data.labels", self.labels,
+            not twice, "data.mixture", twice and f"{twice[0].source or twice[0].task.name} twice",
+            "every dataset once", "remove one; equal shares are what data.balance is for",
+        )  # fmt: skip
+        _require(
+            not self.is_imported or self.labels == "recorded", "data.labels", self.labels,
             "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
         )  # fmt: skip
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
+
+    @property
+    def datasets(self) -> tuple[DatasetConfig, ...]:
+        """All that are trained together, in the order in which the store numbers their episodes."""
+        return (self.dataset, *self.mixture)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether any of them is: then what was executed is unknown of all."""
+        return any(one.source is not None for one in self.datasets)

@@ -63,11 +63,12 @@ def _require_published(cell: Cell) -> None:
 
 
 def _bounds(statistics: Statistics) -> dict[str, Any]:
-    mask = list(statistics.action_mask)
-    return {
-        "action": {"q01": list(statistics.action_low), "q99": list(statistics.action_high), "mask": mask},
-        "proprio": {"q01": list(statistics.proprio_low), "q99": list(statistics.proprio_high)},
-    }
+    """Mean and standard deviation only where they are known: a checkpoint of an older version has none."""
+    s = statistics
+    action = {"q01": s.action_low, "q99": s.action_high, "mean": s.action_mean, "std": s.action_std}
+    proprio = {"q01": s.proprio_low, "q99": s.proprio_high, "mean": s.proprio_mean, "std": s.proprio_std}
+    known = [{name: list(value) for name, value in one.items() if value is not None} for one in (action, proprio)]
+    return {"action": known[0] | {"mask": list(s.action_mask)}, "proprio": known[1]}
 
 
 def _memory_meta(cell: Cell) -> dict[str, Any] | None:

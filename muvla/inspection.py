@@ -86,7 +86,9 @@ def _native(folder: Path) -> Iterator[str]:
     yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}; head {cell.model.head}{options}"
     shown = ", the last the episode's first" * checkpoint.interface.first_image
     yield f"images: {checkpoint.interface.cameras}{shown}, {cell.model.images}; precision {cell.model.precision}"
-    yield f"statistics: data {checkpoint.statistics.data[:12]}, all action dimensions are normalised"
+    mask, tasks = checkpoint.statistics.action_mask, ", ".join(one.task.name for one in cell.data.datasets)
+    scaled = "all" if all(mask) else f"{sum(mask)} of {len(mask)}"
+    yield f"statistics: data {checkpoint.statistics.data[:12]} ({tasks}), {scaled} action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):
         yield f"sha256 {sha256(file)}  {file.name}"
     native.load_policy(checkpoint)

@@ -34,9 +34,9 @@ class ReleasedRun(Run):
     def way_out(self) -> str:
         return f"look at {self.folder / 'failure.json'}; to start again, rename {self.folder}"
 
-    def _trained_with(self) -> tuple[Statistics, int | None, range]:
+    def _trained_with(self) -> tuple[Statistics, int | None, tuple[range, ...]]:
         """Neither its training seed nor the seeds of its demonstrations are told by a release."""
-        return Statistics.released(self.bounds), None, range(0)
+        return Statistics.released(self.bounds), None, ()
 
 
 def released_run(

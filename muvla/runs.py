@@ -1,7 +1,7 @@
 """The folder of one train id: configuration, provenance, checkpoints, training log and episode rows.
 
     runs/<train id>/
-      run.json            the canonical cell, the dataset's folder and content hash
+      run.json            the canonical cell, the folder of its dataset, or those of its mixture, and their content hash
       provenance/<id>.json
       checkpoints/        see muvla.training.checkpoint
       train.jsonl         a line every few updates
@@ -31,6 +31,7 @@ from muvla import provenance as origin
 from muvla.config import Cell, canonical, started_at, train_id
 from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
+from muvla.data.mixture import joined
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import backends
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
@@ -96,7 +97,7 @@ class Run:
                 {
                     "train": self.train,
                     "cell": to_dict(cell),
-                    "data": store.path.name,
+                    "data": store.name if len(store.parts) == 1 else [part.name for part in store.parts],
                     "sha256": store.sha256,
                 },
             )
@@ -111,10 +112,12 @@ class Run:
 
     def store(self) -> EpisodeStore:
         """The dataset that the cell was trained on; raises MuvlaError if its content is another one now."""
-        store = EpisodeStore(self.data / self._meta["data"])
+        names = self._meta["data"]
+        store = joined([EpisodeStore(self.data / name) for name in ([names] if isinstance(names, str) else names)])
         if store.sha256 != self._meta["sha256"]:
             raise MuvlaError(
-                str(store.path), got=f"content {store.sha256[:12]}", expected=f"content {self._meta['sha256'][:12]}",
+                f"{self.data}: {store.name}", got=f"content {store.sha256[:12]}",
+                expected=f"content {self._meta['sha256'][:12]}",
                 remedy="restore the dataset; with other data the cell has another train id",
             )  # fmt: skip
         return store
@@ -273,12 +276,19 @@ class Run:
                 )
         return self.result_rows(protocol, intervention_name)
 
-    def _trained_with(self) -> tuple[Statistics, int | None, range]:
-        """Statistics, training seed and the episodes that the demonstrations were drawn from; imported ones do not tell
-        theirs."""
+    def _trained_with(self) -> tuple[Statistics, int | None, tuple[range, ...]]:
+        """Statistics, training seed and, by dataset, the episodes that the demonstrations were drawn from; imported
+        ones do not tell theirs. Raises MuvlaError if the data do not have these statistics any more."""
         saved, data = self.checkpoint(parts=()), self.store()
-        tried = 0 if data.spec.source else data.attempts
-        return saved.statistics, saved.cell.seed, range(data.spec.seed, data.spec.seed + tried)
+        now = Statistics.of(data, saved.cell.data.statistics)
+        if now != saved.statistics:
+            raise MuvlaError(
+                f"{self.data}: {data.name}", got=f"statistics {now.id}",
+                expected=f"{saved.statistics.id}, those of {self.train}: the data changed since it was trained",
+                remedy="restore the dataset, or remove it and collect or import it again",
+            )  # fmt: skip
+        seeds = (range(p.spec.seed, p.spec.seed + p.attempts) for p in data.parts if p.spec.source is None)
+        return saved.statistics, saved.cell.seed, tuple(seeds)
 
     @contextlib.contextmanager
     def _timed(self, what: str, provenance: str) -> Iterator[None]:

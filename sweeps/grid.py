@@ -78,7 +78,8 @@ class Study:
         an unknown task; and for a protocol that does not fit a cell, before hours are spent on training it."""
         cells = self.cells()
         self._check_protocols(cells)
-        for name in {c.cell.data.dataset.task.name for c in cells} | {p.task.name for p in self.protocols}:
+        tasks = {one.task.name for c in cells for one in c.cell.data.datasets}
+        for name in tasks | {p.task.name for p in self.protocols}:
             task_info(name)
         for name in {c.cell.intervention for c in cells} - {None}:
             intervention(name)
@@ -116,19 +117,7 @@ class Study:
                     remedy="give your own a name of its own",
                 )  # fmt: skip
             for item in cells:
-                data, size = item.cell.data.dataset, item.cell.model.size.image_size
-                theirs, own = task_info(one.task.name), task_info(data.task.name)
-                camera = one.image_size or theirs.camera
-                # Resized frames may have any size, but the same in training and in evaluation.
-                resizes = item.cell.model.images != "stored"
-                shown = (data.image_size or own.camera) if resizes else size
-                for what, got, fits, expected in (
-                    ("h", one.h, one.h <= item.cell.model.chunk, f"at most H = {item.cell.model.chunk}"),
-                    ("task", theirs.suite, theirs.suite == own.suite, f"suite {own.suite}, as its data"),
-                    ("image_size", camera, camera == shown, f"{shown}, the {'data' if resizes else 'model'}'s"),
-                    ("task", *_prompt_lengths(prompts[item.cell.start.checkpoint], theirs, own)),
-                    ("seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"),
-                ):
+                for what, got, fits, expected in _demands(one, item.cell, prompts[item.cell.start.checkpoint]):
                     if not fits:
                         raise MuvlaError(
                             f"{where} {one.id}: {what}", got=got, expected=f"{expected} of arm {item.arm!r}",
@@ -161,11 +150,27 @@ class Study:
         )
 
 
-def _prompt_lengths(prompts: Prompts, theirs: TaskInfo, own: TaskInfo) -> tuple[int, bool, str]:
-    """Got, whether it fits, expected. Data of one task have prompts of one length, and a policy trained on them has no
-    padding."""
-    got, expected = (len(prompts.encode(task.instruction)) for task in (theirs, own))
-    return got, got == expected, f"a prompt of {expected} tokens, as in the data"
+def _demands(one: Protocol, cell: Cell, prompts: Prompts) -> Iterator[tuple[str, Any, bool, str]]:
+    """(what, got, whether it fits, expected) of a protocol and every dataset that a cell is trained on."""
+    yield "h", one.h, one.h <= cell.model.chunk, f"at most H = {cell.model.chunk}"
+    theirs, own = task_info(one.task.name), [task_info(data.task.name) for data in cell.data.datasets]
+    camera = one.image_size or theirs.camera
+    resizes = cell.model.images != "stored"  # resized frames may have any size, but the same in training and evaluation
+    for data, info in zip(cell.data.datasets, own, strict=True):
+        shown = (data.image_size or info.camera) if resizes else cell.model.size.image_size
+        yield "task", theirs.suite, theirs.suite == info.suite, f"suite {info.suite}, as its data"
+        yield "image_size", camera, camera == shown, f"{shown}, the {'data' if resizes else 'model'}'s"
+        yield "seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"
+    yield "task", *_prompt_lengths(prompts, theirs, own)
+
+
+def _prompt_lengths(prompts: Prompts, theirs: TaskInfo, own: list[TaskInfo]) -> tuple[int, bool, str]:
+    """Got, whether it fits, expected. Prompts of one length, and a policy trained on them has no padding; of several,
+    and it pads up to the longest."""
+    got, lengths = len(prompts.encode(theirs.instruction)), {len(prompts.encode(one.instruction)) for one in own}
+    longest = max(lengths)
+    fits = got == longest if len(lengths) == 1 else got <= longest
+    return got, fits, f"a prompt of {'at most ' * (len(lengths) > 1)}{longest} tokens, as in the data"
 
 
 def _overlap(one: Protocol, data: DatasetConfig) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from muvla.config import canonical
 from muvla.data.collect import collect
 from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
+from muvla.data.mixture import joined, open_data
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol, chance
@@ -81,23 +82,25 @@ class Ledger:
     def stores(
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
-        """Every dataset of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
+        """The data of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
         MuvlaError for an import that is not there."""
-        specs = {item.arm: item.cell.data.dataset for item in study.cells()}
-        stores = {spec: collect(spec, self.data, progress, jobs) for spec in dict.fromkeys(specs.values())}
-        return {arm: stores[spec] for arm, spec in specs.items()}
+        mixtures = {item.arm: item.cell.data.datasets for item in study.cells()}
+        specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
+        stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
+        presented = {datasets: joined([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
+        return {arm: presented[datasets] for arm, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:
         """Whether nothing is left to collect. Raises MuvlaError for an import that is not there: no collection makes
         it."""
-        specs = {item.cell.data.dataset for item in study.cells()}
+        specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
         for spec in (spec for spec in specs if spec.source is not None):
             open_store(self.data, spec)
         return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
-        """The datasets that are already there, by arm; raises MuvlaError for one that is not."""
-        return {item.arm: open_store(self.data, item.cell.data.dataset) for item in study.cells()}
+        """The data that are already there, by arm; raises MuvlaError for one that is not."""
+        return {item.arm: open_data(self.data, item.cell.data) for item in study.cells()}
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Raises MuvlaError if imported frames have another size than a protocol's."""
@@ -110,11 +113,11 @@ class Ledger:
 
 def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
     """What collected frames have is told by their configuration, and checked with it; an import has what it has."""
-    for arm, store in stores.items():
-        shape = store["images"].shape[2:4]
+    for arm, part in ((arm, part) for arm, store in stores.items() for part in store.parts):
+        shape = part["images"].shape[2:4]
         for one in study.protocols:
             camera = one.image_size or task_info(one.task.name).camera
-            if store.spec.source is not None and shape != (camera, camera):
+            if part.spec.source is not None and shape != (camera, camera):
                 raise MuvlaError(
                     f"study {study.name}, arm {arm!r}: data.dataset", got=f"imported frames of {shape[0]}×{shape[1]}",
                     expected=f"{camera}×{camera}, those of protocol {one.id}",

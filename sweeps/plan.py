@@ -8,7 +8,7 @@ from muvla.config import Cell, canonical
 from muvla.configtools import flatten
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
-from muvla.training.budget import coverage
+from muvla.training.budget import Coverage, coverage
 from sweeps.grid import Study, StudyCell
 from sweeps.ledger import Entry
 
@@ -39,6 +39,8 @@ def differences_from_base(study: Study, cell: Cell) -> str:
     """The arm's own fields that are not the base's, `field=value`."""
     base, own = flatten(study.base), flatten(cell)
     changed = {k: v for k, v in own.items() if k != "seed" and base[k] != v}
+    if "data.mixture" in changed:
+        changed["data.mixture"] = " + ".join(one.task.name for one in cell.data.mixture) or "none"
     return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in changed.items()) or "nothing"
 
 
@@ -78,39 +80,61 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
 
 
 def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:
-    """Two lines per dataset, order and budget among the cells, counted on the first of its training seeds' streams."""
+    """Two lines per dataset, order and budget among the cells, counted on the first of its training seeds' streams; of
+    a mixture, a line on its shares and two per dataset of it."""
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
         order = f"groups of {cell.data.group}" if cell.data.order == "grouped" else cell.data.order
-        groups.setdefault((cell.data.dataset, order, cell.budget), []).append(entry)
+        groups.setdefault((cell.data.datasets, cell.data.balance, order, cell.budget), []).append(entry)
     lines = []
-    for (dataset, order, budget), members in groups.items():
-        name = f" ({dataset.task.name}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (
-            len(groups) > 1
-        )
+    for (datasets, balance, order, budget), members in groups.items():
+        tasks = " + ".join(one.task.name for one in datasets) + f", by {balance}" * (len(datasets) > 1)
+        name = f" ({tasks}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
         lines += [line + name for line in _coverage(members, stores[members[0].item.arm])]
     return lines
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     if not store.knows_executed:
+        unknown = " + ".join(part.name for part in store.parts if not part.knows_executed)
         return [
-            f"Cue-to-decision pairs and look-ahead share: unknown, the imported {store.path.name} tells no phases",
-            f"Statistics of {store.path.name}: of the recorded actions, as what was executed is unknown too",
+            f"Cue-to-decision pairs and look-ahead share: unknown, the imported {unknown} tells no phases",
+            f"Statistics of {store.name}: of the recorded actions, as what was executed is unknown too",
         ]
     cells = [canonical(entry.item.cell) for entry in entries]
     cell = cells[0]
     truncations = sorted({(c.truncation, c.truncation_from) for c in cells if c.recurs})
     chunks = sorted({c.model.chunk for c in cells})
     counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)
+    if not counted.parts:
+        return _counted(counted, cell.seed)
+    named = dict(zip(_part_names(store), counted.parts, strict=True))
+    # Single frames are no episodes: of them there are the frames alone.
+    shares = ", ".join(
+        name + f" {part.pieces / counted.pieces:.2f} of the episodes," * (cell.data.order != "shuffled")
+        + f" {part.frames / counted.frames:.2f} of the frames" for name, part in named.items()
+    )  # fmt: skip
+    return [
+        f"Mixture balanced by {cell.data.balance}, in seed {cell.seed}'s stream: {shares}",
+        *(f"{name}: {line}" for name, part in named.items() for line in _counted(part, cell.seed)),
+    ]
+
+
+def _part_names(store: EpisodeStore) -> list[str]:
+    """Of a mixture's datasets: their tasks, or where two have one task, their folders."""
+    tasks = [part.spec.task.name for part in store.parts]
+    return tasks if len(set(tasks)) == len(tasks) else [part.name for part in store.parts]
+
+
+def _counted(counted: Coverage, seed: int) -> list[str]:
     inside = ", ".join(
         f"K={k}{' from the episode' * (origin == 'episode')} {share:.2f}"
         for (k, origin), share in counted.inside_block.items()
     )
     ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())
     return [
-        f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {cell.seed}'s stream: "
+        f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {seed}'s stream: "
         f"{inside or 'no recurrent arm'}",
         f"Look-ahead share, of {counted.delay_frames} delay frames those whose chunk holds decision actions: {ahead}",
     ]

@@ -103,8 +103,8 @@ def _run_cells(
     """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
     jobs = [
-        Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
-            options.device, options.threads, options.retry_failed, options.training)
+        Job(e.item.label, e.run, e.item.cell, tuple(e.missing(options.retry_failed)), options.device,
+            options.threads, options.retry_failed, options.training)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

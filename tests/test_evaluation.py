@@ -178,7 +178,7 @@ def evaluated(trainer, folder, protocol=SHORT, kind=None, **kwargs):
     defaults = {
         "train": "abc",
         "training_seed": 0,
-        "training_episodes": range(0, 24),
+        "training_episodes": (range(0, 24),),
         "rows": folder,
         "provenance": "p",
     }
@@ -253,7 +253,7 @@ def test_a_broken_installation_is_one_error_and_not_a_file_of_error_rows(trained
 
 def test_training_seeds_are_never_evaluated(trained, tmp_path):
     with pytest.raises(MuvlaError, match="none of the training episodes"):
-        evaluated(trained, tmp_path, training_episodes=range(SHORT.seed + 11, SHORT.seed + 30))
+        evaluated(trained, tmp_path, training_episodes=(range(5), range(SHORT.seed + 11, SHORT.seed + 30)))
 
 
 def test_memory_that_should_move_and_does_not_is_no_measurement(trained, tmp_path):

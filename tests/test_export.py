@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import released
 import torch
@@ -88,6 +89,11 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
     assert one.actions.std() > 0.05, "or the tolerance would prove nothing"
     bounds = Statistics.released(directory.statistics["recall"])
     assert bounds.action_low == Statistics.of(store).action_low
+    told = directory.statistics["recall"]
+    for column, source in (("action", "executed_action"), ("proprio", "proprio")):
+        values = np.asarray(store[source], dtype=np.float64)
+        assert np.allclose(told[column]["mean"], values.mean(axis=0))
+        assert np.allclose(told[column]["std"], values.std(axis=0))
     if kind == "muvla":
         alpha = changes.get("memory.alpha", 1.0)
         expected = {"num_mem_tokens": 5, "memory_update": "ema" if alpha < 1 else "tbptt", "ema_alpha": alpha,

@@ -141,6 +141,7 @@ def test_the_two_published_schemas(tmp_path):
     for directory, wrong in ((mikasa, "libero"), (libero, "mikasa")):
         with pytest.raises(MuvlaError, match="no such feature.*choose the schema"):
             schema(wrong).check(directory)
+    assert schema("libero").pass_through == (6,) and schema("mikasa").pass_through == (), "the gripper's command"
     with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero"):
         schema("bridge")
 

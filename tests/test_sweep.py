@@ -14,7 +14,7 @@ import pytest
 from analysis.report import Report, write_report
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.configtools import replace
-from muvla.data.episodes import EpisodeStore
+from muvla.data.mixture import open_data
 from muvla.errors import MuvlaError
 from muvla.files import write_json
 from muvla.runs import Run
@@ -159,7 +159,7 @@ def one_cell(study_file, tmp_path, updates=6):
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     stores = ledger.stores(study)
     (entry,) = ledger.entries(study, stores)
-    return entry, Job("K=8", entry.run, entry.item.cell, stores["K=8"].path, tuple(entry.missing()), "cpu", 1)
+    return entry, Job("K=8", entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
 
 
 def test_a_killed_process_costs_its_cell(study_file, tmp_path):
@@ -190,10 +190,10 @@ def test_a_cell_that_dies_before_it_can_mark_itself_is_marked_for_it(study_file,
 
 def test_changed_data_are_not_trained_on(study_file, tmp_path):
     entry, job = one_cell(study_file, tmp_path)
-    file = job.data / "images.bin"
+    file = open_data(job.run.data, job.cell.data).path / "images.bin"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     with pytest.raises(MuvlaError, match="the data changed"):
-        entry.run.train_cell(entry.item.cell, EpisodeStore(job.data), "cpu")
+        entry.run.train_cell(entry.item.cell, open_data(job.run.data, job.cell.data), "cpu")
 
 
 def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_path):
@@ -249,7 +249,7 @@ def test_ctrl_c_exits_130_and_the_same_command_continues(tmp_path):
 def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     """Two sweeps over one ledger do not train a cell twice, and a dead owner holds nothing."""
     entry, job = one_cell(study_file, tmp_path)
-    entry.run.create(entry.item.cell, EpisodeStore(job.data))
+    entry.run.create(entry.item.cell, open_data(job.run.data, job.cell.data))
     code = (
         "import sys, time; from pathlib import Path; from muvla.files import locked\n"
         f"with locked(Path({str(entry.run.folder / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)"

@@ -67,6 +67,7 @@ KNOBS = {
     "data.augmentation": "frame",
     "data.order": "shuffled",
     "data.group": 3,
+    "data.statistics": "recorded",
     "model.film": True,
     "model.vision": "frozen",
     "seed": 1,
@@ -97,6 +98,7 @@ def test_the_list_of_knobs_is_complete(base):
     }  # the anatomy, the
     # task and the data: other parameters and other frames, tested where they are defined
     elsewhere |= {name for name in flatten(base) if name.startswith(("start.", "lora."))}  # tests/test_start.py
+    elsewhere |= {"data.mixture", "data.balance"}  # tests/test_mixture.py
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
     chosen_after = {"selection"}  # which checkpoint counts, not what is trained (tests/test_selection.py)
     assert set(KNOBS) == set(flatten(base)) - elsewhere - backends - chosen_after

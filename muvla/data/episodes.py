@@ -71,15 +71,24 @@ class EpisodeWriter:
 
     `simulator` names what simulates and renders the episodes, `origin` what they are imported from; they are no part of
     the dataset's identity, but a dataset has only one. Raises MuvlaError for a finished store, one of another
-    simulator, origin or configuration, and one without its meta.json.
+    simulator, origin or configuration, and one without its meta.json. `pass_through` are the action dimensions that no
+    statistics scale (LIBERO's gripper, spec 4.2); they are part of the content.
     """
 
-    def __init__(self, path: Path, spec: DatasetConfig, simulator: str | None = None, origin: str | None = None):
+    def __init__(
+        self,
+        path: Path,
+        spec: DatasetConfig,
+        simulator: str | None = None,
+        origin: str | None = None,
+        pass_through: tuple[int, ...] = (),
+    ):
         if is_sealed(path):
             raise MuvlaError(
                 str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
             )
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
+        self.pass_through = pass_through
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -107,6 +116,9 @@ class EpisodeWriter:
         known = {name: column for name in COLUMNS if (column := getattr(episode, name)) is not None}
         columns = {name: np.ascontiguousarray(column, COLUMNS[name]) for name, column in known.items()}
         self._check(columns)
+        if not str(episode.info.get("instruction", "?")).strip():
+            raise MuvlaError("episode instruction", got="an empty text", expected="a sentence: a policy is told by it",
+                             remedy="look at the environment that it came from")  # fmt: skip
         for name, column in columns.items():
             file = self._column(name)
             with disk_errors(file), file.open("ab") as handle:
@@ -145,7 +157,8 @@ class EpisodeWriter:
     def _meta(self) -> dict[str, Any]:
         # The identity of the configuration, not all of it: a field added later must not change the content hash.
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
-        return meta if self.origin is None else meta | {"origin": self.origin}
+        meta |= {} if self.origin is None else {"origin": self.origin}
+        return meta | ({"pass_through": list(self.pass_through)} if self.pass_through else {})
 
     def _column(self, name: str) -> Path:
         return self.path / f"{name}.bin"
@@ -204,6 +217,20 @@ class EpisodeStore:
                 raise _damaged(file, f"{size} bytes", f"{expected} bytes")
             self._columns[name] = np.memmap(file, COLUMNS[name], mode="r", shape=(self.frames, *self._shapes[name]))
 
+    @property
+    def parts(self) -> tuple[EpisodeStore, ...]:
+        """The datasets that its episodes come from, in their order: of a mixture several."""
+        return (self,)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def pass_through(self) -> tuple[int, ...]:
+        """Action dimensions that no statistics scale."""
+        return tuple(self.meta.get("pass_through", ()))
+
     def __len__(self) -> int:
         """Episodes."""
         return len(self.index)
@@ -239,7 +266,7 @@ class EpisodeStore:
         """Raises MuvlaError where phases and executed actions, from which `what` follows, are unknown."""
         if not self.knows_executed:
             raise MuvlaError(
-                f"{self.path.name}: {what}", got="unknown: imported demonstrations tell neither phases nor what was "
+                f"{self.name}: {what}", got="unknown: imported demonstrations tell neither phases nor what was "
                 "executed", expected="demonstrations collected here", remedy="set data.labels to recorded, which needs "
                 "neither, or collect",
             )  # fmt: skip
@@ -296,6 +323,7 @@ def _content(path: Path, meta: Mapping[str, Any]) -> str:
     """SHA-256 of what the dataset is: its configuration, shapes and attempts, its index and its columns."""
     spec = {name: value for name, value in meta["spec"].items() if name != "source"}  # a name is no content
     described = {"spec": spec, "shapes": meta["shapes"], "attempts": meta["attempts"]}
+    described |= {name: meta[name] for name in ("pass_through",) if name in meta}
     digest = hashlib.sha256(canonical_json(described).encode())
     for name in (INDEX, *(f"{column}.bin" for column in COLUMNS if column in meta["shapes"])):
         with (path / name).open("rb") as handle:

@@ -40,7 +40,7 @@ def import_dataset(
             store = open_store(root, spec)
             require_same_import(path, store.meta, spec, origin)
             return store
-        writer = EpisodeWriter(path, spec, origin=origin)
+        writer = EpisodeWriter(path, spec, origin=origin, pass_through=schema.pass_through)
         _require_room(directory, schema, writer, say)
         for episode in demonstrations(directory, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
             writer.append(episode)

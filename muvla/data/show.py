@@ -20,7 +20,7 @@ TILE, LINE, GAP = 128, 14, 4  # pixels: a picture's side, the text above it, bet
 
 def summary(store: EpisodeStore) -> Iterator[str]:
     """Lines of text."""
-    lengths, statistics = store.lengths, Statistics.of(store)
+    lengths, s = store.lengths, Statistics.of(store)
     yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
     origin = store.meta.get("origin")
     yield f"imported from {origin}" if origin else f"collected, {store.attempts} attempts from seed {store.spec.seed}"
@@ -35,11 +35,13 @@ def summary(store: EpisodeStore) -> Iterator[str]:
         number = sum(line["instruction"] == instruction for line in store.index)
         yield f"instruction, {number} episodes: {instruction}"
     of_actions = "executed" if store.knows_executed else "recorded, as what was executed is unknown"
-    for name, low, high in (
-        (f"actions ({of_actions})", statistics.action_low, statistics.action_high),
-        ("proprio", statistics.proprio_low, statistics.proprio_high),
+    for name, low, high, mean, std in (
+        (f"actions ({of_actions})", s.action_low, s.action_high, s.action_mean, s.action_std),
+        ("proprio", s.proprio_low, s.proprio_high, s.proprio_mean, s.proprio_std),
     ):
-        yield f"{name}: q01 {_numbers(low)}, q99 {_numbers(high)}"
+        yield f"{name}: q01 {_numbers(low)}, q99 {_numbers(high)}, mean {_numbers(mean)}, std {_numbers(std)}"
+    if store.pass_through:
+        yield f"action dimensions that are not scaled (from 0): {', '.join(map(str, store.pass_through))}"
 
 
 def contact_sheet(store: EpisodeStore) -> Path:

@@ -1,12 +1,12 @@
-"""Normalisation of actions and proprio to [-1, 1] by quantiles of the demonstrations.
+"""Normalisation of actions and proprio to [-1, 1] by quantiles of the demonstrations, all datasets of a mixture pooled.
 
 Legend: Q proprio dim, A action dim, N frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,11 +23,13 @@ RELEASED_MARGIN = 1e-8
 class Statistics:
     """Quantiles 0.01 and 0.99 per dimension, over all frames.
 
-    Of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a cell is supervised
-    with: so all label arms share one object, never-executed actions do not enter the scale, and the zeros that
-    `executed` supervises lie inside the bounds and are not clipped. What was applied in imported demonstrations is
-    unknown: their quantiles are of the recorded actions, those of no-op phases included, as published. A dimension that
-    is constant becomes -1, and -1, or anything else, becomes that constant again.
+    Under `executed` of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a
+    cell is supervised with: so all label arms share one object, never-executed actions do not enter the scale, and the
+    zeros that `executed` supervises lie inside the bounds and are not clipped. What was applied in imported
+    demonstrations is unknown: their quantiles are of the recorded actions, those of no-op phases included, as
+    published; `recorded` takes these of collected demonstrations too. A dimension that is constant becomes -1, and -1,
+    or anything else, becomes that constant again. Mean and standard deviation scale nothing; they are told to people
+    and to others' code.
     """
 
     action_low: tuple[float, ...]  # (A,)
@@ -35,15 +37,28 @@ class Statistics:
     proprio_low: tuple[float, ...]  # (Q,)
     proprio_high: tuple[float, ...]
     action_mask: tuple[bool, ...]  # (A,) False for a dimension that passes through as it is
-    data: str  # content hash of the dataset, or of the released bounds
+    data: str  # content hash of the dataset or mixture, or of the released bounds
+    # Absent from releases and from older checkpoints, and no part of what a policy computes: so of no comparison.
+    action_mean: tuple[float, ...] | None = field(default=None, compare=False)  # (A,)
+    action_std: tuple[float, ...] | None = field(default=None, compare=False)
+    proprio_mean: tuple[float, ...] | None = field(default=None, compare=False)  # (Q,)
+    proprio_std: tuple[float, ...] | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, store: EpisodeStore) -> Statistics:
-        source = "executed_action" if store.knows_executed else "recorded_action"
-        action, proprio = (np.asarray(store[name], dtype=np.float64) for name in (source, "proprio"))
-        bounds = [np.quantile(column, q, axis=0) for column in (action, proprio) for q in (LOW, HIGH)]
-        mask = (True,) * action.shape[1]
-        return cls(*(tuple(bound.tolist()) for bound in bounds), action_mask=mask, data=store.sha256)
+    def of(cls, store: EpisodeStore, actions: Literal["executed", "recorded"] = "executed") -> Statistics:
+        source = f"{actions}_action" if store.knows_executed else "recorded_action"
+        columns = [np.asarray(store[name], dtype=np.float64) for name in (source, "proprio")]
+        bounds = [np.quantile(column, q, axis=0) for column in columns for q in (LOW, HIGH)]
+        moments = [moment for column in columns for moment in (column.mean(axis=0), column.std(axis=0))]
+        mask = tuple(i not in store.pass_through for i in range(columns[0].shape[1]))
+        numbers = (tuple(one.tolist()) for one in (*bounds, *moments))
+        return cls(*(next(numbers) for _ in bounds), mask, store.sha256, *numbers)
+
+    @property
+    def id(self) -> str:
+        """Hash of what scales, and of the data that it was taken from."""
+        compared = {one.name for one in fields(self) if one.compare}
+        return content_hash({name: value for name, value in asdict(self).items() if name in compared})
 
     @classmethod
     def released(cls, bounds: dict[str, Any]) -> Statistics:

@@ -4,9 +4,10 @@ Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H
 
 Every slot plays pieces of the data in a random order of its own, all of them once before any of them again, and starts
 at a random frame of its first one. A piece is a whole episode, so that a slot's next tick is its next frame; where the
-order is `grouped`, some frames of an episode, others at every visit; where it is `shuffled`, a single frame. All draws
-are functions of (training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their
-memory, K or labels.
+order is `grouped`, some frames of an episode, others at every visit; where it is `shuffled`, a single frame. The
+datasets of a mixture are each played so, in turns that balance them (`muvla.data.balance`). All draws are functions of
+(training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their memory, K or
+labels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from muvla.config import DataConfig
 from muvla.data.augmentation import Change, draw_change
+from muvla.data.balance import Rounds, pieces_per_round
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.errors import MuvlaError
@@ -76,7 +78,10 @@ class SlotStream:
         if data.labels == "masked":
             store.require_executed("data.labels: masked")
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
-        self._order = lru_cache(maxsize=slots)(self._draw_order)  # one is at hand per slot, of 4 bytes per piece
+        self._rounds = Rounds(pieces_per_round(store, data), seed)
+        self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset
+        # One is at hand per slot and dataset, of 4 bytes per piece.
+        self._order = lru_cache(maxsize=slots * len(store.parts))(self._draw_order)
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
         self._ticks = 0
         self._visit = [0] * slots
@@ -155,19 +160,24 @@ class SlotStream:
             )  # fmt: skip
         self._ticks, self._visit, self._step = state["ticks"], list(state["visit"]), list(state["step"])
 
-    def _draw_order(self, slot: int, number: int) -> np.ndarray:
-        """The pieces of a slot's pass over the data, in the order in which it plays them."""
+    def _draw_order(self, slot: int, number: int, dataset: int) -> np.ndarray:
+        """The pieces of a slot's pass over a dataset, numbered there, in the order in which it plays them."""
+        part, which = self.store.parts[dataset], (dataset,) * (dataset > 0)
         if self.data.order == "shuffled":
-            return numpy_rng(self.seed, "frame order", slot, number).permutation(self.store.frames).astype(np.uint32)
-        return numpy_rng(self.seed, "episode order", slot, number).permutation(len(self.store)).astype(np.uint32)
+            return numpy_rng(self.seed, "frame order", slot, number, *which).permutation(part.frames).astype(np.uint32)
+        return numpy_rng(self.seed, "episode order", slot, number, *which).permutation(len(part)).astype(np.uint32)
 
     def _draw_piece(self, slot: int, visit: int) -> tuple[int, np.ndarray]:
         """The episode of a slot's piece, and its steps that are played."""
-        pieces = self.store.frames if self.data.order == "shuffled" else len(self.store)
-        piece = int(self._order(slot, visit // pieces)[visit % pieces])
+        dataset, played = self._rounds.at(slot, visit)
+        part = self.store.parts[dataset]
+        number, place = divmod(played, part.frames if self.data.order == "shuffled" else len(part))
+        piece, first = int(self._order(slot, number, dataset)[place]), int(self._first[dataset])
         if self.data.order == "shuffled":
-            episode = int(np.searchsorted(self.store.starts, piece, side="right")) - 1
-            return episode, np.array([piece - self.store.starts[episode]])
+            frame = piece + self.store.starts[first]
+            episode = int(np.searchsorted(self.store.starts, frame, side="right")) - 1
+            return episode, np.array([frame - self.store.starts[episode]])
+        piece += first
         steps = np.arange(self.store.lengths[piece])
         if self.data.order == "grouped" and len(steps) > self.data.group:
             drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)

@@ -26,7 +26,7 @@ def evaluate(
     *,
     train: str,
     training_seed: int | None,
-    training_episodes: range,
+    training_episodes: tuple[range, ...],
     rows: Path,
     provenance: str,
     env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
@@ -36,17 +36,18 @@ def evaluate(
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
     except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
 
-    Raises MuvlaError if the protocol's seeds overlap `training_episodes`, and NotAMeasurement when an invariant breaks;
-    the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called after
-    every row and may raise to end the evaluation early.
+    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, and NotAMeasurement when an invariant
+    breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
+    after every row and may raise to end the evaluation early.
     """
     seeds = range(protocol.seed, protocol.seed + protocol.episodes)
-    if max(seeds.start, training_episodes.start) < min(seeds.stop, training_episodes.stop):
-        raise MuvlaError(
-            "protocol.seed", got=f"episodes {seeds.start}…{seeds.stop - 1}",
-            expected=f"none of the training episodes {training_episodes.start}…{training_episodes.stop - 1}",
-            remedy="collect the demonstrations from another block of seeds",
-        )  # fmt: skip
+    for one in training_episodes:
+        if max(seeds.start, one.start) < min(seeds.stop, one.stop):
+            raise MuvlaError(
+                "protocol.seed", got=f"episodes {seeds.start}…{seeds.stop - 1}",
+                expected=f"none of the training episodes {one.start}…{one.stop - 1}",
+                remedy="collect the demonstrations from another block of seeds",
+            )  # fmt: skip
     name = intervention.name if intervention else "none"
     result = result_id(train, protocol, name)
     file = RowFile(rows, result)

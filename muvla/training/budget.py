@@ -39,6 +39,9 @@ class Coverage:
     inside_block: dict[Truncation, float]  # share of pairs whose two ticks lie in one truncation block
     delay_frames: int
     look_ahead: dict[int, float]  # H → share of delay frames whose chunk holds decision actions
+    pieces: int  # of the datasets (`muvla.data.streams`) that begin
+    frames: int
+    parts: tuple[Coverage, ...] = ()  # the same of every dataset of a mixture
 
 
 def coverage(
@@ -60,8 +63,7 @@ def coverage(
     ticks = windows * budget.window
     episode, step, visit = stream.schedule(ticks)
     is_first = np.diff(visit, axis=0, prepend=-1) != 0
-    starts, lengths = store.starts, store.lengths
-    phase = np.asarray(store["phase"])[starts[episode] + step]
+    phase = np.asarray(store["phase"])[store.starts[episode] + step]
     pairs: list[tuple[int, int, int]] = []  # last tick of the cue, first of the decision, slot
     for slot in range(budget.slots):
         last_cue = None
@@ -75,21 +77,32 @@ def coverage(
                 last_cue = None
     cue, decision, slots = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
     of_window = is_first.reshape(windows, budget.window, budget.slots).swapaxes(0, 1)
-    inside = {}
+    same = {}
     for K, origin in truncations:
         begins = block_starts(of_window, K, origin).swapaxes(0, 1).reshape(is_first.shape)
         block = np.cumsum(begins, axis=0)  # number of each slot's block
-        same = block[cue, slots] == block[decision, slots]
-        inside[K, origin] = float(same.mean()) if pairs else float("nan")
-    return Coverage(len(pairs), inside, *_look_ahead(store, episode, step, phase, lengths, starts, chunks))
+        same[K, origin] = block[cue, slots] == block[decision, slots]
+
+    def counted(which: np.ndarray, parts: tuple[Coverage, ...] = ()) -> Coverage:
+        """Of the ticks (ticks, B) bool."""
+        chosen = which[cue, slots]
+        inside = {one: float(pair[chosen].mean()) if chosen.any() else float("nan") for one, pair in same.items()}
+        delay = which & (phase == Phase.DELAY)
+        ahead = _look_ahead(store, episode[delay], step[delay], chunks)
+        begun, seen = int((is_first & which).sum()), int(which.sum())
+        return Coverage(int(chosen.sum()), inside, int(delay.sum()), ahead, begun, seen, parts)
+
+    several = len(store.parts) * (len(store.parts) > 1)
+    dataset = np.searchsorted(np.cumsum([len(part) for part in store.parts]), episode, side="right")
+    return counted(np.ones_like(is_first), tuple(counted(dataset == i) for i in range(several)))
 
 
-def _look_ahead(store, episode, step, phase, lengths, starts, chunks) -> tuple[int, dict[int, float]]:
-    delay = phase == Phase.DELAY
-    frames, ends = starts[episode[delay]] + step[delay], starts[episode[delay]] + lengths[episode[delay]]
+def _look_ahead(store: EpisodeStore, episode: np.ndarray, step: np.ndarray, chunks: Iterable[int]) -> dict[int, float]:
+    """H → share of these frames whose chunk holds decision actions."""
+    frames, ends = store.starts[episode] + step, store.starts[episode] + store.lengths[episode]
     decision = np.asarray(store["phase"]) == Phase.DECISION
     shares = {}
     for h in chunks:
         entries = np.minimum(frames[:, None] + np.arange(h), ends[:, None] - 1)
         shares[h] = float(decision[entries].any(axis=1).mean()) if len(frames) else float("nan")
-    return len(frames), shares
+    return shares

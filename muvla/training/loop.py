@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from muvla.config import Cell, DataConfig, canonical, of_source, started_at
+from muvla.config import Cell, DataConfig, canonical, of_sources, started_at
 from muvla.data.ahead import ReadAhead
 from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
@@ -85,7 +85,7 @@ class Trainer:
                 remedy="pass that one",
             )
         self.statistics, self.interface = (
-            Statistics.of(store),
+            Statistics.of(store, self.cell.data.statistics),
             interface_of(store, prompts_of(self.cell), self.cell.data),
         )
         self.start = start_content(self.cell)
@@ -314,9 +314,8 @@ class Trainer:
 
     def _placed(self, cell: Cell) -> Cell:
         """Another machine's cell with this one's places: where data and start lie is no difference."""
-        here = self.cell.data.dataset.source
-        cell = started_at(cell, self.cell.start.checkpoint)
-        return of_source(cell, here) if here else cell
+        cell, here = started_at(cell, self.cell.start.checkpoint), [one.source for one in self.cell.data.datasets]
+        return of_sources(cell, here) if len(here) == len(cell.data.datasets) else cell
 
     def memory_rms(self, ranks: Ranks | None = None) -> float:
         """Root mean square of the carried memory; 0 without one. Of all ranks, unless told."""

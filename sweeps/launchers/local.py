@@ -15,11 +15,10 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from muvla.config import Cell
-from muvla.data.episodes import EpisodeStore
+from muvla.data.mixture import open_data
 from muvla.errors import DiskError, Interrupted
 from muvla.evaluation.protocol import Protocol
 from muvla.files import disk_errors
@@ -41,7 +40,6 @@ class Job:
     label: str
     run: Run
     cell: Cell
-    data: Path
     missing: tuple[tuple[Protocol, str], ...]  # (protocol, intervention)
     device: str
     threads: int
@@ -103,8 +101,9 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
 
     try:
         with job.run.working():
+            store = open_data(job.run.data, job.cell.data)
             job.run.train_cell(
-                job.cell, EpisodeStore(job.data), job.device, training, should_stop, job.options,
+                job.cell, store, job.device, training, should_stop, job.options,
             )  # fmt: skip
             policy = job.run.load_policy(job.device)
             if job.options.compiled:

@@ -28,6 +28,7 @@ class Schema:
     instruction: str
     # The last action dimension is the gripper's: clipped to [0, 1] and turned over, so that 0 becomes 1.
     turn_gripper: bool = False
+    pass_through: tuple[int, ...] = ()  # action dimensions that statistics leave as they are (spec 4.2)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ SCHEMAS = {
     # μVLA spec 4.4: proprio is xyz, roll-pitch-yaw and the sum of the finger positions, as in the environment here.
     "mikasa": Schema("mikasa", _CAMERAS, "steps/observation/proprio", 7, "steps/action", 7, _INSTRUCTION),
     # μVLA spec 4.5: state is position, axis-angle and the two finger positions; the images are turned by 180° already.
-    "libero": Schema("libero", _CAMERAS, "steps/observation/state", 8, "steps/action", 7, _INSTRUCTION, True),
+    "libero": Schema("libero", _CAMERAS, "steps/observation/state", 8, "steps/action", 7, _INSTRUCTION, True, (6,)),
 }
 
 

@@ -1,0 +1,106 @@
+"""Several datasets presented as one store, without copying a frame: episodes and frames numbered through, one after the
+other, in the order of `DataConfig.datasets`.
+
+Legend: N frames, V cameras, h×w image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvla.config import DataConfig
+from muvla.configtools import content_hash
+from muvla.data.episodes import EpisodeStore, open_store
+from muvla.errors import MuvlaError
+
+
+class Joined:
+    """Columns of several stores as one, read-only: rows are taken from the memory maps that hold them."""
+
+    def __init__(self, columns: Sequence[np.ndarray]):
+        self._columns = tuple(columns)
+        self._ends = np.cumsum([len(column) for column in columns])
+        self.dtype = columns[0].dtype
+        self.shape = (int(self._ends[-1]), *columns[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape."""
+        rows = np.asarray(rows)
+        of = np.searchsorted(self._ends, rows, side="right")
+        taken = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+        for i in np.unique(of):
+            begin = self._ends[i] - len(self._columns[i])
+            taken[of == i] = self._columns[i][rows[of == i] - begin]
+        return taken
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows, in memory."""
+        return np.concatenate(self._columns, dtype=dtype, casting="unsafe")
+
+
+class Mixture(EpisodeStore):
+    """Raises MuvlaError, with the two datasets, if frames have other shapes, if actions have other dimensions that pass
+    through, or if both have the same content."""
+
+    def __init__(self, stores: Sequence[EpisodeStore]):
+        self._parts = tuple(stores)
+        first = stores[0]
+        for i, other in enumerate(stores):
+            for earlier in stores[:i]:
+                if other.sha256 == earlier.sha256:
+                    raise _unlike(earlier, other, "the same content twice", "every dataset once", "name it once")
+            for column in ("images", "proprio", "recorded_action"):
+                own, expected = other[column].shape[1:], first[column].shape[1:]
+                if own != expected:
+                    raise _unlike(
+                        first, other, f"{column} of shape {own}", f"{expected}, as {first.name}",
+                        "bring them to one kind (image_size, --image-size), or train them apart",
+                    )  # fmt: skip
+            if other.pass_through != first.pass_through:
+                raise _unlike(
+                    first, other, f"action dimensions {other.pass_through} pass through unscaled",
+                    f"{first.pass_through}, as {first.name}", "import both by one schema",
+                )  # fmt: skip
+        self.sha256 = content_hash([store.sha256 for store in stores], length=64)
+        self.lengths = np.concatenate([store.lengths for store in stores])
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        lines = (line for store in stores for line in store.index)
+        self.index = [{**line, "start": int(start)} for line, start in zip(lines, self.starts, strict=True)]
+        self.meta = {"pass_through": first.pass_through}
+        self.simulator = ", ".join(sorted({store.simulator for store in stores if store.simulator})) or None
+        known = all(store.knows_executed for store in stores)
+        self._shapes = {name: shape for name, shape in first._shapes.items() if known or name != "executed_action"}
+        self._columns = {name: Joined([store._columns[name] for store in stores]) for name in self._shapes}
+
+    @property
+    def parts(self) -> tuple[EpisodeStore, ...]:
+        return self._parts
+
+    @property
+    def name(self) -> str:
+        return " + ".join(store.name for store in self._parts)
+
+    def verify(self) -> None:
+        for store in self._parts:
+            store.verify()
+
+
+def joined(stores: Sequence[EpisodeStore]) -> EpisodeStore:
+    """The one store, or a mixture of several."""
+    return stores[0] if len(stores) == 1 else Mixture(stores)
+
+
+def open_data(root: Path, data: DataConfig) -> EpisodeStore:
+    """What `data` names under `root`; raises MuvlaError for what is not there (`open_store`) or does not fit."""
+    return joined([open_store(root, spec) for spec in data.datasets])
+
+
+def _unlike(one: EpisodeStore, other: EpisodeStore, got: str, expected: str, remedy: str) -> MuvlaError:
+    return MuvlaError(f"data.mixture: {one.name} and {other.name}", got=got, expected=expected, remedy=remedy)

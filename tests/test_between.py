@@ -1,0 +1,120 @@
+"""The certificate between two arms, in print: the declared factor and nothing else; and what else follows from it."""
+
+from pathlib import Path
+
+import pytest
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import canonical, dummy, no_memory, tbptt
+from muvla.configtools import flatten
+from muvla.data.statistics import Statistics
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import protocol
+from sweeps.between import between_text, certificate_lines
+from sweeps.grid import Study, train_id
+
+BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
+ARMS = {
+    "none": no_memory(),
+    "dummy": dummy(4),
+    "K=8": tbptt(8, 4),
+    "K=2": tbptt(2, 4),
+    "K=2, published": tbptt(2, 4) | {"budget.regime": "published"},
+    "none again": no_memory() | {"memory.alpha": 0.5},
+    "recorded scale": tbptt(8, 4) | {"data.statistics": "recorded"},
+}
+
+
+@pytest.fixture
+def study(base):
+    """One that no check has seen: two of its arms are one computation."""
+    factors = ("memory.kind", "memory.m", "memory.alpha", "truncation", "budget.regime", "data.statistics")
+    return Study("small", "a small study", base, ARMS, factors, (0, 1), (protocol("recall-position3-rh@1"),))
+
+
+@pytest.fixture
+def stores(store):
+    return dict.fromkeys(ARMS, store)
+
+
+def blocks(text):
+    """Title of a block → its lines."""
+    found, title = {}, None
+    for line in text.splitlines()[1:]:
+        if line.startswith("  "):
+            found[title].append(line.strip())
+        else:
+            title = line.rstrip(":")
+            found[title] = []
+    return found
+
+
+def test_the_declared_factor_and_nothing_else(study, stores, store):
+    text = between_text(study, stores, ("K=8", "K=2"))
+    assert text.startswith("'K=8' | 'K=2' of small, training seeds 0, 1 alike")
+    found = blocks(text)
+    assert found["Declared"] == ["truncation: 8 | 2"] and found["Nothing else differs."] == []
+    assert not [title for title in found if title.startswith(("Follows", "Declared, with"))]
+    shared = " ".join(found["Shared"])
+    for told in (store.sha256[:12], Statistics.of(store).id, "4, episodic", "updates U: 4", "frames F·U: 128"):
+        assert told in shared
+    cells = {item.label: item.cell for item in study.cells()}
+    ids = [train_id(cells[f"{arm}, seed 0"], store) for arm in ("K=8", "K=2")]
+    assert found["Not shared"] == [f"train id, seed 0: {ids[0]} | {ids[1]}"]
+
+
+def test_every_field_that_differs_is_printed(study, stores):
+    """Field for field, of every pair of arms, against a comparison of the canonical cells that owes the function
+    nothing."""
+    cells = {item.arm: item.cell for item in study.cells() if item.cell.seed == 0}
+    for a in ARMS:
+        for b in ARMS:
+            one, other = (flatten(canonical(cells[arm])) for arm in (a, b))
+            expected = {f"{k}: {one[k]} | {other[k]}" for k in one if one[k] != other[k]}
+            found = blocks(between_text(study, stores, (a, b)))
+            assert {*found.get("Declared", []), *found.get("Follows", [])} == expected
+
+
+def test_across_budget_regimes_what_follows_is_told(study, stores):
+    found = blocks(between_text(study, stores, ("K=8", "K=2, published")))
+    assert found["Declared"] == ["truncation: 8 | 2"]
+    assert found["Declared, with no effect but what follows"] == ["budget.regime: matched | published"]
+    assert found["Follows"] == ["budget.window: 8 | 2"]
+    assert "frames F·U: 128 | 32" in found["Not shared"] and "updates U: 4" in found["Shared"]
+    found = blocks(between_text(study, stores, ("K=8", "dummy")))
+    assert found["Declared"] == ["memory.kind: tokens | dummy"] and "Follows" not in found
+    found = blocks(between_text(study, stores, ("K=8", "none")))
+    assert found["Follows"] == ["memory.init_std: 0.02 | 0.0"]
+
+
+def test_one_computation_is_called_one(study, stores):
+    text = between_text(study, stores, ("none", "none again"))
+    found = blocks(text)
+    assert "They are one computation: no field that it uses differs." in found and "Nothing else differs" not in text
+    assert found["Declared, with no effect"] == ["memory.alpha: 1.0 | 0.5"] and "Not shared" not in found
+    assert "one computation" in between_text(study, stores, ("K=8", "K=8"))
+
+
+def test_another_scale_is_not_shared(study, stores, store):
+    found = blocks(between_text(study, stores, ("K=8", "recorded scale")))
+    assert found["Declared"] == ["data.statistics: executed | recorded"]
+    own, recorded = Statistics.of(store).id, Statistics.of(store, "recorded").id
+    assert f"statistics: {own} | {recorded}" in found["Not shared"]
+
+
+def test_unknown_arms_and_data_that_are_not_collected(study, tmp_path, capsys):
+    with pytest.raises(MuvlaError, match=r"--between: got 'K=3', expected one of 'none', 'dummy', 'K=8'"):
+        between_text(study, None, ("K=8", "K=3"))
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    assert main(["sweep", BUDGET, "--between", "K=1, published", "K=2, matched", *place]) == 0
+    out = capsys.readouterr().out
+    assert "truncation: 1 | 2" in out and "not collected yet" in out and "train id" not in out.split("The data")[0]
+    assert main(["sweep", BUDGET, "--between", "K=1", "K=2", *place]) == EXIT_BAD_INPUT
+    assert "--between" in capsys.readouterr().err and not (tmp_path / "data").exists()
+
+
+def test_a_report_says_of_every_arm_how_it_differs(study):
+    lines = certificate_lines(study)
+    assert len(lines) == len(ARMS) - 1
+    differs = "memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
+    assert lines[1] == f"`K=8` against `none`: {differs}"

@@ -1,0 +1,81 @@
+"""A study of a mixture: from the plan to the report, one policy under a protocol per task, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.configtools import replace
+from muvla.errors import MuvlaError
+from sweeps.grid import load_study
+
+STUDY = """
+from muvla.config import *
+from muvla.models.sizes import size
+from muvla.evaluation.protocol import Protocol, protocol
+from sweeps.grid import Study
+base = Cell(
+    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    data=DataConfig(
+        DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=6),
+        mixture=(DatasetConfig(TaskConfig("RecallColor3-v0", delay=(3, 4)), episodes=4, seed={seed}),),
+    ),
+    memory=MemoryConfig("tokens", 4), truncation=4, budget=BudgetConfig(slots=2, window=4, updates=2),
+)
+protocols = tuple(Protocol(f"short-{{name}}", 1, TaskConfig(name), 2, slots=2, step_limit=4)
+                  for name in ("RecallPosition3-v0", "RecallColor3-v0"))
+study = Study("mixed", "a mixture for tests", base,
+    {{"by episode": {{}}, "by frame": {{"data.balance": "frame"}}}}, ("data.balance",), (0,), protocols)
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_a_mixture_from_collection_to_report(tmp_path, capsys):
+    place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    study = [str(tmp_path / "study.py"), *place]
+    (tmp_path / "study.py").write_text(STUDY.format(seed=0))
+    assert main(["sweep", *study, "--plan"]) == 0 and "not collected yet" in capsys.readouterr().out
+    assert main(["sweep", *study, "--between", "by episode", "by frame"]) == 0
+    assert "data are not collected yet" in capsys.readouterr().out
+    assert main(["collect", *study]) == 0
+    out = capsys.readouterr().out
+    assert "6 episodes" in out and "4 episodes" in out and len(list((tmp_path / "data").iterdir())) == 2
+    assert main(["sweep", *study, "--plan"]) == 0
+    plan = capsys.readouterr().out
+    for task in ("RecallPosition3-v0", "RecallColor3-v0"):
+        assert f"{task}: Cue-to-decision pairs" in plan
+    assert "balanced by episode, in seed 0's stream: RecallPosition3-v0 0.5" in plan and "balanced by frame" in plan
+    assert main(["sweep", *study, "--no-tracking", "--processes", "1"]) == 0
+    assert main(["train", *study]) == 0 and main(["report", *study]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "`by frame` against `by episode`: data.balance frame against episode."
+        in next((tmp_path / "runs").glob("report/*/report.md")).read_text()
+    )
+    assert "short-RecallPosition3-v0@1" in out and "short-RecallColor3-v0@1" in out
+    (run, _) = sorted((tmp_path / "runs").glob("*/run.json"))
+    assert len(json.loads(run.read_text())["data"]) == 2
+    again = [run.parent.name, "--protocol", "recall-color3-rh@1", *place]
+    (one,) = (p for p in (tmp_path / "data").iterdir() if "Color" in p.name)
+    actions = bytearray((one / "executed_action.bin").read_bytes())
+    (one / "executed_action.bin").write_bytes(actions[4:] + actions[:4])
+    assert main(["evaluate", *again]) == EXIT_BAD_INPUT
+    assert "the data changed since it was trained" in capsys.readouterr().err
+    assert main(["train", *study, "--set", "budget.updates=3"]) == EXIT_BAD_INPUT
+    assert "the data changed" in capsys.readouterr().err
+
+
+def test_protocols_are_checked_against_every_dataset(tmp_path):
+    (tmp_path / "study.py").write_text(STUDY.format(seed=4_242_424_242))
+    with pytest.raises(MuvlaError, match="protocol short-RecallPosition3-v0@1: seed.*not trained on"):
+        load_study(tmp_path).check()
+    (tmp_path / "study.py").write_text(STUDY.format(seed=0).replace('RecallColor3-v0", delay', 'Elsewhere-v0", delay'))
+    with pytest.raises(MuvlaError, match="task.name: got 'Elsewhere-v0'"):
+        load_study(tmp_path).check()
+    (tmp_path / "study.py").write_text(STUDY.format(seed=0))
+    study = load_study(tmp_path)
+    study.check()
+    alone = dataclasses.replace(study, base=replace(study.base, {"data.mixture": []}), arms={"alone": {}})
+    with pytest.raises(MuvlaError, match="short-RecallColor3-v0@1: task.*a prompt of 6 tokens"):
+        alone.check()
