@@ -78,8 +78,4 @@ class DataConfig:
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
-        _require(
-            self.dataset.source is None or self.labels == "recorded", "data.labels", self.labels,
-            "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
-        )  # fmt: skip
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")

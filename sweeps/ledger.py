@@ -82,22 +82,31 @@ class Ledger:
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
         """Every dataset of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
-        MuvlaError for an import that is not there."""
+        MuvlaError, before anything is collected, for an import that is not there or does not tell what an arm's labels
+        need."""
+        self._require_imports(study)
         specs = {item.arm: item.cell.data.dataset for item in study.cells()}
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in dict.fromkeys(specs.values())}
         return {arm: stores[spec] for arm, spec in specs.items()}
 
     def has_data(self, study: Study) -> bool:
-        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there: no collection makes
-        it."""
+        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there, as no collection makes
+        it, or that does not tell what an arm's labels need."""
+        self._require_imports(study)
         specs = {item.cell.data.dataset for item in study.cells()}
-        for spec in (spec for spec in specs if spec.source is not None):
-            open_store(self.data, spec)
         return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """The datasets that are already there, by arm; raises MuvlaError for one that is not."""
+        self._require_imports(study)
         return {item.arm: open_store(self.data, item.cell.data.dataset) for item in study.cells()}
+
+    def _require_imports(self, study: Study) -> None:
+        imports = [item for item in study.cells() if item.cell.data.dataset.source is not None]
+        for item in imports:
+            store, labels = open_store(self.data, item.cell.data.dataset), item.cell.data.labels
+            if labels != "recorded":
+                store.require_executed(f"arm {item.arm!r}, data.labels {labels}")
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Raises MuvlaError if imported frames have another size than a protocol's."""

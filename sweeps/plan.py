@@ -94,6 +94,11 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
+    if store.knows_executed and not store.knows_phases:
+        return [
+            f"Cue-to-decision pairs and look-ahead share: unknown, the phases of {store.path.name} are derived by "
+            f"{store.meta['derived']['rule']}, which does not tell cue from delay"
+        ]
     if not store.knows_executed:
         return [
             f"Cue-to-decision pairs and look-ahead share: unknown, the imported {store.path.name} tells no phases",

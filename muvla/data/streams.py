@@ -69,8 +69,8 @@ class SlotStream:
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
         self._proprio = statistics.normalise_proprio(store["proprio"])
-        if data.labels == "masked":
-            store.require_executed("data.labels: masked")
+        if data.labels != "recorded":
+            store.require_executed(f"data.labels: {data.labels}")
         source = "executed_action" if data.labels == "executed" else "recorded_action"
         self._label = statistics.normalise_action(store[source])
         self._order = lru_cache(maxsize=2 * slots)(self._draw_order)
