@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 
 from muvla.data.episodes import EpisodeStore
 from muvla.data.readers.source import need
@@ -56,10 +57,8 @@ def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callab
     meta = folder / "meta"
     (meta / "episodes" / "chunk-000").mkdir(parents=True)
     parquet.write_table(arrow.Table.from_pylist(episodes), meta / "episodes" / f"{_place(0)}.parquet")
-    # The instructions are the index of a pandas table.
-    index = {"index_columns": ["task"], "column_indexes": [], "columns": [], "pandas_version": "2.2.0"}
-    table = arrow.table({"task_index": arrow.array(range(len(tasks)), arrow.int64()), "task": tasks})
-    parquet.write_table(table.replace_schema_metadata({"pandas": json.dumps(index)}), meta / "tasks.parquet")
+    table = pandas.DataFrame({"task_index": range(len(tasks))}, index=pandas.Index(tasks, name="task"))
+    table.to_parquet(meta / "tasks.parquet")
     write_json(meta / "stats.json", _lists(_pooled(all_statistics)))
     write_json(meta / "info.json", _info(store, features, len(tasks)))
     return ""
