@@ -255,11 +255,9 @@ class Run:
         return self.result_rows(protocol, intervention_name)
 
     def _trained_with(self) -> tuple[Statistics, int | None, range]:
-        """Statistics, training seed and the episodes that the demonstrations were drawn from; imported ones do not tell
-        theirs."""
-        saved, data = self.checkpoint(parts=()), self.store()
-        tried = 0 if data.spec.source else data.attempts
-        return saved.statistics, saved.cell.seed, range(data.spec.seed, data.spec.seed + tried)
+        """Statistics, training seed and the episodes that the demonstrations were drawn from."""
+        saved = self.checkpoint(parts=())
+        return saved.statistics, saved.cell.seed, self.store().seeds
 
     @contextlib.contextmanager
     def _timed(self, what: str, provenance: str) -> Iterator[None]:

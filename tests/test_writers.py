@@ -43,6 +43,7 @@ def test_what_is_written_comes_back(store, base, tmp_path, format):
     assert again.index == store.index and again.knows_phases
     ours, theirs = Trainer(base, store), Trainer(replace(base, {"data": DataConfig(again.spec)}), again)
     assert ours.step()[0] == theirs.step()[0]
+    assert again.seeds == store.seeds == range(24), "an evaluation on one of them is refused"
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -234,6 +234,14 @@ class EpisodeStore:
         """The different ones, in order of appearance."""
         return list(dict.fromkeys(line["instruction"] for line in self.index))
 
+    @property
+    def seeds(self) -> range:
+        """That were tried; of imported demonstrations those from the first to the last that are told, or none."""
+        if self.spec.source is None:
+            return range(self.spec.seed, self.spec.seed + self.attempts)
+        told = [line["seed"] for line in self.index if "seed" in line]
+        return range(min(told), max(told) + 1) if told else range(0)
+
     @cached_property
     def is_executed(self) -> np.ndarray:
         """(N,) whether the simulator applied the frame's recorded action. Raises MuvlaError where that is unknown."""
