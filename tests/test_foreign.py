@@ -3,6 +3,7 @@ every kind of damage named."""
 
 import json
 import shutil
+import subprocess
 import sys
 
 import foreign_files as files
@@ -156,6 +157,19 @@ def info(**changes):
     return damage
 
 
+def without(key):
+    def damage(path):
+        file = path / "meta" / "info.json"
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
+
+    return damage
+
+
+def no_length(path):
+    file = path / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["length"]), file)
+
+
 def no_camera(path):
     file = path / "meta" / "info.json"
     told = json.loads(file.read_text())
@@ -185,6 +199,9 @@ NOT_A_NUMBER = np.full((5, 7), np.nan, np.float32)
         ("image", cut("data/*/file-000.parquet"), "file-000.parquet: got .no whole parquet file"),
         ("image", info(total_frames=13), "3 episodes of 12 frames', expected 3 of 13"),
         ("image", info(codebase_version="v2.1"), "codebase_version v2.1', expected v3.x.*convert"),
+        ("image", info(features={}), "feature observation.images.top: got 'no such feature'"),
+        ("image", without("fps"), "info.json: got \"no 'fps' among"),
+        ("image", no_length, "meta/episodes: got \"no 'length' among"),
         ("image", no_camera, "feature observation.images.wrist: got 'no such feature'.*--camera"),
         ("image", empty_text, "episode 1 .*: task: got 'an empty text'"),
         (
@@ -304,3 +321,62 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, small_disk, monkeypatch, wh
     store = import_dataset(source, schema, spec, tmp_path / "roomy", lambda n, total: done.append(n))
     assert done == list(range(kept + 1, 4))
     assert store.sha256 == import_dataset(source, schema, spec, tmp_path / "whole").sha256
+
+
+def run(code):
+    """In a process of its own, as SAPIEN wants it."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_what_maniskill_itself_records_is_read(tmp_path):
+    run(f"""
+import gymnasium, mani_skill.envs, numpy as np
+from mani_skill.utils.wrappers.record import RecordEpisode
+env = gymnasium.make("PickCube-v1", obs_mode="rgb", control_mode="pd_ee_delta_pose", sim_backend="physx_cpu",
+                     render_backend="sapien_cpu", sensor_configs=dict(width=32, height=32))
+env = RecordEpisode(env, {str(tmp_path)!r}, trajectory_name="trajectory", save_video=False)
+frames, actions = [], []
+for seed in range(2):
+    observation, _ = env.reset(seed=seed)
+    for _ in range(3 + seed):
+        frames.append(observation["sensor_data"]["base_camera"]["rgb"][0].cpu().numpy().copy())
+        actions.append(np.ravel(env.action_space.sample()))
+        observation, *_ = env.step(actions[-1])
+env.close()
+np.savez({str(tmp_path / "truth.npz")!r}, frames=frames, actions=actions)
+""")
+    file = tmp_path / "trajectory.json"
+    file.write_text(file.read_text().replace('"success": false', '"success": true'))  # nobody picked a cube
+    truth, episodes = np.load(tmp_path / "truth.npz"), read(tmp_path / "trajectory.h5")
+    assert [len(one.phase) for one in episodes] == [3, 4] and [one.info["seed"] for one in episodes] == [0, 1]
+    assert np.array_equal(np.concatenate([one.images[:, 0] for one in episodes]), truth["frames"])
+    assert np.array_equal(np.concatenate([one.recorded_action for one in episodes]), truth["actions"])
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_what_mikasas_own_unbatching_leaves_is_read(tmp_path):
+    """Its collector's episodes need a trained oracle; what makes files of them is the suite's."""
+    lengths = (10, 12)
+    files.mikasa(tmp_path / "made", lengths, metadata=False)
+    run(f"""
+import numpy as np
+from pathlib import Path
+from mikasa_robo_suite.vla.dataset_collectors import get_mikasa_robo_datasets as suite
+root, task = {str(tmp_path / "suite")!r}, "RememberColor3-VLA-v0"
+batched = suite.npz_layout_roots(root)[1] / suite.env_id_to_dataset_name(task)
+batched.mkdir(parents=True)
+made = [dict(np.load(one)) for one in sorted(Path({str(tmp_path / "made")!r}).glob("*.npz"))]
+np.savez(batched / "train_data_batch_0.npz", episode_data=np.array(made, dtype=object),
+         batch_size=np.array(2, dtype=np.int32), all_success_once=np.array(True, dtype=np.bool_))
+suite.collect_unbatched_data_from_batched(task, root)
+""")
+    (folder,) = (tmp_path / "suite").rglob("remember_color_3_vla_v0/metadata.json")
+    episodes = read(folder.parent)
+    assert [len(one.phase) for one in episodes] == list(lengths)
+    for number, (one, steps) in enumerate(zip(episodes, lengths, strict=True)):
+        assert np.array_equal(one.recorded_action, files.numbers(steps, number))
+        assert np.array_equal(one.images[:, 1], files.pixels(steps, 1000 + number))

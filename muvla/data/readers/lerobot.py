@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.source import Feature, Record, bytes_below, decoded, need, no_feature, unlike
+from muvla.data.readers.source import Feature, Record, bytes_below, decoded, need, no_feature, require_keys, unlike
 from muvla.data.readers.video import VideoFile
 from muvla.errors import MuvlaError
 from muvla.files import read_json
@@ -27,6 +27,9 @@ INSTRUCTION = "task"  # a feature that no file declares: the text of each row's 
 ABOUT = "about"  # of an export from here: a column of meta/episodes, see `muvla.data.writers.lerobot`
 EPISODES, TASKS = "meta/episodes", "meta/tasks.parquet"
 PLACE = ("chunk_index", "file_index")
+# What every dataset of this version tells: of itself, and of each episode.
+TOLD = ("features", "total_episodes", "total_frames", "fps", "data_path")
+ROW = ("episode_index", "length", "dataset_from_index", *(f"data/{name}" for name in PLACE))
 
 
 class LeRobotDirectory:
@@ -44,6 +47,7 @@ class LeRobotDirectory:
                 str(path / "meta" / "info.json"), got=f"codebase_version {version}", expected=f"{MAJOR}x",
                 remedy="convert it with LeRobot's own script for v2.1 to v3.0",
             )  # fmt: skip
+        require_keys(path / "meta" / "info.json", self.info, TOLD)
         self.declared: dict[str, dict[str, Any]] = self.info["features"]
         self.rows = self._episodes()
         tasks = self._table(path / TASKS).to_pydict()
@@ -153,6 +157,8 @@ class LeRobotDirectory:
         rows = [
             row for file in files for row in self._table(file, lambda name: not name.startswith("stats/")).to_pylist()
         ]
+        for row in rows:
+            require_keys(self.path / EPISODES, row, ROW)
         rows.sort(key=lambda row: row["episode_index"])
         frames = sum(row["length"] for row in rows)
         told = self.info["total_episodes"], self.info["total_frames"]

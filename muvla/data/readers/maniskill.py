@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.source import Feature, Record, need, no_feature, unlike
+from muvla.data.readers.source import Feature, Record, need, no_feature, require_keys, unlike
 from muvla.errors import MuvlaError
 from muvla.files import read_json
 
@@ -36,11 +36,14 @@ class ManiSkillFile:
                 remedy="give the instruction of the task",
             )  # fmt: skip
         self.instruction = instruction
-        told: list[dict[str, Any]] = read_json(path.with_suffix(".json"))["episodes"]
+        beside = path.with_suffix(".json")
+        told: list[dict[str, Any]] = read_json(beside).get("episodes", [])
+        for one in told:
+            require_keys(beside, one, ("episode_id", "elapsed_steps"))
         self.episodes = [one for one in told if one.get("success") is not False]
         self.failed = len(told) - len(self.episodes)
         if not self.episodes:
-            raise unlike(str(path.with_suffix(".json")), f"{self.failed} episodes, all failed", "some that succeeded")
+            raise unlike(str(beside), f"{self.failed} episodes, all failed", "some that succeeded")
         self._h5py = need("h5py", "to read ManiSkill's trajectories")
         with self._open() as file:
             missing = [one["episode_id"] for one in self.episodes if f"traj_{one['episode_id']}" not in file]

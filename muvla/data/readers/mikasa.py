@@ -32,7 +32,8 @@ class MikasaDirectory:
     def __init__(self, path: Path):
         self.path = path
         found = {int(match[1]): file for file in path.glob("*.npz") if (match := EPISODE.fullmatch(file.name))}
-        told = read_json(path / META)["num_episodes"] if (path / META).exists() else max(found, default=-1) + 1
+        told = read_json(path / META).get("num_episodes", 0) if (path / META).exists() else 0
+        told = told or max(found, default=-1) + 1
         missing = [number for number in range(told) if number not in found]
         if not found or missing:
             number = missing[0] if missing else 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -95,6 +95,13 @@ def decoded(data: bytes, where: str) -> np.ndarray:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise unlike(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
+
+
+def require_keys(where: Path, told: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    """Raises MuvlaError for metadata that lack a key."""
+    for key in wanted:
+        if key not in told:
+            raise unlike(str(where), f"no {key!r} among {', '.join(told)}", "it, as in every dataset of this format")
 
 
 def bytes_below(path: Path) -> int:
