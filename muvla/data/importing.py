@@ -60,9 +60,7 @@ def import_dataset(
     return open_store(root, spec)
 
 
-def import_config(
-    source: Source, task: str, name: str | None = None, image_size: int | None = None
-) -> DatasetConfig:  # fmt: skip
+def import_config(source: Source, task: str, name: str | None = None, image_size: int | None = None) -> DatasetConfig:
     """What a study writes to use the import; without a name it has that of the dataset's folder."""
     if image_size is not None and image_size < 1:
         raise MuvlaError("--image-size", got=image_size, expected="at least 1", remedy="leave it out to keep the size")
