@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from muvla.dataverbs import add_data_verbs
@@ -40,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    def verb(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=help, description=help)
+    def verb(name: str, run: Callable, help: str, among=verbs) -> argparse.ArgumentParser:
+        sub = among.add_parser(name, help=help, description=help)
         sub.set_defaults(verb=run)
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="run folders (default: runs)")
         sub.add_argument("--data", type=Path, default=Path("data"), help="datasets (default: data)")
@@ -85,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     of_study(collect)
     collect.add_argument("--jobs", type=int, help="simulator processes (default: one per core)")
 
-    add_data_verbs(verb)
+    about = "datasets: import others', show, audit the labels, write for others"
+    data = verbs.add_parser("data", help=about, description=about)
+    add_data_verbs(partial(verb, among=data.add_subparsers(required=True, metavar="VERB")))
 
     train = verb("train", _train, "train one cell of a study")
     of_study(train)

@@ -277,8 +277,6 @@ def canonical(cell: Cell) -> Cell:
         changes["data.tail"] = "mask"
     if not cell.data.mixture:
         changes["data.balance"] = "episode"
-    if cell.data.is_imported:  # what was executed is unknown: the scale is of the recorded actions in either case
-        changes["data.statistics"] = "executed"
     return replace(cell, changes)
 
 

@@ -91,18 +91,9 @@ class DataConfig:
             not twice, "data.mixture", twice and f"{twice[0].source or twice[0].task.name} twice",
             "every dataset once", "remove one; equal shares are what data.balance is for",
         )  # fmt: skip
-        _require(
-            not self.is_imported or self.labels == "recorded", "data.labels", self.labels,
-            "recorded, with imported demonstrations: they do not tell what was executed", "set data.labels to recorded",
-        )  # fmt: skip
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 
     @property
     def datasets(self) -> tuple[DatasetConfig, ...]:
         """All that are trained together, in the order in which the store numbers their episodes."""
         return (self.dataset, *self.mixture)
-
-    @property
-    def is_imported(self) -> bool:
-        """Whether any of them is: then what was executed is unknown of all."""
-        return any(one.source is not None for one in self.datasets)

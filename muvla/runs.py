@@ -277,8 +277,8 @@ class Run:
         return self.result_rows(protocol, intervention_name)
 
     def _trained_with(self) -> tuple[Statistics, int | None, tuple[range, ...]]:
-        """Statistics, training seed and, by dataset, the episodes that the demonstrations were drawn from; imported
-        ones do not tell theirs. Raises MuvlaError if the data do not have these statistics any more."""
+        """Statistics, training seed and, by dataset, the episodes that the demonstrations were drawn from.
+        Raises MuvlaError if the data do not have these statistics any more."""
         saved, data = self.checkpoint(parts=()), self.store()
         now = Statistics.of(data, saved.cell.data.statistics)
         if now != saved.statistics:
@@ -287,8 +287,7 @@ class Run:
                 expected=f"{saved.statistics.id}, those of {self.train}: the data changed since it was trained",
                 remedy="restore the dataset, or remove it and collect or import it again",
             )  # fmt: skip
-        seeds = (range(p.spec.seed, p.spec.seed + p.attempts) for p in data.parts if p.spec.source is None)
-        return saved.statistics, saved.cell.seed, tuple(seeds)
+        return saved.statistics, saved.cell.seed, tuple(part.seeds for part in data.parts)
 
     @contextlib.contextmanager
     def _timed(self, what: str, provenance: str) -> Iterator[None]:

@@ -175,7 +175,7 @@ def _prompt_lengths(prompts: Prompts, theirs: TaskInfo, own: list[TaskInfo]) -> 
 
 def _overlap(one: Protocol, data: DatasetConfig) -> bool:
     """Of the episodes evaluated and those demonstrated, as far as they can be told before the collection; attempts that
-    failed come on top, and the evaluation itself checks those too. Imported demonstrations do not tell theirs."""
+    failed come on top, and the evaluation itself checks those too, and the seeds that imported demonstrations tell."""
     return data.source is None and max(one.seed, data.seed) < min(one.seed + one.episodes, data.seed + data.episodes)
 
 

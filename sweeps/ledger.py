@@ -83,7 +83,9 @@ class Ledger:
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
         """The data of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
-        MuvlaError for an import that is not there."""
+        MuvlaError, before anything is collected, for an import that is not there or does not tell what an arm's labels
+        need."""
+        self._require_imports(study)
         mixtures = {item.arm: item.cell.data.datasets for item in study.cells()}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
@@ -91,16 +93,26 @@ class Ledger:
         return {arm: presented[datasets] for arm, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:
-        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there: no collection makes
-        it."""
+        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there, as no collection makes
+        it, or that does not tell what an arm's labels need."""
+        self._require_imports(study)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
-        for spec in (spec for spec in specs if spec.source is not None):
-            open_store(self.data, spec)
         return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """The data that are already there, by arm; raises MuvlaError for one that is not."""
+        self._require_imports(study)
         return {item.arm: open_data(self.data, item.cell.data) for item in study.cells()}
+
+    def _require_imports(self, study: Study) -> None:
+        imports = {
+            (item.arm, item.cell.data.labels, spec) for item in study.cells() for spec in item.cell.data.datasets
+        }
+        for arm, labels, spec in sorted(imports, key=str):
+            if spec.source is not None:
+                store = open_store(self.data, spec)
+                if labels != "recorded":
+                    store.require_executed(f"arm {arm!r}, data.labels {labels}")
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Raises MuvlaError if imported frames have another size than a protocol's."""

@@ -96,6 +96,12 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
+    if store.knows_executed and not store.knows_phases:
+        derived = {part.name: part.meta["derived"]["rule"] for part in store.parts if not part.knows_phases}
+        return [
+            f"Cue-to-decision pairs and look-ahead share: unknown, the phases of {' + '.join(derived)} are derived by "
+            f"{', '.join(sorted(set(derived.values())))}, which does not tell cue from delay"
+        ]
     if not store.knows_executed:
         unknown = " + ".join(part.name for part in store.parts if not part.knows_executed)
         return [

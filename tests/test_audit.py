@@ -58,7 +58,7 @@ def test_where_there_is_nothing_to_tell_apart(tmp_path):
 
 
 def test_from_the_command_line(many, capsys):
-    command = ["audit", many.path.name, "--data", str(many.path.parent)]
+    command = ["data", "audit", many.path.name, "--data", str(many.path.parent)]
     assert main([*command, "--chunk", "1", "--chunk", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     kinds = [f"labels {kind}, H = {h}" for h in (1, 8) for kind in ("recorded", "executed")]

@@ -11,12 +11,13 @@ import pytest
 import rlds_files as files
 from PIL import Image
 
+from muvla.data.readers.formats import SCHEMAS, schema_of
 from muvla.data.readers.rlds import RldsDirectory
-from muvla.data.readers.schema import SCHEMAS, demonstrations, schema
+from muvla.data.readers.schema import demonstrations
 from muvla.data.readers.tfrecord import masked_crc, parse_example
 from muvla.errors import MuvlaError
 
-MIKASA, TASK = SCHEMAS["mikasa"], "RememberColor5-VLA-v0"
+MIKASA, LIBERO, TASK = SCHEMAS["rlds", "mikasa"], SCHEMAS["rlds", "libero"], "RememberColor5-VLA-v0"
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def test_what_tensorflow_wrote_is_an_episode(fixture):
     path, truth = fixture
     directory = RldsDirectory(path)
     with pytest.raises(MuvlaError, match="cameras of one size"):
-        list(demonstrations(directory, schema("libero"), TASK))
-    schema("libero").check(directory)
-    for one in demonstrations(directory, schema("libero"), TASK, image_size=32):
+        list(demonstrations(directory, LIBERO, TASK))
+    LIBERO.check(directory)
+    for one in demonstrations(directory, LIBERO, TASK, image_size=32):
         number = one.info["instruction"].split()[-1]
         action = truth[f"ep{number}/action"]
         assert np.array_equal(one.proprio, truth[f"ep{number}/state"])
@@ -132,18 +133,18 @@ def test_the_two_published_schemas(tmp_path):
     libero = RldsDirectory(
         files.write(tmp_path / "l", [files.episode(4, 0, ("state", 8), action=action)], files.LIBERO)
     )
-    (one,), (other,) = (list(demonstrations(d, schema(n), TASK)) for d, n in ((mikasa, "mikasa"), (libero, "libero")))
+    (one,), (other,) = (list(demonstrations(d, s, TASK)) for d, s in ((mikasa, MIKASA), (libero, LIBERO)))
     assert np.array_equal(one.recorded_action, action) and one.proprio.shape == (4, 7)
     assert np.array_equal(other.recorded_action[:, :-1], action[:, :-1]) and other.proprio.shape == (4, 8)
     assert other.recorded_action[:, -1].tolist() == [1, 0, 1, 0]
     assert np.array_equal(one.images, np.stack([files.pixels(4, 0), files.pixels(4, 1000)], axis=1))
     assert one.executed_action is None and not one.phase.any() and one.info["instruction"] == files.INSTRUCTION
-    for directory, wrong in ((mikasa, "libero"), (libero, "mikasa")):
+    for directory, wrong in ((mikasa, LIBERO), (libero, MIKASA)):
         with pytest.raises(MuvlaError, match="no such feature.*choose the schema"):
-            schema(wrong).check(directory)
-    assert schema("libero").pass_through == (6,) and schema("mikasa").pass_through == (), "the gripper's command"
-    with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero"):
-        schema("bridge")
+            wrong.check(directory)
+    assert LIBERO.pass_through == (6,) and MIKASA.pass_through == (), "the gripper's command"
+    with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero, muvla"):
+        schema_of(mikasa, "bridge")
 
 
 def damaged_file(change):

@@ -65,9 +65,10 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Readin
 
     Raises MuvlaError for data that tell neither phases nor targets, and where there is nothing to tell apart.
     """
-    if not store.knows_executed:
+    if not store.knows_executed or any("target" not in line for line in store.index):
+        unknown = "targets" if store.knows_executed else "phases and targets"
         raise MuvlaError(
-            str(store.path), got="imported data, whose phases and targets are unknown", expected="both",
+            str(store.path), got=f"imported data, whose {unknown} are unknown", expected="phases and targets",
             remedy="audit demonstrations that were collected here on the same task",
         )  # fmt: skip
     phase, of_frame = np.asarray(store["phase"]), np.repeat(np.arange(len(store)), store.lengths)

@@ -9,7 +9,8 @@ Legend: N frames of all episodes, V cameras, h×w image, Q proprio dim, A action
       <column>.bin     images (N, V, h, w, 3) uint8, proprio (N, Q) float32, executed_action and recorded_action (N, A)
                        float32, phase (N,) uint8
 
-Imported demonstrations lie in a folder named by their `source`. They have no executed_action, and the phase UNKNOWN.
+Imported demonstrations lie in a folder named by their `source`. They have no executed_action, and the phase UNKNOWN,
+unless an export from here told both, or they were derived: then meta.json says how.
 
 An episode counts once its index line is there, and that is written last; so a crash at any moment loses at most the
 episode under way, and the next writer cuts off what it left.
@@ -70,9 +71,10 @@ class EpisodeWriter:
     """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it.
 
     `simulator` names what simulates and renders the episodes, `origin` what they are imported from; they are no part of
-    the dataset's identity, but a dataset has only one. Raises MuvlaError for a finished store, one of another
-    simulator, origin or configuration, and one without its meta.json. `pass_through` are the action dimensions that no
-    statistics scale (LIBERO's gripper, spec 4.2); they are part of the content.
+    the dataset's identity, but a dataset has only one. `pass_through` are the action dimensions that no statistics
+    scale (LIBERO's gripper, spec 4.2); they are part of the content. `derived` tells how executed actions and phases
+    were derived. Raises MuvlaError for a finished store, one of another simulator, origin or configuration, and one
+    without its meta.json.
     """
 
     def __init__(
@@ -82,13 +84,14 @@ class EpisodeWriter:
         simulator: str | None = None,
         origin: str | None = None,
         pass_through: tuple[int, ...] = (),
+        derived: dict[str, Any] | None = None,
     ):
         if is_sealed(path):
             raise MuvlaError(
                 str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
             )
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
-        self.pass_through = pass_through
+        self.pass_through, self.derived = pass_through, derived
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -157,8 +160,8 @@ class EpisodeWriter:
     def _meta(self) -> dict[str, Any]:
         # The identity of the configuration, not all of it: a field added later must not change the content hash.
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
-        meta |= {} if self.origin is None else {"origin": self.origin}
-        return meta | ({"pass_through": list(self.pass_through)} if self.pass_through else {})
+        more = {"origin": self.origin, "pass_through": list(self.pass_through) or None, "derived": self.derived}
+        return meta | {name: value for name, value in more.items() if value is not None}
 
     def _column(self, name: str) -> Path:
         return self.path / f"{name}.bin"
@@ -191,11 +194,11 @@ class EpisodeStore:
                 str(path),
                 got="no dataset",
                 expected="demonstrations",
-                remedy="run `muvla collect STUDY`, or `muvla import`",
+                remedy="run `muvla collect STUDY`, or `muvla data import`",
             )
         if "sha256" not in meta:
             raise MuvlaError(str(path), got="an unfinished dataset", expected="a finished one",
-                             remedy="run `muvla collect STUDY` or `muvla import` again; it continues")  # fmt: skip
+                             remedy="run `muvla collect STUDY` or `muvla data import` again; it continues")  # fmt: skip
         self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
         self.sha256: str = meta["sha256"]
@@ -251,6 +254,14 @@ class EpisodeStore:
         """The different ones, in order of appearance."""
         return list(dict.fromkeys(line["instruction"] for line in self.index))
 
+    @property
+    def seeds(self) -> range:
+        """That were tried; of imported demonstrations those from the first to the last that are told, or none."""
+        if self.spec.source is None:
+            return range(self.spec.seed, self.spec.seed + self.attempts)
+        told = [line["seed"] for line in self.index if "seed" in line]
+        return range(min(told), max(told) + 1) if told else range(0)
+
     @cached_property
     def is_executed(self) -> np.ndarray:
         """(N,) whether the simulator applied the frame's recorded action. Raises MuvlaError where that is unknown."""
@@ -259,16 +270,30 @@ class EpisodeStore:
 
     @property
     def knows_executed(self) -> bool:
-        """Whether phases and executed actions are known; of imported demonstrations they are not."""
+        """Whether it is known, or derived, what was executed; most imported demonstrations do not tell."""
         return "executed_action" in self._shapes
+
+    @property
+    def knows_phases(self) -> bool:
+        """Whether a cue is told from a delay; of derived phases it is not."""
+        return self.knows_executed and "derived" not in self.meta
 
     def require_executed(self, what: str) -> None:
         """Raises MuvlaError where phases and executed actions, from which `what` follows, are unknown."""
         if not self.knows_executed:
             raise MuvlaError(
-                f"{self.name}: {what}", got="unknown: imported demonstrations tell neither phases nor what was "
-                "executed", expected="demonstrations collected here", remedy="set data.labels to recorded, which needs "
-                "neither, or collect",
+                f"{self.name}: {what}", got="unknown: these imported demonstrations tell neither phases nor what "
+                "was executed", expected="demonstrations that do", remedy="set data.labels to recorded, which needs "
+                "neither, import again with --derive motion, or collect",
+            )  # fmt: skip
+
+    def require_phases(self, what: str) -> None:
+        """Raises MuvlaError where cue and delay, from which `what` follows, are not told apart."""
+        self.require_executed(what)
+        if not self.knows_phases:
+            raise MuvlaError(
+                f"{self.name}: {what}", got="derived phases, which do not tell cue from delay",
+                expected="demonstrations that do", remedy="collect them here",
             )  # fmt: skip
 
     def verify(self) -> None:
@@ -292,7 +317,7 @@ def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
         told = f"--task {spec.task.name} --name {spec.source}{size}"
         raise MuvlaError(
             "data.dataset.source", got=f"{spec.source}: {'a part of it' if path.exists() else 'nothing'} at {path}",
-            expected="an imported dataset", remedy=f"run `muvla import DIRECTORY --schema SCHEMA {told}`",
+            expected="an imported dataset", remedy=f"run `muvla data import PATH {told}`",
         )  # fmt: skip
     store = EpisodeStore(path)
     require_same_import(path, store.meta, spec)
@@ -324,6 +349,8 @@ def _content(path: Path, meta: Mapping[str, Any]) -> str:
     spec = {name: value for name, value in meta["spec"].items() if name != "source"}  # a name is no content
     described = {"spec": spec, "shapes": meta["shapes"], "attempts": meta["attempts"]}
     described |= {name: meta[name] for name in ("pass_through",) if name in meta}
+    if "derived" in meta:  # what was measured of the rule elsewhere is no content
+        described["derived"] = meta["derived"]["rule"]
     digest = hashlib.sha256(canonical_json(described).encode())
     for name in (INDEX, *(f"{column}.bin" for column in COLUMNS if column in meta["shapes"])):
         with (path / name).open("rb") as handle:

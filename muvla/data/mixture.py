@@ -87,6 +87,10 @@ class Mixture(EpisodeStore):
     def name(self) -> str:
         return " + ".join(store.name for store in self._parts)
 
+    @property
+    def knows_phases(self) -> bool:
+        return all(store.knows_phases for store in self._parts)
+
     def verify(self) -> None:
         for store in self._parts:
             store.verify()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from muvla.data.derivation import Check
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
@@ -24,6 +25,8 @@ def summary(store: EpisodeStore) -> Iterator[str]:
     yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
     origin = store.meta.get("origin")
     yield f"imported from {origin}" if origin else f"collected, {store.attempts} attempts from seed {store.spec.seed}"
+    if "derived" in store.meta:
+        yield f"what was executed is {Check(**store.meta['derived']['checked_on']).line()}"
     yield (
         f"{store.frames} frames; episodes of {lengths.min()} to {lengths.max()} frames, median {np.median(lengths):g}; "
         f"images (cameras, height, width, channels) {store['images'].shape[1:]}"

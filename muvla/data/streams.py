@@ -75,8 +75,8 @@ class SlotStream:
         self.own = range(slots) if own is None else own
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
         self._statistics = statistics
-        if data.labels == "masked":
-            store.require_executed("data.labels: masked")
+        if data.labels != "recorded":
+            store.require_executed(f"data.labels: {data.labels}")
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
         self._rounds = Rounds(pieces_per_round(store, data), seed)
         self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset

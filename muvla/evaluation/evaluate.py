@@ -46,7 +46,7 @@ def evaluate(
             raise MuvlaError(
                 "protocol.seed", got=f"episodes {seeds.start}…{seeds.stop - 1}",
                 expected=f"none of the training episodes {one.start}…{one.stop - 1}",
-                remedy="collect the demonstrations from another block of seeds",
+                remedy="train on demonstrations from another block of seeds, or choose another protocol",
             )  # fmt: skip
     name = intervention.name if intervention else "none"
     result = result_id(train, protocol, name)

@@ -56,7 +56,7 @@ def coverage(
 ) -> Coverage:
     """Walks the first `ticks` of every slot of the seed's stream, as many of them as fill whole windows. Raises
     MuvlaError for imported demonstrations, whose phases are unknown."""
-    store.require_executed("coverage")
+    store.require_phases("coverage")
     no_text = lambda instructions: (np.zeros((len(instructions), 0)),) * 2  # noqa: E731 (the walk reads no text)
     stream = SlotStream(store, data, statistics, no_text, slots=budget.slots, chunk=1, seed=seed)
     windows = max(1, min(ticks // budget.window, budget.updates))

@@ -13,18 +13,17 @@ all steps one after the other.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from muvla.data.readers.source import ANY, Feature, Record, decoded, no_feature, unlike
 from muvla.data.readers.tfrecord import Values, parse_example, records
 from muvla.errors import MuvlaError
 from muvla.files import read_json
@@ -32,31 +31,14 @@ from muvla.files import read_json
 SPLIT = "train"  # the only one of the published robot datasets
 STEPS = "steps/"
 SHARD = re.compile(rf".+-{SPLIT}\.tfrecord-(\d{{5}})-of-(\d{{5}})")
-ANY = -1  # a dimension that features.json leaves open
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One leaf of features.json; `shape` is that of one step where the path begins with `steps/`."""
-
-    path: str
-    kind: str  # image, text, tensor; else what it is in words, which cannot be read here
-    dtype: str = ""
-    shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Record:
-    """One episode. Features of steps have T rows: images (T, h, w, c) uint8, tensors (T, …), texts (T,) str."""
-
-    where: str  # for errors: its shard and number
-    size: int  # bytes as it is stored
-    values: dict[str, np.ndarray]
 
 
 class RldsDirectory:
-    """The folder of one version of a dataset. Raises MuvlaError for one that is none, for a features.json in the layout
-    of old releases of tensorflow-datasets, and for a missing shard."""
+    """The folder of one version of a dataset; features of steps have paths that begin with `steps/`. Raises MuvlaError
+    for one that is none, for a features.json in the layout of old releases of tensorflow-datasets, and for a missing
+    shard."""
+
+    format = "rlds"
 
     def __init__(self, path: Path):
         self.path = path
@@ -91,15 +73,26 @@ class RldsDirectory:
         """Of all shards."""
         return sum(shard.stat().st_size for shard in self.shards)
 
+    @property
+    def origin(self) -> str:
+        """By names and sizes, as hashing takes as long as importing."""
+        name, version = self.info.get("name"), self.info.get("version")
+        return f"{name} {version} (RLDS, {len(self)} episodes, {self.bytes} bytes)"
+
+    @cached_property
+    def frames(self) -> int:
+        """No file tells: the first record's share of the bytes stands for all."""
+        path = next(one.path for one in self.features.values() if one.path.startswith(STEPS) and one.kind == "tensor")
+        first = next(self.records([path]))
+        return self.bytes * len(first.values[path]) // first.size
+
     def feature(self, path: str) -> Feature:
         """Raises MuvlaError for one that is not there or cannot be read."""
         found = self.features.get(path)
-        if found is None or found.kind not in ("image", "text", "tensor"):
-            raise MuvlaError(
-                f"{self.path}: feature {path}", got=f"a {found.kind}" if found else "no such feature",
-                expected=f"an image, a text or numbers among {', '.join(self.features)}",
-                remedy="choose the schema that the dataset has",
-            )  # fmt: skip
+        if found is None:
+            raise no_feature(self.path, path, self.features)
+        if found.kind not in ("image", "text", "tensor"):
+            raise unlike(f"{self.path}: feature {path}", f"a {found.kind}", "an image, a text or numbers")
         return found
 
     def records(self, paths: Iterable[str] | None = None, skip: int = 0) -> Iterator[Record]:
@@ -116,7 +109,7 @@ class RldsDirectory:
             number = first = max(0, skip - (end - length))
             for number, data in enumerate(records(shard, first), start=first):
                 where = f"{shard}: record {number} (from 0)"
-                yield Record(where, len(data), _decode(parse_example(data, where), wanted, where))
+                yield Record(where, _decode(parse_example(data, where), wanted, where), size=len(data))
                 number += 1
             if number != length:
                 raise MuvlaError(
@@ -208,11 +201,7 @@ def _values(example: dict[str, Values], feature: Feature, where: str) -> np.ndar
 
 def _image(data: bytes, feature: Feature, where: str) -> np.ndarray:
     """(h, w, c) uint8."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _unlike(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
+    pixels = decoded(data, where)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     fits = all(declared in (ANY, size) for declared, size in zip(feature.shape, pixels.shape, strict=True))
     if pixels.dtype != feature.dtype or not fits:
@@ -221,7 +210,4 @@ def _image(data: bytes, feature: Feature, where: str) -> np.ndarray:
 
 
 def _unlike(where: str, got: str, expected: str) -> MuvlaError:
-    return MuvlaError(
-        where, got=got, expected=f"{expected}, as features.json tells",
-        remedy="report it to whoever made the dataset, or download it again",
-    )  # fmt: skip
+    return unlike(where, got, f"{expected}, as features.json tells")

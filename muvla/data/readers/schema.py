@@ -5,14 +5,16 @@ Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from muvla.data.episodes import Episode
-from muvla.data.readers.rlds import Record, RldsDirectory
+from muvla.data.readers.source import Record, Source
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 
@@ -22,31 +24,41 @@ class Schema:
     name: str
     cameras: tuple[str, ...]  # features, the base camera first
     proprio: str
-    proprio_dim: int  # Q
+    proprio_dim: int | None  # Q; None: as it is
     action: str
-    action_dim: int  # A
+    action_dim: int | None  # A
     instruction: str
     # The last action dimension is the gripper's: clipped to [0, 1] and turned over, so that 0 becomes 1.
     turn_gripper: bool = False
     pass_through: tuple[int, ...] = ()  # action dimensions that statistics leave as they are (spec 4.2)
+    # What only exports from here tell: what was executed, the phases, and a JSON object of the rest of an index line.
+    executed: str | None = None
+    phase: str | None = None
+    about: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
-        return (*self.cameras, self.proprio, self.action, self.instruction)
+        told = (self.executed, self.phase, self.about)
+        return (*self.cameras, self.proprio, self.action, self.instruction, *filter(None, told))
 
-    def check(self, directory: RldsDirectory) -> None:
+    def check(self, source: Source) -> None:
         """Raises MuvlaError for a dataset that does not have these features, before anything is read."""
-        wanted = {one: ("image", (None, None, 3)) for one in self.cameras}
-        wanted |= {
-            self.proprio: ("tensor", (self.proprio_dim,)), self.action: ("tensor", (self.action_dim,)),
-            self.instruction: ("text", ()),
-        }  # fmt: skip
-        for path, (kind, shape) in wanted.items():
-            found = directory.feature(path)
+        image, actions = ("image", (None, None, 3)), ("tensor", (self.action_dim,))
+        wanted = [(one, *image) for one in self.cameras]
+        wanted += [
+            (self.proprio, "tensor", (self.proprio_dim,)),
+            (self.action, *actions),
+            (self.instruction, "text", ()),
+        ]
+        wanted += [(self.executed, *actions), (self.phase, "tensor", ()), (self.about, "text", ())]
+        for path, kind, shape in wanted:
+            if path is None:
+                continue
+            found = source.feature(path)
             fits = len(found.shape) == len(shape) and all(map(_fits, shape, found.shape))
             if found.kind != kind or not fits:
                 raise MuvlaError(
-                    f"{directory.path}: feature {path}", got=f"{found.kind} of shape {found.shape}",
+                    f"{source.path}: feature {path}", got=f"{found.kind} of shape {found.shape}",
                     expected=f"{kind} of shape {shape}", remedy=f"choose another schema than {self.name}",
                 )  # fmt: skip
 
@@ -55,48 +67,61 @@ def _fits(wanted: int | None, size: int) -> bool:
     return wanted in (None, size)
 
 
-_CAMERAS = ("steps/observation/image", "steps/observation/wrist_image")
-_INSTRUCTION = "steps/language_instruction"
-SCHEMAS = {
-    # μVLA spec 4.4: proprio is xyz, roll-pitch-yaw and the sum of the finger positions, as in the environment here.
-    "mikasa": Schema("mikasa", _CAMERAS, "steps/observation/proprio", 7, "steps/action", 7, _INSTRUCTION),
-    # μVLA spec 4.5: state is position, axis-angle and the two finger positions; the images are turned by 180° already.
-    "libero": Schema("libero", _CAMERAS, "steps/observation/state", 8, "steps/action", 7, _INSTRUCTION, True, (6,)),
-}
-
-
-def schema(name: str) -> Schema:
-    """Raises MuvlaError for an unknown one."""
-    if name not in SCHEMAS:
-        raise MuvlaError("--schema", got=name, expected=f"one of {', '.join(SCHEMAS)}", remedy="correct the name")
-    return SCHEMAS[name]
-
-
 def demonstrations(
-    directory: RldsDirectory, schema: Schema, task: str, image_size: int | None = None, skip: int = 0
+    source: Source, schema: Schema, task: str, image_size: int | None = None, skip: int = 0
 ) -> Iterator[Episode]:
     """The episodes but the first `skip`, with frames at `image_size` pixels, or as they are.
 
     Raises MuvlaError, with file and record, for numbers that are not finite, for an instruction that is empty or
-    changes, and for cameras of different sizes that are left as they are.
+    changes, for features of different lengths, and for cameras of different sizes that are left as they are.
     """
-    for record in directory.records(schema.features, skip):
-        values = record.values
-        for path in (schema.proprio, schema.action):
-            broken = np.flatnonzero(~np.isfinite(values[path]).all(axis=1))
-            if len(broken):
-                raise _bad(record, path, f"NaN or infinity in step {broken[0]} (from 0)", "finite numbers")
-        action = values[schema.action].astype(np.float32)
+    for record in source.records(schema.features, skip):
+        lengths = {path: len(record.values[path]) for path in (*schema.cameras, schema.proprio, schema.action)}
+        if len(set(lengths.values())) > 1 or 0 in lengths.values():
+            raise _bad(record, schema.action, f"steps {lengths}", "the same number of each, at least 1")
+        action = _numbers(record, schema.action)
         if schema.turn_gripper:
             action[:, -1] = 1 - np.clip(action[:, -1], 0, 1)
         yield Episode(
             images=_images(record, schema, image_size),
-            proprio=values[schema.proprio].astype(np.float32),
-            executed_action=None,
+            proprio=_numbers(record, schema.proprio),
+            executed_action=None if schema.executed is None else _numbers(record, schema.executed),
             recorded_action=action,
-            phase=np.full(len(action), Phase.UNKNOWN, np.uint8),
-            info={"task": task, "instruction": _instruction(record, schema.instruction)},
-        )
+            phase=_phases(record, schema.phase, len(action)),
+            info={
+                **record.info, **_about(record, schema.about), "task": task,
+                "instruction": _instruction(record, schema.instruction),
+            },
+        )  # fmt: skip
+
+
+def _numbers(record: Record, path: str) -> np.ndarray:
+    """(T, n) float32."""
+    values = record.values[path].astype(np.float32)
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        raise _bad(record, path, f"NaN or infinity in step {broken[0]} (from 0)", "finite numbers")
+    return values
+
+
+def _phases(record: Record, path: str | None, length: int) -> np.ndarray:
+    """(T,) uint8."""
+    if path is None:
+        return np.full(length, Phase.UNKNOWN, np.uint8)
+    phases = record.values[path]
+    if len(phases) != length or not np.isin(phases, [int(phase) for phase in Phase]).all():
+        raise _bad(record, path, f"{sorted(set(phases.tolist()))}", f"a phase per step: {', '.join(map(repr, Phase))}")
+    return phases.astype(np.uint8)
+
+
+def _about(record: Record, path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    text = str(np.ravel(record.values[path])[0])
+    try:
+        return dict(json.loads(text))
+    except ValueError as error:
+        raise _bad(record, path, f"{text!r} ({error})", "a JSON object") from None
 
 
 def _images(record: Record, schema: Schema, image_size: int | None) -> np.ndarray:
@@ -118,8 +143,8 @@ def _sized(images: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _instruction(record: Record, path: str) -> str:
-    texts = dict.fromkeys(record.values[path].tolist())
-    text = next(iter(texts)).strip()
+    texts = dict.fromkeys(np.ravel(record.values[path]).tolist())
+    text = next(iter(texts), "").strip()
     if len(texts) > 1 or not text:
         got = f"several, {', '.join(map(repr, texts))}" if len(texts) > 1 else "an empty text"
         raise _bad(record, path, got, "one instruction per episode")

@@ -1,0 +1,42 @@
+"""Datasets in the formats of others, so that what is collected here can be used elsewhere.
+
+Pictures are written as PNG in both: every frame comes back as it is stored, bit for bit, where a video would change it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from muvla.data.episodes import EpisodeStore
+from muvla.data.writers.lerobot import write_lerobot
+from muvla.data.writers.rlds import write_rlds
+from muvla.errors import MuvlaError
+from muvla.files import disk_errors, locked
+
+
+def write_dataset(
+    store: EpisodeStore, directory: Path, format: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """Writes it whole or not at all, and returns the folder that `muvla data import` takes: `directory`, or of RLDS its
+    version. Raises MuvlaError for a directory that exists, for a dataset that the format has no place for, and for a
+    full disk."""
+    if directory.exists():
+        raise MuvlaError(
+            str(directory), got="something there", expected="a new folder", remedy="choose another, or remove it"
+        )
+    parent = directory.resolve().parent
+    unfinished = parent / f".{directory.name}.unfinished"
+    with locked(parent / f".{directory.name}.lock"):
+        shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+        try:
+            with disk_errors(directory):
+                unfinished.mkdir(parents=True)
+                write = {"rlds": write_rlds, "lerobot": write_lerobot}[format]
+                inner = write(store, unfinished, directory.name, progress)
+                unfinished.rename(directory)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    (parent / f".{directory.name}.lock").unlink(missing_ok=True)
+    return directory / inner

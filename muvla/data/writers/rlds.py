@@ -1,0 +1,140 @@
+"""RLDS as tensorflow-datasets writes it, in MIKASA's layout (μVLA spec 4.4), without TensorFlow; read back by
+`muvla.data.readers.rlds`, where the files are described.
+
+Beyond the published layout, where they are known: `steps/executed_action`, `steps/phase`; and `episode_metadata/about`,
+a JSON object of what the store's index tells of the episode: target, seed, lengths of cue and delay.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvla.data.episodes import EpisodeStore
+from muvla.data.writers.columns import about, png, rows
+from muvla.data.writers.tfrecord import example, record
+from muvla.errors import MuvlaError
+from muvla.files import write_json
+
+VERSION = "1.0.0"
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # what tensorflow-datasets takes
+CAMERAS = ("image", "wrist_image")
+SHARD_BYTES = 2**27
+FEATURES = "tensorflow_datasets.core.features."
+
+
+def write_rlds(store: EpisodeStore, folder: Path, name: str, progress: Callable[[int, int], None]) -> str:
+    """Returns the version's folder, below `folder`. Raises MuvlaError for a name that tensorflow-datasets does not
+    take, and for a dataset without two cameras: the layout has these."""
+    if not NAME.fullmatch(name):
+        raise MuvlaError(
+            "the directory's name", got=name, expected="a-z, 0-9 and _, a letter first: it names the dataset",
+            remedy="choose another",
+        )  # fmt: skip
+    if store["images"].shape[1] != len(CAMERAS):
+        raise MuvlaError(
+            str(store.path), got=f"{store['images'].shape[1]} cameras", expected=f"the layout's {len(CAMERAS)}",
+            remedy="write it with --format lerobot",
+        )  # fmt: skip
+    place = folder / VERSION
+    place.mkdir()
+    lengths, size = _shards(store, place, progress)
+    for number in range(len(lengths)):
+        (place / f"{number}").rename(place / f"{name}-train.tfrecord-{number:05d}-of-{len(lengths):05d}")
+    split = {
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "name": "train", "numBytes": str(size),
+        "shardLengths": [str(length) for length in lengths],
+    }  # fmt: skip
+    description = f"{len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
+    info = {"description": description, "fileFormat": "tfrecord", "name": name, "splits": [split], "version": VERSION}
+    write_json(place / "dataset_info.json", info)
+    write_json(place / "features.json", _features(store))
+    return VERSION
+
+
+def _shards(store: EpisodeStore, place: Path, progress: Callable[[int, int], None]) -> tuple[list[int], int]:
+    """Writes the shards, named by their numbers; the episodes of each, and the bytes of all examples."""
+    lengths: list[int] = []
+    size, handle = 0, None
+    try:
+        for number in range(len(store)):
+            if handle is None or handle.tell() >= SHARD_BYTES:
+                if handle is not None:
+                    handle.close()
+                handle = (place / f"{len(lengths)}").open("wb")
+                lengths.append(0)
+            data = example(_episode(store, number))
+            handle.write(record(data))
+            size, lengths[-1] = size + len(data), lengths[-1] + 1
+            progress(number + 1, len(store))
+    finally:
+        if handle is not None:
+            handle.close()
+    return lengths, size
+
+
+def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
+    """An episode's features by path; of the steps, the values of all of them one after the other."""
+    columns, line = rows(store, number), store.index[number]
+    length = line["length"]
+    last = np.arange(length) == length - 1
+    steps: dict[str, Any] = {
+        f"observation/{name}": [png(image) for image in columns["images"][:, camera]]
+        for camera, name in enumerate(CAMERAS)
+    }
+    steps |= {"observation/proprio": columns["proprio"], "action": columns["recorded_action"]}
+    steps |= {"is_first": np.arange(length) == 0, "is_last": last, "is_terminal": last}
+    # Collection ends an episode at its first success, and imported ones are demonstrations.
+    steps |= {"reward": last.astype(np.float32), "discount": np.ones(length, np.float32)}
+    steps["language_instruction"] = [line["instruction"].encode()] * length
+    if store.knows_executed:
+        steps |= {"executed_action": columns["executed_action"], "phase": columns["phase"].astype(np.int64)}
+    return {f"steps/{name}": value for name, value in steps.items()} | {
+        "episode_metadata/about": [json.dumps(about(line)).encode()]
+    }
+
+
+def _features(store: EpisodeStore) -> dict[str, Any]:
+    """features.json."""
+    h, w, channels = store["images"].shape[2:]
+    action = _tensor("float32", store["recorded_action"].shape[1])
+    image = {"image": {"dtype": "uint8", "encodingFormat": "png", "shape": _shape(h, w, channels)}}
+    observation = {name: image | _class("image_feature.Image") for name in CAMERAS}
+    observation["proprio"] = _tensor("float32", store["proprio"].shape[1])
+    steps = {"observation": _group(observation), "action": action, "language_instruction": _text()}
+    steps |= {name: _scalar("bool") for name in ("is_first", "is_last", "is_terminal")}
+    steps |= {name: _scalar("float32") for name in ("reward", "discount")}
+    if store.knows_executed:
+        steps |= {"executed_action": action, "phase": _scalar("int64")}
+    sequence = {"sequence": {"feature": _group(steps), "length": "-1"}} | _class("dataset_feature.Dataset")
+    return _group({"steps": sequence, "episode_metadata": _group({"about": _text()})})
+
+
+def _class(name: str) -> dict[str, str]:
+    return {"pythonClassName": FEATURES + name}
+
+
+def _group(features: dict[str, Any]) -> dict[str, Any]:
+    return {"featuresDict": {"features": features}} | _class("features_dict.FeaturesDict")
+
+
+def _shape(*sizes: int) -> dict[str, list[str]]:
+    return {"dimensions": [str(size) for size in sizes]} if sizes else {}
+
+
+def _tensor(dtype: str, *shape: int) -> dict[str, Any]:
+    about = {"dtype": dtype, "encoding": "none", "shape": _shape(*shape)}
+    return {"tensor": about} | _class("tensor_feature.Tensor")
+
+
+def _scalar(dtype: str) -> dict[str, Any]:
+    return _tensor(dtype) | _class("scalar.Scalar")
+
+
+def _text() -> dict[str, Any]:
+    return {"text": {}} | _class("text_feature.Text")

@@ -1,0 +1,124 @@
+"""Phases and executed actions of imported demonstrations, by a declared rule: what it says, how well, and where it is
+not enough."""
+
+import numpy as np
+import pytest
+from test_sweep import STUDY
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import DataConfig
+from muvla.configtools import replace
+from muvla.data.audit import audit
+from muvla.data.derivation import check, first_movement
+from muvla.data.episodes import EpisodeStore
+from muvla.data.importing import import_config, import_dataset
+from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.statistics import Statistics
+from muvla.data.writers import write_dataset
+from muvla.errors import MuvlaError
+from muvla.training.budget import coverage
+from muvla.training.loop import Trainer
+
+TASK = "RecallPosition3-v0"
+NAMED = ("steps/observation/proprio", "steps/action")
+
+
+@pytest.fixture(scope="module")
+def given_away(store, tmp_path_factory):
+    return write_dataset(store, tmp_path_factory.mktemp("given") / "toy", "rlds")
+
+
+def brought_back(path, root, derive=None, schema="mikasa"):
+    """As one who knows no more than what is published."""
+    source = open_source(path)
+    of = schema_of(source, schema, None, *NAMED) if schema == "mikasa" else schema_of(source, schema)
+    return import_dataset(source, of, import_config(source, TASK), root, derive=derive)
+
+
+def test_the_first_movement():
+    place = np.zeros((6, 3), np.float32)
+    place[3:, 0] = [1, 2, 3]
+    assert first_movement(place) == 2, "the action of frame 2 moved it"
+    place[1:3, 1] = 0.09, 0.09
+    assert first_movement(place) == 2, "what settles by less than a tenth of the longest step is no movement"
+    place[1:3, 1] = 0.11, 0.11
+    assert first_movement(place) == 0
+    assert first_movement(np.zeros((4, 3))) == 4 and first_movement(np.ones((1, 3))) == 1
+    gripper = np.zeros((4, 7))
+    gripper[:, 6] = range(4)
+    assert first_movement(gripper) == 4, "its fingers are no place"
+
+
+def test_it_is_measured_on_what_is_known(store, tmp_path):
+    """In the suite the effector stands still until the decision and then moves: the rule is right everywhere. In data
+    where it creeps before, it is wrong there, and says so."""
+    found = check(store)
+    assert found.frames == 1 and found.whole == 1 and found.episodes == 24 and found.executed_error == 0
+    assert 0.85 < found.low < 0.87 and found.high == 1, "24 of 24"
+    creeping = EpisodeStore(store.path)
+    proprio = np.array(store["proprio"])
+    proprio[store.starts[:6] + 1] += 1
+    creeping._columns["proprio"] = proprio
+    worse = check(creeping)
+    assert worse.whole == 0.75 and 0.54 < worse.low < 0.56 < 0.88 < worse.high < 0.89 and worse.frames < 1
+    assert "every frame in 0.75 [0.55, 0.88] of 24 episodes" in worse.line()
+
+
+def test_what_is_derived_is_what_was(store, given_away, tmp_path):
+    plain = brought_back(given_away, tmp_path / "plain")
+    known = brought_back(given_away, tmp_path / "derived", check(store))
+    assert np.array_equal(known["executed_action"], store["executed_action"])
+    assert np.array_equal(known.is_executed, store.is_executed) and set(np.asarray(known["phase"])) == {3, 4}
+    assert known.sha256 != plain.sha256 and known.meta["derived"]["rule"] == "motion"
+    assert known.meta["derived"]["checked_on"]["content"] == store.sha256
+    assert Statistics.of(known).action_low == Statistics.of(store).action_low
+    with pytest.raises(MuvlaError, match="an import from .*, derived by motion'"):
+        brought_back(given_away, tmp_path / "plain", check(store))
+    known.verify()
+
+
+@pytest.mark.slow
+def test_cells_train_on_it(store, base, given_away, tmp_path):
+    """Supervised as cells of the demonstrations that it was made of; masked where nothing was executed."""
+    known = brought_back(given_away, tmp_path, check(store))
+    for labels in ("executed", "masked"):
+        cells = [replace(base, {"data": DataConfig(one.spec, labels=labels)}) for one in (store, known)]
+        ours, theirs = Trainer(cells[0], store), Trainer(cells[1], known)
+        assert ours.step()[0] == theirs.step()[0]
+
+
+def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
+    known = brought_back(given_away, tmp_path, check(store))
+    cell = replace(base, {"data": DataConfig(known.spec)})
+    with pytest.raises(MuvlaError, match="toy: coverage.*derived phases, which do not tell cue from delay"):
+        coverage(known, cell.data, Statistics.of(known), cell.budget, 0, [1], [1])
+    with pytest.raises(MuvlaError, match="toy: a derivation's accuracy.*derived phases"):
+        check(known)
+    with pytest.raises(MuvlaError, match="whose targets are unknown"):
+        audit(known, "recorded", 1)
+    with pytest.raises(MuvlaError, match="--derive: got 'muvla', expected a schema that does not tell"):
+        brought_back(given_away, tmp_path / "again", check(store), "muvla")
+
+
+def test_from_the_command_line(store, given_away, tmp_path, capsys):
+    place = ["--data", str(store.path.parent)]
+    command = ["data", "import", str(given_away), "--schema", "mikasa", "--proprio", NAMED[0], "--action", NAMED[1],
+               "--task", TASK, "--name", "derived", *place]  # fmt: skip
+    for half in (["--derive", "motion"], ["--checked-on", store.path.name]):
+        assert main([*command, *half]) == EXIT_BAD_INPUT
+        assert "expected both, or neither" in capsys.readouterr().err
+    assert main([*command, "--derive", "motion", "--checked-on", store.path.name]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"derived by motion: on {store.path.name}, 1.0000 of the frames told right; every frame in 1.00 [0.86, 1.00]"
+        in out
+    )
+    assert "episodes=24, source='derived'))" in out
+    assert main(["data", "show", "derived", *place]) == 0
+    out = capsys.readouterr().out
+    assert "what was executed is derived by motion: on" in out and "decision" in out and "no_op" in out
+    dataset = 'DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=24, source="derived"))'
+    old = 'DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24))'
+    (tmp_path / "study.py").write_text(STUDY.format(updates=2).replace(old, dataset))
+    assert main(["sweep", str(tmp_path), "--runs", str(tmp_path / "runs"), *place, "--plan"]) == 0
+    assert "the phases of derived are derived by motion, which does not tell cue from delay" in capsys.readouterr().out

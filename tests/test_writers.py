@@ -1,0 +1,174 @@
+"""Datasets written for others: read back, they are what was written, bit for bit; and whole or not there at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import DataConfig
+from muvla.configtools import replace
+from muvla.data.audit import audit
+from muvla.data.episodes import EpisodeStore
+from muvla.data.importing import import_config, import_dataset
+from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.writers import lerobot, rlds, write_dataset
+from muvla.errors import DiskError, MuvlaError
+from muvla.training.loop import Trainer
+
+TASK = "RecallPosition3-v0"
+FORMATS = ("rlds", "lerobot")
+
+
+def brought_back(path, root, schema="muvla"):
+    source = open_source(path)
+    return import_dataset(source, schema_of(source, schema), import_config(source, TASK), root)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_written_comes_back(store, base, tmp_path, format):
+    """Frames, both actions, phases, and whatever the index tells; so what is supervised by them is the same too."""
+    done = []
+    path = write_dataset(store, tmp_path / "ours", format, lambda n, total: done.append((n, total)))
+    assert done[-1] == (24, 24) and path == tmp_path / "ours" / ("1.0.0" if format == "rlds" else "")
+    again = brought_back(path, tmp_path / "data")
+    for name in ("images", "proprio", "recorded_action", "executed_action", "phase"):
+        assert np.array_equal(again[name], store[name]), name
+    assert again.index == store.index and again.knows_phases
+    ours, theirs = Trainer(base, store), Trainer(replace(base, {"data": DataConfig(again.spec)}), again)
+    assert ours.step()[0] == theirs.step()[0]
+    assert again.seeds == store.seeds == range(24), "an evaluation on one of them is refused"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_import_that_tells_less_is_written_with_less(store, tmp_path, format):
+    path = write_dataset(store, tmp_path / "ours", format)
+    source = open_source(path)
+    named = ("steps/observation/proprio", "steps/action") if format == "rlds" else ("observation.state", "action")
+    schema = schema_of(source, "mikasa", None, *named)
+    less = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data")
+    assert not less.knows_executed and np.array_equal(less["recorded_action"], store["recorded_action"])
+    again = open_source(write_dataset(less, tmp_path / "less", format))
+    with pytest.raises(MuvlaError, match="executed_action: got 'no such feature'.*choose the schema"):
+        schema_of(again, "muvla").check(again)
+
+
+def test_files_are_begun_where_they_are_full(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(rlds, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(lerobot, "FILE_MEGABYTES", 0.02)
+    monkeypatch.setattr(lerobot, "CHUNK_FILES", 3)
+    shards = sorted(write_dataset(store, tmp_path / "r", "rlds").glob("*tfrecord*"))
+    assert len(shards) > 3 and shards[-1].name.endswith(f"-{len(shards) - 1:05d}-of-{len(shards):05d}")
+    data = sorted(write_dataset(store, tmp_path / "l", "lerobot").glob("data/*/*.parquet"))
+    assert "/".join(data[3].parts[-2:]) == "chunk-001/file-000.parquet"
+    for path in (tmp_path / "r" / "1.0.0", tmp_path / "l"):
+        assert np.array_equal(brought_back(path, tmp_path / f"data of {path.name}")["images"], store["images"])
+
+
+def test_lerobots_metadata_are_what_the_format_tells(store, tmp_path):
+    """Read by others' libraries, not by the reader here."""
+    folder = write_dataset(store, tmp_path / "ours", "lerobot")
+    info = json.loads((folder / "meta" / "info.json").read_text())
+    assert info["codebase_version"] == "v3.0" and info["video_path"] is None and info["splits"] == {"train": "0:24"}
+    tasks = pd.read_parquet(folder / "meta" / "tasks.parquet")
+    assert tasks.index.tolist() == store.instructions and tasks["task_index"].tolist() == [0]
+    table = pq.read_table(folder / "data" / "chunk-000" / "file-000.parquet")
+    assert set(table.column_names) == set(info["features"]) and table.num_rows == store.frames
+    assert table["index"].to_pylist() == list(range(store.frames))
+    assert np.allclose(table["timestamp"].to_numpy(), table["frame_index"].to_numpy() / info["fps"])
+    episodes = pd.read_parquet(folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
+    assert episodes["length"].tolist() == store.lengths.tolist()
+    assert episodes["dataset_to_index"].tolist() == np.cumsum(store.lengths).tolist()
+    told = json.loads((folder / "meta" / "stats.json").read_text())
+    action = np.asarray(store["recorded_action"], np.float64)
+    image = np.asarray(store["images"][:, 1], np.float64) / 255
+    for name in ("min", "max", "mean", "std"):
+        assert np.allclose(told["action"][name], getattr(np, name)(action, axis=0)), name
+        found = np.array(told["observation.images.wrist"][name])
+        assert found.shape == (3, 1, 1) and np.allclose(found[:, 0, 0], getattr(np, name)(image, axis=(0, 1, 2))), name
+    first = action[: store.lengths[0]]
+    assert np.allclose(episodes["stats/action/mean"][0], first.mean(axis=0))
+    assert told["action"]["count"] == [store.frames]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_is_whole_or_not_there(store, tmp_path, format):
+    code = (
+        "import os, signal; from pathlib import Path; from muvla.data.episodes import EpisodeStore; "
+        "from muvla.data.writers import write_dataset; "
+        "kill = lambda done, total: done == 9 and os.kill(os.getpid(), signal.SIGKILL); "
+        f"write_dataset(EpisodeStore(Path({str(store.path)!r})), Path({str(tmp_path / 'ours')!r}), {format!r}, kill)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "ours").exists() and os.listdir(tmp_path)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(store, tmp_path / "ours", format, stop)
+    assert os.listdir(tmp_path) == [".ours.lock"]
+    write_dataset(store, tmp_path / "ours", format)
+    assert os.listdir(tmp_path) == ["ours"]
+    with pytest.raises(MuvlaError, match="ours: got 'something there', expected a new folder"):
+        write_dataset(store, tmp_path / "ours", format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_leaves_nothing(store, small_disk, format):
+    (small_disk / "filling").write_bytes(bytes(950_000))
+    with pytest.raises(DiskError, match="No space left"):
+        write_dataset(store, small_disk / "ours", format)
+    assert not [name for name in os.listdir(small_disk) if "lock" not in name and name != "filling"]
+
+
+def test_what_rlds_has_no_place_for(store, tmp_path):
+    with pytest.raises(MuvlaError, match="directory's name: got 'Our Data'"):
+        write_dataset(store, tmp_path / "Our Data", "rlds")
+    one = replace_cameras(store, 1)
+    with pytest.raises(MuvlaError, match="1 cameras', expected the layout's 2.*--format lerobot"):
+        write_dataset(one, tmp_path / "one", "rlds")
+    folder = write_dataset(replace_cameras(store, 3), tmp_path / "three", "lerobot")
+    features = json.loads((folder / "meta" / "info.json").read_text())["features"]
+    assert [name for name in features if "images" in name][-1] == "observation.images.camera_2"
+
+
+def replace_cameras(store, number):
+    """The same store with that many cameras."""
+    other = EpisodeStore(store.path)
+    other._columns["images"] = np.repeat(store["images"][:, :1], number, axis=1)
+    return other
+
+
+def test_from_the_command_line(store, tmp_path, capsys):
+    place = ["--data", str(store.path.parent)]
+    command = ["data", "write", store.path.name, str(tmp_path / "ours"), "--format", "rlds", *place]
+    assert main(command) == 0
+    assert f"Back again: muvla data import {tmp_path / 'ours' / '1.0.0'} --schema muvla" in capsys.readouterr().out
+    assert main(command) == EXIT_BAD_INPUT
+    source = str(tmp_path / "ours" / "1.0.0")
+    place = ["--data", str(tmp_path)]
+    assert main(["data", "import", source, "--schema", "muvla", "--task", TASK, "--name", "back", *place]) == 0
+    assert "episodes=24, source='back'))" in capsys.readouterr().out, "labels as ever: what was executed is known"
+    assert main(["data", "show", "back", *place]) == 0 and "delay" in capsys.readouterr().out
+    assert main(["data", "audit", "back", *place]) == 0
+    ours = [reading.line() for reading in audit(store, "recorded", 1)]
+    assert ours[0] in capsys.readouterr().out
+
+
+def test_a_phase_that_is_none_is_refused(store, tmp_path):
+    folder = write_dataset(store, tmp_path / "ours", "lerobot")
+    file = folder / "data" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("phase")
+    pq.write_table(table.set_column(place, "phase", [[7] * table.num_rows]), file)
+    with pytest.raises(MuvlaError, match=r"episode 0 .*: phase: got '\[7\]', expected a phase per step"):
+        brought_back(folder, tmp_path)
