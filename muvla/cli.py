@@ -235,6 +235,7 @@ def _collect(arguments) -> None:
 
 
 def _train(arguments) -> None:
+    from muvla.commands import train_cells
     from muvla.errors import MuvlaError
     from muvla.training.launched import launched
 
@@ -243,45 +244,10 @@ def _train(arguments) -> None:
     with launched(arguments.shard) as ranks:
         if ranks.size > 1 and arguments.cache_vision:
             raise MuvlaError("--cache-vision", got=f"{ranks.size} ranks", expected="one", remedy="leave it out")
-        _train_cells(arguments, ranks)
-
-
-def _train_cells(arguments, ranks) -> None:
-    from tqdm import tqdm
-
-    from muvla.errors import MuvlaError
-    from muvla.training.visioncache import require_cacheable
-
-    device, options = _prepare(arguments, one_process=False), _training_options(arguments)
-    study, ledger = _study(arguments), _ledger(arguments)
-    if ranks.size > 1 and ":" in device:
-        raise MuvlaError("--device", got=device, expected="auto, cpu or cuda", remedy="every rank takes its own GPU")
-    if arguments.cache_vision:  # before any cell is marked
-        for item in study.cells():
-            require_cacheable(item.cell)
-    ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
-    with ranks.together():
-        stores = ledger.opened(study)
-    stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died
-    for entry in ledger.entries(study, stores):
-        if failure := ranks.lead(lambda run=entry.run: run.failure):
-            raise MuvlaError(
-                entry.item.label, got=f"a cell marked {failure['kind']!r}", expected="a cell without a mark",
-                remedy=entry.run.way_out,
-            )  # fmt: skip
-        hidden = not (ranks.leads and sys.stderr.isatty())
-        with tqdm(unit="update", disable=hidden, dynamic_ncols=True, desc=entry.item.label) as bar:
-
-            def progress(p, bar=bar) -> None:
-                bar.total, bar.n = p.updates, p.update
-                bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
-
-            with entry.run.working(ranks=ranks):
-                entry.run.train_cell(
-                    entry.item.cell, stores[entry.item.arm], device, progress, stop, options, ranks,
-                )  # fmt: skip
-        if ranks.leads:
-            print(f"{entry.item.label}: trained, {entry.run.folder}")
+        device, options = _prepare(arguments, one_process=False), _training_options(arguments)
+        study, ledger = _study(arguments), _ledger(arguments)
+        stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died
+        train_cells(study, ledger, device, options, ranks, stop)
 
 
 def _evaluate(arguments) -> None:

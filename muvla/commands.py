@@ -1,10 +1,13 @@
-"""The command line's verbs on one trained cell or one released checkpoint: evaluate, intervene, inspect, export."""
+"""The command line's verbs on trained cells and released checkpoints: train, evaluate, intervene, inspect, export."""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+
+from tqdm import tqdm
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
@@ -18,6 +21,10 @@ from muvla.models.hub import checkpoint_folder
 from muvla.models.sizes import size
 from muvla.released_runs import released_run
 from muvla.runs import NOT_A_MEASUREMENT, Run, find_run
+from muvla.training.options import TrainingOptions
+from muvla.training.ranks import Ranks
+from muvla.training.run import Progress
+from muvla.training.visioncache import require_cacheable
 
 
 def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_signal: Callable) -> None:
@@ -90,3 +97,32 @@ def _require_measurement(run: Run) -> None:
             "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",
             remedy=run.way_out,
         )  # fmt: skip
+
+
+def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ranks, stop: Callable[[], bool]) -> None:
+    """The cells of a `sweeps` study one after the other, by these ranks, where they have no mark."""
+    if ranks.size > 1 and ":" in device:
+        raise MuvlaError("--device", got=device, expected="auto, cpu or cuda", remedy="every rank takes its own GPU")
+    if options.cached_vision:  # before any cell is marked
+        for item in study.cells():
+            require_cacheable(item.cell)
+    ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
+    with ranks.together():
+        stores = ledger.opened(study)
+    for entry in ledger.entries(study, stores):
+        if failure := ranks.lead(lambda run=entry.run: run.failure):
+            raise MuvlaError(
+                entry.item.label, got=f"a cell marked {failure['kind']!r}", expected="a cell without a mark",
+                remedy=entry.run.way_out,
+            )  # fmt: skip
+        hidden = not (ranks.leads and sys.stderr.isatty())
+        with tqdm(unit="update", disable=hidden, dynamic_ncols=True, desc=entry.item.label) as bar:
+
+            def progress(p: Progress, bar=bar) -> None:
+                bar.total, bar.n = p.updates, p.update
+                bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
+
+            with entry.run.working(ranks=ranks):
+                entry.run.train_cell(entry.item.cell, stores[entry.item.arm], device, progress, stop, options, ranks)
+        if ranks.leads:
+            print(f"{entry.item.label}: trained, {entry.run.folder}")

@@ -105,9 +105,7 @@ class Ledger:
         return {item.arm: open_data(self.data, item.cell.data) for item in study.cells()}
 
     def _require_imports(self, study: Study) -> None:
-        imports = {
-            (item.arm, item.cell.data.labels, spec) for item in study.cells() for spec in item.cell.data.datasets
-        }
+        imports = {(i.arm, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
         for arm, labels, spec in sorted(imports, key=str):
             if spec.source is not None:
                 store = open_store(self.data, spec)
