@@ -34,6 +34,7 @@ from muvla.models.sizes import size
 from muvla.provenance import CODE_VERSION, hardware_line
 from muvla.recurrence import Recurrence
 from muvla.training.loop import Trainer
+from muvla.training.ranks import ALONE
 
 HERE = Path(__file__).parent
 TRUNCATIONS = (1, 2, 8)
@@ -64,6 +65,7 @@ class Ours(Trainer):
 
     def __init__(self, policy: Policy, cell: Cell, device: str):
         self.policy, self.device, self.cell = policy, device, cell
+        self.ranks, self.slots, self.diagnosis = ALONE, range(cell.budget.slots), None
         self.recurrence = Recurrence(policy, cell.budget.slots)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)

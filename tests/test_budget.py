@@ -21,8 +21,8 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
     window, step = trainer.stream.window, trainer.step
     trainer.stream.window = lambda ticks: seen.append(window(ticks)) or seen[-1]
 
-    def stepped():
-        result = step()
+    def stepped(diagnosis):
+        result = step(diagnosis)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         return result
 
