@@ -18,8 +18,8 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
     budget as far as they go."""
     cell = cell_with({"truncation": 2, "budget.regime": regime, "optimizer.warmup": 0.0})
     trainer, seen, rates = Trainer(cell, store), [], []
-    window, step = trainer.stream.window, trainer.step
-    trainer.stream.window = lambda ticks: seen.append(window(ticks)) or seen[-1]
+    window, step = trainer.ahead.window, trainer.step
+    trainer.ahead.window = lambda *asked, **how: seen.append(window(*asked, **how)) or seen[-1]
 
     def stepped(diagnosis):
         result = step(diagnosis)
@@ -28,7 +28,6 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
 
     trainer.step = stepped
     train_to_the_end(trainer, tmp_path)
-    seen = seen[1:]  # the canary's look ahead
     assert [w.frame.shape for w in seen] == [(W, 4)] * U and trainer.update == U
     assert all(state["step"] == U for state in trainer.optimizer.state.values())
     assert rates == [learning_rate(cell.optimizer, u, U) for u in range(U)]
