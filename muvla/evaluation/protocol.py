@@ -84,7 +84,7 @@ def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
     return tuple(
         Protocol(
             name=f"{task.name.replace('_', '-')}-{regime}", version=1, task=TaskConfig(task.name), seed=0,
-            episodes=INITIAL_STATES, slots=10, **_PUBLISHED[regime],
+            episodes=INITIAL_STATES, step_limit=task.step_limit, slots=10, **_PUBLISHED[regime],
         )
         for task in LIBERO_TASKS.values()
         if task.suite == suite

@@ -84,7 +84,7 @@ class LiberoEnv(gymnasium.Env):
         """The seed is the number of the initial state; without one, gymnasium's generator draws it."""
         super().reset(seed=seed)
         number = int(self.np_random.integers(INITIAL_STATES)) if seed is None else seed
-        if not 0 <= number < INITIAL_STATES:
+        if number >= INITIAL_STATES:
             raise MuvlaError(
                 f"episode of {self.task.name}", got=number, expected=f"an initial state, 0 to {INITIAL_STATES - 1}",
                 remedy="let protocol.seed and protocol.episodes stay within them",
