@@ -1,26 +1,20 @@
-"""The LIBERO adapter against a simulator that is none, and, marked `sim`, task 0 of three suites with rendered frames
-through the whole evaluator."""
+"""The LIBERO adapter against a simulator that is none, and, marked `sim`, what only LIBERO itself can tell."""
 
 import json
 import os
 import runpy
 import sys
 import types
-from dataclasses import replace as changed
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rlds_files as files
+import torch
 from scipy.spatial.transform import Rotation
 
-from analysis.frames import best_constant_choice
-from muvla.cli import main
-from muvla.config import DataConfig, DatasetConfig, TaskConfig, train_id
-from muvla.configtools import replace
+from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
-from muvla.data.episodes import open_store
 from muvla.envs.libero import env as adapter
 from muvla.envs.libero import simulator
 from muvla.envs.libero.env import LiberoEnv, axis_angle, make_libero
@@ -30,15 +24,8 @@ from muvla.envs.phases import Phase
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, SETS, protocol
-from muvla.evaluation.records import read_rows, summarise
-from muvla.files import read_json
-from muvla.runs import Run
 
 TASK = "libero_spatial-0"
-SUITES = ("object", "spatial", "goal")  # those whose task 0 the shared test data can show
-INSTRUCTIONS = [LIBERO_TASKS[f"libero_{suite}-0"].instruction for suite in SUITES]
 
 
 class Fake(Simulator):
@@ -274,50 +261,39 @@ def test_every_start_draws_from_the_same_seed_and_ends(monkeypatch, misses):
     assert did == [("seed", 0), "reset", "reset", "reset", "state 1"]
 
 
-# --- from imported demonstrations to rows -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(FileNotFoundError("no file {}/scenes/floor.xml"), "assets of libero_spatial-0: .*floor.xml.*muvla assets fetch"),
+     (ValueError("Error opening file '{}/scenes/floor.msh'"), "assets of libero_spatial-0: .*floor.msh.*muvla assets"),
+     (AttributeError("no eglQueryString"), r"renderer: .*eglQueryString.*\(egl\).*install-system-packages"),
+     (ImportError("cannot initialize EGL"), "renderer: .*cannot initialize EGL"),
+     (ValueError("a bug"), None)],
+)  # fmt: skip
+def test_what_goes_wrong_in_opening_is_one_clear_error(some_assets, monkeypatch, tmp_path, error, told):
+    """As MuJoCo and robosuite raise it: a file of the assets, OpenGL; anything else is left as it is."""
+    error = type(error)(str(error).format(some_assets))
+
+    def open_scene(**options):
+        assert sys.modules["libero.libero"]._assets_path_cache == str(some_assets), "it would download them"
+        assert options["bddl_file_name"].endswith(f"bddl_files/libero_spatial/{LIBERO_TASKS[TASK].file}.bddl")
+        raise error
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(simulator, "_configure", lambda assets, renderer: tmp_path)
+    modules = {name: types.ModuleType(name) for name in ("libero", "libero.libero", "libero.libero.envs")}
+    modules["libero"].libero = modules["libero.libero"]
+    modules["libero.libero.envs"].OffScreenRenderEnv = open_scene
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(MuvlaError if told else ValueError, match=told or "a bug"):
+        LiberoEnv(TASK)
 
 
-def trained(base, tmp_path):
-    """A cell of one update on demonstrations that name three tasks, as a published suite's name ten."""
-    episodes = [
-        files.episode(5, i, ("state", 8), language_instruction=[text.encode()] * 5)
-        for i, text in enumerate(INSTRUCTIONS)
-    ]
-    directory = files.write(tmp_path / "libero" / "1.0.0", episodes, steps=files.LIBERO)
-    place = ["--data", str(tmp_path / "data")]
-    assert main(["import", str(directory), "--schema", "libero", "--task", TASK, *place]) == 0
-    dataset = DatasetConfig(TaskConfig(TASK), len(episodes), source="libero")
-    cell = replace(base, {"data": DataConfig(dataset, labels="recorded"), "budget.updates": 1})
-    store = open_store(tmp_path / "data", dataset)
-    run = Run(tmp_path / "runs", tmp_path / "data", train_id(cell, store.sha256, None))
-    run.train_cell(cell, store, "cpu")
-    return run
-
-
-def short(suite):
-    one = protocol(f"libero-{suite}-0-rh@1")
-    return changed(one, name=f"short-{suite}", episodes=1, slots=1, step_limit=4, image_size=32)
-
-
-def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, fake, some_assets, monkeypatch, capsys):
-    run = trained(base, tmp_path)
-    assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_libero)
-    monkeypatch.setattr(Fake, "succeeds_at", 13)
-    monkeypatch.setattr(Fake, "hopeless", "libero_goal")
-    monkeypatch.setitem(SETS, "short@1", tuple(short(suite) for suite in SUITES))
-    place = ["--data", str(run.data), "--runs", str(run.root)]
-    assert main(["evaluate", run.train, "--protocol", "short@1", *place]) == 0
-    said = capsys.readouterr().out
-    assert "short-object@1 none: n 1, success 1.000\n" in said, "and no word of touches"
-    assert "short@1 none: mean success 0.667 over 3 of 3 tasks" in said
-    rows = [row for path in run.rows.glob("*.jsonl") for row in read_rows(path)]
-    assert {row.task: (row.steps, row.success_once) for row in rows} == {
-        "libero_object-0": (3, True), "libero_spatial-0": (3, True), "libero_goal-0": (4, False)
-    }  # fmt: skip
-    assert {(row.group, row.target, row.choice, row.seed, row.error) for row in rows} == {("libero", None, -1, 0, None)}
-    assert summarise(rows).choices == 0 and summarise(rows).touch_rate is None and summarise(rows).correct == 0
-    assert np.isnan(best_constant_choice(rows))
+def test_too_few_initial_states_are_refused(tmp_path):
+    path = tmp_path / "few.pruned_init"
+    torch.save(np.zeros((3, 5)), path)
+    with pytest.raises(MuvlaError, match="3 initial states"):
+        simulator._initial_states(path)
 
 
 # --- with LIBERO ------------------------------------------------------------------------------------------------------
@@ -338,16 +314,16 @@ def test_the_suites_list_is_the_packages(libero_assets):
 
 @pytest.mark.slow
 @pytest.mark.sim("libero")
-def test_a_rendered_episode_of_three_suites_through_the_evaluator(base, tmp_path, libero_assets, monkeypatch):
-    """Simulated and rendered in a process of its own; the rows' provenance tells renderer, assets and stand-ins."""
-    run = trained(base, tmp_path)
-    for suite in SUITES:
-        one = short(suite)
-        monkeypatch.setitem(PROTOCOLS, one.id, one)
-        (row,) = run.evaluate(one, "none", "cpu")
-        assert (row.task, row.error, row.steps, row.group) == (f"libero_{suite}-0", None, 4, "libero")
-        assert row.success_once is False
-        told = read_json(run.folder / "provenance" / f"{row.provenance}.json")
-        assert told["simulator"] == simulator.backends()
-        assert told["simulator"].startswith("mujoco_cpu, ") and told["simulator"].endswith("with 6 stand-ins")
-        assert told["packages"]["hf-libero"] == "0.1.4" and told["packages"]["mujoco"]
+def test_an_initial_state_is_the_same_whatever_came_before(libero_assets):
+    one = simulator.open_simulator(LIBERO_TASKS["libero_goal-0"], camera_size=32)
+    seen = []
+    for number in (0, 3, 0):
+        one.start(number)
+        seen.append(one.step(adapter.STAY)[0])
+    one.close()
+    first, other, again = seen
+    for name in (*adapter.CAMERAS, "robot0_eef_pos", "object-state"):
+        np.testing.assert_array_equal(first[name], again[name])
+    assert not np.array_equal(first["object-state"], other["object-state"])
+    with pytest.raises(MuvlaError, match="orange_juice.xml.*muvla assets fetch libero"):
+        LiberoEnv("libero_object-9")

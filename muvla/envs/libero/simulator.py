@@ -135,8 +135,8 @@ def _initial_states(path: Path) -> np.ndarray:
     import torch
     from numpy._core.multiarray import _reconstruct
 
-    allowed = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, type(np.dtype(np.float64))]
-    with torch.serialization.safe_globals(allowed):
+    array = [_reconstruct, (_reconstruct, "numpy.core.multiarray._reconstruct")]  # as NumPy 2 writes it, and NumPy 1
+    with torch.serialization.safe_globals([*array, np.ndarray, np.dtype, type(np.dtype(np.float64))]):
         states = torch.load(path, weights_only=True)
     if len(states) < INITIAL_STATES:
         raise MuvlaError(
