@@ -79,18 +79,18 @@ def _content(folder: Path, known: frozenset[str]) -> Content:
 
 
 def from_hub(dataset: str, folder: Path) -> str:
-    """A dataset of the Hugging Face hub, whole; a second call continues. Raises MuvlaError, DiskError."""
+    """A dataset of the Hugging Face hub, whole and as it is now; a second call continues. What was fetched is told, and
+    the content's hash stands beside every result. Raises MuvlaError, DiskError."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError
 
     try:
-        commit = HfApi().dataset_info(dataset).sha
+        commit = HfApi().dataset_info(dataset, revision="main").sha
         with disk_errors(folder):
             snapshot_download(dataset, repo_type="dataset", revision=commit, local_dir=folder)
     except (HTTPError, OSError, RuntimeError) as error:
-        told = next((line for line in str(error).splitlines() if line), type(error).__name__)
         raise MuvlaError(
-            f"dataset {dataset} of the hub", got=told, expected="its files",
+            f"dataset {dataset} of the hub", got=" ".join(str(error).split())[:200], expected="its files",
             remedy="try again, or download it on a machine with a connection and copy the folder",
         ) from error  # fmt: skip
     return f"{dataset}@{commit}"
