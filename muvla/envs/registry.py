@@ -30,18 +30,18 @@ class TaskInfo:
     own_process: bool  # one environment per process (simulators with global state)
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
     instruction: str
-    expert: bool = True  # whether the environment has one, that demonstrations can be collected from
+    expert: bool  # whether demonstrations can be collected
 
 
 def task_info(name: str) -> TaskInfo:
     """Raises MuvlaError for an unknown task."""
     if name in RECALL_TASKS:
         task = RECALL_TASKS[name]
-        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family])
+        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
-        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"])
+        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"], True)
     if name in LIBERO_TASKS:
-        return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, expert=False)
+        return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
     known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 
