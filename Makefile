@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY := experiments/recall_quick
-# -qq: pip's notes about mirrors it could not read are noise; errors are still printed.
-PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check -c constraints.txt
+# -qq: pip's notes about mirrors it could not read are noise; errors are still printed. No word of conflicts: the
+# simulators' pins are left out on purpose, below.
+PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 .PHONY: help demo test test-quick test-sim lint ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
