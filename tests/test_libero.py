@@ -233,7 +233,7 @@ def test_the_package_is_told_before_it_is_imported_what_it_would_ask_for(tmp_pat
 
 
 @pytest.mark.parametrize("misses", [2, PLACEMENTS])
-def test_every_start_draws_from_the_same_seed_and_ends(monkeypatch, misses):
+def test_every_start_draws_from_its_own_seed_and_ends(monkeypatch, misses):
     """A draw that does not fit is repeated, but not for ever."""
 
     class RandomizationError(Exception):
@@ -258,7 +258,7 @@ def test_every_start_draws_from_the_same_seed_and_ends(monkeypatch, misses):
             one.start(1)
         return
     one.start(1)
-    assert did == [("seed", 0), "reset", "reset", "reset", "state 1"]
+    assert did == [("seed", 1), "reset", "reset", "reset", "state 1"]
 
 
 @pytest.mark.parametrize(

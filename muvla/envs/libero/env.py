@@ -50,9 +50,10 @@ class LiberoEnv(gymnasium.Env):
     - The first proprio numbers are the hand's position and its rotation as axis times angle, the angle in [0, 2π]: a
       hand that points down is near π, and [-π, π] would tear it apart.
 
-    An episode is one of the task's fixed initial states: the seed is its number, 0 to 49. What the simulator draws
-    besides (where it puts fixtures, which are no part of a state) comes from its global generator, seeded with 0 before
-    every reset, so that an episode is the same whichever ran before it; the published evaluations seed once per task.
+    An episode is one of the task's fixed initial states: the seed is its number, 0 to 49. A state does not tell where
+    fixtures stand; the simulator draws that at every reset, and it is up to a tenth of the picture. The published
+    evaluations seed its generator once per task, so that a trial depends on how many ran before it; here the number
+    seeds it before every reset: the same distribution, the same first trial, and no dependence on order or workers.
     Then come 10 steps that no policy sees. The episode ends at success (`terminated`) or at the step limit.
 
     `info` is RecallEnv's, without `expert_action`: there is no expert here. Everything is visible at every step, so

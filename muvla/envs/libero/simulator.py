@@ -33,8 +33,8 @@ class Simulator:
         self._env, self._states, self.render_backend = env, states, render_backend
 
     def start(self, number: int) -> None:
-        """Initial state `number`, with the fixtures where the generator's seed 0 puts them."""
-        self._env.seed(0)
+        """Initial state `number`, with the fixtures where the generator puts them from that seed on."""
+        self._env.seed(number)
         # Not through its outer reset, which tries for ever, whatever goes wrong.
         _placed(self._env.env)
         self._env.set_init_state(self._states[number])
