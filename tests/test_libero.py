@@ -289,6 +289,20 @@ def test_what_goes_wrong_in_opening_is_one_clear_error(some_assets, monkeypatch,
         LiberoEnv(TASK)
 
 
+@pytest.mark.parametrize(("modules", "told"), [({"libero": None}, "simulator: .*make libero"),
+                                               ({}, "renderer: .*OffScreenRenderEnv.*install-system")])  # fmt: skip
+def test_what_goes_wrong_in_importing_is_one_clear_error(some_assets, monkeypatch, tmp_path, modules, told):
+    """A module that is missing, or one that is there and cannot be loaded, as robosuite without its OpenGL."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(simulator, "_configure", lambda assets, renderer: tmp_path)
+    empty = {name: types.ModuleType(name) for name in ("libero", "libero.libero", "libero.libero.envs")}
+    empty["libero"].libero = empty["libero.libero"]
+    for name, module in (empty | modules).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(MuvlaError, match=told):
+        LiberoEnv(TASK)
+
+
 def test_too_few_initial_states_are_refused(tmp_path):
     path = tmp_path / "few.pruned_init"
     torch.save(np.zeros((3, 5)), path)
