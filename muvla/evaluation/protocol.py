@@ -80,11 +80,12 @@ def _mikasa(name: str, task: TaskConfig, **changes) -> Protocol:
 
 
 def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
-    """As published (spec 6.2), one protocol per task: episode i is the task's initial state i."""
+    """As published (spec 6.2), one protocol per task: episode i is the task's initial state i. Five slots,
+    because a simulator's process takes up to 2 GB."""
     return tuple(
         Protocol(
             name=f"{task.name.replace('_', '-')}-{regime}", version=1, task=TaskConfig(task.name), seed=0,
-            episodes=INITIAL_STATES, step_limit=task.step_limit, slots=10, **_PUBLISHED[regime],
+            episodes=INITIAL_STATES, step_limit=task.step_limit, slots=5, **_PUBLISHED[regime],
         )
         for task in LIBERO_TASKS.values()
         if task.suite == suite
