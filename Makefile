@@ -3,17 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY := experiments/recall_quick
-# -qq: pip's notes about mirrors it could not read are noise; errors are still printed.
-PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check -c constraints.txt
+# -qq: pip's notes about mirrors it could not read are noise; errors are still printed. No word of conflicts: the
+# simulators' pins are left out on purpose, below.
+PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
-.PHONY: help demo test test-quick test-sim lint ui doctor setup sim renderer clean
+.PHONY: help demo test test-quick test-sim lint ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        the main job on the embedded suite: train, evaluate, intervene, table, plots"
 	@echo "make test        all tests, the simulator's included where it can render"
 	@echo "make test-quick  the everyday part: no simulator, no slow test"
-	@echo "make test-sim    the simulator's tests alone"
+	@echo "make test-sim    the simulators' tests alone"
+	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
 	@echo "make lint | ui | doctor | clean (removes the virtual environment; runs and data stay)"
 
 # A make target cannot hold spaces, so a VENV with spaces is set up again on every call; that is harmless.
@@ -39,8 +41,17 @@ $(VENV)/.full: $(VENV)/.dev
 	@$(PIP) --no-deps mikasa-robo-suite==1.0.0
 	@touch "$@"
 
+# hf-libero's metadata ask for robomimic and with it for torchvision and another torch; what it imports is the extra
+# `libero`. No package that is there already changes its version (constraints.txt).
+$(VENV)/.libero: $(VENV)/.core
+	@echo "adding LIBERO (about 1 GB)"
+	@$(PIP) -e '.[libero]'
+	@$(PIP) --no-deps hf-libero==0.1.4 robosuite==1.4.0 bddl==1.0.1
+	@touch "$@"
+
 setup: $(VENV)/.core
 sim: $(VENV)/.full
+libero: $(VENV)/.libero
 
 # Status 3 of the sweep: some cells are marked as failed; the report then shows the others and names these.
 demo: $(VENV)/.core
@@ -48,7 +59,7 @@ demo: $(VENV)/.core
 		if [ $$status -eq 0 ] || [ $$status -eq 3 ]; then "$(BIN)/muvla" report $(STUDY) --seeds 0,1 || exit $$?; fi; exit $$status
 
 # System packages for the renderer, where we may install them; else the simulator's tests are skipped, and say why.
-renderer: $(VENV)/.full
+renderer: $(VENV)/.full $(VENV)/.libero
 	@bash scripts/ensure-renderer.sh "$(BIN)/python"
 
 test: $(VENV)/.full renderer

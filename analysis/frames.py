@@ -14,7 +14,7 @@ from muvla.evaluation.records import CellRecords, EpisodeRow, summarise
 
 # Reading → (numerator, denominator) among the counts of a line.
 READINGS = {
-    "touch": ("touched", "measured"),
+    "touch": ("touched", "choices"),
     "choice": ("correct", "touched"),
     "success": ("success", "measured"),
 }
@@ -54,8 +54,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
             )  # fmt: skip
         for (protocol, intervention), rows in item.rows.items():
             s = summarise(rows)
-            counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "touched": s.touched,
-                      "correct": s.correct, "success": s.success}  # fmt: skip
+            counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "choices": s.choices,
+                      "touched": s.touched, "correct": s.correct, "success": s.success}  # fmt: skip
             line: dict[str, Any] = {
                 "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
                 "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
@@ -77,8 +77,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
 
 def best_constant_choice(rows: list[EpisodeRow]) -> float:
     """Accuracy of always choosing the most frequent target of these very episodes: on a fixed block of seeds, what a
-    habit reaches without memory, a little above 1/N."""
-    targets = Counter(row.target for row in rows if row.error is None)
+    habit reaches without memory, a little above 1/N. NaN for a task where nothing is chosen."""
+    targets = Counter(row.target for row in rows if row.error is None and row.target is not None)
     return max(targets.values()) / sum(targets.values()) if targets else float("nan")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from muvla.assetverbs import add_asset_verbs
 from muvla.dataverbs import add_data_verbs
 
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "datasets: import others', show, audit the labels, write for others"
     data = verbs.add_parser("data", help=about, description=about)
     add_data_verbs(partial(verb, among=data.add_subparsers(required=True, metavar="VERB")))
+    add_asset_verbs(verb)
 
     train = verb("train", _train, "train one cell of a study")
     of_study(train)
@@ -109,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")
     of_policy(evaluate)
-    evaluate.add_argument("--protocol", action="append", required=True, help="for instance recall-position3-rh@1")
+    evaluate.add_argument(
+        "--protocol", action="append", required=True, help="recall-position3-rh@1, or a set: libero4-rh@1"
+    )
     computing(evaluate)
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")

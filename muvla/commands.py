@@ -10,8 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
-from muvla.evaluation.records import summarise
+from muvla.evaluation.protocol import protocols
+from muvla.evaluation.records import Summary, summarise
 from muvla.exporting import export
 from muvla.inspection import inspect
 from muvla.interventions import intervention
@@ -31,7 +31,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     """Evaluates under every protocol and every intervention in `kinds`, and prints a line for each."""
     run = _run_of(arguments)
     _require_measurement(run)
-    protocols = [protocol(name) for name in arguments.protocol]
+    wanted = {name: protocols(name) for name in arguments.protocol}
     for kind in kinds:
         intervention(kind)
     stop = stop_on_signal()
@@ -44,15 +44,26 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                 "KIND", got=", ".join(kinds), expected="nothing: this policy has no memory",
                 remedy="use `muvla evaluate`",
             )  # fmt: skip
-        for one in protocols:
-            for kind in kinds:
-                s = summarise(run.evaluate(one, kind, device, policy, stop))
-                touch, choice, success = (
-                    "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
-                )
-                errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
-                print(f"{one.id} {kind}: n {s.measured}, touch rate {touch}, choice accuracy given a touch "
-                      f"{choice}, success {success}{errors}")  # fmt: skip
+        for name, several in wanted.items():
+            found: dict[str, list[Summary]] = {kind: [] for kind in kinds}
+            for one in several:
+                for kind in kinds:
+                    found[kind].append(summarise(run.evaluate(one, kind, device, policy, stop)))
+                    print(f"{one.id} {kind}: {_readings(found[kind][-1])}")
+            for kind, summaries in found.items():
+                rates = [s.success_rate for s in summaries if s.success_rate is not None]
+                if len(several) > 1 and rates:
+                    mean = sum(rates) / len(rates)
+                    print(f"{name} {kind}: mean success {mean:.3f} over {len(rates)} of {len(several)} tasks")
+
+
+def _readings(s: Summary) -> str:
+    touch, choice, success = (
+        "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
+    )
+    chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(s.choices)
+    errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
+    return f"n {s.measured}, {chosen}success {success}{errors}"
 
 
 def inspect_checkpoint(name: str, size_name: str | None) -> None:

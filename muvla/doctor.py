@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 # Of the simulator, what pyproject.toml does not name: the one comes with ManiSkill, the other is installed without its
 # own pins (Makefile).
 SIMULATOR_TOO = (Requirement("sapien"), Requirement("mikasa-robo-suite==1.0.0"))
+LIBERO_TOO = (Requirement("hf-libero==0.1.4"), Requirement("robosuite==1.4.0"), Requirement("bddl==1.0.1"))
 FREE_DISK = 2**30  # bytes; the demo writes about 0.3 GiB
 REINSTALL = "run `make setup`"
 RENDER = "on Debian or Ubuntu run `sudo bash scripts/install-system-packages.sh` (Mesa ≥ 24.3), or install a GPU driver"
@@ -34,9 +36,11 @@ def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
     findings += [_tokenizer(), _device(), _attention(), _canary(), _recall(), _disk()]
     simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
-    findings += [*simulator, Finding("assets", True, "none needed: the tasks here are built from primitives")]
+    findings += simulator
     if all(f.ok for f in simulator):
         findings.append(_renderer(simulator_needed))
+    libero = [_package(one, False, "run `make libero`") for one in (*LIBERO_TOO, *requirements("libero"))]
+    findings += [*libero, _opengl(), *_assets()] if all(f.ok for f in libero) else [f for f in libero if not f.ok][:1]
     for f in findings:
         mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
         say(f"{mark}  {f.name}: {f.what}" + (f"\n         → {f.remedy}" if not f.ok else ""))
@@ -151,6 +155,38 @@ def _recall() -> Finding:
         return ", ".join(RECALL_TASKS)
 
     return _attempt("recall suite", check, REINSTALL)
+
+
+def _assets() -> list[Finding]:
+    """Those that no package brings; tasks built from primitives need none."""
+    from muvla.envs.assets import ASSETS, content
+
+    findings = []
+    for one in ASSETS.values():
+        missing = one.missing()
+        told = f"no {missing}" if missing else str(content(one))
+        findings.append(Finding(f"{one.name} assets", missing is None, told, one.remedy, needed=False))
+    return findings
+
+
+def _opengl() -> Finding:
+    """What LIBERO renders with; in a process of its own, as `_renderer`."""
+    code = (
+        "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); "
+        "from OpenGL import GL; print(GL.glGetString(GL.GL_RENDERER).decode())"
+    )
+
+    def check() -> str:
+        from muvla.envs.libero.simulator import render_backend
+
+        backend = render_backend()
+        env = os.environ | {"MUJOCO_GL": backend}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+        if run.returncode:
+            raise RuntimeError((run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1])
+        return f"{backend}, {run.stdout.strip()}"
+
+    return replace(_attempt("OpenGL", check, RENDER), needed=False)
 
 
 def _disk() -> Finding:

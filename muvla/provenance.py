@@ -20,10 +20,13 @@ from muvla.configtools import content_hash
 
 PACKAGES = (
     "torch", "transformers", "peft", "flash-attn", "bitsandbytes", "numpy", "gymnasium", "mani-skill", "sapien",
-    "mikasa-robo-suite",
+    "mikasa-robo-suite", "hf-libero", "robosuite", "bddl", "mujoco",
 )  # fmt: skip
 # Files that no number depends on: what a person sees, not what is computed; and presets, whose cells tell all of it.
-NOT_COMPUTING = ("cli.py", "commands.py", "dataverbs.py", "doctor.py", "inspection.py", "presets.py", "provenance.py")
+NOT_COMPUTING = (
+    "assetverbs.py", "cli.py", "commands.py", "dataverbs.py", "doctor.py", "inspection.py", "presets.py",
+    "provenance.py",
+)  # fmt: skip
 
 
 def _is_docstring(node: ast.AST) -> bool:

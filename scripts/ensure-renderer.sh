@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Installs the renderer's system packages if SAPIEN cannot render yet and we are root on Debian or Ubuntu. Never fails: the
-# tests decide what a missing renderer means (a skip with its reason; a failure under CI).
+# Installs the renderers' system packages if SAPIEN or LIBERO cannot render yet and we are root on Debian or Ubuntu. Never
+# fails: the tests decide what a missing renderer means (a skip with its reason; a failure under CI).
 set -u
 python=$1
-can_render() {
+sapien() {
   "$python" -c "from muvla.envs.mikasa import MikasaEnv; MikasaEnv('RememberColor3-VLA-v0').reset(seed=0)" >/dev/null 2>&1
 }
-can_render && exit 0
+opengl() { MUJOCO_GL=${MUJOCO_GL:-egl} "$python" -c "import mujoco; mujoco.GLContext(16, 16).make_current()" >/dev/null 2>&1; }
+sapien && opengl && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  echo "installing the renderer's system packages"
+  echo "installing the renderers' system packages"
   log=$(mktemp)
   bash "$(dirname "$0")/install-system-packages.sh" >"$log" 2>&1 || { echo "that failed:"; tail -n 5 "$log"; }
   rm -f "$log"
 fi
-can_render || echo "no renderer: the simulator's tests will be skipped (as root: scripts/install-system-packages.sh)"
+for renderer in sapien opengl; do
+  "$renderer" || echo "no $renderer renderer: its simulator's tests will be skipped (as root: scripts/install-system-packages.sh)"
+done
 exit 0

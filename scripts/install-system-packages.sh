@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# System packages for the SAPIEN renderer on Debian 12 or newer and Ubuntu 25.04 or newer; needs root. 70 MB download,
-# 300 MB on disk. SAPIEN can render on a CPU only with Mesa 24.3 or newer; Debian 12 carries that in backports alone.
+# System packages for the renderers of SAPIEN (Vulkan) and MuJoCo (OpenGL through EGL) on Debian 12 or newer and Ubuntu
+# 25.04 or newer; needs root. 70 MB download, 300 MB on disk. SAPIEN can render on a CPU only with Mesa 24.3 or newer;
+# Debian 12 carries that in backports alone.
 set -euo pipefail
 . /etc/os-release
 export DEBIAN_FRONTEND=noninteractive
@@ -14,3 +15,4 @@ if [ "${VERSION_CODENAME:-}" = bookworm ]; then
 fi
 apt-get install -y -q --no-install-recommends "${mesa_from[@]}" mesa-vulkan-drivers
 apt-get install -y -q --no-install-recommends libvulkan1 libgl1 libglib2.0-0 libsm6 libxext6 libx11-6
+apt-get install -y -q --no-install-recommends "${mesa_from[@]}" libegl1 libegl-mesa0 libgl1-mesa-dri

@@ -44,16 +44,40 @@ def simulator_problem() -> str | None:
     return None if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1]
 
 
+@lru_cache(maxsize=1)
+def libero_problem() -> str | None:
+    """The same of LIBERO: its package, and a renderer."""
+    code = (
+        "from importlib.util import find_spec; assert find_spec('libero'), 'LIBERO is not installed'; "
+        "import mujoco; mujoco.GLContext(16, 16).make_current()"
+    )
+    env = {"MUJOCO_GL": "egl"} | os.environ
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    return None if run.returncode == 0 else (run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1]
+
+
+@pytest.fixture
+def libero_assets(monkeypatch):
+    """The part of LIBERO's assets that the shared test data hold, with stand-ins: task 0 of three suites."""
+    if "MUVLA_TEST_DATA" not in os.environ:
+        pytest.skip("MUVLA_TEST_DATA is not set")
+    folder = os.path.join(os.environ["MUVLA_TEST_DATA"], "libero_assets")
+    assert os.path.exists(folder), "MUVLA_TEST_DATA is set, and must hold it"
+    monkeypatch.setenv("MUVLA_LIBERO_ASSETS", folder)
+
+
 @pytest.fixture(autouse=True)
 def _needs(request):
-    """A test marked `sim` is skipped with the reason where the simulator cannot run; under CI that is a failure. And
-    every test starts from the same global seed, so that one that fails fails again."""
+    """A test marked `sim` is skipped with the reason where the simulator cannot run, `sim("libero")` where LIBERO
+    cannot; under CI that is a failure. And every test starts from the same global seed, so that one that fails fails
+    again."""
     torch.manual_seed(0)
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     if request.node.get_closest_marker("gpu"):
         torch.compiler.reset()  # torch compiles a function for eight shapes at most, and here every test has its own
-    if request.node.get_closest_marker("sim") and (problem := simulator_problem()):
+    simulator = request.node.get_closest_marker("sim")
+    if simulator and (problem := libero_problem() if simulator.args == ("libero",) else simulator_problem()):
         if os.environ.get("CI"):
             pytest.fail(f"under CI the simulator must run: {problem}")
         pytest.skip(f"the simulator cannot run here: {problem}")

@@ -15,8 +15,8 @@ REVISIONS = ("main", "v1", COMMIT)
 
 
 class Hub(ThreadingHTTPServer):
-    """`folders` are its repositories. By name: owner/gated and owner/fails refuse as the hub does, others are
-    unknown."""
+    """`folders` are its repositories: owner/name of models, datasets/owner/name of datasets. By name: owner/gated and
+    owner/fails refuse as the hub does, others are unknown."""
 
     daemon_threads = True
 
@@ -46,9 +46,10 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         path = unquote(urlsplit(self.path).path).strip("/")
         self.server.asked.append(path)
-        api = path.startswith("api/models/")
-        repository = "/".join(path.removeprefix("api/models/").split("/")[:2])
-        what, _, rest = path.removeprefix("api/models/").removeprefix(f"{repository}/").partition("/")
+        api = path.startswith("api/")
+        path = path.removeprefix("api/").removeprefix("models/")
+        repository = "/".join(path.split("/")[: 3 if path.startswith("datasets/") else 2])
+        what, _, rest = path.removeprefix(f"{repository}/").partition("/")
         revision, _, file = (rest, "", "") if what == "revision" else rest.partition("/")
         folder = self.server.folders.get(repository)
         if repository == "owner/fails":

@@ -50,6 +50,25 @@ def test_what_is_missing_is_named_with_its_remedy(without):
     assert diagnosis(simulator_needed=True)[0] == 1
 
 
+def test_libero_is_told_in_a_line_where_it_is_not_installed(without):
+    without(*SIMULATOR, "hf-libero")
+    status, said = diagnosis()
+    assert status == 0 and "absent   hf-libero: not installed\n         → run `make libero`" in said
+    assert "OpenGL" not in said and "libero assets" not in said
+
+
+def test_what_libero_renders_with_and_shows_is_told(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setenv("MUVLA_LIBERO_ASSETS", "/nowhere")
+    one = doctor._opengl()
+    assert (one.ok, one.needed) == (False, False) and "expected one of egl, osmesa" in one.what
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(doctor.sys, "executable", "false")
+    assert "exit code 1" in doctor._opengl().what
+    (assets,) = doctor._assets()
+    assert not assets.ok and "no /nowhere/" in assets.what and "muvla assets fetch libero" in assets.remedy
+
+
 def test_a_leaking_guard_is_found(without, monkeypatch):
     from muvla.models import attention
 

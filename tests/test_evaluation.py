@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from muvla.config import dummy, no_memory, tbptt
+from muvla.configtools import content_hash
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, Protocol, protocol
+from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, protocol, protocols
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import INTERVENTIONS, intervention
@@ -25,9 +26,12 @@ SHORT = replace(BASE, name="short", episodes=12, slots=5)
 
 
 def test_an_edited_protocol_needs_a_new_version():
-    """The committed hashes say what each id means. A new id is added to the file; a changed one is refused here."""
+    """The committed hashes say what each id means. A new id is added to the file; a changed one is refused here. The
+    protocols of a set are held by the set's."""
     golden = json.loads(GOLDEN.read_text())
-    current = {one.id: one.hash for one in PROTOCOLS.values()}
+    current = {id: content_hash([one.hash for one in several]) for id, several in SETS.items()}
+    held = {one.id for several in SETS.values() for one in several}
+    current |= {one.id: one.hash for one in PROTOCOLS.values() if one.id not in held}
     changed = [id for id in golden if current.get(id) != golden[id]]
     assert not changed, f"{changed}: raise the version instead of editing or removing a published protocol"
     assert set(current) == set(golden), "add the new protocol's hash to tests/golden/protocols.json"
@@ -53,8 +57,23 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
 def test_bad_protocols_are_refused(changes, message):
     with pytest.raises(MuvlaError, match=message):
         replace(BASE, **changes)
-    with pytest.raises(MuvlaError, match="recall-position3-rh@1"):
-        protocol("recall-position3-rh@9")
+    for find in (protocol, protocols):
+        with pytest.raises(MuvlaError, match="recall-position3-rh@1"):
+            find("recall-position3-rh@9")
+
+
+def test_a_set_is_one_protocol_per_task():
+    """A suite in both published regimes; four suites together; and a protocol alone is a set of one."""
+    assert protocols(BASE.id) == (BASE,)
+    spatial = protocols("libero-spatial-ol8@1")
+    assert [one.task.name for one in spatial] == [f"libero_spatial-{i}" for i in range(10)]
+    assert {(one.seed, one.episodes, one.regime, one.h, one.tick, one.break_at_success) for one in spatial} == {
+        (0, 50, "open_loop", 8, "call", True)
+    }
+    assert spatial[3] == protocol("libero-spatial-3-ol8@1") and len(protocols("libero-90-rh@1")) == 90
+    four = protocols("libero4-rh@1")
+    assert len(four) == len({one.id for one in four}) == 40 and {one.regime for one in four} == {"receding"}
+    assert "libero_90-0" not in {one.task.name for one in four}
 
 
 @pytest.fixture(scope="module")

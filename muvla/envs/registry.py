@@ -10,6 +10,10 @@ import gymnasium
 from muvla.config import TaskConfig
 from muvla.envs import mikasa
 from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.libero import simulator as libero
+from muvla.envs.libero.env import CAMERA_SIZE as LIBERO_CAMERA
+from muvla.envs.libero.env import make_libero
+from muvla.envs.libero.tasks import LIBERO_TASKS, STEP_LIMITS
 from muvla.envs.mikasa import CAMERA_SIZE as MIKASA_CAMERA
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
 from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
@@ -21,33 +25,41 @@ from muvla.errors import MuvlaError
 
 @dataclass(frozen=True)
 class TaskInfo:
-    suite: str  # recall, mikasa
-    chance: float  # first-choice accuracy of a policy without memory
+    suite: str  # recall, mikasa, libero
+    chance: float | None  # first-choice accuracy of a policy without memory; None where nothing is chosen
     own_process: bool  # one environment per process (simulators with global state)
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
     instruction: str
+    expert: bool  # whether demonstrations can be collected
 
 
 def task_info(name: str) -> TaskInfo:
     """Raises MuvlaError for an unknown task."""
     if name in RECALL_TASKS:
         task = RECALL_TASKS[name]
-        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family])
+        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
-        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"])
-    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS])
+        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"], True)
+    if name in LIBERO_TASKS:
+        return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
+    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 
 
 def backends(task: TaskConfig) -> str | None:
     """Physics and render backend that a task runs with here; None where no simulator is involved."""
-    return mikasa.backends(task) if task_info(task.name).suite == "mikasa" else None
+    suite = task_info(task.name).suite
+    if suite == "libero":
+        return libero.backends()
+    return mikasa.backends(task) if suite == "mikasa" else None
 
 
 def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
     """A new environment in this process; frames come at `image_size` pixels, None leaves the camera's own."""
     if task_info(task.name).suite == "mikasa":
         return make_mikasa(task, image_size)
+    if task_info(task.name).suite == "libero":
+        return make_libero(task, image_size)
     if task.physics is not None:
         raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
     return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from muvla.config import TaskConfig
 from muvla.configtools import content_hash
+from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 
@@ -76,6 +79,35 @@ def _mikasa(name: str, task: TaskConfig, **changes) -> Protocol:
     return Protocol(name=name, version=1, task=task, slots=2, **changes)
 
 
+def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
+    """As published (spec 6.2), one protocol per task: episode i is the task's initial state i. Five slots,
+    because a simulator's process takes up to 2 GB."""
+    return tuple(
+        Protocol(
+            name=f"{task.name.replace('_', '-')}-{regime}", version=1, task=TaskConfig(task.name), seed=0,
+            episodes=INITIAL_STATES, step_limit=task.step_limit, slots=5, **_PUBLISHED[regime],
+        )
+        for task in LIBERO_TASKS.values()
+        if task.suite == suite
+    )  # fmt: skip
+
+
+# The published regimes: receding horizon, and eight actions open loop with a memory that is written once for all eight.
+_PUBLISHED: dict[str, dict[str, Any]] = {"rh": {}, "ol8": {"regime": "open_loop", "h": 8, "tick": "call"}}
+
+# Named sets of protocols, one per task: what a suite's success rate is the unweighted mean over.
+SETS = {
+    f"{suite.replace('_', '-')}-{regime}@1": _libero(suite, regime)
+    for suite in dict.fromkeys(task.suite for task in LIBERO_TASKS.values())
+    for regime in _PUBLISHED
+}
+SETS |= {
+    f"libero4-{regime}@1": tuple(
+        one for suite in ("spatial", "object", "goal", "10") for one in SETS[f"libero-{suite}-{regime}@1"]
+    )
+    for regime in _PUBLISHED
+}
+
 # A block of episodes that only the search for a recipe looks at, disjoint from every evaluation.
 SEARCH_SEED = 3_141_592_653
 
@@ -91,14 +123,27 @@ PROTOCOLS = {
         _mikasa("mikasa-remember-color3-quick-rh", TaskConfig("RememberColor3-VLA-v0"), episodes=30, image_size=64),
         # As published (spec 6.1): the same 100 episodes only where physics runs on a GPU, at the cameras' own size.
         _mikasa("mikasa-remember-color3-rh", TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=100),
+        *(one for several in SETS.values() for one in several),
     )
 }
 
 
 def protocol(id: str) -> Protocol:
     if id not in PROTOCOLS:
-        raise MuvlaError("protocol", got=id, expected=f"one of {', '.join(PROTOCOLS)}", remedy="correct the id")
+        raise _unknown(id, PROTOCOLS)
     return PROTOCOLS[id]
+
+
+def protocols(id: str) -> tuple[Protocol, ...]:
+    """Those of a set, or the one of that id."""
+    if id not in SETS and id not in PROTOCOLS:
+        raise _unknown(id, [*PROTOCOLS, *SETS])
+    return SETS.get(id) or (PROTOCOLS[id],)
+
+
+def _unknown(id: str, known: Iterable[str]) -> MuvlaError:
+    near = difflib.get_close_matches(id, known, n=8, cutoff=0.3)
+    return MuvlaError("protocol", got=id, expected=f"one of {', '.join(near or known)}", remedy="correct the id")
 
 
 def chance(protocol: Protocol) -> float | None:

@@ -27,7 +27,7 @@ class EpisodeRow:
     intervention: str
     seed: int  # of the episode
     attempt: int
-    target: int | None
+    target: int | None  # None too where the task has none
     choice: int | None  # first object touched; -1 none
     cue_length: int | None  # steps
     delay_length: int | None
@@ -82,6 +82,7 @@ class Summary:
 
     episodes: int
     errors: int
+    choices: int  # of the measured, those in which there was something to choose
     touched: int
     correct: int  # first choice is the target
     success: int  # success_once
@@ -92,7 +93,7 @@ class Summary:
 
     @property
     def touch_rate(self) -> float | None:
-        return self.touched / self.measured if self.measured else None
+        return self.touched / self.choices if self.choices else None
 
     @property
     def choice_accuracy(self) -> float | None:
@@ -123,6 +124,7 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
     return Summary(
         episodes=len(rows),
         errors=len(rows) - len(measured),
+        choices=sum(row.target is not None for row in measured),
         touched=sum(row.choice != -1 for row in measured),
         correct=sum(row.choice == row.target for row in measured),
         success=sum(bool(row.success_once) for row in measured),

@@ -1,0 +1,123 @@
+"""Files that simulators need and no package brings: where they lie, whether they are there, and what exactly is there.
+
+A set is a folder, named by an environment variable or in its usual place. Results carry the content's hash; stand-ins,
+made because the originals were not to be had, are known by theirs, and results say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from muvla.errors import MuvlaError
+from muvla.files import disk_errors
+
+
+@dataclass(frozen=True)
+class AssetSet:
+    name: str
+    what: str
+    variable: str  # environment variable that names the folder
+    usual: Callable[[], Path]  # the folder without it
+    parts: tuple[str, ...]  # what every such folder has
+    stand_ins: frozenset[str]  # SHA-256 of files that stand in for others
+    fetch: Callable[[Path], str]  # into a folder; returns what was fetched. Raises MuvlaError
+
+    @property
+    def folder(self) -> Path:
+        told = os.environ.get(self.variable)
+        return Path(told).expanduser() if told else self.usual()
+
+    @property
+    def remedy(self) -> str:
+        return f"run `muvla assets fetch {self.name}`, or set {self.variable} to a folder that has it"
+
+    def missing(self) -> str | None:
+        """The first part that is not there."""
+        return next((str(self.folder / part) for part in self.parts if not (self.folder / part).exists()), None)
+
+    def require(self) -> Path:
+        """The folder. Raises MuvlaError, with the first part that is not there."""
+        if (missing := self.missing()) is not None:
+            raise MuvlaError(f"assets {self.name}", got=f"no {missing}", expected=self.what, remedy=self.remedy)
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a folder of assets holds."""
+
+    files: int
+    sha256: str  # of all names and contents
+    stand_ins: tuple[str, ...]  # the files, from the folder on
+
+    def __str__(self) -> str:
+        label = f" with {len(self.stand_ins)} stand-ins" * bool(self.stand_ins)
+        return f"assets {self.sha256[:12]}{label}"
+
+
+def content(assets: AssetSet) -> Content:
+    """Read once per process. Raises MuvlaError where the set is not there."""
+    return _content(assets.require(), assets.stand_ins)
+
+
+@lru_cache(maxsize=8)
+def _content(folder: Path, known: frozenset[str]) -> Content:
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):  # the hub's own notes
+            with path.open("rb") as file:
+                hashes[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
+    stand_ins = tuple(name for name, digest in hashes.items() if digest in known)
+    return Content(len(hashes), hashlib.sha256(lines.encode()).hexdigest(), stand_ins)
+
+
+def from_hub(dataset: str, folder: Path) -> str:
+    """A dataset of the Hugging Face hub, whole and as it is now; a second call continues. What was fetched is told, and
+    the content's hash stands beside every result. Raises MuvlaError, DiskError."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        commit = HfApi().dataset_info(dataset, revision="main").sha
+        with disk_errors(folder):
+            snapshot_download(dataset, repo_type="dataset", revision=commit, local_dir=folder)
+    except (HTTPError, OSError, RuntimeError) as error:
+        raise MuvlaError(
+            f"dataset {dataset} of the hub", got=" ".join(str(error).split())[:200], expected="its files",
+            remedy="try again, or download it on a machine with a connection and copy the folder",
+        ) from error  # fmt: skip
+    return f"{dataset}@{commit}"
+
+
+LIBERO = AssetSet(
+    name="libero",
+    what="LIBERO's scenes, objects and textures (0.2 GB)",
+    variable="MUVLA_LIBERO_ASSETS",
+    usual=lambda: Path.home() / ".cache" / "libero" / "assets",  # where hf-libero itself would download them to
+    parts=("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "textures",
+           "turbosquid_objects"),
+    # A box, a flat texture and a room, of this project's test data: visual alone.
+    stand_ins=frozenset(
+        {
+            "d55cf70d42d6cc643f00e4ad71f258498abf38c75e8a0a79cd0de086cdd1c4df",
+            "3af63633584ea81c24a926870191880a70f40c18a3231b622fd0ce95529b629e",
+            "83beb2bfbfa7de105ea6609a9ba2c9d1d750f426dd8a4932564805c3e95c92c9",
+        }
+    ),
+    fetch=partial(from_hub, "lerobot/libero-assets"),
+)  # fmt: skip
+ASSETS = {one.name: one for one in (LIBERO,)}
+
+
+def asset_set(name: str) -> AssetSet:
+    """Raises MuvlaError for an unknown one."""
+    if name not in ASSETS:
+        raise MuvlaError("NAME", got=name, expected=f"one of {', '.join(ASSETS)}", remedy="correct the name")
+    return ASSETS[name]

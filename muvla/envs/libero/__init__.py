@@ -1,0 +1,1 @@
+"""LIBERO's suites: Spatial, Object, Goal, 10 (Long) and 90."""

@@ -1,0 +1,161 @@
+"""LIBERO's own environment: its package, its assets and its renderer. Nothing is imported before one is opened.
+
+robosuite draws from NumPy's global generator and keeps its OpenGL context by thread: one environment per process
+(`muvla.envs.workers`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvla.configtools import content_hash
+from muvla.envs.assets import LIBERO, content
+from muvla.envs.libero.tasks import INITIAL_STATES, LiberoTask
+from muvla.errors import MuvlaError
+from muvla.files import disk_errors, write_json
+
+Raw = dict[str, np.ndarray]  # what robosuite observes, by its names
+RENDERERS = ("egl", "osmesa")  # of MUJOCO_GL; the one needs libegl1 and a driver (Mesa's renders on the CPU)
+PLACEMENTS = 100  # of one reset; a draw where objects would touch is repeated
+
+
+class Simulator:
+    """One task, opened. `start` puts it into an initial state, `step` executes one of the simulator's actions."""
+
+    def __init__(self, env: Any, states: np.ndarray, render_backend: str):
+        self._env, self._states, self.render_backend = env, states, render_backend
+
+    def start(self, number: int) -> None:
+        """Initial state `number`, with the fixtures where the generator puts them from that seed on."""
+        self._env.seed(number)
+        # Not through its outer reset, which tries for ever, whatever goes wrong.
+        _placed(self._env.env)
+        self._env.set_init_state(self._states[number])
+
+    def step(self, action: np.ndarray) -> tuple[Raw, bool]:
+        """Action (7,) in robosuite's convention → observation, success."""
+        raw, _, success, _ = self._env.step(action)
+        return raw, bool(success)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _placed(env: Any) -> None:
+    from robosuite.utils.errors import RandomizationError
+
+    for left in reversed(range(PLACEMENTS)):
+        try:
+            env.reset()
+            return
+        except RandomizationError:
+            if not left:
+                raise
+
+
+def open_simulator(task: LiberoTask, camera_size: int) -> Simulator:
+    """Raises MuvlaError where the package, a file of the assets or a renderer is not there."""
+    assets, renderer = LIBERO.require(), render_backend()
+    package = _configure(assets, renderer)
+    try:
+        import libero.libero
+
+        # Else it looks at its own folder alone, and then downloads; the key of its configuration is not asked.
+        libero.libero._assets_path_cache = str(assets)
+        from libero.libero.envs import OffScreenRenderEnv
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:
+        raise _unimportable(error, renderer) from error
+    try:
+        env = OffScreenRenderEnv(
+            bddl_file_name=str(package / "bddl_files" / task.suite / f"{task.file}.bddl"),
+            camera_heights=camera_size,
+            camera_widths=camera_size,
+        )
+    except (FileNotFoundError, ValueError) as error:  # MuJoCo raises the latter: "Error opening file '…'"
+        if str(assets) not in str(error):
+            raise
+        raise MuvlaError(
+            f"assets of {task.name}", got=str(error), expected=LIBERO.what, remedy=LIBERO.remedy
+        ) from error
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise _no_renderer(error, renderer) from error
+    return Simulator(env, _initial_states(package / "init_files" / task.suite / f"{task.file}.pruned_init"), renderer)
+
+
+def render_backend() -> str:
+    """What MuJoCo renders with here: MUJOCO_GL, EGL where it is not set. Raises MuvlaError for another."""
+    told = os.environ.get("MUJOCO_GL", "egl").lower()
+    if told not in RENDERERS:
+        raise MuvlaError("MUJOCO_GL", got=told, expected=f"one of {', '.join(RENDERERS)}", remedy="unset it")
+    return told
+
+
+def backends() -> str:
+    """What an environment made here computes and renders with, and which assets; for provenance. Raises MuvlaError
+    where they are not there."""
+    return f"mujoco_cpu, {render_backend()}, {content(LIBERO)}"
+
+
+def _configure(assets: Path, renderer: str) -> Path:
+    """What the packages read when they are imported; returns LIBERO's folder. Without a configuration file LIBERO would
+    ask on the terminal, and write one to the home folder."""
+    spec = find_spec("libero")
+    if spec is None or not spec.submodule_search_locations:
+        raise _not_installed("No module named 'libero'")
+    package = Path(spec.submodule_search_locations[0]) / "libero"
+    paths = {
+        "benchmark_root": str(package), "bddl_files": str(package / "bddl_files"),
+        "init_states": str(package / "init_files"), "datasets": str(package.parent / "datasets"),
+        "assets": str(assets),
+    }  # fmt: skip
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "muvla" / f"libero-{content_hash(paths)}"  # a second installation has one of its own
+    if not (folder / "config.yaml").exists():
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.yaml", paths)  # which is YAML too
+    os.environ |= {"LIBERO_CONFIG_PATH": str(folder), "MUJOCO_GL": renderer}
+    # robosuite's own place for settings. A user's would change pictures; without one it warns, and with its defaults it
+    # writes to a file in /tmp that may be another user's.
+    macros = types.ModuleType("robosuite.macros_private")
+    macros.FILE_LOGGING_LEVEL = None
+    sys.modules["robosuite.macros_private"] = macros
+    return package
+
+
+def _initial_states(path: Path) -> np.ndarray:
+    """(INITIAL_STATES, n) float64: MuJoCo's time, positions and velocities."""
+    import torch
+    from numpy._core.multiarray import _reconstruct
+
+    array = [_reconstruct, (_reconstruct, "numpy.core.multiarray._reconstruct")]  # as NumPy 2 writes it, and NumPy 1
+    with torch.serialization.safe_globals([*array, np.ndarray, np.dtype, type(np.dtype(np.float64))]):
+        states = torch.load(path, weights_only=True)
+    if len(states) < INITIAL_STATES:
+        raise MuvlaError(
+            str(path), got=f"{len(states)} initial states", expected=str(INITIAL_STATES), remedy="run `make libero`"
+        )
+    return states
+
+
+def _unimportable(error: Exception, renderer: str) -> MuvlaError:
+    """robosuite loads its OpenGL when it is imported."""
+    return _not_installed(str(error)) if isinstance(error, ModuleNotFoundError) else _no_renderer(error, renderer)
+
+
+def _not_installed(got: str) -> MuvlaError:
+    return MuvlaError("simulator", got=got, expected="hf-libero 0.1.4 and robosuite 1.4.0", remedy="run `make libero`")
+
+
+def _no_renderer(error: Exception, renderer: str) -> MuvlaError:
+    return MuvlaError(
+        "renderer", got=f"{type(error).__name__}: {error}", expected=f"OpenGL without a screen ({renderer})",
+        remedy="run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""Assets that no package brings: listed, checked, known by their content, fetched from a server that answers as the hub
+does. The real hub was not asked."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, Hub
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.envs import assets
+from muvla.envs.assets import LIBERO, content
+
+FETCH = "import sys; from muvla.cli import main; sys.exit(main(['assets', 'fetch', 'libero']))"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    path = write(tmp_path / "assets")
+    monkeypatch.setenv("MUVLA_LIBERO_ASSETS", str(path))
+    return path
+
+
+def write(path):
+    for part in LIBERO.parts:
+        (path / part).mkdir(parents=True)
+        (path / part / "one.xml").write_text(part)
+    return path
+
+
+def test_what_is_missing_is_named_with_its_remedy(folder, capsys):
+    assert main(["assets", "list"]) == 0
+    assert f"libero: {LIBERO.what}; there: {folder} (MUVLA_LIBERO_ASSETS)" in capsys.readouterr().out
+    (folder / "scenes" / "one.xml").unlink()
+    (folder / "scenes").rmdir()
+    assert main(["assets", "check", "libero"]) == 1
+    said = capsys.readouterr().out
+    assert f"no {folder / 'scenes'}" in said and "run `muvla assets fetch libero`, or set MUVLA_LIBERO_ASSETS" in said
+    assert main(["assets", "list"]) == 0
+    assert "not there" in capsys.readouterr().out
+    assert main(["assets", "check", "mugs"]) == EXIT_BAD_INPUT
+    assert "NAME: got 'mugs', expected one of libero" in capsys.readouterr().err
+
+
+def test_without_the_variable_they_lie_where_libero_itself_puts_them(monkeypatch):
+    monkeypatch.delenv("MUVLA_LIBERO_ASSETS", raising=False)
+    assert LIBERO.folder == Path.home() / ".cache" / "libero" / "assets"
+
+
+def test_they_are_known_by_their_content(folder, tmp_path, monkeypatch):
+    """Names and bytes, wherever they lie; not what the hub's client writes down beside them."""
+    first = content(LIBERO)
+    assert first.files == 6 and first.stand_ins == () and str(first) == f"assets {first.sha256[:12]}"
+    found = {first.sha256}
+    for change in ("a note", "a byte", "a name", "another file"):
+        path = write(tmp_path / change)
+        one = path / "scenes" / "one.xml"
+        if change == "a note":
+            (path / ".cache").mkdir()
+            (path / ".cache" / "note").write_text("x")
+        if change == "a byte":
+            one.write_text("Scenes")
+        if change == "a name":
+            one.rename(path / "scenes" / "two.xml")
+        if change == "another file":
+            (path / "scenes" / "two.xml").write_text("")
+        monkeypatch.setenv("MUVLA_LIBERO_ASSETS", str(path))
+        found.add(content(LIBERO).sha256)
+    assert len(found) == 4, "all but the note"
+
+
+def test_stand_ins_are_told(folder, monkeypatch, capsys):
+    known = frozenset({hashlib.sha256(b"scenes").hexdigest()})
+    monkeypatch.setitem(assets.ASSETS, "libero", replace(LIBERO, stand_ins=known))
+    assert str(content(assets.asset_set("libero"))).endswith("with 1 stand-ins")
+    assert main(["assets", "check"]) == 0
+    assert "a stand-in: scenes/one.xml" in capsys.readouterr().out
+
+
+def test_those_of_the_shared_test_data_are_known_as_stand_ins(libero_assets):
+    assert len(content(LIBERO).stand_ins) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("there", [True, False])
+def test_they_are_fetched_from_the_hub(folder, tmp_path, there):
+    """In a process of its own: where the hub is, is read when huggingface_hub is imported."""
+    target = tmp_path / "target"
+    with Hub({"datasets/lerobot/libero-assets": folder} if there else {}).up() as hub:
+        env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        env |= {"MUVLA_LIBERO_ASSETS": str(target)}
+        run = subprocess.run([sys.executable, "-c", FETCH], capture_output=True, text=True, env=env, check=False)
+    if there:
+        assert run.returncode == 0, run.stderr
+        assert f"lerobot/libero-assets@{COMMIT}" in run.stdout
+        assert f"6 files, content {content(LIBERO).sha256[:12]}" in run.stdout
+    else:
+        assert run.returncode == EXIT_BAD_INPUT
+        assert "error: dataset lerobot/libero-assets of the hub" in run.stderr and "copy the folder" in run.stderr
