@@ -180,7 +180,7 @@ def test_unknown_tasks_are_refused():
 
 
 def test_there_is_no_expert_to_collect_from(tmp_path):
-    with pytest.raises(MuvlaError, match="with a scripted expert.*muvla import"):
+    with pytest.raises(MuvlaError, match="with a scripted expert.*muvla data import"):
         collect(DatasetConfig(TaskConfig(TASK), episodes=1), tmp_path)
 
 

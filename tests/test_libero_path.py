@@ -36,7 +36,7 @@ def trained(base, tmp_path):
     ]
     directory = files.write(tmp_path / "libero" / "1.0.0", episodes, steps=files.LIBERO)
     place = ["--data", str(tmp_path / "data")]
-    assert main(["import", str(directory), "--schema", "libero", "--task", TASK, *place]) == 0
+    assert main(["data", "import", str(directory), "--schema", "libero", "--task", TASK, *place]) == 0
     dataset = DatasetConfig(TaskConfig(TASK), len(episodes), source="libero")
     cell = replace(base, {"data": DataConfig(dataset, labels="recorded"), "budget.updates": 1})
     store = open_store(tmp_path / "data", dataset)

@@ -45,7 +45,7 @@ def collect(
     if not task_info(spec.task.name).expert:
         raise MuvlaError(
             "data.dataset.task.name", got=spec.task.name, expected="a task with a scripted expert",
-            remedy="import demonstrations of it (`muvla import`), or take another task",
+            remedy="import demonstrations of it (`muvla data import`), or take another task",
         )  # fmt: skip
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before

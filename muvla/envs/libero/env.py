@@ -42,7 +42,7 @@ def make_libero(task: TaskConfig, image_size: int | None = None) -> LiberoEnv:
 class LiberoEnv(gymnasium.Env):
     """Observation: images (V, h, w, 3) uint8, the agent's view first; proprio (Q,) float32. Action: (A,) in [-1, 1].
 
-    The conventions are those of the published demonstrations, as `muvla import --schema libero` stores them:
+    The conventions are those of the published demonstrations, as `muvla data import --schema libero` stores them:
 
     - Images are turned by 180° against what the simulator gives, so that up is up.
     - The gripper's number is 0 to 1: less than half closes, more opens, exactly half leaves it. The simulator's is 1
