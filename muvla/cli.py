@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
             "--compile", action="store_true", help="torch.compile of the step: a slow start, other rounding"
         )
 
+    def evaluating(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--workers", type=int,
+            help="environments side by side, at most the protocol's slots (default: all; of simulators, one per core)",
+        )  # fmt: skip
+
     def training(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--gradient-checkpointing", action="store_true", help="the same numbers for less memory and more time"
@@ -94,12 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     of_policy(evaluate)
     evaluate.add_argument("--protocol", action="append", required=True, help="for instance recall-position3-rh@1")
     computing(evaluate)
+    evaluating(evaluate)
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")
     of_policy(intervene)
     intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
+    evaluating(intervene)
 
     inspect = verb("inspect", _inspect, "what a checkpoint holds, and what of it would not load")
     inspect.add_argument("checkpoint", help=f"a run folder; or {released}")
@@ -113,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = verb("sweep", _sweep, "run every cell of a study: train, evaluate, intervene")
     of_study(sweep)
     computing(sweep)
+    evaluating(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
@@ -159,8 +168,10 @@ def _prepare(arguments) -> str:
     from muvla.models.compiling import require_compiler
     from muvla.runs import choose_device
 
-    if arguments.threads < 1:
-        raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
+    for name in ("threads", "workers"):
+        value = getattr(arguments, name, None)
+        if value is not None and value < 1:
+            raise MuvlaError(f"--{name}", got=value, expected="at least 1", remedy="correct it")
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     if arguments.compile:
@@ -263,6 +274,7 @@ def _sweep(arguments) -> int:
         plan_only=arguments.plan,
         checkpoint_gradients=arguments.gradient_checkpointing,
         compiled=arguments.compile,
+        workers=arguments.workers,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

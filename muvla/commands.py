@@ -39,7 +39,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
             )  # fmt: skip
         for one in protocols:
             for kind in kinds:
-                s = summarise(run.evaluate(one, kind, device, policy, stop))
+                s = summarise(run.evaluate(one, kind, device, policy, stop, workers=arguments.workers))
                 touch, choice, success = (
                     "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
                 )

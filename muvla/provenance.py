@@ -53,8 +53,11 @@ def _code_version() -> str:
 CODE_VERSION = _code_version()
 
 
-def provenance(device: str, simulator: str | None = None, compiled: bool = False) -> dict[str, Any]:
-    """Plain data; its content hash is the provenance id of a row."""
+def provenance(
+    device: str, simulator: str | None = None, compiled: bool = False, environment: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Plain data; its content hash is the provenance id of a row. `simulator` are the backends, `environment` is what
+    the environments that were evaluated in tell of themselves: their wrappers, their renderer."""
     record = {
         "code": CODE_VERSION,
         "git": _git(),
@@ -67,7 +70,7 @@ def provenance(device: str, simulator: str | None = None, compiled: bool = False
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    return record | ({"compiled": True} if compiled else {})
+    return record | ({"compiled": True} if compiled else {}) | ({"environment": environment} if environment else {})
 
 
 def provenance_id(record: dict[str, Any]) -> str:

@@ -232,26 +232,34 @@ class Run:
         policy: Policy | None = None,
         should_stop: Callable[[], bool] = never,
         retry_errors: bool = False,
+        workers: int | None = None,
     ) -> list[EpisodeRow]:
-        """The rows of one condition, running the episodes that are missing, and those with an error if told."""
+        """The rows of one condition, running the episodes that are missing, and those with an error if told, in
+        `workers` environments side by side."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             statistics, training_seed, training_episodes = self._trained_with()
             policy = policy or self.load_policy(device)
-            provenance = self._record(device, backends(protocol.task), policy)
-            with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
-                evaluate(
-                    policy,
-                    statistics,
-                    protocol,
-                    intervention(intervention_name),
-                    train=self.train,
-                    training_seed=training_seed,
-                    training_episodes=training_episodes,
-                    rows=self.rows,
-                    provenance=provenance,
-                    check_stop=lambda: _stop_if(should_stop),
-                    retry_errors=retry_errors,
-                )
+
+            @contextlib.contextmanager
+            def record(environment: dict[str, Any]) -> Iterator[str]:
+                provenance = self._record(device, backends(protocol.task), policy, environment)
+                with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
+                    yield provenance
+
+            evaluate(
+                policy,
+                statistics,
+                protocol,
+                intervention(intervention_name),
+                train=self.train,
+                training_seed=training_seed,
+                training_episodes=training_episodes,
+                rows=self.rows,
+                record=record,
+                check_stop=lambda: _stop_if(should_stop),
+                retry_errors=retry_errors,
+                workers=workers,
+            )
         return self.result_rows(protocol, intervention_name)
 
     def _trained_with(self) -> tuple[Statistics, int | None, range]:
@@ -294,8 +302,10 @@ class Run:
         place = self.cell.start.checkpoint
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
-    def _record(self, device: str, backends: str | None, policy: Policy) -> str:
-        record = origin.provenance(device, backends, is_compiled(policy))
+    def _record(
+        self, device: str, backends: str | None, policy: Policy, environment: dict[str, Any] | None = None
+    ) -> str:
+        record = origin.provenance(device, backends, is_compiled(policy), environment)
         identity = origin.provenance_id(record)
         path = self.folder / "provenance" / f"{identity}.json"
         if not path.exists():

@@ -31,6 +31,7 @@ class SweepOptions:
     plan_only: bool = False
     checkpoint_gradients: bool = False
     compiled: bool = False
+    workers: int | None = None  # environments of a cell side by side
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -101,7 +102,7 @@ def _run_cells(
     jobs = [
         Job(e.item.label, e.run, e.item.cell, stores[e.item.arm].path, tuple(e.missing(options.retry_failed)),
             options.device, options.threads, options.retry_failed, options.checkpoint_gradients,
-            options.compiled)
+            options.compiled, options.workers)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

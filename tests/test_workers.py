@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from muvla.envs.workers import WorkerEnv, WorkerError
+from muvla.envs.workers import Limits, WorkerEnv, WorkerError
 from muvla.errors import MuvlaError
 
 
@@ -113,7 +113,7 @@ def test_a_process_that_dies_costs_one_episode(worker):
     first, _ = worker.reset(seed=5)
     worker.start_step(np.array([CountingEnv.DIE, 0.0]))
     with pytest.raises(WorkerError, match=r"died \(exit code 7\)"):
-        worker.finish_step()
+        worker.finish()
     assert worker.pid is None
     with pytest.raises(WorkerError, match="reset starts a fresh one"):
         worker.start_step(np.zeros(2))
@@ -122,16 +122,16 @@ def test_a_process_that_dies_costs_one_episode(worker):
     os.kill(worker.pid, signal.SIGKILL)
     worker.start_step(np.zeros(2))  # as the rollout does: nothing is known of the death yet
     with pytest.raises(WorkerError, match="exit code -9, SIGKILL"):
-        worker.finish_step()
+        worker.finish()
 
 
 def test_a_process_that_hangs_is_ended():
-    env = WorkerEnv(CountingEnv, timeout=10.0)
+    env = WorkerEnv(CountingEnv, Limits(step=0.2))
     env.reset(seed=0)
-    env._timeout, pid = 0.2, env.pid
+    pid = env.pid
     env.start_step(np.array([CountingEnv.HANG, 0.0]))
-    with pytest.raises(WorkerError, match=r"no answer in 0\.2 s"):
-        env.finish_step()
+    with pytest.raises(WorkerError, match=r"no answer to step in 0\.2 s"):
+        env.finish()
     assert not is_running(pid)
     env.close()
 
@@ -143,12 +143,12 @@ def test_workers_step_at_the_same_time_and_close_leaves_no_process():
     pids = [env.pid for env in envs]
     for env in envs:
         env.start_step(np.array([CountingEnv.NAP, 0.0]))
-    with pytest.raises(RuntimeError, match="finish_step first"):
+    with pytest.raises(RuntimeError, match="finish first"):
         envs[0].reset(seed=0)
-    (first_began, first_ended), (second_began, second_ended) = [env.finish_step()[4]["span"] for env in envs]
+    (first_began, first_ended), (second_began, second_ended) = [env.finish()[4]["span"] for env in envs]
     assert max(first_began, second_began) < min(first_ended, second_ended)
     with pytest.raises(RuntimeError, match="without start_step"):
-        envs[0].finish_step()
+        envs[0].finish()
     for env in envs:
         env.close()
         env.close()
