@@ -3,14 +3,14 @@ row."""
 
 import os
 import signal
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from test_workers import running_below, wait_until
+from test_workers import running_below
+from troubled import EPISODES, TASK, ThreeCameras, Troubled, wait_until
 
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv
@@ -23,37 +23,9 @@ from muvla.interventions import intervention
 from muvla.models.policy import Policy
 from muvla.training.loop import Trainer
 
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=8, slots=3)
+SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
 FIRST = SHORT.seed
-
-
-class Troubled(RecallEnv):
-    """`trouble` says what happens at the second step of which episode; files in `folder` say what has happened."""
-
-    def __init__(self, folder: Path, trouble: dict[int, str]):
-        super().__init__(SHORT.task.name)
-        self.folder, self.trouble = folder, trouble
-
-    def reset(self, *, seed=None, options=None):
-        self.seed = seed
-        (self.folder / f"begun-{seed}-{time.monotonic_ns()}").touch()
-        return super().reset(seed=seed, options=options)
-
-    def step(self, action):
-        kind = self.trouble.get(self.seed) if self.t == 1 else None
-        if kind == "die once" and len(list(self.folder.glob(f"begun-{self.seed}-*"))) == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if kind == "die":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if kind == "hang" or (kind == "wait for the others" and not wait_until(self.others_are_done)):
-            time.sleep(60)
-        if kind == "be slow":
-            time.sleep(0.03)
-        return super().step(action)
-
-    def others_are_done(self):
-        begun = {path.name.split("-")[1] for path in self.folder.glob("begun-*")}
-        return len(begun) == SHORT.episodes
+assert SHORT.task.name == TASK
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +57,20 @@ def serial(trained, tmp_path_factory):
     return content(evaluated(trained, tmp_path_factory.mktemp("serial"), workers=1))
 
 
-@pytest.mark.parametrize("workers", [2, 3, 7])
-@pytest.mark.parametrize("changes", [{}, {"regime": "open_loop", "h": 4, "tick": "call"}], ids=["rh", "ol"])
-@pytest.mark.parametrize("kind", ["none", "noise_unit", "freeze_first"])
-def test_rows_do_not_depend_on_the_number_of_environments(trained, tmp_path, workers, changes, kind):
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({}, "freeze_first"), pytest.param({}, "none", marks=pytest.mark.slow),
+     pytest.param({"regime": "open_loop", "h": 4, "tick": "call"}, "noise_unit", marks=pytest.mark.slow)],
+    ids=str,
+)  # fmt: skip
+def test_rows_do_not_depend_on_the_number_of_environments(trained, tmp_path, changes, kind):
     """At the protocol's batch shape, bit for bit; more than its slots there never are."""
     one = replace(SHORT, **changes)
-    ours, theirs = (content(evaluated(trained, tmp_path / str(n), one, kind, workers=n)) for n in (1, workers))
-    assert ours == theirs and len(ours) == 8
+    by_number = [content(evaluated(trained, tmp_path / str(n), one, kind, workers=n)) for n in (1, 2, 7)]
+    assert by_number[0] == by_number[1] == by_number[2] and len(by_number[0]) == EPISODES
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("workers", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
 def test_nor_on_processes_or_who_is_slow(trained, tmp_path, serial, workers):
     trouble = {FIRST + i: "be slow" for i in (0, 3, 4)}
     rows = evaluated(trained, tmp_path, workers=workers, **in_processes(tmp_path, trouble))
@@ -109,6 +84,7 @@ def no_worker_of(pid):
     return not [line for line in lines if b"spawn_main" in line]
 
 
+@pytest.mark.slow
 def test_a_slow_environment_does_not_stall_the_others(trained, tmp_path, serial):
     """It goes on when all other episodes have begun, which they would never do if they had to wait for it."""
     trouble = {FIRST: "wait for the others"}
@@ -124,6 +100,7 @@ def test_a_worker_that_dies_costs_nothing_but_a_second_attempt(trained, tmp_path
     assert rows == read_rows(next((tmp_path / "rows").iterdir()))
 
 
+@pytest.mark.slow
 def test_an_episode_that_loses_two_workers_is_an_error_row_and_the_others_go_on(trained, tmp_path, serial):
     trouble = {FIRST + 2: "die", FIRST + 5: "hang"}
     rows = evaluated(trained, tmp_path, workers=2, **in_processes(tmp_path, trouble, Limits(step=0.5)))
@@ -177,17 +154,11 @@ def test_actions_of_another_shape_are_no_measurement(trained, tmp_path, monkeypa
         evaluated(trained, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_environment_that_does_not_fit_leaves_no_process(trained):
     with pytest.raises(MuvlaError, match="3 cameras"):
         Rollout(trained.policy, trained.statistics, SHORT, lambda: WorkerEnv(ThreeCameras))
     assert wait_until(lambda: no_worker_of(os.getpid()))
-
-
-class ThreeCameras(RecallEnv):
-    def __init__(self):
-        super().__init__(SHORT.task.name)
-        images = self.observation_space["images"]
-        self.observation_space["images"] = type(images)(0, 255, (3, *images.shape[1:]), images.dtype)
 
 
 def test_as_many_simulators_as_cores():

@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from troubled import wait_until
 
 from muvla.envs.workers import Limits, WorkerEnv, WorkerError, WorkerLost, wait_any
 from muvla.errors import MuvlaError
@@ -217,13 +218,6 @@ def running_below(pid: int) -> list[int]:
         found += children
         parents = children
     return found
-
-
-def wait_until(condition, seconds: float = 30.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def test_frames_come_through_shared_memory_and_stay_as_they_were():
