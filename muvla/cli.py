@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     computing(intervene)
     evaluating(intervene)
 
+    watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
+    of_policy(watch)
+    watch.add_argument("--protocol", required=True, help="for instance recall-position3-rh@1")
+    watch.add_argument("--episode", type=int, required=True, metavar="N", help="which of the protocol's, from 0")
+    watch.add_argument("--intervention", default="none", metavar="KIND", help="that it was recorded under")
+    watch.add_argument("--out", type=Path, metavar="FILE", help="default: in the run's folder, videos/")
+    computing(watch)
+
     inspect = verb("inspect", _inspect, "what a checkpoint holds, and what of it would not load")
     inspect.add_argument("checkpoint", help=f"a run folder; or {released}")
     inspect.add_argument("--size", help="its anatomy, where its config.json does not tell: tiny, small, openvla-7b")
@@ -245,6 +253,12 @@ def _intervene(arguments) -> None:
     from muvla.commands import run_conditions
 
     run_conditions(arguments, arguments.kind, _prepare(arguments), _stop_on_signal)
+
+
+def _watch(arguments) -> None:
+    from muvla.commands import watch
+
+    watch(arguments, _prepare(arguments))
 
 
 def _inspect(arguments) -> None:

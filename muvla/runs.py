@@ -31,11 +31,12 @@ from muvla.config import Cell, canonical, started_at, train_id
 from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
-from muvla.envs.registry import backends
+from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
+from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
 from muvla.models.compiling import compile_step, is_compiled
@@ -261,6 +262,21 @@ class Run:
                 workers=workers,
             )
         return self.result_rows(protocol, intervention_name)
+
+    def watch(
+        self, protocol: Protocol, intervention_name: str, seed: int, policy: Policy
+    ) -> tuple[Watched, Statistics]:
+        """The episode of this seed, run now at the protocol's batch shape, and the scale of its actions. Writes
+        nothing."""
+        statistics, _, _ = self._trained_with()
+        rollout = WatchedRollout(
+            policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
+            intervention(intervention_name), environments=1,
+        )  # fmt: skip
+        try:
+            return rollout.watch(seed), statistics
+        finally:
+            rollout.close()
 
     def _trained_with(self) -> tuple[Statistics, int | None, range]:
         """Statistics, training seed and the episodes that the demonstrations were drawn from; imported ones do not tell

@@ -46,7 +46,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class _Slot:
+class Slot:
     """One running episode; `seed` None means that no episode is left for this slot."""
 
     env: WorkerEnv | LocalEnv | None = None
@@ -93,7 +93,7 @@ class Rollout:
         self.device = next(policy.parameters()).device
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
         self.intervention = intervention
-        self.slots = [_Slot() for _ in range(protocol.slots)]
+        self.slots = [Slot() for _ in range(protocol.slots)]
         self.ticks, self._tick_seconds = 0, 0.0
         self._canary_done = False
         try:
@@ -145,7 +145,7 @@ class Rollout:
     def close(self) -> None:
         close_all([slot.env for slot in self.slots if slot.env is not None])
 
-    def _tick(self, ready: list[_Slot]) -> None:
+    def _tick(self, ready: list[Slot]) -> None:
         """One model call for all slots; those that are not ready keep their memory."""
         due = torch.tensor([slot in ready for slot in self.slots], device=self.device)
         encoded = self._encode()
@@ -183,7 +183,7 @@ class Rollout:
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
 
-    def _is_due(self, slot: _Slot) -> bool:
+    def _is_due(self, slot: Slot) -> bool:
         """Whether the model is called before its next step; not so while a chunk lasts and memory ticks by call."""
         return self.protocol.tick == "env_step" or slot.chunk is None or slot.chunk_age >= self.protocol.h
 
@@ -201,12 +201,12 @@ class Rollout:
             lengths.to(self.device),
         )  # fmt: skip
 
-    def _images(self, slot: _Slot) -> np.ndarray:
+    def _images(self, slot: Slot) -> np.ndarray:
         """(V, h, w, 3), the images that the policy was trained with."""
         first, interface = [slot.first_image] * self.policy.interface.first_image, self.policy.interface
         return np.concatenate([slot.observation["images"][: interface.cameras - len(first)], *first])
 
-    def _watch_memory(self, slot: _Slot, tokens: Tensor) -> None:
+    def _watch_memory(self, slot: Slot, tokens: Tensor) -> None:
         """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
         if not torch.isfinite(tokens).all():
             raise NotAMeasurement(
@@ -218,7 +218,7 @@ class Rollout:
             slot.moved |= bool((tokens != slot.tokens).any())
         slot.tokens = tokens
 
-    def _check_episode(self, slot: _Slot) -> None:
+    def _check_episode(self, slot: Slot) -> None:
         """Memory writes == ticks that the environment's steps ask for; and the memory moved, or was frozen, as it had
         to."""
         per_query = self.protocol.h if self.protocol.tick == "call" else 1
@@ -242,7 +242,7 @@ class Rollout:
                 remedy="the cell has no result; look at the intervention or the update rule",
             )  # fmt: skip
 
-    def _start_step(self, slot: _Slot) -> None:
+    def _start_step(self, slot: Slot) -> None:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
@@ -256,7 +256,7 @@ class Rollout:
         slot.asked = True
         slot.env.start_step(slot.action)
 
-    def _take_answer(self, slot: _Slot, waiting: Iterator[int], on_outcome: Callable[[Outcome], None]) -> None:
+    def _take_answer(self, slot: Slot, waiting: Iterator[int], on_outcome: Callable[[Outcome], None]) -> None:
         """To a reset or to a step; starts what needs no tick before: a chunk's next action, the next episode."""
         slot.asked = False
         try:
@@ -283,7 +283,7 @@ class Rollout:
         elif not self._is_due(slot):
             self._start_step(slot)
 
-    def _is_over(self, slot: _Slot, answer: tuple) -> bool:
+    def _is_over(self, slot: Slot, answer: tuple) -> bool:
         slot.observation, _, terminated, truncated, slot.info = answer
         slot.chunk_age += 1
         slot.step += 1
@@ -295,7 +295,7 @@ class Rollout:
         stop = slot.info["success"] and self.protocol.break_at_success
         return terminated or truncated or stop or (limit is not None and slot.step >= limit)
 
-    def _require_decision(self, slot: _Slot) -> None:
+    def _require_decision(self, slot: Slot) -> None:
         """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
         limit = self.protocol.step_limit
         phases = (slot.info["cue_length"] or 0) + (slot.info["delay_length"] or 0)
@@ -306,7 +306,7 @@ class Rollout:
             )  # fmt: skip
 
     @staticmethod
-    def _measured(slot: _Slot) -> dict[str, Any]:
+    def _measured(slot: Slot) -> dict[str, Any]:
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
@@ -320,13 +320,13 @@ class Rollout:
         }
 
     @staticmethod
-    def _outcome(slot: _Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
+    def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
             slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds
         )  # fmt: skip
 
-    def _next_episode(self, slot: _Slot, waiting: Iterator[int]) -> None:
+    def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
         seed = next(waiting, None)
         if seed is not None:
             self._begin(slot, seed)
@@ -334,8 +334,8 @@ class Rollout:
             slot.seed, slot.is_first = None, True
 
     @staticmethod
-    def _begin(slot: _Slot, seed: int, lost: str | None = None) -> None:
-        fresh = _Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
+    def _begin(slot: Slot, seed: int, lost: str | None = None) -> None:
+        fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
         slot.__dict__.update(fresh.__dict__)
         slot.env.start_reset(seed)
 
