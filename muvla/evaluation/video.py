@@ -17,6 +17,7 @@ from muvla.files import disk_errors
 
 FPS = 5  # slow enough to follow; the published demonstrations are of 10 steps per second
 TILE, BARS, TRACE, LINE, GAP = 192, 160, 72, 16, 8  # pixels
+LEAST = 1e-4  # change of the memory that is still drawn above the line
 INK, FAINT, BAR, MARK = (30, 30, 30), (215, 215, 215), (31, 119, 180), (214, 39, 40)
 
 
@@ -83,18 +84,15 @@ def _trace(
     if not len(change):
         draw.text((left, top), "no memory", INK)
         return
-    highest = float(change.max())
-    draw.text((left, top), f"change of the memory read, 1 - cos; highest {highest:.3g}", INK)
+    draw.text((left, top), f"change of the memory read, 1 - cos, logarithmic from {LEAST:g} to 2", INK)
     top += LINE
     draw.rectangle([left, top, right, top + TRACE], None, FAINT)
     place_of = [left + round((right - left) * t / max(1, len(steps) - 1)) for t in range(len(steps))]
     for t in range(1, len(steps)):
         if steps[t].phase != steps[t - 1].phase:
             draw.line([(place_of[t], top), (place_of[t], top + TRACE)], FAINT)
-    points = [
-        (x, top + TRACE - round(TRACE * (c / highest if highest else 0.0)))
-        for x, c in zip(place_of, change, strict=True)
-    ]
+    heights = np.log(np.maximum(change, LEAST) / LEAST) / np.log(2 / LEAST)
+    points = [(x, top + TRACE - round(TRACE * h)) for x, h in zip(place_of, heights.tolist(), strict=True)]
     shown = points[: now + 1]
     if len(shown) > 1:
         draw.line(shown, BAR, 2)
