@@ -1,6 +1,7 @@
 """An environment in its own process behaves as in this one, and its death costs one episode."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ class CountingEnv(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = gymnasium.spaces.Box(-10, 10, (2,), np.float64)
     instruction = "count"
-    RAISE, REFUSE, DIE, HANG, NAP = 1.0, 2.0, 3.0, 4.0, 5.0
+    RAISE, REFUSE, DIE, HANG, NAP, HANG_IN_C = 1.0, 2.0, 3.0, 4.0, 5.0, 6.0
 
     def __init__(self, start: float = 0.0):
         self.start = start
@@ -44,6 +45,8 @@ class CountingEnv(gymnasium.Env):
             os._exit(7)
         if action[0] == self.HANG:
             time.sleep(60)
+        if action[0] == self.HANG_IN_C:
+            ctypes.PyDLL(None).sleep(60)  # and lets no other thread of the process run
         began = time.monotonic()  # one clock for all processes
         if action[0] == self.NAP:
             time.sleep(0.5)
@@ -290,8 +293,8 @@ def test_a_process_is_replaced_after_its_episodes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hangs", [False, True])
-def test_nothing_is_left_of_a_parent_that_is_killed(hangs, tmp_path):
+@pytest.mark.parametrize("busy", [None, CountingEnv.HANG, CountingEnv.HANG_IN_C])
+def test_nothing_is_left_of_a_parent_that_is_killed(busy, tmp_path):
     """No process, even of a worker that hangs, and no shared memory."""
     before = set(os.listdir("/dev/shm"))
     (tmp_path / "parent.py").write_text(
@@ -302,11 +305,12 @@ def test_nothing_is_left_of_a_parent_that_is_killed(hangs, tmp_path):
         from test_workers import CountingEnv, PictureEnv
         import numpy as np
         if __name__ == "__main__":
-            envs = [workers.WorkerEnv(kind, workers.Limits(step=0.5)) for kind in (PictureEnv, CountingEnv)]
+            limits = workers.Limits(step=30.0 if {busy} == CountingEnv.HANG else 0.5)
+            envs = [workers.WorkerEnv(kind, limits) for kind in (PictureEnv, CountingEnv)]
             for env in envs:
                 env.reset(seed=0)
-            if {hangs}:
-                envs[1].start_step(np.array([CountingEnv.HANG, 0.0]))
+            if {busy} is not None:
+                envs[1].start_step(np.array([{busy}, 0.0]))
             print("ready", flush=True)
             time.sleep(60)
         """)

@@ -20,6 +20,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -289,6 +290,7 @@ def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env], limits: Limit
     """Answers requests until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     env, seconds = None, {"reset": limits.reset, "step": limits.step, "attribute": limits.step}
     with contextlib.suppress(EOFError, ConnectionError):
         try:
@@ -311,10 +313,16 @@ def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env], limits: Limit
             env.close()
 
 
+def _end_with_parent() -> None:
+    """At once, whatever the environment is at: nobody will ask for it."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Ends this process if the block takes clearly longer, even inside a simulator's C code: for a worker that hangs
-    and has no parent left to end it."""
+    """Ends this process if the block takes clearly longer, even inside C code that lets no other thread run: for a
+    worker that hangs and has no parent left to end it."""
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=nowhere)
         try:
