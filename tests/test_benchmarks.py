@@ -95,6 +95,7 @@ def test_evaluation_is_measured_in_whole_episodes():
     assert line[0].startswith("2 slots") and evaluation.query_seconds(policy, 2, 1, 64) > 0
 
 
+@pytest.mark.slow
 def test_transport_is_what_a_process_costs():
     assert 0 < evaluation.transport_seconds(2, 64, 7, steps=20) < 1
 
