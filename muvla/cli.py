@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
             "--compile", action="store_true", help="torch.compile of the step: a slow start, other rounding"
         )
 
+    def evaluating(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--workers", type=int,
+            help="environments side by side, at most the protocol's slots (default: all; of simulators, one per core)",
+        )  # fmt: skip
+
     def training(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--gradient-checkpointing", action="store_true", help="the same numbers for less memory and more time"
@@ -115,12 +121,22 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol", action="append", required=True, help="recall-position3-rh@1, or a set: libero4-rh@1"
     )
     computing(evaluate)
+    evaluating(evaluate)
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")
     of_policy(intervene)
     intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
+    evaluating(intervene)
+
+    watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
+    of_policy(watch)
+    watch.add_argument("--protocol", required=True, help="for instance recall-position3-rh@1")
+    watch.add_argument("--episode", type=int, required=True, metavar="N", help="which of the protocol's, from 0")
+    watch.add_argument("--intervention", default="none", metavar="KIND", help="that it was recorded under")
+    watch.add_argument("--out", type=Path, metavar="FILE", help="default: in the run's folder, videos/")
+    computing(watch)
 
     inspect = verb("inspect", _inspect, "what a checkpoint holds, and what of it would not load")
     inspect.add_argument("checkpoint", help=f"a run folder; or {released}")
@@ -134,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = verb("sweep", _sweep, "run every cell of a study: train, evaluate, intervene")
     of_study(sweep)
     computing(sweep)
+    evaluating(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
     sweep.add_argument(
@@ -189,8 +206,10 @@ def _prepare(arguments, one_process: bool = True) -> str:
 
     if one_process and is_launched():
         raise MuvlaError("torchrun", got="another verb", expected="train", remedy="start this one without torchrun")
-    if arguments.threads < 1:
-        raise MuvlaError("--threads", got=arguments.threads, expected="at least 1", remedy="correct it")
+    for name in ("threads", "workers"):
+        value = getattr(arguments, name, None)
+        if value is not None and value < 1:
+            raise MuvlaError(f"--{name}", got=value, expected="at least 1", remedy="correct it")
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     if arguments.compile:
@@ -266,6 +285,12 @@ def _intervene(arguments) -> None:
     run_conditions(arguments, arguments.kind, _prepare(arguments), _stop_on_signal)
 
 
+def _watch(arguments) -> None:
+    from muvla.commands import watch
+
+    watch(arguments, _prepare(arguments))
+
+
 def _inspect(arguments) -> None:
     from muvla.commands import inspect_checkpoint
 
@@ -294,6 +319,7 @@ def _sweep(arguments) -> int:
         retry_failed=arguments.retry_failed,
         plan_only=arguments.plan,
         training=_training_options(arguments),
+        workers=arguments.workers,
     )
     started = time.monotonic()
     result = run_study(study, _ledger(arguments), options)

@@ -1,4 +1,4 @@
-"""The command line's verbs on trained cells and released checkpoints: train, evaluate, intervene, inspect, export."""
+"""The command line's verbs on trained cells and released checkpoints: train, evaluate, watch, inspect, export."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocols
+from muvla.evaluation.protocol import Protocol, protocol, protocols
 from muvla.evaluation.records import Summary, summarise
+from muvla.evaluation.video import compose, write_video
+from muvla.evaluation.watching import checks, require_same
 from muvla.exporting import export
 from muvla.inspection import inspect
 from muvla.interventions import intervention
 from muvla.models.checkpoints import Directory
 from muvla.models.compiling import compile_step
 from muvla.models.hub import checkpoint_folder
+from muvla.models.policy import Policy
 from muvla.models.sizes import size
 from muvla.released_runs import released_run
 from muvla.runs import NOT_A_MEASUREMENT, Run, find_run
@@ -48,8 +51,11 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
             found: dict[str, list[Summary]] = {kind: [] for kind in kinds}
             for one in several:
                 for kind in kinds:
-                    found[kind].append(summarise(run.evaluate(one, kind, device, policy, stop)))
-                    print(f"{one.id} {kind}: {_readings(found[kind][-1])}")
+                    summary = summarise(run.evaluate(one, kind, device, policy, stop, workers=arguments.workers))
+                    found[kind].append(summary)
+                    print(f"{one.id} {kind}: {_readings(summary)}")
+                    if summary.success_rate == 0:
+                        _look(run, one, kind, policy)
             for kind, summaries in found.items():
                 rates = [s.success_rate for s in summaries if s.success_rate is not None]
                 if len(several) > 1 and rates:
@@ -64,6 +70,37 @@ def _readings(s: Summary) -> str:
     chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(s.choices)
     errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
     return f"n {s.measured}, {chosen}success {success}{errors}"
+
+
+def _look(run: Run, protocol: Protocol, kind: str, policy: Policy) -> None:
+    """Where nothing succeeded, what one of its episodes shows when it is run again."""
+    row = next(row for row in run.result_rows(protocol, kind) if row.error is None)
+    print(f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:")
+    for line in checks(*run.watch(protocol, kind, row.seed, policy)):
+        print(line)
+
+
+def watch(arguments: Namespace, device: str) -> None:
+    """Runs a recorded episode again, holds it against its row and writes a video of it."""
+    run, one, kind = _run_of(arguments), protocol(arguments.protocol), arguments.intervention
+    _require_measurement(run)
+    intervention(kind)
+    seed = one.seed + arguments.episode
+    row = next((row for row in run.result_rows(one, kind) if row.seed == seed), None)
+    if row is None or row.error:
+        raise MuvlaError(
+            "--episode", got=f"{arguments.episode}, which {row.error if row else 'has no row'}",
+            expected=f"an episode of {one.id} under {kind} that was measured",
+            remedy=f"choose one in 0…{one.episodes - 1}, or run `muvla evaluate` or `muvla intervene` first",
+        )  # fmt: skip
+    policy = run.load_policy(device)
+    if arguments.compile:
+        compile_step(policy)
+    watched, _ = run.watch(one, kind, seed, policy)
+    require_same(watched, row)
+    file = arguments.out or run.folder / "videos" / f"{one.id}-{kind}-{arguments.episode}.mp4"
+    write_video(compose(watched, f"{run.train}  {one.id}  {kind}  episode {arguments.episode}"), file)
+    print(f"{file}: {len(watched.steps)} steps, and it ended as its row says")
 
 
 def inspect_checkpoint(name: str, size_name: str | None) -> None:

@@ -60,11 +60,13 @@ def provenance(
     device: str,
     simulator: str | None = None,
     compiled: bool = False,
+    environment: dict[str, Any] | None = None,
     cached_vision: bool = False,
     ranks: str | None = None,
 ) -> dict[str, Any]:
-    """Plain data; its content hash is the provenance id of a row. `ranks` tells the processes of a training by
-    several."""
+    """Plain data; its content hash is the provenance id of a row. `simulator` are the backends, `environment` is what
+    the environments that were evaluated in tell of themselves: their wrappers, their renderer. `ranks` tells the
+    processes of a training by several."""
     record = {
         "code": CODE_VERSION,
         "git": _git(),
@@ -77,7 +79,7 @@ def provenance(
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    told = {"compiled": compiled, "cached_vision": cached_vision, "ranks": ranks}
+    told = {"compiled": compiled, "environment": environment, "cached_vision": cached_vision, "ranks": ranks}
     return record | {name: value for name, value in told.items() if value}
 
 

@@ -7,9 +7,12 @@ intervention or a process never shifts anybody else's draws, and no generator st
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def key(seed: int, purpose: str, *parts: int | str) -> int:
@@ -24,4 +27,6 @@ def numpy_rng(seed: int, purpose: str, *parts: int | str) -> np.random.Generator
 
 def torch_rng(seed: int, purpose: str, *parts: int | str) -> torch.Generator:
     """A CPU generator: draws are made on the CPU and moved, so that a GPU run sees the same numbers."""
+    import torch  # here, because an environment's process draws without it and starts in a fraction of the time
+
     return torch.Generator().manual_seed(key(seed, purpose, *parts))

@@ -33,11 +33,12 @@ from muvla.configtools import from_dict, to_dict
 from muvla.data.episodes import EpisodeStore
 from muvla.data.mixture import joined
 from muvla.data.statistics import Statistics
-from muvla.envs.registry import backends
+from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, read_rows, result_id
+from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
 from muvla.models.build import prompts_of
@@ -233,7 +234,10 @@ class Run:
         self, device: str, store: EpisodeStore, trainer: Trainer, options: TrainingOptions
     ) -> AbstractContextManager[None]:
         cached = options.cached_vision and device != "cpu"  # on a CPU they are the towers' own features, bit for bit
-        return self._timed("training", self._record(device, store.simulator, trainer.policy, cached, trainer.ranks))
+        return self._timed(
+            "training",
+            self._record(device, store.simulator, trainer.policy, cached_vision=cached, ranks=trainer.ranks.kind),
+        )
 
     def _require_same_start(self, trainer: Trainer) -> None:
         """What this process has read is what the train id was made of: a folder, or a branch of the hub, may have
@@ -254,27 +258,50 @@ class Run:
         policy: Policy | None = None,
         should_stop: Callable[[], bool] = never,
         retry_errors: bool = False,
+        workers: int | None = None,
     ) -> list[EpisodeRow]:
-        """The rows of one condition, running the episodes that are missing, and those with an error if told."""
+        """The rows of one condition, running the episodes that are missing, and those with an error if told, in
+        `workers` environments side by side."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             statistics, training_seed, training_episodes = self._trained_with()
             policy = policy or self.load_policy(device)
-            provenance = self._record(device, backends(protocol.task), policy)
-            with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
-                evaluate(
-                    policy,
-                    statistics,
-                    protocol,
-                    intervention(intervention_name),
-                    train=self.train,
-                    training_seed=training_seed,
-                    training_episodes=training_episodes,
-                    rows=self.rows,
-                    provenance=provenance,
-                    check_stop=lambda: _stop_if(should_stop),
-                    retry_errors=retry_errors,
-                )
+
+            @contextlib.contextmanager
+            def record(environment: dict[str, Any]) -> Iterator[str]:
+                provenance = self._record(device, backends(protocol.task), policy, environment)
+                with self._timed(f"evaluation {protocol.id} {intervention_name}", provenance):
+                    yield provenance
+
+            evaluate(
+                policy,
+                statistics,
+                protocol,
+                intervention(intervention_name),
+                train=self.train,
+                training_seed=training_seed,
+                training_episodes=training_episodes,
+                rows=self.rows,
+                record=record,
+                check_stop=lambda: _stop_if(should_stop),
+                retry_errors=retry_errors,
+                workers=workers,
+            )
         return self.result_rows(protocol, intervention_name)
+
+    def watch(
+        self, protocol: Protocol, intervention_name: str, seed: int, policy: Policy
+    ) -> tuple[Watched, Statistics]:
+        """The episode of this seed, run now at the protocol's batch shape, and the scale of its actions. Writes
+        nothing."""
+        statistics, _, _ = self._trained_with()
+        rollout = WatchedRollout(
+            policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
+            intervention(intervention_name), environments=1,
+        )  # fmt: skip
+        try:
+            return rollout.watch(seed), statistics
+        finally:
+            rollout.close()
 
     def _trained_with(self) -> tuple[Statistics, int | None, tuple[range, ...]]:
         """Statistics, training seed and, by dataset, the episodes that the demonstrations were drawn from.
@@ -322,9 +349,9 @@ class Run:
         return ckpt.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
     def _record(
-        self, device: str, backends: str | None, policy: Policy, cached_vision: bool = False, ranks: Ranks = ALONE
+        self, device: str, backends: str | None, policy: Policy, environment: dict[str, Any] | None = None, **training
     ) -> str:
-        record = origin.provenance(device, backends, is_compiled(policy), cached_vision, ranks.kind)
+        record = origin.provenance(device, backends, is_compiled(policy), environment, **training)
         identity = origin.provenance_id(record)
         path = self.folder / "provenance" / f"{identity}.json"
         if not path.exists():

@@ -32,6 +32,7 @@ class SweepOptions:
     retry_failed: bool = False  # marked cells, and episodes that ended in an error
     plan_only: bool = False
     training: TrainingOptions = DEFAULT
+    workers: int | None = None  # environments of a cell side by side
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -104,7 +105,7 @@ def _run_cells(
     by_train = {entry.run.train: entry for entry in todo}
     jobs = [
         Job(e.item.label, e.run, e.item.cell, tuple(e.missing(options.retry_failed)), options.device,
-            options.threads, options.retry_failed, options.training)
+            options.threads, options.retry_failed, options.training, options.workers)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, diagnostics, loop, query, tiny, visioncache, window
+from benchmarks import attention, diagnostics, evaluation, loop, query, tiny, visioncache, window
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.config import LoraConfig
+from muvla.envs.registry import make_env
+from muvla.evaluation.protocol import protocol
 from muvla.models.attention import usable
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
@@ -155,3 +158,47 @@ def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
     diagnostics.main(rounds=1, here=tmp_path)
     text = (tmp_path / "diagnostics.md").read_text()
     assert text.count("| K = ") == 3 and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_evaluation_is_measured_in_whole_episodes():
+    """Here on the recall suite; every side runs the same episodes."""
+    one = replace(protocol("recall-position3-rh@1"), episodes=3, slots=2)
+    policy, statistics = evaluation.untrained(proprio=2, action=2)
+    run = []
+
+    def make():
+        env = make_env(one.task, 64)
+        reset = env.reset
+        env.reset = lambda seed: (run.append(seed), reset(seed=seed))[1]
+        return env
+
+    lines, ratio = evaluation.episodes(policy, statistics, one, make, rounds=1)
+    assert [len(line) for line in lines] == [4, 4] and ratio > 0
+    assert len(run) == 4 * 3 * 3 and set(run) == set(range(one.seed, one.seed + 3))
+    (line,) = evaluation.batching(policy, 1, 64, slots=2)
+    assert line[0].startswith("2 slots") and evaluation.query_seconds(policy, 2, 1, 64) > 0
+
+
+@pytest.mark.slow
+def test_transport_is_what_a_process_costs():
+    assert 0 < evaluation.transport_seconds(2, 64, 7, steps=20) < 1
+
+
+def test_shares_and_estimate():
+    """The shares add up; sixteen environments are sixteen times one where nothing but stepping costs, and no faster
+    than the policy."""
+    lines = evaluation.shares({"render": 0.04, "physics": 0.02, "step": 0.08}, policy=0.015, transport=0.005)
+    assert [line[1:] for line in lines] == [
+        ["40.0 ms", "40.0 %"], ["20.0 ms", "20.0 %"], ["20.0 ms", "20.0 %"], ["15.0 ms", "15.0 %"], ["5.0 ms", "5.0 %"]
+    ]  # fmt: skip
+    assert evaluation.estimate(1.0, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(16)
+    assert evaluation.estimate(1.0, 0.0, one=0.0, many=0.0001, two_against_one=1.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_the_parts_of_a_simulators_step():
+    parts = evaluation.step_parts(evaluation.PROTOCOL, [3])
+    assert 0 < parts["render"] + parts["physics"] < parts["step"]

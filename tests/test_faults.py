@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import gymnasium
 import pytest
 from gymnasium import spaces
 from test_sweep import STUDY, one_cell, study_file
@@ -124,7 +125,7 @@ def test_a_failure_takes_nothing_back_that_was_complete(done):
 
 
 def test_another_robot_is_one_error(done):
-    class Arm:
+    class Arm(gymnasium.Env):
         observation_space = spaces.Dict(
             images=spaces.Box(0, 255, (2, 32, 32, 3), "uint8"), proprio=spaces.Box(-1, 1, (7,))
         )

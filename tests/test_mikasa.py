@@ -40,6 +40,26 @@ def test_an_unknown_task_is_refused():
         MikasaEnv("RememberColor4-VLA-v0")
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["vk::createInstanceUnique: ErrorIncompatibleDriver", 'Failed to find a supported physical device "cpu"'],
+    ids=["no driver", "Mesa 22.3"],
+)
+def test_a_driver_that_cannot_render_is_one_error(monkeypatch, said):
+    """In the words in which SAPIEN tells of none at all, and of a Mesa that is too old."""
+    adapter = sys.modules[MikasaEnv.__module__]
+
+    def make(*_, **__):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(adapter, "_load_suite", lambda: None)
+    monkeypatch.setattr(adapter, "_backend", lambda field, asked: "cpu")
+    monkeypatch.setattr(adapter.gymnasium, "make", make)
+    with pytest.raises(MuvlaError, match="Mesa 24.3 or newer.*install-system-packages.sh") as refused:
+        MikasaEnv(TASK)
+    assert refused.value.field == "renderer" and refused.value.got == said
+
+
 @pytest.mark.parametrize("missing", ["mani_skill", "mikasa_robo_suite"])
 def test_without_the_simulator_the_remedy_is_named(monkeypatch, missing):
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:
@@ -139,6 +159,17 @@ def test_info_is_the_recall_suites(expert_episode, env):
             assert info[name] in env.action_space
     assert env._base.LANGUAGE_INSTRUCTION == infos[0]["instruction"] == INSTRUCTIONS["RememberColor"]
     assert (env.sim_backend, env.render_backend[:6]) == ("physx_cpu", "sapien")
+
+
+@pytest.mark.sim
+def test_it_tells_its_wrappers_and_renderers(env):
+    """Outermost first; the tap right under the suite's, as published (spec 6.1)."""
+    told = env.provenance
+    assert told["wrappers"][-3:] == ["_ActionTap", "TimeLimitWrapper", "OrderEnforcing"]
+    assert told["wrappers"][:3] == [
+        "ConvertJointsToEEFXyzRpyGripperWrapper", "FlattenRGBDObservationWrapper", "CurriculumPhaseNoopActionWrapper",
+    ]  # fmt: skip
+    assert told["renderers"] and all(told["renderers"])
 
 
 @pytest.mark.sim

@@ -139,6 +139,18 @@ class MikasaEnv(gymnasium.Env):
         self._env.close()
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What the episodes are made with: wrappers, outermost first, and what could draw the pictures here."""
+        import sapien
+
+        env, wrappers = self._env, []
+        while isinstance(env, gymnasium.Wrapper):
+            wrappers.append(type(env).__name__)
+            env = env.env
+        summary = sapien.render.get_device_summary().splitlines()
+        return {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
+
+    @property
     def phase(self) -> Phase:
         """Of the current observation, and so of the action that answers it."""
         if self._elapsed < self.cue_length:

@@ -1,25 +1,37 @@
 """An environment in its own process, behind the same interface.
 
-For simulators that keep global state, crash or hang (MIKASA on SAPIEN): one environment per process, so that several
-step at the same time and a crash costs one episode.
+For simulators that keep global state, crash, hang or leak (MIKASA on SAPIEN): one environment per process, so that
+several step at the same time and a crash costs one episode.
 
     for env in envs: env.start_step(action)  # all of them run
-    for env in envs: env.finish_step()  # then wait for each
+    wait_any(envs)  # one has answered
+    for env in envs: if env.answered(): env.finish()
+
+Frames come through memory that both processes map, everything else through a pipe. That memory has no name: it and the
+worker are gone when the parent is, however that ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import math
+import mmap
 import multiprocessing
+import os
 import signal
+import threading
+import time
 import traceback
-from collections.abc import Callable
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import reduction, resource_tracker
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from muvla.errors import MuvlaError
 
@@ -28,28 +40,48 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threa
 
 
 class WorkerError(RuntimeError):
-    """The worker's environment raised, its process died, or it did not answer in time. The message is one line."""
+    """The worker's environment raised. The message is one line."""
+
+
+class WorkerLost(WorkerError):
+    """The worker's process died, or did not answer in time and was ended: what it was doing may succeed in another."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which a worker counts as hung, far above what was ever seen; and when it is replaced."""
+
+    start: float = 300.0  # imports, scene, shaders, while others do the same
+    reset: float = 120.0
+    step: float = 60.0
+    episodes: int = 50  # that one process runs: simulators leak memory
 
 
 class WorkerEnv(gymnasium.Env):
-    """The environment that `factory` makes, in a spawned process. Same reset and step, arrays pickled over a pipe.
+    """The environment that `factory` makes, in a spawned process. Same reset and step; each also in two halves, a
+    start that returns at once and `finish`.
 
     factory: picklable, takes nothing (`functools.partial(make_env, task, image_size)`). The process starts at once and
     is first waited for when something is asked of it, so several start side by side.
-    timeout: seconds to wait for any one answer, the start included.
 
     What the environment raises comes back as WorkerError naming type and text, with its traceback as a note; a
-    MuvlaError comes back as itself. After a death or a timeout the next `reset` starts a fresh process.
+    MuvlaError comes back as itself. After a WorkerLost the next reset starts a fresh process, as one does after
+    `limits.episodes` episodes.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
 
-    def __init__(self, factory: Callable[[], gymnasium.Env], timeout: float = 120.0):
-        self._factory, self._timeout = factory, timeout
+    def __init__(self, factory: Callable[[], gymnasium.Env], limits: Limits = Limits()):
+        self._factory, self.limits = factory, limits
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._frames: np.ndarray | None = None  # (V, h, w, 3), mapped
+        self._ending: list[multiprocessing.process.BaseProcess] = []  # their pipes are closed
         self._attributes: dict[str, Any] = {}
-        self._stepping = False
+        self._under_way: str | None = None  # the request that is not answered yet
+        self._answer: tuple[str, Any] | None = None
+        self._deadline = math.inf  # monotonic
+        self.seconds = 0.0  # that the environment itself took for what `finish` last returned
         self._start()
 
     @property
@@ -68,42 +100,61 @@ class WorkerEnv(gymnasium.Env):
     def attribute(self, name: str) -> Any:
         """A constant attribute of the environment, fetched once: `instruction`, `step_limit`, `render_backend`, ..."""
         if name not in self._attributes:
-            self._send("attribute", name)
-            self._attributes[name] = self._receive()
+            self._send("attribute", self.limits.step, name)
+            self._attributes[name] = self.finish()
         return self._attributes[name]
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
-        if self._process is None:
-            self._start()
-        self._send("reset", seed, options)
-        return self._receive()
-
-    def start_step(self, action: np.ndarray) -> None:
-        """Lets the worker step and returns at once; a dead worker is reported by `finish_step`."""
-        self._send("step", action)
-        self._stepping = True
-
-    def finish_step(self) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """What the step under way returns. Raises WorkerError, or the environment's own MuvlaError."""
-        if not self._stepping:
-            raise RuntimeError("finish_step without start_step")
-        self._stepping = False
-        return self._receive()
+        self.start_reset(seed, options)
+        return self.finish()
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.start_step(action)
-        return self.finish_step()
+        return self.finish()
+
+    def start_reset(self, seed: int | None = None, options: dict | None = None) -> None:
+        if self._under_way is None and self._episodes >= self.limits.episodes:
+            self.retire()
+        if self._process is None:
+            self._start()
+        self._send("reset", self.limits.reset, seed, options)
+        self._episodes += 1
+
+    def start_step(self, action: np.ndarray) -> None:
+        self._send("step", self.limits.step, action)
+
+    def answered(self) -> bool:
+        """Whether `finish` would not wait: the answer is there, the process died, or its time is over."""
+        return self._listen(0.0)
+
+    def finish(self) -> Any:
+        """What the request under way returns. Raises WorkerError, or the environment's own MuvlaError."""
+        if self._under_way is None:
+            raise RuntimeError("finish without start_step or start_reset")
+        self._listen(math.inf)
+        (kind, content), self._answer, self._under_way = self._answer, None, None
+        if kind == "error":
+            raise content
+        content, self.seconds = content
+        return content
+
+    def retire(self) -> None:
+        """Lets the process end by itself: its pipe is closed. The next reset starts a fresh one."""
+        if self._process is not None:
+            self._ending.append(self._process)
+            self._forget()
 
     def close(self) -> None:
-        """Ends the process: first by closing its pipe, which lets the environment close, then by force."""
-        if self._process is not None:
-            self._pipe.close()
-            self._process.join(_GRACE)
-            self._discard()
+        """Ends every process: first by closing its pipe, which lets the environment close, then by force."""
+        self.retire()
+        for process in self._ending:
+            process.join(_GRACE)
+            _end(process)
+        self._ending.clear()
 
     def _start(self) -> None:
         self._pipe, childs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(childs, self._factory), daemon=True)
+        self._process = _SPAWN.Process(target=_serve, args=(childs, self._factory, self.limits), daemon=True)
         # The child inherits a blocked Ctrl-C, so that none can print a traceback before it ignores it by itself. The
         # tracker comes first because starting it would unblock the signal here.
         resource_tracker.ensure_running()
@@ -113,80 +164,211 @@ class WorkerEnv(gymnasium.Env):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             childs.close()
-        self._starting = True
+        self._starting, self._episodes = time.monotonic() + self.limits.start, 0
 
-    def _send(self, *request: Any) -> None:
-        if self._stepping:
-            raise RuntimeError(f"{request[0]} while a step is under way: finish_step first")
+    def _send(self, name: str, seconds: float, *arguments: Any) -> None:
+        if self._under_way is not None:
+            raise RuntimeError(f"{name} while a {self._under_way} is under way: finish first")
         if self._process is None:
             raise WorkerError("the environment's process is gone; reset starts a fresh one")
-        if self._starting:
-            self._starting = False
-            try:
-                self._receive()
-            except Exception:  # the environment could not be made
-                self._discard()
-                raise
+        self._under_way, self._allowed = name, seconds
+        self._deadline = self._starting or time.monotonic() + seconds
         with contextlib.suppress(OSError):  # a dead process is found, with its exit code, when its answer is awaited
-            self._pipe.send(request)
+            self._pipe.send((name, *arguments))
 
-    def _receive(self) -> Any:
+    def _listen(self, patience: float) -> bool:
+        """Takes the answer in, waiting for it `patience` seconds at most; whether it is there."""
+        until = time.monotonic() + patience
         try:
-            if not self._pipe.poll(self._timeout):
-                self._discard()
-                raise WorkerError(f"the environment's process gave no answer in {self._timeout:g} s and was ended")
-            kind, content = self._pipe.recv()
+            while self._answer is None and self._pipe.poll(max(0.0, min(until, self._deadline) - time.monotonic())):
+                kind, content = self._pipe.recv()
+                if kind == "made":  # sent once; from now on the request's own time counts
+                    self._frames = None if content is None else _mapped(reduction.recv_handle(self._pipe), *content)
+                    self._starting, self._deadline = None, time.monotonic() + self._allowed
+                else:
+                    self._answer = kind, self._with_frames(content) if kind == "done" else content
+                    if self._starting:  # the environment could not be made
+                        self._discard()
         except (EOFError, ConnectionError):
             self._process.join(_GRACE)
             code = self._process.exitcode
             name = f", {signal.Signals(-code).name}" if code is not None and code < 0 else ""
-            self._discard()
-            raise WorkerError(f"the environment's process died (exit code {code}{name})") from None
-        if kind == "error":
-            raise content
-        return content
+            self._lose(f"the environment's process died (exit code {code}{name})")
+        if self._answer is None and time.monotonic() >= self._deadline:
+            seconds = self.limits.start if self._starting else self._allowed
+            self._lose(f"the environment's process gave no answer to {self._under_way} in {seconds:g} s and was ended")
+        return self._answer is not None
+
+    def _with_frames(self, content: tuple[Any, float]) -> tuple[Any, float]:
+        if self._frames is None or self._under_way == "attribute":
+            return content
+        (observation, *rest), seconds = content
+        return ({"images": self._frames.copy(), **observation}, *rest), seconds
+
+    def _lose(self, why: str) -> None:
+        self._discard()
+        self._answer = "error", WorkerLost(why)
 
     def _discard(self) -> None:
         """Forget the process, ended by force if it still runs."""
-        if self._process is None:
-            return
+        process = self._process
+        under_way, answer = self._under_way, self._answer
+        self._forget()
+        self._under_way, self._answer = under_way, answer
+        _end(process)
+
+    def _forget(self) -> None:
         self._pipe.close()
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
-        self._process.close()
-        self._process = self._pipe = None
-        self._stepping = False
+        self._process = self._pipe = self._frames = self._under_way = self._answer = None
 
 
-def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env]) -> None:
-    """The worker's process: answers requests until the parent closes the pipe or dies."""
+class LocalEnv:
+    """An environment of this process, with the halves of a WorkerEnv: what is asked is done at once."""
+
+    def __init__(self, env: gymnasium.Env):
+        self.env, self.seconds = env, 0.0
+
+    def attribute(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def start_reset(self, seed: int) -> None:
+        self._do(lambda: self.env.reset(seed=seed))
+
+    def start_step(self, action: np.ndarray) -> None:
+        self._do(lambda: self.env.step(action))
+
+    def answered(self) -> bool:
+        return True
+
+    def finish(self) -> Any:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+    def retire(self) -> None:
+        """Nothing to wait for."""
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _do(self, call: Callable[[], Any]) -> None:
+        began = time.perf_counter()
+        try:
+            self._answer = call()
+        except Exception as error:
+            self._answer = error
+        self.seconds = time.perf_counter() - began
+
+
+def wait_any(envs: Sequence[WorkerEnv | LocalEnv], patience: float = math.inf) -> None:
+    """Returns when one of them has answered, after `patience` seconds, or somewhat earlier."""
+    if any(env.answered() for env in envs):
+        return
+    until = min(env._deadline for env in envs) - time.monotonic()
+    wait([env._pipe for env in envs], max(0.0, min(patience, until)))
+
+
+def close_all(envs: Sequence[WorkerEnv | LocalEnv]) -> None:
+    """Side by side."""
+    for env in envs:
+        env.retire()
+    for env in envs:
+        env.close()
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    if process.is_alive():
+        process.kill()
+    process.join()
+    process.close()
+
+
+# --- in the worker's process ------------------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env], limits: Limits) -> None:
+    """Answers requests until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    env = None
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    env, seconds = None, {"reset": limits.reset, "step": limits.step, "attribute": limits.step}
     with contextlib.suppress(EOFError, ConnectionError):
         try:
-            env = factory()
+            with _at_most(limits.start):
+                env = factory()
         except Exception as error:
             pipe.send(("error", _portable(error)))
             return
-        pipe.send(("done", None))
+        frames = _share_frames(env.observation_space, pipe)
         while True:
             name, *arguments = pipe.recv()
             try:
-                answer = ("done", _do(env, name, arguments))
+                with _at_most(seconds[name]):
+                    answer = ("done", _do(env, frames, name, arguments))
             except Exception as error:
                 answer = ("error", _portable(error))
             pipe.send(answer)
     if env is not None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), _at_most(_GRACE):
             env.close()
 
 
-def _do(env: gymnasium.Env, name: str, arguments: list[Any]) -> Any:
+def _end_with_parent() -> None:
+    """At once, whatever the environment is at: nobody will ask for it."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Ends this process if the block takes clearly longer, even inside C code that lets no other thread run: for a
+    worker that hangs and has no parent left to end it."""
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _do(env: gymnasium.Env, frames: np.ndarray | None, name: str, arguments: list[Any]) -> tuple[Any, float]:
+    """What is asked, and the seconds that the environment took for it; images go into `frames` instead."""
+    if name == "attribute":
+        return getattr(env, *arguments), 0.0
+    began = time.perf_counter()
     if name == "reset":
-        return env.reset(seed=arguments[0], options=arguments[1])
-    return env.step(*arguments) if name == "step" else getattr(env, *arguments)
+        observation, *rest = env.reset(seed=arguments[0], options=arguments[1])
+    else:
+        observation, *rest = env.step(*arguments)
+    seconds = time.perf_counter() - began
+    if frames is not None:
+        observation = dict(observation)
+        images = np.asarray(observation.pop("images"))
+        if (images.shape, images.dtype) != (frames.shape, frames.dtype):
+            raise ValueError(f"images {images.shape} {images.dtype}, its space has {frames.shape} {frames.dtype}")
+        frames[...] = images
+    return (observation, *rest), seconds
+
+
+def _share_frames(space: gymnasium.Space, pipe: Connection) -> np.ndarray | None:
+    """Says that the environment is made, and shares memory of the size of its images, if it has any."""
+    images = space["images"] if isinstance(space, spaces.Dict) and "images" in space.spaces else None
+    if images is None:
+        pipe.send(("made", None))
+        return None
+    memory = os.memfd_create("frames")
+    os.ftruncate(memory, math.prod(images.shape) * images.dtype.itemsize)
+    pipe.send(("made", (images.shape, images.dtype.str)))
+    reduction.send_handle(pipe, memory, os.getppid())
+    return _mapped(memory, images.shape, images.dtype.str)
+
+
+def _mapped(memory: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The array in a memory file, which is closed; the mapping keeps it."""
+    try:
+        return np.frombuffer(mmap.mmap(memory, 0), dtype).reshape(shape)
+    finally:
+        os.close(memory)
 
 
 def _portable(error: Exception) -> Exception:

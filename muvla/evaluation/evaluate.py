@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -28,13 +31,18 @@ def evaluate(
     training_seed: int | None,
     training_episodes: tuple[range, ...],
     rows: Path,
-    provenance: str,
+    record: Callable[[dict[str, Any]], AbstractContextManager[str]],
     env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
     check_stop: Callable[[], None] = lambda: None,
     retry_errors: bool = False,
+    workers: int | None = None,
 ) -> RowFile:
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
     except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
+
+    `record` is entered with what the environments tell of themselves, holds while the episodes run, and gives their
+    provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
+    task that steps in this process by default, there are as many as the protocol has slots, else one per core.
 
     Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, and NotAMeasurement when an invariant
     breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
@@ -57,7 +65,7 @@ def evaluate(
         return file
     group = task_info(protocol.task.name).suite
 
-    def append(outcome: Outcome) -> None:
+    def append(outcome: Outcome, provenance: str) -> None:
         nothing = dict.fromkeys(
             ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
              "success_at_end", "first_success_step", "steps")
@@ -73,7 +81,7 @@ def evaluate(
                 protocol_hash=protocol.hash,
                 intervention=name,
                 seed=outcome.seed,
-                attempt=file.attempts().get(outcome.seed, 0) + 1,
+                attempt=file.attempts().get(outcome.seed, 0) + outcome.attempts,
                 **(nothing | outcome.info),
                 error=outcome.error,
                 seconds=round(outcome.seconds, 3),
@@ -83,11 +91,14 @@ def evaluate(
         )
         check_stop()
 
+    side_by_side = workers or (default_workers() if task_info(protocol.task.name).own_process else protocol.slots)
     rollout = Rollout(
-        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention
-    )
+        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
+        min(side_by_side, len(missing)),
+    )  # fmt: skip
     try:
-        rollout.run(missing, append)
+        with record(rollout.simulator) as provenance:
+            rollout.run(missing, lambda outcome: append(outcome, provenance))
     except NotAMeasurement:
         if file.path.exists():
             file.path.replace(file.path.with_suffix(".invalid"))
@@ -95,3 +106,8 @@ def evaluate(
     finally:
         rollout.close()
     return file
+
+
+def default_workers() -> int:
+    """One simulator per core that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -38,7 +38,7 @@ class EpisodeRow:
     steps: int | None
     error: str | None
     seconds: float  # wall time of the episode, shared with the other slots of its batch
-    environment_seconds: float  # of it, waiting for the environment
+    environment_seconds: float  # of it, the environment at work
     provenance: str
 
 

@@ -3,7 +3,11 @@
 Legend: B slots, V cameras, h×w image, Q proprio dim, H chunk, A action dim, m memory, D width.
 
 The batch shape never changes during a run, and a slot's numbers do not depend on the other slots or on its index; so an
-episode's row is the same whoever shares its batch (tests/test_batching.py).
+episode's row is the same whoever shares its batch (tests/test_batching.py), and however many environments there are: a
+slot without one computes along.
+
+The policy serves the slots that are ready. It waits for the others as long as it would take to serve: a slow
+environment holds nobody up for longer, and fast ones share a forward pass. That depends on the clock; no row does.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +26,7 @@ from torch import Tensor
 
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
-from muvla.envs.workers import WorkerEnv
+from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
 from muvla.models.policy import Encoded, Policy, guard_canary
@@ -36,16 +40,19 @@ class Outcome:
     seed: int
     info: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    attempts: int = 1  # in this run; 2 where a worker was lost
     seconds: float = 0.0  # since the reset, shared with the other slots
     environment_seconds: float = 0.0
 
 
 @dataclass(eq=False)
-class _Slot:
+class Slot:
     """One running episode; `seed` None means that no episode is left for this slot."""
 
-    env: gymnasium.Env
+    env: WorkerEnv | LocalEnv | None = None
     seed: int | None = None
+    lost: str | None = None  # how the first attempt lost its worker
+    asked: bool = False  # the environment is at work
     observation: dict[str, np.ndarray] | None = None
     first_image: np.ndarray | None = None  # (1, h, w, 3) of the first camera at the episode's first step
     info: dict[str, Any] = field(default_factory=dict)
@@ -58,14 +65,15 @@ class _Slot:
     first_success: int | None = None
     choice: int = -1
     started: float = 0.0
-    waited: float = 0.0  # seconds for the environment
+    environment_seconds: float = 0.0
     tokens: Tensor | None = None  # (m, D) read at the last tick
     moved: bool = False
     reads: int = 0
 
 
 class Rollout:
-    """Runs a protocol's episodes with one policy and one intervention."""
+    """Runs a protocol's episodes with one policy and one intervention, in `environments` environments side by side, one
+    per slot if it is not told and at most that many."""
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class Rollout:
         protocol: Protocol,
         make_env: Callable[[], gymnasium.Env],
         intervention: Intervention | None = None,
+        environments: int | None = None,
     ):
         if protocol.h > policy.config.chunk:
             raise MuvlaError(
@@ -84,34 +93,61 @@ class Rollout:
         self.device = next(policy.parameters()).device
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
         self.intervention = intervention
-        self.slots = [_Slot(make_env()) for _ in range(protocol.slots)]
-        _require_fit(policy, self.slots[0].env)
-        self.ticks = 0
+        self.slots = [Slot() for _ in range(protocol.slots)]
+        self.ticks, self._tick_seconds = 0, 0.0
         self._canary_done = False
+        try:
+            for slot in self.slots[:environments]:
+                env = make_env()
+                slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
+            _require_fit(policy, self.slots[0].env)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def simulator(self) -> dict[str, Any]:
+        """What the environments tell of themselves, for provenance; empty where no simulator is involved."""
+        try:
+            return self.slots[0].env.attribute("provenance")
+        except (AttributeError, WorkerError):
+            return {}
 
     @torch.no_grad()
     def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
-        """Every seed's episode once; outcomes come as episodes end. Raises NotAMeasurement when an invariant breaks."""
-        waiting = iter(seeds)
+        """Every seed's episode once; outcomes come as episodes end. An episode that lost its worker, by a death or a
+        hang, is run once more. Raises NotAMeasurement when an invariant breaks."""
+        waiting, serve_at = iter(seeds), math.inf
         for slot in self.slots:
-            self._next_episode(slot, waiting, on_outcome)
-        while any(slot.seed is not None for slot in self.slots):
-            self._tick()
-            acting = [slot for slot in self.slots if slot.seed is not None]
-            for slot in acting:
-                self._start_step(slot)
-            for slot in acting:  # environments in processes of their own have stepped side by side
-                self._finish_step(slot, waiting, on_outcome)
+            if slot.env is not None:
+                self._next_episode(slot, waiting)
+        while running := [slot for slot in self.slots if slot.seed is not None]:
+            ready, busy = [s for s in running if not s.asked], [s for s in running if s.asked]
+            now = time.perf_counter()
+            if ready and (not busy or now >= serve_at):
+                self._tick(ready)
+                for slot in ready:
+                    self._start_step(slot)
+                serve_at, self._tick_seconds = math.inf, time.perf_counter() - now
+                continue
+            if ready and serve_at == math.inf:
+                serve_at = now + self._patience
+            wait_any([slot.env for slot in busy], max(0.0, serve_at - now))
+            for slot in busy:
+                if slot.env.answered():
+                    self._take_answer(slot, waiting, on_outcome)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that ready slots wait for the others: then waiting has cost no more than serving twice."""
+        return self._tick_seconds
 
     def close(self) -> None:
-        for slot in self.slots:
-            slot.env.close()
+        close_all([slot.env for slot in self.slots if slot.env is not None])
 
-    def _tick(self) -> None:
-        """One model call for all slots; slots whose tick it is not keep their memory (tick `call` under open loop)."""
-        due = torch.tensor([self._is_due(slot) for slot in self.slots], device=self.device)
-        if not due.any():
-            return
+    def _tick(self, ready: list[Slot]) -> None:
+        """One model call for all slots; those that are not ready keep their memory."""
+        due = torch.tensor([slot in ready for slot in self.slots], device=self.device)
         encoded = self._encode()
         is_first = torch.tensor([slot.is_first for slot in self.slots], device=self.device)
         moment = Moment(
@@ -131,9 +167,15 @@ class Rollout:
                 remedy="report this as a bug",
             )  # fmt: skip
         self.ticks += 1
+        expected = (len(self.slots), self.policy.config.chunk, self.policy.interface.action_dim)
+        if tuple(output.actions.shape) != expected:
+            raise NotAMeasurement(
+                "action", got=f"shape {tuple(output.actions.shape)}", expected=f"(slots, chunk, numbers) {expected}",
+                remedy="report this as a bug of the policy",
+            )  # fmt: skip
         actions = output.actions.float().cpu().numpy()
         for i, slot in enumerate(self.slots):
-            if not due[i] or slot.seed is None:
+            if not due[i]:
                 continue
             self._watch_memory(slot, tokens[i])
             slot.is_first = False
@@ -141,9 +183,8 @@ class Rollout:
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
 
-    def _is_due(self, slot: _Slot) -> bool:
-        if slot.seed is None:
-            return False
+    def _is_due(self, slot: Slot) -> bool:
+        """Whether the model is called before its next step; not so while a chunk lasts and memory ticks by call."""
         return self.protocol.tick == "env_step" or slot.chunk is None or slot.chunk_age >= self.protocol.h
 
     def _encode(self) -> Encoded:
@@ -160,12 +201,12 @@ class Rollout:
             lengths.to(self.device),
         )  # fmt: skip
 
-    def _images(self, slot: _Slot) -> np.ndarray:
+    def _images(self, slot: Slot) -> np.ndarray:
         """(V, h, w, 3), the images that the policy was trained with."""
         first, interface = [slot.first_image] * self.policy.interface.first_image, self.policy.interface
         return np.concatenate([slot.observation["images"][: interface.cameras - len(first)], *first])
 
-    def _watch_memory(self, slot: _Slot, tokens: Tensor) -> None:
+    def _watch_memory(self, slot: Slot, tokens: Tensor) -> None:
         """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
         if not torch.isfinite(tokens).all():
             raise NotAMeasurement(
@@ -177,7 +218,7 @@ class Rollout:
             slot.moved |= bool((tokens != slot.tokens).any())
         slot.tokens = tokens
 
-    def _check_episode(self, slot: _Slot) -> None:
+    def _check_episode(self, slot: Slot) -> None:
         """Memory writes == ticks that the environment's steps ask for; and the memory moved, or was frozen, as it had
         to."""
         per_query = self.protocol.h if self.protocol.tick == "call" else 1
@@ -201,7 +242,7 @@ class Rollout:
                 remedy="the cell has no result; look at the intervention or the update rule",
             )  # fmt: skip
 
-    def _start_step(self, slot: _Slot) -> None:
+    def _start_step(self, slot: Slot) -> None:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
@@ -212,21 +253,38 @@ class Rollout:
                 remedy="the cell has no result; look at its training log",
             )  # fmt: skip
         slot.action = np.clip(action, -1, 1)
-        if isinstance(slot.env, WorkerEnv):
-            slot.env.start_step(slot.action)
+        slot.asked = True
+        slot.env.start_step(slot.action)
 
-    def _finish_step(self, slot: _Slot, waiting, on_outcome: Callable[[Outcome], None]) -> None:
-        asked = time.perf_counter()
+    def _take_answer(self, slot: Slot, waiting: Iterator[int], on_outcome: Callable[[Outcome], None]) -> None:
+        """To a reset or to a step; starts what needs no tick before: a chunk's next action, the next episode."""
+        slot.asked = False
         try:
-            step = slot.env.finish_step() if isinstance(slot.env, WorkerEnv) else slot.env.step(slot.action)
+            answer = slot.env.finish()
         except MuvlaError:  # a broken installation, not a broken episode
             raise
         except Exception as error:
-            on_outcome(self._outcome(slot, {}, _describe(error)))
-            self._next_episode(slot, waiting, on_outcome)
+            if isinstance(error, WorkerLost) and slot.lost is None:
+                self._begin(slot, slot.seed, str(error))
+                return
+            before = f"; at first: {slot.lost}" if slot.lost else ""
+            on_outcome(self._outcome(slot, {}, _describe(error) + before))
+            self._next_episode(slot, waiting)
             return
-        slot.waited += time.perf_counter() - asked
-        slot.observation, _, terminated, truncated, slot.info = step
+        slot.environment_seconds += slot.env.seconds
+        if slot.observation is None:
+            slot.observation, slot.info = answer
+            slot.first_image = slot.observation["images"][:1].copy()
+            self._require_decision(slot)
+        elif self._is_over(slot, answer):
+            self._check_episode(slot)
+            on_outcome(self._outcome(slot, self._measured(slot)))
+            self._next_episode(slot, waiting)
+        elif not self._is_due(slot):
+            self._start_step(slot)
+
+    def _is_over(self, slot: Slot, answer: tuple) -> bool:
+        slot.observation, _, terminated, truncated, slot.info = answer
         slot.chunk_age += 1
         slot.step += 1
         if slot.choice == -1:
@@ -235,13 +293,20 @@ class Rollout:
             slot.first_success = slot.step
         limit = self.protocol.step_limit
         stop = slot.info["success"] and self.protocol.break_at_success
-        if terminated or truncated or stop or (limit is not None and slot.step >= limit):
-            self._check_episode(slot)
-            on_outcome(self._outcome(slot, self._measured(slot)))
-            self._next_episode(slot, waiting, on_outcome)
+        return terminated or truncated or stop or (limit is not None and slot.step >= limit)
+
+    def _require_decision(self, slot: Slot) -> None:
+        """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
+        limit = self.protocol.step_limit
+        phases = (slot.info["cue_length"] or 0) + (slot.info["delay_length"] or 0)
+        if limit is not None and limit <= phases:
+            raise MuvlaError(
+                "protocol.step_limit", got=limit, remedy="raise it, or shorten the phases (task.cue, task.delay)",
+                expected=f"more than the {phases} steps of cue and delay of episode seed {slot.seed}",
+            )  # fmt: skip
 
     @staticmethod
-    def _measured(slot: _Slot) -> dict[str, Any]:
+    def _measured(slot: Slot) -> dict[str, Any]:
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
@@ -255,30 +320,30 @@ class Rollout:
         }
 
     @staticmethod
-    def _outcome(slot: _Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
-        return Outcome(slot.seed, info, error, time.perf_counter() - slot.started, slot.waited)
+    def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
+        attempts = 1 + (slot.lost is not None)
+        return Outcome(
+            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds
+        )  # fmt: skip
 
-    def _next_episode(self, slot: _Slot, waiting, on_outcome: Callable[[Outcome], None]) -> None:
-        """The next seed that can be reset; one that cannot is an error outcome, not a failure."""
-        for seed in waiting:
-            fresh = _Slot(slot.env, seed, started=time.perf_counter())
-            try:
-                fresh.observation, fresh.info = slot.env.reset(seed=seed)
-            except MuvlaError:
-                raise
-            except Exception as error:
-                on_outcome(Outcome(seed, error=_describe(error)))
-                continue
-            fresh.first_image = fresh.observation["images"][:1].copy()
-            slot.__dict__.update(fresh.__dict__)
-            return
-        slot.seed, slot.is_first = None, True
+    def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
+        seed = next(waiting, None)
+        if seed is not None:
+            self._begin(slot, seed)
+        else:
+            slot.seed, slot.is_first = None, True
+
+    @staticmethod
+    def _begin(slot: Slot, seed: int, lost: str | None = None) -> None:
+        fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
+        slot.__dict__.update(fresh.__dict__)
+        slot.env.start_reset(seed)
 
 
-def _require_fit(policy: Policy, env: gymnasium.Env) -> None:
+def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
     """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
-    space = env.observation_space
-    got = (space["images"].shape[0], space["proprio"].shape[0], env.action_space.shape[0])
+    space, actions = env.attribute("observation_space"), env.attribute("action_space")
+    got = (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0])
     own = policy.interface
     told = own.proprio_dim if policy.proprio else got[1]
     expected = (own.robot_cameras or own.cameras - own.first_image, told, own.action_dim)

@@ -45,6 +45,7 @@ class Job:
     threads: int
     retry_errors: bool = False
     options: TrainingOptions = DEFAULT
+    workers: int | None = None
 
 
 @dataclass
@@ -110,7 +111,7 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
                 compile_step(policy)
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
-                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors)
+                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, job.workers)
     except Interrupted:
         return STOPPED
     except DiskError as error:

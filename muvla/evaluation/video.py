@@ -1,0 +1,114 @@
+"""A video of one episode: what the cameras show, what the policy does, and how its memory changes.
+
+Legend: T steps, V cameras, h×w image, A action dim.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from muvla.envs.phases import NO_OP_PHASES
+from muvla.errors import MuvlaError
+from muvla.evaluation.watching import Step, Watched
+from muvla.files import disk_errors
+
+FPS = 5  # slow enough to follow; the published demonstrations are of 10 steps per second
+TILE, BARS, TRACE, LINE, GAP = 192, 160, 72, 16, 8  # pixels
+LEAST = 1e-4  # change of the memory that is still drawn above the line
+INK, FAINT, BAR, MARK = (30, 30, 30), (215, 215, 215), (31, 119, 180), (214, 39, 40)
+
+
+def memory_change(steps: list[Step]) -> np.ndarray:
+    """(T,) 1 − cos of the memory read at each step with the one before, 0 at the first; (0,) without memory. Reads, so
+    that an intervention is seen."""
+    if not steps[0].memory.size:
+        return np.zeros(0)
+    flat = np.stack([step.memory.ravel() for step in steps]).astype(np.float64)
+    lengths = np.linalg.norm(flat, axis=1)
+    products = (flat[1:] * flat[:-1]).sum(axis=1)
+    scale = lengths[1:] * lengths[:-1]
+    cosines = np.divide(products, scale, out=np.ones_like(products), where=scale > 0)
+    return np.concatenate([[0.0], np.maximum(0.0, 1 - cosines)])
+
+
+def compose(watched: Watched, title: str) -> list[np.ndarray]:
+    """A frame per step and one for the end, all (height, width, 3) uint8 with even sides: the cameras side by side, the
+    action's bars, and the change of the memory up to then."""
+    change = memory_change(watched.steps)
+    cameras = len(watched.frames[0])
+    width = GAP + cameras * (TILE + GAP) + BARS + GAP
+    height = 2 * LINE + TILE + GAP + LINE + TRACE + GAP
+    frames = []
+    for t, pictures in enumerate(watched.frames):
+        page = Image.new("RGB", (width, height), "white")
+        draw = ImageDraw.Draw(page)
+        last = t == len(watched.steps)
+        draw.text((GAP, 2), title, INK)
+        draw.text((GAP, LINE + 2), _caption(watched, t), MARK if last else INK)
+        for camera, pixels in enumerate(pictures):
+            tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)
+            page.paste(tile, (GAP + camera * (TILE + GAP), 2 * LINE))
+        if not last:
+            _bars(draw, watched.steps[t], (width - BARS - GAP, 2 * LINE))
+        _trace(draw, watched.steps, change, t, (GAP, 2 * LINE + TILE + GAP, width - GAP))
+        frames.append(np.asarray(page))
+    return frames
+
+
+def _caption(watched: Watched, t: int) -> str:
+    told = watched.outcome.info
+    if t < len(watched.steps):
+        return f"step {t}  {watched.steps[t].phase.name.lower()}"
+    return f"end after {t} steps: success {told['success_once']}, choice {told['choice']}, target {told['target']}"
+
+
+def _bars(draw: ImageDraw.ImageDraw, step: Step, place: tuple[int, int]) -> None:
+    """A bar per number of the action, from -1 to 1; red where it was clipped, hollow where nothing was executed."""
+    left, top = place
+    middle, half, row = left + BARS // 2, BARS // 2, TILE // len(step.action)
+    draw.line([(middle, top), (middle, top + TILE)], FAINT)
+    for i, value in enumerate(step.action.tolist()):
+        end = middle + round(half * float(np.clip(value, -1, 1)))
+        box = [min(middle, end), top + i * row + 2, max(middle, end), top + (i + 1) * row - 3]
+        colour = MARK if abs(value) > 1 else BAR
+        draw.rectangle(box, None if step.phase in NO_OP_PHASES else colour, colour)
+
+
+def _trace(
+    draw: ImageDraw.ImageDraw, steps: list[Step], change: np.ndarray, now: int, place: tuple[int, int, int]
+) -> None:
+    left, top, right = place
+    if not len(change):
+        draw.text((left, top), "no memory", INK)
+        return
+    draw.text((left, top), f"change of the memory read, 1 - cos, logarithmic from {LEAST:g} to 2", INK)
+    top += LINE
+    draw.rectangle([left, top, right, top + TRACE], None, FAINT)
+    place_of = [left + round((right - left) * t / max(1, len(steps) - 1)) for t in range(len(steps))]
+    for t in range(1, len(steps)):
+        if steps[t].phase != steps[t - 1].phase:
+            draw.line([(place_of[t], top), (place_of[t], top + TRACE)], FAINT)
+    heights = np.log(np.maximum(change, LEAST) / LEAST) / np.log(2 / LEAST)
+    points = [(x, top + TRACE - round(TRACE * h)) for x, h in zip(place_of, heights.tolist(), strict=True)]
+    shown = points[: now + 1]
+    if len(shown) > 1:
+        draw.line(shown, BAR, 2)
+    x, y = shown[-1]
+    draw.ellipse([x - 3, y - 3, x + 3, y + 3], MARK)
+
+
+def write_video(frames: list[np.ndarray], file: Path) -> None:
+    """H.264 in mp4. Raises MuvlaError where nothing can encode it."""
+    try:
+        import av  # noqa: F401 (what imageio encodes with)
+        import imageio.v3 as iio
+    except ImportError as error:
+        raise MuvlaError(
+            "video", got=str(error), expected="imageio and PyAV", remedy="run `pip install -e '.[video]'`"
+        ) from error
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        iio.imwrite(file, np.stack(frames), plugin="pyav", codec="libx264", fps=FPS)

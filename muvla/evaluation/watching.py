@@ -1,0 +1,110 @@
+"""One episode of a rollout, step by step: to compare it with its row, to draw it, to see why nothing succeeds.
+
+Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim, m memory, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.errors import MuvlaError
+from muvla.evaluation.records import EpisodeRow
+from muvla.evaluation.rollout import Outcome, Rollout, Slot
+
+CLIPPED, OUTSIDE = 0.5, 0.5  # shares from which on something is likely to be wrong
+MOVED = 1e-3  # of proprio, in a step
+MARGIN = 0.5  # of a range, beyond which a number does not belong to it
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came out of the policy, and where the robot was."""
+
+    proprio: np.ndarray  # (Q,)
+    phase: Phase
+    action: np.ndarray  # (A,) as the policy gave it, not yet clipped
+    memory: np.ndarray  # (m, D) read at this step's tick, or at the last one
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An episode of T steps."""
+
+    outcome: Outcome
+    steps: list[Step]  # T
+    frames: list[np.ndarray]  # T + 1 times (V, h, w, 3) uint8: before every step, and after the last
+
+
+class WatchedRollout(Rollout):
+    """A rollout that keeps every step. It computes what any other computes."""
+
+    def watch(self, seed: int) -> Watched:
+        """The episode of this seed. Raises MuvlaError if its environment fails."""
+        ended: list[Outcome] = []
+
+        def keep(outcome: Outcome) -> None:
+            ended.append(outcome)
+            if not outcome.error:
+                self._keep_frame(next(slot for slot in self.slots if slot.seed == seed))
+
+        self.run([seed], keep)
+        if ended[0].error:
+            raise MuvlaError(
+                f"episode seed {seed}", got=ended[0].error, expected="an episode without an error",
+                remedy="run it again",
+            )  # fmt: skip
+        return Watched(ended[0], self._steps, self._frames)
+
+    def _start_step(self, slot: Slot) -> None:
+        if slot.step == 0:  # also where a second attempt begins
+            self._steps: list[Step] = []
+            self._frames: list[np.ndarray] = []
+        self._keep_frame(slot)
+        action, memory = slot.chunk[slot.chunk_age].copy(), slot.tokens.float().cpu().numpy()
+        self._steps.append(Step(slot.observation["proprio"], slot.info["phase"], action, memory))
+        super()._start_step(slot)
+
+    def _keep_frame(self, slot: Slot) -> None:
+        self._frames.append(slot.observation["images"].copy())
+
+
+def require_same(watched: Watched, row: EpisodeRow) -> None:
+    """Raises MuvlaError if the episode did not end as its row says."""
+    differences = {
+        name: (value, getattr(row, name)) for name, value in watched.outcome.info.items() if value != getattr(row, name)
+    }
+    if differences:
+        raise MuvlaError(
+            f"episode seed {row.seed}", got=", ".join(f"{name} {ours}" for name, (ours, _) in differences.items()),
+            expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in differences.items()) + ", as in its row",
+            remedy=f"run it with the code, device and threads that provenance {row.provenance} of the run names",
+        )  # fmt: skip
+
+
+def checks(watched: Watched, statistics: Statistics) -> list[str]:
+    """Lines on what makes all episodes fail through no fault of the policy's: a renderer that does not follow the
+    physics, actions that are clipped, a scale that is another robot's."""
+    steps = watched.steps
+    proprio = np.stack([step.proprio for step in steps]).astype(np.float64)
+    moved = np.flatnonzero((np.abs(np.diff(proprio, axis=0)) > MOVED).any(axis=1))
+    drawn = sum(not np.array_equal(watched.frames[t], watched.frames[t + 1]) for t in moved)
+    clipped = float(np.mean([np.abs(step.action) > 1 for step in steps]))
+    low, high = np.asarray(statistics.proprio_low), np.asarray(statistics.proprio_high)
+    margin = MARGIN * (high - low)
+    outside = float(np.mean((proprio < low - margin) | (proprio > high + margin)))
+    return [
+        _line(drawn == len(moved), f"the pictures changed in {drawn} of {len(moved)} steps in which the robot moved",
+              "the renderer does not follow the physics"),
+        _line(clipped < CLIPPED, f"{clipped:.2f} of the action's numbers were clipped to ±1",
+              "the actions have another scale than the environment's"),
+        _line(outside < OUTSIDE, f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
+              "the statistics are of another robot or dataset: look at the key"),
+    ]  # fmt: skip
+
+
+def _line(well: bool, what: str, else_likely: str) -> str:
+    return f"  ok    {what}" if well else f"  LOOK  {what}: {else_likely}"

@@ -1,0 +1,188 @@
+"""Environments in processes under one policy: how many there are, how slow they are and whether they survive changes no
+row."""
+
+import os
+import signal
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from test_workers import running_below
+from troubled import EPISODES, TASK, ThreeCameras, Troubled, wait_until
+
+from muvla.envs.recall.env import RecallEnv
+from muvla.envs.workers import Limits, WorkerEnv
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.evaluate import default_workers, evaluate
+from muvla.evaluation.protocol import protocol
+from muvla.evaluation.records import read_rows
+from muvla.evaluation.rollout import Rollout
+from muvla.interventions import intervention
+from muvla.models.policy import Policy
+from muvla.training.loop import Trainer
+
+SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
+FIRST = SHORT.seed
+assert SHORT.task.name == TASK
+
+
+@pytest.fixture(scope="module")
+def trained(store, cell_with):
+    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
+    for _ in range(30):
+        trainer.step()
+    return trainer
+
+
+def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
+    return evaluate(
+        trainer.policy, trainer.statistics, protocol, intervention(kind), train="abc", training_seed=0,
+        training_episodes=range(24), rows=folder / "rows", record=lambda environment: nullcontext("p"), **options,
+    ).rows  # fmt: skip
+
+
+def in_processes(folder, trouble, limits=Limits()):  # noqa: B008
+    return {"env_factory": lambda task, size: WorkerEnv(partial(Troubled, folder, trouble), limits)}
+
+
+def content(rows, but=("seconds", "environment_seconds")):
+    return {row.seed: replace(row, **dict.fromkeys(but)) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def serial(trained, tmp_path_factory):
+    """One environment after the other, in this process."""
+    return content(evaluated(trained, tmp_path_factory.mktemp("serial"), workers=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({}, "freeze_first"), pytest.param({}, "none", marks=pytest.mark.slow),
+     pytest.param({"regime": "open_loop", "h": 4, "tick": "call"}, "noise_unit", marks=pytest.mark.slow)],
+    ids=str,
+)  # fmt: skip
+def test_rows_do_not_depend_on_the_number_of_environments(trained, tmp_path, changes, kind):
+    """At the protocol's batch shape, bit for bit; more than its slots there never are."""
+    one = replace(SHORT, **changes)
+    by_number = [content(evaluated(trained, tmp_path / str(n), one, kind, workers=n)) for n in (1, 2, 7)]
+    assert by_number[0] == by_number[1] == by_number[2] and len(by_number[0]) == EPISODES
+
+
+@pytest.mark.parametrize("workers", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
+def test_nor_on_processes_or_who_is_slow(trained, tmp_path, serial, workers):
+    trouble = {FIRST + i: "be slow" for i in (0, 3, 4)}
+    rows = evaluated(trained, tmp_path, workers=workers, **in_processes(tmp_path, trouble))
+    assert content(rows) == serial
+    assert no_worker_of(os.getpid())
+
+
+def no_worker_of(pid):
+    """The tracker that Python's multiprocessing starts once is no worker."""
+    lines = [Path(f"/proc/{child}/cmdline").read_bytes() for child in running_below(pid)]
+    return not [line for line in lines if b"spawn_main" in line]
+
+
+@pytest.mark.slow
+def test_a_slow_environment_does_not_stall_the_others(trained, tmp_path, serial):
+    """It goes on when all other episodes have begun, which they would never do if they had to wait for it."""
+    trouble = {FIRST: "wait for the others"}
+    rows = evaluated(trained, tmp_path, workers=2, **in_processes(tmp_path, trouble))
+    assert content(rows) == serial and rows[-1].seed in (FIRST, FIRST + 7)
+
+
+def test_a_worker_that_dies_costs_nothing_but_a_second_attempt(trained, tmp_path, serial):
+    but = ("seconds", "environment_seconds", "attempt")
+    rows = evaluated(trained, tmp_path, workers=2, **in_processes(tmp_path, {FIRST + 2: "die once"}))
+    assert {row.seed: row.attempt for row in rows} == {seed: 1 + (seed == FIRST + 2) for seed in serial}
+    assert content(rows, but) == content(serial.values(), but)
+    assert rows == read_rows(next((tmp_path / "rows").iterdir()))
+
+
+@pytest.mark.slow
+def test_an_episode_that_loses_two_workers_is_an_error_row_and_the_others_go_on(trained, tmp_path, serial):
+    trouble = {FIRST + 2: "die", FIRST + 5: "hang"}
+    rows = evaluated(trained, tmp_path, workers=2, **in_processes(tmp_path, trouble, Limits(step=0.5)))
+    errors = {row.seed: row for row in rows if row.error}
+    assert set(errors) == set(trouble) and {row.attempt for row in errors.values()} == {2}
+    assert errors[FIRST + 2].error.count("SIGSEGV") == 2 and "; at first: " in errors[FIRST + 2].error
+    assert errors[FIRST + 5].error.count("no answer to step in 0.5 s") == 2
+    assert all(row.success_once is None and row.steps is None for row in errors.values())
+    others = {seed: row for seed, row in content(rows).items() if seed not in trouble}
+    assert others == {seed: row for seed, row in serial.items() if seed not in trouble}
+    again = evaluated(trained, tmp_path, retry_errors=True)
+    assert {row.seed: row.attempt for row in again if row.seed in trouble} == dict.fromkeys(trouble, 3)
+
+
+def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path):
+    """Once per evaluation, before its first row."""
+
+    class Telling(RecallEnv):
+        provenance = {"wrappers": ["Telling"], "stand_in_assets": ["mug"]}  # noqa: RUF012
+
+    told = []
+    options = {"record": lambda environment: told.append(environment) or nullcontext("q")}
+    arguments = {"train": "abc", "training_seed": 0, "training_episodes": range(24), "rows": tmp_path} | options
+    file = evaluate(trained.policy, trained.statistics, SHORT, None, **arguments,
+                    env_factory=lambda task, size: Telling(task.name))  # fmt: skip
+    assert told == [Telling.provenance] and {row.provenance for row in file.rows} == {"q"}
+    evaluate(trained.policy, trained.statistics, replace(SHORT, name="other"), None, **arguments)
+    assert told[1:] == [{}], "the recall suite has nothing to tell"
+
+
+def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path):
+    """It would be a choice of nothing in every episode."""
+    slow = replace(SHORT, step_limit=4, task=replace(SHORT.task, cue=(2, 2), delay=(2, 2)))
+    with pytest.raises(
+        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps of cue and delay"
+    ):
+        evaluated(trained, tmp_path, slow)
+    assert not (tmp_path / "rows").exists()
+    assert len(evaluated(trained, tmp_path, replace(slow, step_limit=5))) == 8
+
+
+def test_actions_of_another_shape_are_no_measurement(trained, tmp_path, monkeypatch):
+    step = Policy.step
+
+    def shorter(self, *arguments):
+        output = step(self, *arguments)
+        return replace(output, actions=output.actions[:, :2])
+
+    monkeypatch.setattr(Policy, "step", shorter)
+    with pytest.raises(NotAMeasurement, match=r"action: got 'shape \(3, 2, 2\)', expected .* \(3, 4, 2\)"):
+        evaluated(trained, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_environment_that_does_not_fit_leaves_no_process(trained):
+    with pytest.raises(MuvlaError, match="3 cameras"):
+        Rollout(trained.policy, trained.statistics, SHORT, lambda: WorkerEnv(ThreeCameras))
+    assert wait_until(lambda: no_worker_of(os.getpid()))
+
+
+def test_as_many_simulators_as_cores():
+    assert default_workers() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_nothing_and_continues(trained, tmp_path, serial):
+    """kill −9 in the middle: no process, no shared memory, no half row; the same command completes the rows."""
+    before, file = set(os.listdir("/dev/shm")), tmp_path / "rows"
+    options = {"workers": 2, **in_processes(tmp_path, dict.fromkeys(range(FIRST, FIRST + 8), "be slow"))}
+    pid = os.fork()
+    if pid == 0:
+        evaluated(trained, tmp_path, **options)
+        os._exit(0)
+    assert wait_until(lambda: any(path.read_text().count("\n") >= 2 for path in file.glob("*")))
+    workers = running_below(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(workers) == 2 and wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    (rows,) = file.glob("*")
+    done = len(read_rows(rows))
+    assert 2 <= done < 8
+    with rows.open("a") as handle:
+        handle.write('{"result": "cut')
+    assert content(evaluated(trained, tmp_path, **options)) == serial
+    assert len(read_rows(rows)) == 8 and set(os.listdir("/dev/shm")) <= before

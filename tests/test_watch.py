@@ -1,0 +1,225 @@
+"""A recorded episode, run again: it ends as its row says, and can be looked at."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_sweep import STUDY
+from troubled import Troubled
+
+from muvla import commands
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.envs.registry import make_env
+from muvla.envs.workers import WorkerEnv
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import protocol
+from muvla.evaluation.records import EpisodeRow, Summary
+from muvla.evaluation.rollout import Outcome, Rollout
+from muvla.evaluation.video import FPS, compose, memory_change, write_video
+from muvla.evaluation.watching import Step, Watched, WatchedRollout, checks, require_same
+from muvla.files import read_lines
+from muvla.interventions import intervention
+from muvla.runs import find_run
+from muvla.training.loop import Trainer
+
+SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
+PROTOCOL = "recall-position3-rh@1"
+
+
+@pytest.fixture(scope="module")
+def trained(store, cell_with):
+    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
+    for _ in range(30):
+        trainer.step()
+    return trainer
+
+
+def watched(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.seed + 4):
+    rollout = WatchedRollout(trainer.policy, trainer.statistics, SHORT, make, intervention(kind), 1)
+    try:
+        return rollout.watch(seed)
+    finally:
+        rollout.close()
+
+
+@pytest.mark.parametrize("kind", ["none", "zero"])
+def test_a_watched_episode_is_the_one_among_others(trained, kind):
+    """Whoever else was evaluated beside it; its steps and pictures are all there, and its memory as it was read."""
+    found = {}
+    rollout = Rollout(trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), intervention(kind), None)
+    rollout.run(range(SHORT.seed, SHORT.seed + 6), lambda o: found.update({o.seed: o}))
+    one = watched(trained, kind)
+    assert one.outcome.info == found[SHORT.seed + 4].info
+    assert len(one.steps) == one.outcome.info["steps"] == len(one.frames) - 1
+    assert [step.phase for step in one.steps].count(Phase.CUE) == one.outcome.info["cue_length"]
+    change = memory_change(one.steps)
+    assert change[0] == 0 and (change[1:] > 0).all() if kind == "none" else not change[2:].any()
+
+
+def test_an_attempt_that_lost_its_worker_is_no_part_of_the_episode(trained, tmp_path):
+    once = watched(trained, make=lambda: WorkerEnv(partial(Troubled, tmp_path, {SHORT.seed + 4: "die once"})))
+    plain = watched(trained)
+    assert once.outcome.attempts == 2 and len(once.steps) == len(plain.steps)
+    assert all(np.array_equal(a, b) for a, b in zip(once.frames, plain.frames, strict=True))
+    with pytest.raises(MuvlaError, match="expected an episode without an error"):
+        watched(trained, make=lambda: Broken(SHORT.task.name))
+
+
+class Broken(type(make_env(SHORT.task))):
+    def step(self, action):
+        raise ValueError("the physics exploded")
+
+
+def test_the_video_is_the_same_every_time_and_has_a_frame_per_step(trained, tmp_path):
+    import imageio.v3 as iio
+
+    one = watched(trained)
+    frames = compose(one, "title")
+    assert len(frames) == len(one.frames)
+    assert len({frame.shape for frame in frames}) == 1 and all(side % 2 == 0 for side in frames[0].shape[:2])
+    assert len({frame.tobytes() for frame in frames}) == len(frames), "every step looks different"
+    for name in ("a.mp4", "b.mp4"):
+        write_video(compose(watched(trained), "title"), tmp_path / "folder" / name)
+    contents = [(tmp_path / "folder" / name).read_bytes() for name in ("a.mp4", "b.mp4")]
+    assert contents[0] == contents[1]
+    read = iio.imread(tmp_path / "folder" / "a.mp4", plugin="pyav")
+    assert read.shape == (len(frames), *frames[0].shape)
+    assert np.abs(read[0].astype(int) - frames[0]).mean() < 8
+    assert iio.immeta(tmp_path / "folder" / "a.mp4", plugin="pyav")["fps"] == FPS
+
+
+def test_without_an_encoder_the_remedy_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MuvlaError, match=r"video.*Remedy: run `pip install -e '\.\[video\]'`"):
+        write_video([np.zeros((16, 16, 3), np.uint8)], tmp_path / "x.mp4")
+
+
+def test_what_the_video_shows_of_action_and_memory():
+    """Bars to the right and to the left, red where clipped, hollow where nothing is executed; no memory says so."""
+
+    def page(action, phase=Phase.DECISION, memory=None):
+        memory = np.ones((2, 3)) if memory is None else memory
+        steps = [Step(np.zeros(2), phase, np.array(action), memory) for _ in range(3)]
+        told = {"success_once": False, "choice": -1, "target": 0}
+        pictures = [np.zeros((1, 8, 8, 3), np.uint8)] * 4
+        return compose(Watched(Outcome(1, told), steps, pictures), "")[1]
+
+    def area(picture, colour):
+        return (picture == colour).all(axis=-1)
+
+    blue, red = (31, 119, 180), (214, 39, 40)
+    right, left = (area(page([value]), blue)[:200] for value in (0.5, -0.5))
+    assert np.flatnonzero(right.any(0)).min() >= np.flatnonzero(left.any(0)).max()
+    clipped = area(page([1.5]), red)[:200]
+    assert clipped.sum() > right.sum() and not area(page([1.5]), blue)[:200].any()
+    assert 0 < area(page([0.5], Phase.CUE), blue)[:200].sum() < right.sum() / 2
+    assert not np.array_equal(page([0.5]), page([0.5], memory=np.zeros((0, 3))))
+
+
+def test_the_change_of_a_memory():
+    steps = [Step(None, None, None, np.array([[x, y]])) for x, y in ((1, 0), (2, 0), (0, 1), (0, -1), (0, 0))]
+    np.testing.assert_allclose(memory_change(steps), [0, 0, 1, 2, 0])
+
+
+ROW = {"target": 0, "choice": 1, "steps": 9, "success_once": False}
+
+
+def test_an_episode_that_ends_otherwise_is_one_error_that_names_the_difference():
+    row = EpisodeRow(**dict.fromkeys(EpisodeRow.__dataclass_fields__) | ROW | {"seed": 7, "provenance": "abc"})
+    require_same(Watched(Outcome(7, ROW), [], []), row)
+    with pytest.raises(
+        MuvlaError, match="episode seed 7: got 'choice 2, steps 8', expected choice 1, steps 9, as in its row.*abc"
+    ):
+        require_same(Watched(Outcome(7, ROW | {"choice": 2, "steps": 8}), [], []), row)
+
+
+STATISTICS = Statistics((-1.0,) * 2, (1.0,) * 2, (0.0,) * 2, (1.0,) * 2, (True, True), "x")
+
+
+@pytest.mark.parametrize("wrong", [None, "pictures", "action", "proprio"])
+def test_checks_where_nothing_succeeds(wrong):
+    """Each sees its own trouble and no other."""
+    position = [np.array([t / 4, 0.5]) + 9.0 * (wrong == "proprio") for t in range(5)]
+    action = np.array([0.5, 3.0 if wrong == "action" else 0.5])
+    steps = [Step(p, Phase.DECISION, action, np.zeros((1, 1))) for p in position]
+    frames = [np.full((1, 4, 4, 3), min(t, 1) if wrong == "pictures" else t, np.uint8) for t in range(6)]
+    lines = checks(Watched(Outcome(1), steps, frames), STATISTICS)
+    looks = [line for line in lines if line.startswith("  LOOK")]
+    assert len(lines) == 3 and len(looks) == (wrong is not None)
+    told = {"pictures": "changed in 1 of 4 steps", "action": "0.50 of the action's", "proprio": "1.00 of the proprio"}
+    assert wrong is None or told[wrong] in looks[0]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a trained, evaluated cell; what is needed to name it."""
+    root = tmp_path_factory.mktemp("watch")
+    (root / "study.py").write_text(STUDY.format(updates=6))
+    at = ["--runs", str(root / "runs"), "--data", str(root / "data")]
+    assert main(["train", str(root), *at, "--arm", "K=8"]) == 0
+    (folder,) = (path.parent for path in (root / "runs").glob("*/run.json"))
+    common = [folder.name, *at, "--protocol", PROTOCOL]
+    assert main(["evaluate", *common]) == 0
+    return folder, common
+
+
+@pytest.mark.slow
+def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, capsys):
+    folder, common = place
+    assert main(["watch", *common, "--episode", "3"]) == 0
+    file = folder / "videos" / f"{PROTOCOL}-none-3.mp4"
+    assert file.stat().st_size > 1000 and str(file) in capsys.readouterr().out
+    assert main(["intervene", common[0], "zero", *common[1:]]) == 0
+    assert main(["watch", *common, "--episode", "3", "--intervention", "zero", "--out", str(folder / "x.mp4")]) == 0
+    assert (folder / "x.mp4").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--episode", "200"], "--episode: got '200, which has no row'"), (["--episode", "-1"], "has no row"),
+     (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
+     (["--episode", "0", "--intervention", "noise_unit"], "an episode of recall-position3-rh@1 under noise_unit")],
+)  # fmt: skip
+def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
+    assert main(["watch", *place[1], *arguments]) == EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
+    folder, common = place
+    (file,) = (path for path in Path(folder / "rows").iterdir() if '"none"' in path.read_text())
+    text = file.read_text()
+    line = next(line for line in read_lines(file) if line["seed"] == protocol(PROTOCOL).seed + 5)
+    file.write_text(text.replace(f'"seed": {line["seed"]}, "attempt": 1, "target": {line["target"]}',
+                                 f'"seed": {line["seed"]}, "attempt": 1, "target": 7'))  # fmt: skip
+    try:
+        assert main(["watch", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
+        assert f"got 'target {line['target']}', expected target 7, as in its row" in capsys.readouterr().err
+        assert not (folder / "no.mp4").exists()
+    finally:
+        file.write_text(text)
+
+
+@pytest.mark.slow
+def test_zero_per_cent_prints_the_checks(place, capsys, monkeypatch):
+    _, common = place
+    real = commands.summarise
+    nothing = lambda rows: Summary(**{**real(rows).__dict__, "success": 0})  # noqa: E731
+    main(["evaluate", *common])
+    assert "Nothing succeeded" not in capsys.readouterr().out
+    monkeypatch.setattr(commands, "summarise", nothing)
+    assert main(["evaluate", *common]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("Nothing succeeded. Episode ") and len(out) == 5
+    assert [line.split()[0] for line in out[2:]] == ["ok", "ok", "ok"], out
+    assert find_run(Path(common[2]), Path(common[4]), common[0]).failure is None

@@ -1,0 +1,53 @@
+"""Environments that make trouble, for tests; their processes import this file and no model."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from muvla.envs.recall.env import RecallEnv
+
+TASK, EPISODES = "RecallPosition3-v0", 8
+
+
+def wait_until(condition, seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+        time.sleep(0.02)
+    return bool(condition())
+
+
+class Troubled(RecallEnv):
+    """`trouble` says what happens at the second step of which episode; files in `folder` say what has happened."""
+
+    def __init__(self, folder: Path, trouble: dict[int, str]):
+        super().__init__(TASK)
+        self.folder, self.trouble = folder, trouble
+
+    def reset(self, *, seed=None, options=None):
+        self.seed = seed
+        (self.folder / f"begun-{seed}-{time.monotonic_ns()}").touch()
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        kind = self.trouble.get(self.seed) if self.t == 1 else None
+        if kind == "die once" and len(list(self.folder.glob(f"begun-{self.seed}-*"))) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if kind == "hang" or (kind == "wait for the others" and not wait_until(self.others_are_done)):
+            time.sleep(60)
+        if kind == "be slow":
+            time.sleep(0.03)
+        return super().step(action)
+
+    def others_are_done(self):
+        begun = {path.name.split("-")[1] for path in self.folder.glob("begun-*")}
+        return len(begun) == EPISODES
+
+
+class ThreeCameras(RecallEnv):
+    def __init__(self):
+        super().__init__(TASK)
+        images = self.observation_space["images"]
+        self.observation_space["images"] = type(images)(0, 255, (3, *images.shape[1:]), images.dtype)
