@@ -77,8 +77,8 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
 
 def best_constant_choice(rows: list[EpisodeRow]) -> float:
     """Accuracy of always choosing the most frequent target of these very episodes: on a fixed block of seeds, what a
-    habit reaches without memory, a little above 1/N."""
-    targets = Counter(row.target for row in rows if row.error is None)
+    habit reaches without memory, a little above 1/N. NaN for a task where nothing is chosen."""
+    targets = Counter(row.target for row in rows if row.error is None and row.target is not None)
     return max(targets.values()) / sum(targets.values()) if targets else float("nan")
 
 

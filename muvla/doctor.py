@@ -12,6 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from muvla.errors import MuvlaError
+
 # Of the simulator, what pyproject.toml does not name: the one comes with ManiSkill, the other is installed without its
 # own pins (Makefile).
 SIMULATOR_TOO = (Requirement("sapien"), Requirement("mikasa-robo-suite==1.0.0"))
@@ -34,7 +36,7 @@ def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
     findings += [_tokenizer(), _device(), _attention(), _canary(), _recall(), _disk()]
     simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
-    findings += [*simulator, Finding("assets", True, "none needed: the tasks here are built from primitives")]
+    findings += [*simulator, _assets()]
     if all(f.ok for f in simulator):
         findings.append(_renderer(simulator_needed))
     for f in findings:
@@ -156,6 +158,18 @@ def _recall() -> Finding:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
+
+
+def _assets() -> Finding:
+    """Of 23 tasks three need one; the others are built from primitives."""
+    from muvla.envs.mikasa.assets import require_mug, stand_ins
+
+    try:
+        require_mug("ShellGame*")
+    except MuvlaError as error:
+        return Finding("assets", False, f"{error.got} (for the ShellGame tasks alone)", error.remedy, needed=False)
+    told = ", ".join(f"a stand-in for {name}" for name in stand_ins()) or "YCB's mug"
+    return Finding("assets", True, told)
 
 
 def _renderer(needed: bool) -> Finding:

@@ -37,11 +37,16 @@ def collect(
     Seeds count up from `spec.seed`; the first `spec.episodes` successful demonstrations are kept, in seed order,
     whatever the number of simulator processes `jobs` (default: one per core). A second call for the same dataset waits
     for the first. A dataset with a source is opened; nothing here can make it. Raises MuvlaError for a simulator that
-    cannot run, for an expert that hardly ever succeeds, and for an import that is not there.
+    cannot run, for a task without an expert or one that hardly ever succeeds, and for an import that is not there.
     """
     path = store_path(root, spec)
     if spec.source is not None or is_sealed(path):
         return open_store(root, spec)
+    if not task_info(spec.task.name).expert:
+        raise MuvlaError(
+            "data.dataset.task.name", got=spec.task.name, expected="a task with a scripted expert",
+            remedy="import demonstrations of it (`muvla import`), or take another task",
+        )  # fmt: skip
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before
             _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or os.cpu_count() or 1)

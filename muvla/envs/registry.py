@@ -22,19 +22,21 @@ from muvla.errors import MuvlaError
 @dataclass(frozen=True)
 class TaskInfo:
     suite: str  # recall, mikasa
-    chance: float  # first-choice accuracy of a policy without memory
+    chance: float | None  # first-choice accuracy of a policy without memory; None where nothing is chosen
     own_process: bool  # one environment per process (simulators with global state)
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
-    instruction: str
+    instruction: str  # where every episode has its own, one of them
+    expert: bool  # whether demonstrations can be collected
 
 
 def task_info(name: str) -> TaskInfo:
     """Raises MuvlaError for an unknown task."""
     if name in RECALL_TASKS:
         task = RECALL_TASKS[name]
-        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family])
+        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
-        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"])
+        task = MIKASA_TASKS[name]
+        return TaskInfo("mikasa", task.chance, True, MIKASA_CAMERA, INSTRUCTIONS[task.family], task.expert)
     known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS])
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 
