@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import protocols
 from muvla.evaluation.records import summarise
 from muvla.exporting import export
 from muvla.inspection import inspect
@@ -24,7 +24,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     """Evaluates under every protocol and every intervention in `kinds`, and prints a line for each."""
     run = _run_of(arguments)
     _require_measurement(run)
-    protocols = [protocol(name) for name in arguments.protocol]
+    evaluated = list(dict.fromkeys(one for name in arguments.protocol for one in protocols(name)))
     for kind in kinds:
         intervention(kind)
     stop = stop_on_signal()
@@ -37,7 +37,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                 "KIND", got=", ".join(kinds), expected="nothing: this policy has no memory",
                 remedy="use `muvla evaluate`",
             )  # fmt: skip
-        for one in protocols:
+        for one in evaluated:
             for kind in kinds:
                 s = summarise(run.evaluate(one, kind, device, policy, stop))
                 touch, choice, success = (

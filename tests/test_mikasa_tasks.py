@@ -131,6 +131,17 @@ def test_a_task_without_an_expert_has_no_demonstrations(tmp_path):
         collect(DatasetConfig(TaskConfig("ShellGamePick-VLA-v0"), episodes=2), tmp_path)
 
 
+def test_black_pictures_are_refused_where_pictures_are_part_of_the_physics():
+    with pytest.raises(MuvlaError, match="frames, on GPU physics"):
+        simulator.blind(SimpleNamespace(gpu_sim_enabled=True))
+
+
+def test_on_a_gpu_the_cups_of_shell_game_touch_are_left_as_they_are():
+    """There the suite's lift is in the pictures alone."""
+    backend = SimpleNamespace(sim_backend="physx_cuda")
+    family("ShellGameTouch-VLA-v0", backend=backend).settle(hidden=True)
+
+
 def test_the_most_frequent_target_of_a_task_that_has_none():
     rows = [SimpleNamespace(error=None, target=None)] * 3
     assert np.isnan(best_constant_choice(rows))

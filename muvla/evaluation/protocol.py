@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from muvla.config import TaskConfig
 from muvla.configtools import content_hash
+from muvla.envs.mikasa.tasks import MIKASA_TASKS, TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 
@@ -76,6 +78,14 @@ def _mikasa(name: str, task: TaskConfig, **changes) -> Protocol:
     return Protocol(name=name, version=1, task=task, slots=2, **changes)
 
 
+def _published(task: str, regime: str) -> Protocol:
+    """The published evaluation of a task (spec 6.1): the same 100 episodes only where physics runs on a GPU, at the
+    cameras' own size; every step queried, or chunks of 8 executed with one memory update each."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
+    how = {"regime": "open_loop", "h": 8, "tick": "call"} if regime == "ol8" else {}
+    return _mikasa(f"mikasa-{name}-{regime}", TaskConfig(task, physics="gpu"), episodes=100, **how)
+
+
 # A block of episodes that only the search for a recipe looks at, disjoint from every evaluation.
 SEARCH_SEED = 3_141_592_653
 
@@ -89,9 +99,14 @@ PROTOCOLS = {
         _recall("recall-color3-rh", "RecallColor3-v0"),
         _recall("recall-color5-rh", "RecallColor5-v0"),
         _mikasa("mikasa-remember-color3-quick-rh", TaskConfig("RememberColor3-VLA-v0"), episodes=30, image_size=64),
-        # As published (spec 6.1): the same 100 episodes only where physics runs on a GPU, at the cameras' own size.
-        _mikasa("mikasa-remember-color3-rh", TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=100),
+        *(_published(task, regime) for regime in ("rh", "ol8") for task in MIKASA_TASKS),
     )
+}
+# Named sets of protocols, versioned as these are: id → ids of the members.
+SUITES = {
+    f"mikasa{len(tasks)}-{regime}@1": tuple(_published(task, regime).id for task in tasks)
+    for regime in ("rh", "ol8")
+    for tasks in (TRAINED, tuple(MIKASA_TASKS))
 }
 
 
@@ -101,7 +116,16 @@ def protocol(id: str) -> Protocol:
     return PROTOCOLS[id]
 
 
+def protocols(id: str) -> tuple[Protocol, ...]:
+    """Those of a suite, or the one protocol of that id. Raises MuvlaError for an unknown id."""
+    if id not in SUITES and id not in PROTOCOLS:
+        known = ", ".join([*SUITES, *PROTOCOLS])
+        raise MuvlaError("protocol", got=id, expected=f"one of {known}", remedy="correct the id")
+    return tuple(PROTOCOLS[member] for member in SUITES.get(id, (id,)))
+
+
 def chance(protocol: Protocol) -> float | None:
-    """First-choice accuracy that no policy without memory can exceed in expectation; None where there is no such bound:
-    a chunk that is issued while the cue is shown and executed open loop still acts when the choice is made."""
+    """First-choice accuracy that no policy without memory can exceed in expectation; None where nothing is chosen, and
+    where there is no such bound: a chunk that is issued while the cue is shown and executed open loop still acts when
+    the choice is made."""
     return task_info(protocol.task.name).chance if protocol.h == 1 else None
