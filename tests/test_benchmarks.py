@@ -1,10 +1,12 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, query, tiny, window
+from benchmarks import attention, experts, query, tiny, window
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.models.attention import usable
@@ -69,3 +71,16 @@ def test_a_window_is_measured_with_and_without_checkpointing(tmp_path, monkeypat
     window.main("tiny", rounds=1, here=tmp_path)
     text = (tmp_path / "window.md").read_text()
     assert text.count("| K = ") == 3 and "2.00×" in text and text.strip() in capsys.readouterr().out
+
+
+def test_the_experts_table_is_made_of_rows():
+    def row(task, seed, success, no_ops, assets=()):
+        return experts.Row(task, seed, success, 12 + seed, 0, 0, no_ops - 1, 1, "physx_cpu", list(assets), "code")
+
+    rows = [row("RememberColor3-VLA-v0", i, i != 3, 2 + 2 * i) for i in range(4)]
+    rows += [dataclasses.replace(row("ShellGamePush-VLA-v0", 0, True, 1, ["025_mug"]), delay_length=0)]
+    rows += [dataclasses.replace(row("TakeItBack-VLA-v0", 0, True, 1), delay_length=0)]
+    color, push, back = experts.rates(rows)
+    assert color[1].startswith("0.75 [") and color[1].endswith("3/4") and color[2:4] == ["13, 12–14", "25"]
+    assert color[4].startswith("2–4: 1.00") and color[5].startswith("6–8: 0.50")
+    assert push[0] == "ShellGamePush-VLA-v0 (stand-in 025_mug)" and back[4:] == ["–", "–"]

@@ -182,9 +182,25 @@ def test_the_stand_in_is_a_mug_of_closed_pieces(asset_root):
     for name in ("collision.ply", "textured.obj"):
         mesh = trimesh.load(folder / name, process=False)
         pieces = mesh.split()
-        assert len(pieces) == 20 and all(p.is_watertight and p.is_convex and p.volume > 0 for p in pieces)
+        assert len(pieces) == 27 and all(p.is_watertight and p.is_convex and p.volume > 0 for p in pieces)
         size = mesh.bounds[1] - mesh.bounds[0]
         np.testing.assert_allclose(size, [0.117, 0.084, 0.081], atol=0.001)
         assert mesh.bounds[0, 2] == pytest.approx(-mesh.bounds[1, 2])  # the suite puts half its height on the table
-        inside = [piece for piece in pieces if np.all(np.abs(piece.bounds[:, :2]).max(axis=0) < 0.03)]
-        assert len(inside) == 1 and inside[0].bounds[1, 2] < 0  # hollow, but for its base
+        # Hollow, and closed at its base, so that upside down no camera sees what it hides.
+        angle, radius = np.meshgrid(np.linspace(0, 2 * np.pi, 50), np.linspace(0, 0.041, 9))
+        across = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1, 2)
+
+        middle = across[np.linalg.norm(across, axis=1) < 0.035]
+        assert _filled(pieces, across, -0.038).all() and not _filled(pieces, middle, 0.0).any()
+
+
+def _filled(pieces, points, height):
+    """Whether some convex piece holds the points (N, 2) at a height."""
+    at = np.column_stack([points, np.full(len(points), height)])
+    return np.any([_inside(piece, at) for piece in pieces], axis=0)
+
+
+def _inside(piece, points):
+    """Whether points (N, 3) lie in a convex piece: behind each of its faces."""
+    offsets = points[:, None] - piece.triangles_center[None]
+    return ((offsets * piece.face_normals[None]).sum(-1) <= 1e-9).all(axis=1)

@@ -82,11 +82,12 @@ def _mug() -> list[np.ndarray]:
     middle = RADIUS - WALL / 2
     width = 2 * RADIUS * np.tan(np.pi / _SIDES)
     walls = [_box((middle, 0, 0), (WALL, width, HEIGHT), 2 * np.pi * i / _SIDES) for i in range(_SIDES)]
-    inner = 2 * (RADIUS - WALL)
-    base = _box((0, 0, (WALL - HEIGHT) / 2), (inner / 2**0.5, inner / 2**0.5, WALL))
+    # Bars from wall to wall: upside down, the base must leave no gap that a camera sees the ball through.
+    centre = (0, 0, (WALL - HEIGHT) / 2)
+    base = [_box(centre, (2 * middle, width, WALL), 2 * np.pi * i / _SIDES) for i in range(_SIDES // 2)]
     out = RADIUS + HANDLE / 2
     bars = [_box((out, 0, z), (HANDLE, WALL * 2, WALL)) for z in (0.022, -0.022)]
-    return [*walls, base, *bars, _box((RADIUS + HANDLE, 0, 0), (WALL, WALL * 2, 0.05))]
+    return [*walls, *base, *bars, _box((RADIUS + HANDLE, 0, 0), (WALL, WALL * 2, 0.05))]
 
 
 def _ply(corners: np.ndarray, faces: np.ndarray) -> str:
