@@ -7,6 +7,7 @@ import pytest
 from test_sweep import ROOT, STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
+from muvla.evaluation.protocol import SUITES
 from muvla.runs import find_run
 
 
@@ -83,14 +84,17 @@ def train_id_of(place, capsys, arm="K=8"):
     return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(arm)}", capsys.readouterr().out, re.MULTILINE)[1]
 
 
-def test_intervene_and_evaluate_on_a_trained_cell(place, capsys):
+def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     train = train_id_of(place, capsys)
     common = [train[:6], *at(place), "--protocol", "recall-position3-rh@1"]
     assert main(["intervene", common[0], "noise_unit", "zero", *common[1:]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"recall-position3-rh@1 {k}" for k in ("noise_unit", "zero")]
     assert main(["evaluate", *common]) == 0
-    assert "n 200, touch rate" in capsys.readouterr().out
+    assert "n 200, touch rate" in (told := capsys.readouterr().out)
+    monkeypatch.setitem(SUITES, "some@1", ("recall-position3-rh@1",))
+    assert main(["evaluate", *common, "--protocol", "some@1"]) == 0
+    assert capsys.readouterr().out == told, "a suite is its protocols, and none is evaluated twice"
     assert main(["intervene", common[0], "amnesia", *common[1:]]) == EXIT_BAD_INPUT
     assert main(["evaluate", "ffffff", *common[1:]]) == EXIT_BAD_INPUT
     assert main(["evaluate", *common[:-1], "recall-position3-ol4@1"]) == EXIT_BAD_INPUT
