@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")
     of_policy(evaluate)
-    evaluate.add_argument("--protocol", action="append", required=True, help="recall-position3-rh@1, …, or a suite: mikasa5-rh@1")
+    evaluate.add_argument("--protocol", action="append", required=True, help="an id, or a suite: mikasa5-rh@1")
     computing(evaluate)
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")
