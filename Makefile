@@ -69,7 +69,7 @@ test-quick: $(VENV)/.dev
 	@"$(BIN)/python" -m pytest -m "not sim and not slow"
 
 test-sim: $(VENV)/.full renderer
-	@"$(BIN)/python" -m pytest -m sim
+	@MUVLA_EVERY_TASK=1 "$(BIN)/python" -m pytest -m sim
 
 lint: $(VENV)/.dev
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

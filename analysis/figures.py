@@ -51,8 +51,9 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
     ]
     if pd.notna(chance):
         marks.append(Line2D([], [], color="0.4", linestyle="--", label=f"chance without memory ({chance:.2f})"))
-    constant_label = f"always the most frequent target ({constant:.2f})"
-    marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
+    if pd.notna(constant):
+        constant_label = f"always the most frequent target ({constant:.2f})"
+        marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
     marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="nothing touched in any episode"))
     columns = min(len(marks), int(figure.get_figwidth() // LEGEND_COLUMN))
     figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)

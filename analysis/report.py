@@ -175,15 +175,18 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
     plain = lines[lines["intervention"] == "none"]
     episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
     chance = plain["chance"].iloc[0]
+    constant = plain["best_constant"].max()
     bound = "no bound, chunks run open loop" if pd.isna(chance) else f"{chance:.2f}"
+    expected = f"Expected without memory: {bound}; always the most frequent target of this block: {constant:.2f}"
+    if pd.isna(constant):
+        expected = "Nothing is chosen in this task: its reading is the success rate"
     block = [
-        f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. Expected without "
-        f"memory: {bound}; always the most frequent target of this block: "
-        f"{plain['best_constant'].max():.2f}. Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
+        f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. {expected}. "
+        "Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
         "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
         "",
     ]
-    block += [f"{tables.above_constant(plain)}", ""]
+    block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
     for reading, title in READING_TITLES.items():
         table = tables.to_markdown(tables.by_seed(lines, reading, "none", counts=True))
         block += [f"{title.capitalize()}, without intervention:", "", table, ""]

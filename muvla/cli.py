@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = verb("evaluate", _evaluate, "evaluate a trained cell or a released checkpoint")
     of_policy(evaluate)
     evaluate.add_argument(
-        "--protocol", action="append", required=True, help="recall-position3-rh@1, or a set: libero4-rh@1"
+        "--protocol", action="append", required=True, help="recall-position3-rh@1, or a set: mikasa5-rh@1"
     )
     computing(evaluate)
     evaluating(evaluate)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, diagnostics, evaluation, loop, query, tiny, visioncache, window
+from benchmarks import attention, diagnostics, evaluation, experts, loop, query, tiny, visioncache, window
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
@@ -202,3 +202,16 @@ def test_shares_and_estimate():
 def test_the_parts_of_a_simulators_step():
     parts = evaluation.step_parts(evaluation.PROTOCOL, [3])
     assert 0 < parts["render"] + parts["physics"] < parts["step"]
+
+
+def test_the_experts_table_is_made_of_rows():
+    def row(task, seed, success, no_ops, assets=()):
+        return experts.Row(task, seed, success, 12 + seed, 0, 0, no_ops - 1, 1, "physx_cpu", list(assets), "code")
+
+    rows = [row("RememberColor3-VLA-v0", i, i != 3, 2 + 2 * i) for i in range(4)]
+    rows += [dataclasses.replace(row("ShellGamePush-VLA-v0", 0, True, 1, ["025_mug"]), delay_length=0)]
+    rows += [dataclasses.replace(row("TakeItBack-VLA-v0", 0, True, 1), delay_length=0)]
+    color, push, back = experts.rates(rows)
+    assert color[1].startswith("0.75 [") and color[1].endswith("3/4") and color[2:4] == ["13, 12–14", "25"]
+    assert color[4].startswith("2–4: 1.00") and color[5].startswith("6–8: 0.50")
+    assert push[0] == "ShellGamePush-VLA-v0 (stand-in 025_mug)" and back[4:] == ["–", "–"]

@@ -7,6 +7,7 @@ import pytest
 from test_sweep import ROOT, STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
+from muvla.evaluation.protocol import SETS, protocol
 from muvla.runs import find_run
 
 
@@ -84,7 +85,7 @@ def train_id_of(place, capsys, arm="K=8"):
     return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(arm)}", capsys.readouterr().out, re.MULTILINE)[1]
 
 
-def test_intervene_and_evaluate_on_a_trained_cell(place, capsys):
+def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     train = train_id_of(place, capsys)
     common = [train[:6], *at(place), "--protocol", "recall-position3-rh@1"]
     assert main(["intervene", common[0], "noise_unit", "zero", *common[1:]]) == 0
@@ -94,6 +95,9 @@ def test_intervene_and_evaluate_on_a_trained_cell(place, capsys):
     assert main(["evaluate", *common]) == 0
     evaluated = capsys.readouterr().out
     assert "n 200, touch rate" in evaluated
+    monkeypatch.setitem(SETS, "some@1", (protocol("recall-position3-rh@1"),))
+    assert main(["evaluate", *common[:-1], "some@1"]) == 0
+    assert capsys.readouterr().out == evaluated, "a set is its protocols, and none is evaluated twice"
     for rows in (find_run(place / "runs", place / "data", train).rows).iterdir():
         if '"none"' in rows.read_text():
             rows.unlink()

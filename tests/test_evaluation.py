@@ -11,6 +11,8 @@ import torch
 
 from muvla.config import dummy, no_memory, tbptt
 from muvla.configtools import content_hash
+from muvla.envs.libero.tasks import LIBERO_TASKS
+from muvla.envs.mikasa import TRAINED
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
@@ -31,11 +33,22 @@ def test_an_edited_protocol_needs_a_new_version():
     protocols of a set are held by the set's."""
     golden = json.loads(GOLDEN.read_text())
     current = {id: content_hash([one.hash for one in several]) for id, several in SETS.items()}
-    held = {one.id for several in SETS.values() for one in several}
-    current |= {one.id: one.hash for one in PROTOCOLS.values() if one.id not in held}
+    current |= {one.id: one.hash for one in PROTOCOLS.values() if one.task.name not in LIBERO_TASKS}
     changed = [id for id in golden if current.get(id) != golden[id]]
     assert not changed, f"{changed}: raise the version instead of editing or removing a published protocol"
     assert set(current) == set(golden), "add the new protocol's hash to tests/golden/protocols.json"
+
+
+def test_a_suite_is_its_tasks_under_one_regime():
+    assert [len(protocols(f"mikasa{n}-{regime}@1")) for n in (5, 23) for regime in ("rh", "ol8")] == [5, 5, 23, 23]
+    assert {one.task.name for one in protocols("mikasa5-ol8@1")} == set(TRAINED)
+    for one in protocols("mikasa23-ol8@1"):
+        assert (one.regime, one.h, one.tick, one.task.physics, one.episodes) == ("open_loop", 8, "call", "gpu", 100)
+    closed = protocols("mikasa23-rh@1")
+    assert {one.regime for one in closed} == {"receding"} and protocol("mikasa-remember-color3-rh@1") in closed
+    assert protocols(BASE.id) == (BASE,)
+    with pytest.raises(MuvlaError, match="mikasa5-rh@1.*recall-position3-rh@1"):
+        protocols("mikasa5-rh@2")
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Protocol)])

@@ -29,7 +29,7 @@ class TaskInfo:
     chance: float | None  # first-choice accuracy of a policy without memory; None where nothing is chosen
     own_process: bool  # one environment per process (simulators with global state)
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
-    instruction: str
+    instruction: str  # where every episode has its own, one of them
     expert: bool  # whether demonstrations can be collected
 
 
@@ -39,7 +39,8 @@ def task_info(name: str) -> TaskInfo:
         task = RECALL_TASKS[name]
         return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
-        return TaskInfo("mikasa", MIKASA_TASKS[name].chance, True, MIKASA_CAMERA, INSTRUCTIONS["RememberColor"], True)
+        task = MIKASA_TASKS[name]
+        return TaskInfo("mikasa", task.chance, True, MIKASA_CAMERA, INSTRUCTIONS[task.family], task.expert)
     if name in LIBERO_TASKS:
         return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
     known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])

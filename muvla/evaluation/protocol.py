@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_args
 from muvla.config import TaskConfig
 from muvla.configtools import content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
+from muvla.envs.mikasa.tasks import MIKASA_TASKS, TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 
@@ -79,6 +81,10 @@ def _mikasa(name: str, task: TaskConfig, **changes) -> Protocol:
     return Protocol(name=name, version=1, task=task, slots=2, **changes)
 
 
+# The published regimes: receding horizon, and eight actions open loop with a memory that is written once for all eight.
+_PUBLISHED: dict[str, dict[str, Any]] = {"rh": {}, "ol8": {"regime": "open_loop", "h": 8, "tick": "call"}}
+
+
 def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
     """As published (spec 6.2), one protocol per task: episode i is the task's initial state i. Five slots,
     because a simulator's process takes up to 2 GB."""
@@ -92,8 +98,16 @@ def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
     )  # fmt: skip
 
 
-# The published regimes: receding horizon, and eight actions open loop with a memory that is written once for all eight.
-_PUBLISHED: dict[str, dict[str, Any]] = {"rh": {}, "ol8": {"regime": "open_loop", "h": 8, "tick": "call"}}
+def _published(task: str, regime: str) -> Protocol:
+    """The published evaluation of a MIKASA task (spec 6.1): the same 100 episodes only where physics runs on a GPU, at
+    the cameras' own size."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
+    version = 2 if (name, regime) == ("remember-color3", "rh") else 1  # its first one had two slots
+    return Protocol(
+        name=f"mikasa-{name}-{regime}", version=version, task=TaskConfig(task, physics="gpu"), episodes=100, slots=16,
+        **_PUBLISHED[regime],
+    )  # fmt: skip
+
 
 # Named sets of protocols, one per task: what a suite's success rate is the unweighted mean over.
 SETS = {
@@ -105,6 +119,11 @@ SETS |= {
     f"libero4-{regime}@1": tuple(
         one for suite in ("spatial", "object", "goal", "10") for one in SETS[f"libero-{suite}-{regime}@1"]
     )
+    for regime in _PUBLISHED
+}
+SETS |= {
+    f"mikasa{len(tasks)}-{regime}@1": tuple(_published(task, regime) for task in tasks)
+    for tasks in (TRAINED, tuple(MIKASA_TASKS))
     for regime in _PUBLISHED
 }
 
@@ -121,7 +140,6 @@ PROTOCOLS = {
         _recall("recall-color3-rh", "RecallColor3-v0"),
         _recall("recall-color5-rh", "RecallColor5-v0"),
         _mikasa("mikasa-remember-color3-quick-rh", TaskConfig("RememberColor3-VLA-v0"), episodes=30, image_size=64),
-        # As published (spec 6.1): the same 100 episodes only where physics runs on a GPU, at the cameras' own size.
         _mikasa("mikasa-remember-color3-rh", TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=100),
         *(one for several in SETS.values() for one in several),
     )
@@ -147,6 +165,7 @@ def _unknown(id: str, known: Iterable[str]) -> MuvlaError:
 
 
 def chance(protocol: Protocol) -> float | None:
-    """First-choice accuracy that no policy without memory can exceed in expectation; None where there is no such bound:
-    a chunk that is issued while the cue is shown and executed open loop still acts when the choice is made."""
+    """First-choice accuracy that no policy without memory can exceed in expectation; None where nothing is chosen, and
+    where there is no such bound: a chunk that is issued while the cue is shown and executed open loop still acts when
+    the choice is made."""
     return task_info(protocol.task.name).chance if protocol.h == 1 else None

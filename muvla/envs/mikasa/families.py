@@ -1,0 +1,166 @@
+"""What the adapter reads of the simulator's privileged state, family by family, and the expert that acts on it.
+
+| family | no-op phases | target and choice | touched, TCP to centre |
+|---|---|---|---|
+| Remember* | cue, then an empty table: the delay | number of the object in the suite | 5 cm |
+| ShellGame* | cue, the ball without its cups; no delay | 0 left, 1 centre, 2 right cup | 8 cm |
+| Intercept*, InterceptGrab*, Rotate*, TakeItBack | none, the whole episode is decision | none | – |
+
+What is to be remembered in the last row is in the scene itself: a velocity, an angle, a place. Their cue and delay have
+length 0, their target is None and their choice stays −1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from muvla.envs import experts
+from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.mikasa.tasks import MikasaTask
+
+LIFTED = 100.0  # metres: what the suite hides it puts higher than that
+LONGEST = 5  # steps of the longest published cue, and of the longest delay (μVLA spec 6.1)
+
+
+class Family:
+    """The base is a family without no-op phases and without a choice. All positions in metres, world frame."""
+
+    # `cue` or `delay` → the suite's attribute that holds the range a length is drawn from.
+    settable: ClassVar[dict[str, str]] = {}
+    touch: float = 0.0  # metres
+
+    def __init__(self, base: Any, task: MikasaTask):
+        self.base, self.task = base, task
+
+    @staticmethod
+    def more_steps(lengths: dict[str, tuple[int, int]]) -> int:
+        """How many more steps the longest phases take than the longest published ones."""
+        return sum(max(0, longest - LONGEST) for _, longest in lengths.values())
+
+    def set_lengths(self, lengths: dict[str, tuple[int, int]]) -> None:
+        """From the next reset on, `cue` and `delay` are drawn from these ranges."""
+        for name, span in lengths.items():
+            setattr(self.base, self.settable[name], list(span))
+
+    def lengths(self) -> tuple[int, int]:
+        """Steps of the cue and of the delay."""
+        return 0, 0
+
+    def settle(self, hidden: bool) -> None:
+        """After every reset and step, before the next: what the simulator needs."""
+
+    def target(self) -> int | None:
+        return None
+
+    def places(self, hidden: bool) -> np.ndarray:
+        """Centres (N, 3) of the objects to choose among: where they are, or, while hidden, where they will appear."""
+        return np.zeros((0, 3))
+
+    def instruction(self, info: dict[str, Any]) -> str:
+        return INSTRUCTIONS[self.task.family]
+
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray | None:
+        """The expert's action (A,), as if it were executed; None for a task that has no expert."""
+        return None
+
+
+class Remember(Family):
+    settable: ClassVar = {"cue": "CUE_PHASE_STEPS", "delay": "EMPTY_PHASE_STEPS"}
+    touch = 0.05  # the suite's GOAL_THRESH
+
+    def lengths(self) -> tuple[int, int]:
+        return int(self.base.cue_steps_per_env[0]), int(self.base.empty_steps_per_env[0])
+
+    def target(self) -> int:
+        colours = self.task.family == "RememberColor"
+        return int((self.base.true_color_indices if colours else self.base.true_shape_indices)[0])
+
+    def places(self, hidden: bool) -> np.ndarray:
+        if hidden:
+            places = [self.base.initial_poses[i][0] for i in range(self.task.objects)]
+        else:
+            actors = self.base.cubes if self.task.family == "RememberColor" else self.base.shape_actors
+            places = [actors[i].pose.p[0] for i in range(self.task.objects)]
+        return np.stack([place.cpu().numpy() for place in places])
+
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
+        return experts.reach(proprio[:3], self.places(hidden)[self.target()])
+
+
+class ShellGame(Family):
+    settable: ClassVar = {"cue": "CUE_PHASE_STEPS"}
+    touch = 0.08  # the suite's: GOAL_THRESH of ShellGameTouch, "reached" in ShellGamePush
+
+    def lengths(self) -> tuple[int, int]:
+        return int(self.base.cue_steps_per_env[0]), 0
+
+    def target(self) -> int:
+        return int(self.base.cup_with_ball_number[0])
+
+    def places(self, hidden: bool) -> np.ndarray:
+        mugs = (self.base.mug_left, self.base.mug_center, self.base.mug_right)
+        places = np.stack([mug.pose.p[0].cpu().numpy() for mug in mugs])
+        places[places[:, 2] > LIFTED, 2] -= self.base.HEIGHT_OFFSET
+        return places
+
+
+class ShellGameTouch(ShellGame):
+    def settle(self, hidden: bool) -> None:
+        """Lifted cups are weightless. On the published GPU physics they never leave the table here: the suite's lift
+        reaches the pictures alone. On CPU physics it moves the cups themselves; they would fall all through the cue,
+        come back under the table with up to 2.5 m/s, and be thrown out of it further than this task allows. With a
+        weight of zero they come back where they stood, at rest, as on a GPU."""
+        if self.base.backend.sim_backend != "physx_cpu":
+            return
+        from sapien.physx import PhysxRigidDynamicComponent
+
+        for mug in (self.base.mug_left, self.base.mug_center, self.base.mug_right):
+            for entity in mug._objs:
+                entity.find_component_by_type(PhysxRigidDynamicComponent).disable_gravity = hidden
+
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
+        return experts.reach(proprio[:3], self.places(hidden)[self.target()], experts.ABOVE_CUP)
+
+
+class ShellGamePush(ShellGame):
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
+        goal = self.base.goal_site.pose.p[0].cpu().numpy()
+        return experts.push(proprio[:3], self.places(hidden)[self.target()], goal)
+
+
+class Intercept(Family):
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
+        ball, goal = self.base.ball, self.base.goal_region
+        of = [x[0].cpu().numpy() for x in (ball.pose.p, ball.linear_velocity, goal.pose.p)]
+        return experts.intercept(proprio, *of)
+
+
+class TakeItBack(Family):
+    def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
+        base = self.base
+        place = base.initial_region if bool(base.goal_reached_status[0]) else base.goal_region
+        cube, to = (x.pose.p[0].cpu().numpy() for x in (base.cube, place))
+        return experts.carry(proprio, cube, to)
+
+
+class Rotate(Family):
+    def instruction(self, info: dict[str, Any]) -> str:
+        """It names the angle, which every episode draws."""
+        return str(info["language_instruction"][0])
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "RememberColor": Remember,
+    "RememberShape": Remember,
+    "RememberShapeAndColor": Remember,
+    "ShellGameTouch": ShellGameTouch,
+    "ShellGamePush": ShellGamePush,
+    "ShellGamePick": ShellGame,
+    "Intercept": Intercept,
+    "InterceptGrab": Family,
+    "RotateLenient": Rotate,
+    "RotateStrict": Rotate,
+    "TakeItBack": TakeItBack,
+}

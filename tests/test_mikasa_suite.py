@@ -1,0 +1,123 @@
+"""The published tasks on the real simulator, in one process of their own with a stand-in for YCB's mug. `make test-sim`
+resets and steps all 23; elsewhere three stand for them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from muvla.envs.mikasa import MIKASA_TASKS, TRAINED
+from muvla.envs.mikasa.assets import write_stand_in
+
+pytestmark = pytest.mark.sim
+EVERY = os.environ.get("MUVLA_EVERY_TASK") == "1"  # set by `make test-sim`
+STEPPED = tuple(MIKASA_TASKS) if EVERY else ("ShellGameTouch-VLA-v0", "RotateLenientPosNeg-VLA-v0", "TakeItBack-VLA-v0")
+SOLVED = (*TRAINED, "ShellGameTouch-VLA-v0")
+
+PROGRAM = f"""
+import json
+import numpy as np
+from muvla.envs.mikasa import MikasaEnv
+
+
+def tell(about, **facts):
+    print("TOLD", json.dumps([about, facts]))
+
+
+for task in {STEPPED}:
+    env = MikasaEnv(task)
+    observation, info = env.reset(seed=1)
+    seen, ends = [observation], []
+    for _ in range(2):
+        observation, _, terminated, truncated, info = env.step(np.zeros(7))
+        seen.append(observation)
+        ends.append(terminated or truncated)
+    own = env._base.evaluate()["language_instruction"]
+    tell(["stepped", task], fits=all(o in env.observation_space for o in seen), ended=any(ends),
+         contrast=min(float(o["images"][camera].std()) for o in seen for camera in (0, 1)),
+         limit=[env.step_limit, int(env._env.max_episode_steps)], stand_ins=env.stand_in_assets,
+         instruction=info["instruction"], own=own if isinstance(own, str) else own[0],
+         expert=info["expert_action"] is not None, target=info["target"], choice=info["choice"],
+         lengths=[info["cue_length"], info["delay_length"]])
+    env.close()
+
+for task in {SOLVED}:
+    env = MikasaEnv(task, frames=False)
+    _, info = env.reset(seed=20)
+    phases, over = [info["phase"].name], False
+    while not over:
+        _, _, terminated, truncated, info = env.step(info["expert_action"])
+        phases.append(info["phase"].name)
+        over = terminated or truncated or info["success"]
+    tell(["solved", task], success=info["success"], right=info["choice"] == info["target"] or info["target"] is None,
+         phases=[phases.count("CUE"), phases.count("DELAY")], lengths=[info["cue_length"], info["delay_length"]])
+    env.close()
+
+traces = []
+for frames in (True, False):
+    env = MikasaEnv("ShellGamePush-VLA-v0", frames=frames)
+    observation, info = env.reset(seed=20)
+    trace = [observation["proprio"].tolist()]
+    for _ in range(5):
+        observation, *_, info = env.step(info["expert_action"])
+        trace.append(observation["proprio"].tolist())
+    traces.append(trace)
+    env.close()
+tell("pictures", same=traces[0] == traces[1], black=not observation["images"].any())
+
+env = MikasaEnv("ShellGameTouch-VLA-v0", frames=False, lengths={{"cue": (9, 9)}})
+_, info = env.reset(seed=3)
+before, cue = env.places(), 0
+while info["phase"].name == "CUE":
+    cue += 1
+    _, *_, info = env.step(np.zeros(7))
+_, *_, info = env.step(np.zeros(7))
+tell("lengths", cue=cue, limit=int(env._env.max_episode_steps), moved=float(np.abs(env.places() - before).max()))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What the program tells, by what it tells it about."""
+    root = tmp_path_factory.mktemp("assets")
+    write_stand_in(root)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        capture_output=True, text=True, env=os.environ | {"MS_ASSET_DIR": str(root)}, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line.removeprefix("TOLD ")) for line in ended.stdout.splitlines() if line.startswith("TOLD ")]
+    return {tuple(about) if isinstance(about, list) else about: facts for about, facts in lines}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_task_resets_and_steps(told, name):
+    task, facts = MIKASA_TASKS[name], told["stepped", name]
+    assert facts["fits"] and not facts["ended"] and facts["contrast"] > 5
+    assert facts["limit"] == [task.step_limit] * 2
+    assert facts["instruction"] == facts["own"]
+    assert facts["stand_ins"] == (["025_mug"] if task.mug else [])
+    assert facts["expert"] == task.expert and facts["choice"] == -1
+    assert (facts["target"] is None) == (task.objects is None)
+    assert [length > 0 for length in facts["lengths"]] == [task.objects is not None, name.startswith("Remember")]
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_the_expert_solves_an_episode(told, name):
+    facts = told["solved", name]
+    assert facts["success"] and facts["right"]
+    assert facts["phases"] == facts["lengths"]
+
+
+def test_pictures_change_nothing_in_the_physics(told):
+    """Not taking them is how experts are measured."""
+    assert told["pictures"] == {"same": True, "black": True}
+
+
+def test_phase_lengths_that_are_set_are_drawn_and_lengthen_the_episode(told):
+    """And the cups of ShellGameTouch are at rest where they stood, however long they were lifted."""
+    facts = told["lengths"]
+    assert (facts["cue"], facts["limit"]) == (9, 34)
+    assert facts["moved"] < 0.001

@@ -1,0 +1,206 @@
+"""The published tasks of MIKASA-Robo without their simulator: the table, what each family reads, assets, refusals."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.frames import best_constant_choice
+from muvla import doctor
+from muvla.config import DatasetConfig, TaskConfig
+from muvla.data.collect import collect
+from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.mikasa import MIKASA_TASKS, TRAINED, assets, make_mikasa, simulator
+from muvla.envs.mikasa.families import FAMILIES, Family
+from muvla.envs.registry import backends, task_info
+from muvla.errors import MuvlaError
+
+
+@pytest.fixture
+def asset_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path))
+    return tmp_path
+
+
+def family(name, **base):
+    """The family of a task on a made-up environment; numbers become the tensors of one environment."""
+    task = MIKASA_TASKS[name]
+    return FAMILIES[task.family](SimpleNamespace(**base), task)
+
+
+def actor(*position):
+    return SimpleNamespace(pose=SimpleNamespace(p=torch.tensor([position])))
+
+
+def test_the_23_published_tasks():
+    """Step limits, objects and families of μVLA spec 6.1."""
+    assert len(MIKASA_TASKS) == 23 and set(TRAINED) < set(MIKASA_TASKS)
+    limits = {"ShellGame": 30, "Intercept": 60, "RotateLenient": 60, "RotateStrict": 90, "TakeItBack": 60, "Rem": 25}
+    for name, task in MIKASA_TASKS.items():
+        assert task.step_limit == next(limit for start, limit in limits.items() if name.startswith(start)), name
+        assert name.startswith(task.family) and name.endswith("-VLA-v0")
+        assert task.mug == name.startswith("ShellGame")
+        assert (task.objects is None) == (FAMILIES[task.family].target is Family.target)
+        assert task.expert == (FAMILIES[task.family].expert is not Family.expert)
+        known = task_info(name)
+        assert (known.suite, known.own_process, known.chance) == ("mikasa", True, task.chance)
+        assert known.instruction == INSTRUCTIONS[task.family] and known.expert == task.expert
+    chosen = {name.removesuffix("-VLA-v0"): task.objects for name, task in MIKASA_TASKS.items() if task.objects}
+    assert chosen == {
+        **{f"RememberColor{n}": n for n in (3, 5, 9)}, **{f"RememberShape{n}": n for n in (3, 5, 9)},
+        "RememberShapeAndColor3x2": 6, "RememberShapeAndColor3x3": 9, "RememberShapeAndColor5x3": 15,
+        "ShellGameTouch": 3, "ShellGamePush": 3, "ShellGamePick": 3,
+    }  # fmt: skip
+    assert all(MIKASA_TASKS[name].expert for name in TRAINED)
+    assert task_info("RememberShapeAndColor3x2-VLA-v0").chance == pytest.approx(1 / 6)
+    assert task_info("TakeItBack-VLA-v0").chance is None
+
+
+@pytest.mark.parametrize(
+    ("task", "option"),
+    [
+        ("RememberColor3", {"palette": ("red", "blue", "white")}),
+        ("ShellGameTouch", {"delay": (3, 3)}),
+        ("InterceptMedium", {"cue": (1, 2)}),
+        ("TakeItBack", {"delay": (1, 2)}),
+        ("RotateStrictPos", {"cue": (1, 1)}),
+    ],
+)
+def test_what_the_suite_fixes_is_refused(task, option):
+    with pytest.raises(MuvlaError, match="the suite fixes it") as refused:
+        make_mikasa(TaskConfig(f"{task}-VLA-v0", **option))
+    assert refused.value.field == f"task.{next(iter(option))}"
+
+
+def test_phase_lengths_are_set_where_the_family_draws_them():
+    remember = family("RememberShape5-VLA-v0", CUE_PHASE_STEPS=[1, 5], EMPTY_PHASE_STEPS=[1, 5])
+    remember.set_lengths({"cue": (20, 20), "delay": (3, 30)})
+    assert (remember.base.CUE_PHASE_STEPS, remember.base.EMPTY_PHASE_STEPS) == ([20, 20], [3, 30])
+    # With both fixed to N, 2N + 15: as many steps for the decision as after the longest published phases.
+    assert 25 + Family.more_steps({"cue": (20, 20), "delay": (20, 20)}) == 2 * 20 + 15
+    assert Family.more_steps({"cue": (1, 2)}) == Family.more_steps({}) == 0
+
+
+def test_remember_reads_the_cued_object_and_where_it_will_appear():
+    lengths = {"cue_steps_per_env": torch.tensor([2]), "empty_steps_per_env": torch.tensor([4])}
+    hidden = {i: torch.tensor([[0.1 * i, 0.2, 0.02]]) for i in range(9)}
+    actors = {i: actor(0.1 * i, -0.2, 0.02) for i in range(9)}
+    shapes = family("RememberShapeAndColor3x3-VLA-v0", true_shape_indices=torch.tensor([4]), initial_poses=hidden,
+                    shape_actors=actors, **lengths)  # fmt: skip
+    assert (shapes.lengths(), shapes.target()) == ((2, 4), 4)
+    np.testing.assert_allclose(shapes.places(hidden=True)[4], [0.4, 0.2, 0.02], atol=1e-6)
+    np.testing.assert_allclose(shapes.places(hidden=False)[4], [0.4, -0.2, 0.02], atol=1e-6)
+    tcp = np.array([0.4, 0.0, 0.3, 0, 0, 0, 0.04])
+    assert shapes.expert(tcp, hidden=True)[1] > 0 > shapes.expert(tcp, hidden=False)[1]
+
+
+def test_shell_game_has_a_cue_and_no_delay_and_sees_lifted_cups_where_they_come_down():
+    cups = {"mug_left": actor(0, -0.2, 1000.05), "mug_center": actor(0, 0, 1000.05), "mug_right": actor(0, 0.2, 0.05)}
+    push = family("ShellGamePush-VLA-v0", cue_steps_per_env=torch.tensor([3]), HEIGHT_OFFSET=1000,
+                  cup_with_ball_number=torch.tensor([2]), goal_site=actor(0.1, 0.2, 0.05), **cups)  # fmt: skip
+    assert (push.lengths(), push.target()) == ((3, 0), 2)
+    np.testing.assert_allclose(push.places(hidden=True), [[0, -0.2, 0.05], [0, 0, 0.05], [0, 0.2, 0.05]], atol=1e-4)
+    assert push.expert(np.array([0, 0, 0.3, 0, 0, 0, 0.08]), hidden=True)[1] > 0.5  # to the right cup
+
+
+@pytest.mark.parametrize("task", ["InterceptFast", "InterceptGrabSlow", "RotateLenientPos", "TakeItBack"])
+def test_families_without_no_op_phases_choose_nothing(task):
+    plain = family(f"{task}-VLA-v0")
+    assert (plain.lengths(), plain.target(), plain.places(hidden=False).shape) == ((0, 0), None, (0, 3))
+
+
+def test_the_instruction_of_rotate_is_the_episodes():
+    told = "Rotate the peg by -21 degrees to match the target angle."
+    assert family("RotateLenientPosNeg-VLA-v0").instruction({"language_instruction": [told]}) == told
+    assert family("TakeItBack-VLA-v0").instruction({}) == INSTRUCTIONS["TakeItBack"]
+
+
+def test_take_it_back_goes_back_once_the_goal_was_reached():
+    held = np.array([0.1, 0.0, 0.02, 0, -0.4, 0, 0.037])
+    for reached, sign in ((0.0, 1), (1.0, -1)):
+        task = family("TakeItBack-VLA-v0", goal_reached_status=torch.tensor([reached]), cube=actor(0.1, 0.0, 0.02),
+                      goal_region=actor(0.2, 0, 0), initial_region=actor(0.0, 0, 0))  # fmt: skip
+        assert sign * task.expert(held, hidden=False)[0] > 0.2
+
+
+def test_a_task_without_an_expert_has_no_demonstrations(tmp_path):
+    assert family("ShellGamePick-VLA-v0").expert(np.zeros(7), hidden=False) is None
+    with pytest.raises(MuvlaError, match="ShellGamePick-VLA-v0.*a task with a scripted expert.*muvla import"):
+        collect(DatasetConfig(TaskConfig("ShellGamePick-VLA-v0"), episodes=2), tmp_path)
+
+
+def test_black_pictures_are_refused_where_pictures_are_part_of_the_physics():
+    with pytest.raises(MuvlaError, match="frames, on GPU physics"):
+        simulator.blind(SimpleNamespace(gpu_sim_enabled=True))
+
+
+def test_on_a_gpu_the_cups_of_shell_game_touch_are_left_as_they_are():
+    """There the suite's lift is in the pictures alone."""
+    backend = SimpleNamespace(sim_backend="physx_cuda")
+    family("ShellGameTouch-VLA-v0", backend=backend).settle(hidden=True)
+
+
+def test_the_most_frequent_target_of_a_task_that_has_none():
+    rows = [SimpleNamespace(error=None, target=None)] * 3
+    assert np.isnan(best_constant_choice(rows))
+
+
+# --- the mug ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_the_mug_the_remedy_is_named(asset_root):
+    with pytest.raises(MuvlaError, match="025_mug.*muvla assets fetch.*MS_ASSET_DIR") as refused:
+        assets.require_mug("ShellGameTouch-VLA-v0")
+    assert refused.value.field == "assets of ShellGameTouch-VLA-v0" and str(asset_root) in refused.value.got
+    finding = doctor._assets()
+    assert not finding.ok and not finding.needed and "muvla assets fetch" in finding.remedy
+
+
+def test_a_stand_in_says_that_it_is_one(asset_root, monkeypatch):
+    assert assets.stand_ins() == ()
+    assets.write_stand_in(asset_root)
+    assets.require_mug("ShellGameTouch-VLA-v0")
+    assert assets.stand_ins() == ("025_mug",)
+    assert doctor._assets().ok and doctor._assets().what == "a stand-in for 025_mug"
+    # ... in the provenance of every row and beside every dataset of the tasks that it is in
+    monkeypatch.setattr(simulator, "backend", lambda field, asked: f"{field} {asked}")
+    assert backends(TaskConfig("ShellGamePush-VLA-v0")) == "sim_backend cpu, render_backend auto, stand-in 025_mug"
+    assert backends(TaskConfig("RememberColor3-VLA-v0")) == "sim_backend cpu, render_backend auto"
+    described = assets.asset_folder() / "info_pick_v0.json"
+    model = json.loads(described.read_text())
+    del model["025_mug"]["stand_in"]  # as the published asset is described
+    described.write_text(json.dumps(model))
+    assert assets.stand_ins() == ()
+
+
+def test_the_stand_in_is_a_mug_of_closed_pieces(asset_root):
+    trimesh = pytest.importorskip("trimesh")
+    assets.write_stand_in(asset_root)
+    folder = assets.asset_folder() / "models" / "025_mug"
+    for name in ("collision.ply", "textured.obj"):
+        mesh = trimesh.load(folder / name, process=False)
+        pieces = mesh.split()
+        assert len(pieces) == 27 and all(p.is_watertight and p.is_convex and p.volume > 0 for p in pieces)
+        size = mesh.bounds[1] - mesh.bounds[0]
+        np.testing.assert_allclose(size, [0.117, 0.084, 0.081], atol=0.001)
+        assert mesh.bounds[0, 2] == pytest.approx(-mesh.bounds[1, 2])  # the suite puts half its height on the table
+        # Hollow, and closed at its base, so that upside down no camera sees what it hides.
+        angle, radius = np.meshgrid(np.linspace(0, 2 * np.pi, 50), np.linspace(0, 0.041, 9))
+        across = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1, 2)
+
+        middle = across[np.linalg.norm(across, axis=1) < 0.035]
+        assert _filled(pieces, across, -0.038).all() and not _filled(pieces, middle, 0.0).any()
+
+
+def _filled(pieces, points, height):
+    """Whether some convex piece holds the points (N, 2) at a height."""
+    at = np.column_stack([points, np.full(len(points), height)])
+    return np.any([_inside(piece, at) for piece in pieces], axis=0)
+
+
+def _inside(piece, points):
+    """Whether points (N, 3) lie in a convex piece: behind each of its faces."""
+    offsets = points[:, None] - piece.triangles_center[None]
+    return ((offsets * piece.face_normals[None]).sum(-1) <= 1e-9).all(axis=1)
