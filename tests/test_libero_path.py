@@ -59,6 +59,7 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     run = trained(base, tmp_path)
     assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
     monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_libero)
+    monkeypatch.setattr("muvla.runs.open_env", make_libero)
     monkeypatch.setattr(Fake, "succeeds_at", 13)
     monkeypatch.setattr(Fake, "hopeless", "libero_goal")
     monkeypatch.setitem(SETS, "short@1", tuple(short(suite) for suite in SUITES))

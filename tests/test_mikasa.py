@@ -33,13 +33,13 @@ def test_an_unknown_task_is_refused():
 )
 def test_a_driver_that_cannot_render_is_one_error(monkeypatch, said):
     """In the words in which SAPIEN tells of none at all, and of a Mesa that is too old."""
-    adapter = sys.modules[MikasaEnv.__module__]
+    from muvla.envs.mikasa import simulator as adapter
 
     def make(*_, **__):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(adapter, "_load_suite", lambda: None)
-    monkeypatch.setattr(adapter, "_backend", lambda field, asked: "cpu")
+    monkeypatch.setattr(adapter, "load_suite", lambda: None)
+    monkeypatch.setattr(adapter, "backend", lambda field, asked: "cpu")
     monkeypatch.setattr(adapter.gymnasium, "make", make)
     with pytest.raises(MuvlaError, match="Mesa 24.3 or newer.*install-system-packages.sh") as refused:
         MikasaEnv(TASK)

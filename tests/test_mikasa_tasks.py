@@ -127,7 +127,7 @@ def test_take_it_back_goes_back_once_the_goal_was_reached():
 
 def test_a_task_without_an_expert_has_no_demonstrations(tmp_path):
     assert family("ShellGamePick-VLA-v0").expert(np.zeros(7), hidden=False) is None
-    with pytest.raises(MuvlaError, match="ShellGamePick-VLA-v0.*a task with a scripted expert.*muvla import"):
+    with pytest.raises(MuvlaError, match="ShellGamePick-VLA-v0.*a task with a scripted expert.*muvla data import"):
         collect(DatasetConfig(TaskConfig("ShellGamePick-VLA-v0"), episodes=2), tmp_path)
 
 

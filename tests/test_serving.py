@@ -39,7 +39,7 @@ def trained(store, cell_with):
 def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
     return evaluate(
         trainer.policy, trainer.statistics, protocol, intervention(kind), train="abc", training_seed=0,
-        training_episodes=range(24), rows=folder / "rows", record=lambda environment: nullcontext("p"), **options,
+        training_episodes=(range(24),), rows=folder / "rows", record=lambda environment: nullcontext("p"), **options,
     ).rows  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path)
 
     told = []
     options = {"record": lambda environment: told.append(environment) or nullcontext("q")}
-    arguments = {"train": "abc", "training_seed": 0, "training_episodes": range(24), "rows": tmp_path} | options
+    arguments = {"train": "abc", "training_seed": 0, "training_episodes": (range(24),), "rows": tmp_path} | options
     file = evaluate(trained.policy, trained.statistics, SHORT, None, **arguments,
                     env_factory=lambda task, size: Telling(task.name))  # fmt: skip
     assert told == [Telling.provenance] and {row.provenance for row in file.rows} == {"q"}
