@@ -13,8 +13,6 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from muvla.errors import MuvlaError
-
 # Of the simulator, what pyproject.toml does not name: the one comes with ManiSkill, the other is installed without its
 # own pins (Makefile).
 SIMULATOR_TOO = (Requirement("sapien"), Requirement("mikasa-robo-suite==1.0.0"))
@@ -42,7 +40,8 @@ def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     if all(f.ok for f in simulator):
         findings.append(_renderer(simulator_needed))
     libero = [_package(one, False, "run `make libero`") for one in (*LIBERO_TOO, *requirements("libero"))]
-    findings += [*libero, _opengl(), *_assets()] if all(f.ok for f in libero) else [f for f in libero if not f.ok][:1]
+    findings += [*libero, _opengl()] if all(f.ok for f in libero) else [f for f in libero if not f.ok][:1]
+    findings += _assets()
     for f in findings:
         mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
         say(f"{mark}  {f.name}: {f.what}" + (f"\n         → {f.remedy}" if not f.ok else ""))
@@ -194,18 +193,6 @@ def _opengl() -> Finding:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
-
-
-def _assets() -> Finding:
-    """Of 23 tasks three need one; the others are built from primitives."""
-    from muvla.envs.mikasa.assets import require_mug, stand_ins
-
-    try:
-        require_mug("ShellGame*")
-    except MuvlaError as error:
-        return Finding("assets", False, f"{error.got} (for the ShellGame tasks alone)", error.remedy, needed=False)
-    told = ", ".join(f"a stand-in for {name}" for name in stand_ins()) or "YCB's mug"
-    return Finding("assets", True, told)
 
 
 def _renderer(needed: bool) -> Finding:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hub_server import COMMIT, Hub
 
 from muvla.cli import EXIT_BAD_INPUT, main
 from muvla.envs import assets
-from muvla.envs.assets import LIBERO, content
+from muvla.envs.assets import LIBERO, archive_from_hub, content
+from muvla.errors import MuvlaError
 
 FETCH = "import sys; from muvla.cli import main; sys.exit(main(['assets', 'fetch', 'libero']))"
 
@@ -74,10 +76,11 @@ def test_they_are_known_by_their_content(folder, tmp_path, monkeypatch):
 
 
 def test_stand_ins_are_told(folder, monkeypatch, capsys):
-    known = frozenset({hashlib.sha256(b"scenes").hexdigest()})
-    monkeypatch.setitem(assets.ASSETS, "libero", replace(LIBERO, stand_ins=known))
+    known = hashlib.sha256(b"scenes").hexdigest()
+    told = lambda _, hashes: tuple(name for name, digest in hashes.items() if digest == known)  # noqa: E731
+    monkeypatch.setitem(assets.ASSETS, "libero", replace(LIBERO, stand_ins=told))
     assert str(content(assets.asset_set("libero"))).endswith("with 1 stand-ins")
-    assert main(["assets", "check"]) == 0
+    assert main(["assets", "check", "libero"]) == 0
     assert "a stand-in: scenes/one.xml" in capsys.readouterr().out
 
 
@@ -101,3 +104,18 @@ def test_they_are_fetched_from_the_hub(folder, tmp_path, there):
     else:
         assert run.returncode == EXIT_BAD_INPUT
         assert "error: dataset lerobot/libero-assets of the hub" in run.stderr and "copy the folder" in run.stderr
+
+
+def test_an_archive_is_unpacked_whole_if_it_is_the_known_one(tmp_path, monkeypatch):
+    packed = tmp_path / "models.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("models/mug.ply", "a mug")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda dataset, file, repo_type: str(packed))
+    known = hashlib.sha256(packed.read_bytes()).hexdigest()
+    (tmp_path / "there" / "models").mkdir(parents=True)
+    (tmp_path / "there" / "models" / "of before").touch()
+    with pytest.raises(MuvlaError, match=f"got 'SHA-256 {known}', expected 0000"):
+        archive_from_hub("some/models", "models.zip", "0000", tmp_path / "there")
+    assert [one.name for one in (tmp_path / "there" / "models").iterdir()] == ["of before"], "what was there stays"
+    assert archive_from_hub("some/models", "models.zip", known, tmp_path / "there") == "some/models, models.zip"
+    assert [one.read_text() for one in (tmp_path / "there").rglob("*") if one.is_file()] == ["a mug"]

@@ -45,9 +45,9 @@ def test_a_suite_is_its_tasks_under_one_regime():
     for one in protocols("mikasa23-ol8@1"):
         assert (one.regime, one.h, one.tick, one.task.physics, one.episodes) == ("open_loop", 8, "call", "gpu", 100)
     closed = protocols("mikasa23-rh@1")
-    assert {one.regime for one in closed} == {"receding"} and protocol("mikasa-remember-color3-rh@1") in closed
+    assert {one.regime for one in closed} == {"receding"} and protocol("mikasa-remember-color3-rh@2") in closed
     assert protocols(BASE.id) == (BASE,)
-    with pytest.raises(MuvlaError, match="mikasa5-rh@1.*recall-position3-rh@1"):
+    with pytest.raises(MuvlaError, match="expected one of mikasa5-rh@1"):
         protocols("mikasa5-rh@2")
 
 

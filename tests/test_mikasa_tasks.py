@@ -11,6 +11,7 @@ from analysis.frames import best_constant_choice
 from muvla import doctor
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
+from muvla.envs.assets import SHELLGAME
 from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.mikasa import MIKASA_TASKS, TRAINED, assets, make_mikasa, simulator
 from muvla.envs.mikasa.families import FAMILIES, Family
@@ -152,23 +153,23 @@ def test_the_most_frequent_target_of_a_task_that_has_none():
 
 def test_without_the_mug_the_remedy_is_named(asset_root):
     with pytest.raises(MuvlaError, match="025_mug.*muvla assets fetch.*MS_ASSET_DIR") as refused:
-        assets.require_mug("ShellGameTouch-VLA-v0")
-    assert refused.value.field == "assets of ShellGameTouch-VLA-v0" and str(asset_root) in refused.value.got
-    finding = doctor._assets()
+        SHELLGAME.require()
+    assert refused.value.field == "assets shellgame" and str(asset_root) in refused.value.got
+    (finding,) = (one for one in doctor._assets() if one.name == "shellgame assets")
     assert not finding.ok and not finding.needed and "muvla assets fetch" in finding.remedy
 
 
 def test_a_stand_in_says_that_it_is_one(asset_root, monkeypatch):
     assert assets.stand_ins() == ()
     assets.write_stand_in(asset_root)
-    assets.require_mug("ShellGameTouch-VLA-v0")
-    assert assets.stand_ins() == ("025_mug",)
-    assert doctor._assets().ok and doctor._assets().what == "a stand-in for 025_mug"
+    assert SHELLGAME.require() == asset_root and assets.stand_ins() == ("025_mug",)
+    (finding,) = (one for one in doctor._assets() if one.name == "shellgame assets")
+    assert finding.ok and "with 1 stand-ins" in finding.what
     # ... in the provenance of every row and beside every dataset of the tasks that it is in
     monkeypatch.setattr(simulator, "backend", lambda field, asked: f"{field} {asked}")
     assert backends(TaskConfig("ShellGamePush-VLA-v0")) == "sim_backend cpu, render_backend auto, stand-in 025_mug"
     assert backends(TaskConfig("RememberColor3-VLA-v0")) == "sim_backend cpu, render_backend auto"
-    described = assets.asset_folder() / "info_pick_v0.json"
+    described = asset_root / SHELLGAME.parts[0]
     model = json.loads(described.read_text())
     del model["025_mug"]["stand_in"]  # as the published asset is described
     described.write_text(json.dumps(model))
@@ -178,7 +179,7 @@ def test_a_stand_in_says_that_it_is_one(asset_root, monkeypatch):
 def test_the_stand_in_is_a_mug_of_closed_pieces(asset_root):
     trimesh = pytest.importorskip("trimesh")
     assets.write_stand_in(asset_root)
-    folder = assets.asset_folder() / "models" / "025_mug"
+    folder = (asset_root / SHELLGAME.parts[1]).parent
     for name in ("collision.ply", "textured.obj"):
         mesh = trimesh.load(folder / name, process=False)
         pieces = mesh.split()

@@ -6,9 +6,13 @@ made because the originals were not to be had, are known by theirs, and results 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Callable
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,7 +28,8 @@ class AssetSet:
     variable: str  # environment variable that names the folder
     usual: Callable[[], Path]  # the folder without it
     parts: tuple[str, ...]  # what every such folder has
-    stand_ins: frozenset[str]  # SHA-256 of files that stand in for others
+    # Of a folder and the SHA-256 of its files, by name: those that stand in for others.
+    stand_ins: Callable[[Path, Mapping[str, str]], tuple[str, ...]]
     fetch: Callable[[Path], str]  # into a folder; returns what was fetched. Raises MuvlaError
 
     @property
@@ -62,40 +67,78 @@ class Content:
 
 def content(assets: AssetSet) -> Content:
     """Read once per process. Raises MuvlaError where the set is not there."""
-    return _content(assets.require(), assets.stand_ins)
+    return _content(assets, assets.require())
 
 
 @lru_cache(maxsize=8)
-def _content(folder: Path, known: frozenset[str]) -> Content:
+def _content(assets: AssetSet, folder: Path) -> Content:
     hashes = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for part in assets.parts for path in (folder / part, *(folder / part).rglob("*"))):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):  # the hub's own notes
             with path.open("rb") as file:
                 hashes[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
-    stand_ins = tuple(name for name, digest in hashes.items() if digest in known)
-    return Content(len(hashes), hashlib.sha256(lines.encode()).hexdigest(), stand_ins)
+    return Content(len(hashes), hashlib.sha256(lines.encode()).hexdigest(), assets.stand_ins(folder, hashes))
 
 
 def from_hub(dataset: str, folder: Path) -> str:
     """A dataset of the Hugging Face hub, whole and as it is now; a second call continues. What was fetched is told, and
     the content's hash stands beside every result. Raises MuvlaError, DiskError."""
     from huggingface_hub import HfApi, snapshot_download
+
+    with _hub_errors(dataset, folder):
+        commit = HfApi().dataset_info(dataset, revision="main").sha
+        snapshot_download(dataset, repo_type="dataset", revision=commit, local_dir=folder)
+    return f"{dataset}@{commit}"
+
+
+def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path) -> str:
+    """A zip archive of a dataset of the hub, unpacked into the folder; what it holds is there whole or not at all.
+    Raises MuvlaError, also for one of another content than `sha256`, and DiskError."""
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(dataset, folder):
+        archive = Path(hf_hub_download(dataset, file, repo_type="dataset"))
+        with archive.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != sha256:
+            raise MuvlaError(
+                f"{file} of dataset {dataset}", got=f"SHA-256 {found}", expected=sha256,
+                remedy="it changed: compare it with ManiSkill's own record, and raise the protocols' versions",
+            )  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as unpacked, zipfile.ZipFile(archive) as packed:
+            packed.extractall(unpacked)
+            for part in Path(unpacked).iterdir():
+                if (folder / part.name).exists():
+                    (folder / part.name).rename(Path(unpacked) / f"old {part.name}")
+                part.rename(folder / part.name)
+    return f"{dataset}, {file}"
+
+
+@contextlib.contextmanager
+def _hub_errors(dataset: str, folder: Path) -> Iterator[None]:
     from huggingface_hub.errors import HTTPError
 
     try:
-        commit = HfApi().dataset_info(dataset, revision="main").sha
         with disk_errors(folder):
-            snapshot_download(dataset, repo_type="dataset", revision=commit, local_dir=folder)
+            yield
     except (HTTPError, OSError, RuntimeError) as error:
         raise MuvlaError(
             f"dataset {dataset} of the hub", got=" ".join(str(error).split())[:200], expected="its files",
             remedy="try again, or download it on a machine with a connection and copy the folder",
         ) from error  # fmt: skip
-    return f"{dataset}@{commit}"
 
 
+# A box, a flat texture and a room, of this project's test data: visual alone.
+_FLAT = frozenset(
+    {
+        "d55cf70d42d6cc643f00e4ad71f258498abf38c75e8a0a79cd0de086cdd1c4df",
+        "3af63633584ea81c24a926870191880a70f40c18a3231b622fd0ce95529b629e",
+        "83beb2bfbfa7de105ea6609a9ba2c9d1d750f426dd8a4932564805c3e95c92c9",
+    }
+)
 LIBERO = AssetSet(
     name="libero",
     what="LIBERO's scenes, objects and textures (0.2 GB)",
@@ -103,17 +146,33 @@ LIBERO = AssetSet(
     usual=lambda: Path.home() / ".cache" / "libero" / "assets",  # where hf-libero itself would download them to
     parts=("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "textures",
            "turbosquid_objects"),
-    # A box, a flat texture and a room, of this project's test data: visual alone.
-    stand_ins=frozenset(
-        {
-            "d55cf70d42d6cc643f00e4ad71f258498abf38c75e8a0a79cd0de086cdd1c4df",
-            "3af63633584ea81c24a926870191880a70f40c18a3231b622fd0ce95529b629e",
-            "83beb2bfbfa7de105ea6609a9ba2c9d1d750f426dd8a4932564805c3e95c92c9",
-        }
-    ),
+    stand_ins=lambda folder, hashes: tuple(name for name, digest in hashes.items() if digest in _FLAT),
     fetch=partial(from_hub, "lerobot/libero-assets"),
 )  # fmt: skip
-ASSETS = {one.name: one for one in (LIBERO,)}
+MUG = "025_mug"
+STAND_IN = "stand_in"  # a key that ManiSkill does not look at, in the description of a model that is none of YCB's
+_YCB = "data/assets/mani_skill2_ycb"
+
+
+def _labelled(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
+    models = json.loads((folder / _YCB / "info_pick_v0.json").read_text(encoding="utf-8"))
+    return tuple(name for name, model in models.items() if model.get(STAND_IN))
+
+
+SHELLGAME = AssetSet(
+    name="shellgame",
+    what=f"YCB's {MUG}, of MIKASA-Robo's ShellGame tasks (among YCB's models, 0.2 GB)",
+    variable="MS_ASSET_DIR",  # ManiSkill's own, read when it is imported
+    usual=lambda: Path.home() / ".maniskill",
+    parts=(f"{_YCB}/info_pick_v0.json", f"{_YCB}/models/{MUG}/collision.ply", f"{_YCB}/models/{MUG}/textured.obj"),
+    stand_ins=_labelled,
+    # The archive and its content are those of ManiSkill 3.0.1.
+    fetch=lambda folder: archive_from_hub(
+        "haosulab/ManiSkill2", "data/mani_skill2_ycb.zip",
+        "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3", folder / "data" / "assets",
+    ),
+)  # fmt: skip
+ASSETS = {one.name: one for one in (LIBERO, SHELLGAME)}
 
 
 def asset_set(name: str) -> AssetSet:

@@ -1,67 +1,38 @@
-"""The one asset that the published tasks need and no package brings: YCB's mug, of the ShellGame tasks.
-
-ManiSkill looks for it in `$MS_ASSET_DIR/data` (default `~/.maniskill/data`), and reads that variable when it is
-imported. A stand-in may lie there instead: a mug of boxes that this project makes. It says of itself that it is one,
-and everything computed with it carries that label.
+"""A mug of boxes that stands in for the one asset that the published tasks need and no package brings: YCB's mug, of
+the ShellGame tasks. It says of itself that it is a stand-in, and everything computed with it carries that label.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from muvla.errors import MuvlaError
-
-MUG = "025_mug"
-_FILES = ("info_pick_v0.json", f"models/{MUG}/collision.ply", f"models/{MUG}/textured.obj")
-_LABEL = "stand_in"  # a key that ManiSkill does not look at, in the description of a model that is none of YCB's
+from muvla.envs.assets import MUG, SHELLGAME, STAND_IN
 
 # Metres; about the scanned mug's, upright, its middle in the origin, the handle along +x.
 HEIGHT, RADIUS, WALL, HANDLE = 0.081, 0.042, 0.006, 0.030
 _SIDES = 16  # boxes of the wall
 
 
-def asset_folder() -> Path:
-    """Where ManiSkill looks for YCB's models."""
-    root = Path(os.environ.get("MS_ASSET_DIR") or Path.home() / ".maniskill")
-    return root / "data" / "assets" / "mani_skill2_ycb"
-
-
-def require_mug(task: str) -> None:
-    """Raises MuvlaError where the mug is not there; ManiSkill would ask on the terminal whether to download it."""
-    folder = asset_folder()
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise MuvlaError(
-            f"assets of {task}", got=f"no {folder / missing[0]}", expected=f"YCB's {MUG}",
-            remedy="run `muvla assets fetch`, or set MS_ASSET_DIR to the folder that has it in data/assets",
-        )  # fmt: skip
-
-
 def stand_ins() -> tuple[str, ...]:
-    """Names of the assets there that this project made in the place of the published ones."""
-    try:
-        models = json.loads((asset_folder() / _FILES[0]).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    return tuple(name for name, model in models.items() if model.get(_LABEL))
+    """Names of the models there that this project made in the place of the published ones."""
+    return () if SHELLGAME.missing() else SHELLGAME.stand_ins(SHELLGAME.folder, {})
 
 
 def write_stand_in(root: Path) -> None:
     """A mug of convex pieces under `root`, to be named by MS_ASSET_DIR before ManiSkill is imported."""
-    folder = root / "data" / "assets" / "mani_skill2_ycb"
-    (folder / "models" / MUG).mkdir(parents=True, exist_ok=True)
+    described, collision, shown = (root / part for part in SHELLGAME.parts)
+    collision.parent.mkdir(parents=True, exist_ok=True)
     boxes = _mug()
     corners = np.concatenate([corners for corners in boxes])
     low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    model = {"bbox": {"min": low, "max": high}, "scales": [1.0], "density": 1000, _LABEL: True}
+    model = {"bbox": {"min": low, "max": high}, "scales": [1.0], "density": 1000, STAND_IN: True}
     faces = np.concatenate([_FACES + 8 * i for i in range(len(boxes))])
-    (folder / _FILES[0]).write_text(json.dumps({MUG: model}), encoding="utf-8")
-    (folder / _FILES[1]).write_text(_ply(corners, faces), encoding="ascii")
-    (folder / _FILES[2]).write_text(_obj(corners, faces), encoding="ascii")
+    described.write_text(json.dumps({MUG: model}), encoding="utf-8")
+    collision.write_text(_ply(corners, faces), encoding="ascii")
+    shown.write_text(_obj(corners, faces), encoding="ascii")
 
 
 # Of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.

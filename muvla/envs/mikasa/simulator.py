@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 
 from muvla.config import TaskConfig
-from muvla.envs.mikasa.assets import require_mug, stand_ins
+from muvla.envs.assets import SHELLGAME
+from muvla.envs.mikasa.assets import stand_ins
 from muvla.envs.mikasa.tasks import MIKASA_TASKS, MikasaTask
 from muvla.errors import MuvlaError
 
@@ -39,7 +40,7 @@ def build(task: MikasaTask, step_limit: int, sim_backend: str, render_backend: s
     sim_backend = backend("sim_backend", sim_backend)
     render_backend = backend("render_backend", render_backend)
     if task.mug:
-        require_mug(task.name)
+        SHELLGAME.require()  # else ManiSkill would ask on the terminal whether to download it
     try:
         tap = ActionTap(
             gymnasium.make(
