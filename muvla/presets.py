@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from muvla.config import DatasetConfig, ema, no_memory, tbptt
+from muvla.config import ema, no_memory, tbptt
 
 Version = Literal["published", "controlled"]
 M, ALPHA = 64, 0.1  # spec 2.1, 2.5
@@ -31,6 +31,7 @@ CONFOUNDS = {
     "model.chunk": Confound(8, 1, "1.9", "the chunk of a delay frame holds actions of the decision"),
     "data.labels": Confound("recorded", "executed", "4.4", "labels that were never executed tell the target"),
     "data.tail": Confound("repeat", "mask", "4.1", "the last action weighs more in short episodes"),
+    "data.statistics": Confound("recorded", "executed", "4.2", "actions that were never executed stretch the scale"),
     # Single frames, which the shuffled arm plays, have no episode that could be changed as one: so none at all.
     "data.augmentation": Confound("frame", "none", "4.3", "the colour to be remembered is another in every frame"),
     "budget.regime": Confound("published", "matched", "2.4", "K multiplies the frames of an update and of a training"),
@@ -73,6 +74,10 @@ def paper_arms(version: Version) -> dict[str, dict[str, Any]]:
     return {arm: changes | {field: getattr(c, version) for field, c in own[arm]} for arm, changes in _ARMS.items()}
 
 
-def single_task(dataset: DatasetConfig) -> dict[str, Any]:
-    """The arm that was trained on one task alone; its m and K are not published."""
-    return {"data.dataset": dataset}
+def single_task(task: str) -> dict[str, dict[str, Any]]:
+    """By arm: the base as it is, and on its first dataset alone, which is `task`'s, at the same budget.
+
+    A study of its own, under the protocols of `task`: a policy of one prompt takes none of another length. The m, K and
+    updates of the published one are not known (spec 8); `data.mixture` is all that differs.
+    """
+    return {"all tasks": {}, f"{task} alone": {"data.mixture": ()}}

@@ -11,19 +11,28 @@ from test_checkpoints import SIZE
 from muvla.cli import main
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.configtools import canonical_json, difference, replace
-from muvla.evaluation.protocol import Protocol
+from muvla.data.balance import pieces_per_round
+from muvla.data.collect import collect
+from muvla.data.mixture import joined
+from muvla.envs.mikasa.tasks import TRAINED
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import protocols
+from muvla.models.build import prompts_of
 from muvla.presets import ARMS, CONFOUNDS, FACTORS, UNGUARDED, confounds, of_version, paper_arms, single_task
 from sweeps.grid import certificate, load_study
+from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "paper_table"
+FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
+VERSIONS = pytest.mark.parametrize("version", FILES)
 
 
 @pytest.fixture(scope="module")
 def cells():
     """(controlled, published): the cells of the first seed by arm. Without the checkpoint, which is not here."""
-    studies = (load_study(FOLDER), load_study(FOLDER / "published.py"))
+    studies = [load_study(FOLDER / file) for file, _ in FILES.values()]
     return tuple({c.arm: c.cell for c in study.cells() if c.cell.seed == 0} for study in studies)
 
 
@@ -44,7 +53,14 @@ def test_an_arm_differs_from_its_twin_in_the_listed_confounds_and_nothing_else(c
     # nothing without recurrence.
     shown = certificate(controlled, published)
     assert shown.keys() <= listed.keys() | {"model.reserve", "truncation"}
-    assert {"data.labels", "data.augmentation", "model.chunk", "budget.slots", "optimizer.clip"} <= shown.keys()
+    assert {
+        "data.labels",
+        "data.statistics",
+        "data.augmentation",
+        "model.chunk",
+        "budget.slots",
+        "optimizer.clip",
+    } <= shown.keys()
     assert ("truncation" in shown) == (not controlled.recurs)
 
 
@@ -55,11 +71,27 @@ def test_confounds_name_their_sections():
         assert confound.published != confound.controlled and confound.why
 
 
-@pytest.mark.parametrize("version", [0, 1], ids=["controlled", "published"])
-def test_within_a_version_arms_differ_in_factors_alone(cells, version):
-    study = load_study(FOLDER / ("study.py", "published.py")[version])
-    for cell in cells[version].values():
-        assert difference(study.base, cell).keys() <= set(FACTORS)
+@VERSIONS
+def test_within_a_version_arms_differ_in_factors_alone(version):
+    table, alone = (load_study(FOLDER / file) for file in FILES[version])
+    for item in table.cells():
+        assert difference(table.base, item.cell).keys() <= {*FACTORS, "seed"}
+    both, one = (item.cell for item in alone.cells()[:2])
+    assert difference(both, one).keys() == certificate(both, one).keys() == {"data.mixture"}
+    assert both in [item.cell for item in table.cells()]  # one train id: it is trained once
+
+
+@VERSIONS
+def test_the_five_published_tasks_are_trained_in_one_policy_and_evaluated(version):
+    table, alone = (load_study(FOLDER / file) for file in FILES[version])
+    tasks = [one.task.name for one in table.base.data.datasets]
+    assert sorted(tasks) == sorted(TRAINED) and all(d.episodes == 250 for d in table.base.data.datasets)
+    regimes = ("rh", "ol8") if version == "published" else ("rh",)  # chunks of one action run open loop nowhere
+    assert table.protocols == tuple(one for regime in regimes for one in protocols(f"mikasa5-{regime}@1"))
+    assert {one.task for one in table.protocols} == {data.task for data in table.base.data.datasets}
+    assert list(alone.arms) == ["all tasks", "RememberColor5-VLA-v0 alone"]
+    assert {one.task.name for one in alone.protocols} == {"RememberColor5-VLA-v0"}
+    assert alone.cells()[1].cell.data.datasets == (table.base.data.dataset,)
 
 
 def test_budgets_are_matched_under_control_and_grow_with_k_as_published(cells):
@@ -70,42 +102,56 @@ def test_budgets_are_matched_under_control_and_grow_with_k_as_published(cells):
     assert controlled["OFT"].effective_budget.frames_per_update == 32
 
 
-@pytest.mark.parametrize("version", ["controlled", "published"])
+# Of another prompt length than DATASET's, so that batches are padded, and of longer episodes.
+OTHER = DatasetConfig(TaskConfig("RecallColor3-v0", cue=(4, 5)), episodes=6)
+
+
+@VERSIONS
 def test_presets_fit_a_study_of_another_size(base, version):
     """On the embedded suite: not bound to the published size."""
     cell = replace(base, {"model.images": "released", "model.reserve": 64, **of_version(version)})
-    other = DatasetConfig(TaskConfig("RecallColor3-v0"))
-    for changes in [*paper_arms(version).values(), single_task(other)]:
+    for changes in [*paper_arms(version).values(), *single_task(DATASET.task.name).values()]:
         replace(cell, changes)
-    assert difference(cell, replace(cell, single_task(other))).keys() == {
-        "data.dataset.task.name", "data.dataset.episodes",
-    }  # fmt: skip
+
+
+def test_tasks_have_the_published_shares_in_every_arm(cells, data_root):
+    """Drawn episode by episode there, counted here; of single frames the shares that whole episodes give (spec 4.1)."""
+    stores = [collect(one, data_root) for one in (DATASET, OTHER)]
+    longer = stores[1].lengths.mean() / stores[0].lengths.mean()
+    assert longer > 1
+    for cell in (cell for version in cells for cell in version.values()):
+        often = pieces_per_round(joined(stores), cell.data)
+        assert often == pytest.approx([1, longer if cell.data.order == "shuffled" else 1])
 
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
-    """Changes of the base: a tiny OpenVLA, the embedded suite and a tiny budget in place of the real ones."""
+    """Changes of the base: a tiny OpenVLA, two tasks of the embedded suite and a tiny budget in place of the real
+    ones."""
     own = {"muvla_size": dataclasses.asdict(SIZE)}
     path = released.write(tmp_path_factory.mktemp("stand in") / "base", "openvla", own=own)
     return {
-        "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "lora.rank": 4,
-        "budget.updates": 2, "budget.slots": 2,
+        "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "data.mixture": [OTHER],
+        "lora.rank": 4, "budget.updates": 2, "budget.slots": 2,
     }  # fmt: skip
 
 
-FILES = pytest.mark.parametrize("file", [FOLDER, FOLDER / "published.py"], ids=["controlled", "published"])
-
-
-@FILES
-def test_the_plan_prints_the_budgets(file, stand_in, tmp_path, capsys):
-    """Of the real budget, without data or simulator."""
+def _plan(file, stand_in, tmp_path, capsys):
+    """Rows of the printed plan by arm: of the real tasks and budget, without data or simulator."""
     given = [f"{name}={canonical_json(stand_in[name])}" for name in ("model.size", "start.checkpoint", "lora.rank")]
     options = ["--plan", *(word for one in given for word in ("--set", one)), "--runs", str(tmp_path / "runs")]
-    assert main(["sweep", str(file), *options, "--data", str(tmp_path / "data")]) == 0
-    rows = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert main(["sweep", str(FOLDER / file), *options, "--data", str(tmp_path / "data")]) == 0
+    out = capsys.readouterr().out
+    assert "mikasa-remember-color5-rh@1 (100 episodes)" in out and "The data are not collected yet" in out
+    return {line.split("  ")[0]: line.split() for line in out.splitlines()}
+
+
+@VERSIONS
+def test_the_plan_prints_the_budgets(version, stand_in, tmp_path, capsys):
+    rows = _plan(FILES[version][0], stand_in, tmp_path, capsys)
     budgets = {arm: rows[arm][-7:-1] for arm in ("OFT", "m=64, K=2", "m=64, K=8")}
     steps = ["150000", "2000"]
-    if file == FOLDER:
+    if version == "controlled":
         assert set(map(tuple, budgets.values())) == {("4", "8", *steps, "32", "4,800,000")}
     else:
         assert budgets == {
@@ -113,18 +159,52 @@ def test_the_plan_prints_the_budgets(file, stand_in, tmp_path, capsys):
             "m=64, K=2": ["32", "2", *steps, "64", "9,600,000"],
             "m=64, K=8": ["32", "8", *steps, "256", "38,400,000"],
         }
+    alone = _plan(FILES[version][1], stand_in, tmp_path, capsys)
+    assert alone["all tasks"][-7:-1] == alone["RememberColor5-VLA-v0 alone"][-7:-1] == budgets["m=64, K=2"]
+    assert "mixture=none" in alone["RememberColor5-VLA-v0 alone"]
+
+
+def _tiny(study, stand_in, tasks):
+    """One training seed of it, with the stand-ins, and an episode of these tasks in each of its regimes."""
+    regimes = {one.regime: one for one in study.protocols}
+    short = tuple(
+        dataclasses.replace(one, name=f"{task.name}-{one.regime}", version=1, task=task, episodes=1, slots=1)
+        for one in regimes.values() for task in tasks
+    )  # fmt: skip
+    base = replace(study.base, stand_in)
+    return dataclasses.replace(study, base=base, protocols=short, interventions=("zero",), seeds=(0,))
+
+
+@VERSIONS
+def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, stand_in):
+    table, alone = (load_study(FOLDER / file) for file in FILES[version])
+    real = {name: stand_in[name] for name in ("model.size", "start.checkpoint", "lora.rank")}
+    prompts = prompts_of(replace(table.base, real))
+    assert len({len(prompts.encode(task_info(name).instruction)) for name in TRAINED}) > 1
+    for study in (table, alone):
+        dataclasses.replace(study, base=replace(study.base, real)).check()
+    with pytest.raises(MuvlaError, match=r"mikasa-\S+: task.*a prompt of \d+ tokens, as in the data of arm '\S+ alone"):
+        dataclasses.replace(alone, base=replace(alone.base, real), protocols=table.protocols).check()
+    if version == "controlled":
+        with pytest.raises(MuvlaError, match="mikasa-shell-game-push-ol8@1: h.*at most H = 1"):
+            dataclasses.replace(table, base=replace(table.base, real), protocols=protocols("mikasa5-ol8@1")).check()
 
 
 @pytest.mark.slow
-@FILES
-def test_every_arm_runs_on_a_tiny_checkpoint(file, stand_in, tmp_path):
-    protocol = Protocol("tiny", 1, DATASET.task, episodes=2, slots=2)
-    study = load_study(file).with_base(stand_in)
-    study = dataclasses.replace(study, protocols=(protocol,), interventions=("zero",)).narrowed(seeds=(0,))
-    said: list[str] = []
-    ledger, options = Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(processes=2, track=False)
-    result = run_study(study, ledger, options, said.append)
-    assert not result.failed and not result.not_run and len(result.entries) == len(ARMS), "\n".join(said)
-    rows = [row for entry in result.entries for of_one in entry.complete_rows().values() for row in of_one]
-    without_tokens = sum(entry.item.cell.memory.m == 0 for entry in result.entries)
-    assert len(rows) == 2 * (2 * len(ARMS) - without_tokens) and not any(row.error for row in rows)
+@VERSIONS
+def test_every_arm_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
+    """To its rows: of all arms of the table, then the one of a single task, whose like is done by then."""
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    for file, tasks, ran in zip(FILES[version], ((DATASET.task, OTHER.task), (DATASET.task,)), (12, 1), strict=True):
+        study = _tiny(load_study(FOLDER / file), stand_in, tasks)
+        study.check()
+        entries = ledger.entries(study, ledger.stores(study))
+        todo = [entry for entry in entries if not entry.run.folder.exists()]
+        assert len(todo) == ran
+        for entry in todo:
+            job = Job(entry.item.label, entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
+            assert bring_to_end(job, lambda _: None, lambda: False) == DONE, entry.run.failure
+        for entry in entries:
+            rows = [row for of_one in entry.complete_rows().values() for row in of_one]
+            assert len(rows) == len(study.protocols) * (1 + (entry.item.cell.memory.m > 0))
+            assert not any(row.error for row in rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.paper_table.study import NOTES
 from experiments.paper_table.study import study as controlled
 from muvla.configtools import replace
+from muvla.evaluation.protocol import protocols
 from muvla.presets import of_version, paper_arms
 
 study = dataclasses.replace(
@@ -15,7 +15,8 @@ study = dataclasses.replace(
     title="the arms of the published table, as published",
     base=replace(controlled.base, of_version("published")),
     arms=paper_arms("published"),
-    notes=f"""{NOTES}
+    protocols=(*controlled.protocols, *protocols("mikasa5-ol8@1")),
+    notes="""
 K multiplies the frames here, as published: a difference between two K is one between two budgets as well.
 """,
 )

@@ -1,0 +1,8 @@
+"""The arm of a single task with the confounds of the published study."""
+
+from __future__ import annotations
+
+from experiments.paper_table.alone import of_table
+from experiments.paper_table.published import study as table
+
+study = of_table(table)
