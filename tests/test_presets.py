@@ -132,7 +132,7 @@ def stand_in(tmp_path_factory):
     path = released.write(tmp_path_factory.mktemp("stand in") / "base", "openvla", own=own)
     return {
         "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "data.mixture": [OTHER],
-        "lora.rank": 4, "budget.updates": 2, "budget.slots": 2,
+        "lora.rank": 4, "budget.updates": 1, "budget.slots": 2,
     }  # fmt: skip
 
 
@@ -165,14 +165,17 @@ def test_the_plan_prints_the_budgets(version, stand_in, tmp_path, capsys):
 
 
 def _tiny(study, stand_in, tasks):
-    """One training seed of it, with the stand-ins, and an episode of these tasks in each of its regimes."""
-    regimes = {one.regime: one for one in study.protocols}
-    short = tuple(
-        dataclasses.replace(one, name=f"{task.name}-{one.regime}", version=1, task=task, episodes=1, slots=1)
-        for one in regimes.values() for task in tasks
-    )  # fmt: skip
+    """One training seed of it, with the stand-ins, and a short episode of each task, in the study's regimes by turns.
+    Interventions are as anywhere."""
+    regimes = list({one.regime: one for one in study.protocols}.values())
+    short = [
+        dataclasses.replace(
+            regimes[i % len(regimes)], name=name, version=1, task=TaskConfig(name, (1, 1), (1, 1)), episodes=1, slots=1,
+            step_limit=3,
+        ) for i, name in enumerate(tasks)
+    ]  # fmt: skip
     base = replace(study.base, stand_in)
-    return dataclasses.replace(study, base=base, protocols=short, interventions=("zero",), seeds=(0,))
+    return dataclasses.replace(study, base=base, protocols=tuple(short), interventions=(), seeds=(0,))
 
 
 @VERSIONS
@@ -195,7 +198,8 @@ def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, 
 def test_every_arm_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
     """To its rows: of all arms of the table, then the one of a single task, whose like is done by then."""
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    for file, tasks, ran in zip(FILES[version], ((DATASET.task, OTHER.task), (DATASET.task,)), (12, 1), strict=True):
+    two = (DATASET.task.name, OTHER.task.name)
+    for file, tasks, ran in zip(FILES[version], (two, two[:1]), (12, 1), strict=True):
         study = _tiny(load_study(FOLDER / file), stand_in, tasks)
         study.check()
         entries = ledger.entries(study, ledger.stores(study))
@@ -206,5 +210,4 @@ def test_every_arm_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
             assert bring_to_end(job, lambda _: None, lambda: False) == DONE, entry.run.failure
         for entry in entries:
             rows = [row for of_one in entry.complete_rows().values() for row in of_one]
-            assert len(rows) == len(study.protocols) * (1 + (entry.item.cell.memory.m > 0))
-            assert not any(row.error for row in rows)
+            assert len(rows) == len(study.protocols) and not any(row.error for row in rows)
