@@ -23,7 +23,7 @@ base = Cell(
     ),
     memory=MemoryConfig("tokens", 4), truncation=4, budget=BudgetConfig(slots=2, window=4, updates=2),
 )
-protocols = tuple(Protocol(f"short-{{name}}", 1, TaskConfig(name), 2, slots=2, step_limit=4)
+protocols = tuple(Protocol(f"short-{{name}}", 1, TaskConfig(name), 2, slots=2, step_limit=8)
                   for name in ("RecallPosition3-v0", "RecallColor3-v0"))
 study = Study("mixed", "a mixture for tests", base,
     {{"by episode": {{}}, "by frame": {{"data.balance": "frame"}}}}, ("data.balance",), (0,), protocols)
