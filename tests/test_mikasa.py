@@ -151,7 +151,7 @@ def test_info_is_the_recall_suites(expert_episode, env):
 def test_it_tells_its_wrappers_and_renderers(env):
     """Outermost first; the tap right under the suite's, as published (spec 6.1)."""
     told = env.provenance
-    assert told["wrappers"][-3:] == ["_ActionTap", "TimeLimitWrapper", "OrderEnforcing"]
+    assert told["wrappers"][-3:] == ["ActionTap", "TimeLimitWrapper", "OrderEnforcing"]
     assert told["wrappers"][:3] == [
         "ConvertJointsToEEFXyzRpyGripperWrapper", "FlattenRGBDObservationWrapper", "CurriculumPhaseNoopActionWrapper",
     ]  # fmt: skip
