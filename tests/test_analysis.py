@@ -282,6 +282,7 @@ def test_every_row_can_be_exported(cells, tmp_path):
     assert len(lines) == sum(len(rows) for c in cells for rows in c.rows.values())
 
 
+@pytest.mark.slow
 def test_results_are_written_between_their_markers_only(cells, tmp_path):
     results = tmp_path / "RESULTS.md"
     results.write_text(

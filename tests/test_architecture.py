@@ -78,6 +78,7 @@ def test_models_know_no_simulator_and_envs_no_torch_model():
             assert not {n.split(".")[0] for n in imports(path)} & set(forbidden), path
 
 
+@pytest.mark.slow
 def test_the_library_imports_without_simulator_or_sweeps():
     """In a fresh process: a user of muvla pays for what is used."""
     code = (

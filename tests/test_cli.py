@@ -85,6 +85,7 @@ def train_id_of(place, capsys, arm="K=8"):
     return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(arm)}", capsys.readouterr().out, re.MULTILINE)[1]
 
 
+@pytest.mark.slow
 def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     train = train_id_of(place, capsys)
     common = [train[:6], *at(place), "--protocol", "recall-position3-rh@1"]

@@ -20,6 +20,7 @@ ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator
 INJECTED = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), ON_CPU, MemoryError("Unable")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", INJECTED, ids=["GPU", "CPU", "NumPy"])
 def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, monkeypatch, error):
     cell = cell_with({"budget.updates": 4})

@@ -62,7 +62,7 @@ def test_the_best_stays_and_is_what_is_evaluated(store, cell_with, tmp_path, mon
         run.checkpoint()
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 5])
+@pytest.mark.parametrize("stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 4, 5))])
 def test_what_is_selected_does_not_depend_on_interruptions(store, cell_with, tmp_path, monkeypatch, stop):
     scripted(monkeypatch, [0.3, 0.1, 0.7, 0.2, 0.1, 0.3, 0.4, 0.6])
     cell = cell_with({"budget.updates": 8, "selection": "loss"})

@@ -91,6 +91,7 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
     assert {one.communicate(timeout=120)[0].strip() for one in running} == {whole.sha256}
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_made_is_one_error(tmp_path, monkeypatch):
     """Also when it would live in processes of its own: no endless respawning."""
     from muvla.envs import registry

@@ -169,6 +169,7 @@ def test_model_calls_and_memory_writes_are_held_against_the_ticks(store, base, m
         trainer.step()
 
 
+@pytest.mark.slow
 def test_the_loss_falls(store, cell_with):
     trainer = Trainer(cell_with({"budget.updates": 40, "optimizer.warmup": 0.0}), store)
     losses = [trainer.step()[0] for _ in range(40)]
@@ -177,10 +178,11 @@ def test_the_loss_falls(store, cell_with):
 
 @pytest.mark.parametrize(
     "change",
-    [tbptt(8, 4), tbptt(2, 4), tbptt(2, 4) | {"truncation_from": "episode"}, ema(0.1, 4), dummy(4), no_memory(),
-     no_memory() | {"data.order": "shuffled"}, {"data.order": "grouped", "data.group": 4},
-     {"intervention": "freeze_first"}, {"intervention": "noise_matched"}],
-    ids=["K=8", "K=2", "from the episode", "ema", "dummy", "none", "shuffled", "grouped", "frozen", "noisy"],
+    [tbptt(2, 4), no_memory() | {"data.order": "shuffled"}, {"intervention": "noise_matched"},
+     *(pytest.param(change, marks=pytest.mark.slow) for change in (
+         tbptt(8, 4), tbptt(2, 4) | {"truncation_from": "episode"}, ema(0.1, 4), dummy(4), no_memory(),
+         {"data.order": "grouped", "data.group": 4}, {"intervention": "freeze_first"}))],
+    ids=["K=2", "shuffled", "noisy", "K=8", "from the episode", "ema", "dummy", "none", "grouped", "frozen"],
 )  # fmt: skip
 def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, change):
     cell = cell_with({**change, "budget.updates": 7})

@@ -75,6 +75,7 @@ class Broken(type(make_env(SHORT.task))):
         raise ValueError("the physics exploded")
 
 
+@pytest.mark.slow
 def test_the_video_is_the_same_every_time_and_has_a_frame_per_step(trained, tmp_path):
     import imageio.v3 as iio
 
