@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from muvla.errors import MuvlaError
+from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import Protocol, protocol, protocols
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.video import compose, write_video
@@ -47,6 +48,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                 "KIND", got=", ".join(kinds), expected="nothing: this policy has no memory",
                 remedy="use `muvla evaluate`",
             )  # fmt: skip
+        require_prompts(policy, [one for several in wanted.values() for one in several])
         for name, several in wanted.items():
             found: dict[str, list[Summary]] = {kind: [] for kind in kinds}
             for one in several:

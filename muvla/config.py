@@ -46,10 +46,17 @@ class ModelConfig:
     film: bool = field(default=False, metadata=LATER)
     # Whether the two towers are trained, or keep their initial values, without adapters; the projector is trained.
     vision: Literal["trained", "frozen"] = field(default="trained", metadata=LATER)
+    # Tokens that prompts are padded to, so that tasks of longer prompts than the data's can be evaluated; null is what
+    # the data need, without padding where all have one length.
+    prompt_tokens: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
         _require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
         _require(self.reserve >= 0, "model.reserve", self.reserve, "≥ 0", "set the widest m of the study")
+        _require(
+            self.prompt_tokens is None or self.prompt_tokens >= 1, "model.prompt_tokens", self.prompt_tokens,
+            "≥ 1 or null", "correct it",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

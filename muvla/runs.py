@@ -217,7 +217,7 @@ class Run:
         ranks.agree("muvla's code", origin.CODE_VERSION)
         ranks.agree("data and start", self.train)
         wanted, recompute = canonical(cell), options.checkpoint_gradients
-        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted.data), recompute):
+        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted), recompute):
             trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute, ranks)
         with ranks.together():
             self._require_same_start(trainer)

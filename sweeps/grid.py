@@ -161,16 +161,22 @@ def _demands(one: Protocol, cell: Cell, prompts: Prompts) -> Iterator[tuple[str,
         yield "task", theirs.suite, theirs.suite == info.suite, f"suite {info.suite}, as its data"
         yield "image_size", camera, camera == shown, f"{shown}, the {'data' if resizes else 'model'}'s"
         yield "seed", one.seed, not _overlap(one, data), "episodes that it is not trained on"
-    yield "task", *_prompt_lengths(prompts, theirs, own)
+    yield "task", *_prompt_lengths(prompts, theirs, own, cell.model.prompt_tokens)
 
 
-def _prompt_lengths(prompts: Prompts, theirs: TaskInfo, own: list[TaskInfo]) -> tuple[int, bool, str]:
-    """Got, whether it fits, expected. Prompts of one length, and a policy trained on them has no padding; of several,
-    and it pads up to the longest."""
-    got, lengths = len(prompts.encode(theirs.instruction)), {len(prompts.encode(one.instruction)) for one in own}
-    longest = max(lengths)
-    fits = got == longest if len(lengths) == 1 else got <= longest
-    return got, fits, f"a prompt of {'at most ' * (len(lengths) > 1)}{longest} tokens, as in the data"
+def _prompt_lengths(
+    prompts: Prompts, theirs: TaskInfo, own: list[TaskInfo], declared: int | None
+) -> tuple[int, bool, str]:
+    """The longest got, whether all fit, expected. Prompts of one length, and a policy trained on them has no padding,
+    unless declared; of several, and it pads up to the longest."""
+    got = {len(prompts.encode(text)) for text in theirs.instructions}
+    if declared is not None:
+        return max(got), max(got) <= declared, f"a prompt of at most {declared} tokens, the model.prompt_tokens"
+    lengths = {len(prompts.encode(text)) for one in own for text in one.instructions}
+    longest, padded = max(lengths), len(lengths) > 1
+    fits = max(got) <= longest if padded else got == lengths
+    as_in_data = f"a prompt of {'at most ' * padded}{longest} tokens, as in the data without model.prompt_tokens,"
+    return max(got), fits, as_in_data
 
 
 def _overlap(one: Protocol, data: DatasetConfig) -> bool:

@@ -69,6 +69,7 @@ def test_identities_outlive_new_fields(base):
         ({"optimizer.final": 2.0}, "a fraction"),
         ({"memory.init_std": -1.0}, "≥ 0"),
         ({"model.size.patch": 0}, "≥ 1"),
+        ({"model.prompt_tokens": 0}, "≥ 1 or null"),
         ({"model.size.heads": 5}, "got 5, expected a divisor of 96/2, the width"),
         ({"model.size.siglip.heads": 5}, "a divisor of the width"),
         ({"model.size.dino.mlp": 100}, "a multiple of the tower's width"),

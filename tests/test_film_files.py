@@ -143,7 +143,7 @@ def test_it_is_evaluated_in_half_precision(oft):
 
 def test_a_training_starts_from_its_towers(cell, oft, without, store):
     """Also with parts=weights, for FiLM is no head; and a policy without FiLM has no place for them."""
-    policy = build_policy(cell, interface_of(store, prompts_of(cell), cell.data))
+    policy = build_policy(cell, interface_of(store, prompts_of(cell), cell))
     loaded = dict(Directory(oft).load().policy.named_parameters())
     for name, value in policy.named_parameters():
         assert torch.equal(value, loaded[name]), name

@@ -118,6 +118,15 @@ def test_the_instruction_of_rotate_is_the_episodes():
     assert family("TakeItBack-VLA-v0").instruction({}) == INSTRUCTIONS["TakeItBack"]
 
 
+def test_every_instruction_of_a_task_is_known_before_it_runs():
+    """The suite draws 0.1 rad to a quarter turn, or to an eighth in either direction, and rounds to degrees."""
+    assert task_info("TakeItBack-VLA-v0").instructions == (INSTRUCTIONS["TakeItBack"],)
+    for task, angles in (("RotateLenientPos", (6, 90)), ("RotateStrictPosNeg", (-45, -6, 6, 45))):
+        told = task_info(f"{task}-VLA-v0").instructions
+        assert len(told) == len(set(told)) and all(any(f" {angle} degrees" in one for one in told) for angle in angles)
+        assert not any(" 91 degrees" in one or "-46" in one for one in told)
+
+
 def test_take_it_back_goes_back_once_the_goal_was_reached():
     held = np.array([0.1, 0.0, 0.02, 0, -0.4, 0, 0.037])
     for reached, sign in ((0.0, 1), (1.0, -1)):

@@ -75,7 +75,7 @@ def with_adapters(cell, **changes):
 
 
 def policy_of(cell, store):
-    return build_policy(cell, interface_of(store, prompts_of(cell), cell.data))
+    return build_policy(cell, interface_of(store, prompts_of(cell), cell))
 
 
 def values(policy):

@@ -100,6 +100,7 @@ def test_the_list_of_knobs_is_complete(base):
     elsewhere |= {name for name in flatten(base) if name.startswith(("start.", "lora."))}  # tests/test_start.py
     elsewhere |= {"data.mixture", "data.balance"}  # tests/test_mixture.py
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
+    backends |= {"model.prompt_tokens"}  # up to rounding (tests/test_prompts.py)
     chosen_after = {"selection"}  # which checkpoint counts, not what is trained (tests/test_selection.py)
     assert set(KNOBS) == set(flatten(base)) - elsewhere - backends - chosen_after
 

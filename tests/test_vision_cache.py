@@ -75,7 +75,7 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
     policies = {}
     for vision in ("trained", "frozen"):
         cell = cell_with({"model.vision": vision})
-        policies[vision] = build_policy(cell, interface_of(store, prompts_of(cell), cell.data))
+        policies[vision] = build_policy(cell, interface_of(store, prompts_of(cell), cell))
         add_adapters(policies[vision], cell.model.size, LoraConfig(rank=2), seed=0)
     names = {vision: set(adapters(policy)) for vision, policy in policies.items()}
     assert names["frozen"] == {n for n in names["trained"] if not n.startswith(("vision.dino", "vision.siglip"))}

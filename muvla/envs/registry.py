@@ -31,6 +31,14 @@ class TaskInfo:
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
     instruction: str  # where every episode has its own, one of them
     expert: bool  # whether demonstrations can be collected
+    angles: range | None = None  # degrees, one of which the instruction of an episode names
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Every one that an episode may have."""
+        if self.angles is None:
+            return (self.instruction,)
+        return tuple(self.instruction.replace("45 degrees", f"{angle} degrees") for angle in self.angles)
 
 
 def task_info(name: str) -> TaskInfo:
@@ -40,7 +48,9 @@ def task_info(name: str) -> TaskInfo:
         return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
         task = MIKASA_TASKS[name]
-        return TaskInfo("mikasa", task.chance, True, MIKASA_CAMERA, INSTRUCTIONS[task.family], task.expert)
+        return TaskInfo(
+            "mikasa", task.chance, True, MIKASA_CAMERA, INSTRUCTIONS[task.family], task.expert, task.angles
+        )  # fmt: skip
     if name in LIBERO_TASKS:
         return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
     known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ def evaluate(
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
     task that steps in this process by default, there are as many as the protocol has slots, else one per core.
 
-    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, and NotAMeasurement when an invariant
+    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes` or its prompts do not fit the policy,
+    and NotAMeasurement when an invariant
     breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
     after every row and may raise to end the evaluation early.
     """
@@ -63,6 +64,7 @@ def evaluate(
     missing = [seed for seed in seeds if seed not in attempts]
     if not missing:
         return file
+    require_prompts(policy, [protocol])
     group = task_info(protocol.task.name).suite
 
     def append(outcome: Outcome, provenance: str) -> None:
@@ -106,6 +108,21 @@ def evaluate(
     finally:
         rollout.close()
     return file
+
+
+def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:
+    """Raises MuvlaError, before any episode runs, if one of them may have a prompt that the policy has no place for."""
+    own = policy.interface
+    lengths = {
+        len(policy.prompts.encode(text)): one.id for one in protocols for text in task_info(one.task.name).instructions
+    }
+    unfit = [n for n in lengths if n > own.text or (n < own.text and not own.text_padded)]
+    if unfit:
+        raise MuvlaError(
+            "model.prompt_tokens", got=f"a prompt of {max(unfit)} tokens in protocol {lengths[max(unfit)]}",
+            expected=f"{'at most' if own.text_padded else 'exactly'} {own.text}, as the policy was trained",
+            remedy=f"train with model.prompt_tokens={max(own.text, *lengths)} or more, or evaluate on its own tasks",
+        )  # fmt: skip
 
 
 def default_workers() -> int:

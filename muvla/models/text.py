@@ -59,7 +59,7 @@ class Prompts:
                     "instruction",
                     got=f"{len(row)} tokens: {text!r}",
                     expected=f"{'at most' if padded else 'exactly'} {length}, as in the training data",
-                    remedy="train on data that holds this instruction, or evaluate on a task that it holds",
+                    remedy="train with a larger model.prompt_tokens, or evaluate on tasks that its data hold",
                 )
         ids = torch.tensor([[self.pad] * (length - len(row)) + list(row) for row in rows])
         return ids, torch.tensor([len(row) for row in rows])

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from muvla.config import Cell, DataConfig, canonical, of_sources, started_at
+from muvla.config import Cell, canonical, of_sources, started_at
 from muvla.data.ahead import ReadAhead
 from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
@@ -43,22 +43,29 @@ from muvla.training.ranks import ALONE, CHECK_EVERY, Ranks
 from muvla.training.slots import part_of
 
 
-def interface_of(store: EpisodeStore, prompts: Prompts, data: DataConfig) -> Interface:
-    """What the policy must fit, read off the data. Raises MuvlaError for a choice of cameras that is none."""
-    cameras = store["images"].shape[1]
+def interface_of(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interface:
+    """What the policy must fit, read off the data. Raises MuvlaError for a choice of cameras that is none, and for
+    prompts that are longer than declared."""
+    data, cameras = cell.data, store["images"].shape[1]
     if (data.cameras or 0) >= cameras:
         raise MuvlaError(
             "data.cameras", got=data.cameras, expected=f"fewer than the robot's {cameras}", remedy="null is all of them"
         )
     lengths = {len(prompts.encode(instruction)) for instruction in store.instructions}
+    declared = cell.model.prompt_tokens
+    if declared is not None and declared < max(lengths):
+        raise MuvlaError(
+            "model.prompt_tokens", got=declared, expected=f"at least {max(lengths)}: the data's longest prompt",
+            remedy="raise it, or leave it null",
+        )  # fmt: skip
     return Interface(
         cameras=(data.cameras or cameras) + data.first_image,
         first_image=data.first_image,
         robot_cameras=cameras if data.cameras else None,
         proprio_dim=store["proprio"].shape[1],
         action_dim=store["recorded_action"].shape[1],
-        text=max(lengths),
-        text_padded=len(lengths) > 1,
+        text=declared or max(lengths),
+        text_padded=declared is not None or len(lengths) > 1,
     )
 
 
@@ -86,7 +93,7 @@ class Trainer:
             )
         self.statistics, self.interface = (
             Statistics.of(store, self.cell.data.statistics),
-            interface_of(store, prompts_of(self.cell), self.cell.data),
+            interface_of(store, prompts_of(self.cell), self.cell),
         )
         self.start = start_content(self.cell)
         o, budget = self.cell.optimizer, self.cell.budget

@@ -13,6 +13,7 @@ class MikasaTask:
     objects: int | None = None  # N, that a choice is made among; None where nothing is chosen
     expert: bool = False  # whether there is a scripted one
     mug: bool = False  # whether it needs an asset that comes with neither the suite nor ManiSkill
+    angles: range | None = None  # degrees that the suite may draw, one of which an episode's instruction names
 
     @property
     def chance(self) -> float | None:
@@ -25,6 +26,9 @@ def _remember(what: str, **objects: int) -> list[MikasaTask]:
     return [MikasaTask(f"{family}{size[1:]}-VLA-v0", family, 25, n, expert=True) for size, n in objects.items()]
 
 
+# From its tolerance of 0.1 rad to a quarter turn, or to an eighth in either direction, in whole degrees.
+_ANGLES = {"Pos": range(6, 91), "PosNeg": range(-45, 46)}
+
 _TASKS = (
     *_remember("Color", _3=3, _5=5, _9=9),
     *_remember("Shape", _3=3, _5=5, _9=9),
@@ -34,8 +38,8 @@ _TASKS = (
     MikasaTask("ShellGamePick-VLA-v0", "ShellGamePick", 30, 3, mug=True),
     *(MikasaTask(f"Intercept{speed}-VLA-v0", "Intercept", 60, expert=True) for speed in ("Slow", "Medium", "Fast")),
     *(MikasaTask(f"InterceptGrab{speed}-VLA-v0", "InterceptGrab", 60) for speed in ("Slow", "Medium", "Fast")),
-    *(MikasaTask(f"RotateLenient{sign}-VLA-v0", "RotateLenient", 60) for sign in ("Pos", "PosNeg")),
-    *(MikasaTask(f"RotateStrict{sign}-VLA-v0", "RotateStrict", 90) for sign in ("Pos", "PosNeg")),
+    *(MikasaTask(f"RotateLenient{sign}-VLA-v0", "RotateLenient", 60, angles=a) for sign, a in _ANGLES.items()),
+    *(MikasaTask(f"RotateStrict{sign}-VLA-v0", "RotateStrict", 90, angles=a) for sign, a in _ANGLES.items()),
     MikasaTask("TakeItBack-VLA-v0", "TakeItBack", 60, expert=True),
 )
 MIKASA_TASKS = {task.name: task for task in _TASKS}

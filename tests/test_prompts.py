@@ -1,0 +1,107 @@
+"""Prompts of other lengths than the training data's: declared before the training, and checked before an episode."""
+
+from contextlib import nullcontext
+from dataclasses import replace as replaced
+
+import pytest
+import torch
+from test_sweep import STUDY
+
+from muvla import commands
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import canonical
+from muvla.configtools import replace
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError
+from muvla.evaluation.evaluate import evaluate, require_prompts
+from muvla.evaluation.protocol import protocol, protocols
+from muvla.models.text import built_in
+from muvla.training.loop import Trainer
+from sweeps.grid import load_study
+
+LONGER = replaced(protocol("recall-color3-rh@1"), name="longer", episodes=2, slots=2)  # 9 tokens, the data have 6
+
+
+def test_declared_prompts_compute_the_same_and_leave_room(store, base):
+    """Up to rounding: padding is not seen and has no position."""
+    cell = replace(base, {"model.prompt_tokens": 12})
+    plain, wide = Trainer(base, store), Trainer(cell, store)
+    assert (plain.interface.text, plain.interface.text_padded) == (6, False)
+    assert (wide.interface.text, wide.interface.text_padded) == (12, True)
+    losses = [trainer.backward(trainer.stream.window(8)) for trainer in (plain, wide)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for a, b in zip(plain.parameters, wide.parameters, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+    assert canonical(cell) != canonical(base)
+
+
+def test_data_with_longer_prompts_than_declared_are_refused(store, base):
+    with pytest.raises(MuvlaError, match="model.prompt_tokens: got 5, expected at least 6: the data's longest prompt"):
+        Trainer(replace(base, {"model.prompt_tokens": 5}), store)
+    assert Trainer(replace(base, {"model.prompt_tokens": 6}), store).interface.text_padded
+
+
+def run(trainer, folder, **options):
+    return evaluate(
+        trainer.policy, trainer.statistics, LONGER, None, train="abc", training_seed=0, training_episodes=(range(24),),
+        rows=folder, record=lambda environment: nullcontext("p"), **options,
+    ).rows  # fmt: skip
+
+
+def test_a_task_of_longer_prompts_is_evaluated_where_they_were_declared(store, base, tmp_path):
+    rows = run(Trainer(replace(base, {"model.prompt_tokens": 9}), store), tmp_path)
+    assert len(rows) == 2 and not any(row.error for row in rows)
+
+
+def test_prompts_are_checked_before_an_environment_starts(store, base, tmp_path):
+    def never(task, size):
+        raise AssertionError
+
+    with pytest.raises(
+        MuvlaError, match="model.prompt_tokens: got 'a prompt of 9 tokens in protocol longer@1', expected exactly 6"
+    ):
+        run(Trainer(base, store), tmp_path, env_factory=never)
+    narrow = Trainer(replace(base, {"model.prompt_tokens": 8}), store).policy
+    with pytest.raises(MuvlaError, match="expected at most 8.*train with model.prompt_tokens=9 or more"):
+        require_prompts(narrow, [LONGER])
+
+
+def test_every_angle_of_a_rotation_counts(store, base):
+    """Of a whole set the longest is named, which is not the sentence that stands for its task."""
+    policy = Trainer(base, store).policy
+    told = max(len(built_in().encode(text)) for text in task_info("RotateStrictPosNeg-VLA-v0").instructions)
+    assert told > len(built_in().encode(task_info("RotateStrictPosNeg-VLA-v0").instruction))
+    with pytest.raises(MuvlaError, match=f"a prompt of {told} tokens .*model.prompt_tokens={told} or more"):
+        require_prompts(policy, protocols("mikasa23-rh@1"))
+    with pytest.raises(MuvlaError, match=f"got 'a prompt of {told}.* expected at most {told - 1}"):
+        require_prompts(
+            Trainer(replace(base, {"model.prompt_tokens": told - 1}), store).policy, protocols("mikasa23-rh@1")
+        )
+    require_prompts(Trainer(replace(base, {"model.prompt_tokens": told}), store).policy, protocols("mikasa23-rh@1"))
+
+
+def test_a_study_knows_the_declared_length(tmp_path):
+    other = STUDY.format(updates=6).replace("recall-position3-rh@1", "recall-color3-rh@1")
+    for tokens, fits in ((None, False), (8, False), (9, True)):
+        declared = other.replace("chunk=1,", f"chunk=1, prompt_tokens={tokens},")
+        (tmp_path / "study.py").write_text(declared)
+        if fits:
+            load_study(tmp_path).check()
+            continue
+        with pytest.raises(MuvlaError, match="got 9, expected a prompt of (at most 8|6) tokens.*model.prompt_tokens"):
+            load_study(tmp_path).check()
+
+
+@pytest.mark.slow
+def test_a_set_is_refused_before_its_first_task_runs(tmp_path, capsys, monkeypatch):
+    (tmp_path / "study.py").write_text(STUDY.format(updates=2))
+    at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    assert main(["train", str(tmp_path), *at, "--arm", "K=8"]) == 0
+    (run,) = (path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
+    both = [protocol("recall-position3-rh@1"), LONGER]
+    monkeypatch.setattr(commands, "protocols", lambda name: both)
+    capsys.readouterr()
+    assert main(["evaluate", run, *at, "--protocol", "both"]) == EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert "model.prompt_tokens" in captured.err and not captured.out
+    assert not list((tmp_path / "runs").glob("*/rows/*"))
