@@ -9,6 +9,8 @@ PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-
 
 .PHONY: help demo test test-quick test-sim lint ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
+# Also under -j: two of the set-ups would run pip in one virtual environment at once.
+.NOTPARALLEL:
 
 help:
 	@echo "make demo        the main job on the embedded suite: train, evaluate, intervene, table, plots"

@@ -111,3 +111,13 @@ def test_nothing_of_the_project_is_ignored_by_git():
     if run.returncode:
         pytest.skip(f"not a git checkout: {run.stderr.strip()}")
     assert [name for name in run.stdout.splitlines() if name.endswith((".py", ".json"))] == []
+
+
+def test_make_works_on_one_target_at_a_time_also_under_j(tmp_path):
+    """Two set-ups at once would run pip twice in one virtual environment."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    own = "both: first second\nfirst:\n\t@sleep 0.3; echo first\nsecond:\n\t@echo second\n"
+    (tmp_path / "Makefile").write_text(f"include {ROOT / 'Makefile'}\n{own}")
+    run = subprocess.run(["make", "-s", "-j4", "both"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.stdout.split() == ["first", "second"], run.stderr

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from muvla.config import TaskConfig
+from muvla.envs.actions import clipped
 from muvla.envs.libero.simulator import Raw, open_simulator
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.phases import Phase
@@ -97,7 +98,7 @@ class LiberoEnv(gymnasium.Env):
         return _observation(raw, self.image_size), self._info(success, np.zeros(ACTION_DIM, dtype=np.float32))
 
     def step(self, action: np.ndarray):
-        action = np.clip(np.asarray(action, dtype=np.float32), -1, 1)
+        action = clipped(action, ACTION_DIM)
         grip = -np.sign(2 * action[-1] - 1)
         raw, success = self._simulator.step(np.append(action[:-1], grip).astype(np.float64))
         self._steps += 1

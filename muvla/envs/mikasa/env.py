@@ -13,6 +13,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from muvla.config import TaskConfig
+from muvla.envs.actions import clipped
 from muvla.envs.mikasa.assets import stand_ins
 from muvla.envs.mikasa.families import FAMILIES
 from muvla.envs.mikasa.simulator import blind, build
@@ -120,7 +121,7 @@ class MikasaEnv(gymnasium.Env):
         return self._observation(), self._info(np.zeros(ACTION_DIM, dtype=np.float32))
 
     def step(self, action: np.ndarray):
-        raw, reward, terminated, truncated, info = self._env.step(np.clip(np.asarray(action, dtype=np.float32), -1, 1))
+        raw, reward, terminated, truncated, info = self._env.step(clipped(action, ACTION_DIM))
         # Part of the physics for tasks that hide objects: on a GPU it is render() that commits their poses, and without
         # it they fall (μVLA spec 6.1). On a CPU every task's episodes are the same with and without.
         if self._frames_wanted:

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from muvla.envs.actions import clipped
 from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.phases import Phase
 from muvla.envs.recall import scene
@@ -82,7 +83,7 @@ class RecallEnv(gymnasium.Env):
         return self._observation(), self._info(np.zeros(2))
 
     def step(self, action: np.ndarray):
-        action = np.clip(np.asarray(action, dtype=np.float64), -1, 1)
+        action = clipped(action, 2, np.float64)
         executed = action if self.phase is Phase.DECISION else np.zeros(2)
         self.effector = np.clip(self.effector + STEP * executed, -1, 1)
         if self.phase is Phase.DECISION:
