@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
+from muvla.cores import usable_cores
 from muvla.data.episodes import EpisodeStore
 from muvla.errors import MuvlaError
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -103,9 +102,10 @@ def _run_cells(
 ) -> list[Entry]:
     """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
+    at_once = max(1, min(options.processes, len(todo)))
     jobs = [
         Job(e.item.label, e.run, e.item.cell, tuple(e.missing(options.retry_failed)), options.device,
-            options.threads, options.retry_failed, options.training, options.workers)
+            options.threads, options.retry_failed, options.training, options.workers, at_once)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()
@@ -167,18 +167,8 @@ def _collection_progress(say) -> Callable[[int, int], None]:
 
 
 def default_processes(device: str) -> int:
-    """One per processor that this process may use (affinity, container quota); one on a GPU, which cells would
-    share."""
-    if device != "cpu":
-        return 1
-    processors = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            processors = min(processors, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return processors
+    """One per core that this process may use; one on a GPU, which cells would share."""
+    return usable_cores() if device == "cpu" else 1
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

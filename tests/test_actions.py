@@ -14,7 +14,7 @@ from muvla.errors import MuvlaError
 
 def mikasa():
     env = object.__new__(MikasaEnv)  # without its simulator, which must not be asked
-    env._env = SimpleNamespace()
+    env._env = SimpleNamespace(step=None)
     return env
 
 

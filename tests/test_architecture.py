@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence"},
 }
-PLAIN = {"anatomy", "config", "configtools", "dataconfig", "errors", "files", "presets", "randomness", "__init__"}
+PLAIN = {
+    "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",
+}  # fmt: skip
 # The entry points that put the parts together.
 ENTRIES = {"assetverbs", "cli", "commands", "dataverbs", "doctor"}
 JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting"}

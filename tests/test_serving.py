@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import DATASET
 from test_workers import running_below
-from troubled import EPISODES, TASK, ThreeCameras, Troubled, wait_until
+from troubled import EPISODES, TASK, ThreeCameras, Troubled, lost_at_start, wait_until
 
+from muvla import cores
+from muvla.data import collect as collection
 from muvla.envs.recall.env import RecallEnv
-from muvla.envs.workers import Limits, WorkerEnv
-from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
+from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
+from muvla.evaluation import evaluate as evaluation
 from muvla.evaluation.evaluate import default_workers, evaluate
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import read_rows
-from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.rollout import Rollout, _told
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
 from muvla.training.loop import Trainer
@@ -161,8 +165,74 @@ def test_an_environment_that_does_not_fit_leaves_no_process(trained):
     assert wait_until(lambda: no_worker_of(os.getpid()))
 
 
-def test_as_many_simulators_as_cores():
-    assert default_workers() == len(os.sched_getaffinity(0))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["die", "raise"])
+def test_a_first_worker_that_is_lost_at_its_start_is_tried_once_more(trained, tmp_path, serial, kind):
+    def starting(folder, times):
+        folder.mkdir()
+        return {"env_factory": lambda task, size: WorkerEnv(partial(lost_at_start, folder, times, kind))}
+
+    rows = evaluated(trained, tmp_path / "twice", workers=1, **starting(tmp_path / "once", 1))
+    assert content(rows) == serial
+    with pytest.raises(MuvlaError, match="simulator: got .*; at first: .*Remedy: run `muvla doctor --sim`") as error:
+        evaluated(trained, tmp_path / "never", workers=1, **starting(tmp_path / "always", 9))
+    assert ("SIGKILL" if kind == "die" else "no such library") in str(error.value)
+    assert len(list((tmp_path / "always").glob("started-*"))) == 2 and not (tmp_path / "never" / "rows").exists()
+    assert wait_until(lambda: no_worker_of(os.getpid()))
+
+
+@pytest.mark.parametrize("losses", [0, 1, 2])
+def test_what_an_environment_tells_is_asked_twice_at_most(losses):
+    """Also its provenance: one that was lost is no environment that has nothing to tell."""
+
+    class Lost:
+        asked = retired = 0
+
+        def attribute(self, name, *default):
+            self.asked += 1
+            if self.asked <= losses:
+                raise WorkerLost(f"loss {self.asked}")
+            return {name: default}
+
+        def retire(self):
+            self.retired += 1
+
+    env = Lost()
+    if losses < 2:
+        assert _told(env, "provenance", {}) == {"provenance": ({},)}
+    else:
+        with pytest.raises(MuvlaError, match="simulator: got 'loss 2; at first: loss 1'"):
+            _told(env, "provenance", {})
+    assert (env.asked, env.retired) == (min(losses + 1, 2), min(losses, 1))
+
+
+def test_simulators_of_all_evaluations_at_once_share_the_cores(monkeypatch):
+    """Environments in this process cost no core each."""
+    simulated = protocol("mikasa-remember-color3-rh@2")
+    monkeypatch.setattr(evaluation, "usable_cores", lambda: 8)
+    assert [default_workers(simulated, n) for n in (1, 3, 8, 20)] == [8, 2, 1, 1]
+    assert default_workers(SHORT, 20) == SHORT.slots
+
+
+def test_cores_follow_affinity_and_the_quota_of_the_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    for quota, expected in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 6), ("900000 100000", 6)):
+        (tmp_path / "cpu.max").write_text(quota)
+        assert cores.usable_cores() == expected, quota
+    (tmp_path / "cpu.max").unlink()
+    assert cores.usable_cores() == 6
+
+
+def test_a_collection_uses_the_same_cores(monkeypatch, tmp_path):
+    def stop(writer, progress, jobs):
+        raise Interrupted(jobs)
+
+    monkeypatch.setattr(collection, "_write", stop)
+    monkeypatch.setattr(collection, "usable_cores", lambda: 5)
+    for jobs, expected in ((None, "5"), (3, "3")):
+        with pytest.raises(Interrupted, match=expected):
+            collection.collect(DATASET, tmp_path, jobs=jobs)
 
 
 @pytest.mark.slow

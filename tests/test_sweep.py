@@ -19,8 +19,9 @@ from muvla.errors import MuvlaError
 from muvla.files import write_json
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
+from sweeps import run as run_module
 from sweeps.grid import load_study
-from sweeps.launchers.local import MARKED, STOPPED, Job, Pool, bring_to_end, run_job
+from sweeps.launchers.local import DONE, MARKED, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, default_processes, run_study
 from sweeps.tracking import Tracker
@@ -323,9 +324,25 @@ def test_bad_options_are_refused(options, message):
         SweepOptions(**options)
 
 
-def test_processes_follow_what_this_process_may_use():
-    assert 1 <= default_processes("cpu") <= len(os.sched_getaffinity(0))
+def test_processes_follow_what_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(run_module, "usable_cores", lambda: 5)
+    assert default_processes("cpu") == 5
     assert default_processes("cuda") == 1, "cells would share the GPU"
+
+
+@pytest.mark.parametrize(("processes", "at_once"), [(1, 1), (9, 2)])
+def test_cells_share_the_cores_among_their_simulators(study_file, tmp_path, monkeypatch, processes, at_once):
+    """As many cells as run at once, however many processes are allowed."""
+    told = []
+    monkeypatch.setattr(Pool, "run", lambda self, jobs, *_: told.extend(jobs))
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    run_study(load_study(study_file), ledger, SweepOptions(processes=processes, track=False), lambda _: None)
+    assert [job.at_once for job in told] == [at_once] * 2
+    seen = []
+    monkeypatch.setattr("sweeps.launchers.local.default_workers", lambda one, at_once: seen.append(at_once) or 7)
+    monkeypatch.setattr(Run, "evaluate", lambda self, *arguments: seen.append(arguments[-1]))
+    assert bring_to_end(told[0], lambda _: None, lambda: False) == DONE
+    assert seen == [at_once, 7]
 
 
 def test_the_budget_study_from_plan_to_table(tmp_path):

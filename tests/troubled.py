@@ -46,6 +46,16 @@ class Troubled(RecallEnv):
         return len(begun) == EPISODES
 
 
+def lost_at_start(folder: Path, times: int, kind: str = "die") -> RecallEnv:
+    """An environment whose process is lost so many times, or fails, before there is one."""
+    (folder / f"started-{time.monotonic_ns()}").touch()
+    if len(list(folder.glob("started-*"))) <= times:
+        if kind == "raise":
+            raise OSError("no such library")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return RecallEnv(TASK)
+
+
 class ThreeCameras(RecallEnv):
     def __init__(self):
         super().__init__(TASK)

@@ -3,7 +3,6 @@ of a simulator's renderer; which one it was is written beside them, and they are
 
 from __future__ import annotations
 
-import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import gymnasium
 import numpy as np
 
 from muvla.config import DatasetConfig
+from muvla.cores import usable_cores
 from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter, is_sealed, open_store, store_path
 from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
@@ -49,7 +49,7 @@ def collect(
         )  # fmt: skip
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before
-            _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or os.cpu_count() or 1)
+            _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or usable_cores())
     return EpisodeStore(path)
 
 

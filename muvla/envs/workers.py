@@ -97,10 +97,13 @@ class WorkerEnv(gymnasium.Env):
         """Of the worker's process; None when it is gone."""
         return self._process.pid if self._process else None
 
-    def attribute(self, name: str) -> Any:
-        """A constant attribute of the environment, fetched once: `instruction`, `step_limit`, `render_backend`, ..."""
+    def attribute(self, name: str, *default: Any) -> Any:
+        """A constant attribute of the environment, fetched once: `instruction`, `step_limit`, `render_backend`, ...
+        Starts a fresh process where none is left."""
         if name not in self._attributes:
-            self._send("attribute", self.limits.step, name)
+            if self._process is None:
+                self._start()
+            self._send("attribute", self.limits.step, name, *default)
             self._attributes[name] = self.finish()
         return self._attributes[name]
 
@@ -228,8 +231,8 @@ class LocalEnv:
     def __init__(self, env: gymnasium.Env):
         self.env, self.seconds = env, 0.0
 
-    def attribute(self, name: str) -> Any:
-        return getattr(self.env, name)
+    def attribute(self, name: str, *default: Any) -> Any:
+        return getattr(self.env, name, *default)
 
     def start_reset(self, seed: int) -> None:
         self._do(lambda: self.env.reset(seed=seed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import gymnasium
 
 from muvla.config import TaskConfig
+from muvla.cores import usable_cores
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
@@ -93,10 +93,9 @@ def evaluate(
         )
         check_stop()
 
-    side_by_side = workers or (default_workers() if task_info(protocol.task.name).own_process else protocol.slots)
     rollout = Rollout(
         policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
-        min(side_by_side, len(missing)),
+        min(workers or default_workers(protocol), len(missing)),
     )  # fmt: skip
     try:
         with record(rollout.simulator) as provenance:
@@ -125,6 +124,9 @@ def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:
         )  # fmt: skip
 
 
-def default_workers() -> int:
-    """One simulator per core that this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_workers(protocol: Protocol, evaluations: int = 1) -> int:
+    """Environments side by side, where so many evaluations run at once: as many as the protocol has slots; of
+    simulators with processes of their own, one per core in all."""
+    if not task_info(protocol.task.name).own_process:
+        return protocol.slots
+    return max(1, usable_cores() // evaluations)

@@ -101,17 +101,11 @@ class Rollout:
                 env = make_env()
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
             _require_fit(policy, self.slots[0].env)
+            # What the environments tell of themselves, for provenance; empty where no simulator is involved.
+            self.simulator: dict[str, Any] = _told(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
-
-    @property
-    def simulator(self) -> dict[str, Any]:
-        """What the environments tell of themselves, for provenance; empty where no simulator is involved."""
-        try:
-            return self.slots[0].env.attribute("provenance")
-        except (AttributeError, WorkerError):
-            return {}
 
     @torch.no_grad()
     def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
@@ -342,7 +336,7 @@ class Rollout:
 
 def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
     """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
-    space, actions = env.attribute("observation_space"), env.attribute("action_space")
+    space, actions = _told(env, "observation_space"), _told(env, "action_space")
     got = (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0])
     own = policy.interface
     told = own.proprio_dim if policy.proprio else got[1]
@@ -353,6 +347,22 @@ def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
             expected="{}, {} and {}, as in the training data".format(*expected),
             remedy="evaluate on a task of the suite that the cell was trained on",
         )  # fmt: skip
+
+
+def _told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
+    """A constant of the environment. A process that is lost at its start, or fails there, is started once more; raises
+    MuvlaError if that does not help."""
+    try:
+        return env.attribute(name, *default)
+    except WorkerError as first:
+        env.retire()
+        try:
+            return env.attribute(name, *default)
+        except WorkerError as error:
+            raise MuvlaError(
+                "simulator", got=f"{error}; at first: {first}", expected="an environment that starts",
+                remedy="run `muvla doctor --sim`",
+            ) from error  # fmt: skip
 
 
 def _describe(error: Exception) -> str:

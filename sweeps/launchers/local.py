@@ -20,6 +20,7 @@ from typing import Any
 from muvla.config import Cell
 from muvla.data.mixture import open_data
 from muvla.errors import DiskError, Interrupted
+from muvla.evaluation.evaluate import default_workers
 from muvla.evaluation.protocol import Protocol
 from muvla.files import disk_errors
 from muvla.models.compiling import compile_step
@@ -46,6 +47,7 @@ class Job:
     retry_errors: bool = False
     options: TrainingOptions = DEFAULT
     workers: int | None = None
+    at_once: int = 1  # cells side by side, which share the cores where `workers` is None
 
 
 @dataclass
@@ -111,7 +113,8 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
                 compile_step(policy)
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
-                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, job.workers)
+                workers = job.workers or default_workers(protocol, job.at_once)
+                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
     except Interrupted:
         return STOPPED
     except DiskError as error:
