@@ -130,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     computing(intervene)
     evaluating(intervene)
 
+    for sub in (evaluate, intervene):
+        sub.add_argument("--retry-errors", action="store_true", help="run episodes that ended in an error again")
+
     watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
     of_policy(watch)
     watch.add_argument("--protocol", required=True, help="for instance recall-position3-rh@1")
@@ -153,12 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluating(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
-    sweep.add_argument(
-        "--between",
-        nargs=2,
-        metavar="ARM",
-        help="print what differs between two arms, and what they share",
-    )
+    sweep.add_argument("--between", nargs=2, metavar="ARM", help="print what two arms differ in, and what they share")
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import Protocol, protocol, protocols
 from muvla.evaluation.records import Summary, summarise
@@ -53,11 +53,12 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
             found: dict[str, list[Summary]] = {kind: [] for kind in kinds}
             for one in several:
                 for kind in kinds:
-                    summary = summarise(run.evaluate(one, kind, device, policy, stop, workers=arguments.workers))
+                    rows = run.evaluate(one, kind, device, policy, stop, arguments.retry_errors, arguments.workers)
+                    summary = summarise(rows)
                     found[kind].append(summary)
                     print(f"{one.id} {kind}: {_readings(summary)}")
                     if summary.success_rate == 0:
-                        _look(run, one, kind, policy)
+                        _look(run, one, kind, policy, stop)
             for kind, summaries in found.items():
                 rates = [s.success_rate for s in summaries if s.success_rate is not None]
                 if len(several) > 1 and rates:
@@ -70,15 +71,22 @@ def _readings(s: Summary) -> str:
         "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
     )
     chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(s.choices)
-    errors = f", {s.errors} episodes with errors, in no rate" if s.errors else ""
+    errors = f", {s.errors} episodes with errors, in no rate (--retry-errors runs them)" if s.errors else ""
     return f"n {s.measured}, {chosen}success {success}{errors}"
 
 
-def _look(run: Run, protocol: Protocol, kind: str, policy: Policy) -> None:
-    """Where nothing succeeded, what one of its episodes shows when it is run again."""
+def _look(run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool]) -> None:
+    """Where nothing succeeded, what one of its episodes shows when it is run again. That it cannot be is said, and ends
+    nothing; a broken invariant does."""
     row = next(row for row in run.result_rows(protocol, kind) if row.error is None)
     print(f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:")
-    for line in checks(*run.watch(protocol, kind, row.seed, policy)):
+    try:
+        lines = checks(*run.watch(protocol, kind, row.seed, policy, stop), policy.proprio is not None)
+    except NotAMeasurement:
+        raise
+    except MuvlaError as error:
+        lines = [f"  could not be run again: {error}"]
+    for line in lines:
         print(line)
 
 

@@ -289,17 +289,23 @@ class Run:
         return self.result_rows(protocol, intervention_name)
 
     def watch(
-        self, protocol: Protocol, intervention_name: str, seed: int, policy: Policy
+        self,
+        protocol: Protocol,
+        intervention_name: str,
+        seed: int,
+        policy: Policy,
+        should_stop: Callable[[], bool] = never,
     ) -> tuple[Watched, Statistics]:
         """The episode of this seed, run now at the protocol's batch shape, and the scale of its actions. Writes
         nothing."""
+        _stop_if(should_stop)
         statistics, _, _ = self._trained_with()
         rollout = WatchedRollout(
             policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
             intervention(intervention_name), environments=1,
         )  # fmt: skip
         try:
-            return rollout.watch(seed), statistics
+            return rollout.watch(seed, lambda: _stop_if(should_stop)), statistics
         finally:
             rollout.close()
 

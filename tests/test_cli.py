@@ -1,5 +1,6 @@
 """The command line: exit statuses, the one error line, and the verbs on a small study."""
 
+import json
 import os
 import re
 
@@ -110,6 +111,29 @@ def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     assert "chunk H = 1" in capsys.readouterr().err
     assert find_run(place / "runs", place / "data", train).failure is None, "a protocol that does not fit marks no cell"
     assert main(["evaluate", *common[:-1], "nowhere@1"]) == EXIT_BAD_INPUT
+
+
+@pytest.mark.slow
+def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
+    """By evaluate and by intervene; without being asked nothing is run twice."""
+    train = train_id_of(place, capsys)
+    common = [*at(place), "--protocol", "recall-position3-rh@1"]
+    nothing = ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
+               "success_at_end", "first_success_step", "steps")  # fmt: skip
+    for arguments, kind in ((["evaluate", train], "none"), (["intervene", train, "zero"], "zero")):
+        assert main([*arguments, *common]) == 0
+        clean = capsys.readouterr().out.splitlines()[0]
+        rows = find_run(place / "runs", place / "data", train).rows
+        (file,) = (path for path in rows.iterdir() if f'"intervention": "{kind}"' in path.read_text())
+        first, *others = file.read_text().splitlines()
+        broken = json.loads(first) | dict.fromkeys(nothing) | {"error": "WorkerLost: gone"}
+        file.write_text("\n".join([*others, json.dumps(broken)]) + "\n")
+        assert main([*arguments, *common]) == 0
+        told = capsys.readouterr().out.splitlines()[0]
+        assert told.startswith(f"recall-position3-rh@1 {kind}: n 199")
+        assert told.endswith("1 episodes with errors, in no rate (--retry-errors runs them)")
+        assert main([*arguments, *common, "--retry-errors"]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == clean and len(file.read_text().splitlines()) == 201
 
 
 def test_train_then_evaluate(place, capsys):

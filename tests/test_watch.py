@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
-from muvla.errors import MuvlaError
+from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.rollout import Outcome, Rollout
@@ -24,7 +25,7 @@ from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.evaluation.watching import Step, Watched, WatchedRollout, checks, require_same
 from muvla.files import read_lines
 from muvla.interventions import intervention
-from muvla.runs import find_run
+from muvla.runs import Run, find_run
 from muvla.training.loop import Trainer
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
@@ -149,11 +150,60 @@ def test_checks_where_nothing_succeeds(wrong):
     action = np.array([0.5, 3.0 if wrong == "action" else 0.5])
     steps = [Step(p, Phase.DECISION, action, np.zeros((1, 1))) for p in position]
     frames = [np.full((1, 4, 4, 3), min(t, 1) if wrong == "pictures" else t, np.uint8) for t in range(6)]
-    lines = checks(Watched(Outcome(1), steps, frames), STATISTICS)
+    lines = checks(Watched(Outcome(1), steps, frames), STATISTICS, proprio_told=True)
     looks = [line for line in lines if line.startswith("  LOOK")]
     assert len(lines) == 3 and len(looks) == (wrong is not None)
     told = {"pictures": "changed in 1 of 4 steps", "action": "0.50 of the action's", "proprio": "1.00 of the proprio"}
     assert wrong is None or told[wrong] in looks[0]
+    foreign = replace(STATISTICS, proprio_low=(0.0,) * 8, proprio_high=(1.0,) * 8)  # another robot's
+    assert checks(Watched(Outcome(1), steps, frames), foreign, proprio_told=False) == lines[:2]
+
+
+def test_watching_stops_when_asked(trained):
+    asked = []
+
+    def stop():
+        asked.append(1)
+        if len(asked) == 3:
+            raise Interrupted
+
+    rollout = WatchedRollout(trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), None, 1)
+    with pytest.raises(Interrupted):
+        rollout.watch(SHORT.seed, stop)
+    assert len(rollout._steps) == 2
+
+
+ROWS = [SimpleNamespace(seed=SHORT.seed + 3, error=None)]
+
+
+def look(trained, stop=lambda: False, error=None):
+    """`_look` at a run whose diagnostic episode ends in `error`, or is run."""
+
+    def watch(*arguments):
+        if error:
+            raise error
+        return Run.watch(run, *arguments)
+
+    run = SimpleNamespace(
+        result_rows=lambda *_: ROWS, watch=watch, _trained_with=lambda: (trained.statistics, None, None)
+    )
+    commands._look(run, SHORT, "none", trained.policy, stop)
+
+
+def test_a_diagnosis_that_fails_is_said_and_ends_nothing(trained, capsys):
+    lost = MuvlaError("episode seed 5", got="WorkerLost", expected="an episode", remedy="run it again")
+    look(trained, error=lost)
+    assert capsys.readouterr().out.splitlines()[1].startswith("  could not be run again: episode seed 5: got")
+    with pytest.raises(NotAMeasurement):
+        look(trained, error=NotAMeasurement("memory", got="NaN", expected="finite", remedy="none"))
+
+
+def test_a_diagnosis_honours_a_stop(trained, capsys):
+    with pytest.raises(Interrupted):
+        look(trained, stop=lambda: True)
+    capsys.readouterr()
+    look(trained)
+    assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim, m memory, D
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +43,10 @@ class Watched:
 class WatchedRollout(Rollout):
     """A rollout that keeps every step. It computes what any other computes."""
 
-    def watch(self, seed: int) -> Watched:
-        """The episode of this seed. Raises MuvlaError if its environment fails."""
-        ended: list[Outcome] = []
+    def watch(self, seed: int, check_stop: Callable[[], None] = lambda: None) -> Watched:
+        """The episode of this seed; `check_stop` is called before every step and may raise. Raises MuvlaError if its
+        environment fails."""
+        self._check_stop, ended = check_stop, []
 
         def keep(outcome: Outcome) -> None:
             ended.append(outcome)
@@ -60,6 +62,7 @@ class WatchedRollout(Rollout):
         return Watched(ended[0], self._steps, self._frames)
 
     def _start_step(self, slot: Slot) -> None:
+        self._check_stop()
         if slot.step == 0:  # also where a second attempt begins
             self._steps: list[Step] = []
             self._frames: list[np.ndarray] = []
@@ -85,25 +88,30 @@ def require_same(watched: Watched, row: EpisodeRow) -> None:
         )  # fmt: skip
 
 
-def checks(watched: Watched, statistics: Statistics) -> list[str]:
+def checks(watched: Watched, statistics: Statistics, proprio_told: bool) -> list[str]:
     """Lines on what makes all episodes fail through no fault of the policy's: a renderer that does not follow the
-    physics, actions that are clipped, a scale that is another robot's."""
+    physics, actions that are clipped, a scale that is another robot's, of which a policy that is told no proprio may
+    have none."""
     steps = watched.steps
     proprio = np.stack([step.proprio for step in steps]).astype(np.float64)
     moved = np.flatnonzero((np.abs(np.diff(proprio, axis=0)) > MOVED).any(axis=1))
     drawn = sum(not np.array_equal(watched.frames[t], watched.frames[t + 1]) for t in moved)
     clipped = float(np.mean([np.abs(step.action) > 1 for step in steps]))
-    low, high = np.asarray(statistics.proprio_low), np.asarray(statistics.proprio_high)
-    margin = MARGIN * (high - low)
-    outside = float(np.mean((proprio < low - margin) | (proprio > high + margin)))
-    return [
+    lines = [
         _line(drawn == len(moved), f"the pictures changed in {drawn} of {len(moved)} steps in which the robot moved",
               "the renderer does not follow the physics"),
         _line(clipped < CLIPPED, f"{clipped:.2f} of the action's numbers were clipped to ±1",
               "the actions have another scale than the environment's"),
-        _line(outside < OUTSIDE, f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
-              "the statistics are of another robot or dataset: look at the key"),
     ]  # fmt: skip
+    if proprio_told:
+        low, high = np.asarray(statistics.proprio_low), np.asarray(statistics.proprio_high)
+        margin = MARGIN * (high - low)
+        outside = float(np.mean((proprio < low - margin) | (proprio > high + margin)))
+        lines.append(
+            _line(outside < OUTSIDE, f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
+                  "the statistics are of another robot or dataset: look at the key")
+        )  # fmt: skip
+    return lines
 
 
 def _line(well: bool, what: str, else_likely: str) -> str:
