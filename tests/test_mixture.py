@@ -78,6 +78,12 @@ def test_frames_of_a_mixture_stay_on_the_disk(mixture):
     assert all(isinstance(column, np.memmap) for column in columns)
 
 
+@pytest.mark.parametrize("rows", [(np.array([0, 1]), np.array([1, 0])), slice(3), np.ones(3, bool), 0.5], ids=str)
+def test_rows_are_taken_by_their_numbers_alone(mixture, rows):
+    with pytest.raises(TypeError, match="taken by integers, not by"):
+        mixture["images"][rows]
+
+
 def played(cell, store, ticks):
     """Which dataset a tick is of, its visit and its frame, each (ticks, B)."""
     stream = Trainer(cell, store).stream

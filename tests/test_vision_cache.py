@@ -3,16 +3,20 @@
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_cli import at
 from test_sweep import STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.config import LoraConfig
+from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.configtools import replace
+from muvla.data.collect import collect
+from muvla.data.mixture import Mixture
 from muvla.errors import DiskError, MuvlaError
 from muvla.models.build import build_policy, prompts_of
+from muvla.models.images import prepared
 from muvla.models.lora import adapters, add_adapters
 from muvla.models.vision import FusedVision
 from muvla.provenance import provenance
@@ -99,6 +103,20 @@ def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell
     for (name, a), (_, b) in zip(plain.policy.named_parameters(), with_cache.policy.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     assert plain.canary() == with_cache.canary() == 0.0
+
+
+def test_a_mixture_is_cached_too(store, cell, data_root, tmp_path):
+    other = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
+    both = Mixture([store, collect(other, data_root)])
+    mixed = replace(cell, {"data.mixture": [other]})
+    plain, with_cache = Trainer(mixed, both), cached(mixed, both, tmp_path)
+    with with_cache.ahead:
+        assert with_cache.step() == plain.step()
+    last = with_cache.ahead.features.read(np.array([both.frames * 2 - 1]))  # a row of the second, by its second camera
+    images = torch.from_numpy(both["images"][np.array([both.frames - 1])][:, 1]).movedim(-1, -3)
+    size = mixed.model.size.image_size
+    made = plain.policy.vision.features(prepared(images, size, mixed.model.images)[:, None])[:, 0]
+    assert (last - made).abs().max() < 1e-5
 
 
 @pytest.mark.slow

@@ -31,8 +31,11 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape."""
-        rows = np.asarray(rows)
+        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape. Raises TypeError for
+        anything else: a tuple or a slice, which mean something to an array, would be taken for a list of rows."""
+        rows = rows if isinstance(rows, tuple) else np.asarray(rows)
+        if isinstance(rows, tuple) or rows.dtype.kind not in "iu":
+            raise TypeError(f"rows of several stores, joined, are taken by integers, not by {rows!r}")
         of = np.searchsorted(self._ends, rows, side="right")
         taken = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         for i in np.unique(of):

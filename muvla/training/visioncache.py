@@ -112,7 +112,8 @@ class _Towers:
     def __call__(self, rows: np.ndarray) -> Tensor:
         """(n, P, F) of at most M rows, on the CPU."""
         padded = np.resize(rows, self.batch)
-        images = torch.from_numpy(self.store["images"][padded // self.cameras, padded % self.cameras]).movedim(-1, -3)
+        frames = self.store["images"][padded // self.cameras]  # (M, V, h, w, 3); a mixture's column takes rows alone
+        images = torch.from_numpy(frames[np.arange(self.batch), padded % self.cameras]).movedim(-1, -3)
         config = self.policy.config
         seen = prepared(images.to(self.device), config.size.image_size, config.images)
         with self.policy.computing(seen.device):
