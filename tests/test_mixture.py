@@ -250,6 +250,10 @@ def test_identities(cell, base, mixture, store):
     ("change", "message"),
     [
         ({"data.mixture": [OTHER, OTHER]}, "data.mixture: got 'RecallColor3-v0 twice', expected every dataset once"),
+        (
+            {"data.mixture": [OTHER, replace(OTHER, {"episodes": 3, "seed": 109})]},
+            "data.mixture: got 'RecallColor3-v0 from seed 100 and from seed 109, 10 and 3 episodes', expected no episode",
+        ),
         ({"data.balance": "task"}, "one of 'episode', 'frame'"),
         ({"data.statistics": "all"}, "one of 'executed', 'recorded'"),
         ({"data.mixture": [{"task": {"name": "RecallColor3-v0"}, "episode": 3}]}, "mixture.0..episode.*unknown"),
@@ -266,6 +270,20 @@ def test_a_dataset_cannot_be_mixed_with_itself(base, store):
         replace(base, {"data.mixture": [base.data.dataset]})
     with pytest.raises(MuvlaError, match="RecallPosition3-v0-.* and RecallPosition3-v0-.*the same content twice"):
         Mixture([store, EpisodeStore(store.path)])
+
+
+def test_no_episode_is_in_two_datasets(base, store, tmp_path):
+    """By what was asked for where that is all there is to tell, and by what was tried, failed attempts included."""
+    after = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=2, seed=24)
+    for fits in (after, replace(after, {"seed": 0, "image_size": 16}), replace(after, {"seed": 0, "source": "toy"})):
+        replace(base, {"data.mixture": [fits], "data.labels": "recorded"})
+    more = collect(after, tmp_path)
+    assert len(Mixture([store, more])) == 26
+    longer = EpisodeStore(store.path)
+    longer.attempts = 26
+    for pair in ([longer, more], [more, longer]):
+        with pytest.raises(MuvlaError, match="seeds 24 to 25 of RecallPosition3-v0 in both.*past the other's last"):
+            Mixture(pair)
 
 
 def test_datasets_of_other_shapes_do_not_mix(store, tmp_path):

@@ -1,6 +1,7 @@
 """Frozen towers, and their features from the disk: the same training bit for bit, and a refusal where it could not."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,6 +148,45 @@ def test_what_is_damaged_is_made_anew(store, cell, tmp_path, damage):
     file.write_bytes({"cut": whole[:-5], "no meta": whole, "other bytes": bytes(len(whole))}[damage])
     assert torch.equal(cached(cell, store, tmp_path).ahead.features(window), expected)
     assert file.read_bytes() == whole
+
+
+def test_it_is_made_anew_beside_whoever_reads_it(store, cell, tmp_path, monkeypatch):
+    """Who has mapped the file that is replaced goes on reading it; and its room counts as free for the next one."""
+    reader = cached(cell, store, tmp_path).ahead.features
+    window, file = Trainer(cell, store).stream.window(8), the_folder(tmp_path) / "features.bin"
+    expected = reader(window)
+    (the_folder(tmp_path) / "meta.json").unlink()
+    (the_folder(tmp_path) / "features.unfinished").write_bytes(b"of a killed process")
+    there = []
+
+    def disk_usage(folder):
+        there.extend(one.name for one in Path(folder).iterdir())
+        return SimpleNamespace(free=10**12)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    before = file.stat().st_ino
+    held = file.open("rb")  # so that the new file cannot be given the old one's number
+    cached(cell, store, tmp_path)
+    assert file.stat().st_ino != before and torch.equal(reader(window), expected)
+    assert there == ["lock"] and not (the_folder(tmp_path) / "features.unfinished").exists()
+    held.close()
+
+
+def test_another_processor_has_another_cache(store, cell, tmp_path, monkeypatch):
+    for name in ("one processor", "one processor", "another processor"):
+        monkeypatch.setattr("muvla.training.visioncache.processor", lambda name=name: name)
+        cached(cell, store, tmp_path)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "no instructions")
+    cached(cell, store, tmp_path)
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3
+
+
+def test_ranks_have_no_cache(store, cell, tmp_path):
+    trainer = Trainer(cell, store)
+    trainer.ranks = SimpleNamespace(size=2)
+    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks', expected one"):
+        cache_vision(trainer, tmp_path)
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_other_towers_have_another_cache(store, cell, tmp_path):

@@ -50,7 +50,7 @@ class Joined:
 
 class Mixture(EpisodeStore):
     """Raises MuvlaError, with the two datasets, if frames have other shapes, if actions have other dimensions that pass
-    through, or if both have the same content."""
+    through, or if both have the same content, or were tried on the same seeds of one task."""
 
     def __init__(self, stores: Sequence[EpisodeStore]):
         self._parts = tuple(stores)
@@ -59,6 +59,14 @@ class Mixture(EpisodeStore):
             for earlier in stores[:i]:
                 if other.sha256 == earlier.sha256:
                     raise _unlike(earlier, other, "the same content twice", "every dataset once", "name it once")
+                seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
+                if earlier.spec.task == other.spec.task and len(
+                    seeds
+                ):  # failed attempts go beyond the episodes asked for
+                    raise _unlike(
+                        earlier, other, f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
+                        "no episode twice", "collect one of them from a seed past the other's last one",
+                    )  # fmt: skip
             for column in ("images", "proprio", "recorded_action"):
                 own, expected = other[column].shape[1:], first[column].shape[1:]
                 if own != expected:

@@ -35,6 +35,7 @@ from muvla.errors import DiskError, MuvlaError
 from muvla.files import disk_errors, locked, read_json, write_json
 from muvla.models.images import prepared
 from muvla.models.policy import Policy
+from muvla.provenance import processor
 from muvla.randomness import numpy_rng
 from muvla.training.loop import Trainer
 
@@ -57,13 +58,21 @@ def require_cacheable(cell: Cell) -> None:
             )  # fmt: skip
 
 
+def require_one_process(ranks: int) -> None:
+    """Raises MuvlaError under several ranks."""
+    if ranks > 1:
+        raise MuvlaError("--cache-vision", got=f"{ranks} ranks", expected="one", remedy="leave it out")
+
+
 def cache_vision(trainer: Trainer, root: Path) -> None:
     """From now on the trainer reads features in place of computing them: those that lie under `root`, made first where
     there are none.
 
     What was cut, or is belied by a sample, is made anew. Raises MuvlaError for a cell whose features change, a disk
-    without room, and towers that do not give the same features twice.
+    without room, towers that do not give the same features twice, and several ranks: a cache belongs to one process,
+    and making it takes longer than the others wait.
     """
+    require_one_process(trainer.ranks.size)
     require_cacheable(trainer.cell)
     policy, stream = trainer.policy, trainer.stream
     budget, cameras = trainer.cell.budget, policy.interface.cameras
@@ -104,7 +113,9 @@ class _Towers:
         return {
             "towers": digest.hexdigest(), "data": self.store.sha256, "size": identity(config.size),
             "images": config.images, "precision": config.precision, "cameras": self.cameras, "batch": self.batch,
-            "device": "cpu" if on_cpu else torch.cuda.get_device_name(), "threads": torch.get_num_threads(),
+            # Another processor, or other instructions of it, adds up in another order.
+            "device": [processor(), torch.backends.cpu.get_cpu_capability()] if on_cpu else torch.cuda.get_device_name(),
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__, "transformers": metadata.version("transformers"),
         }  # fmt: skip
 
@@ -130,7 +141,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _build(folder: Path, towers: _Towers) -> None:
-    (folder / "meta.json").unlink(missing_ok=True)
+    """Other cells may have the file that was there mapped: theirs stays what it was until they close it."""
+    file, unfinished = folder / "features.bin", folder / "features.unfinished"
+    for stale in (folder / "meta.json", file, unfinished):  # whose room counts as free
+        stale.unlink(missing_ok=True)
     first = towers(np.arange(min(towers.rows, towers.batch)))
     row_bytes = first[0].numel() * first.element_size()
     need, free = towers.rows * row_bytes, shutil.disk_usage(folder).free
@@ -140,18 +154,16 @@ def _build(folder: Path, towers: _Towers) -> None:
             "per image", remedy="leave --cache-vision out, or run with --runs on a larger disk",
         )  # fmt: skip
     batches = range(0, towers.rows, towers.batch)
-    file, done = folder / "features.bin", False
     try:
-        with disk_errors(folder), file.open("wb") as handle:
+        with disk_errors(folder), unfinished.open("wb") as handle:
             for start in tqdm(batches, desc="vision cache", disable=not sys.stderr.isatty(), dynamic_ncols=True):
                 made = towers(np.arange(start, min(start + towers.batch, towers.rows))).contiguous()
                 handle.write(made.view(torch.uint8).numpy())
             handle.flush()
             os.fsync(handle.fileno())
-            done = True
+        os.replace(unfinished, file)
     finally:
-        if not done:  # the room that half a cache takes is of use to others
-            file.unlink()
+        unfinished.unlink(missing_ok=True)  # the room that half a cache takes is of use to others
     shape, dtype = list(first.shape[1:]), str(first.dtype).removeprefix("torch.")
     meta = {"rows": towers.rows, "row_bytes": row_bytes, "shape": shape, "dtype": dtype, "of": towers.identity()}
     write_json(folder / "meta.json", meta)
