@@ -217,7 +217,8 @@ class Run:
         ranks.agree("muvla's code", origin.CODE_VERSION)
         ranks.agree("data and start", self.train)
         wanted, recompute = canonical(cell), options.checkpoint_gradients
-        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted.data), recompute):
+        interface = interface_of(store, prompts_of(wanted), wanted.data)
+        with memory_explained(wanted, interface, recompute, ranks.size):
             trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute, ranks)
         with ranks.together():
             self._require_same_start(trainer)

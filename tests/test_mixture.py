@@ -252,7 +252,7 @@ def test_identities(cell, base, mixture, store):
         ({"data.mixture": [OTHER, OTHER]}, "data.mixture: got 'RecallColor3-v0 twice', expected every dataset once"),
         (
             {"data.mixture": [OTHER, replace(OTHER, {"episodes": 3, "seed": 109})]},
-            "data.mixture: got 'RecallColor3-v0 from seed 100 and from seed 109, 10 and 3 episodes', expected no episode",
+            "data.mixture: got 'RecallColor3-v0 from seed 100 and from seed 109, 10 and 3 episodes', expected no",
         ),
         ({"data.balance": "task"}, "one of 'episode', 'frame'"),
         ({"data.statistics": "all"}, "one of 'executed', 'recorded'"),

@@ -59,10 +59,9 @@ class Mixture(EpisodeStore):
             for earlier in stores[:i]:
                 if other.sha256 == earlier.sha256:
                     raise _unlike(earlier, other, "the same content twice", "every dataset once", "name it once")
+                # Tried ones: failed attempts go beyond the episodes that were asked for.
                 seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
-                if earlier.spec.task == other.spec.task and len(
-                    seeds
-                ):  # failed attempts go beyond the episodes asked for
+                if earlier.spec.task == other.spec.task and seeds:
                     raise _unlike(
                         earlier, other, f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
                         "no episode twice", "collect one of them from a seed past the other's last one",

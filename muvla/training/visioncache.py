@@ -114,9 +114,8 @@ class _Towers:
             "towers": digest.hexdigest(), "data": self.store.sha256, "size": identity(config.size),
             "images": config.images, "precision": config.precision, "cameras": self.cameras, "batch": self.batch,
             # Another processor, or other instructions of it, adds up in another order.
-            "device": [processor(), torch.backends.cpu.get_cpu_capability()] if on_cpu else torch.cuda.get_device_name(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "transformers": metadata.version("transformers"),
+            "device": f"{processor()} {torch.backends.cpu.get_cpu_capability()}" * on_cpu or torch.cuda.get_device_name(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": metadata.version("transformers"),
         }  # fmt: skip
 
     @torch.no_grad()
