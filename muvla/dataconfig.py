@@ -98,7 +98,8 @@ class DataConfig:
                 _require(
                     not alike or max(one.seed, other.seed) >= min(one.seed + one.episodes, other.seed + other.episodes),
                     "data.mixture", f"{one.task.name} from seed {other.seed} and from seed {one.seed}, "
-                    f"{other.episodes} and {one.episodes} episodes", "no episode twice", "set a seed past the other's last one",
+                    f"{other.episodes} and {one.episodes} episodes", "no episode twice",
+                    "set a seed past the other's last one",
                 )  # fmt: skip
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 

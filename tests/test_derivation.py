@@ -91,7 +91,7 @@ def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
     known = brought_back(given_away, tmp_path, check(store))
     cell = replace(base, {"data": DataConfig(known.spec)})
     with pytest.raises(MuvlaError, match="toy: coverage.*derived phases, which do not tell cue from delay"):
-        coverage(known, cell.data, Statistics.of(known), cell.budget, 0, [1], [1])
+        coverage(known, cell.data, cell.budget, 0, [1], [1])
     with pytest.raises(MuvlaError, match="toy: a derivation's accuracy.*derived phases"):
         check(known)
     told = brought_back(given_away, tmp_path / "told", schema="muvla")

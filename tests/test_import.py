@@ -72,7 +72,7 @@ def test_what_is_unknown_is_refused(imported, base):
             Trainer(replace(base, {"data.labels": labels}), imported)
     cell = of_import(base)
     with pytest.raises(MuvlaError, match="toy: coverage"):
-        coverage(imported, cell.data, Statistics.of(imported), cell.budget, 0, [1], [1])
+        coverage(imported, cell.data, cell.budget, 0, [1], [1])
 
 
 def test_statistics_are_of_the_recorded_actions(imported):
@@ -227,6 +227,7 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
     (tmp_path / "study.py").write_text(study.replace(old, dataset))
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
     plan = capsys.readouterr().out
+    assert "Overlap of toy with the evaluation's episodes: unknown, as no seeds are told" in plan
     assert "unknown, the imported toy tells no phases" in plan and "toy: of the recorded actions" in plan
     assert main(["train", str(tmp_path), "--arm", "K=8", *place]) == 0
     assert len(list((tmp_path / "runs").glob("*/checkpoints/update-000002"))) == 1

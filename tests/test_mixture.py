@@ -371,7 +371,7 @@ def test_an_empty_instruction_never_reaches_a_store(store, tmp_path):
 
 def test_coverage_is_counted_by_dataset(cell, mixture, store, other):
     budget = replace(cell, {"budget.updates": 100}).budget
-    counted = coverage(mixture, cell.data, Statistics.of(mixture), budget, 0, [(8, "window"), (2, "window")], [1, 4])
+    counted = coverage(mixture, cell.data, budget, 0, [(8, "window"), (2, "window")], [1, 4])
     one, two = counted.parts
     assert one.pairs + two.pairs == counted.pairs and one.frames + two.frames == counted.frames == 100 * 8 * 4
     assert one.inside_block[8, "window"] > two.inside_block[8, "window"] == 0 or two.inside_block[8, "window"] < 0.3

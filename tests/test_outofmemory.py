@@ -110,9 +110,9 @@ def test_of_several_ranks_it_is_ones_part(store, base):
     interface = Trainer(base, store).interface
     two, alone = activations(base, interface, ranks=2), activations(base, interface)
     assert (two.slots, two.images, two.total) == (alone.slots / 2, alone.images / 2, alone.total / 2)
-    with pytest.raises(MuvlaError, match=r"K = 8 ticks of 2 slots.*\(32 images in a window\).*budget.slots=2: 50%"):
-        with memory_explained(base, interface, False, 2):
-            raise MemoryError("Unable")
+    told = r"K = 8 ticks of 2 slots.*\(32 images in a window\).*budget.slots=2: 50%"
+    with pytest.raises(MuvlaError, match=told), memory_explained(base, interface, False, 2):
+        raise MemoryError("Unable")
 
 
 def test_a_knob_that_is_turned_or_cannot_be_is_not_named(store, cell_with):

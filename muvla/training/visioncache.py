@@ -109,13 +109,14 @@ class _Towers:
             for name, value in sorted(tower.state_dict().items()):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        config, on_cpu = self.policy.config, self.device == "cpu"
+        config = self.policy.config
+        cpu = f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"  # another one adds up in another order
         return {
             "towers": digest.hexdigest(), "data": self.store.sha256, "size": identity(config.size),
             "images": config.images, "precision": config.precision, "cameras": self.cameras, "batch": self.batch,
-            # Another processor, or other instructions of it, adds up in another order.
-            "device": f"{processor()} {torch.backends.cpu.get_cpu_capability()}" * on_cpu or torch.cuda.get_device_name(),
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": metadata.version("transformers"),
+            "device": cpu if self.device == "cpu" else torch.cuda.get_device_name(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "transformers": metadata.version("transformers"),
         }  # fmt: skip
 
     @torch.no_grad()
