@@ -1,5 +1,6 @@
 """Several ranks train what one process trains: two of them, in one torchrun on the CPU for all cases of this file."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,15 +17,17 @@ from test_start import ANATOMY
 from muvla.config import DatasetConfig, TaskConfig, no_memory, tbptt
 from muvla.configtools import replace, to_dict
 from muvla.data.collect import collect
+from muvla.data.episodes import EpisodeStore
 from muvla.data.mixture import Mixture
 from muvla.errors import MuvlaError
 from muvla.files import read_lines
 from muvla.interventions import intervention
+from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from muvla.training import run as training
-from muvla.training.launched import BUCKET, buckets, checksum, launched
+from muvla.training.launched import BUCKET, TorchRanks, buckets, checksum, launched
 from muvla.training.loop import Trainer
-from muvla.training.ranks import ALONE
+from muvla.training.ranks import ALONE, Ranks
 from muvla.training.run import train_to_the_end
 from muvla.training.slots import joined, part_of
 
@@ -198,7 +201,7 @@ def test_a_checkpoint_is_continued_by_any_number_of_ranks(ran, cells, store, nam
 
 
 def test_an_everyday_training_is_the_one_of_one_process(ran, everyday, both, tmp_path, monkeypatch):
-    """A mixture, a selected checkpoint, and diagnostics of the first rank's slots, through a stop that rank 1 asks for."""
+    """A mixture, a selected checkpoint, diagnostics of the first rank's slots, and a stop that rank 1 asks for."""
     assert [one["updates"] for one in of_ranks(ran, "everyday")] == [[2, 4], [2, 4]]
     monkeypatch.setattr(training, "LOG_EVERY", 1)
     train_to_the_end(Trainer(everyday, both), tmp_path)
@@ -282,6 +285,29 @@ def test_parts_of_the_slots_are_joined_again():
     assert sorted(parts[1]) == ["history/1/000000/tokens", "state/tokens", "writes"]
     again = joined(parts)
     assert again.keys() == whole.keys() and all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_data_are_verified_with_patience(base, store, tmp_path, monkeypatch):
+    """Of a large dataset that takes longer than a rank that answers nothing is waited for."""
+    ranks = object.__new__(TorchRanks)
+    ranks.rank, ranks.size, ranks._patient, groups = 0, 2, "the patient group", []
+    ranks._collect = lambda operation, told, how, group: groups.append(group)
+    for patiently in (False, True):
+        with ranks.together(patiently):
+            pass
+    assert groups == [None, "the patient group"]
+
+    class Watched(Ranks):
+        @contextlib.contextmanager
+        def together(self, patiently=False):
+            asked.append(patiently)
+            yield
+
+    asked, found = [], []
+    monkeypatch.setattr(EpisodeStore, "verify", lambda self: found.append(asked[-1]))
+    cell = replace(base, {"budget.updates": 1})
+    Run(tmp_path, store.path.parent, "any").train_cell(cell, store, "cpu", ranks=Watched())
+    assert found == [True]
 
 
 def test_one_process_is_alone_and_says_so_to_shard(monkeypatch):
