@@ -261,13 +261,10 @@ def _train(arguments) -> None:
     from muvla.commands import train_cells
     from muvla.errors import MuvlaError
     from muvla.training.launched import launched
-    from muvla.training.visioncache import require_one_process
 
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
     with launched(arguments.shard) as ranks:
-        if arguments.cache_vision:
-            require_one_process(ranks.size)  # here already, and no cell is marked
         device, options = _prepare(arguments, one_process=False), _training_options(arguments)
         study, ledger = _study(arguments), _ledger(arguments)
         stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died

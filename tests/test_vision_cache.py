@@ -11,6 +11,7 @@ from test_cli import at
 from test_sweep import STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.commands import train_cells
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.configtools import replace
 from muvla.data.collect import collect
@@ -22,6 +23,7 @@ from muvla.models.lora import adapters, add_adapters
 from muvla.models.vision import FusedVision
 from muvla.provenance import provenance
 from muvla.training.loop import Trainer, interface_of
+from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from muvla.training.visioncache import FOLDER, cache_vision, require_cacheable
 
@@ -186,6 +188,9 @@ def test_ranks_have_no_cache(store, cell, tmp_path):
     trainer.ranks = SimpleNamespace(size=2)
     with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks', expected one"):
         cache_vision(trainer, tmp_path)
+    study = SimpleNamespace(cells=lambda: [SimpleNamespace(cell=cell)])  # and of a study before anything is marked
+    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks'"):
+        train_cells(study, None, "cpu", TrainingOptions(cached_vision=True), trainer.ranks, lambda: False)
     assert not (tmp_path / FOLDER).exists()
 
 

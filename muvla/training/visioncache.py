@@ -44,8 +44,11 @@ SAMPLE = 0.01  # of all rows are computed again at every start, in whole batches
 TOLERANCE = 1e-6  # of the largest feature, off the CPU
 
 
-def require_cacheable(cell: Cell) -> None:
-    """Raises MuvlaError unless what the towers make of an image is the same throughout the training."""
+def require_cacheable(cell: Cell, ranks: int = 1) -> None:
+    """Raises MuvlaError unless what the towers make of an image is the same throughout the training; and under several
+    ranks: a cache belongs to one process, and making it takes longer than the others wait."""
+    if ranks > 1:
+        raise MuvlaError("--cache-vision", got=f"{ranks} ranks", expected="one", remedy="leave it out")
     for name, got, expected, why in (
         ("model.vision", cell.model.vision, "frozen", "towers that are trained give other features after every update"),
         ("data.augmentation", cell.data.augmentation, "none", "a changed image has other features at every visit"),
@@ -58,22 +61,14 @@ def require_cacheable(cell: Cell) -> None:
             )  # fmt: skip
 
 
-def require_one_process(ranks: int) -> None:
-    """Raises MuvlaError under several ranks."""
-    if ranks > 1:
-        raise MuvlaError("--cache-vision", got=f"{ranks} ranks", expected="one", remedy="leave it out")
-
-
 def cache_vision(trainer: Trainer, root: Path) -> None:
     """From now on the trainer reads features in place of computing them: those that lie under `root`, made first where
     there are none.
 
     What was cut, or is belied by a sample, is made anew. Raises MuvlaError for a cell whose features change, a disk
-    without room, towers that do not give the same features twice, and several ranks: a cache belongs to one process,
-    and making it takes longer than the others wait.
+    without room, several ranks, and towers that do not give the same features twice.
     """
-    require_one_process(trainer.ranks.size)
-    require_cacheable(trainer.cell)
+    require_cacheable(trainer.cell, trainer.ranks.size)
     policy, stream = trainer.policy, trainer.stream
     budget, cameras = trainer.cell.budget, policy.interface.cameras
     towers = _Towers(policy, stream.store, budget.frames_per_update * cameras, trainer.device)
