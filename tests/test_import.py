@@ -110,11 +110,10 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
         assert np.array_equal(again[name], store[name]), name
     run = Run(tmp_path / "runs", tmp_path / "data", "test")
     run.train_cell(replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
-    policy = run.load_policy("cpu")
     taken, of = [], Statistics.of.__func__
     monkeypatch.setattr(Statistics, "of", classmethod(lambda cls, *told: taken.append(told) or of(cls, *told)))
     one = Protocol("own", 1, TaskConfig(TASK), seed=0, episodes=2)  # seeds that a collection from 0 on would have
-    assert [row.error for row in run.evaluate(one, "none", "cpu", policy)] == [None, None]
+    assert [row.error for row in run.evaluate(one, "none", "cpu")] == [None, None]
     assert [
         row.error for row in run.evaluate(dataclasses.replace(one, seed=50, episodes=1), "zero", "cpu", policy)
     ] == [None]
