@@ -263,8 +263,6 @@ def _train(arguments) -> None:
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
     with launched(arguments.shard) as ranks:
-        if ranks.size > 1 and arguments.cache_vision:
-            raise MuvlaError("--cache-vision", got=f"{ranks.size} ranks", expected="one", remedy="leave it out")
         device, options = _prepare(arguments, one_process=False), _training_options(arguments)
         study, ledger = _study(arguments), _ledger(arguments)
         stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died

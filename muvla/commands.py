@@ -163,7 +163,7 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
         raise MuvlaError("--device", got=device, expected="auto, cpu or cuda", remedy="every rank takes its own GPU")
     if options.cached_vision:  # before any cell is marked
         for item in study.cells():
-            require_cacheable(item.cell)
+            require_cacheable(item.cell, ranks.size)
     ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
     with ranks.together():
         stores = ledger.opened(study)

@@ -91,6 +91,16 @@ class DataConfig:
             not twice, "data.mixture", twice and f"{twice[0].source or twice[0].task.name} twice",
             "every dataset once", "remove one; equal shares are what data.balance is for",
         )  # fmt: skip
+        collected = [one for one in self.datasets if one.source is None]
+        for i, one in enumerate(collected):
+            for other in collected[:i]:
+                alike = (one.task, one.image_size) == (other.task, other.image_size)
+                _require(
+                    not alike or max(one.seed, other.seed) >= min(one.seed + one.episodes, other.seed + other.episodes),
+                    "data.mixture", f"{one.task.name} from seed {other.seed} and from seed {one.seed}, "
+                    f"{other.episodes} and {one.episodes} episodes", "no episode twice",
+                    "set a seed past the other's last one",
+                )  # fmt: skip
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 
     @property

@@ -118,11 +118,11 @@ def _audit(arguments) -> None:
 
 def _write(arguments) -> None:
     from muvla.data.episodes import EpisodeStore
-    from muvla.data.writers import write_dataset
+    from muvla.data.writers import way_back, write_dataset
 
     store = EpisodeStore(arguments.data / arguments.dataset)
     with _bar(len(store)) as (_, progress):
         folder = write_dataset(store, arguments.directory, arguments.format, progress)
     print(f"{folder}: {len(store)} episodes, {store.frames} frames")
-    schema = "muvla" if store.knows_executed else "mikasa"
-    print(f"Back again: muvla data import {folder} --schema {schema} --task {store.spec.task.name} --name NAME")
+    options = way_back(store, arguments.format)
+    print(f"Back again: muvla data import {folder} {options} --task {store.spec.task.name} --name NAME")

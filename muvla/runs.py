@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,11 @@ class Run:
         """Of a mark, for whoever asks for its numbers."""
         return f"look at {self.folder / 'failure.json'}, and run `muvla sweep … --retry-failed`"
 
+    @cached_property
+    def _statistics(self) -> dict[tuple[str, str], Statistics]:
+        """Of the data, by content and actions, as this object has taken them."""
+        return {}
+
     @property
     def set_aside(self) -> int:
         """How often the cell was started from nothing again."""
@@ -212,12 +218,13 @@ class Run:
         ranks.lead(lambda: self.create(cell, store))
         if ranks.lead(lambda: self.is_trained):
             return
-        with ranks.together():
+        with ranks.together(patiently=True):  # every byte is read, by some from a slower disk
             store.verify()
         ranks.agree("muvla's code", origin.CODE_VERSION)
         ranks.agree("data and start", self.train)
         wanted, recompute = canonical(cell), options.checkpoint_gradients
-        with memory_explained(wanted, interface_of(store, prompts_of(wanted), wanted), recompute):
+        interface = interface_of(store, prompts_of(wanted), wanted)
+        with memory_explained(wanted, interface, recompute, ranks.size):
             trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute, ranks)
         with ranks.together():
             self._require_same_start(trainer)
@@ -313,7 +320,10 @@ class Run:
         """Statistics, training seed and, by dataset, the episodes that the demonstrations were drawn from.
         Raises MuvlaError if the data do not have these statistics any more."""
         saved, data = self.checkpoint(parts=()), self.store()
-        now = Statistics.of(data, saved.cell.data.statistics)
+        of = data.sha256, saved.cell.data.statistics
+        if of not in self._statistics:  # once for all protocols and interventions
+            self._statistics[of] = Statistics.of(data, saved.cell.data.statistics)
+        now = self._statistics[of]
         if now != saved.statistics:
             raise MuvlaError(
                 f"{self.data}: {data.name}", got=f"statistics {now.id}",

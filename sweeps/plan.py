@@ -7,7 +7,6 @@ import math
 from muvla.config import Cell, canonical
 from muvla.configtools import flatten
 from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
 from muvla.training.budget import Coverage, coverage
 from sweeps.grid import Study, StudyCell
 from sweeps.ledger import Entry
@@ -81,7 +80,7 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
 
 def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:
     """Two lines per dataset, order and budget among the cells, counted on the first of its training seeds' streams; of
-    a mixture, a line on its shares and two per dataset of it."""
+    a mixture, a line on its shares and two per dataset of it. And one on imports that might hold what is evaluated."""
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
@@ -92,7 +91,9 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
         tasks = " + ".join(one.task.name for one in datasets) + f", by {balance}" * (len(datasets) > 1)
         name = f" ({tasks}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
         lines += [line + name for line in _coverage(members, stores[members[0].item.arm])]
-    return lines
+    silent = dict.fromkeys(part.name for store in stores.values() for part in store.parts if not part.seeds)
+    unknown = f"Overlap of {' + '.join(silent)} with the evaluation's episodes: unknown, as no seeds are told"
+    return lines + [unknown] * bool(silent)
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
@@ -112,7 +113,7 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     cell = cells[0]
     truncations = sorted({(c.truncation, c.truncation_from) for c in cells if c.recurs})
     chunks = sorted({c.model.chunk for c in cells})
-    counted = coverage(store, cell.data, Statistics.of(store), cell.budget, cell.seed, truncations, chunks)
+    counted = coverage(store, cell.data, cell.budget, cell.seed, truncations, chunks)
     if not counted.parts:
         return _counted(counted, cell.seed)
     named = dict(zip(_part_names(store), counted.parts, strict=True))

@@ -12,13 +12,15 @@ from safetensors.torch import save_file
 from muvla.config import Cell
 from muvla.configtools import from_dict
 from muvla.data.episodes import EpisodeStore
+from muvla.data.mixture import joined
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.interventions import intervention
 from muvla.training import checkpoint as ckpt
 from muvla.training import launched as module
-from muvla.training import sharding
+from muvla.training import run, sharding
 from muvla.training.launched import launched
 from muvla.training.loop import Trainer
+from muvla.training.run import train_to_the_end
 
 GROUPS = ("vision.", "language.", "proprio.", "head.", "memory.")
 
@@ -88,6 +90,15 @@ def elsewhere(trainer: Trainer, case: dict, folder: Path, ranks) -> dict:
     return {}
 
 
+def everyday(trainer: Trainer, case: dict, folder: Path, ranks) -> dict:
+    """All that a training writes, stopped by rank 1 after two updates, and continued."""
+    run.LOG_EVERY, asked = 1, iter([False, True])
+    train_to_the_end(trainer, folder / case["name"], should_stop=lambda: next(asked) and ranks.rank == 1)
+    again = Trainer(trainer.cell, trainer.stream.store, ranks=ranks)
+    train_to_the_end(again, folder / case["name"])
+    return {"updates": [trainer.update, again.update]}
+
+
 def collect(*arguments, _collect=module.TorchRanks._collect, **named):
     collected.append(getattr(arguments[1], "__name__", "") + f" {getattr(arguments[2], 'dtype', '')}")
     return _collect(*arguments, **named)
@@ -96,10 +107,11 @@ def collect(*arguments, _collect=module.TorchRanks._collect, **named):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     told = json.loads(Path(sys.argv[1]).read_text())
-    folder, store, results = Path(sys.argv[1]).parent, EpisodeStore(Path(told["store"])), {}
+    folder, results = Path(sys.argv[1]).parent, {}
     module.TorchRanks._collect = collect
     with launched(sharded=False) as ranks:
         for case in told["cases"]:
+            store = joined([EpisodeStore(Path(path)) for path in case.get("stores", [told["store"]])])
             cell, ranks.sharded, collected = from_dict(Cell, case["cell"]), case.get("sharded", False), []
             try:
                 trainer = Trainer(

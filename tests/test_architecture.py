@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "envs": set(),
     "data": {"envs"},
     "recurrence": {"models", "memory", "envs.phases"},
-    "training": {"models", "memory", "recurrence", "data", "envs.phases"},
+    "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence"},
 }

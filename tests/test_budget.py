@@ -5,7 +5,6 @@ import pytest
 
 from muvla.config import OptimizerConfig
 from muvla.configtools import replace
-from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.training.budget import coverage, learning_rate
 from muvla.training.loop import Trainer
@@ -46,7 +45,7 @@ def test_schedule():
 
 
 def test_coverage_counts_pairs_and_look_ahead(store, base):
-    c = coverage(store, base.data, Statistics.of(store), replace(base, {"budget.updates": 200}).budget, 0,
+    c = coverage(store, base.data, replace(base, {"budget.updates": 200}).budget, 0,
                  [(K, "window") for K in (1, 2, 8)],
                  (1, 2, 4))  # fmt: skip
     assert c.inside_block[1, "window"] == 0 == c.inside_block[2, "window"], (
@@ -65,7 +64,7 @@ def test_pairs_inside_a_block_are_counted_as_the_blocks_are_cut(store, base, ori
     """From the definition, pair by pair. Blocks of 4 from the episode hold every pair whose decision is among the first
     4 ticks of an episode that no window cuts; blocks from the window hold some of them only by chance."""
     cell = replace(base, {"budget.updates": 60, "truncation": 4})
-    c = coverage(store, base.data, Statistics.of(store), cell.budget, 0, [(4, origin)], (1,))
+    c = coverage(store, base.data, cell.budget, 0, [(4, origin)], (1,))
     stream, pairs, inside = Trainer(cell, store).stream, 0, 0
     cue = [None] * 4
     for _ in range(60):
@@ -88,7 +87,7 @@ def test_pairs_inside_a_block_are_counted_as_the_blocks_are_cut(store, base, ori
 def test_blocks_counted_from_the_episode_hold_what_the_episodes_length_says(store, base):
     """One window alone cuts no episode: inside are the pairs whose decision is among its episode's first 4 ticks."""
     budget = replace(base, {"budget.updates": 1, "budget.window": 480}).budget
-    c = coverage(store, base.data, Statistics.of(store), budget, 0, [(4, "window"), (4, "episode")], (1,))
+    c = coverage(store, base.data, budget, 0, [(4, "window"), (4, "episode")], (1,))
     expected = np.mean([line["cue_length"] + line["delay_length"] < 4 for line in store.index])
     assert c.inside_block[4, "episode"] == pytest.approx(expected, abs=0.05)
     assert c.inside_block[4, "episode"] > c.inside_block[4, "window"]

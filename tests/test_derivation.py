@@ -91,9 +91,13 @@ def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
     known = brought_back(given_away, tmp_path, check(store))
     cell = replace(base, {"data": DataConfig(known.spec)})
     with pytest.raises(MuvlaError, match="toy: coverage.*derived phases, which do not tell cue from delay"):
-        coverage(known, cell.data, Statistics.of(known), cell.budget, 0, [1], [1])
+        coverage(known, cell.data, cell.budget, 0, [1], [1])
     with pytest.raises(MuvlaError, match="toy: a derivation's accuracy.*derived phases"):
         check(known)
+    told = brought_back(given_away, tmp_path / "told", schema="muvla")
+    assert told.knows_phases
+    with pytest.raises(MuvlaError, match="--checked-on: got 'toy, an import', expected demonstrations collected here"):
+        check(told)
     with pytest.raises(MuvlaError, match="whose targets are unknown"):
         audit(known, "recorded", 1)
     with pytest.raises(MuvlaError, match="--derive: got 'muvla', expected a schema that does not tell"):

@@ -72,7 +72,7 @@ def test_what_is_unknown_is_refused(imported, base):
             Trainer(replace(base, {"data.labels": labels}), imported)
     cell = of_import(base)
     with pytest.raises(MuvlaError, match="toy: coverage"):
-        coverage(imported, cell.data, Statistics.of(imported), cell.budget, 0, [1], [1])
+        coverage(imported, cell.data, cell.budget, 0, [1], [1])
 
 
 def test_statistics_are_of_the_recorded_actions(imported):
@@ -90,7 +90,7 @@ def test_a_cell_trains_on_it(imported, base):
     assert np.array_equal(window.label[:, :, 0], label)
 
 
-def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path):
+def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path, monkeypatch):
     """Our own demonstrations, given away as RLDS and brought in again; they take no seed from the evaluation."""
     episodes = []
     for line in store.index:
@@ -110,8 +110,14 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path)
         assert np.array_equal(again[name], store[name]), name
     run = Run(tmp_path / "runs", tmp_path / "data", "test")
     run.train_cell(replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
+    taken, of = [], Statistics.of.__func__
+    monkeypatch.setattr(Statistics, "of", classmethod(lambda cls, *told: taken.append(told) or of(cls, *told)))
     one = Protocol("own", 1, TaskConfig(TASK), seed=0, episodes=2)  # seeds that a collection from 0 on would have
     assert [row.error for row in run.evaluate(one, "none", "cpu")] == [None, None]
+    assert [
+        row.error for row in run.evaluate(dataclasses.replace(one, seed=50, episodes=1), "zero", "cpu", policy)
+    ] == [None]
+    assert len(taken) == 1, "the dataset's columns are read once for all conditions"
 
 
 def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_path):
@@ -227,6 +233,7 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
     (tmp_path / "study.py").write_text(study.replace(old, dataset))
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
     plan = capsys.readouterr().out
+    assert "Overlap of toy with the evaluation's episodes: unknown, as no seeds are told" in plan
     assert "unknown, the imported toy tells no phases" in plan and "toy: of the recorded actions" in plan
     assert main(["train", str(tmp_path), "--arm", "K=8", *place]) == 0
     assert len(list((tmp_path / "runs").glob("*/checkpoints/update-000002"))) == 1

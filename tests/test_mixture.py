@@ -78,6 +78,12 @@ def test_frames_of_a_mixture_stay_on_the_disk(mixture):
     assert all(isinstance(column, np.memmap) for column in columns)
 
 
+@pytest.mark.parametrize("rows", [(np.array([0, 1]), np.array([1, 0])), slice(3), np.ones(3, bool), 0.5], ids=str)
+def test_rows_are_taken_by_their_numbers_alone(mixture, rows):
+    with pytest.raises(TypeError, match="taken by integers, not by"):
+        mixture["images"][rows]
+
+
 def played(cell, store, ticks):
     """Which dataset a tick is of, its visit and its frame, each (ticks, B)."""
     stream = Trainer(cell, store).stream
@@ -244,6 +250,10 @@ def test_identities(cell, base, mixture, store):
     ("change", "message"),
     [
         ({"data.mixture": [OTHER, OTHER]}, "data.mixture: got 'RecallColor3-v0 twice', expected every dataset once"),
+        (
+            {"data.mixture": [OTHER, replace(OTHER, {"episodes": 3, "seed": 109})]},
+            "data.mixture: got 'RecallColor3-v0 from seed 100 and from seed 109, 10 and 3 episodes', expected no",
+        ),
         ({"data.balance": "task"}, "one of 'episode', 'frame'"),
         ({"data.statistics": "all"}, "one of 'executed', 'recorded'"),
         ({"data.mixture": [{"task": {"name": "RecallColor3-v0"}, "episode": 3}]}, "mixture.0..episode.*unknown"),
@@ -260,6 +270,20 @@ def test_a_dataset_cannot_be_mixed_with_itself(base, store):
         replace(base, {"data.mixture": [base.data.dataset]})
     with pytest.raises(MuvlaError, match="RecallPosition3-v0-.* and RecallPosition3-v0-.*the same content twice"):
         Mixture([store, EpisodeStore(store.path)])
+
+
+def test_no_episode_is_in_two_datasets(base, store, tmp_path):
+    """By what was asked for where that is all there is to tell, and by what was tried, failed attempts included."""
+    after = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=2, seed=24)
+    for fits in (after, replace(after, {"seed": 0, "image_size": 16}), replace(after, {"seed": 0, "source": "toy"})):
+        replace(base, {"data.mixture": [fits], "data.labels": "recorded"})
+    more = collect(after, tmp_path)
+    assert len(Mixture([store, more])) == 26
+    longer = EpisodeStore(store.path)
+    longer.attempts = 26
+    for pair in ([longer, more], [more, longer]):
+        with pytest.raises(MuvlaError, match="seeds 24 to 25 of RecallPosition3-v0 in both.*past the other's last"):
+            Mixture(pair)
 
 
 def test_datasets_of_other_shapes_do_not_mix(store, tmp_path):
@@ -347,7 +371,7 @@ def test_an_empty_instruction_never_reaches_a_store(store, tmp_path):
 
 def test_coverage_is_counted_by_dataset(cell, mixture, store, other):
     budget = replace(cell, {"budget.updates": 100}).budget
-    counted = coverage(mixture, cell.data, Statistics.of(mixture), budget, 0, [(8, "window"), (2, "window")], [1, 4])
+    counted = coverage(mixture, cell.data, budget, 0, [(8, "window"), (2, "window")], [1, 4])
     one, two = counted.parts
     assert one.pairs + two.pairs == counted.pairs and one.frames + two.frames == counted.frames == 100 * 8 * 4
     assert one.inside_block[8, "window"] > two.inside_block[8, "window"] == 0 or two.inside_block[8, "window"] < 0.3

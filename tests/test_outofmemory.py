@@ -96,6 +96,25 @@ def test_what_each_knob_saves(store, cell_with):
     assert of_the_episode.ticks == 8 and of_the_episode.language == 2 * used.language, "all ticks of the window live"
 
 
+def test_frozen_towers_hold_nothing(store, cell_with):
+    """Nor does the estimate of what the graphs hold lose its sense by it."""
+    frozen = cell_with({"model.vision": "frozen"})
+    trainer = Trainer(frozen, store)
+    used, of_trained = activations(frozen, trainer.interface), activations(cell_with(), trainer.interface)
+    assert used.towers == 0 < of_trained.towers and used.language == of_trained.language
+    assert 0.5 < used.total / held(trainer) < 2
+    assert knobs(frozen, trainer.interface, False)["truncation=4"] == pytest.approx(0.5), "all is the language model's"
+
+
+def test_of_several_ranks_it_is_ones_part(store, base):
+    interface = Trainer(base, store).interface
+    two, alone = activations(base, interface, ranks=2), activations(base, interface)
+    assert (two.slots, two.images, two.total) == (alone.slots / 2, alone.images / 2, alone.total / 2)
+    told = r"K = 8 ticks of 2 slots.*\(32 images in a window\).*budget.slots=2: 50%"
+    with pytest.raises(MuvlaError, match=told), memory_explained(base, interface, False, 2):
+        raise MemoryError("Unable")
+
+
 def test_a_knob_that_is_turned_or_cannot_be_is_not_named(store, cell_with):
     cell = cell_with(tbptt(1, 4) | {"budget.slots": 1, "model.precision": "bfloat16", "data.cameras": 1})
     assert list(knobs(cell, Trainer(cell, store).interface, True)) == ["budget.window=4"]

@@ -1,5 +1,6 @@
 """Several ranks train what one process trains: two of them, in one torchrun on the CPU for all cases of this file."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,14 +14,21 @@ from safetensors.torch import load_file
 from test_checkpoints import SIZE
 from test_start import ANATOMY
 
-from muvla.config import no_memory, tbptt
+from muvla.config import DatasetConfig, TaskConfig, no_memory, tbptt
 from muvla.configtools import replace, to_dict
+from muvla.data.collect import collect
+from muvla.data.episodes import EpisodeStore
+from muvla.data.mixture import Mixture
 from muvla.errors import MuvlaError
+from muvla.files import read_lines
 from muvla.interventions import intervention
+from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
-from muvla.training.launched import BUCKET, buckets, checksum, launched
+from muvla.training import run as training
+from muvla.training.launched import BUCKET, TorchRanks, buckets, checksum, launched
 from muvla.training.loop import Trainer
-from muvla.training.ranks import ALONE
+from muvla.training.ranks import ALONE, Ranks
+from muvla.training.run import train_to_the_end
 from muvla.training.slots import joined, part_of
 
 pytestmark = pytest.mark.slow
@@ -38,6 +46,9 @@ EQUAL = {
     "noise on the memory": {"intervention": "noise_unit"},
     "frozen memory": {"intervention": "freeze_first"},
 }  # fmt: skip
+
+
+OTHER = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
 
 
 def torchrun(*arguments) -> subprocess.Popen:
@@ -70,7 +81,17 @@ def cells(base, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ran(cells, store, tmp_path_factory):
+def both(store, data_root):
+    return Mixture([store, collect(OTHER, data_root)])
+
+
+@pytest.fixture(scope="module")
+def everyday(cells):
+    return replace(cells["K=4"], {"data.mixture": [OTHER], "selection": "loss"})
+
+
+@pytest.fixture(scope="module")
+def ran(cells, store, everyday, both, tmp_path_factory):
     """What each of two ranks has written, and the folder where it lies."""
     folder = tmp_path_factory.mktemp("ranks")
     cases = []
@@ -90,6 +111,8 @@ def ran(cells, store, tmp_path_factory):
     for name, changes in other.items():
         do = {"do": name} if name in ("perturbed", "diverged") else {"do": "elsewhere", "error": name}
         cases.append({"name": name, "cell": to_dict(replace(cells["K=4"], changes))} | do)
+    paths = [str(part.path) for part in both.parts]
+    cases.append({"name": "everyday", "cell": to_dict(everyday), "do": "everyday", "stores": paths})
     return launch(store, cases, folder), folder
 
 
@@ -177,6 +200,26 @@ def test_a_checkpoint_is_continued_by_any_number_of_ranks(ran, cells, store, nam
             torch.testing.assert_close(own(back)[key], value, rtol=0, atol=1e-6, msg=key)
 
 
+def test_an_everyday_training_is_the_one_of_one_process(ran, everyday, both, tmp_path, monkeypatch):
+    """A mixture, a selected checkpoint, diagnostics of the first rank's slots, and a stop that rank 1 asks for."""
+    assert [one["updates"] for one in of_ranks(ran, "everyday")] == [[2, 4], [2, 4]]
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    train_to_the_end(Trainer(everyday, both), tmp_path)
+    (one, two), (alone, of_two) = (
+        [ckpt.load(of(folder / "checkpoints")) for folder in (tmp_path, ran[1] / "everyday")]
+        for of in (ckpt.latest, ckpt.selected)
+    )
+    assert (one.cursor, alone.update) == (two.cursor, of_two.update)
+    for name, value in one.tensors["model"].items():
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(two.tensors["model"][name], value, rtol=0, atol=1e-6, msg=name)
+    rows, theirs = (read_lines(folder / "train.jsonl") for folder in (tmp_path, ran[1] / "everyday"))
+    assert [row["update"] for row in theirs] == [1, 2, 3, 4]
+    for own, row in zip(rows, theirs, strict=True):
+        assert row["loss"] == pytest.approx(own["loss"], rel=1e-5) and row.keys() == {*own, "slots_looked_at"}
+        assert row["slots_looked_at"] == 2 and "loss_by_phase" in row and "gradient_read" in row
+
+
 def test_every_group_of_tensors_is_synchronised(ran):
     """What one rank adds to its gradient of a tower, the language model, proprio, head or memory moves both alike, and
     a tensor without gradient on one rank is moved by the other's."""
@@ -242,6 +285,29 @@ def test_parts_of_the_slots_are_joined_again():
     assert sorted(parts[1]) == ["history/1/000000/tokens", "state/tokens", "writes"]
     again = joined(parts)
     assert again.keys() == whole.keys() and all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_data_are_verified_with_patience(base, store, tmp_path, monkeypatch):
+    """Of a large dataset that takes longer than a rank that answers nothing is waited for."""
+    ranks = object.__new__(TorchRanks)
+    ranks.rank, ranks.size, ranks._patient, groups = 0, 2, "the patient group", []
+    ranks._collect = lambda operation, told, how, group: groups.append(group)
+    for patiently in (False, True):
+        with ranks.together(patiently):
+            pass
+    assert groups == [None, "the patient group"]
+
+    class Watched(Ranks):
+        @contextlib.contextmanager
+        def together(self, patiently=False):
+            asked.append(patiently)
+            yield
+
+    asked, found = [], []
+    monkeypatch.setattr(EpisodeStore, "verify", lambda self: found.append(asked[-1]))
+    cell = replace(base, {"budget.updates": 1})
+    Run(tmp_path, store.path.parent, "any").train_cell(cell, store, "cpu", ranks=Watched())
+    assert found == [True]
 
 
 def test_one_process_is_alone_and_says_so_to_shard(monkeypatch):

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from muvla.data.readers.formats import SCHEMAS, schema_of
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import demonstrations
+from muvla.data.readers.source import Record
 from muvla.data.readers.tfrecord import masked_crc, parse_example
 from muvla.errors import MuvlaError
 
@@ -53,15 +56,15 @@ def test_what_tensorflow_wrote_is_read_back(fixture):
 def test_what_tensorflow_wrote_is_an_episode(fixture):
     path, truth = fixture
     directory = RldsDirectory(path)
-    with pytest.raises(MuvlaError, match="cameras of one size"):
-        list(demonstrations(directory, LIBERO, TASK))
     LIBERO.check(directory)
-    for one in demonstrations(directory, LIBERO, TASK, image_size=32):
+    schema = replace(LIBERO, turn_gripper=False)  # its actions are drawn at random, and no gripper's
+    with pytest.raises(MuvlaError, match="cameras of one size"):
+        list(demonstrations(directory, schema, TASK))
+    for one in demonstrations(directory, schema, TASK, image_size=32):
         number = one.info["instruction"].split()[-1]
         action = truth[f"ep{number}/action"]
         assert np.array_equal(one.proprio, truth[f"ep{number}/state"])
-        assert np.array_equal(one.recorded_action[:, :6], action[:, :6])
-        assert np.array_equal(one.recorded_action[:, 6], 1 - np.clip(action[:, 6], 0, 1))
+        assert np.array_equal(one.recorded_action, action)
         assert np.array_equal(one.images[:, 1], truth[f"ep{number}/wrist_image"])
 
 
@@ -128,7 +131,7 @@ def test_episodes_come_in_order_from_all_shards_and_any_of_them(tmp_path):
 def test_the_two_published_schemas(tmp_path):
     """LIBERO's gripper is clipped to [0, 1] and turned over, everything else is as it was written."""
     action = np.linspace(-1, 1, 28, dtype=np.float32).reshape(4, 7)
-    action[:, -1] = [0, 1, -0.5, 1.5]
+    action[:, -1] = [0, 1, -0.5, 1]
     mikasa = RldsDirectory(files.write(tmp_path / "m", [files.episode(4, action=action)]))
     libero = RldsDirectory(
         files.write(tmp_path / "l", [files.episode(4, 0, ("state", 8), action=action)], files.LIBERO)
@@ -145,6 +148,26 @@ def test_the_two_published_schemas(tmp_path):
     assert LIBERO.pass_through == (6,) and MIKASA.pass_through == (), "the gripper's command"
     with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero, muvla"):
         schema_of(mikasa, "bridge")
+
+
+@pytest.mark.parametrize("format", ["rlds", "lerobot"])
+def test_a_gripper_that_cannot_be_liberos_is_not_turned(format):
+    """LIBERO's own commands are -1 (open) and 1, in every conversion: the environment wants 1 and 0."""
+    schema = SCHEMAS[format, "libero"]
+    pictures = np.zeros((3, 8, 8, 3), np.uint8)
+
+    def turned(commands):
+        action = np.zeros((3, 7), np.float32)
+        action[:, -1] = commands
+        values = {one: pictures for one in schema.cameras} | {schema.proprio: np.zeros((3, 8)), schema.action: action}
+        record = Record("a file, record 0", values | {schema.instruction: np.array(["Put it there."])})
+        source = SimpleNamespace(records=lambda paths, skip: [record])
+        return next(demonstrations(source, schema, TASK)).recorded_action[:, -1].tolist()
+
+    assert turned([-1, 1, -1]) == [1, 0, 1]
+    for wrong in ([0, 255, 0], [0, 0.04, -1.5]):
+        with pytest.raises(MuvlaError, match=r"record 0: .*action: got .a gripper's command of (255|-1.5)., expected"):
+            turned(wrong)
 
 
 def damaged_file(change):

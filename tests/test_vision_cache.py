@@ -1,22 +1,29 @@
 """Frozen towers, and their features from the disk: the same training bit for bit, and a refusal where it could not."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_cli import at
 from test_sweep import STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.config import LoraConfig
+from muvla.commands import train_cells
+from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.configtools import replace
+from muvla.data.collect import collect
+from muvla.data.mixture import Mixture
 from muvla.errors import DiskError, MuvlaError
 from muvla.models.build import build_policy, prompts_of
+from muvla.models.images import prepared
 from muvla.models.lora import adapters, add_adapters
 from muvla.models.vision import FusedVision
 from muvla.provenance import provenance
 from muvla.training.loop import Trainer, interface_of
+from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from muvla.training.visioncache import FOLDER, cache_vision, require_cacheable
 
@@ -101,6 +108,20 @@ def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell
     assert plain.canary() == with_cache.canary() == 0.0
 
 
+def test_a_mixture_is_cached_too(store, cell, data_root, tmp_path):
+    other = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
+    both = Mixture([store, collect(other, data_root)])
+    mixed = replace(cell, {"data.mixture": [other]})
+    plain, with_cache = Trainer(mixed, both), cached(mixed, both, tmp_path)
+    with with_cache.ahead:
+        assert with_cache.step() == plain.step()
+    last = with_cache.ahead.features.read(np.array([both.frames * 2 - 1]))  # a row of the second, by its second camera
+    images = torch.from_numpy(both["images"][np.array([both.frames - 1])][:, 1]).movedim(-1, -3)
+    size = mixed.model.size.image_size
+    made = plain.policy.vision.features(prepared(images, size, mixed.model.images)[:, None])[:, 0]
+    assert (last - made).abs().max() < 1e-5
+
+
 @pytest.mark.slow
 def test_a_stopped_training_continues_with_its_cache(store, cell, tmp_path, seen):
     stops = iter([False, True])
@@ -129,6 +150,48 @@ def test_what_is_damaged_is_made_anew(store, cell, tmp_path, damage):
     file.write_bytes({"cut": whole[:-5], "no meta": whole, "other bytes": bytes(len(whole))}[damage])
     assert torch.equal(cached(cell, store, tmp_path).ahead.features(window), expected)
     assert file.read_bytes() == whole
+
+
+def test_it_is_made_anew_beside_whoever_reads_it(store, cell, tmp_path, monkeypatch):
+    """Who has mapped the file that is replaced goes on reading it; and its room counts as free for the next one."""
+    reader = cached(cell, store, tmp_path).ahead.features
+    window, file = Trainer(cell, store).stream.window(8), the_folder(tmp_path) / "features.bin"
+    expected = reader(window)
+    (the_folder(tmp_path) / "meta.json").unlink()
+    (the_folder(tmp_path) / "features.unfinished").write_bytes(b"of a killed process")
+    there = []
+
+    def disk_usage(folder):
+        there.extend(one.name for one in Path(folder).iterdir())
+        return SimpleNamespace(free=10**12)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    before = file.stat().st_ino
+    held = file.open("rb")  # so that the new file cannot be given the old one's number
+    cached(cell, store, tmp_path)
+    assert file.stat().st_ino != before and torch.equal(reader(window), expected)
+    assert there == ["lock"] and not (the_folder(tmp_path) / "features.unfinished").exists()
+    held.close()
+
+
+def test_another_processor_has_another_cache(store, cell, tmp_path, monkeypatch):
+    for name in ("one processor", "one processor", "another processor"):
+        monkeypatch.setattr("muvla.training.visioncache.processor", lambda name=name: name)
+        cached(cell, store, tmp_path)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "no instructions")
+    cached(cell, store, tmp_path)
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3
+
+
+def test_ranks_have_no_cache(store, cell, tmp_path):
+    trainer = Trainer(cell, store)
+    trainer.ranks = SimpleNamespace(size=2)
+    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks', expected one"):
+        cache_vision(trainer, tmp_path)
+    study = SimpleNamespace(cells=lambda: [SimpleNamespace(cell=cell)])  # and of a study before anything is marked
+    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks'"):
+        train_cells(study, None, "cpu", TrainingOptions(cached_vision=True), trainer.ranks, lambda: False)
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_other_towers_have_another_cache(store, cell, tmp_path):

@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.config import DataConfig
+from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.configtools import replace
 from muvla.data.audit import audit
-from muvla.data.episodes import EpisodeStore
+from muvla.data.derivation import check
+from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter
 from muvla.data.importing import import_config, import_dataset
 from muvla.data.readers.formats import open_source, schema_of
-from muvla.data.writers import lerobot, rlds, write_dataset
+from muvla.data.writers import lerobot, rlds, way_back, write_dataset
+from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.training.loop import Trainer
 
@@ -57,6 +59,49 @@ def test_an_import_that_tells_less_is_written_with_less(store, tmp_path, format)
     again = open_source(write_dataset(less, tmp_path / "less", format))
     with pytest.raises(MuvlaError, match="executed_action: got 'no such feature'.*choose the schema"):
         schema_of(again, "muvla").check(again)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_derived_is_not_written_as_if_it_were_known(store, tmp_path, format):
+    """A copy of derived phases would be the truth to whoever reads it, the check of the rule among them."""
+    source = open_source(write_dataset(store, tmp_path / "ours", "rlds"))
+    schema = schema_of(source, "mikasa", None, "steps/observation/proprio", "steps/action")
+    derived = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data", derive=check(store))
+    copy = write_dataset(derived, tmp_path / "copy", format)
+    with pytest.raises(MuvlaError, match="executed_action: got 'no such feature'"):
+        brought_back(copy, tmp_path / "data")
+    back = imported(copy, way_back(derived, format), tmp_path)
+    assert not back.knows_executed and np.array_equal(back["recorded_action"], store["recorded_action"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("knows", [True, False])
+def test_any_sizes_find_the_way_back_that_is_printed(tmp_path, format, knows):
+    """As LIBERO's: 8 numbers of proprio, a gripper that is not scaled; and of LeRobot one camera, or three."""
+    spec = DatasetConfig(TaskConfig(TASK), 2, source="others")
+    for cameras in (2,) if format == "rlds" else (1, 2, 3):
+        writer = EpisodeWriter(tmp_path / "data" / f"of {cameras}", spec, origin="elsewhere", pass_through=(4,))
+        rng = np.random.default_rng(0)
+        for steps in (3, 4):
+            images = rng.integers(0, 256, (steps, cameras, 8, 8, 3), dtype=np.uint8)
+            action, proprio = rng.random((steps, 5), np.float32), rng.random((steps, 8), np.float32)
+            phase = np.full(steps, Phase.CUE if knows else Phase.UNKNOWN, np.uint8)
+            told = {"task": TASK, "instruction": "Touch it."}
+            writer.append(Episode(images, proprio, 0 * action if knows else None, action, phase, told))
+        writer.seal(attempts=2)
+        others = EpisodeStore(writer.path)
+        path = write_dataset(others, tmp_path / f"to_{cameras}", format)
+        back = imported(path, way_back(others, format), tmp_path)
+        assert back.pass_through == (4,) and back.knows_phases == knows
+        for name in others._shapes:
+            assert np.array_equal(back[name], others[name]), name
+
+
+def imported(path, options, root):
+    name = f"back from {path.parent.name} {path.name}".replace(" ", "-")
+    place = ["--task", TASK, "--name", name, "--data", str(root / "data")]
+    assert main(["data", "import", str(path), *options.split(), *place]) == 0
+    return EpisodeStore(root / "data" / name)
 
 
 def test_files_are_begun_where_they_are_full(store, tmp_path, monkeypatch):

@@ -69,8 +69,14 @@ class Check:
 
 
 def check(store: EpisodeStore) -> Check:
-    """The rule against what a dataset tells. Raises MuvlaError for one that does not, or whose phases are derived."""
+    """The rule against what a dataset tells. Raises MuvlaError for one that does not, or whose phases are derived, and
+    for any import: whether others' files tell or derived it, nothing here can know."""
     store.require_phases("a derivation's accuracy")
+    if store.spec.source is not None:
+        raise MuvlaError(
+            "--checked-on", got=f"{store.name}, an import", expected="demonstrations collected here",
+            remedy="run `muvla collect STUDY`, and name its dataset",
+        )  # fmt: skip
     right, error = [], 0.0
     for line in store.index:
         rows = slice(line["start"], line["start"] + line["length"])

@@ -31,8 +31,11 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape."""
-        rows = np.asarray(rows)
+        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape. Raises TypeError for
+        anything else: a tuple or a slice, which mean something to an array, would be taken for a list of rows."""
+        rows = rows if isinstance(rows, tuple) else np.asarray(rows)
+        if isinstance(rows, tuple) or rows.dtype.kind not in "iu":
+            raise TypeError(f"rows of several stores, joined, are taken by integers, not by {rows!r}")
         of = np.searchsorted(self._ends, rows, side="right")
         taken = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         for i in np.unique(of):
@@ -47,7 +50,7 @@ class Joined:
 
 class Mixture(EpisodeStore):
     """Raises MuvlaError, with the two datasets, if frames have other shapes, if actions have other dimensions that pass
-    through, or if both have the same content."""
+    through, or if both have the same content, or were tried on the same seeds of one task."""
 
     def __init__(self, stores: Sequence[EpisodeStore]):
         self._parts = tuple(stores)
@@ -56,6 +59,13 @@ class Mixture(EpisodeStore):
             for earlier in stores[:i]:
                 if other.sha256 == earlier.sha256:
                     raise _unlike(earlier, other, "the same content twice", "every dataset once", "name it once")
+                # Tried ones: failed attempts go beyond the episodes that were asked for.
+                seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
+                if earlier.spec.task == other.spec.task and seeds:
+                    raise _unlike(
+                        earlier, other, f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
+                        "no episode twice", "collect one of them from a seed past the other's last one",
+                    )  # fmt: skip
             for column in ("images", "proprio", "recorded_action"):
                 own, expected = other[column].shape[1:], first[column].shape[1:]
                 if own != expected:

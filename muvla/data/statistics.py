@@ -47,12 +47,15 @@ class Statistics:
     @classmethod
     def of(cls, store: EpisodeStore, actions: Literal["executed", "recorded"] = "executed") -> Statistics:
         source = f"{actions}_action" if store.knows_executed else "recorded_action"
-        columns = [np.asarray(store[name], dtype=np.float64) for name in (source, "proprio")]
-        bounds = [np.quantile(column, q, axis=0) for column in columns for q in (LOW, HIGH)]
-        moments = [moment for column in columns for moment in (column.mean(axis=0), column.std(axis=0))]
-        mask = tuple(i not in store.pass_through for i in range(columns[0].shape[1]))
-        numbers = (tuple(one.tolist()) for one in (*bounds, *moments))
-        return cls(*(next(numbers) for _ in bounds), mask, store.sha256, *numbers)
+        bounds, moments = [], []
+        for name in (source, "proprio"):
+            column = np.asarray(store[name])
+            # One dimension after the other: in double precision, and sorted, all of them may not fit into memory.
+            told = [_told(column[:, i].astype(np.float64)) for i in range(column.shape[1])]
+            low, high, mean, deviation = zip(*told, strict=True)
+            bounds, moments = [*bounds, low, high], [*moments, mean, deviation]
+        mask = tuple(i not in store.pass_through for i in range(len(bounds[0])))
+        return cls(*bounds, mask, store.sha256, *moments)
 
     @property
     def id(self) -> str:
@@ -93,6 +96,15 @@ class Statistics:
     def normalise_proprio(self, proprio: np.ndarray) -> np.ndarray:
         """(…, Q) float32 in [-1, 1]."""
         return _normalise(proprio, self.proprio_low, self.proprio_high)
+
+
+def _told(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Both quantiles, mean and standard deviation of (N,); summed up from the first to the last, as NumPy does over the
+    rows of a matrix."""
+    total = lambda terms: float(np.cumsum(terms)[-1])  # noqa: E731
+    mean = total(values) / len(values)
+    low, high = np.quantile(values, (LOW, HIGH)).tolist()
+    return low, high, mean, (total((values - mean) ** 2) / len(values)) ** 0.5
 
 
 def _bounds(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -57,13 +57,14 @@ class Window:
 
 class SlotStream:
     """`encode_text` maps a list of instructions to ids (n, T) and lengths (n,). Windows hold the `own`
-    ones of all slots alone, and B is their number there; where a slot stands is known of all."""
+    ones of all slots alone, and B is their number there; where a slot stands is known of all. A stream whose schedule
+    alone is wanted needs no statistics."""
 
     def __init__(
         self,
         store: EpisodeStore,
         data: DataConfig,
-        statistics: Statistics,
+        statistics: Statistics | None,
         encode_text: Callable[[list[str]], tuple[Any, Any]],
         *,
         slots: int,

@@ -13,7 +13,6 @@ import numpy as np
 
 from muvla.config import BlockOrigin, BudgetConfig, DataConfig, OptimizerConfig
 from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream
 from muvla.envs.phases import Phase
 from muvla.training.blocks import block_starts
@@ -47,7 +46,6 @@ class Coverage:
 def coverage(
     store: EpisodeStore,
     data: DataConfig,
-    statistics: Statistics,
     budget: BudgetConfig,
     seed: int,
     truncations: Iterable[Truncation],
@@ -57,8 +55,8 @@ def coverage(
     """Walks the first `ticks` of every slot of the seed's stream, as many of them as fill whole windows. Raises
     MuvlaError for imported demonstrations, whose phases are unknown."""
     store.require_phases("coverage")
-    no_text = lambda instructions: (np.zeros((len(instructions), 0)),) * 2  # noqa: E731 (the walk reads no text)
-    stream = SlotStream(store, data, statistics, no_text, slots=budget.slots, chunk=1, seed=seed)
+    no_text = lambda instructions: (np.zeros((len(instructions), 0)),) * 2  # noqa: E731 (the walk reads no text, and scales nothing)
+    stream = SlotStream(store, data, None, no_text, slots=budget.slots, chunk=1, seed=seed)
     windows = max(1, min(ticks // budget.window, budget.updates))
     ticks = windows * budget.window
     episode, step, visit = stream.schedule(ticks)

@@ -55,7 +55,9 @@ class Diagnosis:
 
         `gradient_read[d]`: norm over all slots of ∂loss/∂(what was read d ticks before), the way out of the memory;
         `gradient_written[d − 1]`: of ∂loss/∂(what was written d ticks before), the way in. Behind a cut it is exactly
-        0, not small.
+        0, not small. Where a slot's episode begins at that tick, what it read is the memory's initial value, and its
+        share of `gradient_read[d]` is what that learns; no tick before it is credited, and `gradient_written` has
+        nothing of it. Of several ranks, `entries` are those of all, and the slots this one's.
         """
         if self.credited and self.read[-1].numel():
             states = [[tokens] for tokens in self.read] + [list(state.values()) for state in self.written[:-1]]

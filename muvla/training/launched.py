@@ -32,7 +32,7 @@ from muvla.training.ranks import ALONE, Named, Ranks
 from muvla.training.slots import joined
 
 TIMEOUT = timedelta(minutes=10)  # until a rank that answers nothing is given up
-PATIENCE = timedelta(days=2)  # with rank 0 at long work; that it dies is seen at once
+PATIENCE = timedelta(days=2)  # with ranks at long work; that one dies is seen at once
 BUCKET = 2**25  # numbers that are added up at once: 128 MB beside the gradients
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class TorchRanks(Ranks):
         self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     @contextlib.contextmanager
-    def together(self, group: dist.ProcessGroup | None = None) -> Iterator[None]:
+    def together(self, patiently: bool = False) -> Iterator[None]:
         error = None
         try:
             yield
@@ -55,7 +55,7 @@ class TorchRanks(Ranks):
             if not _is_of_a_connection(error):
                 self.tell(error)
         failed = torch.tensor(self.rank if error else self.size)
-        self._collect(dist.all_reduce, failed, dist.ReduceOp.MIN, group=group)
+        self._collect(dist.all_reduce, failed, dist.ReduceOp.MIN, group=self._patient if patiently else None)
         if failed == self.rank:
             raise error
         if failed < self.size:
@@ -63,7 +63,7 @@ class TorchRanks(Ranks):
 
     def lead(self, work: Callable[[], T], patiently: bool = False) -> T:
         self._led += 1
-        with self.together(self._patient if patiently else None):
+        with self.together(patiently):
             if self.leads:
                 self._store.set(f"led {self._led}", json.dumps(work()))
         return json.loads(self._store.get(f"led {self._led}"))

@@ -224,7 +224,7 @@ class Trainer:
         self.diagnosis, budget = diagnosis, self.cell.budget
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cell.optimizer, self.update, budget.updates)
-        explained = partial(memory_explained, self.cell, self.interface, self.checkpoint_gradients)
+        explained = partial(memory_explained, self.cell, self.interface, self.checkpoint_gradients, self.ranks.size)
         with self.ranks.together(), explained():
             window = self.ahead.window(budget.window, last=self.update + 1 == budget.updates)
             calls, writes = self.policy.calls, list(self.recurrence.writes)

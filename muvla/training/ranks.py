@@ -48,8 +48,9 @@ class Ranks:
         own = total // self.size
         return range(self.rank * own, (self.rank + 1) * own)
 
-    def together(self) -> contextlib.AbstractContextManager[None]:
-        """What one rank raises in the block, all raise at its end; nothing is exchanged within."""
+    def together(self, patiently: bool = False) -> contextlib.AbstractContextManager[None]:
+        """What one rank raises in the block, all raise at its end; nothing is exchanged within. `patiently`: some may
+        take hours longer than others."""
         return contextlib.nullcontext()
 
     def lead(self, work: Callable[[], T], patiently: bool = False) -> T:

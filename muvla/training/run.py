@@ -86,6 +86,8 @@ def _train(
                 "frames_per_second": round(speed, 1),
             }
             row |= diagnosis.row if diagnosis else {}
+            if diagnosis and ranks.size > 1:  # beside loss, norm and RMS, which are of all slots
+                row["slots_looked_at"] = len(trainer.slots)
             ranks.lead(lambda row=row: append_line(folder / "train.jsonl", row))
             progress(Progress(trainer.update, updates, loss, speed))
         stopping = ranks.any(should_stop())

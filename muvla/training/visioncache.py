@@ -35,6 +35,7 @@ from muvla.errors import DiskError, MuvlaError
 from muvla.files import disk_errors, locked, read_json, write_json
 from muvla.models.images import prepared
 from muvla.models.policy import Policy
+from muvla.provenance import processor
 from muvla.randomness import numpy_rng
 from muvla.training.loop import Trainer
 
@@ -43,8 +44,11 @@ SAMPLE = 0.01  # of all rows are computed again at every start, in whole batches
 TOLERANCE = 1e-6  # of the largest feature, off the CPU
 
 
-def require_cacheable(cell: Cell) -> None:
-    """Raises MuvlaError unless what the towers make of an image is the same throughout the training."""
+def require_cacheable(cell: Cell, ranks: int = 1) -> None:
+    """Raises MuvlaError unless what the towers make of an image is the same throughout the training; and under several
+    ranks: a cache belongs to one process, and making it takes longer than the others wait."""
+    if ranks > 1:
+        raise MuvlaError("--cache-vision", got=f"{ranks} ranks", expected="one", remedy="leave it out")
     for name, got, expected, why in (
         ("model.vision", cell.model.vision, "frozen", "towers that are trained give other features after every update"),
         ("data.augmentation", cell.data.augmentation, "none", "a changed image has other features at every visit"),
@@ -62,9 +66,9 @@ def cache_vision(trainer: Trainer, root: Path) -> None:
     there are none.
 
     What was cut, or is belied by a sample, is made anew. Raises MuvlaError for a cell whose features change, a disk
-    without room, and towers that do not give the same features twice.
+    without room, several ranks, and towers that do not give the same features twice.
     """
-    require_cacheable(trainer.cell)
+    require_cacheable(trainer.cell, trainer.ranks.size)
     policy, stream = trainer.policy, trainer.stream
     budget, cameras = trainer.cell.budget, policy.interface.cameras
     towers = _Towers(policy, stream.store, budget.frames_per_update * cameras, trainer.device)
@@ -100,19 +104,22 @@ class _Towers:
             for name, value in sorted(tower.state_dict().items()):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        config, on_cpu = self.policy.config, self.device == "cpu"
+        config = self.policy.config
+        cpu = f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"  # another one adds up in another order
         return {
             "towers": digest.hexdigest(), "data": self.store.sha256, "size": identity(config.size),
             "images": config.images, "precision": config.precision, "cameras": self.cameras, "batch": self.batch,
-            "device": "cpu" if on_cpu else torch.cuda.get_device_name(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "transformers": metadata.version("transformers"),
+            "device": cpu if self.device == "cpu" else torch.cuda.get_device_name(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "transformers": metadata.version("transformers"),
         }  # fmt: skip
 
     @torch.no_grad()
     def __call__(self, rows: np.ndarray) -> Tensor:
         """(n, P, F) of at most M rows, on the CPU."""
         padded = np.resize(rows, self.batch)
-        images = torch.from_numpy(self.store["images"][padded // self.cameras, padded % self.cameras]).movedim(-1, -3)
+        frames = self.store["images"][padded // self.cameras]  # (M, V, h, w, 3); a mixture's column takes rows alone
+        images = torch.from_numpy(frames[np.arange(self.batch), padded % self.cameras]).movedim(-1, -3)
         config = self.policy.config
         seen = prepared(images.to(self.device), config.size.image_size, config.images)
         with self.policy.computing(seen.device):
@@ -129,7 +136,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _build(folder: Path, towers: _Towers) -> None:
-    (folder / "meta.json").unlink(missing_ok=True)
+    """Other cells may have the file that was there mapped: theirs stays what it was until they close it."""
+    file, unfinished = folder / "features.bin", folder / "features.unfinished"
+    for stale in (folder / "meta.json", file, unfinished):  # whose room counts as free
+        stale.unlink(missing_ok=True)
     first = towers(np.arange(min(towers.rows, towers.batch)))
     row_bytes = first[0].numel() * first.element_size()
     need, free = towers.rows * row_bytes, shutil.disk_usage(folder).free
@@ -139,18 +149,16 @@ def _build(folder: Path, towers: _Towers) -> None:
             "per image", remedy="leave --cache-vision out, or run with --runs on a larger disk",
         )  # fmt: skip
     batches = range(0, towers.rows, towers.batch)
-    file, done = folder / "features.bin", False
     try:
-        with disk_errors(folder), file.open("wb") as handle:
+        with disk_errors(folder), unfinished.open("wb") as handle:
             for start in tqdm(batches, desc="vision cache", disable=not sys.stderr.isatty(), dynamic_ncols=True):
                 made = towers(np.arange(start, min(start + towers.batch, towers.rows))).contiguous()
                 handle.write(made.view(torch.uint8).numpy())
             handle.flush()
             os.fsync(handle.fileno())
-            done = True
+        os.replace(unfinished, file)
     finally:
-        if not done:  # the room that half a cache takes is of use to others
-            file.unlink()
+        unfinished.unlink(missing_ok=True)  # the room that half a cache takes is of use to others
     shape, dtype = list(first.shape[1:]), str(first.dtype).removeprefix("torch.")
     meta = {"rows": towers.rows, "row_bytes": row_bytes, "shape": shape, "dtype": dtype, "of": towers.identity()}
     write_json(folder / "meta.json", meta)

@@ -11,8 +11,9 @@ from muvla.data.readers.maniskill import ManiSkillFile
 from muvla.data.readers.mikasa import MikasaDirectory
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import Schema
-from muvla.data.readers.source import Source
+from muvla.data.readers.source import NOTE, Source
 from muvla.errors import MuvlaError
+from muvla.files import read_json
 
 _RLDS = ("steps/observation/image", "steps/observation/wrist_image")
 _RLDS_TEXT = "steps/language_instruction"
@@ -34,7 +35,10 @@ SCHEMAS = {
         executed="steps/executed_action", phase="steps/phase", about="episode_metadata/about",
     ),
     ("lerobot", "mikasa"): Schema("mikasa", _MIKASA_LEROBOT, _STATE, 7, "action", 7, INSTRUCTION),
-    ("lerobot", "libero"): Schema("libero", _LIBERO_LEROBOT, _STATE, 8, "action", 7, INSTRUCTION, pass_through=(6,)),
+    # Not read off a published file: conversions copy LIBERO's own commands, -1 open and 1 closed, as RLDS has them.
+    ("lerobot", "libero"): Schema(
+        "libero", _LIBERO_LEROBOT, _STATE, 8, "action", 7, INSTRUCTION, turn_gripper=True, pass_through=(6,)
+    ),
     ("lerobot", "muvla"): Schema(
         "muvla", _MIKASA_LEROBOT, _STATE, None, "action", None, INSTRUCTION,
         executed="executed_action", phase="phase", about=ABOUT,
@@ -95,6 +99,8 @@ def schema_of(
             "--schema", got=name, expected=f"one of {', '.join(known)}, with {format}", remedy="correct the name"
         )
     found = SCHEMAS[format, name or known[0]]
+    if (source.path / NOTE).exists():  # an export from here
+        found = replace(found, pass_through=tuple(read_json(source.path / NOTE)["pass_through"]))
     if isinstance(source, ManiSkillFile):
         found = replace(found, cameras=source.cameras)
     named = {"cameras": tuple(cameras)} if cameras else {}

@@ -73,7 +73,8 @@ def demonstrations(
     """The episodes but the first `skip`, with frames at `image_size` pixels, or as they are.
 
     Raises MuvlaError, with file and record, for numbers that are not finite, for an instruction that is empty or
-    changes, for features of different lengths, and for cameras of different sizes that are left as they are.
+    changes, for features of different lengths, for a gripper to be turned that is outside [-1, 1], and for cameras of
+    different sizes that are left as they are.
     """
     for record in source.records(schema.features, skip):
         lengths = {path: len(record.values[path]) for path in (*schema.cameras, schema.proprio, schema.action)}
@@ -81,6 +82,9 @@ def demonstrations(
             raise _bad(record, schema.action, f"steps {lengths}", "the same number of each, at least 1")
         action = _numbers(record, schema.action)
         if schema.turn_gripper:
+            if np.abs(action[:, -1]).max() > 1:
+                told = f"a gripper's command of {action[np.abs(action[:, -1]).argmax(), -1]:g}"
+                raise _bad(record, schema.action, told, "in [-1, 1], to be clipped to [0, 1] and turned over")
             action[:, -1] = 1 - np.clip(action[:, -1], 0, 1)
         yield Episode(
             images=_images(record, schema, image_size),

@@ -19,6 +19,8 @@ from PIL import Image
 from muvla.errors import MuvlaError
 
 ANY = -1  # a dimension that is left open
+# Beside the files of a format, where an export from here leaves what the format has no place for: pass_through.
+NOTE = "muvla.json"
 
 
 @dataclass(frozen=True)

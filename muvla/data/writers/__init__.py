@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muvla.data.episodes import EpisodeStore
-from muvla.data.writers.lerobot import write_lerobot
+from muvla.data.readers.source import NOTE
+from muvla.data.writers.lerobot import CAMERAS, cameras, write_lerobot
 from muvla.data.writers.rlds import write_rlds
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors, locked
+from muvla.files import disk_errors, locked, write_json
 
 
 def write_dataset(
@@ -35,8 +36,24 @@ def write_dataset(
                 unfinished.mkdir(parents=True)
                 write = {"rlds": write_rlds, "lerobot": write_lerobot}[format]
                 inner = write(store, unfinished, directory.name, progress)
+                if store.pass_through:
+                    write_json(unfinished / inner / NOTE, {"pass_through": store.pass_through})
                 unfinished.rename(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     (parent / f".{directory.name}.lock").unlink(missing_ok=True)
     return directory / inner
+
+
+def way_back(store: EpisodeStore, format: str) -> str:
+    """The options with which `muvla data import` reads what was written as it is, whatever its sizes: a schema of the
+    published ones has theirs, unless features are named."""
+    told = ["--schema muvla"]
+    if not store.knows_phases:
+        state, action = {
+            "rlds": ("steps/observation/proprio", "steps/action"), "lerobot": ("observation.state", "action")
+        }[format]  # fmt: skip
+        told = [f"--schema mikasa --proprio {state} --action {action}"]
+    if format == "lerobot" and store["images"].shape[1] != len(CAMERAS):
+        told += [f"--camera {name}" for name in cameras(store)]
+    return " ".join(told)

@@ -14,12 +14,13 @@ ALREADY_WRITTEN = ("start", "length", "instruction")  # of an index line, by eve
 
 
 def rows(store: EpisodeStore, number: int) -> dict[str, np.ndarray]:
-    """The columns of one episode that are known."""
+    """The columns of one episode that are known. What was derived is not: in a format that has no place for the rule
+    it would pass for the truth."""
     line = store.index[number]
-    known = ("executed_action",) if store.knows_executed else ()
+    known = ("executed_action", "phase") if store.knows_phases else ()
     return {
         name: np.asarray(store[name][line["start"] : line["start"] + line["length"]])
-        for name in ("images", "proprio", "recorded_action", "phase", *known)
+        for name in ("images", "proprio", "recorded_action", *known)
     }
 
 

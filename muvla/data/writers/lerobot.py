@@ -1,8 +1,8 @@
 """LeRobotDataset v3.0; `muvla.data.readers.lerobot` reads it back and describes the files.
 
-Pictures lie in the parquet files, as PNG (`dtype: image`). Beyond what the format asks for, where they are known: the
-features `executed_action` and `phase`; and in meta/episodes a column `about`, a JSON object of what the store's index
-tells of the episode: target, seed, lengths of cue and delay.
+Pictures lie in the parquet files, as PNG (`dtype: image`). Beyond what the format asks for, where they are known and
+not derived: the features `executed_action` and `phase`; and in meta/episodes a column `about`, a JSON object of what
+the store's index tells of the episode: target, seed, lengths of cue and delay.
 """
 
 from __future__ import annotations
@@ -68,17 +68,21 @@ def _place(number: int) -> str:
     return PLACE.format(chunk_index=number // CHUNK_FILES, file_index=number % CHUNK_FILES)
 
 
+def cameras(store: EpisodeStore) -> list[str]:
+    """The features that hold the pictures."""
+    number = store["images"].shape[1]
+    names = [*CAMERAS, *(f"camera_{i}" for i in range(len(CAMERAS), number))]
+    return [f"observation.images.{name}" for name in names[:number]]
+
+
 def _features(store: EpisodeStore) -> dict[str, dict[str, Any]]:
     """As info.json tells them."""
     h, w, channels = store["images"].shape[2:]
-    names = [*CAMERAS, *(f"camera_{i}" for i in range(len(CAMERAS), store["images"].shape[1]))]
     image = {"dtype": "image", "shape": [h, w, channels], "names": ["height", "width", "channels"]}
-    told: dict[str, dict[str, Any]] = {
-        f"observation.images.{name}": image for name in names[: store["images"].shape[1]]
-    }
+    told: dict[str, dict[str, Any]] = dict.fromkeys(cameras(store), image)
     told["observation.state"] = _vector("float32", store["proprio"].shape[1])
     told["action"] = _vector("float32", store["recorded_action"].shape[1])
-    if store.knows_executed:
+    if store.knows_phases:
         told |= {"executed_action": told["action"], "phase": _vector("int64", 1)}
     told["timestamp"] = _vector("float32", 1)
     return told | {key: _vector("int64", 1) for key in ("frame_index", "episode_index", "index", "task_index")}
@@ -102,16 +106,16 @@ def _episode(
     own, line = rows(store, number), store.index[number]
     steps = np.arange(line["length"])
     values: dict[str, np.ndarray] = {
-        "observation.state": own["proprio"], "action": own["recorded_action"], "phase": own["phase"],
+        "observation.state": own["proprio"], "action": own["recorded_action"], "phase": own.get("phase"),
         "executed_action": own.get("executed_action"), "timestamp": (steps / FPS).astype(np.float32),
         "frame_index": steps, "episode_index": np.full(len(steps), number), "index": line["start"] + steps,
         "task_index": np.full(len(steps), task),
     }  # fmt: skip
-    cameras = iter(np.moveaxis(own["images"], 1, 0))
+    pictures = iter(np.moveaxis(own["images"], 1, 0))
     columns, statistics, size = {}, {}, 0
     for key, told in features.items():
         if told["dtype"] == "image":
-            images = next(cameras)
+            images = next(pictures)
             columns[key] = [
                 {"bytes": png(image), "path": f"{key}-{number:06d}-{step:06d}.png"} for step, image in enumerate(images)
             ]

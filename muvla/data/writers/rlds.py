@@ -1,8 +1,9 @@
 """RLDS as tensorflow-datasets writes it, in MIKASA's layout (μVLA spec 4.4), without TensorFlow; read back by
 `muvla.data.readers.rlds`, where the files are described.
 
-Beyond the published layout, where they are known: `steps/executed_action`, `steps/phase`; and `episode_metadata/about`,
-a JSON object of what the store's index tells of the episode: target, seed, lengths of cue and delay.
+Beyond the published layout, where they are known and not derived: `steps/executed_action`, `steps/phase`; and
+`episode_metadata/about`, a JSON object of what the store's index tells of the episode: target, seed, lengths of cue and
+delay.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
     # Collection ends an episode at its first success, and imported ones are demonstrations.
     steps |= {"reward": last.astype(np.float32), "discount": np.ones(length, np.float32)}
     steps["language_instruction"] = [line["instruction"].encode()] * length
-    if store.knows_executed:
+    if store.knows_phases:
         steps |= {"executed_action": columns["executed_action"], "phase": columns["phase"].astype(np.int64)}
     return {f"steps/{name}": value for name, value in steps.items()} | {
         "episode_metadata/about": [json.dumps(about(line)).encode()]
@@ -109,7 +110,7 @@ def _features(store: EpisodeStore) -> dict[str, Any]:
     steps = {"observation": _group(observation), "action": action, "language_instruction": _text()}
     steps |= {name: _scalar("bool") for name in ("is_first", "is_last", "is_terminal")}
     steps |= {name: _scalar("float32") for name in ("reward", "discount")}
-    if store.knows_executed:
+    if store.knows_phases:
         steps |= {"executed_action": action, "phase": _scalar("int64")}
     sequence = {"sequence": {"feature": _group(steps), "length": "-1"}} | _class("dataset_feature.Dataset")
     return _group({"steps": sequence, "episode_metadata": _group({"about": _text()})})
