@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, tables
-from analysis.frames import READING_TITLES, tidy
+from analysis.frames import READING_TITLES, reading_of, readings_of, tidy
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import CellRecords
 from muvla.files import disk_errors, write_atomically
@@ -78,8 +78,9 @@ def write_report(
         say(f"{protocol}:\n" * bool(stem) + tables.to_text(tables.main_table(lines)))
         interventions = tables.intervention_table(lines)
         if not interventions.empty:
-            say("\nChoice accuracy given a touch, under interventions on the memory:\n")
+            say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
             say(tables.to_text(interventions) + "\n")
+    block += _sets_block(cells, frame, out, report, say)
     missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
         block += [f"Not complete: {'; '.join(missing)}.", ""]
@@ -121,16 +122,37 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
 def _write_tables(lines: pd.DataFrame, out: Path, report: Report, stem: str) -> None:
     for kind, table, caption in (
         ("main", tables.main_table(lines), "95 % Wilson intervals per training seed."),
-        ("interventions", tables.intervention_table(lines), "Choice accuracy given a touch under interventions."),
+        ("interventions", tables.intervention_table(lines), f"{_title(reading_of(lines))} under interventions."),
     ):
         if not table.empty:
-            write_atomically(out / f"{kind}{stem}.md", (tables.to_markdown(table) + "\n").encode())
-            latex = tables.to_latex(table, f"{report.title}. {caption}", f"tab:{report.name}-{kind}{stem}")
-            write_atomically(out / f"{kind}{stem}.tex", latex.encode())
+            _write_table(table, out, report, f"{kind}{stem}", caption)
+
+
+def _write_table(table: pd.DataFrame, out: Path, report: Report, name: str, caption: str) -> None:
+    write_atomically(out / f"{name}.md", (tables.to_markdown(table) + "\n").encode())
+    latex = tables.to_latex(table, f"{report.title}. {caption}", f"tab:{report.name}-{name}")
+    write_atomically(out / f"{name}.tex", latex.encode())
+
+
+def _sets_block(
+    cells: list[CellRecords], frame: pd.DataFrame, out: Path, report: Report, say: Callable[[str], None]
+) -> list[str]:
+    """Of a study that evaluates every protocol of a set, the means over it; else nothing."""
+    table = tables.set_table(frame, {name: protocols for cell in cells for name, protocols in cell.sets.items()})
+    if table.empty:
+        return []
+    caption = "Success by set of protocols: the unweighted mean of its protocols' rates, by training seed."
+    _write_table(table, out, report, "sets", caption)
+    say(f"\n{caption}\n\n{tables.to_text(table)}\n")
+    return [caption, "", tables.to_markdown(table), ""]
+
+
+def _title(reading: str) -> str:
+    return READING_TITLES[reading].capitalize()
 
 
 def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
-    drawn = [("choice", figures.choice_figure(lines, title))]
+    drawn = [(reading_of(lines), figures.main_figure(lines, title))]
     if (lines["intervention"] != "none").any():
         drawn.append(("interventions", figures.intervention_figure(lines, f"{title}: interventions on the memory")))
     for kind, figure in drawn:
@@ -180,19 +202,21 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
     expected = f"Expected without memory: {bound}; always the most frequent target of this block: {constant:.2f}"
     if pd.isna(constant):
         expected = "Nothing is chosen in this task: its reading is the success rate"
+    reading = reading_of(lines)
+    given = "; n of the choice accuracy is the episodes with a touch" * (reading == "choice")
     block = [
         f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. {expected}. "
-        "Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
-        "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
+        f"Entries: rate [95 % Wilson interval] count/n of one trained policy{given}. Episodes are never pooled over "
+        "training seeds.",
         "",
     ]
     block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
-    for reading, title in READING_TITLES.items():
-        table = tables.to_markdown(tables.by_seed(lines, reading, "none", counts=True))
-        block += [f"{title.capitalize()}, without intervention:", "", table, ""]
+    for one in readings_of(lines):
+        table = tables.to_markdown(tables.by_seed(lines, one, "none", counts=True))
+        block += [f"{_title(one)}, without intervention:", "", table, ""]
     for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
-        table = tables.to_markdown(tables.by_seed(lines, "choice", kind, counts=True))
-        block += [f"Choice accuracy given a touch under `{kind}`:", "", table, ""]
+        table = tables.to_markdown(tables.by_seed(lines, reading, kind, counts=True))
+        block += [f"{_title(reading)} under `{kind}`:", "", table, ""]
     return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
 
 

@@ -107,7 +107,7 @@ def test_two_training_lengths_are_told_apart(base, cells):
     frame = tidy(cells + longer)
     table = tables.by_seed(frame, "choice", "none")
     assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
-    assert [axes.get_title() for axes in figures.choice_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
+    assert [axes.get_title() for axes in figures.main_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
     assert "U = 8, none: 0 of 2" in tables.above_constant(frame[frame["intervention"] == "none"])
     titles = [axes.get_title() for axes in figures.intervention_figure(frame, "t").axes]
     assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
@@ -124,7 +124,7 @@ def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
     assert table[["W", "U", "frames"]].to_numpy().tolist() == [[8, 4, 128], [2, 16, 128], [2, 4, 32]]
     assert list(tables.main_table(frame).columns)[:5] == ["arm", "W", "U", "frames", "seed"]
     assert "K=2: 0 of 1; K=2, matched frames: 0 of 1" in tables.above_constant(frame[frame["intervention"] == "none"])
-    (axes,) = figures.choice_figure(frame, "t").axes
+    (axes,) = figures.main_figure(frame, "t").axes
     assert axes.get_title() == "U = 4 to 16 updates" and len([x for x in axes.lines if x.get_marker() == "o"]) == 3
     assert len(figures.intervention_figure(frame, "t").axes) == 2
 
@@ -132,7 +132,7 @@ def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
 def test_nothing_that_explains_a_figure_is_cut_off(cells):
     frame = tidy(cells)
     title = "who remembers which disc was marked, and what else could have told it"
-    for figure in (figures.choice_figure(frame, title), figures.intervention_figure(frame, title)):
+    for figure in (figures.main_figure(frame, title), figures.intervention_figure(frame, title)):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         for part in (*figure.texts, *figure.legends):
@@ -147,7 +147,7 @@ def test_latex_is_escaped(cells):
 
 
 def test_figures_show_every_seed_with_its_interval(cells):
-    figure = figures.choice_figure(tidy(cells), "title")
+    figure = figures.main_figure(tidy(cells), "title")
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     assert len(marks) == 3 and len([x for x in axes.lines if x.get_marker() == "x"]) == 1, "one arm-seed had no touch"
@@ -238,7 +238,7 @@ def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_
     assert chance(protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
     assert chance(protocol("recall-position3-ol4@1")) is None
     unbounded = [dataclasses.replace(cell, chance={"p@1": None}) for cell in cells]
-    figure = figures.choice_figure(tidy(unbounded), "title")
+    figure = figures.main_figure(tidy(unbounded), "title")
     assert not any(line.get_linestyle() == "--" for line in figure.axes[0].lines)
     assert not any("chance" in text.get_text() for text in figure.legends[0].get_texts())
     write(unbounded, tmp_path)
