@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,28 +96,46 @@ def write_report(
 
 
 def _mixed(cells: list[CellRecords]) -> list[str]:
-    found = []
+    found, records = [], [record for cell in cells for record in cell.provenance.values()]
     for key, name in SAME_FOR_ALL.items():
-        values = sorted({str(record.get(key, False)) for cell in cells for record in cell.provenance})
+        values = sorted({str(record.get(key, False)) for record in records})
         if len(values) > 1:
             found.append(f"{name} ({', '.join(values)})")
-    if len({any(r.get("cached_vision") for r in cell.provenance) for cell in cells}) > 1:  # of training alone
+    if len({any(r.get("cached_vision") for r in cell.provenance.values()) for cell in cells}) > 1:  # of training alone
         found.append("settings of --cache-vision")
     # Of what trained a cell: it was evaluated by one process, whose record tells none.
-    trained = [cell.provenance for cell in cells if cell.provenance]
-    ranks = sorted({max(str(record.get("ranks", "1")) for record in records) for records in trained})
+    trained = [cell.provenance.values() for cell in cells if cell.provenance]
+    ranks = sorted({max(str(record.get("ranks", "1")) for record in of_cell) for of_cell in trained})
     if len(ranks) > 1:
         found.append(f"numbers of ranks ({', '.join(ranks)})")
-    simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
-    if len(simulators) > 1:
-        found.append(f"simulator backends ({', '.join(simulators)})")
-    packages = [record["packages"] for cell in cells for record in cell.provenance]
+    for what, simulators in _simulators(cells).items():
+        if len(simulators) > 1:
+            found.append(f"simulator backends of {what} ({'; '.join(sorted(simulators))})")
+    packages = [record["packages"] for record in records]
     for name in sorted({name for one in packages for name in one}):
         # A package that was not installed was not used: the simulator may be added between two sweeps of a study.
         versions = sorted({one[name] for one in packages if one.get(name)})
         if len(versions) > 1:
             found.append(f"versions of {name} ({', '.join(versions)})")
     return found
+
+
+def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
+    """Protocol → what simulated and drew its episodes, and arm → the same of its demonstrations. Only within one of
+    them is a difference a mix: every task has assets of its own."""
+    made = defaultdict(set)
+    for cell in cells:
+        used = defaultdict(set)
+        for (protocol, _), rows in cell.rows.items():
+            used[protocol] |= {row.provenance for row in rows if row.error is None}
+        evaluated = {row.provenance for rows in cell.rows.values() for row in rows}
+        used[f"the data of {cell.arm}"] = cell.provenance.keys() - evaluated
+        for what, identities in used.items():
+            for record in (cell.provenance[identity] for identity in identities):
+                drawn = sorted(set((record.get("environment") or {}).get("renderers", ())))
+                if record["simulator"]:
+                    made[what].add(", ".join([record["simulator"], *(f"drawn by {one}" for one in drawn)]))
+    return made
 
 
 def _write_tables(lines: pd.DataFrame, out: Path, report: Report, stem: str) -> None:
@@ -166,7 +185,7 @@ def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
 
 
 def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:
-    records = [record for cell in cells for record in cell.provenance]
+    records = [record for cell in cells for record in cell.provenance.values()]
     hardware = sorted(
         {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
          + f", trained by {r.get('ranks')} ranks" * ("ranks" in r) for r in records}

@@ -67,7 +67,7 @@ class Entry:
             self.run.train,
             self.state,
             rows,
-            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else (),
+            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else {},
             {p.id: chance(p) for p in self.study.protocols},
             self.run.seconds(),
             {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(self.study.protocols)},

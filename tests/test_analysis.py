@@ -43,7 +43,7 @@ def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=
     kinds = kinds if cell.memory.kind != "none" else ("none",)
     by_kind = {("p@1", k): [dataclasses.replace(r, intervention=k) for r in rows] for k in kinds}
     seconds = {"training": 60.0, "evaluation": 30.0}
-    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, (PROVENANCE,), {"p@1": 1 / 3}, seconds)
+    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, {"x": PROVENANCE}, {"p@1": 1 / 3}, seconds)
 
 
 @pytest.fixture
@@ -204,28 +204,48 @@ def test_unfinished_cells_are_named(cells, tmp_path):
     ("key", "value", "message"),
     [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
      ("compiled", True, "settings of --compile"), ("cached_vision", True, "settings of --cache-vision"),
-     ("simulator", "physx_cuda", "simulator backends"),
+     ("simulator", "physx_cuda", r"simulator backends of p@1 \(physx_cpu; physx_cuda\)"),
+     ("environment", {"renderers": ["H200"]}, r"simulator backends of p@1 \(physx_cpu; physx_cpu, drawn by H200\)"),
      ("packages", {"torch": "2.14"}, "versions of torch")],
 )  # fmt: skip
 def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):
     here = {**PROVENANCE, "simulator": "physx_cpu"}
     one, other = (
-        dataclasses.replace(cells[0], provenance=(here,)),
-        dataclasses.replace(cells[1], provenance=({**here, key: value},)),
+        dataclasses.replace(cells[0], provenance={"x": here}),
+        dataclasses.replace(cells[1], provenance={"x": {**here, key: value}}),
     )
     with pytest.raises(MuvlaError, match=message):
         write([one, other], tmp_path)
     write([one, other], tmp_path, mix_provenance=True)
     assert "Mixed, as told" in (tmp_path / "out" / "report.md").read_text()
-    write([one, dataclasses.replace(other, provenance=(here,))], tmp_path)
+    write([one, dataclasses.replace(other, provenance={"x": here})], tmp_path)
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells, tmp_path):
+    """One task has a stand-in among its assets, the other has none."""
+
+    def simulated(cell, **by_id):
+        rows = {(name, "none"): [dataclasses.replace(row, provenance=id) for row in cell.rows["p@1", "none"]]
+                for name, id in (("p@1", "x"), ("q@1", "y"))}  # fmt: skip
+        known = {name: {**PROVENANCE, "simulator": simulator} for name, simulator in by_id.items()}
+        return dataclasses.replace(cell, rows=rows, provenance=known, chance={"p@1": 1 / 3, "q@1": 1 / 3})
+
+    alike = [simulated(cell, trained=cell.arm, x="cpu", y="cpu, stand-in") for cell in cells[:3]]
+    write(alike, tmp_path)
+    assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+    for name, told in (("x", "p@1"), ("y", "q@1"), ("trained", "the data of none")):
+        simulators = {"trained": "none", "x": "cpu", "y": "cpu, stand-in", name: "another"}
+        with pytest.raises(MuvlaError, match=f"simulator backends of {told} "):
+            write([*alike[:2], simulated(cells[2], **simulators)], tmp_path)
 
 
 def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path):
     """It is training's number: the records of evaluations, which have none, do not count as one more."""
     here = {**PROVENANCE, "simulator": "physx_cpu"}
-    one = dataclasses.replace(cells[0], provenance=(here,))
-    two, alike = (dataclasses.replace(c, provenance=({**here, "ranks": "2 replicated"}, here)) for c in cells[:2])
+    one = dataclasses.replace(cells[0], provenance={"x": here})
+    of_two = {"trained": {**here, "ranks": "2 replicated"}, "x": here}
+    two, alike = (dataclasses.replace(c, provenance=of_two) for c in cells[:2])
     with pytest.raises(MuvlaError, match=re.escape("numbers of ranks (1, 2 replicated)")):
         write([one, alike], tmp_path)
     write([one, alike], tmp_path, mix_provenance=True)
@@ -260,8 +280,8 @@ def test_fields_that_a_cell_does_not_use_are_blank(cells):
 def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path):
     added = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": "3.0.3"}}
     without = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": None}}
-    write([dataclasses.replace(cells[0], provenance=(without,)),
-           dataclasses.replace(cells[1], provenance=(added,))], tmp_path)  # fmt: skip
+    write([dataclasses.replace(cells[0], provenance={"x": without}),
+           dataclasses.replace(cells[1], provenance={"x": added})], tmp_path)  # fmt: skip
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
 
 
