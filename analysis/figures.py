@@ -8,13 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.frames import READING_TITLES, arms_in_order, has_several_lengths
+from analysis.frames import READING_TITLES, arms_in_order, has_several_lengths, reading_of
 
 # Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SPREAD = 0.5  # width over which the seeds of an arm are spread
 NARROWEST = 8.0  # inches: room for the title and for a legend of three columns
 LEGEND_COLUMN = 2.6  # inches
+# What a cross at 0 says, by reading: no rate, for want of episodes to take it over.
+NOTHING = {"choice": "nothing touched in any episode", "success": "every episode ended in an error"}
 
 
 def _group(line: pd.Series) -> str:
@@ -22,7 +24,7 @@ def _group(line: pd.Series) -> str:
 
 
 def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[str], reading: str) -> None:
-    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where no episode had a touch."""
+    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where there is no rate."""
     seeds = sorted(lines["seed"].unique())
     for _, line in lines.iterrows():
         shift = (seeds.index(line["seed"]) - (len(seeds) - 1) / 2) * SPREAD / max(1, len(seeds))
@@ -34,9 +36,9 @@ def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[
         axes.vlines(x, line[f"{reading}_low"], line[f"{reading}_high"], color=colour, linewidth=1.2, alpha=0.7)
         axes.plot(x, rate, marker="o", color=colour, markersize=4, clip_on=False)
     if not lines.empty:
-        if pd.notna(lines["chance"].iloc[0]):
-            axes.axhline(lines["chance"].iloc[0], color="0.4", linestyle="--", linewidth=1, zorder=0)
-        axes.axhline(lines["best_constant"].max(), color="0.4", linestyle=":", linewidth=1, zorder=0)
+        for bound, style in ((lines["chance"].iloc[0], "--"), (lines["best_constant"].max(), ":")):
+            if pd.notna(bound):
+                axes.axhline(bound, color="0.4", linestyle=style, linewidth=1, zorder=0)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(-0.6, len(arms) - 0.4)
     axes.set_xticks(range(len(arms)), arms, rotation=40, ha="right", fontsize=8)
@@ -45,7 +47,7 @@ def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[
         axes.spines[side].set_visible(False)
 
 
-def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -> None:
+def _legend(figure: Figure, groups: list[str], chance: float, constant: float, nothing: str | None) -> None:
     marks = [
         Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)], label=g) for i, g in enumerate(groups)
     ]
@@ -54,26 +56,26 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float) -
     if pd.notna(constant):
         constant_label = f"always the most frequent target ({constant:.2f})"
         marks.append(Line2D([], [], color="0.4", linestyle=":", label=constant_label))
-    marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label="nothing touched in any episode"))
+    if nothing is not None:
+        marks.append(Line2D([], [], marker="x", linestyle="", color="0.2", label=nothing))
     columns = min(len(marks), int(figure.get_figwidth() // LEGEND_COLUMN))
     figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
-def choice_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
-    """Choice accuracy given a touch by arm, without intervention; a panel per training length, where an arm has
-    several."""
+def main_figure(frame: pd.DataFrame, title: str) -> Figure:
+    """The protocol's reading by arm, without intervention; a panel per training length, where an arm has several."""
     plain = frame[frame["intervention"] == "none"]
-    return _grid(plain, [("", plain)], [(f"{u} updates", "U", us) for u, us in _lengths(plain)], title, reading)
+    return _grid(plain, [("", plain)], [(f"{u} updates", "U", us) for u, us in _lengths(plain)], title)
 
 
-def intervention_figure(frame: pd.DataFrame, title: str, reading: str = "choice") -> Figure:
+def intervention_figure(frame: pd.DataFrame, title: str) -> Figure:
     """The same under each intervention: a column per intervention, the plain run first, and a row per training
     length."""
     touched = frame[frame["intervention"] != "none"]["arm"].unique()
     shown = frame[frame["arm"].isin(touched)]
     kinds = list(shown.sort_values("order")["intervention"].drop_duplicates())
     rows = [(f"{u}\n", shown[shown["U"].isin(us)]) for u, us in _lengths(shown)]
-    return _grid(shown, rows, [(kind, "intervention", [kind]) for kind in kinds], title, reading)
+    return _grid(shown, rows, [(kind, "intervention", [kind]) for kind in kinds], title)
 
 
 def _lengths(frame: pd.DataFrame) -> list[tuple[str, list[int]]]:
@@ -89,10 +91,9 @@ def _grid(
     rows: list[tuple[str, pd.DataFrame]],
     columns: list[tuple[str, str, list]],
     title: str,
-    reading: str,
 ) -> Figure:
     """`rows` are (label, lines), `columns` (title, column of the frame, its values)."""
-    arms = arms_in_order(frame)
+    arms, reading = arms_in_order(frame), reading_of(frame)
     groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
     width = 1.2 + max(2.4, 0.34 * len(arms)) * len(columns)
     figure = Figure(figsize=(max(NARROWEST, width), 1.6 + 2.6 * len(rows)), layout="constrained")
@@ -110,5 +111,6 @@ def _grid(
         f"{title}\nmarks: training seeds {seeds}\nbars: 95 % Wilson intervals over {among}{n} episodes{errors}",
         fontsize=9,
     )
-    _legend(figure, groups, float(frame["chance"].iloc[0]), float(frame["best_constant"].max()))
+    nothing = NOTHING[reading] if frame[f"{reading}_rate"].isna().any() else None
+    _legend(figure, groups, float(frame["chance"].iloc[0]), float(frame["best_constant"].max()), nothing)
     return figure

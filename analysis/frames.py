@@ -82,6 +82,16 @@ def best_constant_choice(rows: list[EpisodeRow]) -> float:
     return max(targets.values()) / sum(targets.values()) if targets else float("nan")
 
 
+def reading_of(frame: pd.DataFrame) -> str:
+    """What one protocol's results are compared by: choice accuracy given a touch; success where nothing is chosen."""
+    return "choice" if frame["choices"].any() else "success"
+
+
+def readings_of(frame: pd.DataFrame) -> tuple[str, ...]:
+    """All that one protocol's episodes have."""
+    return tuple(READING_TITLES) if reading_of(frame) == "choice" else ("success",)
+
+
 def arms_in_order(frame: pd.DataFrame) -> list[str]:
     return list(frame.sort_values("order")["arm"].drop_duplicates())
 

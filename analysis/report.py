@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, tables
-from analysis.frames import READING_TITLES, tidy
+from analysis.frames import READING_TITLES, reading_of, readings_of, tidy
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import CellRecords
 from muvla.files import disk_errors, write_atomically
@@ -78,8 +79,9 @@ def write_report(
         say(f"{protocol}:\n" * bool(stem) + tables.to_text(tables.main_table(lines)))
         interventions = tables.intervention_table(lines)
         if not interventions.empty:
-            say("\nChoice accuracy given a touch, under interventions on the memory:\n")
+            say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
             say(tables.to_text(interventions) + "\n")
+    block += _sets_block(cells, frame, out, report, say)
     missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
         block += [f"Not complete: {'; '.join(missing)}.", ""]
@@ -94,22 +96,22 @@ def write_report(
 
 
 def _mixed(cells: list[CellRecords]) -> list[str]:
-    found = []
+    found, records = [], [record for cell in cells for record in cell.provenance.values()]
     for key, name in SAME_FOR_ALL.items():
-        values = sorted({str(record.get(key, False)) for cell in cells for record in cell.provenance})
+        values = sorted({str(record.get(key, False)) for record in records})
         if len(values) > 1:
             found.append(f"{name} ({', '.join(values)})")
-    if len({any(r.get("cached_vision") for r in cell.provenance) for cell in cells}) > 1:  # of training alone
+    if len({any(r.get("cached_vision") for r in cell.provenance.values()) for cell in cells}) > 1:  # of training alone
         found.append("settings of --cache-vision")
     # Of what trained a cell: it was evaluated by one process, whose record tells none.
-    trained = [cell.provenance for cell in cells if cell.provenance]
-    ranks = sorted({max(str(record.get("ranks", "1")) for record in records) for records in trained})
+    trained = [cell.provenance.values() for cell in cells if cell.provenance]
+    ranks = sorted({max(str(record.get("ranks", "1")) for record in of_cell) for of_cell in trained})
     if len(ranks) > 1:
         found.append(f"numbers of ranks ({', '.join(ranks)})")
-    simulators = sorted({r["simulator"] for cell in cells for r in cell.provenance if r["simulator"]})
-    if len(simulators) > 1:
-        found.append(f"simulator backends ({', '.join(simulators)})")
-    packages = [record["packages"] for cell in cells for record in cell.provenance]
+    for what, simulators in _simulators(cells).items():
+        if len(simulators) > 1:
+            found.append(f"simulator backends of {what} ({'; '.join(sorted(simulators))})")
+    packages = [record["packages"] for record in records]
     for name in sorted({name for one in packages for name in one}):
         # A package that was not installed was not used: the simulator may be added between two sweeps of a study.
         versions = sorted({one[name] for one in packages if one.get(name)})
@@ -118,19 +120,58 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
     return found
 
 
+def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
+    """Protocol → what simulated and drew its episodes, and arm → the same of its demonstrations. Only within one of
+    them is a difference a mix: every task has assets of its own."""
+    made = defaultdict(set)
+    for cell in cells:
+        used = defaultdict(set)
+        for (protocol, _), rows in cell.rows.items():
+            used[protocol] |= {row.provenance for row in rows if row.error is None}
+        evaluated = {row.provenance for rows in cell.rows.values() for row in rows}
+        used[f"the data of {cell.arm}"] = cell.provenance.keys() - evaluated
+        for what, identities in used.items():
+            for record in (cell.provenance[identity] for identity in identities):
+                drawn = sorted(set((record.get("environment") or {}).get("renderers", ())))
+                if record["simulator"]:
+                    made[what].add(", ".join([record["simulator"], *(f"drawn by {one}" for one in drawn)]))
+    return made
+
+
 def _write_tables(lines: pd.DataFrame, out: Path, report: Report, stem: str) -> None:
     for kind, table, caption in (
         ("main", tables.main_table(lines), "95 % Wilson intervals per training seed."),
-        ("interventions", tables.intervention_table(lines), "Choice accuracy given a touch under interventions."),
+        ("interventions", tables.intervention_table(lines), f"{_title(reading_of(lines))} under interventions."),
     ):
         if not table.empty:
-            write_atomically(out / f"{kind}{stem}.md", (tables.to_markdown(table) + "\n").encode())
-            latex = tables.to_latex(table, f"{report.title}. {caption}", f"tab:{report.name}-{kind}{stem}")
-            write_atomically(out / f"{kind}{stem}.tex", latex.encode())
+            _write_table(table, out, report, f"{kind}{stem}", caption)
+
+
+def _write_table(table: pd.DataFrame, out: Path, report: Report, name: str, caption: str) -> None:
+    write_atomically(out / f"{name}.md", (tables.to_markdown(table) + "\n").encode())
+    latex = tables.to_latex(table, f"{report.title}. {caption}", f"tab:{report.name}-{name}")
+    write_atomically(out / f"{name}.tex", latex.encode())
+
+
+def _sets_block(
+    cells: list[CellRecords], frame: pd.DataFrame, out: Path, report: Report, say: Callable[[str], None]
+) -> list[str]:
+    """Of a study that evaluates every protocol of a set, the means over it; else nothing."""
+    table = tables.set_table(frame, {name: protocols for cell in cells for name, protocols in cell.sets.items()})
+    if table.empty:
+        return []
+    caption = "Success by set of protocols: the unweighted mean of its protocols' rates, by training seed."
+    _write_table(table, out, report, "sets", caption)
+    say(f"\n{caption}\n\n{tables.to_text(table)}\n")
+    return [caption, "", tables.to_markdown(table), ""]
+
+
+def _title(reading: str) -> str:
+    return READING_TITLES[reading].capitalize()
 
 
 def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
-    drawn = [("choice", figures.choice_figure(lines, title))]
+    drawn = [(reading_of(lines), figures.main_figure(lines, title))]
     if (lines["intervention"] != "none").any():
         drawn.append(("interventions", figures.intervention_figure(lines, f"{title}: interventions on the memory")))
     for kind, figure in drawn:
@@ -144,7 +185,7 @@ def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
 
 
 def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:
-    records = [record for cell in cells for record in cell.provenance]
+    records = [record for cell in cells for record in cell.provenance.values()]
     hardware = sorted(
         {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
          + f", trained by {r.get('ranks')} ranks" * ("ranks" in r) for r in records}
@@ -180,19 +221,21 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
     expected = f"Expected without memory: {bound}; always the most frequent target of this block: {constant:.2f}"
     if pd.isna(constant):
         expected = "Nothing is chosen in this task: its reading is the success rate"
+    reading = reading_of(lines)
+    given = "; n of the choice accuracy is the episodes with a touch" * (reading == "choice")
     block = [
         f"Protocol `{protocol}`, {episodes} episodes per cell and condition, the same seeds in all. {expected}. "
-        "Entries: rate [95 % Wilson interval] count/n of one trained policy; n of "
-        "the choice accuracy is the episodes with a touch. Episodes are never pooled over training seeds.",
+        f"Entries: rate [95 % Wilson interval] count/n of one trained policy{given}. Episodes are never pooled over "
+        "training seeds.",
         "",
     ]
     block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
-    for reading, title in READING_TITLES.items():
-        table = tables.to_markdown(tables.by_seed(lines, reading, "none", counts=True))
-        block += [f"{title.capitalize()}, without intervention:", "", table, ""]
+    for one in readings_of(lines):
+        table = tables.to_markdown(tables.by_seed(lines, one, "none", counts=True))
+        block += [f"{_title(one)}, without intervention:", "", table, ""]
     for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
-        table = tables.to_markdown(tables.by_seed(lines, "choice", kind, counts=True))
-        block += [f"Choice accuracy given a touch under `{kind}`:", "", table, ""]
+        table = tables.to_markdown(tables.by_seed(lines, reading, kind, counts=True))
+        block += [f"{_title(reading)} under `{kind}`:", "", table, ""]
     return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
 
 

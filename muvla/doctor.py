@@ -164,9 +164,9 @@ def _assets() -> list[Finding]:
 
     findings = []
     for one in ASSETS.values():
-        missing = one.missing()
-        told = f"no {missing}" if missing else str(content(one))
-        findings.append(Finding(f"{one.name} assets", missing is None, told, one.remedy, needed=False))
+        name, missing = f"{one.name} assets", one.missing()
+        there = _attempt(name, lambda one=one: str(content(one)), one.remedy)
+        findings.append(replace(Finding(name, False, f"no {missing}", one.remedy) if missing else there, needed=False))
     return findings
 
 

@@ -270,6 +270,7 @@ class Run:
         """The rows of one condition, running the episodes that are missing, and those with an error if told, in
         `workers` environments side by side."""
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
+            self._require_same_simulator(protocol, intervention_name)
             statistics, training_seed, training_episodes = self._trained_with()
             policy = policy or self.load_policy(device)
 
@@ -294,6 +295,17 @@ class Run:
                 workers=workers,
             )
         return self.result_rows(protocol, intervention_name)
+
+    def _require_same_simulator(self, protocol: Protocol, intervention_name: str) -> None:
+        measured = [row for row in self.result_rows(protocol, intervention_name) if row.error is None]
+        for identity, record in self._records({row.provenance for row in measured}).items():
+            if record["simulator"] != (here := backends(protocol.task)):
+                raise MuvlaError(
+                    f"rows of {self.train}, {protocol.id}, {intervention_name}", got=f"simulator {here}",
+                    expected=f"{record['simulator']}, as of provenance/{identity}.json",
+                    remedy="go on where they were made, or remove "
+                    f"{self.rows / result_id(self.train, protocol, intervention_name)}.jsonl, and all are run here",
+                )  # fmt: skip
 
     def watch(
         self,
@@ -374,13 +386,15 @@ class Run:
             write_json(path, record)
         return identity
 
-    def provenance(self, rows: Iterable[EpisodeRow]) -> tuple[dict[str, Any], ...]:
-        """The records of what trained this cell and of what evaluated these rows."""
+    def provenance(self, rows: Iterable[EpisodeRow]) -> dict[str, dict[str, Any]]:
+        """The records of what trained this cell and of what evaluated these rows, by provenance id."""
         trained = {
             line["provenance"] for line in read_lines(self.folder / "timings.jsonl") if line["what"] == "training"
         }
-        wanted = sorted(trained | {row.provenance for row in rows})
-        return tuple(read_json(self.folder / "provenance" / f"{identity}.json") for identity in wanted)
+        return self._records(trained | {row.provenance for row in rows})
+
+    def _records(self, identities: set[str]) -> dict[str, dict[str, Any]]:
+        return {one: read_json(self.folder / "provenance" / f"{one}.json") for one in sorted(identities)}
 
 
 def _stop_if(should_stop: Callable[[], bool]) -> None:

@@ -22,7 +22,7 @@
 import os
 from pathlib import Path
 
-from analysis.figures import choice_figure, intervention_figure
+from analysis.figures import intervention_figure, main_figure
 from analysis.frames import tidy
 from analysis.tables import by_seed, intervention_table, main_table
 from sweeps.grid import certificate, load_study
@@ -59,7 +59,7 @@ by_seed(frame, "choice", "none")
 # A policy without memory that queries at every step cannot do better than the dashed line.
 
 # %%
-choice_figure(frame, study.title)
+main_figure(frame, study.title)
 
 # %% [markdown]
 # ## Under interventions on the memory

@@ -13,7 +13,7 @@ from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
 from muvla.data.mixture import joined, open_data
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import Protocol, chance
+from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
 from muvla.runs import NOT_A_MEASUREMENT, Run
 from sweeps.grid import Study, StudyCell, conditions, train_id
@@ -67,9 +67,10 @@ class Entry:
             self.run.train,
             self.state,
             rows,
-            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else (),
+            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else {},
             {p.id: chance(p) for p in self.study.protocols},
             self.run.seconds(),
+            {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(self.study.protocols)},
         )
 
 

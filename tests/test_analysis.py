@@ -43,7 +43,7 @@ def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=
     kinds = kinds if cell.memory.kind != "none" else ("none",)
     by_kind = {("p@1", k): [dataclasses.replace(r, intervention=k) for r in rows] for k in kinds}
     seconds = {"training": 60.0, "evaluation": 30.0}
-    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, (PROVENANCE,), {"p@1": 1 / 3}, seconds)
+    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, {"x": PROVENANCE}, {"p@1": 1 / 3}, seconds)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_two_training_lengths_are_told_apart(base, cells):
     frame = tidy(cells + longer)
     table = tables.by_seed(frame, "choice", "none")
     assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
-    assert [axes.get_title() for axes in figures.choice_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
+    assert [axes.get_title() for axes in figures.main_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
     assert "U = 8, none: 0 of 2" in tables.above_constant(frame[frame["intervention"] == "none"])
     titles = [axes.get_title() for axes in figures.intervention_figure(frame, "t").axes]
     assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
@@ -124,7 +124,7 @@ def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
     assert table[["W", "U", "frames"]].to_numpy().tolist() == [[8, 4, 128], [2, 16, 128], [2, 4, 32]]
     assert list(tables.main_table(frame).columns)[:5] == ["arm", "W", "U", "frames", "seed"]
     assert "K=2: 0 of 1; K=2, matched frames: 0 of 1" in tables.above_constant(frame[frame["intervention"] == "none"])
-    (axes,) = figures.choice_figure(frame, "t").axes
+    (axes,) = figures.main_figure(frame, "t").axes
     assert axes.get_title() == "U = 4 to 16 updates" and len([x for x in axes.lines if x.get_marker() == "o"]) == 3
     assert len(figures.intervention_figure(frame, "t").axes) == 2
 
@@ -132,7 +132,7 @@ def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
 def test_nothing_that_explains_a_figure_is_cut_off(cells):
     frame = tidy(cells)
     title = "who remembers which disc was marked, and what else could have told it"
-    for figure in (figures.choice_figure(frame, title), figures.intervention_figure(frame, title)):
+    for figure in (figures.main_figure(frame, title), figures.intervention_figure(frame, title)):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         for part in (*figure.texts, *figure.legends):
@@ -147,7 +147,7 @@ def test_latex_is_escaped(cells):
 
 
 def test_figures_show_every_seed_with_its_interval(cells):
-    figure = figures.choice_figure(tidy(cells), "title")
+    figure = figures.main_figure(tidy(cells), "title")
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     assert len(marks) == 3 and len([x for x in axes.lines if x.get_marker() == "x"]) == 1, "one arm-seed had no touch"
@@ -204,28 +204,48 @@ def test_unfinished_cells_are_named(cells, tmp_path):
     ("key", "value", "message"),
     [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
      ("compiled", True, "settings of --compile"), ("cached_vision", True, "settings of --cache-vision"),
-     ("simulator", "physx_cuda", "simulator backends"),
+     ("simulator", "physx_cuda", r"simulator backends of p@1 \(physx_cpu; physx_cuda\)"),
+     ("environment", {"renderers": ["H200"]}, r"simulator backends of p@1 \(physx_cpu; physx_cpu, drawn by H200\)"),
      ("packages", {"torch": "2.14"}, "versions of torch")],
 )  # fmt: skip
 def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):
     here = {**PROVENANCE, "simulator": "physx_cpu"}
     one, other = (
-        dataclasses.replace(cells[0], provenance=(here,)),
-        dataclasses.replace(cells[1], provenance=({**here, key: value},)),
+        dataclasses.replace(cells[0], provenance={"x": here}),
+        dataclasses.replace(cells[1], provenance={"x": {**here, key: value}}),
     )
     with pytest.raises(MuvlaError, match=message):
         write([one, other], tmp_path)
     write([one, other], tmp_path, mix_provenance=True)
     assert "Mixed, as told" in (tmp_path / "out" / "report.md").read_text()
-    write([one, dataclasses.replace(other, provenance=(here,))], tmp_path)
+    write([one, dataclasses.replace(other, provenance={"x": here})], tmp_path)
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells, tmp_path):
+    """One task has a stand-in among its assets, the other has none."""
+
+    def simulated(cell, **by_id):
+        rows = {(name, "none"): [dataclasses.replace(row, provenance=id) for row in cell.rows["p@1", "none"]]
+                for name, id in (("p@1", "x"), ("q@1", "y"))}  # fmt: skip
+        known = {name: {**PROVENANCE, "simulator": simulator} for name, simulator in by_id.items()}
+        return dataclasses.replace(cell, rows=rows, provenance=known, chance={"p@1": 1 / 3, "q@1": 1 / 3})
+
+    alike = [simulated(cell, trained=cell.arm, x="cpu", y="cpu, stand-in") for cell in cells[:3]]
+    write(alike, tmp_path)
+    assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
+    for name, told in (("x", "p@1"), ("y", "q@1"), ("trained", "the data of none")):
+        simulators = {"trained": "none", "x": "cpu", "y": "cpu, stand-in", name: "another"}
+        with pytest.raises(MuvlaError, match=f"simulator backends of {told} "):
+            write([*alike[:2], simulated(cells[2], **simulators)], tmp_path)
 
 
 def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path):
     """It is training's number: the records of evaluations, which have none, do not count as one more."""
     here = {**PROVENANCE, "simulator": "physx_cpu"}
-    one = dataclasses.replace(cells[0], provenance=(here,))
-    two, alike = (dataclasses.replace(c, provenance=({**here, "ranks": "2 replicated"}, here)) for c in cells[:2])
+    one = dataclasses.replace(cells[0], provenance={"x": here})
+    of_two = {"trained": {**here, "ranks": "2 replicated"}, "x": here}
+    two, alike = (dataclasses.replace(c, provenance=of_two) for c in cells[:2])
     with pytest.raises(MuvlaError, match=re.escape("numbers of ranks (1, 2 replicated)")):
         write([one, alike], tmp_path)
     write([one, alike], tmp_path, mix_provenance=True)
@@ -238,7 +258,7 @@ def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_
     assert chance(protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
     assert chance(protocol("recall-position3-ol4@1")) is None
     unbounded = [dataclasses.replace(cell, chance={"p@1": None}) for cell in cells]
-    figure = figures.choice_figure(tidy(unbounded), "title")
+    figure = figures.main_figure(tidy(unbounded), "title")
     assert not any(line.get_linestyle() == "--" for line in figure.axes[0].lines)
     assert not any("chance" in text.get_text() for text in figure.legends[0].get_texts())
     write(unbounded, tmp_path)
@@ -260,8 +280,8 @@ def test_fields_that_a_cell_does_not_use_are_blank(cells):
 def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path):
     added = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": "3.0.3"}}
     without = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": None}}
-    write([dataclasses.replace(cells[0], provenance=(without,)),
-           dataclasses.replace(cells[1], provenance=(added,))], tmp_path)  # fmt: skip
+    write([dataclasses.replace(cells[0], provenance={"x": without}),
+           dataclasses.replace(cells[1], provenance={"x": added})], tmp_path)  # fmt: skip
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -17,6 +17,7 @@ from muvla.cli import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
 from muvla.evaluation.protocol import Protocol, protocol
+from muvla.evaluation.records import result_id
 from muvla.files import holder, locked, read_lines, write_json
 from muvla.runs import NOT_A_MEASUREMENT
 from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
@@ -140,8 +141,25 @@ def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
     """A later `muvla intervene` by another version, for a condition outside the study, changes nothing here."""
     before = done.records().provenance
     assert len(before) == 1
-    write_json(done.run.folder / "provenance" / "0123456789ab.json", before[0] | {"code": "another"})
+    write_json(done.run.folder / "provenance" / "0123456789ab.json", next(iter(before.values())) | {"code": "another"})
     assert done.records().provenance == before
+
+
+def test_a_result_is_continued_where_it_was_begun_or_not_at_all(done, monkeypatch):
+    """Its first episodes were another simulator's, or had other assets: the rows of one result are of one."""
+    one = protocol(PROTOCOL)
+    whole = done.run.result_rows(one, "none")
+    path = done.run.rows / f"{result_id(done.run.train, one, 'none')}.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    monkeypatch.setattr("muvla.runs.backends", lambda task: "physx_cuda, assets 0123")
+    with pytest.raises(MuvlaError, match="got 'simulator physx_cuda, assets 0123', expected None, as of") as refused:
+        done.run.evaluate(one, "none", "cpu")
+    assert f"remove {path}" in refused.value.remedy and path.read_text() == "".join(lines[:-1])
+    lost = json.loads(lines[0]) | dict.fromkeys(("target", "choice", "success_once"), None) | {"error": "lost"}
+    path.write_text(json.dumps(lost) + "\n")
+    rows = done.run.evaluate(one, "none", "cpu")
+    assert len(rows) == len(whole), "an error measured nothing, wherever it was"
 
 
 def test_looking_at_a_lock_never_makes_its_owner_give_up(tmp_path):

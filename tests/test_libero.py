@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
+from muvla.envs.assets import Content
 from muvla.envs.libero import env as adapter
 from muvla.envs.libero import simulator
 from muvla.envs.libero.env import LiberoEnv, axis_angle, make_libero
@@ -35,6 +36,7 @@ class Fake(Simulator):
     succeeds_at = 1_000_000  # steps, the settling included
     hopeless = "nowhere"
     render_backend = "none"
+    renderer = "Fake GPU"
 
     def __init__(self, task, size):
         self.task, self.size, self.starts, self.actions, self.closed = task, size, [], [], False
@@ -303,11 +305,26 @@ def test_what_goes_wrong_in_importing_is_one_clear_error(some_assets, monkeypatc
         LiberoEnv(TASK)
 
 
+def test_each_renderer_has_its_own_remedy():
+    """scripts/install-system-packages.sh has EGL alone."""
+    script = (Path(__file__).parents[1] / "scripts" / "install-system-packages.sh").read_text()
+    assert "libegl1" in script and "osmesa" not in script
+    egl, osmesa = (simulator._no_renderer(ImportError("x"), one).remedy for one in simulator.RENDERERS)
+    assert egl.startswith("run `sudo bash scripts/install-system-packages.sh`")
+    assert osmesa.startswith("install libosmesa6, or unset MUJOCO_GL")
+
+
 def test_too_few_initial_states_are_refused(tmp_path):
     path = tmp_path / "few.pruned_init"
     torch.save(np.zeros((3, 5)), path)
     with pytest.raises(MuvlaError, match="3 initial states"):
         simulator._initial_states(path)
+
+
+def test_it_tells_what_it_is_made_of(env, some_assets, monkeypatch):
+    assert env.provenance == {"wrappers": [], "renderers": ["Fake GPU"]}
+    monkeypatch.setattr(adapter, "content", lambda assets: Content(1, "0" * 64, ("scenes/box.msh",)))
+    assert env.provenance["stand_in_assets"] == ["scenes/box.msh"]
 
 
 # --- with LIBERO ------------------------------------------------------------------------------------------------------

@@ -91,4 +91,6 @@ def test_a_rendered_episode_of_three_suites_through_the_evaluator(base, tmp_path
         told = read_json(run.folder / "provenance" / f"{row.provenance}.json")
         assert told["simulator"] == simulator.backends()
         assert told["simulator"].startswith("mujoco_cpu, ") and told["simulator"].endswith("with 6 stand-ins")
+        assert told["environment"]["renderers"] and len(told["environment"]["stand_in_assets"]) == 6
+        assert told["environment"]["wrappers"] == []
         assert told["packages"]["hf-libero"] == "0.1.4" and told["packages"]["mujoco"]

@@ -39,7 +39,7 @@ def test_from_demonstrations_to_rows(tmp_path):
         assert all(
             r.first_decision_step == r.cue_length + r.delay_length or r.first_decision_step is None for r in rows
         )
-    assert any(record["simulator"] for record in entry.records().provenance)
+    assert any(record["simulator"] for record in entry.records().provenance.values())
     assert entry.state == "done"
     result = run_study(short, ledger, SweepOptions(processes=1, track=False), lambda _: None)
     assert not result.failed and not result.not_run

@@ -12,6 +12,7 @@ from muvla import doctor
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
 from muvla.envs.assets import SHELLGAME
+from muvla.envs.assets import content as assets_content
 from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.mikasa import MIKASA_TASKS, TRAINED, assets, make_mikasa, simulator
 from muvla.envs.mikasa.families import FAMILIES, Family
@@ -149,7 +150,12 @@ def test_black_pictures_are_refused_where_pictures_are_part_of_the_physics():
 def test_on_a_gpu_the_cups_of_shell_game_touch_are_left_as_they_are():
     """There the suite's lift is in the pictures alone."""
     backend = SimpleNamespace(sim_backend="physx_cuda")
-    family("ShellGameTouch-VLA-v0", backend=backend).settle(hidden=True)
+    on_gpu = family("ShellGameTouch-VLA-v0", backend=backend)
+    on_gpu.settle(hidden=True)
+    assert on_gpu.altered() == ()
+    on_cpu = family("ShellGameTouch-VLA-v0", backend=SimpleNamespace(sim_backend="physx_cpu"))
+    assert on_cpu.altered() == ("lifted cups are weightless",)
+    assert family("ShellGamePush-VLA-v0", backend=SimpleNamespace(sim_backend="physx_cpu")).altered() == ()
 
 
 def test_the_most_frequent_target_of_a_task_that_has_none():
@@ -176,13 +182,40 @@ def test_a_stand_in_says_that_it_is_one(asset_root, monkeypatch):
     assert finding.ok and "with 1 stand-ins" in finding.what
     # ... in the provenance of every row and beside every dataset of the tasks that it is in
     monkeypatch.setattr(simulator, "backend", lambda field, asked: f"{field} {asked}")
-    assert backends(TaskConfig("ShellGamePush-VLA-v0")) == "sim_backend cpu, render_backend auto, stand-in 025_mug"
+    content = str(assets_content(SHELLGAME))
+    assert content.endswith(" with 1 stand-ins")
+    assert backends(TaskConfig("ShellGamePush-VLA-v0")) == f"sim_backend cpu, render_backend auto, {content}"
     assert backends(TaskConfig("RememberColor3-VLA-v0")) == "sim_backend cpu, render_backend auto"
     described = asset_root / SHELLGAME.parts[0]
     model = json.loads(described.read_text())
     del model["025_mug"]["stand_in"]  # as the published asset is described
     described.write_text(json.dumps(model))
     assert assets.stand_ins() == ()
+
+
+@pytest.mark.parametrize("file", ["collision.ply", "textured.obj", "texture_map.png"])
+def test_a_foreign_mug_has_another_content_in_every_rows_provenance(asset_root, tmp_path, monkeypatch, file):
+    """Whatever its description says."""
+    monkeypatch.setattr(simulator, "backend", lambda field, asked: f"{field} {asked}")
+    told = set()
+    for place, change in (("a", False), ("b", True)):
+        monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / place))
+        assets.write_stand_in(tmp_path / place)
+        if change:
+            (tmp_path / place / SHELLGAME.parts[3] / file).write_text("another")
+        told.add(backends(TaskConfig("ShellGamePush-VLA-v0")))
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("text", ['{"025_mug": ', "[]", "\udcff"])
+def test_a_damaged_table_of_models_is_one_clear_error(asset_root, text):
+    assets.write_stand_in(asset_root)
+    (asset_root / SHELLGAME.parts[0]).write_bytes(text.encode(errors="surrogateescape"))
+    for ask in (assets.stand_ins, lambda: assets_content(SHELLGAME)):
+        with pytest.raises(MuvlaError, match="info_pick_v0.json.*muvla assets fetch shellgame"):
+            ask()
+    (finding,) = (one for one in doctor._assets() if one.name == "shellgame assets")
+    assert not finding.ok and "info_pick_v0.json" in finding.what
 
 
 def test_the_stand_in_is_a_mug_of_closed_pieces(asset_root):

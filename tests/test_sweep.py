@@ -67,7 +67,8 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     for entry in result.entries:
         assert entry.state == "done"
         assert all(len(rows) == 200 for rows in entry.complete_rows().values())
-        assert (entry.run.folder / "train.jsonl").exists() and entry.records().provenance[0]["code"]
+        assert (entry.run.folder / "train.jsonl").exists()
+        assert all(record["code"] for record in entry.records().provenance.values())
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
 
 

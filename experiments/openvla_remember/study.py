@@ -56,6 +56,6 @@ study = Study(
     },
     factors=("memory.kind", "memory.m", "memory.alpha", "truncation", "data.labels"),
     seeds=(0, 1, 2),
-    protocols=(protocol("mikasa-remember-color3-rh@1"),),
+    protocols=(protocol("mikasa-remember-color3-rh@2"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
 )

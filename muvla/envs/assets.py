@@ -155,8 +155,14 @@ _YCB = "data/assets/mani_skill2_ycb"
 
 
 def _labelled(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
-    models = json.loads((folder / _YCB / "info_pick_v0.json").read_text(encoding="utf-8"))
-    return tuple(name for name, model in models.items() if model.get(STAND_IN))
+    path = folder / _YCB / "info_pick_v0.json"
+    try:
+        models = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(name for name, model in models.items() if model.get(STAND_IN))
+    except (ValueError, AttributeError) as error:  # no JSON, or no table of models
+        raise MuvlaError(
+            str(path), got=str(error), expected="ManiSkill's list of models", remedy=SHELLGAME.remedy
+        ) from error
 
 
 SHELLGAME = AssetSet(
@@ -164,7 +170,9 @@ SHELLGAME = AssetSet(
     what=f"YCB's {MUG}, of MIKASA-Robo's ShellGame tasks (among YCB's models, 0.2 GB)",
     variable="MS_ASSET_DIR",  # ManiSkill's own, read when it is imported
     usual=lambda: Path.home() / ".maniskill",
-    parts=(f"{_YCB}/info_pick_v0.json", f"{_YCB}/models/{MUG}/collision.ply", f"{_YCB}/models/{MUG}/textured.obj"),
+    # The last for what else lies there, as its texture.
+    parts=(f"{_YCB}/info_pick_v0.json", f"{_YCB}/models/{MUG}/collision.ply", f"{_YCB}/models/{MUG}/textured.obj",
+           f"{_YCB}/models/{MUG}"),
     stand_ins=_labelled,
     # The archive and its content are those of ManiSkill 3.0.1.
     fetch=lambda folder: archive_from_hub(

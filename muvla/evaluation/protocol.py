@@ -86,8 +86,9 @@ _PUBLISHED: dict[str, dict[str, Any]] = {"rh": {}, "ol8": {"regime": "open_loop"
 
 
 def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
-    """As published (spec 6.2), one protocol per task: episode i is the task's initial state i. Five slots,
-    because a simulator's process takes up to 2 GB."""
+    """As published (spec 6.2), one protocol per task: episode i is the task's initial state i; but its number seeds the
+    simulator before every reset, where the published code seeds once per task. Five slots, because a simulator's
+    process takes up to 2 GB."""
     return tuple(
         Protocol(
             name=f"{task.name.replace('_', '-')}-{regime}", version=1, task=TaskConfig(task.name), seed=0,
@@ -139,6 +140,15 @@ PROTOCOLS = {
         _recall("recall-position5-rh", "RecallPosition5-v0"),
         _recall("recall-color3-rh", "RecallColor3-v0"),
         _recall("recall-color5-rh", "RecallColor5-v0"),
+        *(
+            _recall(f"recall-{name}-ol8", task, **_PUBLISHED["ol8"])
+            for name, task in (
+                ("position3", "RecallPosition3-v0"),
+                ("position5", "RecallPosition5-v0"),
+                ("color3", "RecallColor3-v0"),
+                ("color5", "RecallColor5-v0"),
+            )
+        ),
         _mikasa("mikasa-remember-color3-quick-rh", TaskConfig("RememberColor3-VLA-v0"), episodes=30, image_size=64),
         _mikasa("mikasa-remember-color3-rh", TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=100),
         *(one for several in SETS.values() for one in several),

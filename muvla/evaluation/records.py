@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,10 @@ class CellRecords:
     train: str  # train id
     state: str  # done, or why rows may be missing
     rows: dict[tuple[str, str], list[EpisodeRow]]  # (protocol id, intervention) → rows
-    provenance: tuple[dict[str, Any], ...]
+    provenance: dict[str, dict[str, Any]]  # id → record, of what trained it and of its rows
     chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
     seconds: dict[str, float]  # wall time of training and of evaluation
+    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

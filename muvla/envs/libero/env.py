@@ -15,6 +15,7 @@ from PIL import Image
 
 from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
+from muvla.envs.assets import LIBERO, content
 from muvla.envs.libero.simulator import Raw, open_simulator
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.phases import Phase
@@ -108,6 +109,12 @@ class LiberoEnv(gymnasium.Env):
 
     def close(self) -> None:
         self._simulator.close()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the episodes are made with: no wrappers, what draws the pictures, and assets that are stand-ins."""
+        stand_ins = {"stand_in_assets": list(content(LIBERO).stand_ins)} if content(LIBERO).stand_ins else {}
+        return {"wrappers": [], "renderers": [self._simulator.renderer]} | stand_ins
 
     def _info(self, success: bool, executed: np.ndarray) -> dict[str, Any]:
         return {

@@ -22,7 +22,10 @@ from muvla.errors import MuvlaError
 from muvla.files import disk_errors, write_json
 
 Raw = dict[str, np.ndarray]  # what robosuite observes, by its names
-RENDERERS = ("egl", "osmesa")  # of MUJOCO_GL; the one needs libegl1 and a driver (Mesa's renders on the CPU)
+RENDERERS = {  # of MUJOCO_GL, with the remedy where it does not work; EGL takes a GPU's driver, or Mesa's for the CPU
+    "egl": "run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
+    "osmesa": "install libosmesa6, or unset MUJOCO_GL for EGL, which scripts/install-system-packages.sh installs",
+}
 PLACEMENTS = 100  # of one reset; a draw where objects would touch is repeated
 
 
@@ -43,6 +46,14 @@ class Simulator:
         """Action (7,) in robosuite's convention → observation, success."""
         raw, _, success, _ = self._env.step(action)
         return raw, bool(success)
+
+    @property
+    def renderer(self) -> str:
+        """What draws the pictures, in OpenGL's words: a GPU, or Mesa's own on the CPU."""
+        from OpenGL import GL
+
+        self._env.sim._render_context_offscreen.gl_ctx.make_current()
+        return GL.glGetString(GL.GL_RENDERER).decode()
 
     def close(self) -> None:
         self._env.close()
@@ -157,5 +168,5 @@ def _not_installed(got: str) -> MuvlaError:
 def _no_renderer(error: Exception, renderer: str) -> MuvlaError:
     return MuvlaError(
         "renderer", got=f"{type(error).__name__}: {error}", expected=f"OpenGL without a screen ({renderer})",
-        remedy="run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
+        remedy=RENDERERS[renderer],
     )  # fmt: skip

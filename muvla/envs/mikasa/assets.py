@@ -23,7 +23,7 @@ def stand_ins() -> tuple[str, ...]:
 
 def write_stand_in(root: Path) -> None:
     """A mug of convex pieces under `root`, to be named by MS_ASSET_DIR before ManiSkill is imported."""
-    described, collision, shown = (root / part for part in SHELLGAME.parts)
+    described, collision, shown = (root / part for part in SHELLGAME.parts[:3])
     collision.parent.mkdir(parents=True, exist_ok=True)
     boxes = _mug()
     corners = np.concatenate([corners for corners in boxes])

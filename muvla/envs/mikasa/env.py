@@ -139,8 +139,8 @@ class MikasaEnv(gymnasium.Env):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the episodes are made with: wrappers, outermost first, what could draw the pictures here, and assets
-        that are stand-ins."""
+        """What the episodes are made with: wrappers, outermost first, what could draw the pictures here, what is
+        altered of the suite's task, and assets that are stand-ins."""
         import sapien
 
         env, wrappers = self._env, []
@@ -149,7 +149,8 @@ class MikasaEnv(gymnasium.Env):
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
-        return told | ({"stand_in_assets": list(self.stand_in_assets)} if self.stand_in_assets else {})
+        more = {"altered": list(self._family.altered()), "stand_in_assets": list(self.stand_in_assets)}
+        return told | {name: those for name, those in more.items() if those}
 
     @property
     def phase(self) -> Phase:

@@ -11,8 +11,7 @@ import gymnasium
 import numpy as np
 
 from muvla.config import TaskConfig
-from muvla.envs.assets import SHELLGAME
-from muvla.envs.mikasa.assets import stand_ins
+from muvla.envs.assets import SHELLGAME, content
 from muvla.envs.mikasa.tasks import MIKASA_TASKS, MikasaTask
 from muvla.errors import MuvlaError
 
@@ -103,11 +102,11 @@ def _not_there(error: ImportError | OSError) -> MuvlaError:
 
 
 def backends(task: TaskConfig) -> str:
-    """What an environment of this task, made here, computes and renders with, and which of its assets are stand-ins;
-    for provenance. Raises MuvlaError where the simulator is not installed."""
+    """What an environment of this task, made here, computes and renders with, and the content of the assets that it
+    needs; for provenance. Raises MuvlaError where the simulator or an asset is not there."""
     told = [backend("sim_backend", task.physics or "cpu"), backend("render_backend", "auto")]
     if MIKASA_TASKS[task.name].mug:
-        told += [f"stand-in {name}" for name in stand_ins()]
+        told.append(str(content(SHELLGAME)))
     return ", ".join(told)
 
 

@@ -1,0 +1,59 @@
+"""What a protocol takes from its task: it is in no hash, and held here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from muvla.config import TaskConfig
+from muvla.envs.libero.tasks import LIBERO_TASKS
+from muvla.envs.mikasa.families import FAMILIES
+from muvla.envs.mikasa.tasks import MIKASA_TASKS
+from muvla.envs.recall import tasks as recall
+from muvla.envs.registry import make_env, task_info
+from muvla.evaluation.protocol import PROTOCOLS, Protocol
+
+GOLDEN = Path(__file__).parent / "golden" / "limits.json"
+
+
+def resolved(one: Protocol) -> list:
+    """Step limit and instruction; where every episode has its own instruction, one of them."""
+    return [one.step_limit or task_limit(one.task), task_info(one.task.name).instruction]
+
+
+def task_limit(task: TaskConfig) -> int:
+    """Without a simulator, which would take it from here."""
+    if task.name in LIBERO_TASKS:
+        return LIBERO_TASKS[task.name].step_limit
+    if task.name in MIKASA_TASKS:
+        lengths = {name: getattr(task, name) for name in ("cue", "delay") if getattr(task, name) is not None}
+        known = MIKASA_TASKS[task.name]
+        return known.step_limit + FAMILIES[known.family].more_steps(lengths)
+    return make_env(task).step_limit
+
+
+def changed() -> list[str]:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    return [id for id in PROTOCOLS if id in golden and golden[id] != resolved(PROTOCOLS[id])]
+
+
+def test_an_edited_limit_or_instruction_needs_a_new_version():
+    assert not changed(), "give the protocols a new version, and the ones of before the step limit that they had"
+    missing = set(PROTOCOLS) ^ set(json.loads(GOLDEN.read_text(encoding="utf-8")))
+    assert not missing, f"add {sorted(missing)} to tests/golden/limits.json"
+
+
+@pytest.mark.parametrize("suite", ["mikasa", "recall", "libero"])
+def test_editing_what_a_task_tells_is_noticed(monkeypatch, suite):
+    if suite == "mikasa":
+        task = MIKASA_TASKS["TakeItBack-VLA-v0"]
+        monkeypatch.setitem(MIKASA_TASKS, task.name, replace(task, step_limit=61))
+        assert changed() == ["mikasa-take-it-back-rh@1", "mikasa-take-it-back-ol8@1"]
+    elif suite == "recall":
+        monkeypatch.setattr(recall, "DECISION_STEPS", 11)
+        assert changed() == [one.id for one in PROTOCOLS.values() if one.task.name in recall.RECALL_TASKS]
+    else:
+        task = LIBERO_TASKS["libero_goal-0"]
+        monkeypatch.setitem(LIBERO_TASKS, task.name, replace(task, file="close_the_door"))
+        assert changed() == ["libero-goal-0-rh@1", "libero-goal-0-ol8@1"]

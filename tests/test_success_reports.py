@@ -1,0 +1,126 @@
+"""Reports of tasks in which nothing is chosen, whose reading is success, and the means over sets of protocols."""
+
+import dataclasses
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from test_analysis import records, row, write
+
+from analysis import figures, tables
+from analysis.frames import tidy
+from muvla.config import no_memory, tbptt
+from muvla.evaluation.protocol import SETS, protocol
+from muvla.evaluation.records import CellRecords
+from muvla.runs import Run
+from sweeps.grid import Study
+from sweeps.ledger import Entry
+
+
+def without_choice(cell: CellRecords, changed: dict[str, int]) -> CellRecords:
+    """The same successes where nothing is chosen; `changed` has others by intervention."""
+    rows = {}
+    for (name, kind), those in cell.rows.items():
+        bare = [dataclasses.replace(r, target=None, choice=None if r.error else -1) for r in those]
+        if kind in changed:
+            bare = [
+                r if r.error else dataclasses.replace(r, success_once=i < changed[kind]) for i, r in enumerate(bare)
+            ]
+        rows[name, kind] = bare
+    return dataclasses.replace(cell, rows=rows, chance={"p@1": None})
+
+
+@pytest.fixture
+def cells(base):
+    """Success 6/20 of no memory, 18/20 and under `zero` 5/20 of K=8."""
+    return [without_choice(records(base, "none", no_memory(), 0, 6, 14, 0), {}),
+            without_choice(records(base, "K=8", tbptt(8, 4), 0, 18, 2, 0), {"zero": 5})]  # fmt: skip
+
+
+def test_where_nothing_is_chosen_tables_figures_and_captions_are_of_success(cells, tmp_path):
+    _, said = write(cells, tmp_path)
+    out = tmp_path / "out"
+    names = {path.name for path in out.iterdir()}
+    assert {"success.png", "success.pdf", "interventions.png"} <= names and "choice.png" not in names
+    assert "Success, under interventions on the memory" in said and "0.25 [0.11, 0.47]" in said
+    for file in ("interventions.md", "interventions.tex"):
+        assert "0.90 [0.70, 0.97]" in (out / file).read_text() and "0.25 [0.11, 0.47]" in (out / file).read_text()
+    text = (out / "report.md").read_text()
+    assert "Success under `zero`:" in text and "0.25 [0.11, 0.47] 5/20" in text and "](success.png)" in text
+    everything = said + text + "".join((out / name).read_text() for name in names if name.endswith((".md", ".tex")))
+    assert "touch" not in everything and "choice accuracy" not in everything.lower()
+
+
+def test_figures_of_success_have_no_false_legend(cells):
+    frame = tidy(cells)
+    for figure in (figures.main_figure(frame, "t"), figures.intervention_figure(frame, "t")):
+        FigureCanvasAgg(figure).draw()
+        marks = [line for axes in figure.axes for line in axes.lines]
+        assert marks and all(mark.get_marker() == "o" for mark in marks), "no cross, no line of a bound that is none"
+        assert figure.axes[0].get_ylabel().endswith("success")
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["executed labels, H=2"]
+        assert "touch" not in figure.get_suptitle()
+
+
+def test_a_cross_says_why_there_is_no_rate(base, cells):
+    lost = records(base, "none", no_memory(), 1, 0, 0, 0, errors=20)
+    chosen = [records(base, "K=8", tbptt(8, 4), 0, 18, 2, 0)]
+    for those, said in ((cells, "every episode ended in an error"), (chosen, "nothing touched in any episode")):
+        figure = figures.main_figure(tidy([*those, lost]), "t")
+        assert figure.legends[0].get_texts()[-1].get_text() == said
+
+
+# --- sets -------------------------------------------------------------------------------------------------------------
+
+
+def over(base, arm, change, seed, rates, kinds=("none",)):
+    """Ten episodes by protocol, with these successes; None: it has no result, a negative number: all are errors."""
+    cell = records(base, arm, change, seed, 1, 0, 0)
+    rows = {}
+    for name, rate in rates.items():
+        for kind in kinds if rate is not None else ():
+            rows[name, kind] = [
+                dataclasses.replace(
+                    row(i, 0 if i < rate else 1, error="RuntimeError: x" if rate < 0 or i == rate == 9 else None),
+                    protocol=name, intervention=kind,
+                )
+                for i in range(10)
+            ]  # fmt: skip
+    chance = dict.fromkeys(rates, 1 / 3)
+    return dataclasses.replace(cell, rows=rows, chance=chance, sets={"two@1": ("a@1", "b@1")})
+
+
+def test_the_mean_over_a_set_is_unweighted_by_arm_and_seed(base, tmp_path):
+    cells = [
+        over(base, "none", no_memory(), 0, {"a@1": 1, "b@1": 4}),
+        over(base, "K=8", tbptt(8, 4), 0, {"a@1": 5, "b@1": 9}, ("none", "zero")),
+        over(base, "K=8", tbptt(8, 4), 1, {"a@1": 7, "b@1": None}),
+        over(base, "K=8", tbptt(8, 4), 2, {"a@1": 7, "b@1": -1}),
+    ]
+    _, said = write(cells, tmp_path)
+    table = (tmp_path / "out" / "sets.md").read_text()
+    assert table.splitlines()[2:] == [
+        "| two@1 | none | 0 | 0.25 over 2 | not run |",
+        # 5 of 10, and 9 of the 9 that were measured: an error is in no rate, and said
+        "| two@1 | K=8 | 0 | 0.75 over 2 (+1 errors) | 0.75 over 2 (+1 errors) |",
+        "| two@1 | K=8 | 1 | – without b@1 | not run |",
+        "| two@1 | K=8 | 2 | – without b@1 (+10 errors) | not run |",
+    ]
+    assert table in (tmp_path / "out" / "report.md").read_text() and "unweighted mean" in said
+    assert "over 2" in (tmp_path / "out" / "sets.tex").read_text()
+
+
+def test_a_study_without_a_whole_set_has_no_means(cells, tmp_path):
+    write(cells, tmp_path)
+    assert not (tmp_path / "out" / "sets.md").exists()
+    assert tables.set_table(tidy(cells), {}).empty
+
+
+def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
+    def sets(*protocols):
+        study = Study("s", "s", base, {"none": no_memory()}, ("memory.kind", "memory.m", "truncation"), (0,), protocols)
+        return Entry(study, study.cells()[0], Run(tmp_path, tmp_path, "t")).records().sets
+
+    assert sets(protocol("recall-position3-rh@1")) == {}
+    trained = SETS["mikasa5-rh@1"]
+    assert sets(protocol("recall-position3-rh@1"), *trained) == {"mikasa5-rh@1": tuple(one.id for one in trained)}
+    assert sets(*trained[:4]) == {}
