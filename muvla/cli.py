@@ -197,9 +197,9 @@ def _ledger(arguments):
 def _prepare(arguments, one_process: bool = True) -> str:
     import torch
 
+    from muvla.cores import choose_device
     from muvla.errors import MuvlaError
     from muvla.models.compiling import require_compiler
-    from muvla.runs import choose_device
     from muvla.training.launched import is_launched
 
     if one_process and is_launched():

@@ -24,7 +24,7 @@ from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
 from muvla.models.sizes import size
 from muvla.released_runs import released_run
-from muvla.runs import NOT_A_MEASUREMENT, Run, find_run
+from muvla.runs import NOT_A_MEASUREMENT, Run
 from muvla.training.options import TrainingOptions
 from muvla.training.ranks import Ranks
 from muvla.training.run import Progress
@@ -184,3 +184,14 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
                 entry.run.train_cell(entry.item.cell, stores[entry.item.arm], device, progress, stop, options, ranks)
         if ranks.leads:
             print(f"{entry.item.label}: trained, {entry.run.folder}")
+
+
+def find_run(root: Path, data: Path, prefix: str) -> Run:
+    """A run by its train id or the beginning of it."""
+    found = sorted(p.name for p in root.glob(f"{prefix}*") if (p / "run.json").exists())
+    if len(found) != 1:
+        raise MuvlaError(
+            "RUN", got=prefix, expected=f"one train id under {root}" + (f", not {len(found)}" if found else ""),
+            remedy="`muvla sweep STUDY --plan` lists the train ids of a study",
+        )  # fmt: skip
+    return Run(root, data, found[0])

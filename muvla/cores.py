@@ -1,9 +1,11 @@
-"""How many cores there are for this process; every default number of processes follows it."""
+"""What this process may compute on. Every default number of processes follows the cores."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from muvla.errors import MuvlaError
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -18,3 +20,14 @@ def usable_cores() -> int:
     except (OSError, ValueError):  # another system, or none
         pass
     return cores
+
+
+def choose_device(name: str = "auto") -> str:
+    """`auto` is the GPU where there is one; raises MuvlaError for a GPU that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MuvlaError("--device", got=name, expected="a CUDA device", remedy="use --device cpu, or install a driver")
+    return name

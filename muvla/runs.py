@@ -26,8 +26,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from muvla import provenance as origin
 from muvla.config import Cell, canonical, started_at, train_id
 from muvla.configtools import from_dict, to_dict
@@ -60,15 +58,6 @@ SET_ASIDE = "set-aside"  # folders of what was not a measurement, numbered
 
 def never() -> bool:
     return False
-
-
-def choose_device(name: str = "auto") -> str:
-    """`auto` is the GPU where there is one; raises MuvlaError for a GPU that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise MuvlaError("--device", got=name, expected="a CUDA device", remedy="use --device cpu, or install a driver")
-    return name
 
 
 @dataclass(frozen=True)
@@ -400,14 +389,3 @@ class Run:
 def _stop_if(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         raise Interrupted
-
-
-def find_run(root: Path, data: Path, prefix: str) -> Run:
-    """A run by its train id or the beginning of it."""
-    found = sorted(p.name for p in root.glob(f"{prefix}*") if (p / "run.json").exists())
-    if len(found) != 1:
-        raise MuvlaError(
-            "RUN", got=prefix, expected=f"one train id under {root}" + (f", not {len(found)}" if found else ""),
-            remedy="`muvla sweep STUDY --plan` lists the train ids of a study",
-        )  # fmt: skip
-    return Run(root, data, found[0])

@@ -8,8 +8,8 @@ import pytest
 from test_sweep import ROOT, STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
+from muvla.commands import find_run
 from muvla.evaluation.protocol import SETS, protocol
-from muvla.runs import find_run
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from troubled import Troubled
 
 from muvla import commands
 from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.commands import find_run
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
@@ -25,7 +26,7 @@ from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.evaluation.watching import Step, Watched, WatchedRollout, checks, require_same
 from muvla.files import read_lines
 from muvla.interventions import intervention
-from muvla.runs import Run, find_run
+from muvla.runs import Run
 from muvla.training.loop import Trainer
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
