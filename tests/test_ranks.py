@@ -39,6 +39,7 @@ EQUAL = {
     "K=1": tbptt(1, 4),
     "K=4": tbptt(4, 4),
     "from the episode": tbptt(4, 4) | {"truncation_from": "episode"},
+    "a slot each": tbptt(2, 4) | {"truncation_from": "episode", "budget.slots": 2},
     "shuffled": no_memory() | {"data.order": "shuffled"},
     "augmented, diffusion": {
         "model.head": "diffusion", "data.tail": "repeat", "model.images": "released", "data.augmentation": "frame",
@@ -97,7 +98,7 @@ def ran(cells, store, everyday, both, tmp_path_factory):
     cases = []
     for name, cell in cells.items():
         cases.append({"name": name, "cell": to_dict(cell), "updates": 3})
-    for name in ("K=1", "K=4", "shuffled", "bfloat16", "adapters", "adapters in bfloat16"):
+    for name in ("K=1", "K=4", "a slot each", "shuffled", "bfloat16", "adapters", "adapters in bfloat16"):
         cases.append({"name": f"sharded {name}", "cell": to_dict(cells[name]), "updates": 3, "sharded": True})
     cases.append(cases[len(cells) + 1] | {"name": "sharded recompute", "recompute": True})
     for name in ("K=4", "frozen memory"):
@@ -163,6 +164,22 @@ def test_two_ranks_train_what_one_process_does(ran, cells, store, name):
                 assert got == pytest.approx(one, rel=0.05 if half else 1e-5)
             assert first["memory_rms"] == pytest.approx(trainer.memory_rms(), rel=1e-2 if half else 1e-5)
             assert_same_policy(ran, kind, None if half else own(trainer))
+
+
+class Sharded(Ranks):
+    sharded = True
+
+
+@pytest.mark.parametrize(("ranks", "passes"), [(Ranks(), 4), (Sharded(), 1)])
+def test_ranks_that_share_layers_go_back_once_a_window(store, cells, monkeypatch, ranks, passes):
+    """Blocks from the episode, of a rank's only slot, end at ticks that no other rank knows."""
+    trainer = Trainer(replace(cells["a slot each"], {"budget.slots": 1}), store, ranks=ranks)
+    ended, end = [], trainer._end_blocks
+    monkeypatch.setattr(trainer, "_end_blocks", lambda loss: ended.append(loss) or end(loss))
+    window = trainer.stream.window(8)
+    window.is_first[1:] = False
+    trainer.backward(window)
+    assert len(ended) == passes
 
 
 def test_blocks_that_are_sharded_and_computed_again(ran, cells, store):

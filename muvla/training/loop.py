@@ -162,9 +162,11 @@ class Trainer:
         leaves = encoded.leaves()
         label, weight, is_first = (self.placed(t) for t in (window.label, window.weight, window.is_first))
         entries = label.numel() * self.ranks.size
+        # Ranks that share layers go back through them together, and each sees its own slots' episodes alone.
+        alike = self.cell.truncation_from == "window" or not self.ranks.sharded
         loss, total = torch.zeros((), device=self.device), 0.0
         for t, start in enumerate(starts):
-            if t > 0 and start.all():
+            if t > 0 and start.all() and alike:
                 total += self._end_blocks(loss / entries)
                 loss = torch.zeros((), device=self.device)
             elif t > 0 and start.any():
