@@ -1,6 +1,7 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
 import dataclasses
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -197,6 +198,7 @@ def test_shares_and_estimate():
     assert evaluation.estimate(1.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)
 
 
+@pytest.mark.skipif(os.environ.get("MUVLA_EVERY_TASK") != "1", reason="`make test-sim` runs it: it takes long")
 @pytest.mark.sim
 @pytest.mark.slow
 def test_the_parts_of_a_simulators_step():

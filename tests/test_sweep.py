@@ -234,7 +234,7 @@ def muvla(*arguments, cwd, **kwargs):
 
 
 def test_ctrl_c_exits_130_and_the_same_command_continues(tmp_path):
-    (tmp_path / "study.py").write_text(STUDY.format(updates=100))
+    (tmp_path / "study.py").write_text(STUDY.format(updates=60))
     process = muvla("sweep", tmp_path, "--no-tracking", "--processes", 2, cwd=tmp_path, start_new_session=True)
     while not list(tmp_path.glob("runs/*/train.jsonl")):  # until a cell has written that it trains
         assert process.poll() is None, process.communicate()
