@@ -21,15 +21,17 @@ class TaskConfig:
     # Where a simulator computes physics. Part of the task, because torch draws an episode on that device: the same seed
     # is another episode on a GPU. Rendering follows the hardware and is recorded beside every result.
     physics: Literal["cpu", "gpu"] | None = None
+    # Steps before the cue in which nothing is shown: then the cue is no longer in an episode's first frame.
+    blank: tuple[int, int] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
-        for name in ("cue", "delay"):
+        for name, least in (("cue", 1), ("delay", 1), ("blank", 0)):
             span = getattr(self, name)
             _require(
-                span is None or 1 <= span[0] <= span[1],
+                span is None or least <= span[0] <= span[1],
                 f"task.{name}",
                 span,
-                "1 ≤ low ≤ high",
+                f"{least} ≤ low ≤ high",
                 "give two step counts, for instance [1, 3]",
             )
 

@@ -37,6 +37,7 @@ class Moment:
     key: list[str]  # identity of the slot's episode
     seed: list[int]  # of the slot's episode; keys every random draw
     donor: list[State | None] | None = None  # for each slot, the state that an intervention may transplant
+    events: list[dict[str, int]] | None = None  # for each slot, the step of each phase event of its episode
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def test_rows_have_every_field_and_seeds_count_up(trained, tmp_path):
         row = json.loads(line)
         assert set(row) == {f.name for f in fields(EpisodeRow)}
         unset = {k for k, v in row.items() if v is None}
-        assert unset <= {"error", "first_success_step"}
+        assert unset <= {"error", "first_success_step", "fired", "donor_seed", "donor_target"}
         assert row["protocol"] == "short@1" and row["protocol_hash"] == SHORT.hash and row["group"] == "recall"
         assert row["first_decision_step"] == row["cue_length"] + row["delay_length"]
         assert row["success_once"] == (row["choice"] == row["target"])

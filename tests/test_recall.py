@@ -6,12 +6,13 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from muvla.config import TaskConfig
-from muvla.envs.phases import Phase
+from muvla.envs.phases import Phase, events
 from muvla.envs.recall import RECALL_TASKS, RecallEnv
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import MuvlaError
 
 TASKS = sorted(RECALL_TASKS)
+TASK = "RecallPosition3-v0"
 
 
 def play(env, seed, action=None):
@@ -157,3 +158,30 @@ def test_bad_tasks_are_refused(task, message):
 def test_chance():
     assert task_info("RecallPosition3-v0").chance == pytest.approx(1 / 3)
     assert task_info("RecallColor5-v0").chance == pytest.approx(1 / 5)
+
+
+def test_a_blank_shows_the_same_episode_later():
+    plain, later = make_env(TaskConfig(TASK)), make_env(TaskConfig(TASK, blank=(2, 2)))
+    shown, waiting = plain.reset(seed=5)[0], later.reset(seed=5)
+    assert waiting[1]["phase"] is Phase.BLANK and waiting[1]["blank_length"] == 2
+    assert later.step_limit == plain.step_limit + 2
+    assert not np.array_equal(waiting[0]["images"], shown["images"])
+    for _ in range(2):
+        observation, _, _, _, info = later.step(np.ones(2))
+        assert not info["executed_action"].any(), "nothing is executed before the decision"
+    assert info["phase"] is Phase.CUE and np.array_equal(observation["images"], shown["images"])
+    assert events(info)["cue_end"] == events(plain._info(np.zeros(2)))["cue_end"] + 2
+    lengths = {make_env(TaskConfig(TASK, blank=(0, 3))).reset(seed=seed)[1]["blank_length"] for seed in range(40)}
+    assert lengths == {0, 1, 2, 3}
+
+
+def test_events_are_where_the_phases_change():
+    env = make_env(TaskConfig(TASK, blank=(1, 2)))
+    phases = [env.reset(seed=3)[1]["phase"]]
+    while phases[-1] is not Phase.DECISION:
+        phases.append((info := env.step(np.zeros(2))[4])["phase"])
+    found = events(info)
+    assert phases[found["cue_end"]] is Phase.CUE and phases[found["cue_end"] + 1] is Phase.DELAY
+    assert phases[found["delay_end"]] is Phase.DELAY and found["first_decision"] == len(phases) - 1
+    assert events({"cue_length": 3, "delay_length": 0}) == {"cue_end": 2, "first_decision": 3}
+    assert events({"cue_length": 0, "delay_length": 0}) == events({}) == {}

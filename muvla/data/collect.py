@@ -71,6 +71,7 @@ def demonstrate(env: gymnasium.Env, seed: int, task: str) -> Episode:
         frames["executed_action"].append(info["executed_action"])
         over = terminated or truncated or info["success"]
     about = {name: info[name] for name in ("instruction", "target", "cue_length", "delay_length")}
+    about |= {"blank_length": info["blank_length"]} if info.get("blank_length") else {}
     return Episode(
         **{name: np.stack(column) for name, column in frames.items()},
         info={"task": task, "seed": seed, "success": bool(info["success"]), **about},

@@ -73,7 +73,7 @@ def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
         return make_libero(task, image_size)
     if task.physics is not None:
         raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
-    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size)
+    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size, task.blank)
 
 
 def open_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:

@@ -69,7 +69,7 @@ def evaluate(
 
     def append(outcome: Outcome, provenance: str) -> None:
         nothing = dict.fromkeys(
-            ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
+            ("target", "choice", "blank_length", "cue_length", "delay_length", "first_decision_step", "success_once",
              "success_at_end", "first_success_step", "steps")
         )  # fmt: skip
         file.append(

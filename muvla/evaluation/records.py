@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class EpisodeRow:
     seconds: float  # wall time of the episode, shared with the other slots of its batch
     environment_seconds: float  # of it, the environment at work
     provenance: str
+    # Added later: None in rows of before.
+    blank_length: int | None = None
+    fired: int | None = None  # ticks at which the intervention acted
+    donor_seed: int | None = None  # the episode that a transplanted memory came from
+    donor_target: int | None = None
 
 
 def result_id(train: str, protocol: Protocol, intervention: str) -> str:
@@ -65,11 +70,12 @@ class RowFile:
 
 def read_rows(path: Path) -> list[EpisodeRow]:
     names = {f.name for f in fields(EpisodeRow)}
+    demanded = {f.name for f in fields(EpisodeRow) if f.default is MISSING}
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
-        if set(line) != names:
+        if wrong := sorted((demanded - set(line)) | (set(line) - names)):
             raise MuvlaError(
-                f"{path}:{number}", got=f"fields {sorted(set(line) ^ names)} too few or too many",
+                f"{path}:{number}", got=f"fields {wrong} too few or too many",
                 expected="an episode row of this version", remedy="evaluate again with this version",
             )  # fmt: skip
         rows.append(EpisodeRow(**line))

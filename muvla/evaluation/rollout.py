@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from muvla.data.statistics import Statistics
-from muvla.envs.phases import Phase
+from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
@@ -149,6 +149,7 @@ class Rollout:
             [slot.info.get("phase", Phase.UNKNOWN) for slot in self.slots],
             [f"{self.protocol.task.name}:{slot.seed}" for slot in self.slots],
             [slot.seed or 0 for slot in self.slots],
+            events=[events(slot.info) for slot in self.slots],
         )
         if not self._canary_done:
             guard_canary(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
@@ -176,6 +177,11 @@ class Rollout:
             slot.reads += 1
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
+            self._ticked(i, slot, actions[i])
+
+    def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
+        """For those who keep what happens: slot `index` has had its tick, whose chunk (H, A) is normalised and whose
+        tokens (m, D) are `slot.tokens`; `self.recurrence` holds what was written."""
 
     def _is_due(self, slot: Slot) -> bool:
         """Whether the model is called before its next step; not so while a chunk lasts and memory ticks by call."""
@@ -292,11 +298,11 @@ class Rollout:
     def _require_decision(self, slot: Slot) -> None:
         """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
         limit = self.protocol.step_limit
-        phases = (slot.info["cue_length"] or 0) + (slot.info["delay_length"] or 0)
+        phases = events(slot.info).get("first_decision", 0)
         if limit is not None and limit <= phases:
             raise MuvlaError(
                 "protocol.step_limit", got=limit, remedy="raise it, or shorten the phases (task.cue, task.delay)",
-                expected=f"more than the {phases} steps of cue and delay of episode seed {slot.seed}",
+                expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
             )  # fmt: skip
 
     @staticmethod
@@ -304,6 +310,7 @@ class Rollout:
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
+            "blank_length": slot.info.get("blank_length"),
             "cue_length": slot.info["cue_length"],
             "delay_length": slot.info["delay_length"],
             "first_decision_step": slot.first_decision,

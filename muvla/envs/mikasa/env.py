@@ -29,7 +29,8 @@ NO_CHOICE = -1
 
 def make_mikasa(task: TaskConfig, image_size: int | None = None) -> MikasaEnv:
     """The environment of a TaskConfig. Raises MuvlaError where it changes what the suite's own class fixes."""
-    given = {name: getattr(task, name) for name in ("cue", "delay", "palette") if getattr(task, name) is not None}
+    parts = ("blank", "cue", "delay", "palette")
+    given = {name: getattr(task, name) for name in parts if getattr(task, name) is not None}
     known = MIKASA_TASKS.get(task.name)
     settable = FAMILIES[known.family].settable if known else given
     for name, value in given.items():

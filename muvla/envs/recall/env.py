@@ -34,7 +34,7 @@ class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
 
     The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, choice, success,
-    cue_length, delay_length, expert_action, and executed_action of the step just taken.
+    blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -46,15 +46,17 @@ class RecallEnv(gymnasium.Env):
         delay: tuple[int, int] | None = None,
         palette: tuple[str, ...] | None = None,
         image_size: int | None = None,
+        blank: tuple[int, int] | None = None,
     ):
         self.task = RECALL_TASKS[task]
         self.cue, self.delay = cue or self.task.cue, delay or self.task.delay
+        self.blank = blank or (0, 0)
         palette = tuple(palette or self.task.colours)
         check_palette(self.task, palette)
         self.colours = [scene.colour(name) for name in palette]
         self.image_size = image_size or CAMERA_SIZE
         self.instruction = INSTRUCTIONS[self.task.family]
-        self.step_limit = step_limit(self.cue, self.delay)
+        self.step_limit = step_limit(self.cue, self.delay) + self.blank[1]
         self.observation_space = spaces.Dict(
             {
                 "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),
@@ -66,8 +68,11 @@ class RecallEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
         # Keyed, not taken from gymnasium's generator: the episode is a function of its seed alone.
-        rng = numpy_rng(seed if seed is not None else int(self.np_random.integers(2**31)), "recall", self.task.name)
+        own = seed if seed is not None else int(self.np_random.integers(2**31))
+        rng = numpy_rng(own, "recall", self.task.name)
         n = self.task.objects
+        # Keyed apart: an episode with a blank is the one without it, shown later.
+        self.blank_length = int(numpy_rng(own, "recall blank").integers(self.blank[0], self.blank[1] + 1))
         self.cue_length = int(rng.integers(self.cue[0], self.cue[1] + 1))
         self.delay_length = int(rng.integers(self.delay[0], self.delay[1] + 1))
         angles = np.linspace(*ARC, n)
@@ -97,9 +102,10 @@ class RecallEnv(gymnasium.Env):
 
     @property
     def phase(self) -> Phase:
-        if self.t < self.cue_length:
-            return Phase.CUE
-        return Phase.DELAY if self.t < self.cue_length + self.delay_length else Phase.DECISION
+        since = self.t - self.blank_length
+        if since < self.cue_length:
+            return Phase.CUE if since >= 0 else Phase.BLANK
+        return Phase.DELAY if since < self.cue_length + self.delay_length else Phase.DECISION
 
     def expert_action(self) -> np.ndarray:
         """Straight to the target. Also in the no-op phases: what the expert would do, were it executed."""
@@ -114,7 +120,7 @@ class RecallEnv(gymnasium.Env):
 
     def _discs(self) -> list[scene.Disc]:
         phase, colour_task = self.phase, self.task.family == "RecallColor"
-        if phase is Phase.DELAY:
+        if phase in (Phase.BLANK, Phase.DELAY):
             return []
         if phase is Phase.CUE and colour_task:
             return [scene.Disc(0.0, 0.5, self.colours[self.cued_colour], 0.35)]
@@ -132,6 +138,7 @@ class RecallEnv(gymnasium.Env):
             "target": self.target,
             "choice": self.choice,
             "success": self.choice == self.target,
+            "blank_length": self.blank_length,
             "cue_length": self.cue_length,
             "delay_length": self.delay_length,
             "executed_action": executed.astype(np.float32),
