@@ -56,7 +56,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                     rows = run.evaluate(one, kind, device, policy, stop, arguments.retry_errors, arguments.workers)
                     summary = summarise(rows)
                     found[kind].append(summary)
-                    print(f"{one.id} {kind}: {_readings(summary)}")
+                    print(f"{one.id} {kind}: {summary.readings()}")
                     if summary.success_rate == 0:
                         _look(run, one, kind, policy, stop)
             for kind, summaries in found.items():
@@ -64,15 +64,6 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                 if len(several) > 1 and rates:
                     mean = sum(rates) / len(rates)
                     print(f"{name} {kind}: mean success {mean:.3f} over {len(rates)} of {len(several)} tasks")
-
-
-def _readings(s: Summary) -> str:
-    touch, choice, success = (
-        "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
-    )
-    chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(s.choices)
-    errors = f", {s.errors} episodes with errors, in no rate (--retry-errors runs them)" if s.errors else ""
-    return f"n {s.measured}, {chosen}success {success}{errors}"
 
 
 def _look(run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ from muvla.data.episodes import EpisodeStore
 from muvla.errors import MuvlaError
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.visioncache import require_cacheable
+from sweeps.ceilings import measure_ceilings, without_simulator
 from sweeps.grid import Study
 from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, Running
 from sweeps.ledger import Entry, Ledger
@@ -65,6 +66,9 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     if options.plan_only:
         say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
         return SweepResult(entries, [], [])
+    cheap = without_simulator(study.protocols)
+    say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
+    measure_ceilings(cheap, ledger, say, retry_errors=options.retry_failed)
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     if options.retry_failed:

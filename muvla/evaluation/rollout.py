@@ -96,16 +96,23 @@ class Rollout:
         self.slots = [Slot() for _ in range(protocol.slots)]
         self.ticks, self._tick_seconds = 0, 0.0
         self._canary_done = False
+        self._open(make_env, environments)
+
+    def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
+        """All of them, or none."""
         try:
             for slot in self.slots[:environments]:
                 env = make_env()
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
-            _require_fit(policy, self.slots[0].env)
+            self._require_fit(self.slots[0].env)
             # What the environments tell of themselves, for provenance; empty where no simulator is involved.
             self.simulator: dict[str, Any] = _told(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
+
+    def _require_fit(self, env: WorkerEnv | LocalEnv) -> None:
+        _require_fit(self.policy, env)
 
     @torch.no_grad()
     def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
