@@ -28,7 +28,9 @@ PLAIN = {
 }  # fmt: skip
 # The entry points that put the parts together.
 ENTRIES = {"assetverbs", "ceilingverbs", "cli", "commands", "dataverbs", "doctor"}
-JOINTS = ENTRIES | {"ceilings", "runs", "provenance", "inspection", "released_runs", "exporting", "suiterunner"}
+JOINTS = ENTRIES | {
+    "ceilings", "runs", "provenance", "inspection", "looking", "released_runs", "exporting", "suiterunner",
+}  # fmt: skip
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
