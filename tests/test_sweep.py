@@ -16,12 +16,12 @@ from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.configtools import replace
 from muvla.data.mixture import open_data
 from muvla.errors import MuvlaError
-from muvla.files import read_json, write_json
+from muvla.files import write_json
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from sweeps import run as run_module
 from sweeps.grid import load_study
-from sweeps.launchers.local import DONE, LOOKS, MARKED, STOPPED, Job, Pool, Running, bring_to_end, run_job
+from sweeps.launchers.local import DONE, MARKED, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, default_processes, run_study
 from sweeps.tracking import Tracker
@@ -79,32 +79,6 @@ def test_ceilings_are_measured_unasked_where_no_simulator_is_needed(swept):
     (known,) = ledger.ceilings(result.entries[0].study).values()
     assert {name: len(rows) for name, rows in known.rows.items()} == {"random": 200, "expert": 200}
     assert not known.absent and known.ideal["choice"] == pytest.approx(1 / 3)
-
-
-def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_path, monkeypatch):
-    """Without intervention, after its last row; printed beside the cell's line. It fails nothing."""
-    entry, job = one_cell(study_file, tmp_path)
-    real = Run.evaluate
-
-    def hopeless(self, protocol, kind, *arguments):
-        return [dataclasses.replace(row, success_once=False) for row in real(self, protocol, kind, *arguments)]
-
-    monkeypatch.setattr(Run, "evaluate", hopeless)
-    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
-    ((protocol, lines),) = read_json(entry.run.folder / LOOKS)
-    assert protocol == "recall-position3-rh@1" and lines[0] == "Nothing succeeded. Episode 0, run again:"
-    assert len(lines) == 4 and "the pictures changed in" in lines[1]
-    said = []
-
-    def ended(self, jobs, on_tick, on_end, deadline):
-        on_end(Running(jobs[0], None, None), DONE)
-
-    monkeypatch.setattr(Pool, "run", ended)
-    run_module._run_cells([entry], {}, SweepOptions(processes=1, track=False), Tracker(None, "x"), said.append)
-    assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
-    monkeypatch.setattr(Run, "evaluate", real)
-    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
-    assert not (entry.run.folder / LOOKS).exists(), "what was seen before is not said again"
 
 
 def test_a_second_run_skips_what_is_done(swept, study_file):
