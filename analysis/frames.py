@@ -16,7 +16,7 @@ from muvla.evaluation.records import CellRecords, EpisodeRow, summarise
 READINGS = {
     "touch": ("touched", "choices"),
     "choice": ("correct", "touched"),
-    "success": ("success", "measured"),
+    "success": ("successes", "measured"),
 }
 READING_TITLES = {
     "touch": "touch rate",
@@ -53,9 +53,6 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                 expected="one", remedy="report the studies apart",
             )  # fmt: skip
         for (protocol, intervention), rows in item.rows.items():
-            s = summarise(rows)
-            counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "choices": s.choices,
-                      "touched": s.touched, "correct": s.correct, "success": s.success}  # fmt: skip
             line: dict[str, Any] = {
                 "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
                 "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
@@ -64,15 +61,22 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                 "frames": cell.budget.total_frames, "seed": cell.seed, "train": item.train, "protocol": protocol,
                 "intervention": intervention,
                 "chance": float("nan") if item.chance[protocol] is None else item.chance[protocol],
-                "best_constant": best_constant_choice(rows), **counts,
+                "best_constant": best_constant_choice(rows), **rates_of(rows),
             }  # fmt: skip
-            for reading, (top, bottom) in READINGS.items():
-                low, high = wilson(counts[top], counts[bottom])
-                rate = counts[top] / counts[bottom] if counts[bottom] else float("nan")
-                line |= {f"{reading}_rate": rate, f"{reading}_low": low, f"{reading}_high": high}
             lines.append(line)
-    frame = pd.DataFrame(lines)
-    return frame if frame.empty else frame.rename(columns={"success": "successes"})
+    return pd.DataFrame(lines)
+
+
+def rates_of(rows: list[EpisodeRow]) -> dict[str, Any]:
+    """Counts of one result, and for every reading its rate with the 95 % Wilson bounds."""
+    s = summarise(rows)
+    counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "choices": s.choices,
+              "touched": s.touched, "correct": s.correct, "successes": s.success}  # fmt: skip
+    for reading, (top, bottom) in READINGS.items():
+        low, high = wilson(counts[top], counts[bottom])
+        rate = counts[top] / counts[bottom] if counts[bottom] else float("nan")
+        counts |= {f"{reading}_rate": rate, f"{reading}_low": low, f"{reading}_high": high}
+    return counts
 
 
 def best_constant_choice(rows: list[EpisodeRow]) -> float:

@@ -7,15 +7,16 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from analysis import ceilings as untrained
 from analysis import figures, tables
 from analysis.frames import READING_TITLES, reading_of, readings_of, tidy
 from muvla.errors import MuvlaError
-from muvla.evaluation.records import CellRecords
+from muvla.evaluation.records import Ceilings, CellRecords
 from muvla.files import disk_errors, write_atomically
 
 # What must not differ silently between the cells of one table, as a key of a provenance record.
@@ -36,6 +37,7 @@ class Report:
     differences: tuple[str, ...] = ()  # what is computed differently, arm by arm
     mix_provenance: bool = False
     with_rows: bool = False  # also write every episode row
+    ceilings: dict[str, Ceilings] = field(default_factory=dict)  # protocol id → what its cells lie between
 
 
 def write_report(
@@ -69,15 +71,18 @@ def write_report(
     if report.with_rows:
         rows = [asdict(row) for cell in cells for of_result in cell.rows.values() for row in of_result]
         write_atomically(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    if not (known := untrained.frame(report.ceilings)).empty:
+        write_atomically(out / "ceilings.csv", known.to_csv(index=False).encode())
     block = [f"### {report.title}", "", *_provenance_lines(cells, frame, report, mixed)]
     for protocol, lines in frame.groupby("protocol", sort=False):
         stem = "" if frame["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
         drawn = _draw(lines, out, report.title, stem)
-        _write_tables(lines, out, report, stem)
+        ceilings = report.ceilings.get(protocol, Ceilings())
+        main, interventions = _tables(lines, ceilings)
+        _write_tables(main, interventions, lines, out, report, stem)
         links = [os.path.relpath(out / name, results.parent if results else out) for name in drawn]
-        block += _protocol_block(protocol, lines, links)
-        say(f"{protocol}:\n" * bool(stem) + tables.to_text(tables.main_table(lines)))
-        interventions = tables.intervention_table(lines)
+        block += _protocol_block(protocol, lines, links, ceilings)
+        say(f"{protocol}:\n" * bool(stem) + tables.to_text(main))
         if not interventions.empty:
             say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
             say(tables.to_text(interventions) + "\n")
@@ -138,10 +143,22 @@ def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
     return made
 
 
-def _write_tables(lines: pd.DataFrame, out: Path, report: Report, stem: str) -> None:
+def _tables(lines: pd.DataFrame, ceilings: Ceilings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The main one, and that of interventions, which is empty where there are none."""
+    columns = {READING_TITLES[one]: one for one in readings_of(lines)}
+    main = untrained.with_readings(tables.main_table(lines), ceilings, columns)
+    interventions = tables.intervention_table(lines)
+    if interventions.empty:
+        return main, interventions
+    return main, untrained.with_readings(interventions, ceilings, {"none": reading_of(lines)})
+
+
+def _write_tables(
+    main: pd.DataFrame, interventions: pd.DataFrame, lines: pd.DataFrame, out: Path, report: Report, stem: str
+) -> None:
     for kind, table, caption in (
-        ("main", tables.main_table(lines), "95 % Wilson intervals per training seed."),
-        ("interventions", tables.intervention_table(lines), f"{_title(reading_of(lines))} under interventions."),
+        ("main", main, "95 % Wilson intervals per training seed."),
+        ("interventions", interventions, f"{_title(reading_of(lines))} under interventions."),
     ):
         if not table.empty:
             _write_table(table, out, report, f"{kind}{stem}", caption)
@@ -157,9 +174,11 @@ def _sets_block(
     cells: list[CellRecords], frame: pd.DataFrame, out: Path, report: Report, say: Callable[[str], None]
 ) -> list[str]:
     """Of a study that evaluates every protocol of a set, the means over it; else nothing."""
-    table = tables.set_table(frame, {name: protocols for cell in cells for name, protocols in cell.sets.items()})
+    sets = {name: protocols for cell in cells for name, protocols in cell.sets.items()}
+    table = tables.set_table(frame, sets)
     if table.empty:
         return []
+    table = untrained.over_sets(table, sets, report.ceilings)
     caption = "Success by set of protocols: the unweighted mean of its protocols' rates, by training seed."
     _write_table(table, out, report, "sets", caption)
     say(f"\n{caption}\n\n{tables.to_text(table)}\n")
@@ -212,7 +231,7 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     ]
 
 
-def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> list[str]:
+def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilings: Ceilings) -> list[str]:
     plain = lines[lines["intervention"] == "none"]
     episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
     chance = plain["chance"].iloc[0]
@@ -228,14 +247,18 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str]) -> lis
         f"Entries: rate [95 % Wilson interval] count/n of one trained policy{given}. Episodes are never pooled over "
         "training seeds.",
         "",
+        untrained.sentence(ceilings),
+        "",
     ]
+
+    def table(of: str, kind: str) -> str:
+        return tables.to_markdown(untrained.by_seed(tables.by_seed(lines, of, kind, counts=True), ceilings, of))
+
     block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
     for one in readings_of(lines):
-        table = tables.to_markdown(tables.by_seed(lines, one, "none", counts=True))
-        block += [f"{_title(one)}, without intervention:", "", table, ""]
+        block += [f"{_title(one)}, without intervention:", "", table(one, "none"), ""]
     for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
-        table = tables.to_markdown(tables.by_seed(lines, reading, kind, counts=True))
-        block += [f"{_title(reading)} under `{kind}`:", "", table, ""]
+        block += [f"{_title(reading)} under `{kind}`:", "", table(reading, kind), ""]
     return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
 
 

@@ -8,7 +8,6 @@ from analysis.frames import READING_TITLES, READINGS, arms_in_order, has_several
 
 NO_VALUE = "–"
 BUDGET = ("B", "W", "U", "frames")  # what a table names of it where arms differ
-COUNT_COLUMNS = {"success": "successes"}  # counts whose column has another name
 
 
 def entry(line: pd.Series, reading: str, counts: bool = False) -> str:
@@ -20,7 +19,7 @@ def entry(line: pd.Series, reading: str, counts: bool = False) -> str:
         return NO_VALUE + errors
     text = f"{rate:.2f} [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]"
     if counts:
-        text += " {}/{}".format(*(line[COUNT_COLUMNS.get(name, name)] for name in READINGS[reading]))
+        text += " {}/{}".format(*(line[name] for name in READINGS[reading]))
     return text + errors
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from muvla.assetverbs import add_asset_verbs
+from muvla.ceilingverbs import add_ceiling_verb
 from muvla.dataverbs import add_data_verbs
 
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
@@ -123,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     computing(evaluate)
     evaluating(evaluate)
 
-    intervene = verb("intervene", _intervene, "the same under interventions on the memory")
+    intervene = verb("intervene", _evaluate, "the same under interventions on the memory")
     of_policy(intervene)
     intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
     intervene.add_argument("--protocol", action="append", required=True)
@@ -161,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
     sweep.add_argument("--no-tracking", action="store_true", help="no MLflow")
+
+    add_ceiling_verb(verb, evaluating, _stop_on_signal)
 
     report = verb("report", _report, "tables, figures and a results block from the episode rows")
     of_study(report, several=True)
@@ -272,13 +275,7 @@ def _train(arguments) -> None:
 def _evaluate(arguments) -> None:
     from muvla.commands import run_conditions
 
-    run_conditions(arguments, ["none"], _prepare(arguments), _stop_on_signal)
-
-
-def _intervene(arguments) -> None:
-    from muvla.commands import run_conditions
-
-    run_conditions(arguments, arguments.kind, _prepare(arguments), _stop_on_signal)
+    run_conditions(arguments, getattr(arguments, "kind", ["none"]), _prepare(arguments), _stop_on_signal)
 
 
 def _watch(arguments) -> None:
@@ -343,13 +340,14 @@ def _report(arguments) -> None:
     from sweeps.between import certificate_lines
     from sweeps.plan import coverage_lines
 
-    cells, coverage, differences = [], [], []
+    cells, coverage, differences, ceilings = [], [], [], {}
     studies = [_narrowed(arguments, path) for path in arguments.study]
     for study in studies:
         ledger = _ledger(arguments)
         stores = ledger.opened(study)
         entries = ledger.entries(study, stores)
         cells += [entry.records() for entry in entries]
+        ceilings |= ledger.ceilings(study)
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
         differences += [line for line in certificate_lines(study) if line not in differences]
     first = studies[0]
@@ -371,6 +369,7 @@ def _report(arguments) -> None:
         differences=tuple(differences),
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
+        ceilings=ceilings,
     )
     write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
-from muvla.evaluation.protocol import Protocol, protocol, protocols
+from muvla.evaluation.protocol import protocol, protocols
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.video import compose, write_video
-from muvla.evaluation.watching import checks, require_same
+from muvla.evaluation.watching import require_same
 from muvla.exporting import export
 from muvla.inspection import inspect
 from muvla.interventions import intervention
+from muvla.looking import look
 from muvla.models.checkpoints import Directory
 from muvla.models.compiling import compile_step
 from muvla.models.hub import checkpoint_folder
-from muvla.models.policy import Policy
 from muvla.models.sizes import size
 from muvla.released_runs import released_run
 from muvla.runs import NOT_A_MEASUREMENT, Run
@@ -56,38 +56,14 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                     rows = run.evaluate(one, kind, device, policy, stop, arguments.retry_errors, arguments.workers)
                     summary = summarise(rows)
                     found[kind].append(summary)
-                    print(f"{one.id} {kind}: {_readings(summary)}")
+                    print(f"{one.id} {kind}: {summary.readings()}")
                     if summary.success_rate == 0:
-                        _look(run, one, kind, policy, stop)
+                        print(*look(run, one, kind, policy, stop), sep="\n")
             for kind, summaries in found.items():
                 rates = [s.success_rate for s in summaries if s.success_rate is not None]
                 if len(several) > 1 and rates:
                     mean = sum(rates) / len(rates)
                     print(f"{name} {kind}: mean success {mean:.3f} over {len(rates)} of {len(several)} tasks")
-
-
-def _readings(s: Summary) -> str:
-    touch, choice, success = (
-        "–" if rate is None else f"{rate:.3f}" for rate in (s.touch_rate, s.choice_accuracy, s.success_rate)
-    )
-    chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(s.choices)
-    errors = f", {s.errors} episodes with errors, in no rate (--retry-errors runs them)" if s.errors else ""
-    return f"n {s.measured}, {chosen}success {success}{errors}"
-
-
-def _look(run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool]) -> None:
-    """Where nothing succeeded, what one of its episodes shows when it is run again. That it cannot be is said, and ends
-    nothing; a broken invariant does."""
-    row = next(row for row in run.result_rows(protocol, kind) if row.error is None)
-    print(f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:")
-    try:
-        lines = checks(*run.watch(protocol, kind, row.seed, policy, stop), policy.proprio is not None)
-    except NotAMeasurement:
-        raise
-    except MuvlaError as error:
-        lines = [f"  could not be run again: {error}"]
-    for line in lines:
-        print(line)
 
 
 def watch(arguments: Namespace, device: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from muvla.configtools import content_hash
+from muvla.files import write_json
 
 PACKAGES = (
     "torch", "transformers", "peft", "flash-attn", "bitsandbytes", "numpy", "gymnasium", "mani-skill", "sapien",
@@ -24,8 +25,8 @@ PACKAGES = (
 )  # fmt: skip
 # Files that no number depends on: what a person sees, not what is computed; and presets, whose cells tell all of it.
 NOT_COMPUTING = (
-    "assetverbs.py", "cli.py", "commands.py", "cores.py", "dataverbs.py", "doctor.py", "inspection.py", "presets.py",
-    "provenance.py",
+    "assetverbs.py", "ceilingverbs.py", "cli.py", "commands.py", "cores.py", "dataverbs.py", "doctor.py",
+    "inspection.py", "looking.py", "presets.py", "provenance.py",
 )  # fmt: skip
 
 
@@ -85,6 +86,15 @@ def provenance(
 
 def provenance_id(record: dict[str, Any]) -> str:
     return content_hash(record)
+
+
+def keep(record: dict[str, Any], folder: Path) -> str:
+    """Writes the record to `folder/<id>.json`, if it is not there; returns the id."""
+    identity = provenance_id(record)
+    path = folder / f"{identity}.json"
+    if not path.exists():
+        write_json(path, record)
+    return identity
 
 
 def hardware_line() -> str:

@@ -369,11 +369,7 @@ class Run:
         self, device: str, backends: str | None, policy: Policy, environment: dict[str, Any] | None = None, **training
     ) -> str:
         record = origin.provenance(device, backends, is_compiled(policy), environment, **training)
-        identity = origin.provenance_id(record)
-        path = self.folder / "provenance" / f"{identity}.json"
-        if not path.exists():
-            write_json(path, record)
-        return identity
+        return origin.keep(record, self.folder / "provenance")
 
     def provenance(self, rows: Iterable[EpisodeRow]) -> dict[str, dict[str, Any]]:
         """The records of what trained this cell and of what evaluated these rows, by provenance id."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from muvla.ceilings import measured
 from muvla.config import canonical
 from muvla.data.collect import collect
 from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
@@ -14,7 +15,7 @@ from muvla.data.mixture import joined, open_data
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import SETS, Protocol, chance
-from muvla.evaluation.records import CellRecords, EpisodeRow, Summary, summarise
+from muvla.evaluation.records import Ceilings, CellRecords, EpisodeRow, Summary, summarise
 from muvla.runs import NOT_A_MEASUREMENT, Run
 from sweeps.grid import Study, StudyCell, conditions, train_id
 
@@ -104,6 +105,10 @@ class Ledger:
         """The data that are already there, by arm; raises MuvlaError for one that is not."""
         self._require_imports(study)
         return {item.arm: open_data(self.data, item.cell.data) for item in study.cells()}
+
+    def ceilings(self, study: Study) -> dict[str, Ceilings]:
+        """By protocol id: what its trained cells lie between, as far as it was measured."""
+        return {one.id: measured(self.root, self.data, one) for one in study.protocols}
 
     def _require_imports(self, study: Study) -> None:
         imports = {(i.arm, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}

@@ -12,10 +12,12 @@ from tqdm import tqdm
 from muvla.cores import usable_cores
 from muvla.data.episodes import EpisodeStore
 from muvla.errors import MuvlaError
+from muvla.files import read_json
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.visioncache import require_cacheable
+from sweeps.ceilings import measure_ceilings, without_simulator
 from sweeps.grid import Study
-from sweeps.launchers.local import DONE, MARKED, NO_DISK, STOPPED, Job, Pool, Running
+from sweeps.launchers.local import DONE, LOOKS, MARKED, NO_DISK, STOPPED, Job, Pool, Running
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
 from sweeps.tracking import Tracker
@@ -65,6 +67,9 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     if options.plan_only:
         say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
         return SweepResult(entries, [], [])
+    cheap = without_simulator(study.protocols)
+    say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
+    measure_ceilings(cheap, ledger, say, retry_errors=options.retry_failed)
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     if options.retry_failed:
@@ -132,6 +137,9 @@ def _run_cells(
                 entry.run.fail("failed", f"its process ended with status {status} (killed, or out of memory)")
             tracker.log(entry)
             write(finished_line(entry, len(finished), len(jobs), time.monotonic() - started))
+            if (looks := entry.run.folder / LOOKS).exists():
+                for protocol, lines in read_json(looks):
+                    write("\n".join([f"{entry.item.label}, {protocol}:", *lines]))
 
         Pool(options.processes).run(jobs, on_tick, on_end, deadline)
     return without_disk

@@ -324,6 +324,18 @@ def test_a_policy_that_emits_nan_is_no_measurement(trained, tmp_path, store, cel
         evaluated(trainer, tmp_path)
 
 
+def test_a_policy_that_emits_another_shape_is_no_measurement(trained, tmp_path, monkeypatch):
+    tick = Recurrence.tick
+
+    def short(self, *arguments):
+        output, tokens = tick(self, *arguments)
+        return replace(output, actions=output.actions[..., :1]), tokens
+
+    monkeypatch.setattr(Recurrence, "tick", short)
+    with pytest.raises(NotAMeasurement, match=r"action: got 'shape \(5, 4, 1\)', expected \(slots, chunk, numbers\)"):
+        evaluated(trained, tmp_path)
+
+
 def test_the_canary_runs_in_every_evaluation(trained, tmp_path, monkeypatch):
     from muvla.evaluation import rollout
 

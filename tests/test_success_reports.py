@@ -104,6 +104,8 @@ def test_the_mean_over_a_set_is_unweighted_by_arm_and_seed(base, tmp_path):
         "| two@1 | K=8 | 0 | 0.75 over 2 (+1 errors) | 0.75 over 2 (+1 errors) |",
         "| two@1 | K=8 | 1 | – without b@1 | not run |",
         "| two@1 | K=8 | 2 | – without b@1 (+10 errors) | not run |",
+        "| two@1 | random | – | not run | – |",
+        "| two@1 | expert | – | not run | – |",
     ]
     assert table in (tmp_path / "out" / "report.md").read_text() and "unweighted mean" in said
     assert "over 2" in (tmp_path / "out" / "sets.tex").read_text()

@@ -72,6 +72,15 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
 
 
+def test_ceilings_are_measured_unasked_where_no_simulator_is_needed(swept):
+    """And stand beside the cells of a report; a second sweep measures none again."""
+    result, said, ledger = swept
+    assert said.count("recall-position3-rh@1 expert: n 200, touch rate 1.000") == 1
+    (known,) = ledger.ceilings(result.entries[0].study).values()
+    assert {name: len(rows) for name, rows in known.rows.items()} == {"random": 200, "expert": 200}
+    assert not known.absent and known.ideal["choice"] == pytest.approx(1 / 3)
+
+
 def test_a_second_run_skips_what_is_done(swept, study_file):
     result, _, ledger = swept
     before = {e.run.train: sorted((e.run.folder / "rows").iterdir()) for e in result.entries}
@@ -341,7 +350,7 @@ def test_cells_share_the_cores_among_their_simulators(study_file, tmp_path, monk
     assert [job.at_once for job in told] == [at_once] * 2
     seen = []
     monkeypatch.setattr("sweeps.launchers.local.default_workers", lambda one, at_once: seen.append(at_once) or 7)
-    monkeypatch.setattr(Run, "evaluate", lambda self, *arguments: seen.append(arguments[-1]))
+    monkeypatch.setattr(Run, "evaluate", lambda self, *arguments: seen.append(arguments[-1]) or [])
     assert bring_to_end(told[0], lambda _: None, lambda: False) == DONE
     assert seen == [at_once, 7]
 

@@ -18,7 +18,7 @@ from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
-from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
+from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.rollout import Outcome, Rollout
@@ -26,6 +26,7 @@ from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.evaluation.watching import Step, Watched, WatchedRollout, checks, require_same
 from muvla.files import read_lines
 from muvla.interventions import intervention
+from muvla.looking import look
 from muvla.runs import Run
 from muvla.training.loop import Trainer
 
@@ -177,8 +178,8 @@ def test_watching_stops_when_asked(trained):
 ROWS = [SimpleNamespace(seed=SHORT.seed + 3, error=None)]
 
 
-def look(trained, stop=lambda: False, error=None):
-    """`_look` at a run whose diagnostic episode ends in `error`, or is run."""
+def looked(trained, stop=lambda: False, error=None):
+    """The lines of a look at a run whose diagnostic episode ends in `error`, or is run."""
 
     def watch(*arguments):
         if error:
@@ -188,23 +189,23 @@ def look(trained, stop=lambda: False, error=None):
     run = SimpleNamespace(
         result_rows=lambda *_: ROWS, watch=watch, _trained_with=lambda: (trained.statistics, None, None)
     )
-    commands._look(run, SHORT, "none", trained.policy, stop)
+    return look(run, SHORT, "none", trained.policy, stop)
 
 
-def test_a_diagnosis_that_fails_is_said_and_ends_nothing(trained, capsys):
+def test_a_diagnosis_that_fails_is_said_and_ends_nothing(trained):
     lost = MuvlaError("episode seed 5", got="WorkerLost", expected="an episode", remedy="run it again")
-    look(trained, error=lost)
-    assert capsys.readouterr().out.splitlines()[1].startswith("  could not be run again: episode seed 5: got")
-    with pytest.raises(NotAMeasurement):
-        look(trained, error=NotAMeasurement("memory", got="NaN", expected="finite", remedy="none"))
+    assert looked(trained, error=lost)[1].startswith("  could not be run again: episode seed 5: got")
+    assert looked(trained, error=RuntimeError("a simulator's"))[1] == "  could not be run again: a simulator's"
+    for ends in (NotAMeasurement("memory", got="NaN", expected="finite", remedy="none"),
+                 DiskError("a disk", got="full", expected="space", remedy="free some")):  # fmt: skip
+        with pytest.raises(type(ends)):
+            looked(trained, error=ends)
 
 
-def test_a_diagnosis_honours_a_stop(trained, capsys):
+def test_a_diagnosis_honours_a_stop(trained):
     with pytest.raises(Interrupted):
-        look(trained, stop=lambda: True)
-    capsys.readouterr()
-    look(trained)
-    assert len(capsys.readouterr().out.splitlines()) == 4
+        looked(trained, stop=lambda: True)
+    assert len(looked(trained)) == 4
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -49,6 +49,23 @@ def evaluate(
     breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
     after every row and may raise to end the evaluation early.
     """
+    require_unseen(protocol, training_episodes)
+    name = intervention.name if intervention else "none"
+    file = RowFile(rows, result_id(train, protocol, name))
+    missing = missing_seeds(file, protocol, retry_errors)
+    if not missing:
+        return file
+    require_prompts(policy, [protocol])
+    rollout = Rollout(
+        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
+        min(workers or default_workers(protocol), len(missing)),
+    )  # fmt: skip
+    run_missing(file, missing, rollout, record, check_stop, train=train, training_seed=training_seed, intervention=name)
+    return file
+
+
+def require_unseen(protocol: Protocol, training_episodes: Iterable[range]) -> None:
+    """Raises MuvlaError if one of the protocol's episodes may be among the demonstrations."""
     seeds = range(protocol.seed, protocol.seed + protocol.episodes)
     for one in training_episodes:
         if max(seeds.start, one.start) < min(seeds.stop, one.stop):
@@ -57,14 +74,25 @@ def evaluate(
                 expected=f"none of the training episodes {one.start}…{one.stop - 1}",
                 remedy="train on demonstrations from another block of seeds, or choose another protocol",
             )  # fmt: skip
-    name = intervention.name if intervention else "none"
-    result = result_id(train, protocol, name)
-    file = RowFile(rows, result)
+
+
+def missing_seeds(file: RowFile, protocol: Protocol, retry_errors: bool) -> list[int]:
+    """Of the episodes without a row; if told, also of those whose last attempt ended in an error."""
     attempts = file.attempts(count_errors=not retry_errors)
-    missing = [seed for seed in seeds if seed not in attempts]
-    if not missing:
-        return file
-    require_prompts(policy, [protocol])
+    return [seed for seed in range(protocol.seed, protocol.seed + protocol.episodes) if seed not in attempts]
+
+
+def run_missing(
+    file: RowFile,
+    missing: list[int],
+    rollout: Rollout,
+    record: Callable[[dict[str, Any]], AbstractContextManager[str]],
+    check_stop: Callable[[], None],
+    **whose: Any,
+) -> None:
+    """Runs these episodes and appends a row for each; closes the rollout. `whose` are the fields of a row that tell
+    whose it is: train, training_seed, intervention. For `record`, `check_stop` and what is raised see `evaluate`."""
+    protocol = rollout.protocol
     group = task_info(protocol.task.name).suite
 
     def append(outcome: Outcome, provenance: str) -> None:
@@ -74,14 +102,11 @@ def evaluate(
         )  # fmt: skip
         file.append(
             EpisodeRow(
-                result=result,
-                train=train,
-                training_seed=training_seed,
+                result=file.path.stem,
                 task=protocol.task.name,
                 group=group,
                 protocol=protocol.id,
                 protocol_hash=protocol.hash,
-                intervention=name,
                 seed=outcome.seed,
                 attempt=file.attempts().get(outcome.seed, 0) + outcome.attempts,
                 **(nothing | outcome.info),
@@ -89,14 +114,11 @@ def evaluate(
                 seconds=round(outcome.seconds, 3),
                 environment_seconds=round(outcome.environment_seconds, 3),
                 provenance=provenance,
+                **whose,
             )
         )
         check_stop()
 
-    rollout = Rollout(
-        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
-        min(workers or default_workers(protocol), len(missing)),
-    )  # fmt: skip
     try:
         with record(rollout.simulator) as provenance:
             rollout.run(missing, lambda outcome: append(outcome, provenance))
@@ -106,7 +128,6 @@ def evaluate(
         raise
     finally:
         rollout.close()
-    return file
 
 
 def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:

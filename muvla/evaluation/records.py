@@ -110,6 +110,16 @@ class Summary:
     def success_rate(self) -> float | None:
         return self.success / self.measured if self.measured else None
 
+    def readings(self) -> str:
+        """In words, for a terminal."""
+        touch, choice, success = (
+            "–" if rate is None else f"{rate:.3f}"
+            for rate in (self.touch_rate, self.choice_accuracy, self.success_rate)
+        )
+        chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(self.choices)
+        errors = f", {self.errors} episodes with errors, in no rate (--retry-errors runs them)" if self.errors else ""
+        return f"n {self.measured}, {chosen}success {success}{errors}"
+
 
 @dataclass(frozen=True)
 class CellRecords:
@@ -124,6 +134,16 @@ class CellRecords:
     chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
     seconds: dict[str, float]  # wall time of training and of evaluation
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Of one protocol, what trained cells lie between. See `muvla.evaluation.ceilings`."""
+
+    rows: dict[str, list[EpisodeRow]] = field(default_factory=dict)  # `random`, `expert` → their complete results
+    absent: dict[str, str] = field(default_factory=dict)  # the others of them → why
+    ideal: dict[str, float | None] = field(default_factory=dict)  # reading → of no memory; None where it is not known
+    provenance: dict[str, dict[str, Any]] = field(default_factory=dict)  # id → record, of the rows
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

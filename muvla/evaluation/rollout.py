@@ -96,16 +96,23 @@ class Rollout:
         self.slots = [Slot() for _ in range(protocol.slots)]
         self.ticks, self._tick_seconds = 0, 0.0
         self._canary_done = False
+        self._open(make_env, environments)
+
+    def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
+        """All of them, or none."""
         try:
             for slot in self.slots[:environments]:
                 env = make_env()
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
-            _require_fit(policy, self.slots[0].env)
+            self._require_fit(self.slots[0].env)
             # What the environments tell of themselves, for provenance; empty where no simulator is involved.
             self.simulator: dict[str, Any] = _told(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
+
+    def _require_fit(self, env: WorkerEnv | LocalEnv) -> None:
+        _require_fit(self.policy, env)
 
     @torch.no_grad()
     def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
@@ -246,13 +253,7 @@ class Rollout:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
-        action = slot.chunk[slot.chunk_age]
-        if not np.isfinite(action).all():
-            raise NotAMeasurement(
-                "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
-                remedy="the cell has no result; look at its training log",
-            )  # fmt: skip
-        slot.action = np.clip(action, -1, 1)
+        slot.action = executable(slot.chunk[slot.chunk_age], slot)
         slot.asked = True
         slot.env.start_step(slot.action)
 
@@ -341,10 +342,24 @@ class Rollout:
         slot.env.start_reset(seed)
 
 
+def executable(action: np.ndarray, slot: Slot) -> np.ndarray:
+    """(A,) in [-1, 1]. Raises NotAMeasurement where the policy gave no numbers."""
+    if not np.isfinite(action).all():
+        raise NotAMeasurement(
+            "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
+            remedy="the cell has no result; look at its training log",
+        )  # fmt: skip
+    return np.clip(action, -1, 1)
+
+
 def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
-    """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
     space, actions = _told(env, "observation_space"), _told(env, "action_space")
-    got = (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0])
+    require_fit(policy, (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0]))
+
+
+def require_fit(policy: Policy, got: tuple[int, int, int]) -> None:
+    """Raises MuvlaError if the robot of an environment, with so many cameras, proprio numbers and action numbers, is
+    not the one that the policy was trained for."""
     own = policy.interface
     told = own.proprio_dim if policy.proprio else got[1]
     expected = (own.robot_cameras or own.cameras - own.first_image, told, own.action_dim)

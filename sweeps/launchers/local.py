@@ -22,7 +22,9 @@ from muvla.data.mixture import open_data
 from muvla.errors import DiskError, Interrupted
 from muvla.evaluation.evaluate import default_workers
 from muvla.evaluation.protocol import Protocol
-from muvla.files import disk_errors
+from muvla.evaluation.records import summarise
+from muvla.files import disk_errors, write_json
+from muvla.looking import look
 from muvla.models.compiling import compile_step
 from muvla.runs import Run
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -32,6 +34,7 @@ POLL = 0.2  # seconds
 # Exit statuses of a cell's process. None of them is one that Python or a signal gives, so a process that dies by itself
 # cannot be taken for one that has marked its cell.
 DONE, MARKED, STOPPED, NO_DISK = 10, 11, 12, 13
+LOOKS = "looks.json"  # of a run: what was seen, the last time, where nothing succeeded
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ def run_job(job: Job, updates: Connection) -> None:
 
 
 def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_stop: Callable[[], bool]) -> int:
-    """Train and evaluate one cell; returns DONE, MARKED, STOPPED or NO_DISK."""
+    """Train and evaluate one cell; returns DONE, MARKED, STOPPED or NO_DISK. Under a protocol where nothing succeeds
+    without intervention, the episode that is then looked at is written to `looks.json`."""
+    looks: list[tuple[str, list[str]]] = []  # protocol id, lines
     parts = len(job.missing) + 8  # for the progress bar, evaluating one condition counts as an eighth of training
 
     def training(p: Progress) -> None:
@@ -104,6 +109,7 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
 
     try:
         with job.run.working():
+            (job.run.folder / LOOKS).unlink(missing_ok=True)
             store = open_data(job.run.data, job.cell.data)
             job.run.train_cell(
                 job.cell, store, job.device, training, should_stop, job.options,
@@ -114,7 +120,12 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
                 workers = job.workers or default_workers(protocol, job.at_once)
-                job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+                rows = job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+                if kind == "none" and summarise(rows).success_rate == 0:
+                    report((f"{protocol.id} looked at", (9 + i) / parts))
+                    lines = look(job.run, protocol, kind, policy, should_stop)
+                    looks.append((protocol.id, lines))
+                    write_json(job.run.folder / LOOKS, looks)
     except Interrupted:
         return STOPPED
     except DiskError as error:

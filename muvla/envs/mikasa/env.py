@@ -27,7 +27,7 @@ ACTION_DIM = 7  # pd_ee_delta_pose: ±0.1 m, ±0.1 rad, gripper position (μVLA 
 NO_CHOICE = -1
 
 
-def make_mikasa(task: TaskConfig, image_size: int | None = None) -> MikasaEnv:
+def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = True) -> MikasaEnv:
     """The environment of a TaskConfig. Raises MuvlaError where it changes what the suite's own class fixes."""
     parts = ("blank", "cue", "delay", "palette")
     given = {name: getattr(task, name) for name in parts if getattr(task, name) is not None}
@@ -39,7 +39,7 @@ def make_mikasa(task: TaskConfig, image_size: int | None = None) -> MikasaEnv:
                 f"task.{name}", got=value, expected=f"null for {task.name}: the suite fixes it",
                 remedy=f"leave task.{name} out, or take a task of the recall suite, where it can be set",
             )  # fmt: skip
-    return MikasaEnv(task.name, image_size, sim_backend=task.physics or "cpu", lengths=given)
+    return MikasaEnv(task.name, image_size, sim_backend=task.physics or "cpu", lengths=given, frames=frames)
 
 
 class MikasaEnv(gymnasium.Env):
@@ -68,7 +68,7 @@ class MikasaEnv(gymnasium.Env):
     stand-ins are named in `stand_in_assets`.
 
     `frames=False` looks through no camera: pictures are black, and a step costs a fraction. Physics on a CPU are the
-    same, so that experts can be measured; a TaskConfig cannot ask for it.
+    same, so that experts can be measured; a TaskConfig cannot ask for it, and provenance says it.
 
     Raises MuvlaError: unknown task or backend, simulator not installed, no renderer, no asset.
     """
@@ -151,6 +151,7 @@ class MikasaEnv(gymnasium.Env):
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
         more = {"altered": list(self._family.altered()), "stand_in_assets": list(self.stand_in_assets)}
+        more["pictures"] = "" if self._frames_wanted else "none taken"
         return told | {name: those for name, those in more.items() if those}
 
     @property
@@ -168,20 +169,15 @@ class MikasaEnv(gymnasium.Env):
         return self._family.expert(self._proprio, self.phase in NO_OP_PHASES)
 
     def _take(self, raw: dict[str, Any], info: dict[str, Any]) -> None:
-        """Copies out of the simulator's buffers: rgb (1, h, w, 2·3), proprio (1, Q), and what `info` is made of."""
-        rgb = raw["rgb"][0].cpu().numpy()
-        self._frames = np.ascontiguousarray(rgb.reshape(*rgb.shape[:2], 2, 3).transpose(2, 0, 1, 3))
-        self._proprio = raw["proprio"][0].cpu().numpy().astype(np.float32, copy=True)
+        """Copies out of the simulator's buffers: what is observed, and what `info` is made of."""
+        self._frames, self._proprio = pictures(raw), proprioception(raw)
         self._elapsed = int(info["elapsed_steps"][0])
         self._success = bool(info["success"][0])
         self.instruction = self._family.instruction(info)
         self._family.settle(self.phase in NO_OP_PHASES)
 
     def _observation(self) -> dict[str, np.ndarray]:
-        frames, size = self._frames, self.image_size
-        if size != frames.shape[1]:
-            frames = np.stack([Image.fromarray(f).resize((size, size), Image.Resampling.LANCZOS) for f in frames])
-        return {"images": frames, "proprio": self._proprio}
+        return {"images": resized(self._frames, self.image_size), "proprio": self._proprio}
 
     def _info(self, executed: np.ndarray) -> dict[str, Any]:
         return {
@@ -195,3 +191,21 @@ class MikasaEnv(gymnasium.Env):
             "executed_action": executed,
             "expert_action": self.expert_action(),
         }
+
+
+def pictures(raw: dict[str, Any]) -> np.ndarray:
+    """(V, h, w, 3) of a wrapped observation of the suite, whose rgb is (1, h, w, 2·3)."""
+    rgb = raw["rgb"][0].cpu().numpy()
+    return np.ascontiguousarray(rgb.reshape(*rgb.shape[:2], 2, 3).transpose(2, 0, 1, 3))
+
+
+def proprioception(raw: dict[str, Any]) -> np.ndarray:
+    """(Q,) float32, a copy, of a wrapped observation of the suite."""
+    return raw["proprio"][0].cpu().numpy().astype(np.float32, copy=True)
+
+
+def resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """(V, size, size, 3); as they are if they have that size."""
+    if size == frames.shape[1]:
+        return frames
+    return np.stack([Image.fromarray(f).resize((size, size), Image.Resampling.LANCZOS) for f in frames])

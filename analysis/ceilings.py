@@ -1,0 +1,98 @@
+"""The lines of a table that no training has made: what the trained arms lie between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.frames import rates_of
+from analysis.tables import NO_VALUE, entry
+from muvla.evaluation.records import Ceilings
+
+IDEAL = "memoryless ideal"
+UNTRAINED = "untrained"  # the column of a table that has one for each training seed
+NAMES = ("random", "expert")
+
+
+def reading(ceilings: Ceilings, name: str, of: str, counts: bool = False) -> str:
+    """The entry of a line under one reading: a rate, an expectation, or why there is none."""
+    if name == IDEAL:
+        known = ceilings.ideal.get(of)
+        return NO_VALUE if known is None else f"{known:.2f} (expected)"
+    if name not in ceilings.rows:
+        return ceilings.absent.get(name, "not run")
+    line = pd.Series(rates_of(ceilings.rows[name]), dtype=object)  # else its counts would be floats
+    return entry(line, of, counts)
+
+
+def with_readings(table: pd.DataFrame, ceilings: Ceilings, readings: dict[str, str]) -> pd.DataFrame:
+    """A table with a row per arm and training seed, and below them a row per ceiling. `readings` maps a column to the
+    reading that it shows; any other column of rates says that there is none."""
+    rows = []
+    for name in (*NAMES, IDEAL):
+        row: dict[str, Any] = dict.fromkeys(table.columns, NO_VALUE) | {"arm": name}
+        if "n" in row and name in ceilings.rows:
+            row["n"] = rates_of(ceilings.rows[name])["measured"]
+        rows.append(row | {column: reading(ceilings, name, of) for column, of in readings.items()})
+    return _below(table, rows)
+
+
+def by_seed(table: pd.DataFrame, ceilings: Ceilings, of: str) -> pd.DataFrame:
+    """A table with a row per arm and a column per training seed; the ceilings have none, and so their own column."""
+    empty = dict.fromkeys(table.columns, "")
+    rows = [empty | {"arm": name, UNTRAINED: reading(ceilings, name, of, counts=True)} for name in (*NAMES, IDEAL)]
+    return _below(table.assign(**{UNTRAINED: ""}), rows)
+
+
+def over_sets(table: pd.DataFrame, sets: dict[str, tuple[str, ...]], ceilings: dict[str, Ceilings]) -> pd.DataFrame:
+    """A table with a row per set of protocols, arm and training seed: the means of what was not trained over a set."""
+    rows = []
+    for one in table["set"].drop_duplicates():
+        of_set = [ceilings.get(protocol, Ceilings()) for protocol in sets[one]]
+        for name in NAMES:
+            rows.append(dict.fromkeys(table.columns, NO_VALUE) | {"set": one, "arm": name, "none": _mean(of_set, name)})
+    return _below(table, rows)
+
+
+def _mean(of_set: list[Ceilings], name: str) -> str:
+    lines = [rates_of(one.rows[name]) for one in of_set if name in one.rows]
+    if len(lines) < len(of_set):
+        return "no expert" if any(one.absent.get(name) == "no expert" for one in of_set) else "not run"
+    errors = sum(line["errors"] for line in lines)
+    told = f" (+{errors} errors)" * bool(errors)
+    if not all(line["measured"] for line in lines):
+        return NO_VALUE + told
+    return f"{sum(line['success_rate'] for line in lines) / len(lines):.2f} over {len(lines)}{told}"
+
+
+def _below(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.concat([table.astype(object), pd.DataFrame(rows, columns=table.columns, dtype=object)], ignore_index=True)
+
+
+def frame(ceilings: dict[str, Ceilings]) -> pd.DataFrame:
+    """A line per protocol and policy that was run, with counts, rates and bounds as in the tidy frame."""
+    return pd.DataFrame(
+        [
+            {"policy": name, "protocol": protocol} | rates_of(rows)
+            for protocol, one in ceilings.items()
+            for name, rows in one.rows.items()
+        ]
+    )  # fmt: skip
+
+
+def sentence(ceilings: Ceilings) -> str:
+    """What the lines are, and what the rows of those that were run tell of where they come from."""
+    of = ceilings.provenance
+    codes = ", ".join(sorted({record["code"] for record in of.values()}))
+    simulators = sorted({record["simulator"] for record in of.values() if record["simulator"]})
+    blind = any((record.get("environment") or {}).get("pictures") for record in of.values())
+    told = [f"code version {codes}"] * bool(codes) + [f"simulator {one}" for one in simulators]
+    told += ["no pictures taken, which the physics do not depend on"] * blind
+    return (
+        "Untrained lines, of the same episodes: `random` draws every action anew, uniform in [-1, 1]; `expert` is the "
+        "scripted one, which reads the simulator's state; both act at every step, also where policies run chunks open "
+        f"loop, and nothing intervenes on them. `{IDEAL}` is an expectation, no run; {NO_VALUE} where it is not known."
+        + f" Rows of these: {'; '.join(told)}."
+        * bool(told)
+    )

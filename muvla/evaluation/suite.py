@@ -1,0 +1,102 @@
+"""A trained policy for the MIKASA suite's own runner, `mikasa_robo_suite.vla.benchmarking`, as its `ChunkPolicy`.
+
+The runner asks `forward(observation)` for the next actions of one environment, and never says that an episode begins;
+after each it calls its `episode_callback`, which must be `episode_ended` here: it clears the memory. Forgotten, it is
+noticed when an episode becomes longer than the task's.
+
+    benchmarking.evaluate_task(task, policy, config, episode_callback=policy.episode_ended)
+
+Legend: V cameras (2), h×w image, Q proprio dim (7), H chunk, h executed, A action dim (7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from muvla.data.statistics import Statistics
+from muvla.envs.mikasa.env import ACTION_DIM, CAMERA_SIZE, PROPRIO_DIM, pictures, proprioception, resized
+from muvla.envs.mikasa.tasks import MIKASA_TASKS
+from muvla.envs.phases import Phase
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.rollout import Rollout, Slot, executable, require_fit
+from muvla.models.policy import Policy
+
+
+class SuitePolicy(Rollout):
+    """A rollout of one slot whose environment is the runner's. What a query computes, and its checks, are those of any
+    rollout; an episode's number counts up from the protocol's seed, as the runner's does from `start_seed`.
+
+    Raises MuvlaError for a task of another suite, for one whose instruction names what the runner does not pass on
+    (Rotate's angle), for a robot that is not the policy's, and for a memory that ticks between the queries of a chunk.
+    """
+
+    def __init__(self, policy: Policy, statistics: Statistics, protocol: Protocol):
+        task = task_info(protocol.task.name)
+        if task.suite != "mikasa" or task.angles is not None:
+            raise MuvlaError(
+                "protocol.task", got=protocol.task.name,
+                expected="a task of MIKASA-Robo whose episodes share one instruction",
+                remedy="choose another protocol, or use `muvla evaluate`",
+            )  # fmt: skip
+        if protocol.h > 1 and protocol.tick != "call":
+            raise MuvlaError(
+                "protocol.tick", got=f"{protocol.tick} with h = {protocol.h}",
+                expected="call: the runner shows the policy nothing while a chunk lasts",
+                remedy="choose another protocol, or use `muvla evaluate`",
+            )  # fmt: skip
+        super().__init__(policy, statistics, replace(protocol, slots=1), gymnasium.Env)
+        self._instruction, self._longest = task.instruction, MIKASA_TASKS[protocol.task.name].step_limit
+        self._begin_episode(protocol.seed)
+
+    @property
+    def chunk_size(self) -> int:
+        """Actions that `forward` returns, all of which are executed."""
+        return self.protocol.h
+
+    @torch.no_grad()
+    def forward(self, obs: Mapping[str, Any]) -> np.ndarray:
+        """(h, A) float32 in [-1, 1], for a wrapped observation of the suite."""
+        (slot,) = self.slots
+        if slot.step >= self._longest:
+            raise MuvlaError(
+                "episode_callback", got=f"a query after {slot.step} steps of one episode",
+                expected=f"at most {self._longest} steps, and a call of `episode_ended` after each episode",
+                remedy="evaluate_task(…, episode_callback=policy.episode_ended)",
+            )  # fmt: skip
+        images = resized(pictures(obs), self.protocol.image_size or CAMERA_SIZE)
+        slot.observation = {"images": images, "proprio": proprioception(obs)}
+        if slot.is_first:
+            slot.first_image = images[:1].copy()
+        slot.chunk = None
+        self._tick([slot])
+        actions = np.stack([executable(action, slot) for action in slot.chunk[: self.chunk_size]])
+        slot.step += self.chunk_size
+        return actions
+
+    def episode_ended(self, index: int, result: Any) -> None:
+        """The runner's `episode_callback`; raises NotAMeasurement if what was computed is not this episode's."""
+        (slot,) = self.slots
+        if result.seed != slot.seed:
+            raise NotAMeasurement(
+                "episode_callback", got=f"the end of episode seed {result.seed}", expected=f"that of {slot.seed}",
+                remedy="give the runner the protocol's first seed (start_seed), and this policy its episodes in order",
+            )  # fmt: skip
+        slot.step = result.n_steps
+        self._check_episode(slot)
+        self._begin_episode(slot.seed + 1)
+
+    def _begin_episode(self, seed: int) -> None:
+        told = {"instruction": self._instruction, "phase": Phase.UNKNOWN}
+        self.slots[0].__dict__.update(Slot(seed=seed, info=told).__dict__)
+
+    def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
+        """The runner has the environment."""
+        require_fit(self.policy, (2, PROPRIO_DIM, ACTION_DIM))

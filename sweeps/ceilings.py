@@ -1,0 +1,43 @@
+"""What a sweep, or `muvla ceilings`, measures beside the cells of a study: policies that were never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from muvla.ceilings import UnlearnedRun
+from muvla.envs.registry import task_info
+from muvla.errors import MuvlaError
+from muvla.evaluation.ceilings import unlearned
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import summarise
+from muvla.runs import never
+from sweeps.ledger import Ledger
+
+
+def measure_ceilings(
+    protocols: Iterable[Protocol],
+    ledger: Ledger,
+    say: Callable[[str], None] = print,
+    should_stop: Callable[[], bool] = never,
+    retry_errors: bool = False,
+    workers: int | None = None,
+) -> int:
+    """Says a line for each protocol and policy; returns how many could not be run, of which it says why."""
+    failed = 0
+    for protocol in protocols:
+        for name in unlearned(protocol):
+            try:
+                rows = UnlearnedRun(ledger.root, ledger.data, name).measure(
+                    protocol, should_stop, retry_errors, workers
+                )
+            except MuvlaError as error:
+                failed += 1
+                say(f"{protocol.id} {name}: not run: {error}")
+            else:
+                say(f"{protocol.id} {name}: {summarise(rows).readings()}")
+    return failed
+
+
+def without_simulator(protocols: Iterable[Protocol]) -> list[Protocol]:
+    """Those whose episodes take a second or two for all of them, so that a sweep measures their ceilings unasked."""
+    return [one for one in protocols if not task_info(one.task.name).own_process]

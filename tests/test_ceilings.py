@@ -1,0 +1,210 @@
+"""Chance and ceilings: measured under the protocols, told in every table, and never taken for a trained cell."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from test_analysis import cells, records, row
+from test_success_reports import over
+
+from analysis import ceilings as untrained
+from analysis import report, tables
+from analysis.frames import tidy
+from muvla import cli
+from muvla.ceilings import UnlearnedRun, measured
+from muvla.commands import find_run
+from muvla.config import TaskConfig, no_memory, tbptt
+from muvla.envs.registry import make_env, task_info
+from muvla.errors import Interrupted, MuvlaError
+from muvla.evaluation.ceilings import UnlearnedRollout, memoryless_ideal, unlearned
+from muvla.evaluation.protocol import protocol
+from muvla.evaluation.records import Ceilings, EpisodeRow, result_id, summarise
+from muvla.randomness import numpy_rng
+from sweeps import ceilings as swept
+from sweeps.ledger import Ledger
+
+__all__ = ["cells"]  # the fixture
+BASE = protocol("recall-position3-rh@1")
+SHORT = replace(BASE, name="short", episodes=8, slots=3)
+
+
+def run_of(name, root):
+    return UnlearnedRun(root / "runs", root / "data", name)
+
+
+def outcome(one: EpisodeRow) -> dict:
+    timing = ("seconds", "environment_seconds", "provenance")
+    return {name: value for name, value in asdict(one).items() if name not in timing}
+
+
+def test_the_expert_succeeds_and_a_random_policy_hardly_ever(tmp_path):
+    expert, random = (summarise(run_of(name, tmp_path).measure(SHORT)) for name in ("expert", "random"))
+    assert (expert.success, expert.correct, expert.measured) == (8, 8, 8)
+    assert random.success < 8 and random.touched < 8 and random.measured == 8
+
+
+@pytest.mark.parametrize("one", [SHORT, replace(SHORT, regime="open_loop", h=8, tick="call", step_limit=9)], ids=str)
+def test_a_random_episode_is_what_the_loop_by_hand_gives(tmp_path, one):
+    """Anew at every step, also where policies run chunks open loop; keyed by the episode's seed and the step."""
+    for found in run_of("random", tmp_path).measure(one):
+        env = make_env(one.task)
+        _, info = env.reset(seed=found.seed)
+        steps, over = 0, False
+        while not over:
+            action = numpy_rng(found.seed, "random policy", steps).uniform(-1, 1, 2).astype(np.float32)
+            _, _, terminated, truncated, info = env.step(action)
+            steps += 1
+            over = terminated or truncated or steps == one.step_limit
+        assert (found.steps, found.choice, found.target) == (steps, info["choice"], info["target"])
+        assert (found.success_once, found.success_at_end) == (info["success"],) * 2
+
+
+def test_rows_do_not_depend_on_how_many_environments_step(tmp_path):
+    alone, together = (
+        sorted(map(str, map(outcome, run_of("random", tmp_path / str(n)).measure(SHORT, workers=n)))) for n in (1, 3)
+    )
+    assert alone == together
+
+
+def test_a_stop_is_continued_and_no_episode_is_run_twice(tmp_path):
+    run, whole = run_of("random", tmp_path), run_of("random", tmp_path / "whole").measure(SHORT)
+    with pytest.raises(Interrupted):
+        run.measure(SHORT, lambda: len(run.result_rows(SHORT, "none")) >= 3)
+    assert len(run.result_rows(SHORT, "none")) == 3
+    assert measured(run.root, run.data, SHORT).absent["random"] == "not run", "a part of a result is none"
+    rows = run.measure(SHORT)
+    assert sorted(map(str, map(outcome, rows))) == sorted(map(str, map(outcome, whole)))
+    lines = (run.rows / f"{result_id('random', SHORT, 'none')}.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    run.measure(SHORT)
+    assert [json.loads(line)["attempt"] for line in lines] == [1] * 8
+
+
+def test_they_are_nobodys_training(tmp_path):
+    """No train id, no training seed, no configuration; provenance as of any row."""
+    run = run_of("expert", tmp_path)
+    (one, *_) = run.measure(SHORT)
+    assert (one.train, one.training_seed, one.intervention, one.protocol_hash) == ("expert", None, "none", SHORT.hash)
+    with pytest.raises(ValueError, match="invalid literal"):
+        int(one.train, 16)
+    assert not (run.folder / "run.json").exists()
+    (record,) = run.provenance([one]).values()
+    assert record["code"] and record["simulator"] is None and run.seconds()["training"] == 0
+    with pytest.raises(MuvlaError, match="RUN: got 'expert'"):
+        find_run(run.root, run.data, "expert")
+
+
+def test_a_task_without_an_expert_has_none(tmp_path):
+    libero = protocol("libero-spatial-0-rh@1")
+    assert unlearned(libero) == ("random",) and unlearned(BASE) == ("random", "expert")
+    with pytest.raises(MuvlaError, match=r"ceiling: got 'expert of libero_spatial-0', expected one of random"):
+        UnlearnedRollout("expert", libero, lambda: None, 1)
+    assert measured(tmp_path, tmp_path, libero).absent == {"random": "not run", "expert": "no expert"}
+
+
+def test_the_memoryless_ideal_is_told_where_it_is_known():
+    assert memoryless_ideal(BASE) == {"touch": 1.0, "choice": pytest.approx(1 / 3), "success": pytest.approx(1 / 3)}
+    assert set(memoryless_ideal(protocol("recall-position3-ol8@1")).values()) == {None}, "a chunk may outlast the delay"
+    mikasa = memoryless_ideal(protocol("mikasa-remember-color5-rh@1"))
+    assert mikasa == {"touch": 1.0, "choice": pytest.approx(1 / 5), "success": None}, "several can be touched there"
+    assert memoryless_ideal(protocol("mikasa-take-it-back-rh@1"))["choice"] is None
+
+
+def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
+    at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    monkeypatch.setattr("sweeps.ceilings.measure_ceilings", lambda several, *_: print([p.id for p in several]) or 0)
+    assert cli.main(["ceilings", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
+    told = capsys.readouterr().out
+    assert told.count(BASE.id) == 1 and told.count("-ol8@1") == 5
+    for bad, message in (([BASE.id, "--workers", "0"], "--workers"), (["recall-x@1"], "protocol: got 'recall-x@1'")):
+        assert cli.main(["ceilings", *bad, *at]) == cli.EXIT_BAD_INPUT
+        assert message in capsys.readouterr().err
+
+
+def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
+    said, real = [], UnlearnedRun.measure
+
+    def refuses(self, one, *arguments):
+        if one.name == "broken":
+            raise MuvlaError("renderer", got="none", expected="one", remedy="install one")
+        return real(self, one, *arguments)
+
+    monkeypatch.setattr(UnlearnedRun, "measure", refuses)
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    assert swept.measure_ceilings([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
+    assert said[0].startswith("broken@1 random: not run: renderer: got 'none'")
+    assert said[3].startswith("short@1 expert: n 8, touch rate 1.000, choice accuracy given a touch 1.000, success 1.0")
+    assert swept.without_simulator([SHORT, protocol("libero-spatial-0-rh@1")]) == [SHORT]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+EXPERT = [row(i, 0) for i in range(20)]
+RECORD = {"code": "c1", "simulator": "physx_cpu", "environment": {"pictures": "none taken"}}
+KNOWN = Ceilings(
+    {"expert": EXPERT}, {"random": "not run"}, {"touch": 1.0, "choice": 1 / 3, "success": None}, {"x": RECORD}
+)
+
+
+def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_draw", lambda *_: [])  # figures take seconds
+    said = []
+    told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": KNOWN})
+    report.write_report(cells, tmp_path / "out", told, say=said.append)
+    main = (tmp_path / "out" / "main.md").read_text().splitlines()
+    full = "1.00 [0.84, 1.00]"
+    assert main[-3:] == [
+        "| random | – | – | not run | not run | not run |",
+        f"| expert | – | 20 | {full} | {full} | {full} |",
+        "| memoryless ideal | – | – | 1.00 (expected) | 0.33 (expected) | – |",
+    ]
+    assert (tmp_path / "out" / "interventions.md").read_text().splitlines()[-2:] == [
+        f"| expert | – | {full} | – |",
+        "| memoryless ideal | – | 0.33 (expected) | – |",
+    ]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count(f"| expert |  |  | {full} 20/20 |") == 4, "three readings, and one under an intervention"
+    assert (
+        "| arm | seed 0 | seed 1 | untrained |" in text
+        and "memoryless ideal" in (tmp_path / "out" / "main.tex").read_text()
+    )
+    assert "code version c1; simulator physx_cpu; no pictures taken" in text
+    assert "memoryless ideal" in "\n".join(said)
+    (line,) = (tmp_path / "out" / "ceilings.csv").read_text().splitlines()[1:]
+    assert line.startswith("expert,p@1,20,0,20,20,20,20,20")
+
+
+def test_seeds_stay_whole_numbers_and_budgets_blank(base):
+    arms = [records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
+            records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1)]  # fmt: skip
+    table = untrained.with_readings(tables.main_table(tidy(arms)), Ceilings(), {"success": "success"})
+    assert list(table["W"]) == [8, 2, "–", "–", "–"] and list(table["seed"]) == [0, 0, "–", "–", "–"]
+    assert list(table["success"])[2:] == ["not run", "not run", "–"]
+
+
+def test_the_mean_over_a_set_needs_all_of_it(base):
+    cells = [over(base, "none", no_memory(), 0, {"a@1": 1, "b@1": 4})]
+    table = tables.set_table(tidy(cells), cells[0].sets)
+    half = [row(i, 0 if i < 10 else 1) for i in range(20)]
+    lost = [row(i, 0, error="RuntimeError: x") for i in range(4)]
+    for of_b, said in (
+        (Ceilings({"expert": half}), "0.75 over 2"),
+        (Ceilings({"expert": half + lost}), "0.75 over 2 (+4 errors)"),
+        (Ceilings({"expert": lost}), "– (+4 errors)"),
+        (Ceilings(absent={"expert": "no expert"}), "no expert"),
+        (Ceilings(), "not run"),
+    ):
+        found = untrained.over_sets(table, cells[0].sets, {"a@1": KNOWN, "b@1": of_b})
+        assert found[found["arm"] == "expert"]["none"].item() == said
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_simulators_are_measured_without_pictures(tmp_path):
+    one = replace(SHORT, name="sim", task=TaskConfig("RememberColor3-VLA-v0"), episodes=1, slots=1)
+    run = run_of("expert", tmp_path)
+    (row,) = run.measure(one)
+    assert task_info(one.task.name).expert and row.success_once
+    (record,) = run.provenance([row]).values()
+    assert record["environment"]["pictures"] == "none taken" and record["simulator"].startswith("physx_cpu")

@@ -1,0 +1,42 @@
+"""A sweep looks at an episode where nothing succeeded."""
+
+import dataclasses
+
+import pytest
+from test_sweep import one_cell, study_file
+
+from muvla.files import read_json
+from muvla.runs import Run
+from sweeps import run as run_module
+from sweeps.launchers.local import DONE, LOOKS, Pool, Running, bring_to_end
+from sweeps.run import SweepOptions
+from sweeps.tracking import Tracker
+
+__all__ = ["study_file"]  # the fixture
+pytestmark = pytest.mark.slow
+
+
+def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_path, monkeypatch):
+    """Without intervention, after its last row; printed beside the cell's line. It fails nothing."""
+    entry, job = one_cell(study_file, tmp_path)
+    real = Run.evaluate
+
+    def hopeless(self, protocol, kind, *arguments):
+        return [dataclasses.replace(row, success_once=False) for row in real(self, protocol, kind, *arguments)]
+
+    monkeypatch.setattr(Run, "evaluate", hopeless)
+    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
+    ((protocol, lines),) = read_json(entry.run.folder / LOOKS)
+    assert protocol == "recall-position3-rh@1" and lines[0].startswith("Nothing succeeded. Episode ")
+    assert len(lines) == 4 and "the pictures changed in" in lines[1]
+    said = []
+
+    def ended(self, jobs, on_tick, on_end, deadline):
+        on_end(Running(jobs[0], None, None), DONE)
+
+    monkeypatch.setattr(Pool, "run", ended)
+    run_module._run_cells([entry], {}, SweepOptions(processes=1, track=False), Tracker(None, "x"), said.append)
+    assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
+    monkeypatch.setattr(Run, "evaluate", lambda *_: [])
+    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
+    assert not (entry.run.folder / LOOKS).exists(), "what was seen before is not said again"
