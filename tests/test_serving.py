@@ -25,19 +25,10 @@ from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout, _told
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
-from muvla.training.loop import Trainer
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
 FIRST = SHORT.seed
 assert SHORT.task.name == TASK
-
-
-@pytest.fixture(scope="module")
-def trained(store, cell_with):
-    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
-    for _ in range(30):
-        trainer.step()
-    return trainer
 
 
 def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):

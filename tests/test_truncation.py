@@ -51,10 +51,11 @@ def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with
     is_first[0] = True
     for slot, start in ((1, 3), (2, 4), (3, 7)):
         is_first[start, slot] = True
+    trainer = Trainer(cell, store)
+    outputs, window = written(trainer), trainer.stream.window(W)
     for j in range(W):
-        trainer = Trainer(cell, store)
-        outputs = written(trainer)
-        trainer.backward(window_with_loss_only_at(trainer.stream.window(W), j, is_first))
+        outputs.clear()
+        trainer.backward(window_with_loss_only_at(window, j, is_first))
         for i in range(W):
             grad = outputs[i].grad if outputs[i].requires_grad else None
             for slot in range(B):
