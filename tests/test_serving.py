@@ -130,7 +130,7 @@ def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path):
     """It would be a choice of nothing in every episode."""
     slow = replace(SHORT, step_limit=4, task=replace(SHORT.task, cue=(2, 2), delay=(2, 2)))
     with pytest.raises(
-        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps of cue and delay"
+        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps before the decision"
     ):
         evaluated(trained, tmp_path, slow)
     assert not (tmp_path / "rows").exists()
