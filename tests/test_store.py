@@ -315,6 +315,7 @@ def test_statistics_are_shared_by_all_label_arms(store, cell_with):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_a_stream_holds_nothing_that_grows_with_the_frames(tmp_path, store):
     """Of two million frames (their files are holes) windows are read with a few bytes per frame at most."""
     frames, episodes = 2_000_000, 2_000
