@@ -24,6 +24,7 @@ from gymnasium import spaces
 
 from benchmarks.pairs import compare, table
 from experiments.mikasa_quick.study import base
+from muvla.config import TaskConfig
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import make_env, open_env
 from muvla.envs.workers import WorkerEnv
@@ -132,10 +133,12 @@ def transport_seconds(cameras: int, pixels: int, proprio: int, steps: int) -> fl
         env.close()
 
 
-def step_parts(one: Protocol, seeds: list[int]) -> dict[str, float]:
+def step_parts(
+    task: TaskConfig, image_size: int | None, seeds: list[int], options: dict[str, Any] | None = None
+) -> dict[str, float]:
     """Mean seconds of a simulator's step in this process: the pictures of the cameras and of render(), the physics, and
-    the whole."""
-    env = make_env(one.task, one.image_size)
+    the whole; `options` of every reset."""
+    env = make_env(task, image_size)
     simulator, spent = env._base, {"get_obs": 0.0, "render": 0.0, "_step_action": 0.0}
 
     def watch(name: str, call: Callable) -> None:
@@ -151,7 +154,7 @@ def step_parts(one: Protocol, seeds: list[int]) -> dict[str, float]:
     total, steps, in_resets = 0.0, 0, dict.fromkeys(spent, 0.0)
     for seed in seeds:
         before = dict(spent)
-        env.reset(seed=seed)
+        env.reset(seed=seed, options=options)
         in_resets = {name: in_resets[name] + spent[name] - before[name] for name in spent}
         for _ in range(env.step_limit):
             total += _timed(lambda: env.step(np.full(env.action_space.shape, 0.1)))
@@ -186,7 +189,7 @@ def main(rounds: int = 3) -> None:
     one = dataclasses.replace(PROTOCOL, episodes=2)
     pixels = one.image_size
     lines, two = episodes(policy, statistics, one, lambda: open_env(one.task, one.image_size), rounds)
-    parts = step_parts(one, list(range(one.seed, one.seed + 3)))
+    parts = step_parts(one.task, one.image_size, list(range(one.seed, one.seed + 3)))
     transport = transport_seconds(2, pixels, 7, steps=500)
     queries = {slots: query_seconds(policy, slots, 21, pixels) for slots in (1, one.slots, CORES)}
     faster = estimate(parts["step"], transport, queries[1], queries[CORES], two)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import types
 import typing
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from muvla.errors import MuvlaError
@@ -20,6 +21,7 @@ T = TypeVar("T")
 # Metadata of a field that was added when identities were already in use: at its default, a configuration means what it
 # meant before, and keeps its identity. Such a default must never be changed.
 LATER = {"later": True}
+_type_hints = lru_cache(typing.get_type_hints)  # they are written as text, and a plan reads thousands of cells
 
 
 def to_dict(config: Any) -> Any:
@@ -38,7 +40,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """
     if not isinstance(data, dict):
         raise MuvlaError(where or cls.__name__, got=data, expected="a table of fields", remedy="write field: value")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
     for name in data:
         if name not in known:

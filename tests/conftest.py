@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -14,12 +15,16 @@ import torch
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
 from muvla.configtools import replace
 from muvla.data.collect import collect
+from muvla.evaluation.protocol import PROTOCOLS, protocol
 from muvla.models.attention import BACKENDS, usable
 from muvla.models.kernels import obstacle
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.models.sizes import size
+from muvla.training.loop import Trainer
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
+# A tenth of a published protocol, in slots that are used more than once.
+FEW = dataclasses.replace(protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
 
 
 ON_CPU = usable("cpu", torch.float32)  # attention backends
@@ -109,6 +114,23 @@ def base() -> Cell:
 def cell_with(base):
     """`cell_with(**{"memory.m": 2})` → the base cell with fields changed."""
     return lambda changes=None, **kwargs: replace(base, {**(changes or {}), **kwargs})
+
+
+@pytest.fixture(scope="session")
+def trained(store, cell_with) -> Trainer:
+    """A policy of a few updates: it acts, badly. For looking on: it is everybody's."""
+    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
+    for _ in range(30):
+        trainer.step()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def few():
+    """FEW, known by its name to the command line of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, FEW.id, FEW)
+        yield FEW
 
 
 @pytest.fixture

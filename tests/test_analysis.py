@@ -164,6 +164,12 @@ def write(cells, tmp_path, results=None, **changes):
     return frame, "\n".join(said)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without their pictures, which take nearly all of the time, for tests of what is written."""
+    monkeypatch.setattr(report, "_draw", lambda *_: [])
+
+
 def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
     _, said = write(cells, tmp_path)
     names = {p.name for p in (tmp_path / "out").iterdir()}
@@ -192,7 +198,7 @@ def test_equal_rows_give_equal_bytes(cells, tmp_path):
         assert one.read_bytes() == (tmp_path / "b" / "out" / one.name).read_bytes(), one.name
 
 
-def test_unfinished_cells_are_named(cells, tmp_path):
+def test_unfinished_cells_are_named(cells, tmp_path, undrawn):
     missing = dataclasses.replace(cells[3], rows={}, state="failed")
     _, said = write([*cells[:3], missing], tmp_path)
     assert "Not complete: K=8, seed 1: failed" in said
@@ -208,7 +214,7 @@ def test_unfinished_cells_are_named(cells, tmp_path):
      ("environment", {"renderers": ["H200"]}, r"simulator backends of p@1 \(physx_cpu; physx_cpu, drawn by H200\)"),
      ("packages", {"torch": "2.14"}, "versions of torch")],
 )  # fmt: skip
-def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, message):
+def test_provenance_is_not_mixed_unless_told(cells, tmp_path, undrawn, key, value, message):
     here = {**PROVENANCE, "simulator": "physx_cpu"}
     one, other = (
         dataclasses.replace(cells[0], provenance={"x": here}),
@@ -222,7 +228,7 @@ def test_provenance_is_not_mixed_unless_told(cells, tmp_path, key, value, messag
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells, tmp_path):
+def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells, tmp_path, undrawn):
     """One task has a stand-in among its assets, the other has none."""
 
     def simulated(cell, **by_id):
@@ -240,7 +246,7 @@ def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells
             write([*alike[:2], simulated(cells[2], **simulators)], tmp_path)
 
 
-def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path):
+def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path, undrawn):
     """It is training's number: the records of evaluations, which have none, do not count as one more."""
     here = {**PROVENANCE, "simulator": "physx_cpu"}
     one = dataclasses.replace(cells[0], provenance={"x": here})
@@ -253,7 +259,7 @@ def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_pa
     assert "thread(s) per cell, trained by 2 replicated ranks" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_path):
+def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_path, undrawn):
     """Open loop, a chunk issued during the cue still acts when the choice is made."""
     assert chance(protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
     assert chance(protocol("recall-position3-ol4@1")) is None
@@ -277,7 +283,7 @@ def test_fields_that_a_cell_does_not_use_are_blank(cells):
     assert set(frame[frame.arm == "K=8"]["K"]) == {8}
 
 
-def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path):
+def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path, undrawn):
     added = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": "3.0.3"}}
     without = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": None}}
     write([dataclasses.replace(cells[0], provenance={"x": without}),
@@ -296,7 +302,7 @@ def test_the_best_constant_choice_is_that_of_these_episodes(cells):
     assert np.isnan(best_constant_choice([]))
 
 
-def test_every_row_can_be_exported(cells, tmp_path):
+def test_every_row_can_be_exported(cells, tmp_path, undrawn):
     write(cells, tmp_path, with_rows=True)
     lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
     assert len(lines) == sum(len(rows) for c in cells for rows in c.rows.values())

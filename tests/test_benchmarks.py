@@ -10,11 +10,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, diagnostics, evaluation, experts, loop, query, tiny, visioncache, window
+from benchmarks import attention, collect, diagnostics, evaluation, experts, loop, query, tiny, visioncache, window
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
-from muvla.config import LoraConfig
+from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.envs.registry import make_env
 from muvla.evaluation.protocol import protocol
 from muvla.models.attention import usable
@@ -202,8 +202,21 @@ def test_shares_and_estimate():
 @pytest.mark.sim
 @pytest.mark.slow
 def test_the_parts_of_a_simulators_step():
-    parts = evaluation.step_parts(evaluation.PROTOCOL, [3])
-    assert 0 < parts["render"] + parts["physics"] < parts["step"]
+    one = evaluation.PROTOCOL
+    parts, quick = (evaluation.step_parts(one.task, one.image_size, [3], {"render": known}) for known in (True, False))
+    assert 0 < parts["render"] + parts["physics"] < parts["step"] and 0 < quick["render"] < quick["step"]
+
+
+@pytest.mark.slow
+def test_collecting_is_measured(tmp_path, monkeypatch, capsys):
+    """Here on the recall suite, with the parts of a simulator's step written down."""
+    spec = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=3)
+    monkeypatch.setattr(collect, "step_parts", lambda *_: {"render": 0.06, "physics": 0.01, "step": 0.08})
+    for everything, told in ((False, "not run"), (True, "3 demonstrations of RecallPosition3-v0 at None pixels, ")):
+        collect.main(everything, rounds=1, spec=spec, here=tmp_path)
+        text = (tmp_path / "collect.md").read_text()
+        assert text.count("demonstrations/min") == 4 and told in text and text.strip() in capsys.readouterr().out
+        assert "| pictures | 60.0 ms | 75.0 % |" in text and "| other | 10.0 ms | 12.5 % |" in text
 
 
 def test_the_experts_table_is_made_of_rows():

@@ -63,6 +63,7 @@ def test_the_declared_factor_and_nothing_else(study, stores, store):
     assert found["Not shared"] == [f"train id, seed 0: {ids[0]} | {ids[1]}"]
 
 
+@pytest.mark.slow
 def test_every_field_that_differs_is_printed(study, stores):
     """Field for field, of every pair of arms, against a comparison of the canonical cells that owes the function
     nothing."""

@@ -55,6 +55,15 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
     assert policy.layout().length == 571 + m + text
 
 
+@pytest.fixture(scope="module")
+def shapes_7b():
+    with torch.device("meta"):
+        policy = Policy(
+            ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
+        )
+    return checkpoints.expected_shapes(policy, film=False)["weights"]
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     {
@@ -72,12 +81,8 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
         "language_model.lm_head.weight": (32064, 4096),
     }.items(),
 )
-def test_openvla_7b_has_the_published_names_and_shapes(name, shape):
-    with torch.device("meta"):
-        policy = Policy(
-            ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
-        )
-    assert checkpoints.expected_shapes(policy, film=False)["weights"][name] == shape
+def test_openvla_7b_has_the_published_names_and_shapes(shapes_7b, name, shape):
+    assert shapes_7b[name] == shape
 
 
 def test_small_is_a_hundred_million_parameters():

@@ -5,15 +5,16 @@ import os
 import re
 
 import pytest
+from conftest import FEW
 from test_sweep import ROOT, STUDY
 
 from muvla.cli import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
 from muvla.commands import find_run
-from muvla.evaluation.protocol import SETS, protocol
+from muvla.evaluation.protocol import SETS
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, few):
     """A folder with a study, swept once through the command line."""
     root = tmp_path_factory.mktemp("cli")
     (root / "study.py").write_text(STUDY.format(updates=6))
@@ -89,15 +90,15 @@ def train_id_of(place, capsys, arm="K=8"):
 @pytest.mark.slow
 def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     train = train_id_of(place, capsys)
-    common = [train[:6], *at(place), "--protocol", "recall-position3-rh@1"]
+    common = [train[:6], *at(place), "--protocol", FEW.id]
     assert main(["intervene", common[0], "noise_unit", "zero", *common[1:]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    results = [line for line in lines if line.startswith("recall")]  # where nothing succeeded, checks stand under them
-    assert [line.split(":")[0] for line in results] == [f"recall-position3-rh@1 {k}" for k in ("noise_unit", "zero")]
+    results = [line for line in lines if line.startswith(FEW.id)]  # where nothing succeeded, checks stand under them
+    assert [line.split(":")[0] for line in results] == [f"{FEW.id} {k}" for k in ("noise_unit", "zero")]
     assert main(["evaluate", *common]) == 0
     evaluated = capsys.readouterr().out
-    assert "n 200, touch rate" in evaluated
-    monkeypatch.setitem(SETS, "some@1", (protocol("recall-position3-rh@1"),))
+    assert "n 20, touch rate" in evaluated
+    monkeypatch.setitem(SETS, "some@1", (FEW,))
     assert main(["evaluate", *common[:-1], "some@1"]) == 0
     assert capsys.readouterr().out == evaluated, "a set is its protocols, and none is evaluated twice"
     for rows in (find_run(place / "runs", place / "data", train).rows).iterdir():
@@ -117,7 +118,7 @@ def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
 def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
     """By evaluate and by intervene; without being asked nothing is run twice."""
     train = train_id_of(place, capsys)
-    common = [*at(place), "--protocol", "recall-position3-rh@1"]
+    common = [*at(place), "--protocol", FEW.id]
     nothing = ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
                "success_at_end", "first_success_step", "steps")  # fmt: skip
     for arguments, kind in ((["evaluate", train], "none"), (["intervene", train, "zero"], "zero")):
@@ -130,10 +131,10 @@ def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
         file.write_text("\n".join([*others, json.dumps(broken)]) + "\n")
         assert main([*arguments, *common]) == 0
         told = capsys.readouterr().out.splitlines()[0]
-        assert told.startswith(f"recall-position3-rh@1 {kind}: n 199")
+        assert told.startswith(f"{FEW.id} {kind}: n 19")
         assert told.endswith("1 episodes with errors, in no rate (--retry-errors runs them)")
         assert main([*arguments, *common, "--retry-errors"]) == 0
-        assert capsys.readouterr().out.splitlines()[0] == clean and len(file.read_text().splitlines()) == 201
+        assert capsys.readouterr().out.splitlines()[0] == clean and len(file.read_text().splitlines()) == 21
 
 
 def test_train_then_evaluate(place, capsys):
@@ -151,7 +152,7 @@ def test_an_untrained_run_cannot_be_evaluated(place, capsys):
     source = find_run(place / "runs", place / "data", train_id_of(place, capsys))
     copy = place / "runs" / "000000000000"
     write_json(copy / "run.json", read_json(source.folder / "run.json"))
-    common = [*at(place), "--protocol", "recall-position3-rh@1"]
+    common = [*at(place), "--protocol", FEW.id]
     assert main(["evaluate", "000000", *common]) == EXIT_BAD_INPUT
     assert "train the cell first" in capsys.readouterr().err
 

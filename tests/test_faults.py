@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from conftest import FEW
 from gymnasium import spaces
 from test_sweep import STUDY, one_cell, study_file
 
@@ -147,7 +148,7 @@ def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
 
 def test_a_result_is_continued_where_it_was_begun_or_not_at_all(done, monkeypatch):
     """Its first episodes were another simulator's, or had other assets: the rows of one result are of one."""
-    one = protocol(PROTOCOL)
+    one = FEW
     whole = done.run.result_rows(one, "none")
     path = done.run.rows / f"{result_id(done.run.train, one, 'none')}.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -195,8 +196,8 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
     ],
 )
 def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, message):
-    text = STUDY.format(updates=6).replace(f'(protocol("{PROTOCOL}"),)', change)
-    (tmp_path / "study.py").write_text("from dataclasses import replace as replace_\n" + text)
+    text = STUDY.format(updates=6).replace("(few,)", change)
+    (tmp_path / "study.py").write_text(text)
     assert main(["sweep", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -34,7 +34,10 @@ def scripted(monkeypatch, losses):
     monkeypatch.setattr(Scripted, "losses", losses)
 
 
-@pytest.mark.parametrize(("keep", "left"), [(1, [8]), (2, [6, 8]), (9, [2, 4, 6, 8])])
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [pytest.param(1, [8], marks=pytest.mark.slow), (2, [6, 8]), pytest.param(9, [2, 4, 6, 8], marks=pytest.mark.slow)],
+)
 def test_the_newest_checkpoints_stay(store, cell_with, tmp_path, keep, left):
     train_to_the_end(Trainer(cell_with({"budget.updates": 8}), store), tmp_path, options=TrainingOptions(keep=keep))
     assert kept(tmp_path) == left

@@ -25,19 +25,10 @@ from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout, _told
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
-from muvla.training.loop import Trainer
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
 FIRST = SHORT.seed
 assert SHORT.task.name == TASK
-
-
-@pytest.fixture(scope="module")
-def trained(store, cell_with):
-    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
-    for _ in range(30):
-        trainer.step()
-    return trainer
 
 
 def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
@@ -139,7 +130,7 @@ def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path):
     """It would be a choice of nothing in every episode."""
     slow = replace(SHORT, step_limit=4, task=replace(SHORT.task, cue=(2, 2), delay=(2, 2)))
     with pytest.raises(
-        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps of cue and delay"
+        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps before the decision"
     ):
         evaluated(trained, tmp_path, slow)
     assert not (tmp_path / "rows").exists()

@@ -4,22 +4,29 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_workers import running_below
+from troubled import Troubled, wait_until
 
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
+from muvla.data import collect as module
 from muvla.data.collect import collect, demonstrate
 from muvla.data.episodes import COLUMNS, EpisodeStore, EpisodeWriter, store_path
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream
 from muvla.envs.phases import NO_OP_PHASES
-from muvla.envs.registry import make_env
-from muvla.envs.workers import WorkerError
+from muvla.envs.registry import make_env, task_info
+from muvla.envs.workers import WorkerEnv, WorkerError
 from muvla.errors import MuvlaError
 
 TASK = TaskConfig("RecallPosition3-v0")
@@ -89,6 +96,31 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
     )
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert {one.communicate(timeout=120)[0].strip() for one in running} == {whole.sha256}
+
+
+@pytest.mark.slow
+def test_a_collection_in_processes_is_the_same_and_survives_kill_9(tmp_path, monkeypatch):
+    """Whatever the number of processes; killed in the middle it leaves none, and the same call completes it."""
+    spec = replace(SPEC, episodes=40)
+    whole = collect(spec, tmp_path / "whole")
+    slow = partial(Troubled, tmp_path, dict.fromkeys(range(60), "be slow"))
+    monkeypatch.setattr(module, "task_info", lambda name: replace(task_info(name), own_process=True))
+    monkeypatch.setattr(module, "open_env", lambda task, size: WorkerEnv(slow))
+    assert collect(spec, tmp_path / "three", jobs=3).sha256 == whole.sha256
+    pid = os.fork()
+    if pid == 0:
+        collect(spec, tmp_path / "cut", jobs=2)
+        os._exit(0)
+    index = store_path(tmp_path / "cut", spec) / "episodes.jsonl"
+    assert wait_until(lambda: index.exists() and index.read_text().count("\n") >= 2)
+    workers = running_below(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(workers) >= 2 and wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in workers))
+    assert 2 <= index.read_text().count("\n") < spec.episodes
+    done = [json.loads(line) for line in index.read_text().splitlines()]
+    again = collect(spec, tmp_path / "cut", jobs=2)
+    assert again.sha256 == whole.sha256 and again.index[: len(done)] == done
 
 
 @pytest.mark.slow
@@ -217,8 +249,6 @@ def test_nan_and_other_shapes_are_refused(tmp_path):
 
 
 def test_failed_demonstrations_are_counted_not_kept(tmp_path, monkeypatch):
-    from muvla.data import collect as module
-
     def unlucky(env, seed, task):
         episode = demonstrate(env, seed, task)
         episode.info["success"] = seed % 2 == 0
@@ -230,8 +260,6 @@ def test_failed_demonstrations_are_counted_not_kept(tmp_path, monkeypatch):
 
 
 def test_an_expert_that_hardly_ever_succeeds_is_refused(tmp_path, monkeypatch):
-    from muvla.data import collect as module
-
     def hopeless(env, seed, task):
         episode = demonstrate(env, seed, task)
         episode.info["success"] = seed == 3
@@ -245,8 +273,6 @@ def test_an_expert_that_hardly_ever_succeeds_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_simulator_that_dies_is_no_failed_demonstration(tmp_path, monkeypatch, deaths):
     """Its episode runs once more, so the dataset is the same; dying again is an error, and a rerun continues."""
-    from muvla.data import collect as module
-
     whole = collect(SPEC, tmp_path / "whole")
     died = []
 
@@ -289,6 +315,7 @@ def test_statistics_are_shared_by_all_label_arms(store, cell_with):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_a_stream_holds_nothing_that_grows_with_the_frames(tmp_path, store):
     """Of two million frames (their files are holes) windows are read with a few bytes per frame at most."""
     frames, episodes = 2_000_000, 2_000

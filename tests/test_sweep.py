@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import FEW
 
 from analysis.report import Report, write_report
 from muvla.config import TaskConfig, no_memory, tbptt
@@ -29,6 +30,7 @@ from sweeps.tracking import Tracker
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
 ROOT = Path(__file__).parents[1]
 STUDY = """
+from dataclasses import replace as replace_
 from muvla.config import *
 from muvla.models.sizes import size
 from muvla.evaluation.protocol import protocol
@@ -38,8 +40,9 @@ base = Cell(
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
     memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates={updates}),
 )
+few = replace_(protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
 study = Study("tiny_study", "a study for tests", base, {{"none": no_memory(), "K=8": tbptt(8, 4)}},
-              ("memory.kind", "memory.m", "truncation"), (0,), (protocol("recall-position3-rh@1"),), ("zero",))
+              ("memory.kind", "memory.m", "truncation"), (0,), (few,), ("zero",))
 """
 
 
@@ -66,7 +69,7 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     assert {e.item.arm: len(e.complete_rows()) for e in result.entries} == {"none": 1, "K=8": 2}
     for entry in result.entries:
         assert entry.state == "done"
-        assert all(len(rows) == 200 for rows in entry.complete_rows().values())
+        assert all(len(rows) == FEW.episodes for rows in entry.complete_rows().values())
         assert (entry.run.folder / "train.jsonl").exists()
         assert all(record["code"] for record in entry.records().provenance.values())
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
@@ -101,7 +104,7 @@ def test_every_cell_is_an_mlflow_run(swept):
     assert {r.data.tags["train"] for r in runs} == {e.run.train for e in result.entries}
     one = next(r for r in runs if r.data.tags["arm"] == "K=8")
     assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
-    assert "recall-position3-rh/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
+    assert "few/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
     assert {"loss_by_phase/decision", "loss_by_chunk/0", "gradient_read/7", "gradient_written/0", "write_ratio",
             "update_ratio/head", "peak_memory_mb"} <= one.data.metrics.keys()  # fmt: skip
 
@@ -303,10 +306,10 @@ def test_a_study_of_two_protocols_reports_both(study_file, tmp_path):
     result = run_study(study, ledger, SweepOptions(processes=2, track=False), lambda _: None)
     frame = write_report([e.records() for e in result.entries], tmp_path / "out", Report("two", "t", "c", "", ()),
                          say=lambda _: None)  # fmt: skip
-    assert set(frame["protocol"]) == {"recall-position3-rh@1", "second@1"}
+    assert set(frame["protocol"]) == {"few@1", "second@1"}
     assert set(frame[frame["protocol"] == "second@1"]["episodes"]) == {6}
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "Protocol `second@1`, 6 episodes" in text and "Protocol `recall-position3-rh@1`, 200 episodes" in text
+    assert "Protocol `second@1`, 6 episodes" in text and "Protocol `few@1`, 20 episodes" in text
     assert (tmp_path / "out" / "choice-second.png").exists()
     lengths = {r.delay_length for e in result.entries for r in e.run.result_rows(short, "none")}
     assert lengths == {4}

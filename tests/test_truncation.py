@@ -42,7 +42,7 @@ def window_with_loss_only_at(window, tick, is_first):
 @pytest.mark.parametrize(
     ("K", "origin"), [(1, "window"), (2, "window"), (4, "window"), (8, "window"), (2, "episode"), (4, "episode")]
 )
-@pytest.mark.parametrize("alpha", [1.0, 0.3])
+@pytest.mark.parametrize("alpha", [1.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with, written, K, origin, alpha):
     """∂loss_j/∂M_i ≠ 0 iff i < j, both in one block, and no episode of the slot starts in (i, j]."""
     cell = cell_with({"truncation": K, "truncation_from": origin, "memory.alpha": alpha})
@@ -51,10 +51,11 @@ def test_gradient_of_loss_j_reaches_memory_i_exactly_as_defined(store, cell_with
     is_first[0] = True
     for slot, start in ((1, 3), (2, 4), (3, 7)):
         is_first[start, slot] = True
+    trainer = Trainer(cell, store)
+    outputs, window = written(trainer), trainer.stream.window(W)
     for j in range(W):
-        trainer = Trainer(cell, store)
-        outputs = written(trainer)
-        trainer.backward(window_with_loss_only_at(trainer.stream.window(W), j, is_first))
+        outputs.clear()
+        trainer.backward(window_with_loss_only_at(window, j, is_first))
         for i in range(W):
             grad = outputs[i].grad if outputs[i].requires_grad else None
             for slot in range(B):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import FEW
 from test_sweep import STUDY
 from troubled import Troubled
 
@@ -28,18 +29,8 @@ from muvla.files import read_lines
 from muvla.interventions import intervention
 from muvla.looking import look
 from muvla.runs import Run
-from muvla.training.loop import Trainer
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
-PROTOCOL = "recall-position3-rh@1"
-
-
-@pytest.fixture(scope="module")
-def trained(store, cell_with):
-    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
-    for _ in range(30):
-        trainer.step()
-    return trainer
 
 
 def watched(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.seed + 4):
@@ -212,14 +203,14 @@ def test_a_diagnosis_honours_a_stop(trained):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, few):
     """A folder with a trained, evaluated cell; what is needed to name it."""
     root = tmp_path_factory.mktemp("watch")
     (root / "study.py").write_text(STUDY.format(updates=6))
     at = ["--runs", str(root / "runs"), "--data", str(root / "data")]
     assert main(["train", str(root), *at, "--arm", "K=8"]) == 0
     (folder,) = (path.parent for path in (root / "runs").glob("*/run.json"))
-    common = [folder.name, *at, "--protocol", PROTOCOL]
+    common = [folder.name, *at, "--protocol", few.id]
     assert main(["evaluate", *common]) == 0
     return folder, common
 
@@ -228,7 +219,7 @@ def place(tmp_path_factory):
 def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, capsys):
     folder, common = place
     assert main(["watch", *common, "--episode", "3"]) == 0
-    file = folder / "videos" / f"{PROTOCOL}-none-3.mp4"
+    file = folder / "videos" / f"{FEW.id}-none-3.mp4"
     assert file.stat().st_size > 1000 and str(file) in capsys.readouterr().out
     assert main(["intervene", common[0], "zero", *common[1:]]) == 0
     assert main(["watch", *common, "--episode", "3", "--intervention", "zero", "--out", str(folder / "x.mp4")]) == 0
@@ -240,7 +231,7 @@ def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, cap
     ("arguments", "message"),
     [(["--episode", "200"], "--episode: got '200, which has no row'"), (["--episode", "-1"], "has no row"),
      (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
-     (["--episode", "0", "--intervention", "noise_unit"], "an episode of recall-position3-rh@1 under noise_unit")],
+     (["--episode", "0", "--intervention", "noise_unit"], "an episode of few@1 under noise_unit")],
 )  # fmt: skip
 def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
     assert main(["watch", *place[1], *arguments]) == EXIT_BAD_INPUT
@@ -252,7 +243,7 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
     folder, common = place
     (file,) = (path for path in Path(folder / "rows").iterdir() if '"none"' in path.read_text())
     text = file.read_text()
-    line = next(line for line in read_lines(file) if line["seed"] == protocol(PROTOCOL).seed + 5)
+    line = next(line for line in read_lines(file) if line["seed"] == FEW.seed + 5)
     file.write_text(text.replace(f'"seed": {line["seed"]}, "attempt": 1, "target": {line["target"]}',
                                  f'"seed": {line["seed"]}, "attempt": 1, "target": 7'))  # fmt: skip
     try:
