@@ -132,12 +132,13 @@ def archive_from_web(url: str, folder: Path, name: str) -> str:
 
 
 def _unpack(archive: Path, folder: Path, name: str | None) -> None:
-    """With a name, that is what the archive's one folder is called."""
+    """With a name, that is what the archive's folder is called, if it is one."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as unpacked, zipfile.ZipFile(archive) as packed:
         packed.extractall(unpacked)
-        for part in list(Path(unpacked).iterdir()):
-            target = folder / (name or part.name)
+        parts = list(Path(unpacked).iterdir())
+        for part in parts:
+            target = folder / (name if name and len(parts) == 1 else part.name)
             if target.exists():
                 target.rename(Path(unpacked) / f"old {target.name}")
             part.rename(target)

@@ -45,8 +45,9 @@ def evaluate(
     task that steps in this process by default, there are as many as the protocol has slots, else one per core.
 
     Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy or
-    its episodes may end before the decision, and NotAMeasurement when an invariant breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
-    after every row and may raise to end the evaluation early.
+    its episodes may end before the decision, and NotAMeasurement when an invariant breaks; the file is then set aside
+    as `.invalid`, so that nothing in it can reach a table. `check_stop` is called after every row and may raise to end
+    the evaluation early.
     """
     seeds = range(protocol.seed, protocol.seed + protocol.episodes)
     for one in training_episodes:

@@ -112,8 +112,8 @@ def _published(task: str, regime: str) -> Protocol:
 
 
 def _maniskill(task: ManiSkillTask, regime: str) -> Protocol:
-    """ManiSkill's own: the seeds of MIKASA's. A twin's episode i is its arrangement i, of which SimplerEnv evaluates the
-    first 24."""
+    """ManiSkill's own: the seeds of MIKASA's, physics on the CPU. A twin's episode i is its arrangement i, of which
+    SimplerEnv evaluates the first 24."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.name.removesuffix("-v1")).lower()
     episodes = {"seed": 0, "episodes": 24} if task.suite == "bridge" else {"episodes": 100}
     return Protocol(

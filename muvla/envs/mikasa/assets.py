@@ -1,6 +1,6 @@
 """What stands in for the assets that the suite's tasks need and no package brings: a mug of boxes for YCB's, of the
-ShellGame tasks, and a ball for the bulb of the lamps. Each says of itself that it is a stand-in, and everything computed
-with it carries that label.
+ShellGame tasks, and a ball for the bulb of the lamps. Each says of itself that it is a stand-in, and everything
+computed with it carries that label.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""One adapter for every task of the suite; what differs between families is in `muvla.envs.mikasa.families`. ManiSkill's
-own tasks go through it too (`muvla.envs.maniskill`).
+"""One adapter for every task of the suite; what differs between families is in `muvla.envs.mikasa.families`.
+ManiSkill's own tasks go through it too (`muvla.envs.maniskill`).
 
 Legend: V cameras (2: base, wrist), h×w image, Q proprio dim (7), A action dim (7), N objects to choose among.
 """

@@ -12,8 +12,8 @@
 | BlinkCountButtonPress | cue, until the red lamp turns green; no delay | none: a number of presses | – |
 | TimedTransfer | none: the wait is counted, and acted in | none | – |
 
-What is to be remembered in the third row is in the scene itself: a velocity, an angle, a place. Where there is no cue or
-delay its length is 0, where nothing is chosen the target is None and the choice stays −1.
+What is to be remembered in the third row is in the scene itself: a velocity, an angle, a place. Where there is no cue
+or delay its length is 0, where nothing is chosen the target is None and the choice stays −1.
 
 Success is the suite's, also where that is odd: it counts the order of SeqOfColors although the instruction asks for
 none, and in Remember*-Long it counts a touch of the cube that is shown as the cue. There choice and target tell more.
@@ -155,9 +155,9 @@ class ShellGamePush(ShellGame):
         return experts.push(proprio[:3], self.places(hidden)[self.target()], goal)
 
 
-class ShellGameShuffle(ShellGameTouch):
-    """Each cup is put where it belongs after every step, shuffled; which one hides the ball is told by the place that
-    it has in the end."""
+class ShellGameShuffle(ShellGame):
+    """The suite puts each cup where it belongs after every step, so that none falls; which one is right is told by the
+    place that it has in the end."""
 
     settable: ClassVar = {}
 
@@ -169,9 +169,6 @@ class ShellGameShuffle(ShellGameTouch):
 
     def places(self, hidden: bool) -> np.ndarray:
         return self.base.slot_positions[0].cpu().numpy()
-
-    def expert(self, proprio: np.ndarray, hidden: bool) -> None:
-        return None
 
 
 class Shown(Family):

@@ -1,5 +1,5 @@
-"""MIKASA-Robo-VLA's tasks: what is known of each before the simulator runs. The 23 published environments, the nine with
-400 steps that make them the 32 of the suite's first version, and the 26 `-Long` ones.
+"""MIKASA-Robo-VLA's tasks: what is known of each before the simulator runs. The 23 published environments, the nine
+with 400 steps that make them the 32 of the suite's first version, and the 26 `-Long` ones.
 
 | of the 35 that are not published | steps of the cue | of the delay | step limit |
 |---|---|---|---|
