@@ -83,7 +83,8 @@ def test_bad_protocols_are_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("task", "limit"),
-    [(TaskConfig("RecallPosition3-v0"), 5), (TaskConfig("RecallColor3-v0", delay=(2, 9)), 12),
+    [(TaskConfig("RecallPosition3-v0"), 5), (TaskConfig("RecallPosition3-v0", blank=(0, 7)), 12),
+     (TaskConfig("RecallColor3-v0", delay=(2, 9)), 12),
      (TaskConfig("RememberColor3-VLA-v0"), 10), (TaskConfig("RememberColor3-VLA-v0", cue=(20, 20)), 25),
      (TaskConfig("ChainOfColors7-Long-VLA-v0"), 1100)],
     ids=str,

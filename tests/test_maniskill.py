@@ -123,7 +123,7 @@ def test_without_the_twins_assets_the_remedy_is_named(tmp_path, monkeypatch):
     assert backends(TaskConfig(PANDA)) == "sim_backend cpu, render_backend auto"
 
 
-@pytest.mark.parametrize("option", [{"cue": (1, 2)}, {"delay": (1, 2)}, {"palette": ("red",)}])
+@pytest.mark.parametrize("option", [{"blank": (1, 2)}, {"cue": (1, 2)}, {"delay": (1, 2)}, {"palette": ("red",)}])
 def test_what_maniskill_fixes_is_refused(option):
     with pytest.raises(MuvlaError, match="ManiSkill fixes it"):
         make_maniskill(TaskConfig(PANDA, **option))

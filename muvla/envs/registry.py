@@ -67,10 +67,11 @@ def backends(task: TaskConfig) -> str | None:
 
 
 def longest_phases(task: TaskConfig) -> int:
-    """Steps of the longest cue and delay that an episode may have. Raises MuvlaError for an unknown task."""
+    """Steps of the longest blank, cue and delay that an episode may have. Raises MuvlaError for an unknown task."""
     task_info(task.name)
     known = RECALL_TASKS.get(task.name) or MIKASA_TASKS.get(task.name)
-    return sum((getattr(task, phase) or getattr(known, phase))[1] for phase in ("cue", "delay")) if known else 0
+    blank = task.blank[1] if task.blank else 0
+    return blank + sum((getattr(task, phase) or getattr(known, phase))[1] for phase in ("cue", "delay") if known)
 
 
 def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:

@@ -194,7 +194,7 @@ def require_decisions(several: Iterable[Protocol]) -> None:
         if one.step_limit is not None and one.step_limit <= phases:
             raise MuvlaError(
                 f"protocol {one.id}: step_limit", got=one.step_limit,
-                expected=f"more than the {phases} steps of the longest cue and delay of {one.task.name}",
+                expected=f"more than the {phases} steps that may pass before the decision of {one.task.name}",
                 remedy="raise it, or shorten the phases (task.cue, task.delay)",
             )  # fmt: skip
 
