@@ -23,6 +23,7 @@ SOLVED = (*TRAINED, "ShellGameTouch-VLA-v0")
 PROGRAM = f"""
 import json
 import numpy as np
+from mani_skill.utils.gym_utils import find_max_episode_steps_value
 from muvla.envs.maniskill import ManiSkillEnv
 from muvla.envs.mikasa import MikasaEnv
 
@@ -43,7 +44,7 @@ for task in {STEPPED + PLAIN}:
     tell(["stepped", task], fits=all(o in env.observation_space for o in seen), ended=any(ends),
          contrast=min(float(picture.std()) for o in seen for picture in o["images"]),
          executed=float(info["executed_action"][0]), wrappers=env.provenance["wrappers"],
-         limit=[env.step_limit, int(env._env.max_episode_steps)], stand_ins=env.stand_in_assets,
+         limit=[env.step_limit, int(find_max_episode_steps_value(env._env))], stand_ins=env.stand_in_assets,
          instruction=info["instruction"], own=own if isinstance(own, str) else own[0],
          expert=info["expert_action"] is not None, target=info["target"], choice=info["choice"],
          lengths=[info["cue_length"], info["delay_length"]])
