@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
-from muvla.evaluation.protocol import protocol, protocols
+from muvla.evaluation.protocol import protocol, protocols, require_decisions
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.video import compose, write_video
 from muvla.evaluation.watching import require_same
@@ -36,6 +36,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     run = _run_of(arguments)
     _require_measurement(run)
     wanted = {name: protocols(name) for name in arguments.protocol}
+    require_decisions(one for several in wanted.values() for one in several)
     for kind in kinds:
         intervention(kind)
     stop = stop_on_signal()

@@ -19,7 +19,7 @@ from muvla.configtools import content_hash, difference, flatten, replace
 from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
 from muvla.interventions import intervention
 from muvla.models.build import prompts_of, start_content
 from muvla.models.text import Prompts
@@ -81,6 +81,7 @@ class Study:
         tasks = {one.task.name for c in cells for one in c.cell.data.datasets}
         for name in tasks | {p.task.name for p in self.protocols}:
             task_info(name)
+        require_decisions(self.protocols)
         for name in {c.cell.intervention for c in cells} - {None}:
             intervention(name)
         allowed = {*self.factors, SEED}

@@ -14,7 +14,7 @@ from hub_server import COMMIT, Hub
 
 from muvla.cli import EXIT_BAD_INPUT, main
 from muvla.envs import assets
-from muvla.envs.assets import LIBERO, archive_from_hub, content
+from muvla.envs.assets import LIBERO, archive_from_hub, archive_from_web, content
 from muvla.errors import MuvlaError
 
 FETCH = "import sys; from muvla.cli import main; sys.exit(main(['assets', 'fetch', 'libero']))"
@@ -119,3 +119,31 @@ def test_an_archive_is_unpacked_whole_if_it_is_the_known_one(tmp_path, monkeypat
     assert [one.name for one in (tmp_path / "there" / "models").iterdir()] == ["of before"], "what was there stays"
     assert archive_from_hub("some/models", "models.zip", known, tmp_path / "there") == "some/models, models.zip"
     assert [one.read_text() for one in (tmp_path / "there").rglob("*") if one.is_file()] == ["a mug"]
+    assert archive_from_hub("some/models", "models.zip", known, tmp_path / "named", "mugs") == "some/models, models.zip"
+    assert (tmp_path / "named" / "mugs" / "mug.ply").read_text() == "a mug"
+
+
+def test_an_archive_of_the_web_is_one_folder_of_a_name(tmp_path):
+    packed = tmp_path / "v0.2.0.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("Robot-0.2.0/arm.urdf", "an arm")
+    (tmp_path / "there" / "arm").mkdir(parents=True)
+    (tmp_path / "there" / "arm" / "of before").touch()
+    assert archive_from_web(packed.as_uri(), tmp_path / "there", "arm") == packed.as_uri()
+    assert [one.name for one in (tmp_path / "there" / "arm").iterdir()] == ["arm.urdf"]
+    packed.write_bytes(b"not found")
+    for url in (packed.as_uri(), (tmp_path / "nothing.zip").as_uri()):
+        with pytest.raises(MuvlaError, match="expected a zip archive.*copy the folder"):
+            archive_from_web(url, tmp_path / "there", "arm")
+    assert (tmp_path / "there" / "arm" / "arm.urdf").exists(), "what was there stays"
+
+
+def test_the_twins_and_their_robot_are_fetched_to_where_maniskill_looks(tmp_path, monkeypatch):
+    asked = []
+    fetch = lambda *told: asked.append(told) or told[0]  # noqa: E731
+    monkeypatch.setattr(assets, "archive_from_hub", fetch)
+    monkeypatch.setattr(assets, "archive_from_web", fetch)
+    assert "ManiSkill_bridge_v2_real2sim; https://github.com/haosulab/" in assets.BRIDGE.fetch(tmp_path)
+    assert [told[-2:] for told in asked] == [
+        (tmp_path / "data" / "tasks", "bridge_v2_real2sim_dataset"), (tmp_path / "data" / "robots", "widowx"),
+    ]  # fmt: skip

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from muvla.config import dummy, no_memory, tbptt
+from muvla.config import TaskConfig, dummy, no_memory, tbptt
 from muvla.configtools import content_hash
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.mikasa import TRAINED
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, protocol, protocols
+from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, protocol, protocols, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import INTERVENTIONS, intervention
@@ -40,7 +40,12 @@ def test_an_edited_protocol_needs_a_new_version():
 
 
 def test_a_suite_is_its_tasks_under_one_regime():
-    assert [len(protocols(f"mikasa{n}-{regime}@1")) for n in (5, 23) for regime in ("rh", "ol8")] == [5, 5, 23, 23]
+    sizes = {"mikasa5": 5, "mikasa23": 23, "mikasa32": 32, "mikasa-long": 26, "maniskill12": 12, "bridge4": 4}
+    for name, size in sizes.items():
+        assert [len(protocols(f"{name}-{regime}@1")) for regime in ("rh", "ol8")] == [size, size]
+    assert set(protocols("mikasa23-rh@1")) < set(protocols("mikasa32-rh@1"))
+    twins = protocols("bridge4-ol8@1")
+    assert {(one.seed, one.episodes, one.h, one.task.physics) for one in twins} == {(0, 24, 8, None)}
     assert {one.task.name for one in protocols("mikasa5-ol8@1")} == set(TRAINED)
     for one in protocols("mikasa23-ol8@1"):
         assert (one.regime, one.h, one.tick, one.task.physics, one.episodes) == ("open_loop", 8, "call", "gpu", 100)
@@ -74,6 +79,25 @@ def test_bad_protocols_are_refused(changes, message):
     for find in (protocol, protocols):
         with pytest.raises(MuvlaError, match="recall-position3-rh@1"):
             find("recall-position3-rh@9")
+
+
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [(TaskConfig("RecallPosition3-v0"), 5), (TaskConfig("RecallPosition3-v0", blank=(0, 7)), 12),
+     (TaskConfig("RecallColor3-v0", delay=(2, 9)), 12),
+     (TaskConfig("RememberColor3-VLA-v0"), 10), (TaskConfig("RememberColor3-VLA-v0", cue=(20, 20)), 25),
+     (TaskConfig("ChainOfColors7-Long-VLA-v0"), 1100)],
+    ids=str,
+)  # fmt: skip
+def test_a_step_limit_that_the_longest_phases_may_fill_is_refused(task, limit):
+    """Its own step limit never is."""
+    with pytest.raises(MuvlaError, match=f"short@1: step_limit: got {limit}, expected more than the {limit} steps"):
+        require_decisions([BASE, Protocol("short", 1, task, 2, step_limit=limit)])
+    require_decisions([Protocol("long enough", 1, task, 2, step_limit=limit + 1), Protocol("its own", 1, task, 2)])
+
+
+def test_every_published_protocol_leaves_steps_for_the_decision():
+    require_decisions(PROTOCOLS.values())
 
 
 def test_a_set_is_one_protocol_per_task():

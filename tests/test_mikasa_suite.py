@@ -1,5 +1,5 @@
-"""The published tasks on the real simulator, in one process of their own with a stand-in for YCB's mug. `make test-sim`
-resets and steps all 23; elsewhere three stand for them."""
+"""The tasks on the real simulator, in one process of their own with stand-ins for YCB's mug and the bulb of the lamps.
+`make test-sim` resets and steps all of MIKASA's and ManiSkill's; elsewhere five stand for them."""
 
 import json
 import os
@@ -8,18 +8,24 @@ import sys
 
 import pytest
 
+from muvla.envs.maniskill import MANISKILL_TASKS
 from muvla.envs.mikasa import MIKASA_TASKS, TRAINED
-from muvla.envs.mikasa.assets import write_stand_in
+from muvla.envs.mikasa.assets import write_bulb, write_stand_in
 
 pytestmark = pytest.mark.sim
 EVERY = os.environ.get("MUVLA_EVERY_TASK") == "1"  # set by `make test-sim`
-STEPPED = tuple(MIKASA_TASKS) if EVERY else ("ShellGameTouch-VLA-v0", "RotateLenientPosNeg-VLA-v0", "TakeItBack-VLA-v0")
+STEPPED = tuple(MIKASA_TASKS) if EVERY else (
+    "ShellGameTouch-VLA-v0", "RotateLenientPosNeg-VLA-v0", "TakeItBack-VLA-v0", "SeqOfColors3-Long-VLA-v0",
+)  # fmt: skip
+PLAIN = tuple(name for name, task in MANISKILL_TASKS.items() if not task.assets) if EVERY else ("StackCube-v1",)
 SOLVED = (*TRAINED, "ShellGameTouch-VLA-v0")
 SHOWN = tuple(name for name, task in MIKASA_TASKS.items() if task.expert) if EVERY else ()
 
 PROGRAM = f"""
 import json
 import numpy as np
+from mani_skill.utils.gym_utils import find_max_episode_steps_value
+from muvla.envs.maniskill import ManiSkillEnv
 from muvla.envs.mikasa import MikasaEnv
 
 
@@ -27,18 +33,19 @@ def tell(about, **facts):
     print("TOLD", json.dumps([about, facts]))
 
 
-for task in {STEPPED}:
-    env = MikasaEnv(task)
+for task in {STEPPED + PLAIN}:
+    env = (MikasaEnv if task in {STEPPED} else ManiSkillEnv)(task)
     observation, info = env.reset(seed=1)
     seen, ends = [observation], []
     for _ in range(2):
-        observation, _, terminated, truncated, info = env.step(np.zeros(7))
+        observation, _, terminated, truncated, info = env.step(np.full(7, 0.1))
         seen.append(observation)
         ends.append(terminated or truncated)
-    own = env._base.evaluate()["language_instruction"]
+    own = env._base.evaluate().get("language_instruction", "")
     tell(["stepped", task], fits=all(o in env.observation_space for o in seen), ended=any(ends),
-         contrast=min(float(o["images"][camera].std()) for o in seen for camera in (0, 1)),
-         limit=[env.step_limit, int(env._env.max_episode_steps)], stand_ins=env.stand_in_assets,
+         contrast=min(float(picture.std()) for o in seen for picture in o["images"]),
+         executed=float(info["executed_action"][0]), wrappers=env.provenance["wrappers"],
+         limit=[env.step_limit, int(find_max_episode_steps_value(env._env))], stand_ins=env.stand_in_assets,
          instruction=info["instruction"], own=own if isinstance(own, str) else own[0],
          expert=info["expert_action"] is not None, target=info["target"], choice=info["choice"],
          lengths=[info["cue_length"], info["delay_length"]])
@@ -93,9 +100,11 @@ def told(tmp_path_factory):
     """What the program tells, by what it tells it about."""
     root = tmp_path_factory.mktemp("assets")
     write_stand_in(root)
+    write_bulb(root)
+    assets = {"MS_ASSET_DIR": str(root), "MUVLA_MIKASA_LAMP": str(root)}
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        capture_output=True, text=True, env=os.environ | {"MS_ASSET_DIR": str(root)}, check=False,
+        capture_output=True, text=True, env=os.environ | assets, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line.removeprefix("TOLD ")) for line in ended.stdout.splitlines() if line.startswith("TOLD ")]
@@ -108,10 +117,24 @@ def test_a_task_resets_and_steps(told, name):
     assert facts["fits"] and not facts["ended"] and facts["contrast"] > 5
     assert facts["limit"] == [task.step_limit] * 2
     assert facts["instruction"] == facts["own"]
-    assert facts["stand_ins"] == (["025_mug"] if task.mug else [])
+    models = {"shellgame": "025_mug", "lamp": "low_poly_light_bulb.glb"}
+    assert facts["stand_ins"] == [models[one] for one in task.assets]
     assert facts["expert"] == task.expert and facts["choice"] == -1
     assert (facts["target"] is None) == (task.objects is None)
-    assert [length > 0 for length in facts["lengths"]] == [task.objects is not None, name.startswith("Remember")]
+    for length, (shortest, longest) in zip(facts["lengths"], (task.cue, task.delay), strict=True):
+        assert shortest <= length <= longest
+    # Only a task that is not `free` is held still in its cue.
+    assert (facts["executed"] == 0) == (not task.free and facts["lengths"][0] > 1)
+    assert ("CurriculumPhaseNoopActionWrapper" in facts["wrappers"]) == (not task.free and task.cue[1] > 0)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_task_of_maniskills_own_resets_and_steps(told, name):
+    task, facts = MANISKILL_TASKS[name], told["stepped", name]
+    assert facts["fits"] and not facts["ended"] and facts["contrast"] > 5
+    assert facts["limit"] == [task.step_limit] * 2 and facts["instruction"] == task.instruction
+    assert (facts["target"], facts["choice"], facts["expert"], facts["lengths"]) == (None, -1, False, [0, 0])
+    assert facts["executed"] == pytest.approx(0.1) and facts["stand_ins"] == []
 
 
 @pytest.mark.parametrize("name", SOLVED)

@@ -8,6 +8,7 @@ import pytest
 
 from muvla.config import TaskConfig
 from muvla.envs.libero.tasks import LIBERO_TASKS
+from muvla.envs.maniskill.tasks import MANISKILL_TASKS
 from muvla.envs.mikasa.families import FAMILIES
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.recall import tasks as recall
@@ -26,6 +27,8 @@ def task_limit(task: TaskConfig) -> int:
     """Without a simulator, which would take it from here."""
     if task.name in LIBERO_TASKS:
         return LIBERO_TASKS[task.name].step_limit
+    if task.name in MANISKILL_TASKS:
+        return MANISKILL_TASKS[task.name].step_limit
     if task.name in MIKASA_TASKS:
         lengths = {name: getattr(task, name) for name in ("cue", "delay") if getattr(task, name) is not None}
         known = MIKASA_TASKS[task.name]
@@ -44,7 +47,7 @@ def test_an_edited_limit_or_instruction_needs_a_new_version():
     assert not missing, f"add {sorted(missing)} to tests/golden/limits.json"
 
 
-@pytest.mark.parametrize("suite", ["mikasa", "recall", "libero"])
+@pytest.mark.parametrize("suite", ["mikasa", "recall", "libero", "maniskill"])
 def test_editing_what_a_task_tells_is_noticed(monkeypatch, suite):
     if suite == "mikasa":
         task = MIKASA_TASKS["TakeItBack-VLA-v0"]
@@ -53,6 +56,10 @@ def test_editing_what_a_task_tells_is_noticed(monkeypatch, suite):
     elif suite == "recall":
         monkeypatch.setattr(recall, "DECISION_STEPS", 11)
         assert changed() == [one.id for one in PROTOCOLS.values() if one.task.name in recall.RECALL_TASKS]
+    elif suite == "maniskill":
+        task = MANISKILL_TASKS["PickCube-v1"]
+        monkeypatch.setitem(MANISKILL_TASKS, task.name, replace(task, instruction="Pick up the cube."))
+        assert changed() == ["maniskill-pick-cube-rh@1", "maniskill-pick-cube-ol8@1"]
     else:
         task = LIBERO_TASKS["libero_goal-0"]
         monkeypatch.setitem(LIBERO_TASKS, task.name, replace(task, file="close_the_door"))

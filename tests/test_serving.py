@@ -126,9 +126,13 @@ def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path)
     assert told[1:] == [{}], "the recall suite has nothing to tell"
 
 
-def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path):
+def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path, monkeypatch):
     """It would be a choice of nothing in every episode."""
     slow = replace(SHORT, step_limit=4, task=replace(SHORT.task, cue=(2, 2), delay=(2, 2)))
+    with pytest.raises(MuvlaError, match="step_limit: got 4, expected more than the 4 steps that may pass before"):
+        evaluated(trained, tmp_path, slow)
+    # Also where a simulator draws longer phases than its task is known to have.
+    monkeypatch.setattr("muvla.evaluation.evaluate.require_decisions", lambda several: None)
     with pytest.raises(
         MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps before the decision"
     ):

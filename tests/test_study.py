@@ -213,6 +213,12 @@ def test_a_protocol_is_held_against_the_cameras_own_size(study):
         dataclasses.replace(study, base=replace(study.base, {"model.size.image_size": 64})).check()
 
 
+def test_a_protocol_that_may_end_before_the_decision_is_refused_before_training(study):
+    short = dataclasses.replace(study.protocols[0], name="short", step_limit=5)
+    with pytest.raises(MuvlaError, match="protocol short@1: step_limit: got 5, expected more than the 5 steps"):
+        dataclasses.replace(study, protocols=(*study.protocols, short)).check()
+
+
 def test_the_study_in_the_readme_is_complete(tmp_path):
     text = (Path(__file__).parents[1] / "README.md").read_text()
     (tmp_path / "study.py").write_text(text.split("```python\n")[1].split("```")[0])

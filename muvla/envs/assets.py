@@ -10,7 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -93,9 +96,10 @@ def from_hub(dataset: str, folder: Path) -> str:
     return f"{dataset}@{commit}"
 
 
-def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path) -> str:
+def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path, name: str | None = None) -> str:
     """A zip archive of a dataset of the hub, unpacked into the folder; what it holds is there whole or not at all.
-    Raises MuvlaError, also for one of another content than `sha256`, and DiskError."""
+    `name`, if given, is what its one folder is called. Raises MuvlaError, also for one of another content than
+    `sha256`, and DiskError."""
     from huggingface_hub import hf_hub_download
 
     with _hub_errors(dataset, folder):
@@ -107,14 +111,37 @@ def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path) -> str:
                 f"{file} of dataset {dataset}", got=f"SHA-256 {found}", expected=sha256,
                 remedy="it changed: compare it with ManiSkill's own record, and raise the protocols' versions",
             )  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as unpacked, zipfile.ZipFile(archive) as packed:
-            packed.extractall(unpacked)
-            for part in Path(unpacked).iterdir():
-                if (folder / part.name).exists():
-                    (folder / part.name).rename(Path(unpacked) / f"old {part.name}")
-                part.rename(folder / part.name)
+        _unpack(archive, folder, name)
     return f"{dataset}, {file}"
+
+
+def archive_from_web(url: str, folder: Path, name: str) -> str:
+    """A zip archive of one folder, as `folder/name`; there whole or not at all. Raises MuvlaError, DiskError."""
+    with disk_errors(folder), tempfile.TemporaryDirectory() as place:
+        archive = Path(place) / "archive.zip"
+        try:
+            with urllib.request.urlopen(url) as answer, archive.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            _unpack(archive, folder, name)
+        except (urllib.error.URLError, zipfile.BadZipFile) as error:
+            raise MuvlaError(
+                url, got=str(error), expected="a zip archive",
+                remedy="try again, or download it on a machine with a connection and copy the folder",
+            ) from error  # fmt: skip
+    return url
+
+
+def _unpack(archive: Path, folder: Path, name: str | None) -> None:
+    """With a name, that is what the archive's folder is called, if it is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unpacked, zipfile.ZipFile(archive) as packed:
+        packed.extractall(unpacked)
+        parts = list(Path(unpacked).iterdir())
+        for part in parts:
+            target = folder / (name if name and len(parts) == 1 else part.name)
+            if target.exists():
+                target.rename(Path(unpacked) / f"old {target.name}")
+            part.rename(target)
 
 
 @contextlib.contextmanager
@@ -180,7 +207,51 @@ SHELLGAME = AssetSet(
         "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3", folder / "data" / "assets",
     ),
 )  # fmt: skip
-ASSETS = {one.name: one for one in (LIBERO, SHELLGAME)}
+BULB = "low_poly_light_bulb.glb"
+
+
+def _no_bulb(folder: Path) -> str:
+    raise MuvlaError(
+        "assets lamp", got="no place to fetch it from", expected=BULB,
+        remedy=f"copy {BULB} of the suite's authors into {folder}: their package does not hold it",
+    )  # fmt: skip
+
+
+LAMP = AssetSet(
+    name="lamp",
+    what=f"{BULB}, of MIKASA-Robo's BlinkCountButtonPress, TimedTransfer and ColorLamp tasks",
+    variable="MUVLA_MIKASA_LAMP",
+    usual=lambda: Path.home() / ".cache" / "muvla" / "mikasa-lamp",
+    parts=(BULB,),
+    stand_ins=lambda folder, hashes: (BULB,) if STAND_IN.encode() in (folder / BULB).read_bytes()[:200] else (),
+    fetch=_no_bulb,
+)
+_TWINS, _WIDOWX = "data/tasks/bridge_v2_real2sim_dataset", "data/robots/widowx"
+
+
+def _fetch_bridge(folder: Path) -> str:
+    """Both are those of ManiSkill 3.0.1, which knows the content of the first alone."""
+    twins = archive_from_hub(
+        "haosulab/ManiSkill_bridge_v2_real2sim", "bridge_v2_real2sim_dataset.zip",
+        "618512a205b4528cafecdad14b1788ed1130879f3064deb406516ed5b9c5ba92", (folder / _TWINS).parent, Path(_TWINS).name,
+    )  # fmt: skip
+    robot = archive_from_web(
+        "https://github.com/haosulab/ManiSkill-WidowX250S/archive/refs/tags/v0.2.0.zip", (folder / _WIDOWX).parent,
+        Path(_WIDOWX).name,
+    )  # fmt: skip
+    return f"{twins}; {robot}"
+
+
+BRIDGE = AssetSet(
+    name="bridge",
+    what="the scenes and objects of SimplerEnv's Bridge twins, and the WidowX robot",
+    variable="MS_ASSET_DIR",
+    usual=lambda: Path.home() / ".maniskill",
+    parts=(f"{_TWINS}/custom", f"{_TWINS}/real_inpainting", f"{_TWINS}/stages", f"{_WIDOWX}/wx250s.urdf", _WIDOWX),
+    stand_ins=lambda folder, hashes: (),
+    fetch=_fetch_bridge,
+)
+ASSETS = {one.name: one for one in (LIBERO, SHELLGAME, LAMP, BRIDGE)}
 
 
 def asset_set(name: str) -> AssetSet:

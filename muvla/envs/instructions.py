@@ -19,6 +19,35 @@ INSTRUCTIONS = {
         "Push the cube onto the red target, and when the target changes color, return the cube to its original "
         "position."
     ),
+    "BunchOfColors": (
+        "Observe which colored cubes appear during the cue, wait, then touch all of them in any order and press the "
+        "center button."
+    ),
+    # Although its success counts their order (`muvla.envs.mikasa.families`).
+    "SeqOfColors": (
+        "Observe which colored cubes appear during the cue, wait, then touch all of them in any order and press the "
+        "center button."
+    ),
+    "ChainOfColors": (
+        "Observe which colored cubes appear during the cue, wait, then touch all of them in the same order as the "
+        "cubes were shown and press the center button."
+    ),
+    "ShellGameShuffleTouch": (
+        "Observe which cup hides the ball, track the cups as they shuffle, then touch the correct cup."
+    ),
+    "ShellGameShuffleColorLampTouch": (
+        "Observe which color is under each cup, track the cups as they shuffle, then touch the cup matching the lamp "
+        "color."
+    ),
+    "BlinkCountButtonPress": (
+        "Count how many times the blue lamp blinks, press the red button exactly that many times when the red lamp "
+        "turns green, then press the black button to submit your answer."
+    ),
+    # {steps} is the task's.
+    "TimedTransfer": (
+        "When the white lamp turns green, start counting steps from that exact moment. Move the blue cube from the "
+        "green disc to the red disc exactly on step {steps} of that count."
+    ),
     # These name the angle of the episode; an environment's `info` has the sentence with its own.
     "RotateLenient": "Rotate the peg by 45 degrees to match the target angle.",
     "RotateStrict": (

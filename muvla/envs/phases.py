@@ -16,7 +16,8 @@ class Phase(IntEnum):
     BLANK = 5  # before the cue: nothing is shown
 
 
-# In these phases the simulator applies no action (μVLA spec 4.4), whatever the policy or the expert emits.
+# In these phases the simulator applies no action (μVLA spec 4.4), whatever the policy or the expert emits; but for
+# MIKASA's tasks that are `free` (`muvla.envs.mikasa.tasks`), which have no demonstrations of ours.
 NO_OP_PHASES = (Phase.BLANK, Phase.CUE, Phase.DELAY, Phase.NO_OP)
 
 EVENTS = ("cue_end", "delay_end", "first_decision")

@@ -14,7 +14,7 @@ from muvla.envs.libero import simulator as libero
 from muvla.envs.libero.env import CAMERA_SIZE as LIBERO_CAMERA
 from muvla.envs.libero.env import make_libero
 from muvla.envs.libero.tasks import LIBERO_TASKS, STEP_LIMITS
-from muvla.envs.mikasa import CAMERA_SIZE as MIKASA_CAMERA
+from muvla.envs.maniskill import MANISKILL_TASKS, make_maniskill
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
 from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
 from muvla.envs.recall.env import RecallEnv
@@ -25,7 +25,7 @@ from muvla.errors import MuvlaError
 
 @dataclass(frozen=True)
 class TaskInfo:
-    suite: str  # recall, mikasa, libero
+    suite: str  # recall, mikasa, libero, maniskill, bridge
     chance: float | None  # first-choice accuracy of a policy without memory; None where nothing is chosen
     own_process: bool  # one environment per process (simulators with global state)
     camera: int  # pixels, square: what its cameras give where nothing else is asked for
@@ -48,21 +48,30 @@ def task_info(name: str) -> TaskInfo:
         return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
     if name in MIKASA_TASKS:
         task = MIKASA_TASKS[name]
-        return TaskInfo(
-            "mikasa", task.chance, True, MIKASA_CAMERA, INSTRUCTIONS[task.family], task.expert, task.angles
-        )  # fmt: skip
+        return TaskInfo("mikasa", task.chance, True, task.camera, task.instruction, task.expert, task.angles)
     if name in LIBERO_TASKS:
         return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
-    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])
+    if name in MANISKILL_TASKS:
+        task = MANISKILL_TASKS[name]
+        return TaskInfo(task.suite, None, True, task.camera, task.instruction, task.expert)
+    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *MANISKILL_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 
 
 def backends(task: TaskConfig) -> str | None:
     """Physics and render backend that a task runs with here; None where no simulator is involved."""
-    suite = task_info(task.name).suite
-    if suite == "libero":
+    if task_info(task.name).suite == "libero":
         return libero.backends()
-    return mikasa.backends(task) if suite == "mikasa" else None
+    known = (MIKASA_TASKS | MANISKILL_TASKS).get(task.name)
+    return mikasa.backends(task, known.assets) if known else None
+
+
+def longest_phases(task: TaskConfig) -> int:
+    """Steps of the longest blank, cue and delay that an episode may have. Raises MuvlaError for an unknown task."""
+    task_info(task.name)
+    known = RECALL_TASKS.get(task.name) or MIKASA_TASKS.get(task.name)
+    blank = task.blank[1] if task.blank else 0
+    return blank + sum((getattr(task, phase) or getattr(known, phase))[1] for phase in ("cue", "delay") if known)
 
 
 def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
@@ -71,6 +80,8 @@ def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
         return make_mikasa(task, image_size)
     if task_info(task.name).suite == "libero":
         return make_libero(task, image_size)
+    if task.name in MANISKILL_TASKS:
+        return make_maniskill(task, image_size)
     if task.physics is not None:
         raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
     return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size, task.blank)

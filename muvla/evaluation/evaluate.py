@@ -14,7 +14,7 @@ from muvla.cores import usable_cores
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
 from muvla.evaluation.rollout import Outcome, Rollout
 from muvla.models.policy import Policy
@@ -44,10 +44,10 @@ def evaluate(
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
     task that steps in this process by default, there are as many as the protocol has slots, else one per core.
 
-    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes` or its prompts do not fit the policy,
-    and NotAMeasurement when an invariant
-    breaks; the file is then set aside as `.invalid`, so that nothing in it can reach a table. `check_stop` is called
-    after every row and may raise to end the evaluation early.
+    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy or
+    its episodes may end before the decision, and NotAMeasurement when an invariant breaks; the file is then set aside
+    as `.invalid`, so that nothing in it can reach a table. `check_stop` is called after every row and may raise to end
+    the evaluation early.
     """
     require_unseen(protocol, training_episodes)
     name = intervention.name if intervention else "none"
@@ -55,6 +55,7 @@ def evaluate(
     missing = missing_seeds(file, protocol, retry_errors)
     if not missing:
         return file
+    require_decisions([protocol])
     require_prompts(policy, [protocol])
     rollout = Rollout(
         policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from muvla.config import TaskConfig
 from muvla.configtools import content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
-from muvla.envs.mikasa.tasks import MIKASA_TASKS, TRAINED
-from muvla.envs.registry import task_info
+from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
+from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, PUBLISHED, TRAINED
+from muvla.envs.registry import longest_phases, task_info
 from muvla.errors import MuvlaError
 
 # First episode seed of the published evaluations (μVLA spec 6.1): episode i is reset with seed BASE + i.
@@ -100,12 +101,23 @@ def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
 
 
 def _published(task: str, regime: str) -> Protocol:
-    """The published evaluation of a MIKASA task (spec 6.1): the same 100 episodes only where physics runs on a GPU, at
-    the cameras' own size."""
+    """The published evaluation of a MIKASA task (spec 6.1), and of one that was not: the same 100 episodes only where
+    physics runs on a GPU, at the cameras' own size."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
     version = 2 if (name, regime) == ("remember-color3", "rh") else 1  # its first one had two slots
     return Protocol(
         name=f"mikasa-{name}-{regime}", version=version, task=TaskConfig(task, physics="gpu"), episodes=100, slots=16,
+        **_PUBLISHED[regime],
+    )  # fmt: skip
+
+
+def _maniskill(task: ManiSkillTask, regime: str) -> Protocol:
+    """ManiSkill's own: the seeds of MIKASA's, physics on the CPU. A twin's episode i is its arrangement i, of which
+    SimplerEnv evaluates the first 24."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.name.removesuffix("-v1")).lower()
+    episodes = {"seed": 0, "episodes": 24} if task.suite == "bridge" else {"episodes": 100}
+    return Protocol(
+        name=f"{task.suite}-{name}-{regime}", version=1, task=TaskConfig(task.name), slots=16, **episodes,
         **_PUBLISHED[regime],
     )  # fmt: skip
 
@@ -123,8 +135,13 @@ SETS |= {
     for regime in _PUBLISHED
 }
 SETS |= {
-    f"mikasa{len(tasks)}-{regime}@1": tuple(_published(task, regime) for task in tasks)
-    for tasks in (TRAINED, tuple(MIKASA_TASKS))
+    f"mikasa{name}-{regime}@1": tuple(_published(task, regime) for task in tasks)
+    for name, tasks in (("5", TRAINED), ("23", PUBLISHED), ("32", ALL_SHORT), ("-long", LONG))
+    for regime in _PUBLISHED
+}
+SETS |= {
+    f"{name}-{regime}@1": tuple(_maniskill(task, regime) for task in MANISKILL_TASKS.values() if task.suite == suite)
+    for name, suite in (("maniskill12", "maniskill"), ("bridge4", "bridge"))
     for regime in _PUBLISHED
 }
 
@@ -167,6 +184,19 @@ def protocols(id: str) -> tuple[Protocol, ...]:
     if id not in SETS and id not in PROTOCOLS:
         raise _unknown(id, [*PROTOCOLS, *SETS])
     return SETS.get(id) or (PROTOCOLS[id],)
+
+
+def require_decisions(several: Iterable[Protocol]) -> None:
+    """Raises MuvlaError, before any episode runs, if a protocol may end one before it can be decided: it would measure
+    nothing. A task's own step limit is longer than its phases."""
+    for one in several:
+        phases = longest_phases(one.task)
+        if one.step_limit is not None and one.step_limit <= phases:
+            raise MuvlaError(
+                f"protocol {one.id}: step_limit", got=one.step_limit,
+                expected=f"more than the {phases} steps that may pass before the decision of {one.task.name}",
+                remedy="raise it, or shorten the phases (task.cue, task.delay)",
+            )  # fmt: skip
 
 
 def _unknown(id: str, known: Iterable[str]) -> MuvlaError:

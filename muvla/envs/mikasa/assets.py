@@ -1,24 +1,30 @@
-"""A mug of boxes that stands in for the one asset that the published tasks need and no package brings: YCB's mug, of
-the ShellGame tasks. It says of itself that it is a stand-in, and everything computed with it carries that label.
+"""What stands in for the assets that the suite's tasks need and no package brings: a mug of boxes for YCB's, of the
+ShellGame tasks, and a ball for the bulb of the lamps. Each says of itself that it is a stand-in, and everything
+computed with it carries that label.
 """
 
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from muvla.envs.assets import MUG, SHELLGAME, STAND_IN
+from muvla.envs.assets import BULB, LAMP, MUG, SHELLGAME, STAND_IN, asset_set
 
 # Metres; about the scanned mug's, upright, its middle in the origin, the handle along +x.
 HEIGHT, RADIUS, WALL, HANDLE = 0.081, 0.042, 0.006, 0.030
 _SIDES = 16  # boxes of the wall
+# Metres, before the suite makes it smaller by 0.85 and lowers it by 7 cm.
+BULB_RADIUS, BULB_HEIGHT = 0.014, 0.082
 
 
-def stand_ins() -> tuple[str, ...]:
+def stand_ins(assets: Iterable[str] = (SHELLGAME.name, LAMP.name)) -> tuple[str, ...]:
     """Names of the models there that this project made in the place of the published ones."""
-    return () if SHELLGAME.missing() else SHELLGAME.stand_ins(SHELLGAME.folder, {})
+    there = [one for one in map(asset_set, assets) if not one.missing()]
+    return tuple(name for one in there for name in one.stand_ins(one.folder, {}))
 
 
 def write_stand_in(root: Path) -> None:
@@ -33,6 +39,36 @@ def write_stand_in(root: Path) -> None:
     described.write_text(json.dumps({MUG: model}), encoding="utf-8")
     collision.write_text(_ply(corners, faces), encoding="ascii")
     shown.write_text(_obj(corners, faces), encoding="ascii")
+
+
+def write_bulb(folder: Path) -> None:
+    """A ball as binary glTF, its axis upright as the suite turns it: along +y. To be named by MUVLA_MIKASA_LAMP."""
+    around, up = np.meshgrid(np.linspace(0, 2 * np.pi, _SIDES, endpoint=False), np.linspace(0.05, np.pi - 0.05, 9))
+    ball = np.stack([np.sin(up) * np.cos(around), np.cos(up), np.sin(up) * np.sin(around)], axis=-1).reshape(-1, 3)
+    corners = (BULB_RADIUS * ball + [0, BULB_HEIGHT, 0]).astype("<f4")
+    ring = np.arange(_SIDES)
+    row = np.stack([ring, (ring + 1) % _SIDES, ring + _SIDES, (ring + 1) % _SIDES, (ring + 1) % _SIDES + _SIDES,
+                    ring + _SIDES], axis=1)  # fmt: skip
+    faces = np.concatenate([row + _SIDES * i for i in range(8)]).astype("<u4")
+    data = corners.tobytes() + ball.astype("<f4").tobytes() + faces.tobytes()
+    sizes = [corners.nbytes, corners.nbytes, faces.nbytes]
+    shape = {"bufferView": 0, "componentType": 5126, "count": len(corners), "type": "VEC3"}
+    bounds = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
+    described = {
+        "asset": {"version": "2.0", "generator": STAND_IN},
+        "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 1}, "indices": 2, "material": 0}]}],
+        "materials": [{"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 1]}}],
+        "accessors": [shape | bounds, shape | {"bufferView": 1},
+                      {"bufferView": 2, "componentType": 5125, "count": faces.size, "type": "SCALAR"}],
+        "bufferViews": [{"buffer": 0, "byteOffset": sum(sizes[:i]), "byteLength": n} for i, n in enumerate(sizes)],
+        "buffers": [{"byteLength": len(data)}],
+    }  # fmt: skip
+    text = json.dumps(described).encode()
+    text += b" " * (-len(text) % 4)
+    parts = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BULB).write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(parts)) + parts)
 
 
 # Of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.

@@ -1,11 +1,13 @@
 """One adapter for every task of the suite; what differs between families is in `muvla.envs.mikasa.families`.
+ManiSkill's own tasks go through it too (`muvla.envs.maniskill`).
 
 Legend: V cameras (2: base, wrist), h×w image, Q proprio dim (7), A action dim (7), N objects to choose among.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -15,16 +17,13 @@ from PIL import Image
 from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
 from muvla.envs.mikasa.assets import stand_ins
-from muvla.envs.mikasa.families import FAMILIES
+from muvla.envs.mikasa.families import FAMILIES, NO_CHOICE, Family
 from muvla.envs.mikasa.simulator import blind, build
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
 
-CAMERA_SIZE = 128  # pixels, square: what the suite's two cameras give
-PROPRIO_DIM = 7  # xyz, roll-pitch-yaw, sum of the two finger positions; world frame (μVLA spec 4.4)
 ACTION_DIM = 7  # pd_ee_delta_pose: ±0.1 m, ±0.1 rad, gripper position (μVLA spec 4.4)
-NO_CHOICE = -1
 
 
 def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = True) -> MikasaEnv:
@@ -32,7 +31,8 @@ def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = 
     parts = ("blank", "cue", "delay", "palette")
     given = {name: getattr(task, name) for name in parts if getattr(task, name) is not None}
     known = MIKASA_TASKS.get(task.name)
-    settable = FAMILIES[known.family].settable if known else given
+    # Where nothing holds the arm, longer phases are another task, with another step limit.
+    settable = given if known is None else {} if known.free else FAMILIES[known.family].settable
     for name, value in given.items():
         if name not in settable:
             raise MuvlaError(
@@ -50,14 +50,16 @@ class MikasaEnv(gymnasium.Env):
     decision phase (the nearest with the tool centre point within the family's `touch` of its centre), -1 before. Where
     nothing is chosen `target` is None and `choice` stays -1.
     `executed_action` is what reached the simulator: in the no-op phases the suite's wrapper replaces all seven numbers
-    by 0. For the arm that is "stay"; the gripper's number is a position, and 0 moves it from open to half open.
+    by 0. For the arm that is "stay"; the gripper's number is a position, and 0 moves it from open to half open. Tasks
+    that are `free` have no such wrapper: their cue and delay say what is shown, and every action is executed.
     `expert_action` is the expert's in every phase, None for a task that has none. While the objects are hidden it goes
     for the place where the target will appear, which the simulator has drawn at reset and no frame shows before the
     decision.
     `instruction` is the sentence of the published data; Rotate's names the angle of its episode.
 
     Most families do not end an episode at success: `terminated` stays False, `truncated` comes at the step limit. The
-    ShellGame tasks end there. What counts as success is the suite's.
+    ShellGame, BlinkCountButtonPress and TimedTransfer tasks end there, the last two also where they are failed. What
+    counts as success is the suite's.
 
     lengths: `cue` and `delay`, ranges of steps, where the family draws them (`Family.settable`). The step limit grows
     with the longest of them, so that as many steps are left for the decision as in the published task.
@@ -74,6 +76,9 @@ class MikasaEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
+    known: ClassVar[Mapping[str, Any]] = MIKASA_TASKS
+    families: ClassVar[Mapping[str, type[Family]]] = FAMILIES
+    build = staticmethod(build)
 
     def __init__(
         self,
@@ -84,22 +89,23 @@ class MikasaEnv(gymnasium.Env):
         lengths: dict[str, tuple[int, int]] | None = None,
         frames: bool = True,
     ):
-        if task not in MIKASA_TASKS:
+        if task not in self.known:
             raise MuvlaError(
-                "task.name", got=task, expected=f"one of {', '.join(MIKASA_TASKS)}", remedy="correct the name"
+                "task.name", got=task, expected=f"one of {', '.join(self.known)}", remedy="correct the name"
             )
-        self.task = MIKASA_TASKS[task]
-        self.image_size = image_size or CAMERA_SIZE
+        self.task = self.known[task]
+        self.image_size = image_size or self.task.camera
+        shape = (self.task.cameras, self.image_size, self.image_size, 3)
         self.observation_space = spaces.Dict(
             {
-                "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),
-                "proprio": spaces.Box(-np.inf, np.inf, (PROPRIO_DIM,), np.float32),
+                "images": spaces.Box(0, 255, shape, np.uint8),
+                "proprio": spaces.Box(-np.inf, np.inf, (self.task.proprio,), np.float32),
             }
         )
         self.action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
-        family = FAMILIES[self.task.family]
+        family = self.families[self.task.family]
         self.step_limit = self.task.step_limit + family.more_steps(lengths or {})
-        self._env, self._tap = build(self.task, self.step_limit, sim_backend, render_backend)
+        self._env, self._tap = self.build(self.task, self.step_limit, sim_backend, render_backend)
         self._base = self._env.unwrapped
         self._family = family(self._base, self.task)
         self._family.set_lengths(lengths or {})
@@ -108,7 +114,7 @@ class MikasaEnv(gymnasium.Env):
             blind(self._base)
         self.sim_backend: str = self._base.backend.sim_backend
         self.render_backend: str = self._base.backend.render_backend
-        self.stand_in_assets = stand_ins() if self.task.mug else ()
+        self.stand_in_assets = stand_ins(self.task.assets)
         self.choice = NO_CHOICE
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
@@ -118,7 +124,8 @@ class MikasaEnv(gymnasium.Env):
         a CPU: what is seen and what happens are the same there, bit for bit. Evaluations keep the published order.
         """
         super().reset(seed=seed)
-        raw, info = self._env.reset(seed=int(self.np_random.integers(2**31)) if seed is None else int(seed))
+        seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
+        raw, info = self._env.reset(seed=seed, options=self._family.options(seed))
         self.cue_length, self.delay_length = self._family.lengths()
         self.target = self._family.target()
         self.choice = NO_CHOICE
@@ -135,9 +142,7 @@ class MikasaEnv(gymnasium.Env):
             self._env.render()
         self._take(raw, info)
         if self.choice == NO_CHOICE and self.task.objects and self.phase is Phase.DECISION:
-            distances = np.linalg.norm(self.places() - self._proprio[:3], axis=1)
-            if distances.min() <= self._family.touch:
-                self.choice = int(distances.argmin())
+            self.choice = self._family.touched(self._proprio[:3])
         executed = np.array(self._tap.applied, dtype=np.float32).reshape(ACTION_DIM)
         return self._observation(), float(reward), bool(terminated), bool(truncated), self._info(executed)
 
@@ -172,7 +177,7 @@ class MikasaEnv(gymnasium.Env):
         return self._family.places(self.phase in NO_OP_PHASES)
 
     def expert_action(self) -> np.ndarray | None:
-        return self._family.expert(self._proprio, self.phase in NO_OP_PHASES)
+        return self._family.expert(self._proprio, self.phase in NO_OP_PHASES) if self.task.expert else None
 
     def _take(self, raw: dict[str, Any], info: dict[str, Any]) -> None:
         """Copies out of the simulator's buffers: what is observed, and what `info` is made of."""
@@ -200,9 +205,9 @@ class MikasaEnv(gymnasium.Env):
 
 
 def pictures(raw: dict[str, Any]) -> np.ndarray:
-    """(V, h, w, 3) of a wrapped observation of the suite, whose rgb is (1, h, w, 2·3)."""
+    """(V, h, w, 3) of a wrapped observation of the suite, whose rgb is (1, h, w, V·3)."""
     rgb = raw["rgb"][0].cpu().numpy()
-    return np.ascontiguousarray(rgb.reshape(*rgb.shape[:2], 2, 3).transpose(2, 0, 1, 3))
+    return np.ascontiguousarray(rgb.reshape(*rgb.shape[:2], -1, 3).transpose(2, 0, 1, 3))
 
 
 def proprioception(raw: dict[str, Any]) -> np.ndarray:
@@ -212,6 +217,6 @@ def proprioception(raw: dict[str, Any]) -> np.ndarray:
 
 def resized(frames: np.ndarray, size: int) -> np.ndarray:
     """(V, size, size, 3); as they are if they have that size."""
-    if size == frames.shape[1]:
+    if frames.shape[1:3] == (size, size):
         return frames
     return np.stack([Image.fromarray(f).resize((size, size), Image.Resampling.LANCZOS) for f in frames])

@@ -5,9 +5,18 @@
 | Remember* | cue, then an empty table: the delay | number of the object in the suite | 5 cm |
 | ShellGame* | cue, the ball without its cups; no delay | 0 left, 1 centre, 2 right cup | 8 cm |
 | Intercept*, InterceptGrab*, Rotate*, TakeItBack | none, the whole episode is decision | none | – |
+| *-Long of Remember* | cue and delay, but nothing holds the arm | as there | 5 cm |
+| SeqOfColors, ChainOfColors | the same | the first of the cubes, by its colour | the suite's own touch, 2 cm |
+| BunchOfColors | the same | none: a set has no first one | – |
+| ShellGameShuffle* | cue; the delay is the shuffle | the cup by where it stands at last | 8 cm |
+| BlinkCountButtonPress | cue, until the red lamp turns green; no delay | none: a number of presses | – |
+| TimedTransfer | none: the wait is counted, and acted in | none | – |
 
-What is to be remembered in the last row is in the scene itself: a velocity, an angle, a place. Their cue and delay have
-length 0, their target is None and their choice stays −1.
+What is to be remembered in the third row is in the scene itself: a velocity, an angle, a place. Where there is no cue
+or delay its length is 0, where nothing is chosen the target is None and the choice stays −1.
+
+Success is the suite's, also where that is odd: it counts the order of SeqOfColors although the instruction asks for
+none, and in Remember*-Long it counts a touch of the cube that is shown as the cue. There choice and target tell more.
 """
 
 from __future__ import annotations
@@ -17,9 +26,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvla.envs import experts
-from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.mikasa.tasks import MikasaTask
 
+NO_CHOICE = -1
 LIFTED = 100.0  # metres: what the suite hides it puts higher than that
 LONGEST = 5  # steps of the longest published cue, and of the longest delay (μVLA spec 6.1)
 
@@ -48,6 +57,10 @@ class Family:
         """Steps of the cue and of the delay."""
         return 0, 0
 
+    def options(self, seed: int) -> dict[str, Any] | None:
+        """What the simulator's reset takes besides the seed."""
+        return None
+
     def settle(self, hidden: bool) -> None:
         """After every reset and step, before the next: what the simulator needs."""
 
@@ -62,8 +75,13 @@ class Family:
         """Centres (N, 3) of the objects to choose among: where they are, or, while hidden, where they will appear."""
         return np.zeros((0, 3))
 
+    def touched(self, tcp: np.ndarray) -> int:
+        """The object that the tool centre point touches in the decision phase, the nearest; NO_CHOICE if none."""
+        distances = np.linalg.norm(self.places(hidden=False) - tcp, axis=1)
+        return int(distances.argmin()) if distances.min() <= self.touch else NO_CHOICE
+
     def instruction(self, info: dict[str, Any]) -> str:
-        return INSTRUCTIONS[self.task.family]
+        return self.task.instruction
 
     def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray | None:
         """The expert's action (A,), as if it were executed; None for a task that has no expert."""
@@ -137,6 +155,42 @@ class ShellGamePush(ShellGame):
         return experts.push(proprio[:3], self.places(hidden)[self.target()], goal)
 
 
+class ShellGameShuffle(ShellGame):
+    """The suite puts each cup where it belongs after every step, so that none falls; which one is right is told by the
+    place that it has in the end."""
+
+    settable: ClassVar = {}
+
+    def lengths(self) -> tuple[int, int]:
+        return int(self.base.cue_steps_per_env[0]), int(self.base.empty_steps_per_env[0])
+
+    def target(self) -> int:
+        return int(self.base.oracle_info[0])
+
+    def places(self, hidden: bool) -> np.ndarray:
+        return self.base.slot_positions[0].cpu().numpy()
+
+
+class Shown(Family):
+    """The suite draws a cue, and a delay where there is one."""
+
+    def lengths(self) -> tuple[int, int]:
+        return int(self.base.cue_steps_per_env[0]), int(self.base.empty_steps_per_env[0])
+
+
+class Sequence(Shown):
+    """The choice is the first cube that the suite counts as touched: within 2 cm above it, the robot still."""
+
+    def target(self) -> int:
+        return int(self.base.true_color_indices[0, 0])
+
+    def places(self, hidden: bool) -> np.ndarray:
+        return np.stack([self.base.cubes[i].pose.p[0].cpu().numpy() for i in range(self.task.objects)])
+
+    def touched(self, tcp: np.ndarray) -> int:
+        return int(self.base.touched_cubes_idx[0, 0])
+
+
 class Intercept(Family):
     def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray:
         ball, goal = self.base.ball, self.base.goal_region
@@ -170,4 +224,11 @@ FAMILIES: dict[str, type[Family]] = {
     "RotateLenient": Rotate,
     "RotateStrict": Rotate,
     "TakeItBack": TakeItBack,
+    "BunchOfColors": Shown,
+    "SeqOfColors": Sequence,
+    "ChainOfColors": Sequence,
+    "ShellGameShuffleTouch": ShellGameShuffle,
+    "ShellGameShuffleColorLampTouch": ShellGameShuffle,
+    "BlinkCountButtonPress": Shown,
+    "TimedTransfer": Family,
 }

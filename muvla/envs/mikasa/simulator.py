@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from muvla.config import TaskConfig
-from muvla.envs.assets import SHELLGAME, content
-from muvla.envs.mikasa.tasks import MIKASA_TASKS, MikasaTask
+from muvla.envs.assets import BULB, LAMP, asset_set, content
+from muvla.envs.mikasa.tasks import MikasaTask
 from muvla.errors import MuvlaError
 
 _HUMAN_VIEW = 16  # pixels of the picture that render() makes; nobody looks at it, and a small one costs half
@@ -36,25 +37,34 @@ class ActionTap(gymnasium.Wrapper):
 def build(task: MikasaTask, step_limit: int, sim_backend: str, render_backend: str) -> tuple[gymnasium.Env, ActionTap]:
     """The suite's environment in its own wrappers, in the published order (μVLA spec 6.1), and the tap inside them."""
     wrap = load_suite()
+    require(task.assets)
+    # The suite's success is computed with the reward.
+    tap = ActionTap(make(task.name, step_limit, sim_backend, render_backend, reward_mode="normalized_dense"))
+    return wrap(tap, include_overlays=False), tap  # overlays are text on the human view
+
+
+def require(assets: Iterable[str]) -> None:
+    """Raises MuvlaError for one that is not there; ManiSkill would ask on the terminal whether to download it."""
+    for name in assets:
+        asset_set(name).require()
+
+
+def make(name: str, step_limit: int, sim_backend: str, render_backend: str, **options: Any) -> gymnasium.Env:
+    """One of ManiSkill's environments. `options` go over what is the same for all."""
+    common = {"obs_mode": "rgb", "control_mode": "pd_ee_delta_pose"}
     sim_backend = backend("sim_backend", sim_backend)
     render_backend = backend("render_backend", render_backend)
-    if task.mug:
-        SHELLGAME.require()  # else ManiSkill would ask on the terminal whether to download it
     try:
-        tap = ActionTap(
-            gymnasium.make(
-                task.name, obs_mode="rgb", control_mode="pd_ee_delta_pose", num_envs=1, render_mode="rgb_array",
-                reward_mode="normalized_dense", max_episode_steps=step_limit, sim_backend=sim_backend,
-                render_backend=render_backend,
-                human_render_camera_configs={"width": _HUMAN_VIEW, "height": _HUMAN_VIEW},
-            )
+        return gymnasium.make(
+            name, num_envs=1, render_mode="rgb_array", max_episode_steps=step_limit, sim_backend=sim_backend,
+            render_backend=render_backend,
+            human_render_camera_configs={"width": _HUMAN_VIEW, "height": _HUMAN_VIEW}, **(common | options),
         )  # fmt: skip
     except RuntimeError as error:  # SAPIEN's only word for a missing or too old Vulkan driver
         raise MuvlaError(
             "renderer", got=str(error).strip(), expected="a Vulkan driver: a GPU's, or Mesa 24.3 or newer for the CPU",
             remedy="run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
         ) from error  # fmt: skip
-    return wrap(tap, include_overlays=False), tap  # overlays are text on the human view
 
 
 def blind(base: Any) -> None:
@@ -74,19 +84,31 @@ def blind(base: Any) -> None:
     base._get_obs_sensor_data = lambda apply_texture_transforms=True: black
 
 
-def load_suite() -> Callable[..., gymnasium.Env]:
-    """Imports the suite, which registers its tasks with gymnasium; returns its wrapper function."""
+def load_maniskill() -> None:
+    """Imports ManiSkill, which registers its tasks with gymnasium."""
     # SAPIEN logs to the terminal what its exceptions say anyway.
     os.environ.setdefault("MS_RENDERER_LOG_LEVEL", "off")
+    try:
+        import mani_skill.envs  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise _not_there(error) from error
+
+
+def load_suite() -> Callable[..., gymnasium.Env]:
+    """Imports the suite, which registers its tasks with gymnasium; returns its wrapper function."""
+    load_maniskill()  # first, because the suite reports its absence in less clear words
     # The suite's wrappers read through each other in gymnasium's old way, at every step.
     warnings.filterwarnings("ignore", message=".*to get variables from other wrappers is deprecated.*")
     try:
-        import mani_skill  # noqa: F401 (first, because the suite reports its absence in less clear words)
         from mikasa_robo_suite.vla.utils import apply_wrappers as suite
+        from mikasa_robo_suite.vla.utils import shapes
     except (ImportError, OSError) as error:
         raise _not_there(error) from error
     # The suite's own table lacks this one; it is wrapped as its two sisters (spec 6.1).
     suite.VLA_WRAPPER_CONFIGS.setdefault("ShellGamePick-VLA-v0", suite.VLA_WRAPPER_CONFIGS["ShellGamePush-VLA-v0"])
+    # It looks for the bulb in its own folder, where its package has none.
+    lamp = getattr(shapes.build_color_switch_lamp, "func", shapes.build_color_switch_lamp)
+    shapes.build_color_switch_lamp = partial(lamp, bulb_asset_path=str(LAMP.folder / BULB))
     return suite.apply_mikasa_vla_wrappers
 
 
@@ -101,13 +123,11 @@ def _not_there(error: ImportError | OSError) -> MuvlaError:
     )  # fmt: skip
 
 
-def backends(task: TaskConfig) -> str:
+def backends(task: TaskConfig, assets: Iterable[str]) -> str:
     """What an environment of this task, made here, computes and renders with, and the content of the assets that it
     needs; for provenance. Raises MuvlaError where the simulator or an asset is not there."""
     told = [backend("sim_backend", task.physics or "cpu"), backend("render_backend", "auto")]
-    if MIKASA_TASKS[task.name].mug:
-        told.append(str(content(SHELLGAME)))
-    return ", ".join(told)
+    return ", ".join([*told, *(str(content(asset_set(name))) for name in assets)])
 
 
 def backend(field: str, asked: str) -> str:

@@ -1,8 +1,24 @@
-"""The 23 published environments of MIKASA-Robo-VLA: what is known of each before the simulator runs."""
+"""MIKASA-Robo-VLA's tasks: what is known of each before the simulator runs. The 23 published environments, the nine
+with 400 steps that make them the 32 of the suite's first version, and the 26 `-Long` ones.
+
+| of the 35 that are not published | steps of the cue | of the delay | step limit |
+|---|---|---|---|
+| BunchOfColors, -Long: a set of 3, 5 or 7 cubes | 1-5, 10-100 | 1-5, 50-400 | 400, 700 |
+| SeqOfColors, ChainOfColors, -Long: one cube after another | 1-5, 10-100 for each | 1-5, 50-400 | 400, 800-1200 |
+| Remember*-Long | 10-100 (RememberColor5, 9: 100) | 50-450 | 600 |
+| ShellGameShuffle*-Long | 10-100 | 100-400, the shuffle | 600 |
+| BlinkCountButtonPress*-Long | 11-290, the blinks | none | 1200 |
+| TimedTransfer*-Long | none | none | 600-1200 |
+
+In none of them does the suite hold the arm in cue and delay: what the policy says is executed from the first step on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from muvla.envs.instructions import INSTRUCTIONS
 
 
 @dataclass(frozen=True)
@@ -12,37 +28,129 @@ class MikasaTask:
     step_limit: int  # as published (μVLA spec 6.1)
     objects: int | None = None  # N, that a choice is made among; None where nothing is chosen
     expert: bool = False  # whether there is a scripted one
-    mug: bool = False  # whether it needs an asset that comes with neither the suite nor ManiSkill
+    assets: tuple[str, ...] = ()  # of muvla.envs.assets, that come with neither the suite nor ManiSkill
     angles: range | None = None  # degrees that the suite may draw, one of which an episode's instruction names
+    # Steps, the shortest and the longest that the suite draws.
+    cue: tuple[int, int] = (0, 0)
+    delay: tuple[int, int] = (0, 0)
+    free: bool = False  # whether the arm moves in cue and delay too: the suite has no wrapper there that holds it
+    steps: int | None = None  # that the instruction names
+
+    cameras: ClassVar[int] = 2  # base, wrist
+    camera: ClassVar[int] = 128  # pixels, square: what both of them give
+    proprio: ClassVar[int] = 7  # xyz, roll-pitch-yaw, sum of the two finger positions; world frame (μVLA spec 4.4)
 
     @property
     def chance(self) -> float | None:
         """First-choice accuracy without memory, 1/N; the success rate of several touches lies above (spec 6.1)."""
         return 1 / self.objects if self.objects else None
 
+    @property
+    def instruction(self) -> str:
+        """As in the suite; where every episode has its own, one of them."""
+        return INSTRUCTIONS[self.family].format(steps=self.steps)
 
-def _remember(what: str, **objects: int) -> list[MikasaTask]:
-    family = f"Remember{what}"
-    return [MikasaTask(f"{family}{size[1:]}-VLA-v0", family, 25, n, expert=True) for size, n in objects.items()]
+
+_SHORT = (1, 5)
+_REMEMBER = {
+    "RememberColor": {"3": 3, "5": 5, "9": 9},
+    "RememberShape": {"3": 3, "5": 5, "9": 9},
+    "RememberShapeAndColor": {"3x2": 6, "3x3": 9, "5x3": 15},
+}
+
+
+def _remember() -> list[MikasaTask]:
+    return [
+        MikasaTask(f"{family}{size}-VLA-v0", family, 25, n, expert=True, cue=_SHORT, delay=_SHORT)
+        for family, sizes in _REMEMBER.items()
+        for size, n in sizes.items()
+    ]
+
+
+def _shell_game(what: str, expert: bool = True) -> MikasaTask:
+    family = f"ShellGame{what}"
+    return MikasaTask(f"{family}-VLA-v0", family, 30, 3, expert, assets=("shellgame",), cue=_SHORT)
 
 
 # From its tolerance of 0.1 rad to a quarter turn, or to an eighth in either direction, in whole degrees.
 _ANGLES = {"Pos": range(6, 91), "PosNeg": range(-45, 46)}
 
-_TASKS = (
-    *_remember("Color", _3=3, _5=5, _9=9),
-    *_remember("Shape", _3=3, _5=5, _9=9),
-    *_remember("ShapeAndColor", _3x2=6, _3x3=9, _5x3=15),
-    MikasaTask("ShellGameTouch-VLA-v0", "ShellGameTouch", 30, 3, expert=True, mug=True),
-    MikasaTask("ShellGamePush-VLA-v0", "ShellGamePush", 30, 3, expert=True, mug=True),
-    MikasaTask("ShellGamePick-VLA-v0", "ShellGamePick", 30, 3, mug=True),
+_PUBLISHED = (
+    *_remember(),
+    _shell_game("Touch"),
+    _shell_game("Push"),
+    _shell_game("Pick", expert=False),
     *(MikasaTask(f"Intercept{speed}-VLA-v0", "Intercept", 60, expert=True) for speed in ("Slow", "Medium", "Fast")),
     *(MikasaTask(f"InterceptGrab{speed}-VLA-v0", "InterceptGrab", 60) for speed in ("Slow", "Medium", "Fast")),
     *(MikasaTask(f"RotateLenient{sign}-VLA-v0", "RotateLenient", 60, angles=a) for sign, a in _ANGLES.items()),
     *(MikasaTask(f"RotateStrict{sign}-VLA-v0", "RotateStrict", 90, angles=a) for sign, a in _ANGLES.items()),
     MikasaTask("TakeItBack-VLA-v0", "TakeItBack", 60, expert=True),
 )
-MIKASA_TASKS = {task.name: task for task in _TASKS}
+_COLOURS = 9  # cubes of every Bunch, Seq and Chain
+
+
+def _capacity(family: str, limits: tuple[int, int, int], long: bool = False) -> list[MikasaTask]:
+    """Of a set, a sequence or a chain of 3, 5 and 7 cubes. A set has no first one, and so no choice."""
+    once, delay = ((10, 100), (50, 400)) if long else (_SHORT, _SHORT)
+    return [
+        MikasaTask(
+            f"{family}{n}{'-Long' * long}-VLA-v0", family, limit, None if family == "BunchOfColors" else _COLOURS,
+            cue=once if family == "BunchOfColors" else (n * once[0], n * once[1]), delay=delay, free=True,
+        )
+        for n, limit in zip((3, 5, 7), limits, strict=True)
+    ]  # fmt: skip
+
+
+def _remember_long() -> list[MikasaTask]:
+    return [
+        MikasaTask(
+            f"{family}{size}-Long-VLA-v0", family, 600, n, delay=(50, 450), free=True,
+            cue=(100, 100) if f"{family}{size}" in ("RememberColor5", "RememberColor9") else (10, 100),
+        )
+        for family, sizes in _REMEMBER.items()
+        for size, n in sizes.items()
+    ]  # fmt: skip
+
+
+def _shuffle(family: str, *assets: str) -> MikasaTask:
+    return MikasaTask(
+        f"{family}-Long-VLA-v0", family, 600, 3, assets=("shellgame", *assets), cue=(10, 100), delay=(100, 400),
+        free=True,
+    )  # fmt: skip
+
+
+def _blink(level: str, blinks: tuple[int, int]) -> MikasaTask:
+    """5 to 50 steps before the first blink; each is on for 3 and off for 3 to 5."""
+    family = "BlinkCountButtonPress"
+    cue = (5 + 6 * blinks[0], 50 + 8 * blinks[1])
+    return MikasaTask(f"{family}{level}-Long-VLA-v0", family, 1200, assets=("lamp",), cue=cue, free=True)
+
+
+_CAPACITY = (
+    *_capacity("BunchOfColors", (400, 400, 400)),
+    *_capacity("SeqOfColors", (400, 400, 400)),
+    *_capacity("ChainOfColors", (400, 400, 400)),
+)
+_LONG = (
+    *_remember_long(),
+    *_capacity("BunchOfColors", (700, 700, 700), long=True),
+    *_capacity("SeqOfColors", (800, 1000, 1200), long=True),
+    *_capacity("ChainOfColors", (800, 1000, 1200), long=True),
+    _shuffle("ShellGameShuffleTouch"),
+    _shuffle("ShellGameShuffleColorLampTouch", "lamp"),
+    *(_blink(level, blinks) for level, blinks in (("Easy", (1, 10)), ("Medium", (10, 20)), ("Hard", (20, 30)))),
+    *(
+        MikasaTask(
+            f"TimedTransfer{level}-Long-VLA-v0", "TimedTransfer", limit, assets=("lamp",), free=True, steps=steps
+        )
+        for level, limit, steps in (("Easy", 600, 300), ("Medium", 900, 500), ("Hard", 1200, 1000))
+    ),
+)
+MIKASA_TASKS = {task.name: task for task in (*_PUBLISHED, *_CAPACITY, *_LONG)}
+# By the suite of the published evaluations that they are in; 32, with the nine of 400 steps.
+PUBLISHED, ALL_SHORT, LONG = (
+    tuple(task.name for task in tasks) for tasks in (_PUBLISHED, (*_PUBLISHED, *_CAPACITY), _LONG)
+)
 # What the published policies were trained on.
 TRAINED = (
     "ShellGamePush-VLA-v0", "InterceptMedium-VLA-v0", "RememberColor5-VLA-v0", "TakeItBack-VLA-v0",

@@ -1,0 +1,92 @@
+"""ManiSkill's own tasks through the adapter of MIKASA-Robo's.
+
+Legend: V cameras, h×w image, Q proprio dim, A action dim (7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+from muvla.config import TaskConfig
+from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
+from muvla.envs.mikasa.env import MikasaEnv
+from muvla.envs.mikasa.families import Family
+from muvla.envs.mikasa.simulator import ActionTap, load_maniskill, make, require
+from muvla.errors import MuvlaError
+
+OPEN = 0.5  # of the twins' gripper: a larger number opens it, any other closes it
+
+
+class Flat(gymnasium.Wrapper):
+    """The observation as the adapter takes it: rgb (1, h, w, V·3) uint8, cameras in the simulator's order, and proprio
+    (1, Q), the robot's joint positions."""
+
+    def reset(self, **arguments: Any):
+        raw, info = self.env.reset(**arguments)
+        return self._flat(raw), info
+
+    def step(self, action: np.ndarray):
+        raw, *rest = self.env.step(action)
+        return self._flat(raw), *rest
+
+    @staticmethod
+    def _flat(raw: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        frames = torch.cat([camera["rgb"] for camera in raw["sensor_data"].values()], dim=-1)
+        return {"rgb": frames, "proprio": raw["agent"]["qpos"]}
+
+
+class TwinGripper(gymnasium.ActionWrapper):
+    """Bridge's gripper number is 0 (closed) to 1 (open), the simulator's -1 or 1."""
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        return np.append(action[:-1], 1.0 if action[-1] > OPEN else -1.0).astype(np.float32)
+
+
+class Twin(Family):
+    def options(self, seed: int) -> dict[str, Any]:
+        """The seed is also the number of the arrangement of the objects; beyond the last one they begin anew."""
+        import torch
+
+        return {"episode_id": torch.tensor([seed])}
+
+
+def _build(
+    task: ManiSkillTask, step_limit: int, sim_backend: str, render_backend: str
+) -> tuple[gymnasium.Env, ActionTap]:
+    load_maniskill()
+    require(task.assets)
+    env = make(task.name, step_limit, sim_backend, render_backend, **task.options)
+    tap = ActionTap(TwinGripper(env) if task.family == "widowx" else env)
+    return Flat(tap), tap
+
+
+class ManiSkillEnv(MikasaEnv):
+    """A MikasaEnv, but: cameras and proprio are the task's own (`ManiSkillTask`), the proprio numbers are the joint
+    positions, as `muvla data import` takes them from ManiSkill's files, the whole episode is decision, nothing is
+    chosen, there is no expert, and an episode ends at success (`terminated`).
+
+    Panda: pd_ee_delta_pose, as there. The twins' WidowX: metres and radians, relative to the last target, and the
+    gripper as in Bridge's data, 0 to 1: more than a half opens, else it closes. Their pictures are 4:3, and squeezed
+    into squares.
+    """
+
+    known: ClassVar[Mapping[str, ManiSkillTask]] = MANISKILL_TASKS
+    families: ClassVar[Mapping[str, type[Family]]] = {"panda": Family, "widowx": Twin}
+    build = staticmethod(_build)
+
+
+def make_maniskill(task: TaskConfig, image_size: int | None = None) -> ManiSkillEnv:
+    """The environment of a TaskConfig. Raises MuvlaError where it sets what ManiSkill fixes."""
+    for name in ("blank", "cue", "delay", "palette"):
+        if getattr(task, name) is not None:
+            raise MuvlaError(
+                f"task.{name}", got=getattr(task, name), expected=f"null for {task.name}: ManiSkill fixes it",
+                remedy=f"leave task.{name} out",
+            )  # fmt: skip
+    return ManiSkillEnv(task.name, image_size, sim_backend=task.physics or "cpu")

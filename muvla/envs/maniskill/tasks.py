@@ -1,0 +1,82 @@
+"""What is known of ManiSkill's tasks before the simulator runs. Step limits are those that they are registered with.
+
+Of ManiSkill's own, those of a single Panda at a table that need no asset. In each, all that is to be done is in the
+pictures, but for PickCube: it shows its goal to no camera. They have no text: their sentences are this project's. The
+twins' sentences are ManiSkill's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class ManiSkillTask:
+    """It has the fields of a MikasaTask that the adapter asks for; nothing is cued, and nothing is chosen."""
+
+    name: str
+    family: str  # panda, widowx: also the suite
+    step_limit: int
+    instruction: str
+    cameras: int = 1
+
+    objects: ClassVar[None] = None
+    expert: ClassVar[bool] = False
+
+    @property
+    def suite(self) -> str:
+        return {"panda": "maniskill", "widowx": "bridge"}[self.family]
+
+    @property
+    def camera(self) -> int:
+        """Pixels, square. The twins render 640 × 480, and are looked at as Bridge's data are stored."""
+        return {"panda": 128, "widowx": 256}[self.family]
+
+    @property
+    def proprio(self) -> int:
+        """Joint positions, radians, and the two fingers', metres: what its demonstrations have as agent/qpos."""
+        return {"panda": 9, "widowx": 8}[self.family]
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return ("bridge",) if self.family == "widowx" else ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the simulator is made with. Nothing here uses a reward."""
+        if self.family == "panda":
+            return {"reward_mode": "none"}
+        control = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
+        return {"reward_mode": "none", "obs_mode": "rgb+segmentation", "control_mode": control}
+
+
+def _panda(name: str, step_limit: int, instruction: str, cameras: int = 1) -> ManiSkillTask:
+    return ManiSkillTask(f"{name}-v1", "panda", step_limit, instruction, cameras)
+
+
+def _twin(name: str, step_limit: int, instruction: str) -> ManiSkillTask:
+    return ManiSkillTask(f"{name}-v1", "widowx", step_limit, instruction)
+
+
+MANISKILL_TASKS = {
+    task.name: task
+    for task in (
+        _panda("PickCube", 50, "Pick up the cube and hold it at the goal."),
+        _panda("PushCube", 50, "Push the cube onto the target."),
+        _panda("PullCube", 50, "Pull the cube onto the target."),
+        _panda("StackCube", 50, "Stack the red cube on the green cube.", cameras=2),
+        _panda("LiftPegUpright", 50, "Lift the peg and stand it upright."),
+        _panda("PegInsertionSide", 100, "Insert the peg into the hole of the box.", cameras=2),
+        _panda("PlaceSphere", 50, "Place the sphere in the bin."),
+        _panda("PokeCube", 50, "Poke the cube onto the target with the peg."),
+        _panda("RollBall", 80, "Roll the ball into the target."),
+        _panda("PlugCharger", 200, "Plug the charger into the receptacle.", cameras=2),
+        _panda("StackPyramid", 250, "Put the two cubes side by side and stack the third on top of them.", cameras=2),
+        _panda("PullCubeTool", 100, "Pull the cube closer with the tool."),
+        _twin("PutCarrotOnPlateInScene", 60, "put carrot on plate"),
+        _twin("PutSpoonOnTableClothInScene", 60, "put the spoon on the towel"),
+        _twin("StackGreenCubeOnYellowCubeBakedTexInScene", 60, "stack the green block on the yellow block"),
+        _twin("PutEggplantInBasketScene", 120, "put eggplant into yellow basket"),
+    )
+}
