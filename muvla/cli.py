@@ -13,6 +13,7 @@ from pathlib import Path
 
 from muvla.assetverbs import add_asset_verbs
 from muvla.dataverbs import add_data_verbs
+from muvla.probeverbs import add_probe_verbs
 
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -125,13 +126,17 @@ def _parser() -> argparse.ArgumentParser:
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")
     of_policy(intervene)
-    intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
+    intervene.add_argument(
+        "kind", nargs="+", help="KIND[(ARGUMENT)][TOKENS][/SITE][@SCHEDULE], as transplant@delay_end"
+    )
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
     evaluating(intervene)
 
     for sub in (evaluate, intervene):
         sub.add_argument("--retry-errors", action="store_true", help="run episodes that ended in an error again")
+
+    add_probe_verbs(verb, of_policy, computing)
 
     watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
     of_policy(watch)

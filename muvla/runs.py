@@ -6,6 +6,7 @@
       checkpoints/        see muvla.training.checkpoint
       train.jsonl         a line every few updates
       rows/<result>.jsonl a line per episode
+      probes/             see muvla.probing
       failure.json        why the cell has no (further) result; absent otherwise
       timings.jsonl       wall time and provenance of every training and evaluation
       set-aside-1/        what was no measurement, after a retry
@@ -36,7 +37,7 @@ from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import EpisodeRow, read_rows, result_id
+from muvla.evaluation.records import EpisodeRow, TakenReading, read_rows, result_id
 from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
@@ -44,6 +45,7 @@ from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
+from muvla.probing import Probing
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -61,7 +63,7 @@ def never() -> bool:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Probing):
     """One train id's folder. `root` holds the run folders, `data` the datasets."""
 
     root: Path
@@ -167,7 +169,7 @@ class Run:
             aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
-                for name in ("checkpoints", "rows", "train.jsonl", "timings.jsonl"):
+                for name in ("checkpoints", "rows", "probes", "train.jsonl", "timings.jsonl"):
                     if (self.folder / name).exists():
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")
@@ -375,8 +377,8 @@ class Run:
             write_json(path, record)
         return identity
 
-    def provenance(self, rows: Iterable[EpisodeRow]) -> dict[str, dict[str, Any]]:
-        """The records of what trained this cell and of what evaluated these rows, by provenance id."""
+    def provenance(self, rows: Iterable[EpisodeRow | TakenReading]) -> dict[str, dict[str, Any]]:
+        """The records of what trained this cell and of what measured these, by provenance id."""
         trained = {
             line["provenance"] for line in read_lines(self.folder / "timings.jsonl") if line["what"] == "training"
         }

@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence"},
+    "probes": {"models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions"},
 }
 PLAIN = {
     "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",
 }  # fmt: skip
 # The entry points that put the parts together.
-ENTRIES = {"assetverbs", "cli", "commands", "dataverbs", "doctor"}
-JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting"}
+ENTRIES = {"assetverbs", "cli", "commands", "dataverbs", "doctor", "probeverbs"}
+JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting", "probing"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -54,7 +55,13 @@ def test_imports_go_one_way(path):
         if package == "sweeps":
             assert top not in ("analysis", "experiments"), name
         if package == "analysis":
-            allowed = ("muvla.evaluation.records", "muvla.config", "muvla.errors", "muvla.files")
+            allowed = (
+                "muvla.evaluation.records",
+                "muvla.evaluation.predictions",
+                "muvla.config",
+                "muvla.errors",
+                "muvla.files",
+            )
             assert top not in ("sweeps", "experiments") and (top != "muvla" or name in allowed), name
 
 

@@ -112,6 +112,46 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class GridPoint:
+    """One point of a grid of conditions with one cell's rows; none where it has not run, or cannot on this cell."""
+
+    coordinates: dict[str, float | int | str]
+    protocol: str  # its id
+    intervention: str
+    chance: float | None
+    rows: list[EpisodeRow]
+
+
+@dataclass(frozen=True)
+class GridRows:
+    """A grid among a study's probes, and the axes it is drawn in, with one cell's rows."""
+
+    id: str
+    x: str
+    y: str | None
+    curve: str | None
+    notes: str
+    points: tuple[GridPoint, ...]
+
+
+@dataclass(frozen=True)
+class TakenReading:
+    """A finished reading of one cell: the columns it is drawn by, and the file of its frame."""
+
+    id: str
+    protocol: str  # its id
+    x: str
+    y: str
+    curve: str | None
+    low: str | None
+    high: str | None
+    chance: str | None
+    episodes: int
+    file: Path
+    provenance: str
+
+
+@dataclass(frozen=True)
 class CellRecords:
     """A trained cell with the rows of its complete results: what every table and figure is made of."""
 
@@ -124,6 +164,8 @@ class CellRecords:
     chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
     seconds: dict[str, float]  # wall time of training and of evaluation
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
+    grids: tuple[GridRows, ...] = ()  # of its probes
+    readings: tuple[TakenReading, ...] = ()
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

@@ -110,6 +110,30 @@ class Reading:
         return tuple(c for c in (self.x, self.y, self.curve, self.low, self.high, self.chance) if c is not None)
 
 
+@dataclass(frozen=True)
+class Read:
+    """A reading of the first `episodes` of a protocol, all of them by default: what a study lists."""
+
+    reading: Reading
+    protocol: Protocol
+    episodes: int | None = None
+
+    def __post_init__(self):
+        if self.episodes is not None and not 1 <= self.episodes <= self.protocol.episodes:
+            raise MuvlaError(
+                f"probe {self.reading.id}: episodes", got=self.episodes,
+                expected=f"1 to {self.protocol.episodes}, those of {self.protocol.id}", remedy="correct it",
+            )  # fmt: skip
+
+    @property
+    def id(self) -> str:
+        return self.reading.id
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.protocol.seed, self.protocol.seed + (self.episodes or self.protocol.episodes)))
+
+
 def _require_name(name: str, version: int) -> None:
     if not NAME.fullmatch(name):
         raise MuvlaError(

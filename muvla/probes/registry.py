@@ -1,23 +1,37 @@
 """The probes by name, for the command line and for studies.
 
-A reading is one line here: its name and where it stands. It is imported when it is asked for, because it may need
-pandas and scikit-learn, which a sweep without it does not pay for."""
+A probe is one line here: its name, and the module and name of what makes it. It is imported when it is asked for,
+because a reading may need pandas and scikit-learn, for which nothing else pays.
+"""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from muvla.errors import MuvlaError
-from muvla.probes.base import Reading
+from muvla.evaluation.protocol import Protocol
+from muvla.probes.base import Grid, Reading
 
-# Name → module and name of the Reading in it.
+# A `Reading`.
 READINGS: dict[str, str] = {}
+# A function from the protocol that the grid starts from, all else by default, to a `Grid`.
+GRIDS: dict[str, str] = {}
 
 
 def reading(name: str) -> Reading:
     """Raises MuvlaError for an unknown one."""
-    name = name.partition("@")[0]
-    if name not in READINGS:
-        raise MuvlaError("probe", got=name, expected=f"one of {', '.join(READINGS)}", remedy="correct the name")
-    module, _, attribute = READINGS[name].partition(":")
+    return _found(READINGS, name)
+
+
+def probe(name: str, base: Protocol) -> Grid | Reading:
+    """A reading, or a grid from this protocol. Raises MuvlaError for an unknown one."""
+    return _found(GRIDS, name)(base) if name in GRIDS else _found(READINGS, name, GRIDS)
+
+
+def _found(places: dict[str, str], name: str, others: tuple[str, ...] | dict[str, str] = ()) -> Any:
+    if name not in places:
+        known = ", ".join([*places, *others])
+        raise MuvlaError("probe", got=name, expected=f"one of {known}", remedy="correct the name")
+    module, _, attribute = places[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -24,6 +24,7 @@ from muvla.evaluation.evaluate import default_workers
 from muvla.evaluation.protocol import Protocol
 from muvla.files import disk_errors
 from muvla.models.compiling import compile_step
+from muvla.probes.base import Read
 from muvla.runs import Run
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress
@@ -47,6 +48,7 @@ class Job:
     retry_errors: bool = False
     options: TrainingOptions = DEFAULT
     workers: int | None = None
+    reads: tuple[Read, ...] = ()  # readings to take
     at_once: int = 1  # cells side by side, which share the cores where `workers` is None
 
 
@@ -95,8 +97,10 @@ def run_job(job: Job, updates: Connection) -> None:
 
 
 def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_stop: Callable[[], bool]) -> int:
-    """Train and evaluate one cell; returns DONE, MARKED, STOPPED or NO_DISK."""
-    parts = len(job.missing) + 8  # for the progress bar, evaluating one condition counts as an eighth of training
+    """Train, evaluate and probe one cell; returns DONE, MARKED, STOPPED or NO_DISK."""
+    parts = (
+        len(job.missing) + len(job.reads) + 8
+    )  # for the progress bar, evaluating one condition, or a reading, counts as an eighth of training
 
     def training(p: Progress) -> None:
         done = f"update {p.update}/{p.updates} loss {p.loss:.3f} {p.frames_per_second:.0f} frames/s"
@@ -115,6 +119,9 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
                 workers = job.workers or default_workers(protocol, job.at_once)
                 job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+            for i, one in enumerate(job.reads, start=len(job.missing)):
+                report((f"{one.protocol.id} {one.id}", (8 + i) / parts))
+                job.run.probe(one, job.device, policy, should_stop)
     except Interrupted:
         return STOPPED
     except DiskError as error:
