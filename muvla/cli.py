@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (evaluate, intervene):
         sub.add_argument("--retry-errors", action="store_true", help="run episodes that ended in an error again")
 
-    add_probe_verbs(verb, of_policy, computing)
+    add_probe_verbs(verb, of_policy, computing, _prepare, _stop_on_signal)
 
     watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
     of_policy(watch)

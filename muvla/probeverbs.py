@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 
-def add_probe_verbs(verb: Callable, of_policy: Callable, computing: Callable) -> None:
-    """`verb` makes the parser of a verb of a name, function and help; the others add the options of a policy, and of
-    where it computes."""
-    probe = verb("probe", _probe, "probes on a trained cell or a released checkpoint, without a study")
+def add_probe_verbs(
+    verb: Callable, of_policy: Callable, computing: Callable, prepare: Callable, stop_on_signal: Callable
+) -> None:
+    """`verb` makes the parser of a verb of a name, function and help; `of_policy` and `computing` add the options of a
+    policy, and of where it computes; `prepare` reads the latter, and `stop_on_signal` gives what tells of a stop."""
+    run = partial(_probe, prepare=prepare, stop_on_signal=stop_on_signal)
+    probe = verb("probe", run, "probes on a trained cell or a released checkpoint, without a study")
     of_policy(probe)
     probe.add_argument("probe", nargs="+", help="by name, for instance decoders; an unknown one lists them all")
     probe.add_argument("--protocol", required=True, help="that they start from, for instance recall-position3-rh@1")
@@ -17,8 +21,7 @@ def add_probe_verbs(verb: Callable, of_policy: Callable, computing: Callable) ->
     computing(probe)
 
 
-def _probe(arguments: argparse.Namespace) -> None:
-    from muvla.cli import _prepare, _stop_on_signal
+def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Callable) -> None:
     from muvla.commands import require_measurement, run_of
     from muvla.errors import MuvlaError
     from muvla.evaluation.protocol import protocol
@@ -26,7 +29,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     from muvla.probes.base import Grid, Read
     from muvla.probes.registry import probe
 
-    device = _prepare(arguments)
+    device = prepare(arguments)
     run, base = run_of(arguments), protocol(arguments.protocol)
     require_measurement(run)
     probes = [probe(name, base) for name in arguments.probe]
@@ -34,7 +37,7 @@ def _probe(arguments: argparse.Namespace) -> None:
         raise MuvlaError(
             "--episodes", got="with a grid", expected="a reading", remedy="leave it out: a protocol has its episodes"
         )
-    stop = _stop_on_signal()
+    stop = stop_on_signal()
     with run.working(marks_failure=False):
         policy = run.load_policy(device)
         if arguments.compile:
