@@ -357,11 +357,10 @@ def _report(arguments) -> None:
         cells += [entry.records() for entry in entries]
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
         differences += [line for line in certificate_lines(study) if line not in differences]
-    first = studies[0]
-    files = " ".join(map(str, arguments.study))
+    first, files = studies[0], " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
     narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [f'--arm "{a}"' for a in arguments.arm or []]
-    told = " ".join(["", *narrowing])
+    told = "".join(f" {one}" for one in narrowing)
     sweeps = [f"muvla sweep {path}{told}" for path in arguments.study]
     written = f" --out {arguments.out}" * bool(arguments.out) + f" --results {arguments.results}" * bool(
         arguments.results
@@ -376,6 +375,7 @@ def _report(arguments) -> None:
         differences=tuple(differences),
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
+        predictions=tuple(dict.fromkeys(one for study in studies for one in study.predictions)),
     )
     write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)
 
