@@ -217,14 +217,14 @@ def heatmap_figure(frame: pd.DataFrame, grid: GridRows, seeds: list[int], title:
         figsize=(1.6 + side * len(columns), 1.5 + (0.3 * len(ys) + 0.45) * len(curves)), layout="constrained"
     )
     panels = figure.subplots(len(curves), len(columns), sharex=True, sharey=True, squeeze=False)
-    for curve, row in zip(curves, panels, strict=True):
+    for number, (curve, row) in enumerate(zip(curves, panels, strict=True)):
         of_curve = frame if curve is None else frame[frame[grid.curve] == curve]
         for (name, wanted), axes in zip(columns, row, strict=True):
             shown = of_curve[of_curve["seed"].isin(wanted)]
             image = _field(axes, shown, grid, xs, ys, quantity)
-            if row is panels[0]:
+            if number == 0:
                 axes.set_title(name, fontsize=8)
-            if row is panels[-1]:
+            if number == len(curves) - 1:
                 axes.set_xlabel(grid.x.replace("_", " "), fontsize=8)
         row[0].set_ylabel(("" if curve is None else f"{curve}\n") + grid.y.replace("_", " "), fontsize=8)
     figure.colorbar(image, ax=panels, fraction=0.02, label=QUANTITY_TITLES[quantity]).ax.tick_params(labelsize=7)
