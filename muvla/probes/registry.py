@@ -1,0 +1,56 @@
+"""The probes by name, for the command line and for studies.
+
+A probe is one line here: its name, and the module and name of what makes it. It is imported when it is asked for,
+because a reading may need pandas and scikit-learn, for which nothing else pays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.probes.base import Grid, Reading
+
+# A `Reading`.
+READINGS: dict[str, str] = {}
+# A function from the protocol that the grid starts from, all else by default, to a `Grid`.
+GRIDS: dict[str, str] = {}
+
+
+# Name → module and name of the function that makes the Grid from a base protocol.
+GRIDS: dict[str, str] = {
+    "phase-length": "muvla.probes.phaselength:phase_lengths",
+    "chunk-length": "muvla.probes.chunklength:chunk_lengths",
+    "palette": "muvla.probes.palette:palettes",
+    "shift": "muvla.probes.shift:shifts",
+}
+
+
+def grid(name: str) -> Callable[..., Grid]:
+    """The function of this name: `grid("phase-length")(protocol)`. Raises MuvlaError for an unknown one."""
+    name = name.partition("@")[0]
+    if name not in GRIDS:
+        raise MuvlaError("probe", got=name, expected=f"one of {', '.join(GRIDS)}", remedy="correct the name")
+    module, _, attribute = GRIDS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def reading(name: str) -> Reading:
+    """Raises MuvlaError for an unknown one."""
+    return _found(READINGS, name)
+
+
+def probe(name: str, base: Protocol) -> Grid | Reading:
+    """A reading, or a grid from this protocol. Raises MuvlaError for an unknown one."""
+    return _found(GRIDS, name)(base) if name in GRIDS else _found(READINGS, name, GRIDS)
+
+
+def _found(places: dict[str, str], name: str, others: tuple[str, ...] | dict[str, str] = ()) -> Any:
+    if name not in places:
+        known = ", ".join([*places, *others])
+        raise MuvlaError("probe", got=name, expected=f"one of {known}", remedy="correct the name")
+    module, _, attribute = places[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
