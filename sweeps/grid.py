@@ -196,7 +196,8 @@ class Study:
 
 def _demands(one: Protocol, cell: Cell, prompts: Prompts) -> Iterator[tuple[str, Any, bool, str]]:
     """(what, got, whether it fits, expected) of a protocol and every dataset that a cell is trained on."""
-    yield "h", one.h, one.h <= cell.model.chunk, f"at most H = {cell.model.chunk}"
+    fits = one.h <= cell.model.chunk or one.beyond == "hold_last"
+    yield "h", one.h, fits, f"at most H = {cell.model.chunk}"
     theirs, own = task_info(one.task.name), [task_info(data.task.name) for data in cell.data.datasets]
     camera = one.image_size or theirs.camera
     resizes = cell.model.images != "stored"  # resized frames may have any size, but the same in training and evaluation

@@ -56,16 +56,18 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
     other = {
         "name": "x", "version": 2, "task": replace(BASE.task, delay=(2, 2)), "episodes": 3, "seed": 1, "step_limit": 5,
         "regime": "open_loop", "h": 2, "tick": "call", "break_at_success": False, "image_size": 64, "slots": 3,
+        "beyond": "hold_last",
     }  # fmt: skip
     values = asdict(BASE) | {"task": BASE.task, field: other[field]}
-    if field == "h":
+    if field in ("h", "beyond"):
         values["regime"] = "open_loop"
     assert Protocol(**values).hash != BASE.hash
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
+    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"beyond": "hold_last"}, "no chunk runs out"),
+     ({"beyond": "repeat"}, "refuse or hold_last"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
      ({"seed": 2**32 - 1}, r"\[0, 2\^32\)")],
 )  # fmt: skip
 def test_bad_protocols_are_refused(changes, message):

@@ -63,7 +63,7 @@ def test_the_23_published_tasks():
 @pytest.mark.parametrize(
     ("task", "option"),
     [
-        ("RememberColor3", {"palette": ("red", "blue", "white")}),
+        ("RememberShape3", {"palette": ("red", "blue", "white")}),
         ("ShellGameTouch", {"delay": (3, 3)}),
         ("InterceptMedium", {"cue": (1, 2)}),
         ("TakeItBack", {"delay": (1, 2)}),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from muvla.config import TaskConfig
-from muvla.configtools import content_hash
+from muvla.configtools import LATER, content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.mikasa.tasks import MIKASA_TASKS, TRAINED
 from muvla.envs.registry import task_info
@@ -20,7 +20,8 @@ BASE = 4_242_424_242
 
 Regime = Literal["receding", "open_loop"]
 Tick = Literal["env_step", "call"]
-REGIMES, TICKS = get_args(Regime), get_args(Tick)
+Beyond = Literal["refuse", "hold_last"]
+REGIMES, TICKS, BEYONDS = get_args(Regime), get_args(Tick), get_args(Beyond)
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ class Protocol:
     image_size: int | None = None  # pixels; None leaves the camera's own
     # Episodes per forward pass. Part of the protocol, because rows are equal bit for bit only at one batch shape.
     slots: int = 50
+    # An h past the policy's chunk: refused, or the chunk's last action is executed again for what it lacks.
+    beyond: Beyond = field(default="refuse", metadata=LATER)
 
     def __post_init__(self):
-        for name, known in (("regime", REGIMES), ("tick", TICKS)):
+        for name, known in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
             if getattr(self, name) not in known:
                 raise MuvlaError(
                     f"protocol.{name}", got=getattr(self, name), expected=" or ".join(known), remedy="correct it"
@@ -56,6 +59,11 @@ class Protocol:
                 raise MuvlaError(f"protocol.{name}", got=value, expected="≥ 1", remedy="correct it")
         if self.regime == "receding" and self.h != 1:
             raise MuvlaError("protocol.h", got=self.h, expected="1 under receding", remedy="correct it")
+        if self.regime == "receding" and self.beyond != "refuse":
+            raise MuvlaError(
+                "protocol.beyond", got=self.beyond, expected="refuse under receding: no chunk runs out",
+                remedy="leave it out, or set regime to open_loop",
+            )  # fmt: skip
         if self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
                 "protocol.seed", got=f"{self.seed} + {self.episodes} episodes", expected="seeds in [0, 2^32)",

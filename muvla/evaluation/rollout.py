@@ -84,10 +84,10 @@ class Rollout:
         intervention: Intervention | None = None,
         environments: int | None = None,
     ):
-        if protocol.h > policy.config.chunk:
+        if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
             raise MuvlaError(
                 "protocol.h", got=protocol.h, expected=f"at most the policy's chunk H = {policy.config.chunk}",
-                remedy="train with a longer chunk, or choose another protocol",
+                remedy="train with a longer chunk, or choose another protocol, for instance one with beyond=hold_last",
             )  # fmt: skip
         self.policy, self.statistics, self.protocol = policy.eval(), statistics, protocol
         self.device = next(policy.parameters()).device
@@ -246,7 +246,7 @@ class Rollout:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
-        action = slot.chunk[slot.chunk_age]
+        action = slot.chunk[min(slot.chunk_age, len(slot.chunk) - 1)]  # past its end under hold_last alone
         if not np.isfinite(action).all():
             raise NotAMeasurement(
                 "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
@@ -297,13 +297,14 @@ class Rollout:
 
     def _require_decision(self, slot: Slot) -> None:
         """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
-        limit = self.protocol.step_limit
         phases = events(slot.info).get("first_decision", 0)
-        if limit is not None and limit <= phases:
-            raise MuvlaError(
-                "protocol.step_limit", got=limit, remedy="raise it, or shorten the phases (task.cue, task.delay)",
-                expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
-            )  # fmt: skip
+        for name, limit in (("", self.protocol.step_limit), ("task.", self.protocol.task.step_limit)):
+            if limit is not None and limit <= phases:
+                raise MuvlaError(
+                    f"protocol.{name}step_limit", got=limit,
+                    expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
+                    remedy="raise it, or shorten the phases (task.cue, task.delay)",
+                )  # fmt: skip
 
     @staticmethod
     def _measured(slot: Slot) -> dict[str, Any]:

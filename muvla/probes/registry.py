@@ -7,16 +7,29 @@ because a reading may need pandas and scikit-learn, for which nothing else pays.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Reading
 
-# A `Reading`.
-READINGS: dict[str, str] = {}
-# A function from the protocol that the grid starts from, all else by default, to a `Grid`.
-GRIDS: dict[str, str] = {}
+# Of a `Reading`.
+READINGS: dict[str, str] = {
+    "dynamics": "muvla.probes.dynamics:DYNAMICS",
+    "decoders": "muvla.probes.decoders:DECODERS",
+    "attention": "muvla.probes.attention:ATTENTION",
+    "gradients": "muvla.probes.gradients:GRADIENTS",
+}
+
+# Of a function from the protocol that the grid starts from, all else by default, to a `Grid`.
+GRIDS: dict[str, str] = {
+    "phase-length": "muvla.probes.phaselength:phase_lengths",
+    "chunk-length": "muvla.probes.chunklength:chunk_lengths",
+    "palette": "muvla.probes.palette:palettes",
+    "shift": "muvla.probes.shift:shifts",
+    "time-map": "muvla.probes.timemap:time_map",
+}
 
 
 def reading(name: str) -> Reading:
@@ -24,12 +37,18 @@ def reading(name: str) -> Reading:
     return _found(READINGS, name)
 
 
+def grid(name: str) -> Callable[..., Grid]:
+    """The function of this name: `grid("phase-length")(protocol)`. Raises MuvlaError for an unknown one."""
+    return _found(GRIDS, name)
+
+
 def probe(name: str, base: Protocol) -> Grid | Reading:
     """A reading, or a grid from this protocol. Raises MuvlaError for an unknown one."""
-    return _found(GRIDS, name)(base) if name in GRIDS else _found(READINGS, name, GRIDS)
+    return grid(name)(base) if name.partition("@")[0] in GRIDS else _found(READINGS, name, GRIDS)
 
 
-def _found(places: dict[str, str], name: str, others: tuple[str, ...] | dict[str, str] = ()) -> Any:
+def _found(places: dict[str, str], name: str, others: Iterable[str] = ()) -> Any:
+    name = name.partition("@")[0]
     if name not in places:
         known = ", ".join([*places, *others])
         raise MuvlaError("probe", got=name, expected=f"one of {known}", remedy="correct the name")

@@ -4,8 +4,8 @@ Neither the suite nor ManiSkill is imported before an environment is made. SAPIE
 per process (`muvla.envs.workers`).
 """
 
-from muvla.envs.mikasa.env import CAMERA_SIZE, MikasaEnv, make_mikasa
+from muvla.envs.mikasa.env import CAMERA_SIZE, MikasaEnv, make_mikasa, settable
 from muvla.envs.mikasa.simulator import backends
 from muvla.envs.mikasa.tasks import MIKASA_TASKS, TRAINED, MikasaTask
 
-__all__ = ["CAMERA_SIZE", "MIKASA_TASKS", "TRAINED", "MikasaEnv", "MikasaTask", "backends", "make_mikasa"]
+__all__ = ["CAMERA_SIZE", "MIKASA_TASKS", "TRAINED", "MikasaEnv", "MikasaTask", "backends", "make_mikasa", "settable"]
