@@ -11,7 +11,10 @@ from muvla.errors import MuvlaError
 from muvla.probes.base import Reading
 
 # Name → module and name of the Reading in it.
-READINGS: dict[str, str] = {}
+READINGS: dict[str, str] = {
+    "attention": "muvla.probes.attention:READING",
+    "gradients": "muvla.probes.gradients:READING",
+}
 
 
 def reading(name: str) -> Reading:
