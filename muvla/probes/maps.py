@@ -50,7 +50,9 @@ def watching(policy: Policy, watch: Watch) -> Iterator[None]:
 
     def watched(module, query, key, value, attention_mask, scaling=None, plan=None, **rest):
         answer = guarded_attention(module, query, key, value, attention_mask, scaling, plan=plan, **rest)
-        watch(module.layer_idx, *as_multiplied(query, key, value), plan, scaling, answer[0])
+        given = as_multiplied(query, key, value)
+        with torch.autocast(query.device.type, enabled=False):  # else what watches would multiply in half precision too
+            watch(module.layer_idx, *given, plan, scaling, answer[0])
         return answer
 
     AttentionInterface.register(WATCHED_NAME, watched)

@@ -100,7 +100,8 @@ def video(one: Attended, title: str) -> list[np.ndarray]:
             camera, row = divmod(i, kinds)
             top = LINE + row * (TILE + 2)
             _place(page, draw, tile, (left + camera * (TILE + 2), top))
-            draw.text((left + camera * (TILE + 2), 2), f"camera {camera}", INK)
+            if row == 0:
+                draw.text((left + camera * (TILE + 2), 2), f"camera {camera}", INK)
             if camera == 0:
                 draw.multiline_text((labels, top + TILE // 3), tile.label.partition("\n")[2], INK)
         _scale(page, draw, (labels, 2))
