@@ -18,8 +18,8 @@ from muvla.probes.base import Grid, Reading
 READINGS: dict[str, str] = {
     "dynamics": "muvla.probes.dynamics:DYNAMICS",
     "decoders": "muvla.probes.decoders:DECODERS",
-    "attention": "muvla.probes.attention:ATTENTION",
-    "gradients": "muvla.probes.gradients:GRADIENTS",
+    "attention": "muvla.probes.attention:READING",
+    "gradients": "muvla.probes.gradients:READING",
 }
 
 # Of a function from the protocol that the grid starts from, all else by default, to a `Grid`.
