@@ -66,8 +66,10 @@ class Study:
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
-        for name in (*self.interventions, *(i for _, i in self.points)):
-            intervention(name)
+        # By their canonical names, which results are stored under; raises MuvlaError for an unknown one.
+        object.__setattr__(self, "interventions", tuple(intervention_name(name) for name in self.interventions))
+        object.__setattr__(self, "predictions", tuple(_canonical(one) for one in self.predictions))
+        _ = self.points  # their names too
         ids = [(one.id, one.protocol.id if isinstance(one, Read) else None) for one in self.probes]
         if twice := [one for one in ids if ids.count(one) > 1]:
             raise MuvlaError(
@@ -77,7 +79,8 @@ class Study:
     @property
     def points(self) -> list[tuple[Protocol, str]]:
         """(protocol, intervention) of the grids among the probes."""
-        return [(p.protocol, p.intervention) for one in self.probes if isinstance(one, Grid) for p in one.points]
+        grids = [one for one in self.probes if isinstance(one, Grid)]
+        return [(p.protocol, intervention_name(p.intervention)) for one in grids for p in one.points]
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -192,6 +195,17 @@ class Study:
             if (left := tuple(a for a in p.arms if a in kept))
         ]
         return dataclasses.replace(self, seeds=seeds or self.seeds, arms=kept, predictions=tuple(told))
+
+
+def intervention_name(text: str) -> str:
+    """The canonical name, "none" of none."""
+    kind = intervention(text)
+    return kind.name if kind else "none"
+
+
+def _canonical(one: Prediction) -> Prediction:
+    names = {name: intervention_name(getattr(one, name)) for name in ("intervention", "versus")}
+    return dataclasses.replace(one, **names)
 
 
 def _demands(one: Protocol, cell: Cell, prompts: Prompts) -> Iterator[tuple[str, Any, bool, str]]:

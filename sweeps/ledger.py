@@ -18,7 +18,7 @@ from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Summary, TakenReading, summarise
 from muvla.probes.base import Grid, Read
 from muvla.runs import NOT_A_MEASUREMENT, Run
-from sweeps.grid import Study, StudyCell, conditions, reads, train_id
+from sweeps.grid import Study, StudyCell, conditions, intervention_name, reads, train_id
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class Entry:
 
 def _grid_rows(grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]]) -> GridRows:
     points = [
-        GridPoint(dict(p.coordinates), p.protocol.id, p.intervention, chance(p.protocol),
-                  rows.get((p.protocol.id, p.intervention), []))
+        GridPoint(dict(p.coordinates), p.protocol.id, name, chance(p.protocol), rows.get((p.protocol.id, name), []))
         for p in grid.points
+        for name in (intervention_name(p.intervention),)
     ]  # fmt: skip
     return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
 

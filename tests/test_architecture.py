@@ -18,10 +18,10 @@ MAY_IMPORT = {
     "models": {"memory"},
     "envs": set(),
     "data": {"envs"},
-    "recurrence": {"models", "memory", "envs.phases"},
+    "recurrence": {"models", "memory", "envs.phases", "interventions.schedule"},
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
-    "interventions": {"memory", "recurrence"},
+    "interventions": {"memory", "recurrence", "envs.phases", "evaluation"},
     "probes": {"models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions"},
 }
 PLAIN = {

@@ -47,6 +47,9 @@ class EpisodeRow:
     donor_target: int | None = None
 
 
+ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
+
+
 def result_id(train: str, protocol: Protocol, intervention: str) -> str:
     return content_hash({"train": train, "protocol": protocol.hash, "intervention": intervention})
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -26,49 +24,14 @@ from torch import Tensor
 
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase, events
-from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError, WorkerLost, close_all, wait_any
+from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.fit import describe, require_event, require_fit, require_sense, told
 from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.slots import Outcome, Slot
+from muvla.memory.base import State
 from muvla.models.policy import Encoded, Policy, guard_canary
 from muvla.recurrence import Intervention, Moment, Recurrence
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened in one episode; `error` excludes everything else."""
-
-    seed: int
-    info: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    attempts: int = 1  # in this run; 2 where a worker was lost
-    seconds: float = 0.0  # since the reset, shared with the other slots
-    environment_seconds: float = 0.0
-
-
-@dataclass(eq=False)
-class Slot:
-    """One running episode; `seed` None means that no episode is left for this slot."""
-
-    env: WorkerEnv | LocalEnv | None = None
-    seed: int | None = None
-    lost: str | None = None  # how the first attempt lost its worker
-    asked: bool = False  # the environment is at work
-    observation: dict[str, np.ndarray] | None = None
-    first_image: np.ndarray | None = None  # (1, h, w, 3) of the first camera at the episode's first step
-    info: dict[str, Any] = field(default_factory=dict)
-    step: int = 0
-    is_first: bool = True
-    chunk: np.ndarray | None = None  # (H, A) unnormalised
-    chunk_age: int = 0
-    action: np.ndarray | None = None  # (A,) under way
-    first_decision: int | None = None
-    first_success: int | None = None
-    choice: int = -1
-    started: float = 0.0
-    environment_seconds: float = 0.0
-    tokens: Tensor | None = None  # (m, D) read at the last tick
-    moved: bool = False
-    reads: int = 0
 
 
 class Rollout:
@@ -100,9 +63,10 @@ class Rollout:
             for slot in self.slots[:environments]:
                 env = make_env()
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
-            _require_fit(policy, self.slots[0].env)
+            require_fit(policy, self.slots[0].env)
+            require_sense(intervention, policy, self.slots[0].env, protocol)
             # What the environments tell of themselves, for provenance; empty where no simulator is involved.
-            self.simulator: dict[str, Any] = _told(self.slots[0].env, "provenance", {})
+            self.simulator: dict[str, Any] = told(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
@@ -149,6 +113,7 @@ class Rollout:
             [slot.info.get("phase", Phase.UNKNOWN) for slot in self.slots],
             [f"{self.protocol.task.name}:{slot.seed}" for slot in self.slots],
             [slot.seed or 0 for slot in self.slots],
+            donor=[_given(slot) for slot in self.slots],
             events=[events(slot.info) for slot in self.slots],
         )
         if not self._canary_done:
@@ -174,7 +139,8 @@ class Rollout:
                 continue
             self._watch_memory(slot, tokens[i])
             slot.is_first = False
-            slot.reads += 1
+            slot.reads, slot.fired = slot.reads + 1, self.recurrence.fired[i]
+            slot.ticks.append((slot.step, actions[i]))
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
             self._ticked(i, slot, actions[i])
@@ -213,9 +179,13 @@ class Rollout:
                 "memory", got=f"NaN or infinity at step {slot.step} of episode seed {slot.seed}", expected="finite",
                 remedy="the cell has no result; look at its training log",
             )  # fmt: skip
-        # From the second tick on: a frozen memory may differ from the initial one that was read at the first.
-        if slot.reads >= 2:
-            slot.moved |= bool((tokens != slot.tokens).any())
+        # From the second tick on: a frozen memory may differ from the initial one that was read at the first. Or from
+        # the second one at which an intervention acted that does not always act.
+        kind = self.intervention
+        if (slot.reads if kind is None or kind.schedule is None else slot.fired) >= 2:
+            there = slice(*kind.tokens) if kind is not None and kind.tokens else slice(None)
+            slot.moved |= bool((tokens[there] != slot.tokens[there]).any())
+            slot.compared = True
         slot.tokens = tokens
 
     def _check_episode(self, slot: Slot) -> None:
@@ -229,16 +199,16 @@ class Rollout:
                 "memory", got=f"{writes} writes in {slot.step} steps of episode seed {slot.seed}",
                 expected=f"{expected} at tick {self.protocol.tick}", remedy="report this as a bug",
             )  # fmt: skip
-        memory = self.recurrence.memory
-        if memory.width == 0 or slot.reads < 3:
+        memory, kind = self.recurrence.memory, self.intervention
+        effect = kind.effect if kind else "keeps"
+        if memory.width == 0 or not slot.compared or effect == "any" or (kind and not kind.uninterrupted):
             return
-        effect = self.intervention.effect if self.intervention else "keeps"
         if effect == "keeps":
             effect = "moves" if memory.recurrent else "freezes"
         if slot.moved != (effect == "moves"):
             raise NotAMeasurement(
                 "memory", got="moved" if slot.moved else "frozen",
-                expected=f"a memory that {effect} under intervention {self.intervention and self.intervention.name}",
+                expected=f"a memory that {effect} under intervention {kind and kind.name}",
                 remedy="the cell has no result; look at the intervention or the update rule",
             )  # fmt: skip
 
@@ -268,7 +238,7 @@ class Rollout:
                 self._begin(slot, slot.seed, str(error))
                 return
             before = f"; at first: {slot.lost}" if slot.lost else ""
-            on_outcome(self._outcome(slot, {}, _describe(error) + before))
+            on_outcome(self._outcome(slot, {}, describe(error) + before))
             self._next_episode(slot, waiting)
             return
         slot.environment_seconds += slot.env.seconds
@@ -276,6 +246,9 @@ class Rollout:
             slot.observation, slot.info = answer
             slot.first_image = slot.observation["images"][:1].copy()
             self._require_decision(slot)
+            require_event(self.intervention, slot.info, self.protocol.task.name)
+            if self.intervention and self.intervention.bank:
+                slot.donor = self.intervention.bank.gift(slot.seed, slot.info)
         elif self._is_over(slot, answer):
             self._check_episode(slot)
             on_outcome(self._outcome(slot, self._measured(slot)))
@@ -284,9 +257,12 @@ class Rollout:
             self._start_step(slot)
 
     def _is_over(self, slot: Slot, answer: tuple) -> bool:
+        before = slot.info["phase"]
         slot.observation, _, terminated, truncated, slot.info = answer
         slot.chunk_age += 1
         slot.step += 1
+        if slot.info["phase"] != before:
+            slot.phase_began = slot.step
         if slot.choice == -1:
             slot.choice = slot.info["choice"]
         if slot.info["success"] and slot.first_success is None:
@@ -306,8 +282,7 @@ class Rollout:
                     remedy="raise it, or shorten the phases (task.cue, task.delay)",
                 )  # fmt: skip
 
-    @staticmethod
-    def _measured(slot: Slot) -> dict[str, Any]:
+    def _measured(self, slot: Slot) -> dict[str, Any]:
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
@@ -319,13 +294,17 @@ class Rollout:
             "success_at_end": bool(slot.info["success"]),
             "first_success_step": slot.first_success,
             "steps": slot.step,
+            "fired": slot.fired if self.intervention else None,
+            "donor_seed": slot.donor and slot.donor.seed,
+            "donor_target": slot.donor and slot.donor.target,
         }
 
     @staticmethod
     def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
-            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds
+            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds,
+            tuple(slot.ticks),
         )  # fmt: skip
 
     def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
@@ -342,37 +321,8 @@ class Rollout:
         slot.env.start_reset(seed)
 
 
-def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
-    """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
-    space, actions = _told(env, "observation_space"), _told(env, "action_space")
-    got = (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0])
-    own = policy.interface
-    told = own.proprio_dim if policy.proprio else got[1]
-    expected = (own.robot_cameras or own.cameras - own.first_image, told, own.action_dim)
-    if got != expected:
-        raise MuvlaError(
-            "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
-            expected="{}, {} and {}, as in the training data".format(*expected),
-            remedy="evaluate on a task of the suite that the cell was trained on",
-        )  # fmt: skip
-
-
-def _told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
-    """A constant of the environment. A process that is lost at its start, or fails there, is started once more; raises
-    MuvlaError if that does not help."""
-    try:
-        return env.attribute(name, *default)
-    except WorkerError as first:
-        env.retire()
-        try:
-            return env.attribute(name, *default)
-        except WorkerError as error:
-            raise MuvlaError(
-                "simulator", got=f"{error}; at first: {first}", expected="an environment that starts",
-                remedy="run `muvla doctor --sim`",
-            ) from error  # fmt: skip
-
-
-def _describe(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+def _given(slot: Slot) -> State | None:
+    """What other episodes give to this tick of the slot's, if anything."""
+    if slot.donor is None:
+        return None
+    return slot.donor.state(slot.step, slot.info["phase"], slot.step - slot.phase_began)

@@ -13,7 +13,7 @@ import numpy as np
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
-from muvla.evaluation.records import EpisodeRow
+from muvla.evaluation.records import ADDED_LATER, EpisodeRow
 from muvla.evaluation.rollout import Outcome, Rollout, Slot
 
 CLIPPED, OUTSIDE = 0.5, 0.5  # shares from which on something is likely to be wrong
@@ -80,8 +80,11 @@ class WatchedRollout(Rollout):
 
 def require_same(watched: Watched, row: EpisodeRow) -> None:
     """Raises MuvlaError if the episode did not end as its row says."""
+    untold = {name for name in ADDED_LATER if getattr(row, name) is None}  # by rows of before
     differences = {
-        name: (value, getattr(row, name)) for name, value in watched.outcome.info.items() if value != getattr(row, name)
+        name: (value, getattr(row, name))
+        for name, value in watched.outcome.info.items()
+        if name not in untold and value != getattr(row, name)
     }
     if differences:
         raise MuvlaError(

@@ -78,9 +78,7 @@ def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> Hel
     return Held(log_q.argmax(1) == labels, (log_q[n, labels] - log_p[labels]) / np.log(2))
 
 
-def _inner_scores(
-    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, outer: int, classes: int
-) -> np.ndarray:
+def _inner_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, outer: int, classes: int) -> np.ndarray:
     """(CS,) held-out log likelihood, each of the next folds held out in turn, without any of fold `outer`."""
     scores = np.zeros(len(CS))
     for inner in ((outer + 1 + i) % FOLDS for i in range(INNER)):
