@@ -266,7 +266,11 @@ def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
 
 def reads(study: Study, cell: Cell) -> list[Read]:
     """The readings that are taken of a cell."""
-    return [one for one in study.reads if has_memory(cell) or not one.reading.needs_memory]
+    return [
+        one
+        for one in study.reads
+        if (has_memory(cell) or not one.reading.needs_memory) and (cell.recurs or not one.reading.needs_recurrence)
+    ]
 
 
 def has_memory(cell: Cell) -> bool:

@@ -96,6 +96,7 @@ class Reading:
     high: str | None = None
     chance: str | None = None
     needs_memory: bool = True
+    needs_recurrence: bool = False  # also that it is carried from tick to tick, as learned tokens are not
 
     def __post_init__(self):
         _require_name(self.name, self.version)

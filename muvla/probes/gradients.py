@@ -151,4 +151,6 @@ def _norms(subject: Subject, episodes: list[Shown], policy: Policy, trained: boo
     ]
 
 
-READING = Reading("gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high")
+READING = Reading(
+    "gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high", needs_recurrence=True
+)
