@@ -212,10 +212,8 @@ def heatmap_figure(frame: pd.DataFrame, grid: GridRows, seeds: list[int], title:
     xs, ys = _values(grid, grid.x), _values(grid, grid.y)
     curves = _values(grid, grid.curve) if grid.curve else [None]
     columns = [("mean over seeds", seeds), *((f"seed {seed}", [seed]) for seed in seeds)]
-    side = 0.36 * len(xs) + 0.5
-    figure = Figure(
-        figsize=(1.6 + side * len(columns), 1.5 + (0.3 * len(ys) + 0.45) * len(curves)), layout="constrained"
-    )
+    width, height = 1.9 + (0.36 * len(xs) + 0.5) * len(columns), 1.7 + (0.3 * len(ys) + 0.45) * len(curves)
+    figure = Figure(figsize=(max(7.0, width), max(3.0, height)), layout="constrained")
     panels = figure.subplots(len(curves), len(columns), sharex=True, sharey=True, squeeze=False)
     for number, (curve, row) in enumerate(zip(curves, panels, strict=True)):
         of_curve = frame if curve is None else frame[frame[grid.curve] == curve]

@@ -50,6 +50,12 @@ MAP = Grid(
         for step in (0, 1) for tokens in ("", "[0:2]")
     ),
 )  # fmt: skip
+
+
+def at_zero(protocol, intervention):
+    return dataclasses.replace(GRID, points=(Point(protocol, intervention, GRID.points[0].coordinates),))
+
+
 LOWER = Prediction("zero does nothing", ("K=8",), "zero", "null")
 
 
@@ -97,9 +103,9 @@ def test_interventions_of_a_study_have_their_canonical_names(study):
         ({"predictions": (dataclasses.replace(LOWER, arms=("none",)),)}, "zero under few@1"),
         ({"predictions": (dataclasses.replace(LOWER, protocol="few@2"),)}, "under few@2"),
         ({"probes": (GRID, GRID)}, "limits@1 twice"),
-        ({"probes": (dataclasses.replace(GRID, points=(Point(dataclasses.replace(BASE, slots=2), "none", GRID.points[0].coordinates),)),)}, "few@1 twice"),
+        ({"probes": (at_zero(dataclasses.replace(BASE, slots=2), "none"),)}, "few@1 twice"),
         ({"probes": (Read(WIDTHS, dataclasses.replace(BASE, name="seen", seed=0)),)}, "not trained on"),
-        ({"probes": (dataclasses.replace(GRID, points=(Point(BASE, "amnesia", GRID.points[0].coordinates),)),)}, "amnesia"),
+        ({"probes": (at_zero(BASE, "amnesia"),)}, "amnesia"),
     ],
 )  # fmt: skip
 def test_what_no_run_could_decide_is_refused_before_it(study, changes, message):
@@ -169,7 +175,7 @@ def at(root):
 
 @pytest.mark.slow
 def test_a_sweep_runs_probes_and_keeps_their_origin(place):
-    root, entry = place
+    _, entry = place
     folder = entry.run.folder / "probes"
     assert list(pd.read_csv(folder / "widths@1-few@1.csv")["value"]) == [4, 4]
     assert (folder / "widths@1" / "note.txt").exists()
@@ -184,12 +190,12 @@ def test_a_sweep_runs_probes_and_keeps_their_origin(place):
 
 @pytest.mark.slow
 def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
-    root, entry = place
+    _, entry = place
     one = entry.study.reads[0]
     file = entry.run.frame_file(one)
     before = file.stat().st_mtime_ns
     assert entry.run.probe(one, "cpu") == file and file.stat().st_mtime_ns == before
-    with pytest.raises(MuvlaError, match=r"seeds: got 2 episodes.*expected 3 episodes"):
+    with pytest.raises(MuvlaError, match="seeds: got .2 episodes.*expected 3 episodes"):
         entry.run.probe(dataclasses.replace(one, episodes=3), "cpu")
     meta = read_json(file.with_suffix(".json"))
     write_json(file.with_suffix(".json"), meta | {"protocol_hash": "other"})
