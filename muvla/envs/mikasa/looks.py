@@ -17,8 +17,8 @@ _COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive
 
 CAMERA_MOVE = (0.0, 0.05, 0.0)  # metres, world frame: 5 cm sideways, looking in the same direction
 DIMMED = 0.5  # of ManiSkill's own light
-# A brown cube of the suite's size on the table beside the robot, where no task puts anything; it cannot be touched.
-DISTRACTOR, DISTRACTOR_PLACE, DISTRACTOR_HALF_SIDE = "brown", (-0.45, 0.42, 0.02), 0.02
+# A white cube of the suite's size, in front of the base camera and 20 cm from where cubes appear; nothing can touch it.
+DISTRACTOR, DISTRACTOR_PLACE, DISTRACTOR_HALF_SIDE = "white", (0.1, 0.42, 0.02), 0.02
 
 
 def colours(task: MikasaTask) -> tuple[str, ...]:
