@@ -11,7 +11,10 @@ from muvla.errors import MuvlaError
 from muvla.probes.base import Reading
 
 # Name → module and name of the Reading in it.
-READINGS: dict[str, str] = {}
+READINGS: dict[str, str] = {
+    "dynamics": "muvla.probes.dynamics:DYNAMICS",
+    "decoders": "muvla.probes.decoders:DECODERS",
+}
 
 
 def reading(name: str) -> Reading:
