@@ -59,7 +59,8 @@ class Held:
 
 
 def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(E,) fold of every episode: a keyed order, dealt class by class."""
+    """(E,) fold of every episode: a keyed order, dealt class by class. Else a probe that knows but the labels' shares is
+    below chance: what is frequent among the others is rare in the fold."""
     order = numpy_rng(seed, "decoder folds").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
@@ -152,7 +153,6 @@ class Ticks:
     since: np.ndarray  # (n,) steps since the cue's last step
     phase: np.ndarray  # (n,)
     labels: dict[str, np.ndarray]  # of episodes (E,)
-    folds: np.ndarray  # (E,)
     seed: int  # keys every draw
 
     @classmethod
@@ -166,14 +166,12 @@ class Ticks:
             )  # fmt: skip
         names = [name for name in LABELS if all(name in trace.labels for trace in traces)]
         labels = {name: np.array([trace.labels[name] for trace in traces]) for name in names}
-        first = labels[names[0]] if names else np.zeros(len(traces), int)
         return cls(
             memory=np.concatenate([trace.memory.reshape(len(trace.step), -1) for trace in traces]),
             episode=np.repeat(np.arange(len(traces)), [len(trace.step) for trace in traces]),
             since=np.concatenate([trace.step - trace.events["cue_end"] for trace in traces]),
             phase=np.concatenate([trace.phase for trace in traces]),
             labels=labels,
-            folds=episode_folds(first, traces[0].seed),
             seed=traces[0].seed,
         )
 
@@ -212,20 +210,20 @@ def _of_episodes(ticks: Ticks, label: str, values: np.ndarray, control: str) -> 
     """A probe for every step."""
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
-        episodes = ticks.episode[at]
-        own = values[episodes]
+        own = values[ticks.episode[at]]
         _, counts = np.unique(own, return_counts=True)
         if len(at) < LEAST or len(counts) < 2 or counts.min() < PER_CLASS:
             yield _line(label, control, since, len(at))
             continue
-        held = held_out(ticks.memory[at], own, ticks.folds[episodes])
+        held = held_out(ticks.memory[at], own, episode_folds(own, ticks.seed))
         yield _line(label, control, since, len(at), held, counts.max() / len(at))
 
 
 def _of_ticks(ticks: Ticks, label: str, values: np.ndarray, control: str) -> Iterator[dict]:
     """A probe for all ticks, looked at step by step."""
     _, counts = np.unique(values, return_counts=True)
-    held = held_out(ticks.memory, values, ticks.folds[ticks.episode]) if len(counts) > 1 else None
+    folds = episode_folds(np.zeros(ticks.episode.max() + 1), ticks.seed)[ticks.episode]
+    held = held_out(ticks.memory, values, folds) if len(counts) > 1 else None
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
         if held is None or len(at) < LEAST:
