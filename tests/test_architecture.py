@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence", "envs.phases", "evaluation"},
-    "probes": {"models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions"},
+    "probes": {
+        "models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions", "provenance",
+    },  # fmt: skip
 }
 PLAIN = {
     "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",

@@ -1,21 +1,22 @@
 """What can be read out of a memory by a linear probe, step by step since the cue.
 
 A probe is scikit-learn's StandardScaler and LogisticRegression on the numbers of the memory that a tick wrote, from
-traces in half precision (`muvla.probes.traces`). Whole episodes are held out: of 5 folds of episodes each is predicted by
-a probe that saw none of its ticks, and whose regulariser was chosen among `CS` by the held-out log loss inside its own
-training folds, by episodes again.
+traces in half precision (`muvla.probes.traces`). Whole episodes are held out: of 5 folds of episodes each is predicted
+by a probe that saw none of its ticks, and whose regulariser was chosen among `CS` by the held-out log loss inside its
+own training folds, by episodes again.
 
 | label | classes | probe |
 |---|---|---|
-| `target` | what the episode's `target` is: of RecallPosition and RecallColor a place, of RememberColor a colour | one per step |
-| `identity` | the cued colour, where the task tells it apart from the target's place (RecallColor) | one per step |
+| `target` | the episode's: of RecallPosition and RecallColor a place, of RememberColor a colour | one per step |
+| `identity` | the cued colour, where a task tells it apart from the target's place (RecallColor) | one per step |
 | `phase` | of the tick | one for all ticks |
 | `steps since cue` | before its end; 0, 1, 2, 3, 4; 5-8, 9-16, … | one for all ticks |
 
-`value` is the share of held-out episodes that are predicted rightly at that step, with its Wilson interval. `bits` bounds
-from below what the memory tells of the label, as H(Y) − CE with the probe's held-out cross entropy (Barber and Agakov,
-"The IM algorithm", 2003): the mean over episodes of log₂ q(y | M) − log₂ p(y), p the shares of the labels that the probe
-is for. A bad probe makes it loose, and a constant one 0 or, by the noise of its training, a little less.
+`value` is the share of held-out episodes that are predicted rightly at that step, with its Wilson interval. `bits`
+bounds from below what the memory tells of the label, as H(Y) − CE with the probe's held-out cross entropy (Barber and
+Agakov, "The IM algorithm", 2003): the mean over episodes of log₂ q(y | M) − log₂ p(y), p the shares of the labels that
+the probe is for. At one step of a probe for all ticks it is that step's part of the bound, whose mean over all ticks is
+the bound. A bad probe makes it loose, and a constant one 0 or, by the noise of its training, a little less.
 
 Legend: n samples, p numbers of the memory, E episodes, C classes.
 """
@@ -58,7 +59,8 @@ class Held:
 
 
 def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(E,) fold of every episode: a keyed order, dealt class by class."""
+    """(E,) fold of every episode: a keyed order, dealt class by class. Else a probe that knows but the labels' shares is
+    below chance: what is frequent among the others is rare in the fold."""
     order = numpy_rng(seed, "decoder folds").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
@@ -71,45 +73,63 @@ def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> Hel
     classes, labels = np.unique(labels, return_inverse=True)
     log_q, n = np.empty((len(labels), len(classes))), np.arange(len(labels))
     for fold in range(FOLDS):
-        best = CS[int(np.argmax(_inner_scores(features, labels, folds, fold, len(classes))))]
-        test = folds == fold
-        log_q[test] = next(_log_probabilities(features, labels, ~test, test, len(classes), (best,)))
+        others = (fold + 1 + np.arange(FOLDS - 1)) % FOLDS
+        inner = [
+            _Split.of(features, labels, np.isin(folds, others[others != held]), folds == held)
+            for held in others[:INNER]
+        ]
+        outer = _Split.of(features, labels, folds != fold, folds == fold)
+        log_q[folds == fold] = outer.log_probabilities(_best(inner, len(classes)), len(classes))
     log_p = np.log(np.bincount(labels) / len(labels))
     return Held(log_q.argmax(1) == labels, (log_q[n, labels] - log_p[labels]) / np.log(2))
 
 
-def _inner_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, outer: int, classes: int) -> np.ndarray:
-    """(CS,) held-out log likelihood, each of the next folds held out in turn, without any of fold `outer`."""
-    scores = np.zeros(len(CS))
-    for inner in ((outer + 1 + i) % FOLDS for i in range(INNER)):
-        train, test = (folds != outer) & (folds != inner), folds == inner
-        for i, log_q in enumerate(_log_probabilities(features, labels, train, test, classes, CS)):
-            scores[i] += log_q[np.arange(len(log_q)), labels[test]].sum()
-    return scores
+def _best(splits: list[_Split], classes: int) -> float:
+    """The inverse strength with the best held-out log likelihood, up to the first that is worse than the one before:
+    what does not generalise under a strong penalty takes longest to fit under a weak one."""
+    best, score = CS[0], -np.inf
+    for strength in CS:
+        now = sum(split.log_likelihood(strength, classes) for split in splits)
+        if now < score:
+            break
+        best, score = strength, now
+    return best
 
 
-def _log_probabilities(
-    features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int, strengths: tuple
-) -> Iterator[np.ndarray]:
-    """(n of test, C) for each C of `strengths`, of probes fitted on `train`."""
-    scaler = StandardScaler().fit(features[train])
-    near, far = _rotated(scaler.transform(features[train]), scaler.transform(features[test]))
-    own = np.unique(labels[train])
-    for strength in strengths:
-        found = np.full((len(far), classes), np.log(1e-12))  # of a class that the training folds lack
+@dataclass(frozen=True)
+class _Split:
+    """Standardised features of the samples to learn from, and of those to predict."""
+
+    near: np.ndarray  # (n, p), or the same probe in fewer numbers
+    near_labels: np.ndarray  # (n,) in 0 … C − 1
+    far: np.ndarray
+    far_labels: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> _Split:
+        scaler = StandardScaler().fit(features[train])
+        near, far = _rotated(scaler.transform(features[train]), scaler.transform(features[test]))
+        return cls(near, labels[train], far, labels[test])
+
+    def log_probabilities(self, strength: float, classes: int) -> np.ndarray:
+        """(n of far, C) natural logarithms, none below that of 1e-12."""
+        own, found = np.unique(self.near_labels), np.zeros((len(self.far), classes))
         if len(own) == 1:
-            found[:, own] = 0.0
+            found[:, own] = 1
         else:
             probe = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
-            with warnings.catch_warnings():  # a separable class under a weak penalty: what was found is judged held out
+            with warnings.catch_warnings():  # a class that is set apart, under a weak penalty: it is judged held out
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                found[:, own] = np.maximum(probe.fit(near, labels[train]).predict_log_proba(far), np.log(1e-12))
-        yield found
+                found[:, own] = probe.fit(self.near, self.near_labels).predict_proba(self.far)
+        return np.log(np.maximum(found, 1e-12))
+
+    def log_likelihood(self, strength: float, classes: int) -> float:
+        return float(self.log_probabilities(strength, classes)[np.arange(len(self.far)), self.far_labels].sum())
 
 
 def _rotated(near: np.ndarray, far: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same probe in fewer numbers. With fewer samples than features, the weights of a probe with an L2 penalty lie in
-    the span of the training samples: (n, p) becomes (n, rank), and what is at right angles to it tells the probe
+    """The same probe in fewer numbers. With fewer samples than features, the weights of a probe with an L2 penalty lie
+    in the span of the training samples: (n, p) becomes (n, rank), and what is at right angles to it tells the probe
     nothing."""
     if near.shape[1] <= near.shape[0]:
         return near, far
@@ -133,7 +153,6 @@ class Ticks:
     since: np.ndarray  # (n,) steps since the cue's last step
     phase: np.ndarray  # (n,)
     labels: dict[str, np.ndarray]  # of episodes (E,)
-    folds: np.ndarray  # (E,)
     seed: int  # keys every draw
 
     @classmethod
@@ -147,14 +166,12 @@ class Ticks:
             )  # fmt: skip
         names = [name for name in LABELS if all(name in trace.labels for trace in traces)]
         labels = {name: np.array([trace.labels[name] for trace in traces]) for name in names}
-        first = labels[names[0]] if names else np.zeros(len(traces), int)
         return cls(
             memory=np.concatenate([trace.memory.reshape(len(trace.step), -1) for trace in traces]),
             episode=np.repeat(np.arange(len(traces)), [len(trace.step) for trace in traces]),
             since=np.concatenate([trace.step - trace.events["cue_end"] for trace in traces]),
             phase=np.concatenate([trace.phase for trace in traces]),
             labels=labels,
-            folds=episode_folds(first, traces[0].seed),
             seed=traces[0].seed,
         )
 
@@ -170,8 +187,8 @@ def since_classes(since: np.ndarray) -> np.ndarray:
 
 def frame(traces: list[Trace]) -> pd.DataFrame:
     """A line per label, control and step since the cue: `value` with `low` and `high`, `bits` with theirs (95 %,
-    Student's t over episodes), the `n` episodes at that step, and as `chance` what the most frequent label scores there:
-    of a label of ticks, the most frequent of all ticks. `control` is "shuffled" where labels were permuted over
+    Student's t over episodes), the `n` episodes at that step, and as `chance` the share of the most frequent label,
+    among these or, for a label of ticks, among all ticks. `control` is "shuffled" where labels were permuted over
     episodes, of a label of ticks over ticks. A step with too few episodes, in all or of a class, has n alone."""
     ticks = Ticks.of(traces)
     lines = []
@@ -193,27 +210,26 @@ def _of_episodes(ticks: Ticks, label: str, values: np.ndarray, control: str) -> 
     """A probe for every step."""
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
-        episodes = ticks.episode[at]
-        own = values[episodes]
+        own = values[ticks.episode[at]]
         _, counts = np.unique(own, return_counts=True)
         if len(at) < LEAST or len(counts) < 2 or counts.min() < PER_CLASS:
             yield _line(label, control, since, len(at))
             continue
-        held = held_out(ticks.memory[at], own, ticks.folds[episodes])
+        held = held_out(ticks.memory[at], own, episode_folds(own, ticks.seed))
         yield _line(label, control, since, len(at), held, counts.max() / len(at))
 
 
 def _of_ticks(ticks: Ticks, label: str, values: np.ndarray, control: str) -> Iterator[dict]:
     """A probe for all ticks, looked at step by step."""
-    classes, counts = np.unique(values, return_counts=True)
-    held = held_out(ticks.memory, values, ticks.folds[ticks.episode]) if len(classes) > 1 else None
+    _, counts = np.unique(values, return_counts=True)
+    folds = episode_folds(np.zeros(ticks.episode.max() + 1), ticks.seed)[ticks.episode]
+    held = held_out(ticks.memory, values, folds) if len(counts) > 1 else None
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
         if held is None or len(at) < LEAST:
             yield _line(label, control, since, len(at))
             continue
-        chance = float((values[at] == classes[counts.argmax()]).mean())
-        yield _line(label, control, since, len(at), Held(held.right[at], held.bits[at]), chance)
+        yield _line(label, control, since, len(at), Held(held.right[at], held.bits[at]), counts.max() / len(values))
 
 
 def _line(label: str, control: str, since: int, n: int, held: Held | None = None, chance: float = np.nan) -> dict:

@@ -10,13 +10,14 @@ Of the memory M_t (n, D) that tick t wrote, from traces in half precision (`muvl
 | `participation` | memory | (Σλ)² / Σλ², λ the eigenvalues of the tokens' covariance over i = 1…n | 1 … n − 1 |
 
 `norm` and `change` are those that the paper shows of one episode (μVLA spec 7). The participation ratio counts the
-directions that the tokens spread over (Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement",
-2017, there of neurons). A measure has no value where it is 0/0, and the first tick has neither change nor
+directions that the tokens spread over (Gao et al., "A theory of multineuronal dimensionality, dynamics and
+measurement", 2017, there of neurons). A measure has no value where it is 0/0, and the first tick has neither change nor
 ratio: before it there is a parameter, not a memory that was written.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -24,10 +25,12 @@ import pandas as pd
 from scipy.stats import t as student
 
 from muvla.errors import MuvlaError
+from muvla.files import write_atomically
 from muvla.probes.base import Reading, Subject
 from muvla.probes.traces import Trace, traces_of
 
 CONFIDENCE = 0.95
+WRITTEN = ("change", "write ratio")
 ALL = -1  # in column `token`: the mean over tokens, or of the memory as a whole
 
 
@@ -67,10 +70,11 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 def frame(traces: Iterable[Trace]) -> pd.DataFrame:
     """A line per measure, event, step since it, and token: `value` is the mean over the `n` episodes that have a value
-    there, `low` and `high` its 95 % interval of Student's t over episodes (none for n = 1). Column `since` counts steps
-    since `event`'s; `since_cue` repeats it for `cue_end` alone, and `curve` names the means over all tokens there, so
-    that a drawing of the two shows these. Episodes end at different steps: late values are of those that went on, and
-    early ones of those with a longer blank or cue."""
+    there, `low` and `high` its 95 % interval of Student's t over episodes (none for n = 1).
+
+    Column `since` counts steps since `event`'s; `since_cue` repeats it for `cue_end` alone, and `curve` names the two
+    measures of how much is written there, which share an axis, so that a drawing over `since_cue` shows these. Episodes
+    end at different steps: late values are of those that went on, early ones of those with a longer blank or cue."""
     found = pd.DataFrame(_values(traces), columns=["measure", "event", "since", "token", "value"]).dropna()
     if found.empty:
         raise MuvlaError(
@@ -83,7 +87,7 @@ def frame(traces: Iterable[Trace]) -> pd.DataFrame:
     table["low"], table["high"] = table["value"] - half, table["value"] + half
     at_cue = table["event"] == "cue_end"
     table["since_cue"] = table["since"].where(at_cue)
-    table["curve"] = table["measure"].where(at_cue & (table["token"] == ALL))
+    table["curve"] = table["measure"].where(at_cue & (table["token"] == ALL) & table["measure"].isin(WRITTEN))
     return table.drop(columns="spread")
 
 
@@ -102,8 +106,37 @@ def _values(traces: Iterable[Trace]) -> Iterator[tuple[str, str, int, int, float
                         yield name, event, since, token, value
 
 
+def figure(table: pd.DataFrame) -> bytes:
+    """A PNG: the tokens' norms and changes as heatmaps over steps since the cue's end, and every measure of the whole
+    memory at every event, with its interval."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(15, 7), layout="constrained")
+    axes = drawn.subplots(2, 3)
+    tokens = table[(table["event"] == table["event"].iloc[0]) & (table["token"] != ALL)]
+    for axis, measure in zip(axes[:, 0], ("norm", "change"), strict=True):
+        of = tokens[tokens["measure"] == measure].pivot(index="token", columns="since", values="value")
+        steps, rows = of.columns.to_numpy(), of.index.to_numpy()
+        image = axis.pcolormesh(steps, rows, of.to_numpy(), shading="nearest")
+        drawn.colorbar(image, ax=axis)
+        axis.set(title=f"{measure} per token", ylabel="token", xlabel=f"steps since {tokens['event'].iloc[0]}")
+    for axis, measure in zip(axes[:, 1:].flat, ("change", "write ratio", "norm", "participation"), strict=True):
+        of_all = table[(table["measure"] == measure) & (table["token"] == ALL)]
+        for event, lines in of_all.groupby("event", sort=False):
+            axis.plot(lines["since"], lines["value"], marker=".", label=event)
+            axis.fill_between(lines["since"], lines["low"], lines["high"], alpha=0.2)
+        axis.set(title=f"{measure}, mean and 95 % interval over episodes", xlabel="steps since the event")
+        axis.legend()
+    content = io.BytesIO()
+    drawn.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
 def read(subject: Subject) -> pd.DataFrame:
-    return frame(traces_of(subject))
+    """The frame; its figure goes to `<protocol id>.png` in the reading's folder."""
+    table = frame(traces_of(subject))
+    write_atomically(subject.folder / f"{subject.protocol.id}.png", figure(table))
+    return table
 
 
 DYNAMICS = Reading("dynamics", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high")
