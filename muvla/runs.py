@@ -41,6 +41,7 @@ from muvla.evaluation.records import EpisodeRow, TakenReading, read_rows, result
 from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
+from muvla.interventions.donors import Donor, with_donors
 from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
@@ -169,7 +170,7 @@ class Run(Probing):
             aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
-                for name in ("checkpoints", "rows", "probes", "train.jsonl", "timings.jsonl"):
+                for name in ("checkpoints", "rows", "chunks", "probes", "train.jsonl", "timings.jsonl"):
                     if (self.folder / name).exists():
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")
@@ -263,7 +264,7 @@ class Run(Probing):
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             self._require_same_simulator(protocol, intervention_name)
             statistics, training_seed, training_episodes = self._trained_with()
-            policy = policy or self.load_policy(device)
+            policy, check = policy or self.load_policy(device), lambda: _stop_if(should_stop)
 
             @contextlib.contextmanager
             def record(environment: dict[str, Any]) -> Iterator[str]:
@@ -275,17 +276,23 @@ class Run(Probing):
                 policy,
                 statistics,
                 protocol,
-                intervention(intervention_name),
+                with_donors(intervention_name, policy, statistics, protocol, self._recorded, check, workers),
                 train=self.train,
                 training_seed=training_seed,
                 training_episodes=training_episodes,
                 rows=self.rows,
                 record=record,
-                check_stop=lambda: _stop_if(should_stop),
+                check_stop=check,
                 retry_errors=retry_errors,
                 workers=workers,
+                chunks=self.folder / "chunks",
             )
         return self.result_rows(protocol, intervention_name)
+
+    @cached_property
+    def _recorded(self) -> dict[Any, tuple[Donor, ...]]:
+        """Donors, as this object has recorded them."""
+        return {}
 
     def _require_same_simulator(self, protocol: Protocol, intervention_name: str) -> None:
         measured = [row for row in self.result_rows(protocol, intervention_name) if row.error is None]
@@ -312,7 +319,7 @@ class Run(Probing):
         statistics, _, _ = self._trained_with()
         rollout = WatchedRollout(
             policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
-            intervention(intervention_name), environments=1,
+            with_donors(intervention_name, policy, statistics, protocol, self._recorded), environments=1,
         )  # fmt: skip
         try:
             return rollout.watch(seed, lambda: _stop_if(should_stop)), statistics

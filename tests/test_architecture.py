@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "recurrence": {"models", "memory", "envs.phases", "interventions.schedule"},
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
-    "interventions": {"memory", "recurrence", "envs.phases", "evaluation"},
+    "interventions": {"models", "memory", "recurrence", "data", "envs", "evaluation"},
     "probes": {
         "models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions", "provenance",
     },  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,26 @@ class TakenReading:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What was touched first, of the episodes that a target of others was pointed to; an error is none of them. Where
+    that target is the own one, it is counted as the own."""
+
+    own: int
+    donor: int
+    another: int
+    none: int
+
+    @property
+    def pairs(self) -> int:
+        return self.own + self.donor + self.another + self.none
+
+    @property
+    def follow_rate(self) -> float | None:
+        """How often the policy picks the donor's target, of all pairs."""
+        return self.donor / self.pairs if self.pairs else None
+
+
+@dataclass(frozen=True)
 class CellRecords:
     """A trained cell with the rows of its complete results: what every table and figure is made of."""
 
@@ -181,3 +202,15 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
         correct=sum(row.choice == row.target for row in measured),
         success=sum(bool(row.success_once) for row in measured),
     )
+
+
+def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> Choices:
+    """Counted against the donors that the rows tell; or, for how often a target is picked anyway, against those of
+    another result, episode seed → donor's target."""
+    classes: list[str] = []
+    for row in rows:
+        donor = row.donor_target if donors is None else donors.get(row.seed)
+        if row.error is None and donor is not None:
+            by_choice = {-1: "none", donor: "donor", row.target: "own"}
+            classes.append(by_choice.get(row.choice, "another"))
+    return Choices(*(classes.count(name) for name in ("own", "donor", "another", "none")))

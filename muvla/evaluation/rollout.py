@@ -29,7 +29,6 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.fit import describe, require_event, require_fit, require_sense, told
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.slots import Outcome, Slot
-from muvla.memory.base import State
 from muvla.models.policy import Encoded, Policy, guard_canary
 from muvla.recurrence import Intervention, Moment, Recurrence
 
@@ -100,6 +99,12 @@ class Rollout:
         """Seconds that ready slots wait for the others: then waiting has cost no more than serving twice."""
         return self._tick_seconds
 
+    @property
+    def most_numbers(self) -> float:
+        """That the chunks of all episodes can have."""
+        limit = self.protocol.step_limit or told(self.slots[0].env, "step_limit", None) or math.inf
+        return self.protocol.episodes * limit * self.policy.config.chunk * self.policy.interface.action_dim
+
     def close(self) -> None:
         close_all([slot.env for slot in self.slots if slot.env is not None])
 
@@ -113,7 +118,7 @@ class Rollout:
             [slot.info.get("phase", Phase.UNKNOWN) for slot in self.slots],
             [f"{self.protocol.task.name}:{slot.seed}" for slot in self.slots],
             [slot.seed or 0 for slot in self.slots],
-            donor=[_given(slot) for slot in self.slots],
+            donor=[slot.donor and slot.donor.state(slot.step) for slot in self.slots],
             events=[events(slot.info) for slot in self.slots],
         )
         if not self._canary_done:
@@ -257,12 +262,9 @@ class Rollout:
             self._start_step(slot)
 
     def _is_over(self, slot: Slot, answer: tuple) -> bool:
-        before = slot.info["phase"]
         slot.observation, _, terminated, truncated, slot.info = answer
         slot.chunk_age += 1
         slot.step += 1
-        if slot.info["phase"] != before:
-            slot.phase_began = slot.step
         if slot.choice == -1:
             slot.choice = slot.info["choice"]
         if slot.info["success"] and slot.first_success is None:
@@ -319,10 +321,3 @@ class Rollout:
         fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
         slot.__dict__.update(fresh.__dict__)
         slot.env.start_reset(seed)
-
-
-def _given(slot: Slot) -> State | None:
-    """What other episodes give to this tick of the slot's, if anything."""
-    if slot.donor is None:
-        return None
-    return slot.donor.state(slot.step, slot.info["phase"], slot.step - slot.phase_began)

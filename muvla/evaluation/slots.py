@@ -56,6 +56,5 @@ class Slot:
     moved: bool = False
     reads: int = 0
     fired: int = 0  # ticks so far at which the intervention acted
-    phase_began: int = 0  # step
     donor: Any = None  # what the episode is given by others (`muvla.interventions.donors.Gift`)
     ticks: list[tuple[int, np.ndarray]] = field(default_factory=list)

@@ -104,12 +104,12 @@ def stale(state: State, context: Context) -> State:
 
 def given(state: State, context: Context) -> State:
     """The memory replaced by the donor's."""
-    return context.donor
+    return {key: context.donor[key].to(leaf) for key, leaf in state.items()}
 
 
 def added(state: State, context: Context) -> State:
     """The memory plus what the donors give."""
-    return {key: leaf + context.donor[key] for key, leaf in state.items()}
+    return {key: leaf + context.donor[key].to(leaf) for key, leaf in state.items()}
 
 
 def drop(state: State, context: Context) -> State:
