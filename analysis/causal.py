@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import pandas as pd
+from scipy.stats import t as student
 
 from analysis.frames import update_rule
-from analysis.paired import NOT_RUN, difference, over_seeds, rate, verdict
+from analysis.paired import CONFIDENCE, NOT_RUN, difference, over_seeds, rate, verdict
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows
 
@@ -115,6 +116,24 @@ def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _order(frame: pd.DataFrame) -> dict[str, int]:
     return frame.groupby("arm")["order"].min().to_dict()
+
+
+def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
+    """How far interventions move the predicted chunk: a line per arm, seed, protocol, intervention and step since the
+    cue's end, with the mean absolute difference of normalised actions over the `n` episodes and its 90 % interval of
+    Student's t (none of n = 1)."""
+    lines = []
+    for order, (arm, cell) in enumerate(labelled(cells)):
+        for (protocol, intervention), by_step in cell.chunk_changes.items():
+            for since, values in by_step.items():
+                n, mean = len(values), float(values.mean())
+                half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else None
+                lines.append({
+                    "order": order, "arm": arm, "seed": cell.cell.seed, "protocol": protocol,
+                    "intervention": intervention, "since_cue": since, "n": n, "value": mean,
+                    "low": None if half is None else mean - half, "high": None if half is None else mean + half,
+                })  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------

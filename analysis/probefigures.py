@@ -4,6 +4,7 @@ own, and what has not run says so."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -136,10 +137,10 @@ def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
         axes.grid(axis="y", alpha=0.25)
         _bare(axes)
     panels[0].set_ylabel("donor's target chosen, of all episodes", fontsize=9)
-    figure.suptitle(f"{title}\nbars: 90 % Wilson intervals; a sham's donor has the episode's own target", fontsize=9)
+    figure.suptitle(f"{title}\nbars: 90 % Wilson intervals", fontsize=9)
     handles = [
         *_seed_marks(seeds),
-        Line2D([], [], marker="o", linestyle="", color=COLOURS[0], label="memory of another target"),
+        Line2D([], [], marker="o", linestyle="", color=COLOURS[0], label="intervention"),
         Line2D([], [], marker="o", linestyle="", color=COLOURS[4], label="sham"),
         Line2D(
             [], [], marker="o", linestyle="", color="0.3", markerfacecolor="white", label="same episodes without it"
@@ -257,7 +258,10 @@ def reading_figure(frame: pd.DataFrame, one: TakenReading, arms: list[str], titl
     frame = frame.dropna(subset=[c for c in (one.x, one.y, one.curve) if c is not None])
     curves = list(frame[one.curve].drop_duplicates()) if one.curve else [None]
     seeds = sorted(frame["seed"].unique())
-    figure = Figure(figsize=(max(8.0, 1.4 + 2.2 * len(arms)), 1.6 + 1.5 * max(1, len(curves))), layout="constrained")
+    figure = Figure(
+        figsize=(max(8.0, 1.4 + 2.2 * len(arms)), 1.6 + (1.5 if len(curves) < 8 else 1.0) * max(1, len(curves))),
+        layout="constrained",
+    )
     panels = figure.subplots(len(curves) or 1, len(arms), sharex=True, sharey="row", squeeze=False)
     for curve, row in zip(curves, panels, strict=False):
         of_curve = frame if curve is None else frame[frame[one.curve] == curve]
@@ -281,6 +285,17 @@ def reading_figure(frame: pd.DataFrame, one: TakenReading, arms: list[str], titl
     handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=f"seed {s}") for i, s in enumerate(seeds)]
     _legend(figure, handles + [Line2D([], [], color="0.4", linestyle="--", label="chance")] * bool(one.chance))
     return figure
+
+
+def chunks_figure(frame: pd.DataFrame, title: str) -> Figure:
+    """Of one protocol: how far each intervention moves the predicted chunk, by step since the cue's end; a row per
+    intervention with its shams under it, a panel per arm, a line per training seed."""
+    names = with_shams(frame.sort_values("order")["intervention"].drop_duplicates())
+    shown = frame.assign(what=frame["intervention"].map({n: f"{'sham: ' * sham}{n}" for n, sham in names}))
+    ordered = pd.concat([shown[shown["intervention"] == name] for name, _ in names])
+    one = TakenReading("", "", "since_cue", "value", "what", "low", "high", None, 0, Path(), "")
+    of = "mean absolute difference of the predicted chunk, normalised actions, with against without"
+    return reading_figure(ordered, one, _arms(frame), f"{title}\n{of}")
 
 
 def _band(axes: Axes, lines: pd.DataFrame, one: TakenReading, colour: str) -> None:

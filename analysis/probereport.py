@@ -45,6 +45,12 @@ def probe_block(
         for protocol, lines in frame.groupby("protocol", sort=False):
             stem = "" if frame["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
             block += _interventions(protocol, lines, title, stem, draw)
+    chunks = causal.chunk_frame(cells)
+    if not chunks.empty:
+        _write(chunks.drop(columns="order"), out / "chunks.csv")
+        for protocol, lines in chunks.groupby("protocol", sort=False):
+            stem = "" if chunks["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
+            block += [draw(probefigures.chunks_figure(lines, title), f"chunks{stem}"), ""]
     arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
     for id, grid in causal.grids(cells).items():
         block += _grid(causal.grid_frame(cells, id), grid, arms, out, title, draw)

@@ -14,6 +14,7 @@ from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
 from muvla.data.mixture import joined, open_data
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
+from muvla.evaluation.chunks import chunk_change
 from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Summary, TakenReading, summarise
 from muvla.probes.base import Grid, Read
@@ -78,9 +79,20 @@ class Entry:
             {p.id: chance(p) for p in study.protocols},
             self.run.seconds(),
             {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},
-            tuple(_grid_rows(one, rows) for one in study.probes if isinstance(one, Grid)),
-            readings,
+            grids=tuple(_grid_rows(one, rows) for one in study.probes if isinstance(one, Grid)),
+            readings=readings,
+            chunk_changes=self._chunk_changes(rows, own),
         )
+
+    def _chunk_changes(self, rows: dict[tuple[str, str], list[EpisodeRow]], own: set) -> dict:
+        """Of its own conditions, where chunks were kept of both."""
+        found, folder = {}, self.run.folder / "chunks"
+        for (protocol, name), of_result in rows.items():
+            plain = rows.get((protocol, "none"))
+            if name != "none" and plain and of_result and (protocol, name) in own:
+                change = chunk_change(folder, plain[0].result, of_result[0].result, of_result)
+                found |= {(protocol, name): change} if change else {}
+        return found
 
     def _readings(self) -> tuple[TakenReading, ...]:
         """Those that are finished, of a cell whose numbers count."""

@@ -15,14 +15,17 @@ from muvla.probes.phaselength import phase_lengths
 from muvla.probes.registry import reading
 
 BASE = trained.protocols[0]
-FEWER = replace(BASE, {"name": "mikasa-remember-color3-causality-rh", "episodes": 6})
+# One cue and delay, so that transplants have donors in the same phases.
+FEWER = replace(
+    BASE,
+    {"name": "mikasa-remember-color3-causality-rh", "episodes": 10, "task.cue": (3, 3), "task.delay": (3, 3)},
+)
 
 study = dataclasses.replace(
     trained,
     name="recall_causality_mikasa",
     title="the same interventions and probes on RememberColor3",
     protocols=(FEWER,),
-    # The cue is there from the first step: what is emptied up to its end is emptied at its end.
     interventions=(*NOISE[-1:], *REMOVED, *HELD[:2], "empty@cue_end", *DONORS[:3]),
     probes=(
         phase_lengths(FEWER, lengths=(3, 10)),
@@ -32,6 +35,6 @@ study = dataclasses.replace(
         Read(reading("attention"), FEWER, episodes=1),
         Read(reading("gradients"), FEWER, episodes=2),
     ),
-    notes="Six episodes of one training seed: this shows that the path works, from interventions to figures, and is no "
+    notes="Ten episodes of one training seed: this shows that the path works, from interventions to figures, and is no "
     "evidence about memory.",
 )

@@ -189,6 +189,8 @@ class CellRecords:
     seconds: dict[str, float]  # wall time of training and of evaluation
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
     grids: tuple[GridRows, ...] = ()  # of its probes
+    # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
+    chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
     readings: tuple[TakenReading, ...] = ()
 
 
