@@ -15,6 +15,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SPREAD = 0.5  # width over which the seeds of an arm are spread
 NARROWEST = 8.0  # inches: room for the title and for a legend of three columns
 LEGEND_COLUMN = 2.6  # inches
+PER_ROW = 6  # panels of interventions side by side
 # What a cross at 0 says, by reading: no rate, for want of episodes to take it over.
 NOTHING = {"choice": "nothing touched in any episode", "success": "every episode ended in an error"}
 
@@ -65,17 +66,22 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float, n
 def main_figure(frame: pd.DataFrame, title: str) -> Figure:
     """The protocol's reading by arm, without intervention; a panel per training length, where an arm has several."""
     plain = frame[frame["intervention"] == "none"]
-    return _grid(plain, [("", plain)], [(f"{u} updates", "U", us) for u, us in _lengths(plain)], title)
+    panels = [(f"{u} updates", plain[plain["U"].isin(us)]) for u, us in _lengths(plain)]
+    return _grid(plain, [("", panels)], title)
 
 
 def intervention_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """The same under each intervention: a column per intervention, the plain run first, and a row per training
-    length."""
+    """The same under each intervention: a panel per intervention, the plain run first, in rows of at most six, and rows
+    of their own for every training length."""
     touched = frame[frame["intervention"] != "none"]["arm"].unique()
     shown = frame[frame["arm"].isin(touched)]
     kinds = list(shown.sort_values("order")["intervention"].drop_duplicates())
-    rows = [(f"{u}\n", shown[shown["U"].isin(us)]) for u, us in _lengths(shown)]
-    return _grid(shown, rows, [(kind, "intervention", [kind]) for kind in kinds], title)
+    rows = []
+    for u, us in _lengths(shown):
+        lines = shown[shown["U"].isin(us)]
+        panels = [(kind, lines[lines["intervention"] == kind]) for kind in kinds]
+        rows += [(f"{u}\n", panels[i : i + PER_ROW]) for i in range(0, len(panels), PER_ROW)]
+    return _grid(shown, rows, title)
 
 
 def _lengths(frame: pd.DataFrame) -> list[tuple[str, list[int]]]:
@@ -88,21 +94,25 @@ def _lengths(frame: pd.DataFrame) -> list[tuple[str, list[int]]]:
 
 def _grid(
     frame: pd.DataFrame,
-    rows: list[tuple[str, pd.DataFrame]],
-    columns: list[tuple[str, str, list]],
+    rows: list[tuple[str, list[tuple[str, pd.DataFrame]]]],
     title: str,
 ) -> Figure:
-    """`rows` are (label, lines), `columns` (title, column of the frame, its values)."""
+    """`rows` are (label, panels), each panel (title, lines); a title is not repeated under itself."""
     arms, reading = arms_in_order(frame), reading_of(frame)
     groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
-    width = 1.2 + max(2.4, 0.34 * len(arms)) * len(columns)
+    columns = max(len(panels) for _, panels in rows)
+    width = 1.2 + max(2.4, 0.34 * len(arms)) * columns
     figure = Figure(figsize=(max(NARROWEST, width), 1.6 + 2.6 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), len(columns), sharey=True, sharex=True, squeeze=False)
-    for row, ((label, lines), line_of_axes) in enumerate(zip(rows, panels, strict=True)):
-        for (name, column, values), axes in zip(columns, line_of_axes, strict=True):
-            draw_reading(axes, lines[lines[column].isin(values)], arms, groups, reading)
-            axes.set_title(name if row == 0 else "", fontsize=9)
-        line_of_axes[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
+    grid = figure.subplots(len(rows), columns, sharey=True, sharex=True, squeeze=False)
+    above: list[str] = []
+    for (label, panels), row in zip(rows, grid, strict=True):
+        for (name, lines), axes in zip(panels, row, strict=False):
+            draw_reading(axes, lines, arms, groups, reading)
+            axes.set_title("" if name in above else name, fontsize=9)
+        for axes in row[len(panels) :]:
+            axes.set_visible(False)
+        row[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
+        above = above + [name for name, _ in panels]
     seeds = ", ".join(map(str, sorted(frame["seed"].unique())))
     n = "/".join(map(str, sorted(frame["measured"].unique())))
     among = "those with a touch among " if reading == "choice" else ""

@@ -8,14 +8,18 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis import ceilings as untrained
 from analysis import figures, tables
 from analysis.frames import READING_TITLES, reading_of, readings_of, tidy
+from analysis.probereport import probe_block
 from muvla.errors import MuvlaError
+from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import Ceilings, CellRecords
 from muvla.files import disk_errors, write_atomically
 
@@ -38,6 +42,7 @@ class Report:
     mix_provenance: bool = False
     with_rows: bool = False  # also write every episode row
     ceilings: dict[str, Ceilings] = field(default_factory=dict)  # protocol id → what its cells lie between
+    predictions: tuple[Prediction, ...] = ()
 
 
 def write_report(
@@ -87,6 +92,9 @@ def write_report(
             say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
             say(tables.to_text(interventions) + "\n")
     block += _sets_block(cells, frame, out, report, say)
+    here = results.parent if results else out
+    save = partial(_save, out)
+    block += probe_block(cells, out, report.title, report.predictions, save, here, say)
     missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
         block += [f"Not complete: {'; '.join(missing)}.", ""]
@@ -194,13 +202,17 @@ def _draw(lines: pd.DataFrame, out: Path, title: str, stem: str) -> list[str]:
     if (lines["intervention"] != "none").any():
         drawn.append(("interventions", figures.intervention_figure(lines, f"{title}: interventions on the memory")))
     for kind, figure in drawn:
-        for suffix in ("png", "pdf"):
-            # No date in the file: the same rows give the same bytes.
-            metadata = {"CreationDate": None} if suffix == "pdf" else None
-            content = io.BytesIO()
-            figure.savefig(content, format=suffix, dpi=150, metadata=metadata)
-            write_atomically(out / f"{kind}{stem}.{suffix}", content.getvalue())
+        _save(out, figure, f"{kind}{stem}")
     return [f"{kind}{stem}.png" for kind, _ in drawn]
+
+
+def _save(out: Path, figure: Figure, name: str) -> None:
+    for suffix in ("png", "pdf"):
+        # No date in the file: the same rows give the same bytes.
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=150, metadata=metadata)
+        write_atomically(out / f"{name}.{suffix}", content.getvalue())
 
 
 def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:

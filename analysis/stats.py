@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 
 
+@cache  # a report asks for the same counts again and again
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson score interval of a proportion; (nan, nan) for n = 0."""
     if n == 0:

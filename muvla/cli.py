@@ -14,6 +14,7 @@ from pathlib import Path
 from muvla.assetverbs import add_asset_verbs
 from muvla.ceilingverbs import add_ceiling_verb
 from muvla.dataverbs import add_data_verbs
+from muvla.probeverbs import add_probe_verbs
 
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -126,13 +127,17 @@ def _parser() -> argparse.ArgumentParser:
 
     intervene = verb("intervene", _evaluate, "the same under interventions on the memory")
     of_policy(intervene)
-    intervene.add_argument("kind", nargs="+", help="noise_unit, noise_matched, zero, freeze_first")
+    intervene.add_argument(
+        "kind", nargs="+", help="KIND[(ARGUMENT)][TOKENS][/SITE][@SCHEDULE], as transplant@delay_end"
+    )
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
     evaluating(intervene)
 
     for sub in (evaluate, intervene):
         sub.add_argument("--retry-errors", action="store_true", help="run episodes that ended in an error again")
+
+    add_probe_verbs(verb, of_policy, computing, _prepare, _stop_on_signal)
 
     watch = verb("watch", _watch, "a video of a recorded episode, run again and held against its row")
     of_policy(watch)
@@ -350,11 +355,10 @@ def _report(arguments) -> None:
         ceilings |= ledger.ceilings(study)
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
         differences += [line for line in certificate_lines(study) if line not in differences]
-    first = studies[0]
-    files = " ".join(map(str, arguments.study))
+    first, files = studies[0], " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
     narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [f'--arm "{a}"' for a in arguments.arm or []]
-    told = " ".join(["", *narrowing])
+    told = "".join(f" {one}" for one in narrowing)
     sweeps = [f"muvla sweep {path}{told}" for path in arguments.study]
     written = f" --out {arguments.out}" * bool(arguments.out) + f" --results {arguments.results}" * bool(
         arguments.results
@@ -370,6 +374,7 @@ def _report(arguments) -> None:
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
         ceilings=ceilings,
+        predictions=tuple(dict.fromkeys(one for study in studies for one in study.predictions)),
     )
     write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)
 

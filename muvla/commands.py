@@ -33,8 +33,8 @@ from muvla.training.visioncache import require_cacheable
 
 def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_signal: Callable) -> None:
     """Evaluates under every protocol and every intervention in `kinds`, and prints a line for each."""
-    run = _run_of(arguments)
-    _require_measurement(run)
+    run = run_of(arguments)
+    require_measurement(run)
     wanted = {name: protocols(name) for name in arguments.protocol}
     require_decisions(one for several in wanted.values() for one in several)
     for kind in kinds:
@@ -69,8 +69,8 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
 
 def watch(arguments: Namespace, device: str) -> None:
     """Runs a recorded episode again, holds it against its row and writes a video of it."""
-    run, one, kind = _run_of(arguments), protocol(arguments.protocol), arguments.intervention
-    _require_measurement(run)
+    run, one, kind = run_of(arguments), protocol(arguments.protocol), arguments.intervention
+    require_measurement(run)
     intervention(kind)
     seed = one.seed + arguments.episode
     row = next((row for row in run.result_rows(one, kind) if row.seed == seed), None)
@@ -97,12 +97,12 @@ def inspect_checkpoint(name: str, size_name: str | None) -> None:
 
 def export_run(runs: Path, data: Path, train: str, directory: Path, key: str) -> None:
     run = find_run(runs, data, train)
-    _require_measurement(run)
+    require_measurement(run)
     export(run, directory, key)
     print(f"{directory}: written, and read again")
 
 
-def _run_of(arguments: Namespace) -> Run:
+def run_of(arguments: Namespace) -> Run:
     """The run that `RUN` names: a train id, which has no slash, or a released checkpoint."""
     if "/" not in arguments.run and not Path(arguments.run).is_dir():
         _require_no_option_of_a_release(arguments)
@@ -126,7 +126,7 @@ def _require_no_option_of_a_release(arguments: Namespace) -> None:
             )  # fmt: skip
 
 
-def _require_measurement(run: Run) -> None:
+def require_measurement(run: Run) -> None:
     if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
         raise MuvlaError(
             "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",

@@ -23,6 +23,10 @@ class TaskConfig:
     physics: Literal["cpu", "gpu"] | None = None
     # Steps before the cue in which nothing is shown: then the cue is no longer in an episode's first frame.
     blank: tuple[int, int] | None = field(default=None, metadata=LATER)
+    # A change of looks alone, as its suite makes it: the camera moved, the light dimmed, an object that nothing does.
+    shift: Literal["camera", "light", "distractor"] | None = field(default=None, metadata=LATER)
+    # Most steps of an episode; null leaves the task's own, which grows with its longest phases.
+    step_limit: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
         for name, least in (("cue", 1), ("delay", 1), ("blank", 0)):
@@ -34,6 +38,7 @@ class TaskConfig:
                 f"{least} ≤ low ≤ high",
                 "give two step counts, for instance [1, 3]",
             )
+        _require(self.step_limit is None or self.step_limit >= 1, "task.step_limit", self.step_limit, "≥ 1", "raise it")
 
 
 @dataclass(frozen=True)

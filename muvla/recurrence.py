@@ -5,15 +5,16 @@ Legend: B slots, m memory width, D width, H chunk, A action dim.
     reset → intervene (before read) → read → intervene (read) → model → write → intervene (after write) → truncate
 
 An intervention is a function on the memory of *one* slot, `(state, context) → state`, where every leaf of `state` has
-lost its slot dimension. It is called slot by slot, so that a batch computes what single episodes would.
+lost its slot dimension. It is called slot by slot, so that a batch computes what single episodes would, and only where
+its schedule fires.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,12 @@ from muvla.models.diffusion import Noised, draw
 from muvla.models.policy import Encoded, Policy, StepOutput
 from muvla.randomness import torch_rng
 
+if TYPE_CHECKING:
+    from muvla.interventions.schedule import Schedule
+
 Site = Literal["before_read", "read", "after_write"]
+SITES: tuple[Site, ...] = ("before_read", "read", "after_write")
+Effect = Literal["moves", "freezes", "keeps", "any"]
 
 
 @dataclass(frozen=True)
@@ -50,25 +56,64 @@ class Context:
     seed: int
     history: list[State]  # the slot's states after each write of this episode, oldest first, as they were carried on
     donor: State | None = None  # the state to transplant, for interventions that take one
+    initial: State = field(default_factory=dict)  # the state at an episode's start
+    argument: Any = None  # the intervention's own
+    since: int = 0  # place in `history` of what is written at the tick at which it first fired in this episode
 
-    def generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str, per_tick: bool = True) -> torch.Generator:
         """Keyed by (episode seed, purpose, tick): one intervention never shifts another's draws."""
-        return torch_rng(self.seed, "intervention", purpose, self.tick)
+        return torch_rng(self.seed, "intervention", purpose, *([self.tick] * per_tick))
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """A function on the memory, at a site.
+    """A function on the memory, at a site, on a schedule.
 
     `effect` is what it must do to the tokens that are read from the second tick of an episode on: they `moves` from
     tick to tick, it `freezes` them (zeros at every tick are frozen), or it `keeps` them as the mechanism has them:
-    moving if it recurs, frozen if not. An evaluation that sees the opposite is no measurement.
+    moving if it recurs, frozen if not; or `any` of that. An evaluation that sees the opposite is no measurement. Where
+    it does not act at every tick, this holds from the second one on at which it did, and of one that stops again
+    nothing is asked.
     """
 
     name: str
     site: Site
     function: Callable[[State, Context], State]
-    effect: Literal["moves", "freezes", "keeps"]
+    effect: Effect
+    schedule: Schedule | None = None  # None is at every tick
+    tokens: tuple[int, int] | None = None  # first and stop: these alone, and the function sees no other
+    argument: Any = None
+    removes: bool = False  # the function tells which tokens are not in the sequence, (m,) bool, in place of a state
+    donor: str | None = None  # what it takes from other episodes
+    bank: Any = None  # where they are, for one that takes from them
+
+    def fires(self, tick: int, events: Mapping[str, int], previous: int | None = None) -> bool:
+        """Whether it acts at this tick, see `Schedule.fires`."""
+        return self.schedule is None or self.schedule.fires(tick, events, previous)
+
+    @property
+    def uninterrupted(self) -> bool:
+        """Whether it acts at every tick once it has acted."""
+        return self.schedule is None or self.schedule.uninterrupted
+
+    def apply(self, state: State, context: Context) -> State:
+        """The slot's state after it, or what it removes."""
+        if self.tokens is None:
+            return self.function(state, context)
+        chosen = partial(_part, tokens=slice(*self.tokens))
+        donor = None if context.donor is None else chosen(context.donor)
+        history = [chosen(past) for past in context.history]
+        part = self.function(
+            chosen(state), replace(context, history=history, donor=donor, initial=chosen(context.initial))
+        )
+        first, stop = self.tokens
+        rest = {name: torch.zeros(len(leaf), dtype=torch.bool) for name, leaf in state.items()}
+        rest = rest if self.removes else state
+        return {name: torch.cat([leaf[:first], part[name], leaf[stop:]]) for name, leaf in rest.items()}
+
+
+def _part(state: State, tokens: slice) -> State:
+    return {name: leaf[tokens] for name, leaf in state.items()}
 
 
 class Recurrence:
@@ -79,6 +124,8 @@ class Recurrence:
         self.state: State = self.memory.init_state(slots)
         self.history: list[list[State]] = [[] for _ in range(slots)]
         self.writes = [0] * slots  # of each slot's episode, for the check against its environment's steps
+        self.fired = [0] * slots  # ticks of each slot's episode at which the intervention acted
+        self._since, self._previous = [0] * slots, [-1] * slots  # writes before it first did; step of the last tick
 
     def tick(
         self,
@@ -96,16 +143,29 @@ class Recurrence:
         """
         for slot in is_first.nonzero().flatten().tolist():
             self.history[slot], self.writes[slot] = [], 0
+            self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, -1
         state = self.memory.reset(self.state, is_first if self._carries else torch.ones_like(is_first))
-        state = self._intervene("before_read", state, moment)
-        tokens = self.memory.read(state)
-        tokens = self._intervene("read", {"tokens": tokens}, moment)["tokens"]
-        if noised is None:
-            output = self.policy.step(encoded, tokens, self._noise(moment, tokens))
+        firing = self._firing(moment, active)
+        state = self._intervene("before_read", state, moment, firing)
+        tokens, removed = self.memory.read(state), None
+        if self.intervention is not None and self.intervention.removes:
+            removed = self._removed(tokens, moment, firing)
         else:
-            output = self.policy.predict_noise(encoded, tokens, noised)
-        state = self._intervene("after_write", self.memory.write(state, output.memory), moment)
-        self._carry(state, active)
+            tokens = self._intervene("read", {"tokens": tokens}, moment, firing)["tokens"]
+        if noised is None:
+            output = self.policy.step(encoded, tokens, self._noise(moment, tokens), removed)
+        else:
+            output = self.policy.predict_noise(encoded, tokens, noised, removed)
+        written = self.memory.write(state, output.memory)
+        if removed is not None:  # what was not in the sequence is not written
+            kept = removed.to(tokens.device)[..., None]
+            written = {name: torch.where(kept, state[name], leaf) for name, leaf in written.items()}
+        self._carry(self._intervene("after_write", written, moment, firing), active)
+        for slot in firing:
+            self.fired[slot] += 1
+        for slot in range(self.slots):
+            if active is None or active[slot]:
+                self._previous[slot] = moment.tick[slot]
         return output, tokens
 
     def _noise(self, moment: Moment, like: Tensor) -> Tensor | None:
@@ -137,22 +197,46 @@ class Recurrence:
                 if kept:
                     self.history[slot].append({name: leaf[slot] for name, leaf in kept.items()})
 
-    def _intervene(self, site: Site, state: State, moment: Moment) -> State:
-        if self.intervention is None or self.intervention.site != site or self.memory.width == 0:
+    def _firing(self, moment: Moment, active: Tensor | None) -> list[int]:
+        """The slots in which the intervention acts now."""
+        kind = self.intervention
+        if kind is None or self.memory.width == 0:
+            return []
+        ticking = range(self.slots) if active is None else active.nonzero().flatten().tolist()
+        if kind.schedule is not None:
+            events = moment.events or [{}] * self.slots
+            ticking = [i for i in ticking if kind.fires(moment.tick[i], events[i], self._previous[i])]
+        if kind.donor is not None:
+            ticking = [i for i in ticking if moment.donor is not None and moment.donor[i] is not None]
+        for slot in ticking:
+            if self.fired[slot] == 0:
+                self._since[slot] = self.writes[slot]
+        return list(ticking)
+
+    def _intervene(self, site: Site, state: State, moment: Moment, firing: list[int]) -> State:
+        if not firing or self.intervention.site != site:
             return state
-        changed = []
-        for slot in range(self.slots):
-            own = {name: leaf[slot] for name, leaf in state.items()}
+        changed = dict(self._applied(state, moment, firing))
+        return {
+            name: torch.stack([changed[slot][name] if slot in changed else own for slot, own in enumerate(leaf)])
+            for name, leaf in state.items()
+        }
+
+    def _removed(self, tokens: Tensor, moment: Moment, firing: list[int]) -> Tensor | None:
+        """(B, m) bool on the CPU, the tokens that are not in a slot's sequence; None where all are."""
+        removed = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        for slot, told in self._applied({"tokens": tokens}, moment, firing):
+            removed[slot] = told["tokens"]
+        return removed if firing else None
+
+    def _applied(self, state: State, moment: Moment, firing: list[int]) -> Iterator[tuple[int, State]]:
+        initial = {name: leaf[0] for name, leaf in self.memory.init_state(1).items()}
+        for slot in firing:
             context = Context(
-                moment.tick[slot],
-                moment.phase[slot],
-                moment.key[slot],
-                moment.seed[slot],
-                self.history[slot],
-                moment.donor[slot] if moment.donor else None,
-            )
-            changed.append(self.intervention.function(own, context))
-        return {name: torch.stack([leaves[name] for leaves in changed]) for name in state}
+                moment.tick[slot], moment.phase[slot], moment.key[slot], moment.seed[slot], self.history[slot],
+                moment.donor[slot] if moment.donor else None, initial, self.intervention.argument, self._since[slot],
+            )  # fmt: skip
+            yield slot, self.intervention.apply({name: leaf[slot] for name, leaf in state.items()}, context)
 
     # --- for an exact resume -----------------------------------------------------------------------------------------
 
@@ -162,6 +246,9 @@ class Recurrence:
         for slot, states in enumerate(self.history):
             for i, state in enumerate(states):
                 tensors |= {f"history/{slot}/{i:06d}/{name}": leaf for name, leaf in state.items()}
+        if self.intervention is not None:
+            schedule = list(zip(self.fired, self._since, self._previous, strict=True))
+            tensors["schedule"] = torch.tensor(schedule)
         return tensors | {"writes": torch.tensor(self.writes)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -174,6 +261,9 @@ class Recurrence:
             raise MuvlaError(
                 "memory state", got=f"{len(self.writes)} slots", expected=f"{self.slots}", remedy="keep the budget"
             )
+        # A checkpoint of before schedules is of an intervention that acts at every tick, and asks for none of this.
+        schedule = tensors.get("schedule", torch.zeros(self.slots, 3, dtype=torch.int64))
+        self.fired, self._since, self._previous = (column.tolist() for column in schedule.T)
         self.history = [[] for _ in range(self.slots)]
         for full, leaf in sorted((n, t) for n, t in tensors.items() if n.startswith("history/")):
             _, slot, i, name = full.split("/")

@@ -6,6 +6,7 @@
       checkpoints/        see muvla.training.checkpoint
       train.jsonl         a line every few updates
       rows/<result>.jsonl a line per episode
+      probes/             see muvla.probing
       failure.json        why the cell has no (further) result; absent otherwise
       timings.jsonl       wall time and provenance of every training and evaluation
       set-aside-1/        what was no measurement, after a retry
@@ -36,14 +37,16 @@ from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import EpisodeRow, read_rows, result_id
+from muvla.evaluation.records import EpisodeRow, TakenReading, read_rows, result_id
 from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
+from muvla.interventions.donors import Donor, with_donors
 from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
 from muvla.models.policy import Policy
+from muvla.probing import Probing
 from muvla.training import checkpoint as ckpt
 from muvla.training.loop import Trainer, interface_of
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -61,7 +64,7 @@ def never() -> bool:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Probing):
     """One train id's folder. `root` holds the run folders, `data` the datasets."""
 
     root: Path
@@ -167,7 +170,7 @@ class Run:
             aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
-                for name in ("checkpoints", "rows", "train.jsonl", "timings.jsonl"):
+                for name in ("checkpoints", "rows", "chunks", "probes", "train.jsonl", "timings.jsonl"):
                     if (self.folder / name).exists():
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")
@@ -261,7 +264,7 @@ class Run:
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             self._require_same_simulator(protocol, intervention_name)
             statistics, training_seed, training_episodes = self._trained_with()
-            policy = policy or self.load_policy(device)
+            policy, check = policy or self.load_policy(device), lambda: _stop_if(should_stop)
 
             @contextlib.contextmanager
             def record(environment: dict[str, Any]) -> Iterator[str]:
@@ -273,17 +276,23 @@ class Run:
                 policy,
                 statistics,
                 protocol,
-                intervention(intervention_name),
+                with_donors(intervention_name, policy, statistics, protocol, self._recorded, check, workers),
                 train=self.train,
                 training_seed=training_seed,
                 training_episodes=training_episodes,
                 rows=self.rows,
                 record=record,
-                check_stop=lambda: _stop_if(should_stop),
+                check_stop=check,
                 retry_errors=retry_errors,
                 workers=workers,
+                chunks=self.folder / "chunks",
             )
         return self.result_rows(protocol, intervention_name)
+
+    @cached_property
+    def _recorded(self) -> dict[Any, tuple[Donor, ...]]:
+        """Donors, as this object has recorded them."""
+        return {}
 
     def _require_same_simulator(self, protocol: Protocol, intervention_name: str) -> None:
         measured = [row for row in self.result_rows(protocol, intervention_name) if row.error is None]
@@ -310,7 +319,7 @@ class Run:
         statistics, _, _ = self._trained_with()
         rollout = WatchedRollout(
             policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
-            intervention(intervention_name), environments=1,
+            with_donors(intervention_name, policy, statistics, protocol, self._recorded), environments=1,
         )  # fmt: skip
         try:
             return rollout.watch(seed, lambda: _stop_if(should_stop)), statistics
@@ -371,8 +380,8 @@ class Run:
         record = origin.provenance(device, backends, is_compiled(policy), environment, **training)
         return origin.keep(record, self.folder / "provenance")
 
-    def provenance(self, rows: Iterable[EpisodeRow]) -> dict[str, dict[str, Any]]:
-        """The records of what trained this cell and of what evaluated these rows, by provenance id."""
+    def provenance(self, rows: Iterable[EpisodeRow | TakenReading]) -> dict[str, dict[str, Any]]:
+        """The records of what trained this cell and of what measured these, by provenance id."""
         trained = {
             line["provenance"] for line in read_lines(self.folder / "timings.jsonl") if line["what"] == "training"
         }

@@ -19,10 +19,12 @@ from muvla.configtools import content_hash, difference, flatten, replace
 from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
+from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
 from muvla.interventions import intervention
 from muvla.models.build import prompts_of, start_content
 from muvla.models.text import Prompts
+from muvla.probes.base import Grid, Read
 
 SEED = "seed"  # the training seed differs between cells without being a factor
 
@@ -49,6 +51,8 @@ class Study:
     seeds: tuple[int, ...]
     protocols: tuple[Protocol, ...]  # `protocol("recall-position3-rh@1")`, or one of your own
     interventions: tuple[str, ...] = ()
+    probes: tuple[Grid | Read, ...] = ()
+    predictions: tuple[Prediction, ...] = ()  # written before the run; the report says what became of each
     notes: str = field(default="", repr=False)  # printed with the results: what they can and cannot show
 
     def __post_init__(self):
@@ -62,8 +66,32 @@ class Study:
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
-        for name in self.interventions:
-            intervention(name)
+        # By their canonical names, which results are stored under; raises MuvlaError for an unknown one.
+        object.__setattr__(self, "interventions", tuple(intervention_name(name) for name in self.interventions))
+        object.__setattr__(self, "predictions", tuple(_canonical(one) for one in self.predictions))
+        _ = self.points  # their names too
+        ids = [(one.id, one.protocol.id if isinstance(one, Read) else None) for one in self.probes]
+        if twice := [one for one in ids if ids.count(one) > 1]:
+            raise MuvlaError(
+                f"study {self.name}, probes", got=f"{twice[0][0]} twice", expected="each once", remedy="remove one"
+            )
+
+    @property
+    def points(self) -> list[tuple[Protocol, str]]:
+        """(protocol, intervention) of the grids among the probes."""
+        grids = [one for one in self.probes if isinstance(one, Grid)]
+        return [(p.protocol, intervention_name(p.intervention)) for one in grids for p in one.points]
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return tuple(one for one in self.probes if isinstance(one, Read))
+
+    @property
+    def every_protocol(self) -> tuple[Protocol, ...]:
+        """Its own, and those of its probes."""
+        return tuple(
+            dict.fromkeys([*self.protocols, *(p for p, _ in self.points), *(one.protocol for one in self.reads)])
+        )
 
     def cells(self) -> list[StudyCell]:
         """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole arms."""
@@ -79,9 +107,10 @@ class Study:
         cells = self.cells()
         self._check_protocols(cells)
         tasks = {one.task.name for c in cells for one in c.cell.data.datasets}
-        for name in tasks | {p.task.name for p in self.protocols}:
+        for name in tasks | {p.task.name for p in self.every_protocol}:
             task_info(name)
         require_decisions(self.protocols)
+        self._check_predictions(cells)
         for name in {c.cell.intervention for c in cells} - {None}:
             intervention(name)
         allowed = {*self.factors, SEED}
@@ -109,8 +138,9 @@ class Study:
         where = f"study {self.name}, protocol"
         starts = {item.cell.start.checkpoint: item.cell for item in cells}
         prompts = {place: prompts_of(cell) for place, cell in starts.items()}
-        for one in self.protocols:
-            if [p.id for p in self.protocols].count(one.id) > 1:
+        ids = [one.id for one in self.protocols] + [p.id for p in self.every_protocol if p not in self.protocols]
+        for one in self.every_protocol:
+            if ids.count(one.id) > 1:
                 raise MuvlaError(where, got=f"{one.id} twice", expected="one of each id", remedy="rename one")
             if one.id in PROTOCOLS and one.hash != PROTOCOLS[one.id].hash:
                 raise MuvlaError(
@@ -124,6 +154,21 @@ class Study:
                             f"{where} {one.id}: {what}", got=got, expected=f"{expected} of arm {item.arm!r}",
                             remedy="choose a protocol that fits every arm, or change the arm",
                         )  # fmt: skip
+
+    def _check_predictions(self, cells: list[StudyCell]) -> None:
+        """A prediction that no run could decide is a slip of the pen."""
+        for one in self.predictions:
+            unknown = [arm for arm in one.arms if arm not in self.arms]
+            known = {(p.id, i) for c in cells if c.arm in one.arms for p, i in conditions(self, c.cell)}
+            named = one.protocol or self.protocols[0].id
+            lacking = [i for i in (one.intervention, one.versus, "none") if (named, i) not in known]
+            if unknown or lacking:
+                raise MuvlaError(
+                    f"study {self.name}, prediction {one.text!r}",
+                    got=f"arm {unknown[0]}" if unknown else f"{lacking[0]} under {named}",
+                    expected="an arm of the study" if unknown else "a condition that the study runs on its arms",
+                    remedy="correct it, or add what is missing to the study",
+                )  # fmt: skip
 
     def with_base(self, changes: dict[str, Any]) -> Study:
         """The same study on a changed base. Raises MuvlaError for a field that an arm sets too: the arm would win."""
@@ -144,16 +189,30 @@ class Study:
                 raise MuvlaError(
                     f"--{name}", got=unknown[0], expected=f"one of {', '.join(map(str, known))}", remedy="correct it"
                 )
-        return dataclasses.replace(
-            self,
-            seeds=seeds or self.seeds,
-            arms={name: changes for name, changes in self.arms.items() if arms is None or name in arms},
-        )
+        kept = {name: changes for name, changes in self.arms.items() if arms is None or name in arms}
+        told = [
+            dataclasses.replace(p, arms=left)
+            for p in self.predictions
+            if (left := tuple(a for a in p.arms if a in kept))
+        ]
+        return dataclasses.replace(self, seeds=seeds or self.seeds, arms=kept, predictions=tuple(told))
+
+
+def intervention_name(text: str) -> str:
+    """The canonical name, "none" of none."""
+    kind = intervention(text)
+    return kind.name if kind else "none"
+
+
+def _canonical(one: Prediction) -> Prediction:
+    names = {name: intervention_name(getattr(one, name)) for name in ("intervention", "versus")}
+    return dataclasses.replace(one, **names)
 
 
 def _demands(one: Protocol, cell: Cell, prompts: Prompts) -> Iterator[tuple[str, Any, bool, str]]:
     """(what, got, whether it fits, expected) of a protocol and every dataset that a cell is trained on."""
-    yield "h", one.h, one.h <= cell.model.chunk, f"at most H = {cell.model.chunk}"
+    fits = one.h <= cell.model.chunk or one.beyond == "hold_last"
+    yield "h", one.h, fits, f"at most H = {cell.model.chunk}"
     theirs, own = task_info(one.task.name), [task_info(data.task.name) for data in cell.data.datasets]
     camera = one.image_size or theirs.camera
     resizes = cell.model.images != "stored"  # resized frames may have any size, but the same in training and evaluation
@@ -198,12 +257,26 @@ def train_id(cell: Cell, store: EpisodeStore) -> str:
 
 
 def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
-    """(protocol, intervention name) of every evaluation of a cell: the plain run first, then the interventions,
-    which a cell without MEMORY tokens does not have."""
-    has_tokens = canonical(cell).memory.kind != "none"
-    for one in study.protocols:
-        for kind in ("none", *(study.interventions if has_tokens else ())):
+    """(protocol, intervention name) of every evaluation of a cell, each once: by protocol the plain run first, then the
+    interventions, which a cell without MEMORY tokens does not have; then what the points of grids add."""
+    own = [(one, kind) for one in study.protocols for kind in ("none", *study.interventions)]
+    for one, kind in dict.fromkeys(own + study.points):
+        if kind == "none" or has_memory(cell):
             yield one, kind
+
+
+def reads(study: Study, cell: Cell) -> list[Read]:
+    """The readings that are taken of a cell."""
+    return [
+        one
+        for one in study.reads
+        if (has_memory(cell) or not one.reading.needs_memory) and (cell.recurs or not one.reading.needs_recurrence)
+    ]
+
+
+def has_memory(cell: Cell) -> bool:
+    """Whether it has MEMORY tokens to act on, be they learned ones that are never written."""
+    return canonical(cell).memory.kind != "none"
 
 
 def load_study(path: Path) -> Study:

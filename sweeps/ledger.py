@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from muvla.ceilings import measured
@@ -14,10 +15,21 @@ from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
 from muvla.data.mixture import joined, open_data
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
+from muvla.evaluation.chunks import chunk_change
 from muvla.evaluation.protocol import SETS, Protocol, chance
-from muvla.evaluation.records import Ceilings, CellRecords, EpisodeRow, Summary, summarise
+from muvla.evaluation.records import (
+    Ceilings,
+    CellRecords,
+    EpisodeRow,
+    GridPoint,
+    GridRows,
+    Summary,
+    TakenReading,
+    summarise,
+)
+from muvla.probes.base import Grid, Read
 from muvla.runs import NOT_A_MEASUREMENT, Run
-from sweeps.grid import Study, StudyCell, conditions, train_id
+from sweeps.grid import Study, StudyCell, conditions, intervention_name, reads, train_id
 
 
 @dataclass(frozen=True)
@@ -37,13 +49,17 @@ class Entry:
         return [(p, i) for p, i in self.conditions if not self.run.has_result(p, i, without_errors=retry_errors)]
 
     @property
+    def missing_reads(self) -> list[Read]:
+        return [one for one in reads(self.study, self.item.cell) if self.run.reading_meta(one) is None]
+
+    @property
     def state(self) -> str:
         """done, failed, not a measurement, running, partial or planned."""
         if self.run.failure:
             return self.run.failure["kind"]
         if not (self.run.folder / "run.json").exists():
             return "planned"
-        if not self.missing():
+        if not self.missing() and not self.missing_reads:
             return "done"
         return "running" if self.run.owner else "partial"
 
@@ -61,18 +77,53 @@ class Entry:
 
     def records(self) -> CellRecords:
         """The cell for tables and figures."""
-        rows = self.complete_rows()
+        rows, readings, study = self.complete_rows(), self._readings(), self.study
+        own = {(p.id, i) for p in study.protocols for i in ("none", *study.interventions)}
         return CellRecords(
             self.item.arm,
             canonical(self.item.cell),
             self.run.train,
             self.state,
-            rows,
-            self.run.provenance(row for of_result in rows.values() for row in of_result) if rows else {},
-            {p.id: chance(p) for p in self.study.protocols},
+            {condition: found for condition, found in rows.items() if condition in own},
+            self.run.provenance([*chain.from_iterable(rows.values()), *readings]) if rows else {},
+            {p.id: chance(p) for p in study.protocols},
             self.run.seconds(),
-            {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(self.study.protocols)},
+            {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},
+            grids=tuple(_grid_rows(one, rows) for one in study.probes if isinstance(one, Grid)),
+            readings=readings,
+            chunk_changes=self._chunk_changes(rows, own),
         )
+
+    def _chunk_changes(self, rows: dict[tuple[str, str], list[EpisodeRow]], own: set) -> dict:
+        """Of its own conditions, where chunks were kept of both."""
+        found, folder = {}, self.run.folder / "chunks"
+        for (protocol, name), of_result in rows.items():
+            plain = rows.get((protocol, "none"))
+            if name != "none" and plain and of_result and (protocol, name) in own:
+                change = chunk_change(folder, plain[0].result, of_result[0].result, of_result)
+                found |= {(protocol, name): change} if change else {}
+        return found
+
+    def _readings(self) -> tuple[TakenReading, ...]:
+        """Those that are finished, of a cell whose numbers count."""
+        if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
+            return ()
+        return tuple(
+            TakenReading(
+                one.id, one.protocol.id, one.reading.x, one.reading.y, one.reading.curve, one.reading.low,
+                one.reading.high, one.reading.chance, len(one.seeds), self.run.frame_file(one), meta["provenance"],
+            )
+            for one in reads(self.study, self.item.cell) if (meta := self.run.reading_meta(one)) is not None
+        )  # fmt: skip
+
+
+def _grid_rows(grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]]) -> GridRows:
+    points = [
+        GridPoint(dict(p.coordinates), p.protocol.id, name, chance(p.protocol), rows.get((p.protocol.id, name), []))
+        for p in grid.points
+        for name in (intervention_name(p.intervention),)
+    ]  # fmt: skip
+    return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
 
 
 class Ledger:
@@ -131,7 +182,7 @@ def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
     """What collected frames have is told by their configuration, and checked with it; an import has what it has."""
     for arm, part in ((arm, part) for arm, store in stores.items() for part in store.parts):
         shape = part["images"].shape[2:4]
-        for one in study.protocols:
+        for one in study.every_protocol:
             camera = one.image_size or task_info(one.task.name).camera
             if part.spec.source is not None and shape != (camera, camera):
                 raise MuvlaError(

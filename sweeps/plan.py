@@ -7,8 +7,9 @@ import math
 from muvla.config import Cell, canonical
 from muvla.configtools import flatten
 from muvla.data.episodes import EpisodeStore
+from muvla.probes.base import Grid
 from muvla.training.budget import Coverage, coverage
-from sweeps.grid import Study, StudyCell
+from sweeps.grid import Study, StudyCell, conditions, reads
 from sweeps.ledger import Entry
 
 HEADER = [
@@ -66,6 +67,7 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         f"{len(study.arms)} arms × training seeds {', '.join(map(str, study.seeds))} = {len(study.cells())} cells",
         f"Protocols: {', '.join(f'{p.id} ({p.episodes} episodes)' for p in study.protocols)}; interventions on every "
         f"cell with memory tokens: {', '.join(study.interventions) or 'none'}",
+        *_probe_lines(study),
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
         "",
         text_table(HEADER, rows),
@@ -76,6 +78,20 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
                                                           "and H can credit follow from them (`muvla collect`)"]),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _probe_lines(study: Study) -> list[str]:
+    """What the probes add, and how much every cell is evaluated in all."""
+    lines = [
+        f"Probe {one.id}: " + (f"{len(one.points)} conditions" if isinstance(one, Grid)
+                               else f"a reading of {len(one.seeds)} episodes of {one.protocol.id}")
+        for one in study.probes
+    ]  # fmt: skip
+    if lines:
+        counts = [len(list(conditions(study, item.cell))) for item in study.cells()]
+        cells = [len(reads(study, item.cell)) for item in study.cells()]
+        lines.append(f"Conditions in all: {sum(counts)}, at most {max(counts)} a cell; readings: {sum(cells)}")
+    return lines + [f"Predictions, written before the run: {len(study.predictions)}"] * bool(study.predictions)
 
 
 def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:

@@ -110,7 +110,7 @@ def _run_cells(
     at_once = max(1, min(options.processes, len(todo)))
     jobs = [
         Job(e.item.label, e.run, e.item.cell, tuple(e.missing(options.retry_failed)), options.device,
-            options.threads, options.retry_failed, options.training, options.workers, at_once)
+            options.threads, options.retry_failed, options.training, options.workers, tuple(e.missing_reads), at_once)
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()
@@ -151,7 +151,10 @@ def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
     if entry.state != "done":
         return f"{head} {entry.state}"
     parts = []
+    own = {one.id for one in entry.study.protocols}
     for (name, kind), s in entry.summaries().items():
+        if name not in own or kind not in ("none", *entry.study.interventions):
+            continue  # a probe's point: the report draws it
         where = f"{name} " * (len(entry.study.protocols) > 1)
         choice = _two_digits(s.choice_accuracy)
         if kind == "none":

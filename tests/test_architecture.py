@@ -18,18 +18,21 @@ MAY_IMPORT = {
     "models": {"memory"},
     "envs": set(),
     "data": {"envs"},
-    "recurrence": {"models", "memory", "envs.phases"},
+    "recurrence": {"models", "memory", "envs.phases", "interventions.schedule"},
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
-    "interventions": {"memory", "recurrence"},
+    "interventions": {"models", "memory", "recurrence", "data", "envs", "evaluation"},
+    "probes": {
+        *("models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions", "provenance"),
+    },
 }
 PLAIN = {
     "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",
 }  # fmt: skip
 # The entry points that put the parts together.
-ENTRIES = {"assetverbs", "ceilingverbs", "cli", "commands", "dataverbs", "doctor"}
+ENTRIES = {"assetverbs", "ceilingverbs", "cli", "commands", "dataverbs", "doctor", "probeverbs"}
 JOINTS = ENTRIES | {
-    "ceilings", "runs", "provenance", "inspection", "looking", "released_runs", "exporting", "suiterunner",
+    "ceilings", "runs", "provenance", "inspection", "looking", "probing", "released_runs", "exporting", "suiterunner",
 }  # fmt: skip
 
 
@@ -57,7 +60,13 @@ def test_imports_go_one_way(path):
         if package == "sweeps":
             assert top not in ("analysis", "experiments"), name
         if package == "analysis":
-            allowed = ("muvla.evaluation.records", "muvla.config", "muvla.errors", "muvla.files")
+            allowed = (
+                "muvla.evaluation.records",
+                "muvla.evaluation.predictions",
+                "muvla.config",
+                "muvla.errors",
+                "muvla.files",
+            )
             assert top not in ("sweeps", "experiments") and (top != "muvla" or name in allowed), name
 
 

@@ -230,7 +230,7 @@ def test_under_autocast_every_kernel_gets_one_dtype(monkeypatch):
     seen = []
     monkeypatch.setitem(BACKENDS, "split", lambda *given: seen.extend(given[:3]) or attention.split(*given))
     with torch.autocast("cpu", torch.bfloat16):
-        attention._guarded_attention(None, q, k, v.bfloat16(), None, scaling=0.25, plan=plan)
+        attention.guarded_attention(None, q, k, v.bfloat16(), None, scaling=0.25, plan=plan)
     assert [x.dtype for x in seen] == [torch.bfloat16] * 3
 
 

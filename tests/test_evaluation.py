@@ -19,13 +19,14 @@ from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, protocol, protocols, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import INTERVENTIONS, intervention
+from muvla.interventions import EXAMPLES, intervention
 from muvla.recurrence import Intervention, Recurrence
 from muvla.training.loop import Trainer
 
 GOLDEN = Path(__file__).parent / "golden" / "protocols.json"
 BASE = protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
+ALONE = sorted(name for name in EXAMPLES.values() if intervention(name).donor is None)
 
 
 def test_an_edited_protocol_needs_a_new_version():
@@ -61,16 +62,18 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
     other = {
         "name": "x", "version": 2, "task": replace(BASE.task, delay=(2, 2)), "episodes": 3, "seed": 1, "step_limit": 5,
         "regime": "open_loop", "h": 2, "tick": "call", "break_at_success": False, "image_size": 64, "slots": 3,
+        "beyond": "hold_last",
     }  # fmt: skip
     values = asdict(BASE) | {"task": BASE.task, field: other[field]}
-    if field == "h":
+    if field in ("h", "beyond"):
         values["regime"] = "open_loop"
     assert Protocol(**values).hash != BASE.hash
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
+    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"beyond": "hold_last"}, "no chunk runs out"),
+     ({"beyond": "repeat"}, "refuse or hold_last"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
      ({"seed": 2**32 - 1}, r"\[0, 2\^32\)")],
 )  # fmt: skip
 def test_bad_protocols_are_refused(changes, message):
@@ -147,7 +150,7 @@ def test_model_calls_memory_writes_and_steps_are_held_against_each_other(trained
         evaluated(trained, tmp_path)
 
 
-@pytest.mark.parametrize("name", [None, *sorted(INTERVENTIONS)])
+@pytest.mark.parametrize("name", [None, *ALONE])
 def test_rows_do_not_depend_on_order_or_neighbours(trained, name):
     """At one batch shape, bit for bit, under every intervention: the same episodes in another order, other company."""
     kind, one = intervention(name), replace(SHORT, episodes=7, slots=3)
@@ -323,7 +326,7 @@ def test_every_intervention_does_to_the_memory_what_it_declares(store, cell_with
     trainer = Trainer(cell_with({**memory, "model.chunk": 4}), store)
     negate = Intervention("negate", "before_read", lambda s, c: {key: -leaf for key, leaf in s.items()}, "keeps")
     one = replace(SHORT, episodes=5, slots=2)
-    for kind in (*INTERVENTIONS.values(), negate):
+    for kind in (*map(intervention, ALONE), negate):
         assert len(evaluated(trainer, tmp_path, one, kind).rows) == 5
 
 

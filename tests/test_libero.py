@@ -167,7 +167,8 @@ def test_info_is_the_recall_suites_but_for_the_expert(env):
     assert (info["phase"], info["target"], info["choice"]) == (Phase.DECISION, None, -1)
 
 
-@pytest.mark.parametrize("option", [{"cue": (1, 2)}, {"delay": (3, 3)}, {"palette": ("red",)}, {"physics": "gpu"}])
+@pytest.mark.parametrize("option", [{"cue": (1, 2)}, {"delay": (3, 3)}, {"palette": ("red",)}, {"physics": "gpu"},
+                                    {"shift": "light"}, {"step_limit": 9}])  # fmt: skip
 def test_what_libero_fixes_is_refused(option):
     with pytest.raises(MuvlaError, match="LIBERO fixes it") as refused:
         make_libero(TaskConfig(TASK, **option))

@@ -101,7 +101,7 @@ def test_shuffled_cups_are_named_by_the_place_that_they_have_in_the_end():
 @pytest.mark.parametrize(
     ("task", "option"),
     [
-        ("RememberColor3", {"palette": ("red", "blue", "white")}),
+        ("RememberShape3", {"palette": ("red", "blue", "white")}),
         ("ShellGameTouch", {"delay": (3, 3)}),
         ("InterceptMedium", {"cue": (1, 2)}),
         ("TakeItBack", {"delay": (1, 2)}),

@@ -73,7 +73,7 @@ def test_a_robot_with_other_cameras_is_refused(store, cell_with):
     from gymnasium import spaces
 
     from muvla.envs.workers import LocalEnv
-    from muvla.evaluation.rollout import _require_fit
+    from muvla.evaluation.fit import require_fit
 
     class Robot:
         observation_space = spaces.Dict(
@@ -83,7 +83,7 @@ def test_a_robot_with_other_cameras_is_refused(store, cell_with):
 
     for cameras in (None, 1):
         with pytest.raises(MuvlaError, match="a task with 3 cameras.*expected 2, 2 and 2"):
-            _require_fit(Trainer(cell_with({"data.cameras": cameras}), store).policy, LocalEnv(Robot()))
+            require_fit(Trainer(cell_with({"data.cameras": cameras}), store).policy, LocalEnv(Robot()))
 
 
 @pytest.mark.parametrize("cameras", [2, 3])

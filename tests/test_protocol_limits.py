@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from muvla.config import TaskConfig
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS
-from muvla.envs.mikasa.families import FAMILIES
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.recall import tasks as recall
-from muvla.envs.registry import make_env, task_info
+from muvla.envs.registry import step_limit, task_info
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 
 GOLDEN = Path(__file__).parent / "golden" / "limits.json"
@@ -20,20 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "limits.json"
 
 def resolved(one: Protocol) -> list:
     """Step limit and instruction; where every episode has its own instruction, one of them."""
-    return [one.step_limit or task_limit(one.task), task_info(one.task.name).instruction]
-
-
-def task_limit(task: TaskConfig) -> int:
-    """Without a simulator, which would take it from here."""
-    if task.name in LIBERO_TASKS:
-        return LIBERO_TASKS[task.name].step_limit
-    if task.name in MANISKILL_TASKS:
-        return MANISKILL_TASKS[task.name].step_limit
-    if task.name in MIKASA_TASKS:
-        lengths = {name: getattr(task, name) for name in ("cue", "delay") if getattr(task, name) is not None}
-        known = MIKASA_TASKS[task.name]
-        return known.step_limit + FAMILIES[known.family].more_steps(lengths)
-    return make_env(task).step_limit
+    return [one.step_limit or step_limit(one.task), task_info(one.task.name).instruction]
 
 
 def changed() -> list[str]:

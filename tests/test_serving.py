@@ -20,9 +20,10 @@ from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
 from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation import evaluate as evaluation
 from muvla.evaluation.evaluate import default_workers, evaluate
+from muvla.evaluation.fit import told
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import read_rows
-from muvla.evaluation.rollout import Rollout, _told
+from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
 
@@ -194,10 +195,10 @@ def test_what_an_environment_tells_is_asked_twice_at_most(losses):
 
     env = Lost()
     if losses < 2:
-        assert _told(env, "provenance", {}) == {"provenance": ({},)}
+        assert told(env, "provenance", {}) == {"provenance": ({},)}
     else:
         with pytest.raises(MuvlaError, match="simulator: got 'loss 2; at first: loss 1'"):
-            _told(env, "provenance", {})
+            told(env, "provenance", {})
     assert (env.asked, env.retired) == (min(losses + 1, 2), min(losses, 1))
 
 

@@ -163,7 +163,7 @@ def test_watching_stops_when_asked(trained):
     rollout = WatchedRollout(trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), None, 1)
     with pytest.raises(Interrupted):
         rollout.watch(SHORT.seed, stop)
-    assert len(rollout._steps) == 2
+    assert len(rollout._steps[SHORT.seed]) == 2
 
 
 ROWS = [SimpleNamespace(seed=SHORT.seed + 3, error=None)]

@@ -16,9 +16,12 @@ from muvla.envs.libero.env import make_libero
 from muvla.envs.libero.tasks import LIBERO_TASKS, STEP_LIMITS
 from muvla.envs.maniskill import MANISKILL_TASKS, make_maniskill
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
+from muvla.envs.mikasa.families import FAMILIES
+from muvla.envs.mikasa.looks import colours as mikasa_colours
 from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.recall.tasks import RECALL_TASKS
+from muvla.envs.recall.tasks import step_limit as recall_limit
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import MuvlaError
 
@@ -58,6 +61,39 @@ def task_info(name: str) -> TaskInfo:
     raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
 
 
+def settable(task: str) -> tuple[str, ...]:
+    """The fields of a TaskConfig, but `physics`, that a task has a place for."""
+    suite = task_info(task).suite
+    if suite == "recall":
+        return ("blank", "cue", "delay", "palette", "shift", "step_limit")
+    return mikasa.settable(task) if suite == "mikasa" else ()
+
+
+def step_limit(task: TaskConfig) -> int:
+    """Most steps of an episode: what is set, or the task's own, which grows with its longest phases by its suite's
+    rule."""
+    if task.step_limit is not None:
+        return task.step_limit
+    suite = task_info(task.name).suite
+    if suite == "recall":
+        own = RECALL_TASKS[task.name]
+        return recall_limit(task.cue or own.cue, task.delay or own.delay) + (task.blank or (0, 0))[1]
+    if suite == "libero":
+        return LIBERO_TASKS[task.name].step_limit
+    if task.name in MANISKILL_TASKS:
+        return MANISKILL_TASKS[task.name].step_limit
+    known = MIKASA_TASKS[task.name]
+    lengths = {name: span for name in ("cue", "delay") if (span := getattr(task, name)) is not None}
+    return known.step_limit + FAMILIES[known.family].more_steps(lengths)
+
+
+def colours(task: str) -> tuple[str, ...]:
+    """The palette that a task comes with; empty where it cannot be set."""
+    if task in RECALL_TASKS:
+        return RECALL_TASKS[task].colours
+    return mikasa_colours(MIKASA_TASKS[task]) if task in MIKASA_TASKS else ()
+
+
 def backends(task: TaskConfig) -> str | None:
     """Physics and render backend that a task runs with here; None where no simulator is involved."""
     if task_info(task.name).suite == "libero":
@@ -84,7 +120,7 @@ def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
         return make_maniskill(task, image_size)
     if task.physics is not None:
         raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
-    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size, task.blank)
+    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size, task.blank, task.shift, task.step_limit)
 
 
 def open_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:

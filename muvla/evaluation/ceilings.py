@@ -23,7 +23,8 @@ from muvla.envs.registry import task_info
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol, chance
-from muvla.evaluation.rollout import Rollout, Slot
+from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.slots import Slot
 from muvla.randomness import numpy_rng
 
 

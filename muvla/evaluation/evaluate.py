@@ -14,6 +14,7 @@ from muvla.cores import usable_cores
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.chunks import MOST, ChunkFile
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
 from muvla.evaluation.rollout import Outcome, Rollout
@@ -36,18 +37,20 @@ def evaluate(
     check_stop: Callable[[], None] = lambda: None,
     retry_errors: bool = False,
     workers: int | None = None,
+    chunks: Path | None = None,
 ) -> RowFile:
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
     except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
 
     `record` is entered with what the environments tell of themselves, holds while the episodes run, and gives their
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
-    task that steps in this process by default, there are as many as the protocol has slots, else one per core.
+    task that steps in this process by default, there are as many as the protocol has slots, else one per core. In the
+    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.chunks`).
 
-    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy or
-    its episodes may end before the decision, and NotAMeasurement when an invariant breaks; the file is then set aside
-    as `.invalid`, so that nothing in it can reach a table. `check_stop` is called after every row and may raise to end
-    the evaluation early.
+    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy, its
+    episodes may end before the decision, or the intervention acted in none, and NotAMeasurement when an invariant
+    breaks; in the last two cases the file is set aside as `.invalid`, so that nothing in it can reach a table.
+    `check_stop` is called after every row and may raise to end the evaluation early.
     """
     require_unseen(protocol, training_episodes)
     name = intervention.name if intervention else "none"
@@ -61,7 +64,9 @@ def evaluate(
         policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
         min(workers or default_workers(protocol), len(missing)),
     )  # fmt: skip
-    run_missing(file, missing, rollout, record, check_stop, train=train, training_seed=training_seed, intervention=name)
+    kept = ChunkFile(chunks, file.path.stem) if chunks and rollout.most_numbers <= MOST else None
+    whose = {"train": train, "training_seed": training_seed, "intervention": name}
+    run_missing(file, missing, rollout, record, check_stop, kept, **whose)
     return file
 
 
@@ -89,18 +94,22 @@ def run_missing(
     rollout: Rollout,
     record: Callable[[dict[str, Any]], AbstractContextManager[str]],
     check_stop: Callable[[], None],
+    kept: ChunkFile | None = None,
     **whose: Any,
 ) -> None:
-    """Runs these episodes and appends a row for each; closes the rollout. `whose` are the fields of a row that tell
-    whose it is: train, training_seed, intervention. For `record`, `check_stop` and what is raised see `evaluate`."""
+    """Runs these episodes and appends a row for each, and its chunks to `kept`; closes the rollout. `whose` are the
+    fields of a row that tell whose it is: train, training_seed, intervention. For `record`, `check_stop` and what is
+    raised see `evaluate`."""
     protocol = rollout.protocol
     group = task_info(protocol.task.name).suite
 
     def append(outcome: Outcome, provenance: str) -> None:
         nothing = dict.fromkeys(
             ("target", "choice", "blank_length", "cue_length", "delay_length", "first_decision_step", "success_once",
-             "success_at_end", "first_success_step", "steps")
+             "success_at_end", "first_success_step", "steps", "fired", "donor_seed", "donor_target")
         )  # fmt: skip
+        if kept and outcome.ticks:
+            kept.append(outcome.seed, outcome.ticks)
         file.append(
             EpisodeRow(
                 result=file.path.stem,
@@ -123,12 +132,27 @@ def run_missing(
     try:
         with record(rollout.simulator) as provenance:
             rollout.run(missing, lambda outcome: append(outcome, provenance))
-    except NotAMeasurement:
+        _require_fired(file, whose["intervention"])
+    except (NotAMeasurement, NeverFired):
         if file.path.exists():
             file.path.replace(file.path.with_suffix(".invalid"))
         raise
     finally:
         rollout.close()
+
+
+class NeverFired(MuvlaError):
+    """An intervention that acted in no episode: its rows are those of no intervention."""
+
+
+def _require_fired(file: RowFile, name: str) -> None:
+    measured = [row for row in file.rows if row.error is None and row.fired is not None]
+    if measured and not any(row.fired for row in measured):
+        raise NeverFired(
+            f"intervention {name}", got=f"a schedule that fired in none of {len(measured)} episodes",
+            expected=f"a tick at which it does; the longest has {max(row.steps for row in measured)} steps",
+            remedy="choose another schedule",
+        )  # fmt: skip
 
 
 def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:

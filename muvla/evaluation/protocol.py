@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from muvla.config import TaskConfig
-from muvla.configtools import content_hash
+from muvla.configtools import LATER, content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
 from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, PUBLISHED, TRAINED
@@ -21,7 +21,8 @@ BASE = 4_242_424_242
 
 Regime = Literal["receding", "open_loop"]
 Tick = Literal["env_step", "call"]
-REGIMES, TICKS = get_args(Regime), get_args(Tick)
+Beyond = Literal["refuse", "hold_last"]
+REGIMES, TICKS, BEYONDS = get_args(Regime), get_args(Tick), get_args(Beyond)
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Protocol:
     image_size: int | None = None  # pixels; None leaves the camera's own
     # Episodes per forward pass. Part of the protocol, because rows are equal bit for bit only at one batch shape.
     slots: int = 50
+    # An h past the policy's chunk: refused, or the chunk's last action is executed again for what it lacks.
+    beyond: Beyond = field(default="refuse", metadata=LATER)
 
     def __post_init__(self):
-        for name, known in (("regime", REGIMES), ("tick", TICKS)):
+        for name, known in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
             if getattr(self, name) not in known:
                 raise MuvlaError(
                     f"protocol.{name}", got=getattr(self, name), expected=" or ".join(known), remedy="correct it"
@@ -57,6 +60,11 @@ class Protocol:
                 raise MuvlaError(f"protocol.{name}", got=value, expected="≥ 1", remedy="correct it")
         if self.regime == "receding" and self.h != 1:
             raise MuvlaError("protocol.h", got=self.h, expected="1 under receding", remedy="correct it")
+        if self.regime == "receding" and self.beyond != "refuse":
+            raise MuvlaError(
+                "protocol.beyond", got=self.beyond, expected="refuse under receding: no chunk runs out",
+                remedy="leave it out, or set regime to open_loop",
+            )  # fmt: skip
         if self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
                 "protocol.seed", got=f"{self.seed} + {self.episodes} episodes", expected="seeds in [0, 2^32)",
@@ -154,6 +162,14 @@ PROTOCOLS = {
         _recall("recall-position3-rh", "RecallPosition3-v0"),
         _recall("recall-position3-ol4", "RecallPosition3-v0", regime="open_loop", h=4, tick="call"),
         _recall("recall-position3-search", "RecallPosition3-v0", seed=SEARCH_SEED),
+        # The mark appears after up to three blank steps, so that the first tick need not have seen it. One cue and one
+        # delay, so that every episode has donors in the same phases, of another target and of its own.
+        Protocol(
+            "recall-position3-blank-rh",
+            1,
+            TaskConfig("RecallPosition3-v0", cue=(2, 2), delay=(2, 2), blank=(0, 3)),
+            episodes=200,
+        ),
         _recall("recall-position5-rh", "RecallPosition5-v0"),
         _recall("recall-color3-rh", "RecallColor3-v0"),
         _recall("recall-color5-rh", "RecallColor5-v0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class EpisodeRow:
     fired: int | None = None  # ticks at which the intervention acted
     donor_seed: int | None = None  # the episode that a transplanted memory came from
     donor_target: int | None = None
+
+
+ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
 
 
 def result_id(train: str, protocol: Protocol, intervention: str) -> str:
@@ -122,6 +126,66 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class GridPoint:
+    """One point of a grid of conditions with one cell's rows; none where it has not run, or cannot on this cell."""
+
+    coordinates: dict[str, float | int | str]
+    protocol: str  # its id
+    intervention: str
+    chance: float | None
+    rows: list[EpisodeRow]
+
+
+@dataclass(frozen=True)
+class GridRows:
+    """A grid among a study's probes, and the axes it is drawn in, with one cell's rows."""
+
+    id: str
+    x: str
+    y: str | None
+    curve: str | None
+    notes: str
+    points: tuple[GridPoint, ...]
+
+
+@dataclass(frozen=True)
+class TakenReading:
+    """A finished reading of one cell: the columns it is drawn by, and the file of its frame."""
+
+    id: str
+    protocol: str  # its id
+    x: str
+    y: str
+    curve: str | None
+    low: str | None
+    high: str | None
+    chance: str | None
+    episodes: int
+    file: Path
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was touched first, of the episodes that a target of others was pointed to; an error is none of them. Where
+    that target is the own one, it is counted as the own."""
+
+    own: int
+    donor: int
+    another: int
+    none: int
+
+    @property
+    def pairs(self) -> int:
+        return self.own + self.donor + self.another + self.none
+
+    @property
+    def follow_rate(self) -> float | None:
+        """How often the policy picks the donor's target, of all pairs."""
+        return self.donor / self.pairs if self.pairs else None
+
+
+@dataclass(frozen=True)
 class CellRecords:
     """A trained cell with the rows of its complete results: what every table and figure is made of."""
 
@@ -134,6 +198,10 @@ class CellRecords:
     chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
     seconds: dict[str, float]  # wall time of training and of evaluation
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
+    grids: tuple[GridRows, ...] = ()  # of its probes
+    # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
+    chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
+    readings: tuple[TakenReading, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,3 +224,15 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
         correct=sum(row.choice == row.target for row in measured),
         success=sum(bool(row.success_once) for row in measured),
     )
+
+
+def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> Choices:
+    """Counted against the donors that the rows tell; or, for how often a target is picked anyway, against those of
+    another result, episode seed → donor's target."""
+    classes: list[str] = []
+    for row in rows:
+        donor = row.donor_target if donors is None else donors.get(row.seed)
+        if row.error is None and donor is not None:
+            by_choice = {-1: "none", donor: "donor", row.target: "own"}
+            classes.append(by_choice.get(row.choice, "another"))
+    return Choices(*(classes.count(name) for name in ("own", "donor", "another", "none")))

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -26,49 +24,13 @@ from torch import Tensor
 
 from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase, events
-from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError, WorkerLost, close_all, wait_any
+from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.fit import describe, require_event, require_fit, require_sense, told
 from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.slots import Outcome, Slot, executable
 from muvla.models.policy import Encoded, Policy, guard_canary
 from muvla.recurrence import Intervention, Moment, Recurrence
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened in one episode; `error` excludes everything else."""
-
-    seed: int
-    info: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    attempts: int = 1  # in this run; 2 where a worker was lost
-    seconds: float = 0.0  # since the reset, shared with the other slots
-    environment_seconds: float = 0.0
-
-
-@dataclass(eq=False)
-class Slot:
-    """One running episode; `seed` None means that no episode is left for this slot."""
-
-    env: WorkerEnv | LocalEnv | None = None
-    seed: int | None = None
-    lost: str | None = None  # how the first attempt lost its worker
-    asked: bool = False  # the environment is at work
-    observation: dict[str, np.ndarray] | None = None
-    first_image: np.ndarray | None = None  # (1, h, w, 3) of the first camera at the episode's first step
-    info: dict[str, Any] = field(default_factory=dict)
-    step: int = 0
-    is_first: bool = True
-    chunk: np.ndarray | None = None  # (H, A) unnormalised
-    chunk_age: int = 0
-    action: np.ndarray | None = None  # (A,) under way
-    first_decision: int | None = None
-    first_success: int | None = None
-    choice: int = -1
-    started: float = 0.0
-    environment_seconds: float = 0.0
-    tokens: Tensor | None = None  # (m, D) read at the last tick
-    moved: bool = False
-    reads: int = 0
 
 
 class Rollout:
@@ -84,10 +46,10 @@ class Rollout:
         intervention: Intervention | None = None,
         environments: int | None = None,
     ):
-        if protocol.h > policy.config.chunk:
+        if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
             raise MuvlaError(
                 "protocol.h", got=protocol.h, expected=f"at most the policy's chunk H = {policy.config.chunk}",
-                remedy="train with a longer chunk, or choose another protocol",
+                remedy="train with a longer chunk, or choose another protocol, for instance one with beyond=hold_last",
             )  # fmt: skip
         self.policy, self.statistics, self.protocol = policy.eval(), statistics, protocol
         self.device = next(policy.parameters()).device
@@ -106,13 +68,14 @@ class Rollout:
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
             self._require_fit(self.slots[0].env)
             # What the environments tell of themselves, for provenance; empty where no simulator is involved.
-            self.simulator: dict[str, Any] = _told(self.slots[0].env, "provenance", {})
+            self.simulator: dict[str, Any] = told(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
 
     def _require_fit(self, env: WorkerEnv | LocalEnv) -> None:
-        _require_fit(self.policy, env)
+        require_fit(self.policy, env)
+        require_sense(self.intervention, self.policy, env, self.protocol)
 
     @torch.no_grad()
     def run(self, seeds: Iterable[int], on_outcome: Callable[[Outcome], None]) -> None:
@@ -143,6 +106,12 @@ class Rollout:
         """Seconds that ready slots wait for the others: then waiting has cost no more than serving twice."""
         return self._tick_seconds
 
+    @property
+    def most_numbers(self) -> float:
+        """That the chunks of all episodes can have."""
+        limit = self.protocol.step_limit or told(self.slots[0].env, "step_limit", None) or math.inf
+        return self.protocol.episodes * limit * self.policy.config.chunk * self.policy.interface.action_dim
+
     def close(self) -> None:
         close_all([slot.env for slot in self.slots if slot.env is not None])
 
@@ -156,6 +125,7 @@ class Rollout:
             [slot.info.get("phase", Phase.UNKNOWN) for slot in self.slots],
             [f"{self.protocol.task.name}:{slot.seed}" for slot in self.slots],
             [slot.seed or 0 for slot in self.slots],
+            donor=[slot.donor and slot.donor.state(slot.step) for slot in self.slots],
             events=[events(slot.info) for slot in self.slots],
         )
         if not self._canary_done:
@@ -181,7 +151,8 @@ class Rollout:
                 continue
             self._watch_memory(slot, tokens[i])
             slot.is_first = False
-            slot.reads += 1
+            slot.reads, slot.fired = slot.reads + 1, self.recurrence.fired[i]
+            slot.ticks.append((slot.step, actions[i]))
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
             self._ticked(i, slot, actions[i])
@@ -220,9 +191,13 @@ class Rollout:
                 "memory", got=f"NaN or infinity at step {slot.step} of episode seed {slot.seed}", expected="finite",
                 remedy="the cell has no result; look at its training log",
             )  # fmt: skip
-        # From the second tick on: a frozen memory may differ from the initial one that was read at the first.
-        if slot.reads >= 2:
-            slot.moved |= bool((tokens != slot.tokens).any())
+        # From the second tick on: a frozen memory may differ from the initial one that was read at the first. Or from
+        # the second one at which an intervention acted that does not always act.
+        kind = self.intervention
+        if (slot.reads if kind is None or kind.schedule is None else slot.fired) >= 2:
+            there = slice(*kind.tokens) if kind is not None and kind.tokens else slice(None)
+            slot.moved |= bool((tokens[there] != slot.tokens[there]).any())
+            slot.compared = True
         slot.tokens = tokens
 
     def _check_episode(self, slot: Slot) -> None:
@@ -236,16 +211,16 @@ class Rollout:
                 "memory", got=f"{writes} writes in {slot.step} steps of episode seed {slot.seed}",
                 expected=f"{expected} at tick {self.protocol.tick}", remedy="report this as a bug",
             )  # fmt: skip
-        memory = self.recurrence.memory
-        if memory.width == 0 or slot.reads < 3:
+        memory, kind = self.recurrence.memory, self.intervention
+        effect = kind.effect if kind else "keeps"
+        if memory.width == 0 or not slot.compared or effect == "any" or (kind and not kind.uninterrupted):
             return
-        effect = self.intervention.effect if self.intervention else "keeps"
         if effect == "keeps":
             effect = "moves" if memory.recurrent else "freezes"
         if slot.moved != (effect == "moves"):
             raise NotAMeasurement(
                 "memory", got="moved" if slot.moved else "frozen",
-                expected=f"a memory that {effect} under intervention {self.intervention and self.intervention.name}",
+                expected=f"a memory that {effect} under intervention {kind and kind.name}",
                 remedy="the cell has no result; look at the intervention or the update rule",
             )  # fmt: skip
 
@@ -253,7 +228,7 @@ class Rollout:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
-        slot.action = executable(slot.chunk[slot.chunk_age], slot)
+        slot.action = executable(slot.chunk[min(slot.chunk_age, len(slot.chunk) - 1)], slot)  # past its end: hold_last
         slot.asked = True
         slot.env.start_step(slot.action)
 
@@ -269,7 +244,7 @@ class Rollout:
                 self._begin(slot, slot.seed, str(error))
                 return
             before = f"; at first: {slot.lost}" if slot.lost else ""
-            on_outcome(self._outcome(slot, {}, _describe(error) + before))
+            on_outcome(self._outcome(slot, {}, describe(error) + before))
             self._next_episode(slot, waiting)
             return
         slot.environment_seconds += slot.env.seconds
@@ -277,6 +252,9 @@ class Rollout:
             slot.observation, slot.info = answer
             slot.first_image = slot.observation["images"][:1].copy()
             self._require_decision(slot)
+            require_event(self.intervention, slot.info, self.protocol.task.name)
+            if self.intervention and self.intervention.bank:
+                slot.donor = self.intervention.bank.gift(slot.seed, slot.info)
         elif self._is_over(slot, answer):
             self._check_episode(slot)
             on_outcome(self._outcome(slot, self._measured(slot)))
@@ -298,16 +276,16 @@ class Rollout:
 
     def _require_decision(self, slot: Slot) -> None:
         """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
-        limit = self.protocol.step_limit
         phases = events(slot.info).get("first_decision", 0)
-        if limit is not None and limit <= phases:
-            raise MuvlaError(
-                "protocol.step_limit", got=limit, remedy="raise it, or shorten the phases (task.cue, task.delay)",
-                expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
-            )  # fmt: skip
+        for name, limit in (("", self.protocol.step_limit), ("task.", self.protocol.task.step_limit)):
+            if limit is not None and limit <= phases:
+                raise MuvlaError(
+                    f"protocol.{name}step_limit", got=limit,
+                    expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
+                    remedy="raise it, or shorten the phases (task.cue, task.delay)",
+                )  # fmt: skip
 
-    @staticmethod
-    def _measured(slot: Slot) -> dict[str, Any]:
+    def _measured(self, slot: Slot) -> dict[str, Any]:
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
@@ -319,13 +297,17 @@ class Rollout:
             "success_at_end": bool(slot.info["success"]),
             "first_success_step": slot.first_success,
             "steps": slot.step,
+            "fired": slot.fired if self.intervention else None,
+            "donor_seed": slot.donor and slot.donor.seed,
+            "donor_target": slot.donor and slot.donor.target,
         }
 
     @staticmethod
     def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
-            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds
+            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds,
+            tuple(slot.ticks),
         )  # fmt: skip
 
     def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
@@ -340,53 +322,3 @@ class Rollout:
         fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
         slot.__dict__.update(fresh.__dict__)
         slot.env.start_reset(seed)
-
-
-def executable(action: np.ndarray, slot: Slot) -> np.ndarray:
-    """(A,) in [-1, 1]. Raises NotAMeasurement where the policy gave no numbers."""
-    if not np.isfinite(action).all():
-        raise NotAMeasurement(
-            "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
-            remedy="the cell has no result; look at its training log",
-        )  # fmt: skip
-    return np.clip(action, -1, 1)
-
-
-def _require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
-    space, actions = _told(env, "observation_space"), _told(env, "action_space")
-    require_fit(policy, (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0]))
-
-
-def require_fit(policy: Policy, got: tuple[int, int, int]) -> None:
-    """Raises MuvlaError if the robot of an environment, with so many cameras, proprio numbers and action numbers, is
-    not the one that the policy was trained for."""
-    own = policy.interface
-    told = own.proprio_dim if policy.proprio else got[1]
-    expected = (own.robot_cameras or own.cameras - own.first_image, told, own.action_dim)
-    if got != expected:
-        raise MuvlaError(
-            "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
-            expected="{}, {} and {}, as in the training data".format(*expected),
-            remedy="evaluate on a task of the suite that the cell was trained on",
-        )  # fmt: skip
-
-
-def _told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
-    """A constant of the environment. A process that is lost at its start, or fails there, is started once more; raises
-    MuvlaError if that does not help."""
-    try:
-        return env.attribute(name, *default)
-    except WorkerError as first:
-        env.retire()
-        try:
-            return env.attribute(name, *default)
-        except WorkerError as error:
-            raise MuvlaError(
-                "simulator", got=f"{error}; at first: {first}", expected="an environment that starts",
-                remedy="run `muvla doctor --sim`",
-            ) from error  # fmt: skip
-
-
-def _describe(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"

@@ -25,8 +25,10 @@ from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.fit import require_robot
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.rollout import Rollout, Slot, executable, require_fit
+from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.slots import Slot, executable
 from muvla.models.policy import Policy
 
 
@@ -99,4 +101,4 @@ class SuitePolicy(Rollout):
 
     def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
         """The runner has the environment."""
-        require_fit(self.policy, (2, PROPRIO_DIM, ACTION_DIM))
+        require_robot(self.policy, (2, PROPRIO_DIM, ACTION_DIM))

@@ -1,5 +1,8 @@
 """What is done to a memory, where and when."""
 
-from muvla.interventions.kinds import INTERVENTIONS, intervention
+from muvla.interventions.kinds import INTERVENTIONS
+from muvla.interventions.spec import example, intervention
 
-__all__ = ["INTERVENTIONS", "intervention"]
+EXAMPLES = {name: example(kind) for name, kind in INTERVENTIONS.items()}  # one that bites, of every kind
+
+__all__ = ["EXAMPLES", "INTERVENTIONS", "intervention"]

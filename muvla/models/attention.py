@@ -187,7 +187,7 @@ def _chosen(backend: str, reason: str) -> str:
     return backend
 
 
-def _guarded_attention(
+def guarded_attention(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, plan: AttentionPlan | None = None, **_
 ):
     """transformers' attention interface: (B, N, S, d) → ((B, S, N, d), None)."""
@@ -199,14 +199,20 @@ def _guarded_attention(
             remedy="call the language model through Policy.step; attention without a guard is never a default",
         )
     grouped = key.shape[1] != query.shape[1]
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
-        # Rotary positions leave q and k wider than v. torch's kernels are cast by autocast, all others are not.
-        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
-    backend = resolve(plan.backend, device, query.dtype, plan.layout.padded)
+    query, key, value = as_multiplied(query, key, value)
+    backend = resolve(plan.backend, query.device.type, query.dtype, plan.layout.padded)
     out = BACKENDS[backend](query, key, value, plan, scaling, grouped)
     return out.transpose(1, 2).contiguous(), None
 
 
+def as_multiplied(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """As a backend gets them. Rotary positions leave q and k wider than v; torch's kernels are cast by autocast, all
+    others are not."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
+
+
 ATTENTION_NAME = "muvla_guarded"
-AttentionInterface.register(ATTENTION_NAME, _guarded_attention)
+AttentionInterface.register(ATTENTION_NAME, guarded_attention)

@@ -151,8 +151,11 @@ class Policy(nn.Module):
         """Matrix products in bfloat16, if so configured; sums, norms and what is trained keep their own."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def step(self, encoded: Encoded, memory: Tensor, noise: Tensor | None = None) -> StepOutput:
-        """One tick of B slots; memory (B, m, D) is what `Memory.read` returned.
+    def step(
+        self, encoded: Encoded, memory: Tensor, noise: Tensor | None = None, removed: Tensor | None = None
+    ) -> StepOutput:
+        """One tick of B slots; memory (B, m, D) is what `Memory.read` returned. Tokens that are `removed` (B, m) are
+        seen by nobody, every other token stays at its position, and what stands in their rows of the output is nothing.
 
         A diffusion head denoises `noise` (B, H, A); the memory is written in its last pass, and under the guard
         `context` every pass would write the same.
@@ -160,41 +163,69 @@ class Policy(nn.Module):
         self.calls += 1
         if self.noisy is None:
             slots = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])  # spec 1.5
-            return self._forward(encoded, memory, slots, [])
+            return self._forward(encoded, memory, slots, [], removed)
         passes: list[StepOutput] = []
 
         def predict(actions: Tensor, time: Tensor) -> Tensor:
-            passes[:] = [self._predict(encoded, memory, actions, time)]
+            passes[:] = [self._predict(encoded, memory, actions, time, removed)]
             return passes[0].actions
 
         return StepOutput(denoise(noise, predict), passes[0].memory)
 
-    def predict_noise(self, encoded: Encoded, memory: Tensor, noised: Noised) -> StepOutput:
+    def predict_noise(
+        self, encoded: Encoded, memory: Tensor, noised: Noised, removed: Tensor | None = None
+    ) -> StepOutput:
         """One tick of a diffusion head's training: as `actions` the noise that it sees in `noised`."""
         self.calls += 1
-        return self._predict(encoded, memory, noised.actions, noised.time)
+        return self._predict(encoded, memory, noised.actions, noised.time, removed)
 
     def perturbed(self, encoded: Encoded, memory: Tensor, guarded: Tensor) -> StepOutput:
         """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's canary."""
         slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
         return self._forward(replace(encoded, stop=encoded.stop + stop), memory, slots, [time] * self.layout().time)
 
-    def _predict(self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor) -> StepOutput:
+    def _predict(
+        self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor, removed: Tensor | None = None
+    ) -> StepOutput:
         with self.computing(actions.device):
             slots = self.noisy(actions)
-        return self._forward(encoded, memory, slots, [self.noisy.time(time)])
+        return self._forward(encoded, memory, slots, [self.noisy.time(time)], removed)
 
-    def _forward(self, encoded: Encoded, memory: Tensor, action_slots: Tensor, time: list[Tensor]) -> StepOutput:
+    def _forward(
+        self,
+        encoded: Encoded,
+        memory: Tensor,
+        action_slots: Tensor,
+        time: list[Tensor],
+        removed: Tensor | None = None,
+    ) -> StepOutput:
         layout = self.layout()
         sequence = torch.cat([encoded.prefix, memory, encoded.text, action_slots, encoded.stop, *time], dim=1)
         if self.config.precision == "bfloat16":
             sequence = sequence.to(torch.bfloat16)
-        plan, positions = self._plan(layout, encoded.text_lengths)
         with self.computing(sequence.device):
-            hidden = self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
+            hidden = self._hidden(layout, sequence, encoded.text_lengths, removed)
             actions = self.head(hidden[:, layout.action_read])
         # What leaves the step has the precision of what is carried, so that an update rule and a loss compute in it.
         return StepOutput(actions.to(memory.dtype), hidden[:, layout.memory_slice].to(memory.dtype))
+
+    def _hidden(self, layout: Layout, sequence: Tensor, lengths: Tensor, removed: Tensor | None) -> Tensor:
+        """(B, S, D) after the closing norm. Without padding, slots in which nothing is removed have a pass of their
+        own, so that they get the kernels, and so the bits, that they get beside neighbours with whole memories."""
+        where = None if removed is None else removed.any(dim=1)
+        if where is None or not where.any():
+            return self._language(sequence, *self._plan(layout, lengths))
+        masked = replace(layout, padded=True)
+        segments = masked.segments(lengths, removed.to(sequence.device))
+        plan = AttentionPlan(masked, segments, self.config.guard, self.config.attention)
+        hidden = self._language(sequence, plan, layout.positions(lengths))
+        if layout.padded or where.all():
+            return hidden
+        whole = self._language(sequence, *self._plan(layout, lengths))
+        return torch.where(where.to(sequence.device)[:, None, None], hidden, whole)
+
+    def _language(self, sequence: Tensor, plan: AttentionPlan, positions: Tensor) -> Tensor:
+        return self.language(inputs_embeds=sequence, position_ids=positions, plan=plan).last_hidden_state
 
     def _plan(self, layout: Layout, text_lengths: Tensor) -> tuple[AttentionPlan, Tensor]:
         guard, backend = self.config.guard, self.config.attention

@@ -77,8 +77,8 @@ class Layout:
         last slot but one (spec 1.6, kept for parity)."""
         return slice(self.action_start - 1, self.action_start - 1 + self.action)
 
-    def segments(self, text_lengths: Tensor) -> Tensor:
-        """(B,) text lengths → (B, S) segment ids."""
+    def segments(self, text_lengths: Tensor, removed: Tensor | None = None) -> Tensor:
+        """(B,) text lengths → (B, S) segment ids; MEMORY tokens that are `removed` (B, m) are PAD."""
         row = torch.cat(
             [
                 torch.tensor([Segment.BOS]),
@@ -95,6 +95,8 @@ class Layout:
         index = torch.arange(self.length, device=text_lengths.device)
         first_text = (self.action_start - text_lengths)[:, None]
         is_pad = (index >= self.text_start) & (index < first_text)
+        if removed is not None:
+            is_pad[:, self.memory_slice] |= removed
         return torch.where(is_pad, int(Segment.PAD), rows)
 
     def positions(self, text_lengths: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from muvla.data.augmentation import augmented
 from muvla.data.episodes import EpisodeStore
 from muvla.data.statistics import Statistics
 from muvla.data.streams import SlotStream, Window
-from muvla.envs.phases import Phase
+from muvla.envs.phases import Phase, events
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
 from muvla.models.diffusion import STEPS, Noised, draw, noised
@@ -67,6 +67,24 @@ def interface_of(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interface
         text=declared or max(lengths),
         text_padded=declared is not None or len(lengths) > 1,
     )
+
+
+def require_trainable(intervention: Intervention | None, store: EpisodeStore) -> None:
+    """Raises MuvlaError for an intervention that takes from other episodes' memories, which change as the policy is
+    trained, and for one that waits for an event that the demonstrations do not tell."""
+    if intervention is None:
+        return
+    if intervention.donor is not None:
+        raise MuvlaError(
+            "intervention", got=intervention.name, expected="one that needs no donors, in training",
+            remedy="intervene on the trained cell: `muvla intervene`",
+        )  # fmt: skip
+    event = intervention.schedule and intervention.schedule.event
+    if event and any(event not in events(line) for line in store.index):
+        raise MuvlaError(
+            "intervention", got=f"{intervention.name}, with demonstrations that do not tell their {event}",
+            expected="a schedule of steps, or demonstrations with phases", remedy="choose another schedule",
+        )  # fmt: skip
 
 
 class Trainer:
@@ -124,6 +142,7 @@ class Trainer:
             own=self.slots,
         )
         self.ahead = ReadAhead(self.stream, pin=device != "cpu")
+        require_trainable(intervention, store)
         self.recurrence = Recurrence(self.policy, len(self.slots), intervention)
         self.update = 0
         self.diagnosis: Diagnosis | None = None  # of the update at hand
@@ -217,6 +236,7 @@ class Trainer:
             phase=[Phase(p) for p in window.phase[t].tolist()],
             key=visits,
             seed=[key(self.cell.seed, "training visit", visit) for visit in visits],
+            events=[events(self.stream.store.index[i]) for i in window.episode[t].tolist()],
         )
 
     def step(self, diagnosis: Diagnosis | None = None) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from muvla.evaluation.records import summarise
 from muvla.files import disk_errors, write_json
 from muvla.looking import look
 from muvla.models.compiling import compile_step
+from muvla.probes.base import Read
 from muvla.runs import Run
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress
@@ -50,6 +51,7 @@ class Job:
     retry_errors: bool = False
     options: TrainingOptions = DEFAULT
     workers: int | None = None
+    reads: tuple[Read, ...] = ()  # readings to take
     at_once: int = 1  # cells side by side, which share the cores where `workers` is None
 
 
@@ -98,10 +100,11 @@ def run_job(job: Job, updates: Connection) -> None:
 
 
 def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_stop: Callable[[], bool]) -> int:
-    """Train and evaluate one cell; returns DONE, MARKED, STOPPED or NO_DISK. Under a protocol where nothing succeeds
-    without intervention, the episode that is then looked at is written to `looks.json`."""
+    """Train, evaluate and probe one cell; returns DONE, MARKED, STOPPED or NO_DISK. Under a protocol where nothing
+    succeeds without intervention, the episode that is then looked at is written to `looks.json`."""
     looks: list[tuple[str, list[str]]] = []  # protocol id, lines
-    parts = len(job.missing) + 8  # for the progress bar, evaluating one condition counts as an eighth of training
+    # For the progress bar, evaluating one condition, or a reading, counts as an eighth of training.
+    parts = len(job.missing) + len(job.reads) + 8
 
     def training(p: Progress) -> None:
         done = f"update {p.update}/{p.updates} loss {p.loss:.3f} {p.frames_per_second:.0f} frames/s"
@@ -126,6 +129,9 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
                     lines = look(job.run, protocol, kind, policy, should_stop)
                     looks.append((protocol.id, lines))
                     write_json(job.run.folder / LOOKS, looks)
+            for i, one in enumerate(job.reads, start=len(job.missing)):
+                report((f"{one.protocol.id} {one.id}", (8 + i) / parts))
+                job.run.probe(one, job.device, policy, should_stop)
     except Interrupted:
         return STOPPED
     except DiskError as error:

@@ -32,7 +32,7 @@ NO_CHOICE = -1
 
 def make_libero(task: TaskConfig, image_size: int | None = None) -> LiberoEnv:
     """The environment of a TaskConfig. Raises MuvlaError where it sets what LIBERO fixes."""
-    for name in ("blank", "cue", "delay", "palette", "physics"):
+    for name in ("blank", "cue", "delay", "palette", "physics", "shift", "step_limit"):
         if getattr(task, name) is not None:
             raise MuvlaError(
                 f"task.{name}", got=getattr(task, name), expected=f"null for {task.name}: LIBERO fixes it",

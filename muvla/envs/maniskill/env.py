@@ -83,7 +83,7 @@ class ManiSkillEnv(MikasaEnv):
 
 def make_maniskill(task: TaskConfig, image_size: int | None = None) -> ManiSkillEnv:
     """The environment of a TaskConfig. Raises MuvlaError where it sets what ManiSkill fixes."""
-    for name in ("blank", "cue", "delay", "palette"):
+    for name in ("blank", "cue", "delay", "palette", "shift", "step_limit"):
         if getattr(task, name) is not None:
             raise MuvlaError(
                 f"task.{name}", got=getattr(task, name), expected=f"null for {task.name}: ManiSkill fixes it",

@@ -18,6 +18,7 @@ from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
 from muvla.envs.mikasa.assets import stand_ins
 from muvla.envs.mikasa.families import FAMILIES, NO_CHOICE, Family
+from muvla.envs.mikasa.looks import colours, dress
 from muvla.envs.mikasa.simulator import blind, build
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import NO_OP_PHASES, Phase
@@ -30,16 +31,25 @@ def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = 
     """The environment of a TaskConfig. Raises MuvlaError where it changes what the suite's own class fixes."""
     parts = ("blank", "cue", "delay", "palette")
     given = {name: getattr(task, name) for name in parts if getattr(task, name) is not None}
-    known = MIKASA_TASKS.get(task.name)
-    # Where nothing holds the arm, longer phases are another task, with another step limit.
-    settable = given if known is None else {} if known.free else FAMILIES[known.family].settable
+    known = settable(task.name) if task.name in MIKASA_TASKS else given
     for name, value in given.items():
-        if name not in settable:
+        if name not in known:
             raise MuvlaError(
                 f"task.{name}", got=value, expected=f"null for {task.name}: the suite fixes it",
                 remedy=f"leave task.{name} out, or take a task of the recall suite, where it can be set",
             )  # fmt: skip
-    return MikasaEnv(task.name, image_size, sim_backend=task.physics or "cpu", lengths=given, frames=frames)
+    return MikasaEnv(
+        task.name, image_size, sim_backend=task.physics or "cpu", palette=given.pop("palette", None), lengths=given,
+        shift=task.shift, limit=task.step_limit, frames=frames,
+    )  # fmt: skip
+
+
+def settable(task: str) -> tuple[str, ...]:
+    """The fields of a TaskConfig that this task has a place for."""
+    known = MIKASA_TASKS[task]
+    # Where nothing holds the arm, longer phases are another task, with another step limit.
+    lengths = () if known.free else tuple(FAMILIES[known.family].settable)
+    return (*lengths, *(["palette"] if colours(known) else []), "shift", "step_limit")
 
 
 class MikasaEnv(gymnasium.Env):
@@ -62,7 +72,8 @@ class MikasaEnv(gymnasium.Env):
     counts as success is the suite's.
 
     lengths: `cue` and `delay`, ranges of steps, where the family draws them (`Family.settable`). The step limit grows
-    with the longest of them, so that as many steps are left for the decision as in the published task.
+    with the longest of them, so that as many steps are left for the decision as in the published task; `limit` sets it.
+    palette, shift: see `muvla.envs.mikasa.looks`.
 
     Places and phase lengths are drawn by torch on the physics device, and CUDA draws others from the same seed: so the
     physics device is declared (`TaskConfig.physics`) and never chosen by what is there. `render_backend="auto"` takes
@@ -88,6 +99,9 @@ class MikasaEnv(gymnasium.Env):
         sim_backend: str = "cpu",
         lengths: dict[str, tuple[int, int]] | None = None,
         frames: bool = True,
+        palette: tuple[str, ...] | None = None,
+        shift: str | None = None,
+        limit: int | None = None,
     ):
         if task not in self.known:
             raise MuvlaError(
@@ -104,11 +118,12 @@ class MikasaEnv(gymnasium.Env):
         )
         self.action_space = spaces.Box(-1, 1, (ACTION_DIM,), np.float32)
         family = self.families[self.task.family]
-        self.step_limit = self.task.step_limit + family.more_steps(lengths or {})
+        self.step_limit = limit or self.task.step_limit + family.more_steps(lengths or {})
         self._env, self._tap = self.build(self.task, self.step_limit, sim_backend, render_backend)
         self._base = self._env.unwrapped
         self._family = family(self._base, self.task)
         self._family.set_lengths(lengths or {})
+        self._dressed = dress(self._base, self.task, palette, shift)
         self._frames_wanted = frames
         if not frames:
             blind(self._base)
@@ -161,7 +176,7 @@ class MikasaEnv(gymnasium.Env):
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
-        more = {"altered": list(self._family.altered()), "stand_in_assets": list(self.stand_in_assets)}
+        more = {"altered": [*self._family.altered(), *self._dressed], "stand_in_assets": list(self.stand_in_assets)}
         more["pictures"] = "" if self._frames_wanted else "none taken"
         return told | {name: those for name, those in more.items() if those}
 

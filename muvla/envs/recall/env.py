@@ -12,10 +12,11 @@ import numpy as np
 from gymnasium import spaces
 
 from muvla.envs.actions import clipped
+from muvla.envs.colours import check_palette, colour
 from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.phases import Phase
 from muvla.envs.recall import scene
-from muvla.envs.recall.tasks import RECALL_TASKS, check_palette, step_limit
+from muvla.envs.recall.tasks import RECALL_TASKS, step_limit
 from muvla.randomness import numpy_rng
 
 STEP = 0.25  # workspace units that a full action moves the effector
@@ -33,8 +34,8 @@ CAMERA_SIZE = 32  # pixels, square
 class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
 
-    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, choice, success,
-    blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
+    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, identity,
+    choice, success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -47,16 +48,19 @@ class RecallEnv(gymnasium.Env):
         palette: tuple[str, ...] | None = None,
         image_size: int | None = None,
         blank: tuple[int, int] | None = None,
+        shift: str | None = None,
+        limit: int | None = None,
     ):
         self.task = RECALL_TASKS[task]
         self.cue, self.delay = cue or self.task.cue, delay or self.task.delay
         self.blank = blank or (0, 0)
         palette = tuple(palette or self.task.colours)
-        check_palette(self.task, palette)
-        self.colours = [scene.colour(name) for name in palette]
+        check_palette(task, self.task.colours, palette)
+        self.colours = [colour(name) for name in palette]
         self.image_size = image_size or CAMERA_SIZE
         self.instruction = INSTRUCTIONS[self.task.family]
-        self.step_limit = step_limit(self.cue, self.delay) + self.blank[1]
+        self.shift = shift
+        self.step_limit = limit or step_limit(self.cue, self.delay) + self.blank[1]
         self.observation_space = spaces.Dict(
             {
                 "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),
@@ -114,7 +118,7 @@ class RecallEnv(gymnasium.Env):
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {
-            "images": scene.render(self._discs(), self.effector, self.image_size),
+            "images": scene.render(self._discs(), self.effector, self.image_size, self.shift),
             "proprio": self.effector.astype(np.float32),
         }
 
@@ -136,6 +140,8 @@ class RecallEnv(gymnasium.Env):
             "instruction": self.instruction,
             "phase": self.phase,
             "target": self.target,
+            # Which colour was cued, where that is another thing than the place of the target.
+            "identity": self.cued_colour if self.task.family == "RecallColor" else None,
             "choice": self.choice,
             "success": self.choice == self.target,
             "blank_length": self.blank_length,

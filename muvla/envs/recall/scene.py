@@ -9,33 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muvla.errors import MuvlaError
+from muvla.envs.colours import COLOURS, Colour
 
-Colour = tuple[int, int, int]
-
-# RGB of MIKASA-Robo's RememberColor cubes (μVLA spec 6.1) and the five colours of the published palette probe (spec 7).
-COLOURS: dict[str, Colour] = {
-    "red": (255, 0, 0),
-    "lime": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-    "maroon": (128, 0, 0),
-    "olive": (255, 128, 0),
-    "teal": (0, 128, 128),
-    "pink": (255, 192, 203),
-    "orange": (255, 165, 0),
-    "purple": (128, 0, 128),
-    "brown": (139, 69, 19),
-    "white": (255, 255, 255),
-}
 BACKGROUND: Colour = (40, 40, 48)
 NEUTRAL: Colour = (128, 128, 128)
 EFFECTOR: Colour = (255, 255, 255)
 EFFECTOR_RADIUS = 0.1
 DISC_RADIUS = 0.2
 WRIST_VIEW = 0.5  # half the side of what the wrist camera sees
+# The shifts, each of looks alone: where the base camera looks, how bright pictures are, a disc that nothing touches.
+CAMERA_MOVE = (0.1, 0.0)
+DIMMED = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,18 +30,17 @@ class Disc:
     radius: float = DISC_RADIUS
 
 
-def colour(name: str) -> Colour:
-    if name not in COLOURS:
-        raise MuvlaError("task.palette", got=name, expected=f"names among {', '.join(COLOURS)}", remedy="correct it")
-    return COLOURS[name]
+DISTRACTOR = Disc(0.75, -0.75, COLOURS["brown"])  # behind the effector's start: no way to a target leads over it
 
 
-def render(discs: list[Disc], effector: np.ndarray, size: int) -> np.ndarray:
+def render(discs: list[Disc], effector: np.ndarray, size: int, shift: str | None = None) -> np.ndarray:
     """(2, size, size, 3) uint8: the base camera sees the whole plane, the wrist camera the effector's surroundings."""
-    drawn = [*discs, Disc(float(effector[0]), float(effector[1]), EFFECTOR, EFFECTOR_RADIUS)]
-    base = _draw(drawn, 0.0, 0.0, 1.0, size)
+    shown = [*discs, DISTRACTOR] if shift == "distractor" else discs
+    drawn = [*shown, Disc(float(effector[0]), float(effector[1]), EFFECTOR, EFFECTOR_RADIUS)]
+    base = _draw(drawn, *(CAMERA_MOVE if shift == "camera" else (0.0, 0.0)), 1.0, size)
     wrist = _draw(drawn, float(effector[0]), float(effector[1]), WRIST_VIEW, size)
-    return np.stack([base, wrist])
+    pictures = np.stack([base, wrist])
+    return np.rint(pictures * DIMMED).astype(np.uint8) if shift == "light" else pictures
 
 
 def _draw(discs: list[Disc], centre_x: float, centre_y: float, half_side: float, size: int) -> np.ndarray:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import gymnasium
 
-from muvla.errors import MuvlaError
-
 # Steps left for the decision after the longest cue and delay; the farthest disc takes three.
 DECISION_STEPS = 10
 
@@ -49,14 +47,6 @@ RECALL_TASKS = {
 def step_limit(cue: tuple[int, int], delay: tuple[int, int]) -> int:
     """Grows with the phases, so that a longer delay is never a shorter time to act."""
     return cue[1] + delay[1] + DECISION_STEPS
-
-
-def check_palette(task: RecallTask, palette: tuple[str, ...]) -> None:
-    needed = len(task.colours)
-    if len(palette) != needed or len(set(palette)) != needed:
-        raise MuvlaError(
-            "task.palette", got=palette, expected=f"{needed} different colours for {task.name}", remedy="correct it"
-        )
 
 
 def register_recall() -> None:

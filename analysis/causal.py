@@ -1,0 +1,230 @@
+"""Tidy frames and tables of what interventions change: one line per trained cell, protocol and intervention, always
+beside the same episodes without it, and a sham beside what it is the sham of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import pandas as pd
+from scipy.stats import t as student
+
+from analysis.frames import update_rule
+from analysis.paired import CONFIDENCE, NOT_RUN, difference, over_seeds, rate, verdict
+from muvla.evaluation.predictions import Prediction
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows
+
+QUANTITIES = ("choice", "own", "success", "follow")
+# Kind → the kinds that do the same to the episode but for what is claimed.
+SHAMS = {"transplant": ("transplant_same", "transplant_self"), "direction": ("orthogonal",)}
+KIND = re.compile(r"[a-z_]+")
+
+
+def sham_of(name: str, known: Iterable[str]) -> list[str]:
+    """Those among `known` that are the shams of an intervention: of its tokens, site and schedule."""
+    kind = KIND.match(name).group()
+    twins = [sham + name[len(kind) :] for sham in SHAMS.get(kind, ())]
+    return [twin for twin in twins if twin in set(known)]
+
+
+def with_shams(names: Iterable[str]) -> list[tuple[str, bool]]:
+    """(intervention, whether it is the sham of the one before), every sham after what it is the sham of."""
+    names = list(names)
+    shams = {name: sham_of(name, names) for name in names}
+    follows = {sham for of_name in shams.values() for sham in of_name}
+    return [
+        entry for name in names if name not in follows for entry in [(name, False), *((s, True) for s in shams[name])]
+    ]
+
+
+def labelled(cells: list[CellRecords]) -> list[tuple[str, CellRecords]]:
+    """Arm by name, with its training length where it has several."""
+    lengths = {(cell.arm, cell.cell.budget.updates) for cell in cells}
+    several = {arm for arm, count in Counter(arm for arm, _ in lengths).items() if count > 1}
+    return [(f"{cell.arm}, U={cell.cell.budget.updates}" if cell.arm in several else cell.arm, cell) for cell in cells]
+
+
+def causal(cells: list[CellRecords]) -> pd.DataFrame:
+    """Columns: arm, seed, train, U, protocol, intervention, chance; shares of all measured episodes in which the first
+    touch was of the `own` target, the `donor`'s, `other` or `none`, which sum to 1; and for every quantity `_n`,
+    `_without`, `_with`, `_difference`, `_low`, `_high` over the pairs with the plain run; `follow_rate_low` and `_high`
+    with the follow rate's own interval."""
+    lines = []
+    for order, (arm, cell) in enumerate(labelled(cells)):
+        for (protocol, intervention), rows in cell.rows.items():
+            plain = cell.rows.get((protocol, "none"))
+            if intervention == "none" or not plain:
+                continue
+            line = {
+                "order": order, "arm": arm, "seed": cell.cell.seed, "train": cell.train,
+                "rule": update_rule(cell.cell), "U": cell.cell.budget.updates, "protocol": protocol,
+                "intervention": intervention, "chance": cell.chance[protocol],
+                **{f"share_{name}": share for name, share in shares(rows).items()},
+            }  # fmt: skip
+            for quantity in QUANTITIES:
+                found = difference(plain, rows, quantity)
+                line |= {f"{quantity}_n": found.n, f"{quantity}_without": found.first, f"{quantity}_with": found.second,
+                         f"{quantity}_difference": found.value, f"{quantity}_low": found.low,
+                         f"{quantity}_high": found.high, f"{quantity}_text": found.text}  # fmt: skip
+            follow = rate(rows, "follow")
+            line |= {"follow_rate_low": follow.low, "follow_rate_high": follow.high, "follow_rate_text": follow.text}
+            lines.append(line)
+    frame = pd.DataFrame(lines)
+    return frame if frame.empty else frame.astype({"chance": float})
+
+
+def shares(rows: list[EpisodeRow]) -> dict[str, float]:
+    """Of the measured episodes in which there was something to choose. A donor of the own target is no other choice."""
+    measured = [row for row in rows if row.error is None and row.target is not None]
+    own = sum(row.choice == row.target for row in measured)
+    donor = sum(row.choice == row.donor_target != row.target for row in measured)
+    none = sum(row.choice == -1 for row in measured)
+    counts = {"own": own, "donor": donor, "other": len(measured) - own - donor - none, "none": none}
+    return {name: count / len(measured) if measured else float("nan") for name, count in counts.items()}
+
+
+def difference_table(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Of one protocol: a row per arm and intervention, a sham under what it is the sham of, a column per training
+    seed."""
+    rows = []
+    for (_, arm), lines in frame.groupby([frame["arm"].map(_order(frame)), "arm"]):
+        for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
+            of_name = lines[lines["intervention"] == name].sort_values("seed")
+            entries = {f"seed {line['seed']}": line[f"{quantity}_text"] for _, line in of_name.iterrows()}
+            rows.append({"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"} | entries)
+    return pd.DataFrame(rows).fillna(NOT_RUN)
+
+
+def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of one protocol, its interventions that have donors: follow rate, and the shares of first touches."""
+    rows = []
+    donors = frame[frame["follow_n"] > 0]
+    for (_, arm), lines in donors.groupby([donors["arm"].map(_order(frame)), "arm"]):
+        for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
+            for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
+                rows.append({
+                    "arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`", "seed": line["seed"],
+                    "follow rate": line["follow_rate_text"], "without it": f"{line['follow_without']:.2f}",
+                    "difference": line["follow_text"],
+                    "own / donor's / other / none": " / ".join(
+                        f"{line[f'share_{which}']:.2f}" for which in ("own", "donor", "other", "none")),
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _order(frame: pd.DataFrame) -> dict[str, int]:
+    return frame.groupby("arm")["order"].min().to_dict()
+
+
+def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
+    """How far interventions move the predicted chunk: a line per arm, seed, protocol, intervention and step since the
+    cue's end, with the mean absolute difference of normalised actions over the `n` episodes and its 90 % interval of
+    Student's t (none of n = 1)."""
+    lines = []
+    for order, (arm, cell) in enumerate(labelled(cells)):
+        for (protocol, intervention), by_step in cell.chunk_changes.items():
+            for since, values in by_step.items():
+                n, mean = len(values), float(values.mean())
+                half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else None
+                lines.append({
+                    "order": order, "arm": arm, "seed": cell.cell.seed, "protocol": protocol,
+                    "intervention": intervention, "since_cue": since, "n": n, "value": mean,
+                    "low": None if half is None else mean - half, "high": None if half is None else mean + half,
+                })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def verdicts(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.DataFrame:
+    """A line per prediction, arm and training seed, with `together`, the verdict over the arm's seeds."""
+    lines = []
+    for number, one in enumerate(predictions, start=1):
+        for arm in dict.fromkeys(label for label, cell in labelled(cells) if cell.arm in one.arms):
+            found = [(cell, _verdict(one, cell)) for label, cell in labelled(cells) if label == arm]
+            together = over_seeds(v.said for _, v in found)
+            for cell, v in found:
+                line = {
+                    "prediction": number,
+                    "text": one.text,
+                    "arm": arm,
+                    "seed": cell.cell.seed,
+                    "verdict": v.said,
+                    "together": together,
+                } | {k: w for k, w in asdict(one).items() if k not in ("text", "arms")}
+                line |= {f"difference_{k}": w for k, w in (asdict(v.difference) if v.difference else {}).items()}
+                line |= {"difference": v.difference.text if v.difference else "", "rate": v.rate.text if v.rate else ""}
+                lines.append(line)  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _verdict(one: Prediction, cell: CellRecords):
+    rows = dict(cell.rows)
+    chances = dict(cell.chance)
+    for grid in cell.grids:
+        for point in grid.points:
+            rows.setdefault((point.protocol, point.intervention), point.rows)
+            chances.setdefault(point.protocol, point.chance)
+    protocol = one.protocol or next(iter(cell.chance))
+    plain, versus, own = (rows.get((protocol, name), []) for name in ("none", one.versus, one.intervention))
+    return verdict(one, plain, versus, own, chances.get(protocol))
+
+
+def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
+    """A row per prediction and arm, a column per training seed: the verdict, and the interval that it rests on."""
+    rows = []
+    for (number, arm), lines in found.groupby(["prediction", "arm"], sort=False):
+        first = lines.iloc[0]
+        entries = {
+            f"seed {line['seed']}": " ".join([line["verdict"], *_evidence(line)])
+            for _, line in lines.sort_values("seed").iterrows()
+        }
+        rows.append({"": number, "prediction": first["text"], "arm": arm, "verdict": first["together"]} | entries)
+    return pd.DataFrame(rows).fillna(NOT_RUN)
+
+
+def _evidence(line: pd.Series) -> Iterator[str]:
+    if line["verdict"] == NOT_RUN:
+        return
+    if line["expected"] in ("null", "lower", "higher", "to_chance"):
+        yield line["difference"]
+    if line["expected"] in ("chance", "to_chance", "above_chance"):
+        yield f"({line['rate']})"
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+
+def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
+    """A line per cell and point of the grid `id` that has run: arm, seed, the point's coordinates under their names,
+    protocol, intervention, chance, and of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %)."""
+    lines = []
+    for order, (arm, cell) in enumerate(labelled(cells)):
+        for point in (p for grid in cell.grids if grid.id == id for p in grid.points if p.rows):
+            line = {"order": order, "arm": arm, "seed": cell.cell.seed, **point.coordinates,
+                    "protocol": point.protocol, "intervention": point.intervention, "chance": point.chance}  # fmt: skip
+            for quantity in ("choice", "own", "success"):
+                found = rate(point.rows, quantity)
+                line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,
+                         f"{quantity}_high": found.high}  # fmt: skip
+            lines.append(line)
+    frame = pd.DataFrame(lines)
+    return frame if frame.empty else frame.astype({"chance": float})
+
+
+def grids(cells: list[CellRecords]) -> dict[str, GridRows]:
+    """Every grid among the probes, once."""
+    return {grid.id: grid for cell in cells for grid in cell.grids}
+
+
+def readings(cells: list[CellRecords]) -> dict[tuple[str, str], pd.DataFrame]:
+    """(probe id, protocol id) → the frames of all cells that have it, with columns arm, seed and order."""
+    found: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for order, (arm, cell) in enumerate(labelled(cells)):
+        for one in cell.readings:
+            frame = pd.read_csv(one.file).assign(arm=arm, seed=cell.cell.seed, order=order)
+            found.setdefault((one.id, one.protocol), []).append(frame)
+    return {key: pd.concat(frames, ignore_index=True) for key, frames in found.items()}

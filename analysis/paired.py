@@ -1,0 +1,204 @@
+"""What an intervention changes, of the same episodes with and without it, and what becomes of a study's predictions.
+
+docs/causality.md defines every word here. Episodes are never pooled over training seeds; a verdict over seeds counts
+the verdicts of seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from analysis.stats import wilson
+from muvla.evaluation.predictions import Prediction
+from muvla.evaluation.records import EpisodeRow
+
+CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
+MARGIN = 0.10  # a difference smaller than this is none
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+NO_GROUND, NOT_RUN = "no ground", "not run"  # of one training seed: its plain run is not what the prediction speaks of
+REFUTING_SEEDS = 2  # so many refute a prediction over seeds, as one of twenty does by chance
+
+
+def newcombe(both: int, first: int, second: int, neither: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the second proportion less the first, of pairs by which of the two they have; (nan, nan) of none.
+
+    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
+    paired data", Statistics in Medicine 17 (1998), 2635-2650: the Wilson limits of the two, squared and added, less
+    what their correlation takes away, with its continuity correction."""
+    n = both + first + second + neither
+    if n == 0:
+        return math.nan, math.nan
+    p, q = (both + first) / n, (both + second) / n
+    (p_low, p_high), (q_low, q_high) = wilson(both + first, n, confidence), wilson(both + second, n, confidence)
+    margins = math.prod((both + first, second + neither, both + second, first + neither))
+    product = both * neither - first * second
+    corrected = max(product - n / 2, 0) if product > 0 else product
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    return q - p - reach(q - q_low, p_high - p), q - p + reach(q_high - q, p - p_low)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of `n` pairs: a quantity's rate in the first, in the second, and the second less the first with its interval."""
+
+    n: int
+    first: float
+    second: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        return self.second - self.first
+
+    @property
+    def is_null(self) -> bool:
+        return self.low > -MARGIN and self.high < MARGIN
+
+    @property
+    def text(self) -> str:
+        """ "-0.63 [-0.69, -0.56] n 200" """
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}] n {self.n}" if self.n else "–"
+
+
+def _has(row: EpisodeRow, quantity: str, donor_target: int | None) -> bool | None:
+    """Whether the episode has the quantity; None where it has nothing to say of it."""
+    if quantity == "success":
+        return bool(row.success_once)
+    if quantity == "follow":
+        return None if donor_target is None else row.choice == donor_target
+    if row.target is None or (quantity == "choice" and row.choice == -1):
+        return None
+    return row.choice == row.target
+
+
+def difference(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow], quantity: str) -> Difference:
+    """Over the episode seeds that both measured and that both have something to say of: of `choice`, with a touch in
+    both; of `follow`, with a donor in the second, whose target is looked for in the first too."""
+    known = {row.seed: row for row in first if row.error is None}
+    counts: Counter[tuple[bool, bool]] = Counter()
+    for row in second:
+        if row.error is None and row.seed in known:
+            pair = (_has(known[row.seed], quantity, row.donor_target), _has(row, quantity, row.donor_target))
+            if None not in pair:
+                counts[pair] += 1
+    table = [counts[True, True], counts[True, False], counts[False, True], counts[False, False]]
+    n = sum(table)
+    first_rate, second_rate = ((table[0] + table[i]) / n if n else math.nan for i in (1, 2))
+    return Difference(n, first_rate, second_rate, *newcombe(*table))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of the `n` episodes of one condition that have something to say of a quantity, with its interval."""
+
+    n: int
+    count: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        return self.count / self.n if self.n else math.nan
+
+    @property
+    def text(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] n {self.n}" if self.n else "–"
+
+
+def rate(rows: Iterable[EpisodeRow], quantity: str, confidence: float = CONFIDENCE) -> Rate:
+    found = [_has(row, quantity, row.donor_target) for row in rows if row.error is None]
+    known = [one for one in found if one is not None]
+    return Rate(len(known), sum(known), *wilson(sum(known), len(known), confidence))
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one training seed. `difference` is against what the prediction names, `rate` that under the intervention."""
+
+    said: str
+    difference: Difference | None = None
+    rate: Rate | None = None
+
+
+def uses_memory(plain: list[EpisodeRow], chance: float | None) -> bool | None:
+    """Whether the plain run chooses above chance given a touch; None where nothing bounds a policy without memory."""
+    return None if chance is None else rate(plain, "choice").low > chance
+
+
+def verdict(
+    one: Prediction,
+    plain: list[EpisodeRow],
+    versus: list[EpisodeRow],
+    rows: list[EpisodeRow],
+    chance: float | None,
+) -> Verdict:
+    """Of one training seed's rows: without intervention, under what it is held against, and under the intervention."""
+    if not (plain and versus and rows):
+        return Verdict(NOT_RUN)
+    shift, level = difference(versus, rows, one.quantity), rate(rows, one.quantity)
+    uses = uses_memory(plain, chance)
+    if one.where != "any" and uses is not (one.where == "used"):
+        return Verdict(NO_GROUND, shift, level)
+    said = {
+        "null": lambda: _null(shift),
+        "lower": lambda: _lower(-shift.high, -shift.low, shift.is_null),
+        "higher": lambda: _lower(shift.low, shift.high, shift.is_null),
+        "chance": lambda: _at(level, chance),
+        "above_chance": lambda: _above(level, chance),
+        "to_chance": lambda: _both(_lower(-shift.high, -shift.low, shift.is_null), _at(level, chance)),
+    }[one.expected]()
+    return Verdict(said, shift, level)
+
+
+def _null(shift: Difference) -> str:
+    if shift.is_null:
+        return SUPPORTED
+    return REFUTED if shift.low > MARGIN or shift.high < -MARGIN else UNDECIDED
+
+
+def _lower(least: float, most: float, is_null: bool) -> str:
+    """Of the interval [least, most] of how far it moved in the direction predicted."""
+    if is_null or most < 0:
+        return REFUTED
+    return SUPPORTED if least > 0 else UNDECIDED
+
+
+def _at(level: Rate, chance: float | None) -> str:
+    if chance is None or not level.n:
+        return UNDECIDED
+    if chance - MARGIN < level.low and level.high < chance + MARGIN:
+        return SUPPORTED
+    return REFUTED if level.low > chance + MARGIN or level.high < chance - MARGIN else UNDECIDED
+
+
+def _above(level: Rate, chance: float | None) -> str:
+    if chance is None or not level.n:
+        return UNDECIDED
+    return _lower(level.low - chance, level.high - chance, is_null=_at(level, chance) == SUPPORTED)
+
+
+def _both(one: str, other: str) -> str:
+    if REFUTED in (one, other):
+        return REFUTED
+    return SUPPORTED if one == other == SUPPORTED else UNDECIDED
+
+
+def over_seeds(verdicts: Iterable[str]) -> str:
+    """Supported if every training seed with ground supports it; refuted if at least two of them refute it, or the only
+    one; else undecided, also where none has ground."""
+    grounded = [one for one in verdicts if one not in (NO_GROUND, NOT_RUN)]
+    if grounded and all(one == SUPPORTED for one in grounded):
+        return SUPPORTED
+    refuting = grounded.count(REFUTED)
+    return REFUTED if refuting and refuting >= min(REFUTING_SEEDS, len(grounded)) else UNDECIDED

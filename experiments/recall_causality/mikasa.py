@@ -1,0 +1,40 @@
+"""The same interventions and probes on a MIKASA checkpoint: RememberColor3, the cells of experiments/mikasa_quick, few
+episodes. A check of the path, no evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.mikasa_quick.study import study as trained
+from experiments.recall_causality.study import DONORS, HELD, NOISE, REMOVED
+from muvla.configtools import replace
+from muvla.probes.base import Read
+from muvla.probes.chunklength import chunk_lengths
+from muvla.probes.palette import palettes
+from muvla.probes.phaselength import phase_lengths
+from muvla.probes.registry import reading
+
+BASE = trained.protocols[0]
+# One cue and delay, so that transplants have donors in the same phases.
+FEWER = replace(
+    BASE,
+    {"name": "mikasa-remember-color3-causality-rh", "episodes": 10, "task.cue": (3, 3), "task.delay": (3, 3)},
+)
+
+study = dataclasses.replace(
+    trained,
+    name="recall_causality_mikasa",
+    title="the same interventions and probes on RememberColor3",
+    protocols=(FEWER,),
+    interventions=(*NOISE[-1:], *REMOVED, *HELD[:2], "empty@cue_end", *DONORS[:3]),
+    probes=(
+        phase_lengths(FEWER, lengths=(3, 10)),
+        chunk_lengths(FEWER, hs=(1, 4), memories=("none", "zero")),
+        palettes(FEWER, replaced=(1, 3), sample=1),
+        Read(reading("dynamics"), FEWER),
+        Read(reading("attention"), FEWER, episodes=1),
+        Read(reading("gradients"), FEWER, episodes=2),
+    ),
+    notes="Ten episodes of one training seed: this shows that the path works, from interventions to figures, and is no "
+    "evidence about memory.",
+)

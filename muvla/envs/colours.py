@@ -1,0 +1,41 @@
+"""Colours by name, and the palettes that tasks are made of."""
+
+from __future__ import annotations
+
+from muvla.errors import MuvlaError
+
+Colour = tuple[int, int, int]
+
+# RGB of MIKASA-Robo's RememberColor cubes in the suite's order, `olive` being its word for that orange (μVLA spec 6.1),
+# and those of the published palette probe, whose RGB are not published: the usual ones of these names (spec 7).
+COLOURS: dict[str, Colour] = {
+    "red": (255, 0, 0),
+    "lime": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "magenta": (255, 0, 255),
+    "cyan": (0, 255, 255),
+    "maroon": (128, 0, 0),
+    "olive": (255, 128, 0),
+    "teal": (0, 128, 128),
+    "pink": (255, 192, 203),
+    "orange": (255, 165, 0),
+    "purple": (128, 0, 128),
+    "brown": (139, 69, 19),
+    "white": (255, 255, 255),
+}
+
+
+def colour(name: str) -> Colour:
+    if name not in COLOURS:
+        raise MuvlaError("task.palette", got=name, expected=f"names among {', '.join(COLOURS)}", remedy="correct it")
+    return COLOURS[name]
+
+
+def check_palette(task: str, own: tuple[str, ...], palette: tuple[str, ...]) -> None:
+    """Raises MuvlaError unless there is a different colour for each of the task's own."""
+    needed = len(own)
+    if len(palette) != needed or len(set(palette)) != needed:
+        raise MuvlaError(
+            "task.palette", got=palette, expected=f"{needed} different colours for {task}", remedy="correct it"
+        )

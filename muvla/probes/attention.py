@@ -1,0 +1,143 @@
+"""Where a policy looks along an episode: attention mass between segments, maps on the cameras' patches, overlays.
+
+Legend: E episodes, T steps, L layers, V cameras, P patches, R kinds of rows, C kinds of keys.
+
+Episodes are the protocol's own, at its batch shape; attention is that of their ticks (`muvla.probes.maps`), averaged
+over heads. Beside the frame, every episode leaves a sheet and a video in `<folder>/<protocol id>/`
+(`muvla.probes.overlay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from muvla.envs.phases import events
+from muvla.errors import MuvlaError
+from muvla.evaluation.evaluate import default_workers
+from muvla.evaluation.rollout import Slot
+from muvla.evaluation.video import write_video
+from muvla.evaluation.watching import Watched, WatchedRollout
+from muvla.files import disk_errors
+from muvla.models.sequence import Segment
+from muvla.probes.base import Reading, Subject
+from muvla.probes.maps import ACTION_READ, Attention, Maps, watching
+from muvla.probes.means import means
+from muvla.probes.overlay import Attended, sheet, video
+
+ALL = -1  # in column `layer`: the mean over layers
+# The pairs that a report draws, averaged over layers; all others are in the frame.
+DRAWN = (
+    (ACTION_READ, Segment.MEMORY.name),
+    (ACTION_READ, Segment.VISION.name),
+    (Segment.MEMORY.name, Segment.VISION.name),
+    (Segment.MEMORY.name, Segment.MEMORY.name),
+)
+KEYS = ["measure", "layer", "from_segment", "to_segment", "camera", "patch", "since_cue"]
+
+
+class AttentionRollout(WatchedRollout):
+    """A watched rollout that keeps, for every step, the attention of its tick or of the last one. It computes what any
+    other computes."""
+
+    def attend(self, seeds: tuple[int, ...]) -> Iterator[Attended]:
+        self._maps = Maps(self.policy, sum(slot.env is not None for slot in self.slots))
+        self._newest: dict[int, Attention] = {}
+        self._attention: dict[int, list[Attention]] = {}
+        for seed, watched in self.watch_all(seeds).items():
+            yield Attended(self.policy, watched, self._attention.pop(seed))
+
+    def _tick(self, ready: list[Slot]) -> None:
+        with watching(self.policy, self._maps):
+            super()._tick(ready)
+
+    def _ticked(self, index: int, slot: Slot, chunk: Any) -> None:
+        self._newest[slot.seed] = self._maps.of(index)
+
+    def _start_step(self, slot: Slot) -> None:
+        if slot.step == 0:  # also where a second attempt begins
+            self._attention[slot.seed] = []
+        self._attention[slot.seed].append(self._newest[slot.seed])
+        super()._start_step(slot)
+
+
+def frame(episodes: list[Attended]) -> pd.DataFrame:
+    """A line per measure, layer (−1 is their mean), pair and step since the cue: `value` is the mean over the `n`
+    episodes that have that step, with its interval.
+
+    `measure` is `mass`: the share of a row's attention that falls on a segment, `uniform` what it would be were all
+    allowed keys attended to alike; `map`: on one patch of one camera, averaged over layers; `rollout`: the same of
+    attention rollout. ACTION_READ are the rows that the action head reads. `curve` names the pairs that are drawn.
+    """
+    found = pd.DataFrame([line for one in episodes for line in _lines(one)])
+    at = found[KEYS].fillna(ALL)  # no camera and no patch are a group too
+    table = means(at.assign(value=found["value"]), KEYS)
+    uniform = at.assign(value=found["uniform"]).groupby(KEYS)["value"].mean().rename("uniform")
+    table = table.merge(uniform.reset_index(), on=KEYS)
+    for column in ("camera", "patch"):
+        table[column] = table[column].astype(int).where(table["measure"] != "mass").astype("Int64")
+    pair = table["from_segment"] + " → " + table["to_segment"]
+    drawn = pair.isin([" → ".join(pair) for pair in DRAWN]) & (table["measure"] == "mass") & (table["layer"] == ALL)
+    return table.assign(curve=pair.where(drawn))
+
+
+def _lines(one: Attended) -> Iterator[dict[str, Any]]:
+    cue_end = _cue_end(one.watched)
+    vision = Segment.VISION.name
+    for step, tick in enumerate(one.attention):
+        since = {"since_cue": step - cue_end}
+        of_layers = {ALL: tick.mass.mean(axis=0)} | dict(enumerate(tick.mass))
+        for layer, mass in of_layers.items():
+            for r, row in enumerate(tick.rows):
+                for c, key in enumerate(tick.keys):
+                    yield since | {
+                        "measure": "mass", "layer": layer, "from_segment": row, "to_segment": key,
+                        "value": mass[r, c], "uniform": tick.uniform[r, c],
+                    }  # fmt: skip
+        for row in tick.maps:
+            per_patch = tick.uniform[tick.rows.index(row), tick.keys.index(vision)] / tick.rollout[row].size
+            for measure, patches in (("map", tick.patches(row)), ("rollout", tick.rollout[row])):
+                for (camera, patch), value in pd.DataFrame(patches).stack().items():
+                    yield since | {
+                        "measure": measure, "layer": ALL, "from_segment": row, "to_segment": vision,
+                        "camera": camera, "patch": patch, "value": value,
+                        "uniform": per_patch if measure == "map" else None,
+                    }  # fmt: skip
+
+
+def _cue_end(watched: Watched) -> int:
+    known = events(watched.outcome.info)
+    if "cue_end" not in known:
+        raise MuvlaError(
+            "probe attention", got=f"episode seed {watched.outcome.seed} without a cue",
+            expected="a task with a cue, which steps are counted from", remedy="read a protocol whose task has one",
+        )  # fmt: skip
+    return known["cue_end"]
+
+
+def read(subject: Subject) -> pd.DataFrame:
+    protocol = subject.protocol
+    rollout = AttentionRollout(
+        subject.policy, subject.statistics, protocol, subject.open_env, None,
+        min(default_workers(protocol), protocol.slots, len(subject.seeds)),
+    )  # fmt: skip
+    try:
+        episodes = list(rollout.attend(subject.seeds))
+    finally:
+        rollout.close()
+    table = frame(episodes)
+    folder = subject.folder / protocol.id
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in episodes:
+            title = f"{protocol.task.name}, episode seed {one.watched.outcome.seed}"
+            sheet(one, title).save(folder / f"{one.watched.outcome.seed}.png")
+            write_video(video(one, title), folder / f"{one.watched.outcome.seed}.mp4")
+    return table
+
+
+READING = Reading(
+    "attention", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high", needs_memory=False
+)

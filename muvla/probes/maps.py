@@ -1,0 +1,155 @@
+"""What the language model attends to in one forward pass: probabilities per layer and head, and what is made of them.
+
+Legend: B slots, L layers, N heads, S sequence, d head width, R kinds of rows, C kinds of keys, V cameras, P patches.
+
+Attention kernels never tell their probabilities, so they are computed again: from the very q and k (after RoPE) and
+the segments that the backend got in that pass, and from the guard's only definition, `may_attend`. Probabilities times
+v is what the backend put out (tests/test_maps.py, for every guard and padding).
+
+Of a 7B model the probabilities of one tick would take 32 layers · 32 heads · S² · 4 bytes = 1.8 GB a slot at S = 670.
+They are reduced layer by layer and slot by slot: one slot's (N, S, S) of one layer, 57 MB, is the most that is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from muvla.models.attention import ATTENTION_NAME, AttentionPlan, as_multiplied, guarded_attention, may_attend
+from muvla.models.policy import Policy
+from muvla.models.sequence import Layout, Segment
+
+WATCHED_NAME = "muvla_watched"
+ACTION_READ = "ACTION_READ"  # the rows that the action head reads, one to the left of ACTION (`Layout.action_read`)
+Watch = Callable[[int, Tensor, Tensor, Tensor, AttentionPlan, float, Tensor], None]
+
+
+def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: float) -> Tensor:
+    """q (B, N, S, d), k (B, N or fewer, S, d), segments (B or 1, S) → (B, N, S, S) in float32 or better: every row sums
+    to 1 and is exactly 0 where `may_attend` bars it."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * scale
+    return scores.masked_fill(~_allowed(segments, guard)[:, None], -torch.inf).softmax(dim=-1)
+
+
+def _allowed(segments: Tensor, guard: str) -> Tensor:
+    return may_attend(segments[:, :, None], segments[:, None, :], guard)
+
+
+@contextmanager
+def watching(policy: Policy, watch: Watch) -> Iterator[None]:
+    """While it lasts, every layer of `policy` computes what it always does and calls `watch` with its number, the q, k
+    and v (B, N, S, d) and the plan that the backend got, the scale, and the backend's output (B, S, N, d)."""
+
+    def watched(module, query, key, value, attention_mask, scaling=None, plan=None, **rest):
+        answer = guarded_attention(module, query, key, value, attention_mask, scaling, plan=plan, **rest)
+        given = as_multiplied(query, key, value)
+        with torch.autocast(query.device.type, enabled=False):  # else what watches would multiply in half precision too
+            watch(module.layer_idx, *given, plan, scaling, answer[0])
+        return answer
+
+    AttentionInterface.register(WATCHED_NAME, watched)
+    config = policy.language.config
+    config._attn_implementation = WATCHED_NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = ATTENTION_NAME
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Of one slot's tick; [N] is there if heads were kept apart, else it is their mean."""
+
+    rows: tuple[str, ...]  # R, what attends: segments by name, and ACTION_READ
+    keys: tuple[str, ...]  # C, what is attended to
+    mass: np.ndarray  # (L, [N], R, C): mean over a segment's rows of the probability on a segment's keys; Σ over C is 1
+    uniform: np.ndarray  # (R, C): the same were every allowed key attended to alike
+    maps: dict[str, np.ndarray]  # row kind → (L, [N], V, P): mean over its rows of the probability on each patch
+    rollout: dict[str, np.ndarray]  # row kind → (V, P): the same of attention rollout through all layers
+
+    def patches(self, row: str) -> np.ndarray:
+        """(V, P) mean over layers and heads."""
+        found = self.maps[row]
+        return found.reshape(-1, *found.shape[-2:]).mean(axis=0)
+
+
+class Maps:
+    """A `watch` that reduces the attention of slots 0 … `slots` − 1; `of(slot)` tells the last forward pass, which in
+    a tick is the one that counts: of a diffusion head the last denoising pass, and the one after the guard's canary.
+
+    Attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, arXiv 2005.00928):
+    with A the mean over heads, the product over layers of 0.5·A + 0.5·I, rows normalised, later layers from the left.
+    """
+
+    def __init__(self, policy: Policy, slots: int = 1, by_head: bool = False):
+        self.layers, self.cameras = policy.config.size.layers, policy.interface.cameras
+        self.slots, self.by_head = slots, by_head
+        self._passes: list[_Pass] = []
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, out: Tensor
+    ) -> None:
+        if layer == 0:
+            own = plan.segments.expand(len(q), -1)[: self.slots]
+            self._passes = [_Pass(plan.layout, segments, plan.guard) for segments in own]
+        for slot, one in enumerate(self._passes):
+            of = slice(slot, slot + 1)
+            one.add(probabilities(q[of], k[of], one.segments[None], plan.guard, scale)[0], self.by_head)
+
+    def of(self, slot: int) -> Attention:
+        return self._passes[slot].result(self.cameras)
+
+
+class _Pass:
+    """The reductions of one slot, layer after layer."""
+
+    def __init__(self, layout: Layout, segments: Tensor, guard: str):
+        self.segments, self.vision = segments, segments == int(Segment.VISION)
+        present = [s for s in Segment if s != Segment.PAD and bool((segments == int(s)).any())]
+        self.keys = tuple(s.name for s in present)
+        self.rows = (*self.keys, ACTION_READ)
+        members = torch.stack([segments == int(s) for s in present])
+        read = torch.zeros_like(self.vision)
+        read[layout.action_read] = True
+        self.to = members.float().T  # (S, C)
+        self.mean = torch.cat([members, read[None]]).float()  # (R, S), rows that average
+        self.mean /= self.mean.sum(dim=1, keepdim=True)
+        self.mapped = [row for row in (Segment.MEMORY.name, ACTION_READ) if row in self.rows]
+        allowed = _allowed(segments[None], guard)[0].float()
+        self.uniform = self.mean @ (allowed / allowed.sum(dim=1, keepdim=True)) @ self.to
+        self.mass: list[Tensor] = []
+        self.maps: list[Tensor] = []
+        self.rolled = torch.eye(len(segments), device=segments.device)
+
+    def add(self, probability: Tensor, by_head: bool) -> None:
+        """(N, S, S) of the next layer."""
+        probability, average = probability.float(), probability.float().mean(dim=0)
+        kept = self.mean @ (probability if by_head else average)
+        self.mass.append((kept @ self.to).cpu())
+        self.maps.append(self._on_patches(kept).cpu())
+        mixed = 0.5 * average + 0.5 * torch.eye(len(average), device=average.device)
+        self.rolled = (mixed / mixed.sum(dim=1, keepdim=True)) @ self.rolled
+
+    def _on_patches(self, kept: Tensor) -> Tensor:
+        """(…, R, S) → (…, kinds of rows that are mapped, V·P)."""
+        return kept[..., [self.rows.index(row) for row in self.mapped], :][..., self.vision]
+
+    def result(self, cameras: int) -> Attention:
+        maps = torch.stack(self.maps).unflatten(-1, (cameras, -1)).numpy()
+        rolled = self._on_patches(self.mean @ self.rolled).unflatten(-1, (cameras, -1)).cpu().numpy()
+        return Attention(
+            self.rows,
+            self.keys,
+            torch.stack(self.mass).numpy(),
+            self.uniform.cpu().numpy(),
+            {row: maps[..., i, :, :] for i, row in enumerate(self.mapped)},
+            {row: rolled[i] for i, row in enumerate(self.mapped)},
+        )

@@ -1,0 +1,146 @@
+"""Attention drawn on what the policy sees: a sheet and a video per episode.
+
+Legend: T steps, V cameras, s×s pixels of the model's images, P patches.
+
+Patches lie on the images as the model gets them, resized and cropped as it is configured; so these are drawn, and not
+the camera's own. A kind of map has one colour scale per episode, from 0 to its largest patch; the number beside a row
+is that of its brightest colour. The number in a picture is the share of attention that falls on that camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
+
+from muvla.evaluation.video import GAP, INK, LINE, MARK, compose
+from muvla.evaluation.watching import Watched
+from muvla.models.images import prepared
+from muvla.models.policy import Policy
+from muvla.models.sequence import Segment
+from muvla.probes.maps import ACTION_READ, Attention
+
+TILE = 96  # pixels
+MOST = 24  # steps on a sheet; of a longer episode, evenly chosen ones
+OPAQUE = 0.6  # of the heat over the picture
+HEAT = colormaps["plasma"]  # its brightest colour stays bright over a dark picture
+LABEL = 150  # pixels, beside the rows
+LABELS = {Segment.MEMORY.name: "memory", ACTION_READ: "action"}
+
+
+@dataclass(frozen=True)
+class Attended:
+    """An episode of T steps with the attention of each."""
+
+    policy: Policy
+    watched: Watched
+    attention: list[Attention]  # T
+
+    def pictures(self, step: int) -> np.ndarray:
+        """(V, s, s, 3) uint8, what the model was shown."""
+        interface, config = self.policy.interface, self.policy.config
+        own = self.watched.frames[step][: interface.cameras - interface.first_image]
+        first = self.watched.frames[0][:1] if interface.first_image else own[:0]
+        images = torch.from_numpy(np.concatenate([own, first])).movedim(-1, -3)
+        return prepared(images, config.size.image_size, config.images).movedim(-3, -1).numpy()
+
+    @cached_property
+    def kinds(self) -> dict[str, np.ndarray]:
+        """Label → (T, V, P) shares of attention."""
+        rows = self.attention[0].maps
+        flat = {f"{LABELS[row]} to vision": np.stack([a.patches(row) for a in self.attention]) for row in rows}
+        return flat | {f"{LABELS[row]}, rollout": np.stack([a.rollout[row] for a in self.attention]) for row in rows}
+
+
+def overlaid(picture: np.ndarray, patches: np.ndarray, top: float) -> Image.Image:
+    """(s, s, 3) uint8 under the heat of (P,) patches, row by row, of which `top` is the brightest colour."""
+    side = round(len(patches) ** 0.5)
+    heat = (255 * HEAT(patches.reshape(side, side) / top)[..., :3]).round().astype(np.uint8)
+    tile = lambda pixels: Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)  # noqa: E731
+    return Image.blend(tile(picture), tile(heat), OPAQUE)
+
+
+def sheet(one: Attended, title: str) -> Image.Image:
+    """A column per step; for each camera its pictures, and below them a row per kind of map."""
+    steps = np.unique(np.linspace(0, len(one.attention) - 1, min(MOST, len(one.attention))).round().astype(int))
+    columns = [_tiles(one, step) for step in steps.tolist()]
+    page = Image.new("RGB", (LABEL + len(steps) * (TILE + 2), 4 * LINE + len(columns[0]) * (TILE + 2)), "white")
+    draw = ImageDraw.Draw(page)
+    told = one.watched.outcome.info
+    ended = f"success {told['success_once']}, choice {told['choice']}, target {told['target']}"
+    draw.text((GAP, 2), f"{title}: {ended}", INK)
+    _scale(page, draw, (GAP, 2 * LINE))
+    for column, (step, tiles) in enumerate(zip(steps.tolist(), columns, strict=True)):
+        left = LABEL + column * (TILE + 2)
+        draw.text((left, 2 * LINE), f"step {step}", INK)
+        draw.text((left, 3 * LINE), one.watched.steps[step].phase.name.lower(), INK)
+        for row, tile in enumerate(tiles):
+            _place(page, draw, tile, (left, 4 * LINE + row * (TILE + 2)))
+    for row, tile in enumerate(columns[0]):
+        draw.multiline_text((GAP, 4 * LINE + row * (TILE + 2) + TILE // 3), tile.label, INK)
+    return page
+
+
+def video(one: Attended, title: str) -> list[np.ndarray]:
+    """The frames of the plain rollout, and beside them the maps: a column per camera, a row per kind. The last frame,
+    after the last step, has the last step's."""
+    frames, kinds = [], len(one.kinds)
+    for t, plain in enumerate(compose(one.watched, title)):
+        maps = [tile for tile in _tiles(one, min(t, len(one.attention) - 1)) if tile.share is not None]
+        left, labels = plain.shape[1] + LABEL, plain.shape[1]
+        width, height = left + len(maps) // kinds * (TILE + 2) + GAP, LINE + kinds * (TILE + 2) + GAP
+        page = Image.new("RGB", (width + width % 2, max(plain.shape[0], height + height % 2)), "white")
+        page.paste(Image.fromarray(plain), (0, 0))
+        draw = ImageDraw.Draw(page)
+        for i, tile in enumerate(maps):
+            camera, row = divmod(i, kinds)
+            top = LINE + row * (TILE + 2)
+            _place(page, draw, tile, (left + camera * (TILE + 2), top))
+            if row == 0:
+                draw.text((left + camera * (TILE + 2), 2), f"camera {camera}", INK)
+            if camera == 0:
+                draw.multiline_text((labels, top + TILE // 3), tile.label.partition("\n")[2], INK)
+        _scale(page, draw, (labels, 2))
+        frames.append(np.asarray(page))
+    return frames
+
+
+@dataclass(frozen=True)
+class _Tile:
+    label: str
+    picture: Image.Image
+    share: float | None  # of attention on this camera; None of a plain picture
+
+
+def _tiles(one: Attended, step: int) -> list[_Tile]:
+    """Camera by camera, its picture and the maps over it."""
+    tiles = []
+    for camera, picture in enumerate(one.pictures(step)):
+        plain = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.NEAREST)
+        tiles.append(_Tile(f"camera {camera}", plain, None))
+        for name, values in one.kinds.items():
+            top, patches = float(values.max()), values[step, camera]
+            label = f"camera {camera}\n{name}\nup to {top:.3f} a patch"
+            tiles.append(_Tile(label, overlaid(picture, patches, top), float(patches.sum())))
+    return tiles
+
+
+def _place(page: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, place: tuple[int, int]) -> None:
+    page.paste(tile.picture, place)
+    if tile.share is not None:
+        left, top = place
+        draw.rectangle([left, top, left + 28, top + 11], "white")
+        draw.text((left + 2, top), f"{tile.share:.2f}", MARK)
+
+
+def _scale(page: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
+    """The colours from 0 to the most."""
+    left, top = place
+    draw.text((left, top), "0", INK)
+    strip = (255 * HEAT(np.linspace(0, 1, 80))[None, :, :3]).round().astype(np.uint8)
+    page.paste(Image.fromarray(strip).resize((80, LINE - 4)), (left + 10, top))
+    draw.text((left + 94, top), "most", INK)

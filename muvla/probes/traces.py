@@ -1,0 +1,242 @@
+"""What a memory held, tick by tick, of many episodes: recorded once, in half precision, and read by every reading.
+
+    runs/<train id>/probes/traces/<hash of what they depend on>/
+      <episode seed>.safetensors   the states and tokens of one whole episode; its metadata are what happened in it
+
+A file is written when its episode has ended, so that a stopped recording goes on with the episodes that have none.
+Numbers are stored as float16 (11 bits: relative rounding of at most 2^-11) and given back as float32 of that: what is
+read from traces is the same whether the episodes were run just now or before.
+
+Legend: T ticks of an episode, m memory width, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+
+from muvla.configtools import content_hash
+from muvla.envs.phases import events
+from muvla.errors import DiskError, MuvlaError
+from muvla.evaluation.evaluate import default_workers, require_prompts
+from muvla.evaluation.rollout import Outcome, Rollout, Slot
+from muvla.files import write_atomically
+from muvla.memory.base import Memory
+from muvla.models.policy import Policy
+from muvla.probes.base import Subject
+from muvla.provenance import CODE_VERSION
+
+FOLDER = "traces"
+SAMPLED = 64  # numbers of every parameter, by which another training of the same cell is told
+LABELS = ("target", "identity")  # of an episode; `identity` where a task tells it apart from the target's place
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One episode of T ticks; arrays of memory are float32 with the precision of float16."""
+
+    seed: int
+    written: dict[str, np.ndarray]  # leaf → (T, …), the state as each tick left it
+    read: np.ndarray  # (T, m, D), the tokens that each tick read
+    step: np.ndarray  # (T,) of the episode, at each tick
+    phase: np.ndarray  # (T,)
+    labels: dict[str, int]  # those of LABELS that the episode has
+    events: dict[str, int]  # event → step
+    measured: dict[str, Any]  # choice, success and lengths, as in the episode's row
+
+    @property
+    def memory(self) -> np.ndarray:
+        """(T, n, D) written: the leaves one below the other where all are tokens of one width, else one long token."""
+        leaves = [leaf for _, leaf in sorted(self.written.items())]
+        if all(leaf.ndim == 3 for leaf in leaves) and len({leaf.shape[2] for leaf in leaves}) == 1:
+            return np.concatenate(leaves, axis=1)
+        return np.concatenate([leaf.reshape(len(leaf), 1, -1) for leaf in leaves], axis=2)
+
+
+class TracedRollout(Rollout):
+    """A rollout that hands out the memory of every episode that ends. It computes what any other computes."""
+
+    def trace(self, seeds: Iterable[int], on_trace: Callable[[Trace], None]) -> dict[int, str]:
+        """`on_trace` is called as episodes end; returns the error of each that failed, by its seed."""
+        self._kept: dict[int, list[tuple[dict[str, np.ndarray], np.ndarray, int, int]]] = {}
+        errors: dict[int, str] = {}
+
+        def ended(outcome: Outcome) -> None:
+            if outcome.error:
+                errors[outcome.seed] = outcome.error
+                return
+            index = next(i for i, slot in enumerate(self.slots) if slot.seed == outcome.seed)
+            on_trace(self._traced(self.slots[index], self._kept.pop(index), outcome))
+
+        self.run(seeds, ended)
+        return errors
+
+    def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
+        if slot.reads == 1:  # also where a second attempt begins
+            self._kept[index] = []
+        written = {name: _half(leaf[index]) for name, leaf in self.recurrence.state.items()}
+        self._kept[index].append((written, _half(slot.tokens), slot.step, int(slot.info["phase"])))
+
+    @staticmethod
+    def _traced(slot: Slot, ticks: list[tuple], outcome: Outcome) -> Trace:
+        written, read, step, phase = zip(*ticks, strict=True)
+        return Trace(
+            seed=outcome.seed,
+            written={name: np.stack([state[name] for state in written]).astype(np.float32) for name in written[0]},
+            read=np.stack(read).astype(np.float32),
+            step=np.array(step, np.int32),
+            phase=np.array(phase, np.int32),
+            labels={name: int(slot.info[name]) for name in LABELS if slot.info.get(name) is not None},
+            events=events(slot.info),
+            measured=outcome.info,
+        )
+
+
+def _half(tensor: torch.Tensor) -> np.ndarray:
+    """Raises MuvlaError for numbers beyond its range."""
+    half = tensor.detach().to("cpu", torch.float16).numpy()
+    if not np.isfinite(half).all():
+        raise MuvlaError(
+            "traces", got=f"a memory with numbers up to {tensor.abs().max().item():.3g}",
+            expected="at most 65504 in magnitude, the range of half precision",
+            remedy="no reading from traces is to be had of this cell",
+        )  # fmt: skip
+    return half
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
+
+
+def write_trace(folder: Path, trace: Trace) -> None:
+    """`<seed>.safetensors`, whole or not at all."""
+    tensors = {f"written/{name}": leaf.astype(np.float16) for name, leaf in trace.written.items()}
+    tensors |= {"read": trace.read.astype(np.float16), "step": trace.step, "phase": trace.phase}
+    about = {name: value for name, value in asdict(trace).items() if name in ("labels", "events", "measured")}
+    content = safetensors.numpy.save(tensors, metadata={"episode": json.dumps(about)})
+    write_atomically(folder / f"{trace.seed}.safetensors", content)
+
+
+def read_trace(path: Path) -> Trace:
+    """Raises MuvlaError for a file that is cut short or no trace."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["episode"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        return Trace(
+            seed=int(path.stem),
+            written={
+                name.removeprefix("written/"): leaf.astype(np.float32)
+                for name, leaf in tensors.items()
+                if name.startswith("written/")
+            },
+            read=tensors["read"].astype(np.float32),
+            step=tensors["step"],
+            phase=tensors["phase"],
+            **about,
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise MuvlaError(
+            str(path), got=f"unreadable ({type(error).__name__}: {error}), {_size(path)} bytes",
+            expected="the whole trace of an episode", remedy="remove the file; its episode is then run again",
+        ) from None  # fmt: skip
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+# --- of a cell ------------------------------------------------------------------------------------------------------
+
+
+def traces_folder(subject: Subject) -> Path:
+    """Beside the folders of the readings, which share it. Traces of another training, code, protocol or kind of device
+    have another one, and are neither used nor removed."""
+    of = {
+        "weights": _weights(subject.policy), "protocol": subject.protocol.hash, "code": CODE_VERSION,
+        "device": next(subject.policy.parameters()).device.type,
+    }  # fmt: skip
+    return subject.folder.parent / FOLDER / content_hash(of)
+
+
+def traces_of(subject: Subject) -> list[Trace]:
+    """One trace per episode of the subject, in the order of its seeds; those that have no file yet are run first, after
+    a line on stderr that tells the bytes that they may take.
+
+    Raises MuvlaError for a policy without memory, episodes that fail, a trace that is cut, DiskError for too small a
+    disk."""
+    if subject.policy.memory.width == 0:
+        raise MuvlaError(
+            "probe", got="a cell without memory", expected="a memory whose states can be recorded",
+            remedy="leave this reading out, or read a cell with m ≥ 1",
+        )  # fmt: skip
+    folder = traces_folder(subject)
+    missing = [seed for seed in subject.seeds if not (folder / f"{seed}.safetensors").exists()]
+    if missing:
+        _record(subject, folder, missing)
+    return [read_trace(folder / f"{seed}.safetensors") for seed in subject.seeds]
+
+
+def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
+    require_prompts(subject.policy, [subject.protocol])
+    rollout = TracedRollout(
+        subject.policy, subject.statistics, subject.protocol, subject.open_env, None,
+        min(default_workers(subject.protocol), len(seeds)),
+    )  # fmt: skip
+    try:
+        _require_room(folder, len(seeds), rollout)
+        errors = rollout.trace(seeds, lambda trace: write_trace(folder, trace))
+    finally:
+        rollout.close()
+    if errors:
+        seed, error = next(iter(errors.items()))
+        raise MuvlaError(
+            f"traces of {subject.protocol.id}", got=f"{len(errors)} episodes with errors, seed {seed}: {error}",
+            expected="every episode", remedy="run it again: the others have their files, and only these are run",
+        )  # fmt: skip
+
+
+def most_bytes(memory: Memory, episodes: int, ticks: int) -> int:
+    """bytes = episodes × ticks × (numbers of the state + m·D read) × 2; names and phases are less than 1 % of it where
+    a memory has a hundred numbers or more."""
+    numbers = sum(math.prod(shape) for shape in memory.state_spec().values()) + memory.width * memory.embedding
+    return episodes * ticks * numbers * 2
+
+
+def _require_room(folder: Path, episodes: int, rollout: TracedRollout) -> None:
+    protocol, memory = rollout.protocol, rollout.policy.memory
+    steps = protocol.step_limit or rollout.slots[0].env.attribute("step_limit")
+    ticks = math.ceil(steps / (protocol.h if protocol.tick == "call" else 1))
+    need = most_bytes(memory, episodes, ticks)
+    print(
+        f"traces: {episodes} episodes of at most {ticks} ticks, at most {need / 1e6:.3g} MB in {folder}",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    there = next(parent for parent in folder.parents if parent.exists())
+    if need > (free := shutil.disk_usage(there).free):
+        raise DiskError(
+            str(folder), got=f"{free / 1e6:.3g} MB of room", expected=f"{need / 1e6:.3g} MB for the traces",
+            remedy="free some space, or read fewer episodes",
+        )  # fmt: skip
+
+
+def _weights(policy: Policy) -> str:
+    """Of up to 64 numbers of every tensor, evenly spaced: an update changes all that is trained."""
+    digest = hashlib.sha256()
+    for name, value in sorted(policy.state_dict().items()):
+        flat = value.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""How far credit reaches: exact Jacobians, of the very recurrence, along what every policy is shown."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import PLAIN_INTERFACE, random_frames
+
+from muvla.config import TaskConfig
+from muvla.data.statistics import Statistics
+from muvla.envs.phases import Phase
+from muvla.envs.registry import make_env
+from muvla.envs.workers import LocalEnv
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import protocol
+from muvla.evaluation.watching import WatchedRollout
+from muvla.models.build import build_policy, prompts_of
+from muvla.probes.base import Subject
+from muvla.probes.gradients import Shown, jacobian_norms, jacobian_rows, read
+from muvla.recurrence import Moment, Recurrence
+from muvla.training.loop import interface_of
+
+SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)
+T = 5
+
+
+def drawn(cell):
+    """A policy in double precision, and an episode of T random frames."""
+    policy = build_policy(cell, PLAIN_INTERFACE).double().eval()
+    with torch.no_grad():
+        return policy, random_frames(policy, T, dtype=torch.float64)
+
+
+def continued(policy, encoded, d, tokens):
+    """The last tick's chunk, flat, from the memory (m, D) written d ticks before it: the definition."""
+    recurrence = Recurrence(policy, 1)
+    recurrence.state = {"tokens": tokens[None]}
+    for t in range(T - d, T):
+        moment = Moment([t], [Phase.UNKNOWN], ["probe"], [0])
+        output, _ = recurrence.tick(encoded[t : t + 1], torch.tensor([False]), moment)
+    return output.actions.flatten()
+
+
+def written(policy, encoded, d):
+    """What was written d ticks before the last."""
+    recurrence = Recurrence(policy, 1)
+    with torch.no_grad():
+        for t in range(T - d):
+            moment = Moment([t], [Phase.UNKNOWN], ["probe"], [0])
+            recurrence.tick(encoded[t : t + 1], torch.tensor([t == 0]), moment)
+    return recurrence.state["tokens"][0].clone()
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_the_jacobian_is_that_of_autograd_at_every_distance(cell_with, alpha):
+    policy, encoded = drawn(cell_with({"memory.alpha": alpha}))
+    rows = list(jacobian_rows(policy, encoded))
+    assert len(rows) == 2 * 2  # H·A
+    norms = jacobian_norms(policy, encoded)
+    assert norms.shape == (T - 1,) and norms.dtype == np.float64 and (norms > 0).all()
+    for d in range(1, T):
+        ours = torch.stack([row[d - 1][0][0] for row in rows])  # (H·A, m, D)
+        memory = written(policy, encoded, d)
+        theirs = torch.autograd.functional.jacobian(partial(continued, policy, encoded, d), memory)
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+        assert norms[d - 1] == pytest.approx(theirs.norm().item(), rel=1e-9)
+
+
+def test_the_linear_part_of_a_moving_average_is_that_of_finite_differences(cell_with):
+    """At α = 0.1, in a random direction, at every distance. The step is as wide as rounding asks: the norms of the
+    language model and its rotary positions compute in single precision, whatever the policy's is."""
+    policy, encoded = drawn(cell_with({"memory.alpha": 0.1}))
+    rows, step = list(jacobian_rows(policy, encoded)), 1e-3
+    for d in range(1, T):
+        memory = written(policy, encoded, d)
+        direction = torch.randn(memory.shape, generator=torch.Generator().manual_seed(d), dtype=memory.dtype)
+        linear = torch.stack([(row[d - 1][0][0] * direction).sum() for row in rows])
+        with torch.no_grad():
+            ends = [continued(policy, encoded, d, memory + sign * step * direction) for sign in (1, -1)]
+        assert (linear - (ends[0] - ends[1]) / (2 * step)).norm() < 1e-3 * linear.norm()
+
+
+def test_asking_leaves_the_policy_as_it_was(cell_with):
+    policy, encoded = drawn(cell_with())
+    asked = [p.requires_grad for p in policy.parameters()]
+    with torch.no_grad():  # as an evaluation is, in which it may be asked
+        jacobian_norms(policy, encoded)
+    assert [p.requires_grad for p in policy.parameters()] == asked
+    assert all(p.grad is None for p in policy.parameters())
+
+
+def test_what_training_cuts_is_not_cut_here(cell_with):
+    """K is no part of the question: the norms are the same for every K."""
+    one, eight = (jacobian_norms(*drawn(cell_with({"truncation": K}))) for K in (1, 8))
+    np.testing.assert_array_equal(one, eight)
+
+
+@pytest.fixture(scope="module")
+def subject_of(store, tmp_path_factory):
+    def subject(cell, seeds=4):
+        policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
+        own = tuple(range(SHORT.seed, SHORT.seed + seeds))
+        return Subject(
+            policy, Statistics.of(store), SHORT, cell, own, tmp_path_factory.mktemp("probe"),
+            lambda: make_env(SHORT.task), lambda: store,
+        )  # fmt: skip
+
+    return subject
+
+
+@pytest.mark.parametrize("kind", ["dummy", "none"])
+def test_without_a_memory_that_recurs_it_is_refused(subject_of, cell_with, kind):
+    cell = cell_with({"memory.kind": kind, "memory.m": 4 if kind == "dummy" else 0})
+    with pytest.raises(MuvlaError, match="probe gradients: .*carries no memory"):
+        read(subject_of(cell))
+
+
+def test_what_is_shown_until_the_decision_is_what_every_policy_sees(subject_of, cell_with):
+    subject = subject_of(cell_with())
+    rollout = WatchedRollout(subject.policy, subject.statistics, SHORT, subject.open_env)
+    for seed, watched in rollout.watch_all(subject.seeds).items():
+        shown = Shown(LocalEnv(subject.open_env()), seed, 2)
+        decision = watched.outcome.info["first_decision_step"]
+        assert len(shown.images) == len(shown.proprio) == decision + 1
+        for t in range(decision + 1):
+            np.testing.assert_array_equal(shown.images[t], watched.frames[t])
+            np.testing.assert_array_equal(shown.proprio[t], watched.steps[t].proprio)
+
+
+def test_the_frame(subject_of, cell_with):
+    """A line per d and policy, as many as episodes are long, with K and what lies beyond it."""
+    subject = subject_of(cell_with({"truncation": 2}), 2)
+    with torch.no_grad():
+        for p in subject.policy.parameters():
+            p.mul_(1.05)  # stands for training
+    frame = read(subject)
+    episodes = [Shown(LocalEnv(subject.open_env()), seed, 2) for seed in subject.seeds]
+    lengths = [len(one.images) - 1 for one in episodes]
+    for trained in (False, True):
+        own = frame[frame["trained"] == trained]
+        assert own["d"].tolist() == list(range(1, max(lengths) + 1))
+        assert own["n"].tolist() == [sum(length >= d for length in lengths) for d in own["d"]]
+        assert own["policy"].unique().tolist() == ["trained" if trained else "initial values"]
+    assert (frame["K"] == 2).all() and frame["beyond"].tolist() == (frame["d"] > 1).tolist()
+    first = frame[frame["d"] == 1].set_index("trained")
+    assert first.loc[True, "value"] != first.loc[False, "value"]
+    values = [jacobian_norms(subject.policy, one.encoded(subject.policy, subject))[0] for one in episodes]
+    assert first.loc[True, "value"] == pytest.approx(np.mean(values))
+    assert first.loc[True, "low"] < np.mean(values) < first.loc[True, "high"]
+    release = read(replace(subject, cell=None))
+    assert release["trained"].all() and release["K"].isna().all() and release["beyond"].isna().all()
+
+
+def test_an_episode_without_a_decision_has_no_distance(subject_of, cell_with):
+    class Undecided(type(make_env(TaskConfig("RecallPosition3-v0")))):
+        def reset(self, **asked):
+            observation, info = super().reset(**asked)
+            return observation, info | {"cue_length": 0, "delay_length": 0}
+
+    subject = replace(subject_of(cell_with()), open_env=lambda: Undecided("RecallPosition3-v0"))
+    with pytest.raises(MuvlaError, match="probe gradients: .*without steps before a decision"):
+        read(subject)

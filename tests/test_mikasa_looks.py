@@ -1,0 +1,116 @@
+"""What is changed of a MIKASA task's looks bites on the pictures, and leaves bodies, places and targets alone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from muvla.config import TaskConfig
+from muvla.envs.colours import COLOURS
+from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa, simulator
+from muvla.envs.mikasa.looks import colours, dress
+from muvla.envs.registry import open_env
+from muvla.errors import MuvlaError
+
+COLOR, BOTH = "RememberColor3-VLA-v0", "RememberShapeAndColor3x2-VLA-v0"
+NEW = ("pink", "lime", "brown")
+
+
+def base(**parts):
+    """A made-up ManiSkill environment that counts how often it is built anew."""
+    built = []
+    return SimpleNamespace(reset=lambda options: built.append(options), built=built, **parts)
+
+
+def test_colours_are_painted_where_the_suite_takes_them_from():
+    plain = base(color_dict={})
+    assert dress(plain, MIKASA_TASKS[COLOR], None, None) == () and not plain.built
+    cubes = base(color_dict={})
+    assert dress(cubes, MIKASA_TASKS[COLOR], NEW, None) == ("colours pink, lime, brown",)
+    assert [(rgba * 255).round().tolist() for rgba in cubes.color_dict.values()] == [[*COLOURS[n], 255] for n in NEW]
+    assert cubes.built == [{"reconfigure": True}]
+    shapes = base(shape_color_dict={i: {"color_id": i % 3, "color": None} for i in range(6)})
+    dress(shapes, MIKASA_TASKS[BOTH], NEW, None)
+    assert shapes.shape_color_dict[5]["color"].tolist() == [139 / 255, 69 / 255, 19 / 255, 1]
+
+
+@pytest.mark.parametrize("palette", [("red", "lime"), ("red", "red", "blue")])
+def test_a_palette_that_does_not_fit_is_refused(palette):
+    with pytest.raises(MuvlaError, match="3 different colours for RememberColor3-VLA-v0"):
+        dress(base(color_dict={}), MIKASA_TASKS[COLOR], palette, None)
+    with pytest.raises(MuvlaError, match="names among"):
+        dress(base(color_dict={}), MIKASA_TASKS[COLOR], ("red", "lime", "ultraviolet"), None)
+    with pytest.raises(MuvlaError, match="the suite fixes it"):
+        make_mikasa(TaskConfig("RememberShape3-VLA-v0", palette=NEW))
+
+
+def test_half_the_light():
+    lit = []
+    scene = SimpleNamespace(set_ambient_light=lit.append, add_directional_light=lambda way, of: lit.append(of))
+    dark = base(scene=scene)
+    assert dress(dark, MIKASA_TASKS[COLOR], None, "light") == ("light dimmed to 50%",)
+    dark._load_lighting({})
+    assert lit == [[0.15] * 3, [0.5] * 3, [0.5] * 3]
+
+
+# --- with the simulator -----------------------------------------------------------------------------------------------
+
+
+def episode(steps, **changes):
+    """Pictures, all else, and the provenance of an episode's first steps; in a process of its own."""
+    env = open_env(TaskConfig(**changes))
+    try:
+        observation, info = env.reset(seed=11)
+        pictures, rest = [], []
+        for step in range(steps):
+            pictures.append(observation["images"].astype(int))
+            rest.append([observation["proprio"].tolist(), info["target"], info["choice"], info["phase"],
+                         info["expert_action"].tolist()])  # fmt: skip
+            if step < steps - 1:
+                observation, *_, info = env.step(info["expert_action"])
+        return np.array(pictures), rest, env.attribute("provenance")
+    finally:
+        env.close()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return episode(12, name=COLOR)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["palette", "camera", "light", "distractor"])
+def test_a_change_of_looks_bites_on_pictures_alone(plain, kind):
+    pictures, rest, told = episode(12, name=COLOR, **({"palette": NEW} if kind == "palette" else {"shift": kind}))
+    assert rest == plain[1], "bit for bit: joints, places (through the expert), phases and targets"
+    assert "altered" not in plain[2] and len(told["altered"]) == 1
+    moved = np.abs(pictures - plain[0]).max(axis=(2, 3, 4))  # (steps, cameras)
+    # The wrist camera does not move with the base's, and does not see the distractor.
+    assert (moved[-1] > 40).tolist() == [True, kind in ("palette", "light")]
+    if kind == "palette":
+        assert not moved[5].any(), "an empty table in the delay"
+    else:
+        assert (moved[:, 0] > 40).all(), "in every phase"
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_shapes_are_painted_too_and_a_longer_limit_is_the_simulators():
+    before, rest, _ = episode(8, name=BOTH)
+    after, same, told = episode(8, name=BOTH, palette=NEW, step_limit=40)
+    assert rest == same and told["altered"] == ["colours pink, lime, brown"]
+    assert np.abs(after[-1] - before[-1]).max() > 40
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_the_colours_are_the_suites():
+    simulator.load_suite()
+    from mikasa_robo_suite.vla.memory_envs.remember_color_vla import RememberColorVLABaseEnv
+    from mikasa_robo_suite.vla.memory_envs.remember_shape_and_color_vla import RememberShapeAndColorVLABaseEnv
+
+    named = [(name.lower(), tuple(rgba[:3])) for name, rgba in RememberColorVLABaseEnv.COLOR_MAPPING.values()]
+    assert named == [(name, COLOURS[name]) for name in colours(MIKASA_TASKS["RememberColor9-VLA-v0"])]
+    shown = [tuple((rgba[:3] * 255).astype(int)) for rgba in RememberShapeAndColorVLABaseEnv.COLOR_PALETTE.values()]
+    assert shown == [COLOURS[name] for name in colours(MIKASA_TASKS[BOTH])]

@@ -1,0 +1,204 @@
+"""Paired differences, and the verdicts of predictions: published numbers, planted effects, and data without any."""
+
+import dataclasses
+import math
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_analysis import row
+
+from analysis.paired import (
+    MARGIN,
+    NO_GROUND,
+    NOT_RUN,
+    REFUTED,
+    SUPPORTED,
+    UNDECIDED,
+    difference,
+    newcombe,
+    over_seeds,
+    rate,
+    verdict,
+)
+from muvla.errors import MuvlaError
+from muvla.evaluation.predictions import Prediction
+
+CHANCE = 1 / 3
+
+
+def rows(choices, targets, donors=None, **changes):
+    found = [row(i, int(c), int(t)) for i, (c, t) in enumerate(zip(choices, targets, strict=True))]
+    donors = [None] * len(found) if donors is None else donors
+    return [dataclasses.replace(r, donor_target=d, **changes) for r, d in zip(found, donors, strict=True)]
+
+
+def predicted(expected, **changes):
+    return Prediction("told", ("K=8",), "zero", expected, **changes)
+
+
+def test_newcombes_method_10_against_published_values():
+    """Fagerland, Lydersen and Laake, "Statistical Analysis of Contingency Tables" (2017), chapter 8: Cavo et al. 2012,
+    59, 6, 16 and 80 pairs."""
+    low, high = newcombe(59, 16, 6, 80, confidence=0.95)
+    assert (low, high) == (pytest.approx(-0.1186, abs=5e-5), pytest.approx(-0.0046, abs=5e-5))
+
+
+@pytest.mark.parametrize(
+    "table", [(10, 0, 0, 0), (0, 0, 0, 10), (0, 10, 0, 0), (0, 0, 10, 0), (1, 0, 0, 0), (5, 0, 0, 5)]
+)
+def test_the_interval_holds_the_difference_also_at_the_edge(table):
+    both, first, second, neither = table
+    low, high = newcombe(*table)
+    value = (second - first) / sum(table)
+    assert -1 <= low <= value <= high <= 1
+    mirrored = newcombe(both, second, first, neither)
+    assert mirrored == (pytest.approx(-high), pytest.approx(-low))
+
+
+def test_no_pair_has_no_interval():
+    assert all(map(math.isnan, newcombe(0, 0, 0, 0)))
+    assert difference([], [], "choice").text == "–" and rate([], "choice").text == "–"
+
+
+def test_pairs_are_the_episodes_that_both_measured_and_touched():
+    plain = rows([0, 0, 1, -1, 0], [0, 0, 0, 0, 0])
+    other = [dataclasses.replace(r, error="lost") if r.seed == 4 else r for r in rows([0, 1, 0, 0, 0], [0] * 5)]
+    choice = difference(plain, other, "choice")
+    assert (choice.n, choice.first, choice.second) == (3, 2 / 3, 2 / 3)  # not 3, untouched; not 4, an error
+    own = difference(plain, other, "own")
+    assert (own.n, own.first, own.second) == (4, 2 / 4, 3 / 4)
+    assert difference(plain, other[1:], "own").n == 3
+
+
+def test_following_is_choosing_the_donors_target_and_is_looked_for_in_the_plain_run_too():
+    plain = rows([0, 0, 0, 1], [0] * 4)
+    other = rows([1, 1, 0, -1], [0] * 4, donors=[1, 1, 1, None])
+    follow = difference(plain, other, "follow")
+    assert (follow.n, follow.first, follow.second) == (3, 0, 2 / 3)
+    assert (rate(other, "follow").n, rate(other, "follow").count) == (3, 2)
+
+
+@lru_cache
+def simulated(seed, p_plain, p_other, n=200, correlation=0.0):
+    """What is looked at of rows of a plain run and of one under an intervention, with planted shares of own target."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(3, size=n)
+    drawn = rng.random(n)
+    again = np.where(rng.random(n) < correlation, drawn, rng.random(n))
+    wrong = (targets + rng.integers(1, 3, size=n)) % 3
+    return tuple(
+        [SimpleNamespace(seed=i, error=None, choice=c, target=t, donor_target=None)
+         for i, (c, t) in enumerate(zip(np.where(u < p, targets, wrong).tolist(), targets.tolist(), strict=True))]
+        for u, p in ((drawn, p_plain), (again, p_other))
+    )  # fmt: skip
+
+
+def said(one, seed, p_plain, p_other, **changes):
+    plain, other = simulated(seed, p_plain, p_other, **changes)
+    return verdict(one, plain, plain, other, CHANCE).said
+
+
+@pytest.mark.parametrize(
+    ("expected", "p_plain", "p_other"),
+    [("to_chance", 0.97, CHANCE), ("lower", 0.97, 0.6), ("higher", 0.4, 0.9), ("null", 0.97, 0.97),
+     ("chance", 0.97, CHANCE), ("above_chance", 0.4, 0.8)],
+)  # fmt: skip
+def test_planted_effects_are_found(expected, p_plain, p_other):
+    found = [said(predicted(expected), seed, p_plain, p_other) for seed in range(40)]
+    assert found.count(SUPPORTED) >= 32 and found.count(REFUTED) <= 2
+
+
+@pytest.mark.parametrize(
+    ("expected", "p_plain", "p_other"),
+    [("to_chance", 0.97, 0.97), ("to_chance", 0.97, 0.6), ("lower", 0.97, 0.97), ("higher", 0.9, 0.4),
+     ("null", 0.97, CHANCE), ("chance", 0.4, 0.9), ("above_chance", 0.9, 0.1), ("to_chance", 0.97, 0.05)],
+)  # fmt: skip
+def test_what_is_not_so_is_refuted(expected, p_plain, p_other):
+    found = [said(predicted(expected), seed, p_plain, p_other) for seed in range(40)]
+    assert found.count(REFUTED) >= 32 and SUPPORTED not in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [CHANCE, 0.6, 0.97])
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_without_an_effect_hardly_any_is_found(p, correlation):
+    """100 A/A runs; one bound of a 90 % interval errs in 5 of 100, and the sum of the two directions in 10."""
+    found = {
+        e: [said(predicted(e), s, p, p, correlation=correlation) for s in range(100)]
+        for e in ("lower", "higher", "null")
+    }
+    assert found["lower"].count(SUPPORTED) <= 0.09 * 100 and found["higher"].count(SUPPORTED) <= 0.09 * 100
+    assert found["null"].count(REFUTED) <= 0.01 * 100
+    # Over five training seeds: none is supported by chance, and refuting "null" takes two.
+    for one, mistake in (("lower", SUPPORTED), ("null", REFUTED)):
+        studies = [over_seeds(found[one][i : i + 5]) for i in range(0, 100, 5)]
+        assert mistake not in studies
+
+
+def test_the_interval_covers_as_it_says():
+    """Of 300 pairs of runs that differ by 0.2, about 270 intervals hold that."""
+    held, rng = 0, np.random.default_rng(0)
+    for _ in range(300):
+        a, b = rng.random((2, 60))
+        first, second = a < 0.7, np.where(rng.random(60) < 0.5, a, b) < 0.5
+        low, high = newcombe(
+            *(int(x.sum()) for x in (first & second, first & ~second, ~first & second, ~first & ~second))
+        )
+        held += low <= -0.2 <= high
+    assert 260 <= held <= 290
+
+
+def test_a_small_drop_is_no_drop():
+    """Significant but inside the margin: it is null, and nothing was lowered."""
+    plain, other = rows([0] * 1000, [0] * 1000), rows([0] * 980 + [1] * 20, [0] * 1000)
+    shift = difference(plain, other, "choice")
+    assert shift.high < 0 and shift.low > -MARGIN
+    assert verdict(predicted("null"), plain, plain, other, CHANCE).said == SUPPORTED
+    assert verdict(predicted("lower"), plain, plain, other, CHANCE).said == REFUTED
+
+
+def test_a_prediction_speaks_of_the_seeds_that_it_names():
+    used, _ = simulated(0, 0.97, 0.97)
+    unused, _ = simulated(0, CHANCE, CHANCE)
+    assert verdict(predicted("null", where="used"), unused, unused, unused, CHANCE).said == NO_GROUND
+    assert verdict(predicted("null", where="unused"), used, used, used, CHANCE).said == NO_GROUND
+    assert verdict(predicted("null", where="used"), used, used, used, CHANCE).said == SUPPORTED
+    assert verdict(predicted("null", where="used"), used, used, used, None).said == NO_GROUND
+    assert verdict(predicted("chance"), used, used, used, None).said == UNDECIDED
+    assert verdict(predicted("null"), used, used, [], CHANCE).said == NOT_RUN
+
+
+def test_too_few_touches_decide_nothing():
+    plain, _ = simulated(0, 0.97, 0.97)
+    other = rows([-1] * 195 + [0, 1, 2, 0, 1], [r.target for r in plain])
+    assert verdict(predicted("to_chance"), plain, plain, other, CHANCE).said == UNDECIDED
+    untouched = rows([-1] * 200, [r.target for r in plain])
+    for expected in ("null", "lower", "higher", "chance", "to_chance", "above_chance"):
+        assert verdict(predicted(expected), plain, plain, untouched, CHANCE).said == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "together"),
+    [
+        ([SUPPORTED] * 5, SUPPORTED),
+        ([SUPPORTED] * 4 + [NO_GROUND], SUPPORTED),
+        ([SUPPORTED] * 4 + [UNDECIDED], UNDECIDED),
+        ([SUPPORTED] * 4 + [REFUTED], UNDECIDED),
+        ([SUPPORTED] * 3 + [REFUTED] * 2, REFUTED),
+        ([REFUTED], REFUTED),
+        ([REFUTED, NO_GROUND], REFUTED),
+        ([NO_GROUND] * 5, UNDECIDED),
+        ([NOT_RUN], UNDECIDED),
+        ([], UNDECIDED),
+    ],
+)
+def test_how_seeds_combine(of_seeds, together):
+    assert over_seeds(of_seeds) == together
+
+
+@pytest.mark.parametrize("changes", [{"expected": "best"}, {"quantity": "touch"}, {"where": "often"}, {"arms": ()}])
+def test_a_prediction_in_other_words_is_refused(changes):
+    with pytest.raises(MuvlaError, match=next(iter(changes))):
+        dataclasses.replace(predicted("null"), **changes)

@@ -1,0 +1,267 @@
+"""Probes and predictions of a study: what is run, what is kept, what is skipped, and what the report makes of it."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.config import dummy, no_memory, tbptt
+from muvla.errors import MuvlaError
+from muvla.evaluation.predictions import Prediction
+from muvla.evaluation.protocol import protocol
+from muvla.files import read_json, write_json
+from muvla.probes.base import Grid, Point, Read, Reading
+from muvla.probes.registry import READINGS, probe
+from sweeps.grid import Study, conditions, load_study, reads
+from sweeps.ledger import Ledger
+from sweeps.plan import plan_text
+from sweeps.run import SweepOptions, run_study
+
+ROOT = Path(__file__).parents[1]
+BASE = dataclasses.replace(protocol("recall-position3-rh@1"), name="few", episodes=6, slots=3)
+LONGER = dataclasses.replace(BASE, name="few-longer", step_limit=20)
+
+
+def read_widths(subject) -> pd.DataFrame:
+    """The memory's width by episode."""
+    (subject.folder / "note.txt").write_text("no frame")
+    assert not subject.policy.training and len(subject.store()) and subject.open_env().observation_space
+    return pd.DataFrame({"seed_of": subject.seeds, "value": subject.policy.memory.width})
+
+
+WIDTHS = Reading("widths", 1, read_widths, x="seed_of", y="value")
+CARRIED = Reading("carried", 1, read_widths, x="seed_of", y="value", needs_recurrence=True)
+ANY = Reading("any", 1, read_widths, x="seed_of", y="value", needs_memory=False)
+GRID = Grid(
+    "limits", 1, x="limit", curve="memory",
+    points=(
+        Point(BASE, "none", (("limit", 15), ("memory", "active"))),
+        Point(BASE, "zero", (("limit", 15), ("memory", "zero"))),
+        Point(LONGER, "none", (("limit", 20), ("memory", "active"))),
+        Point(LONGER, "zero", (("limit", 20), ("memory", "zero"))),
+    ),
+)  # fmt: skip
+MAP = Grid(
+    "map", 1, x="step", y="tokens", curve="kind",
+    points=tuple(
+        Point(BASE, f"zero{tokens}@{step}", (("step", step), ("tokens", tokens or "all"), ("kind", "zero")))
+        for step in (0, 1) for tokens in ("", "[0:2]")
+    ),
+)  # fmt: skip
+
+
+def at_zero(protocol, intervention):
+    return dataclasses.replace(GRID, points=(Point(protocol, intervention, GRID.points[0].coordinates),))
+
+
+LOWER = Prediction("zero does nothing", ("K=8",), "zero", "null")
+
+
+@pytest.fixture
+def study(base):
+    return Study(
+        "probed", "a study with probes", base, {"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4)},
+        ("memory.kind", "memory.m", "truncation"), (0,), (BASE,), ("zero",), (GRID, Read(WIDTHS, BASE, 2)), (LOWER,),
+    )  # fmt: skip
+
+
+def test_a_grids_points_are_conditions_once_and_those_of_a_memory_for_cells_that_have_one(study):
+    by_arm = {c.arm: [(p.name, i) for p, i in conditions(study, c.cell)] for c in study.cells()}
+    assert by_arm["none"] == [("few", "none"), ("few-longer", "none")]
+    assert by_arm["dummy"] == by_arm["K=8"] == [(p, i) for p in ("few", "few-longer") for i in ("none", "zero")]
+
+
+def test_readings_are_of_cells_that_have_what_they_read(study):
+    study = dataclasses.replace(study, probes=tuple(Read(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY)))
+    taken = {c.arm: [one.reading.name for one in reads(study, c.cell)] for c in study.cells()}
+    assert taken == {"none": ["any"], "dummy": ["widths", "any"], "K=8": ["widths", "carried", "any"]}
+
+
+def test_the_plan_counts_what_probes_add(study):
+    text = plan_text(study, None, None)
+    assert "Probe limits@1: 4 conditions" in text and "Probe widths@1: a reading of 2 episodes of few@1" in text
+    assert "Conditions in all: 10, at most 4 a cell; readings: 2" in text
+    assert "Predictions, written before the run: 1" in text
+
+
+def test_interventions_of_a_study_have_their_canonical_names(study):
+    changed = dataclasses.replace(
+        study, interventions=("zero/before_read",), predictions=(dataclasses.replace(LOWER, intervention="zero@0.."),)
+    )
+    assert changed.interventions == ("zero",) and changed.predictions[0].intervention == "zero"
+    changed.check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predictions": (dataclasses.replace(LOWER, arms=("K=9",)),)}, "arm K=9"),
+        ({"predictions": (dataclasses.replace(LOWER, intervention="drop"),)}, "drop under few@1"),
+        ({"predictions": (dataclasses.replace(LOWER, versus="drop"),)}, "drop under few@1"),
+        ({"predictions": (dataclasses.replace(LOWER, arms=("none",)),)}, "zero under few@1"),
+        ({"predictions": (dataclasses.replace(LOWER, protocol="few@2"),)}, "under few@2"),
+        ({"probes": (GRID, GRID)}, "limits@1 twice"),
+        ({"probes": (at_zero(dataclasses.replace(BASE, slots=2), "none"),)}, "few@1 twice"),
+        ({"probes": (Read(WIDTHS, dataclasses.replace(BASE, name="seen", seed=0)),)}, "not trained on"),
+        ({"probes": (at_zero(BASE, "amnesia"),)}, "amnesia"),
+    ],
+)  # fmt: skip
+def test_what_no_run_could_decide_is_refused_before_it(study, changes, message):
+    with pytest.raises(MuvlaError, match=message):
+        dataclasses.replace(study, **changes).check()
+
+
+def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
+    both = dataclasses.replace(study, predictions=(dataclasses.replace(LOWER, arms=("dummy", "K=8")), LOWER))
+    assert [one.arms for one in both.narrowed(arms=("dummy",)).predictions] == [("dummy",)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Grid("limits", 1, (), x="limit"), "no point"),
+        (lambda: Grid("limits", 1, GRID.points, x="N"), "'N'"),
+        (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "hyphens"),
+        (lambda: Grid("limits", 0, GRID.points, x="limit"), "version"),
+        (lambda: Read(WIDTHS, BASE, 7), "1 to 6"),
+        (lambda: probe("telepathy", BASE), "telepathy"),
+    ],
+)
+def test_bad_probes_are_refused(make, message):
+    with pytest.raises(MuvlaError, match=message):
+        make()
+
+
+def test_a_probe_on_the_command_line_is_a_grid_or_a_reading_by_name():
+    assert isinstance(probe("phase-length", protocol("recall-position3-rh@1")), Grid)
+    assert all(isinstance(probe(name, BASE), Reading) for name in READINGS)
+
+
+STUDY = """
+import dataclasses
+from muvla.config import *
+from muvla.models.sizes import size
+from muvla.evaluation.predictions import Prediction
+from sweeps.grid import Study
+from test_probe_study import *
+base = Cell(
+    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
+    memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates=2),
+)
+study = Study("probed", "a study with probes", base, {"none": no_memory(), "K=8": tbptt(8, 4)},
+              ("memory.kind", "memory.m", "truncation"), (0,), (BASE,), ("zero", "freeze_first"),
+              (GRID, MAP, Read(WIDTHS, BASE, 2)), (LOWER,))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A study with probes, swept once."""
+    root = tmp_path_factory.mktemp("probed")
+    (root / "study.py").write_text(STUDY)
+    result = run_study(
+        load_study(root), Ledger(root / "runs", root / "data"), SweepOptions(processes=1, track=False), lambda _: None
+    )
+    assert [entry.state for entry in result.entries] == ["done", "done"], [e.run.failure for e in result.entries]
+    return root, result.entries[1]
+
+
+def at(root):
+    return ["--runs", str(root / "runs"), "--data", str(root / "data")]
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_probes_and_keeps_their_origin(place):
+    _, entry = place
+    folder = entry.run.folder / "probes"
+    assert list(pd.read_csv(folder / "widths@1-few@1.csv")["value"]) == [4, 4]
+    assert (folder / "widths@1" / "note.txt").exists()
+    meta = read_json(folder / "widths@1-few@1.json")
+    assert (meta["protocol_hash"], meta["seeds"]) == (BASE.hash, [BASE.seed, BASE.seed + 1])
+    assert (entry.run.folder / "provenance" / f"{meta['provenance']}.json").exists()
+    records = entry.records()
+    assert meta["provenance"] in records.provenance and [one.id for one in records.readings] == ["widths@1"]
+    assert set(records.rows) == {("few@1", i) for i in ("none", "zero", "freeze_first")}
+    assert [len(p.rows) for grid in records.grids for p in grid.points] == [6] * 8
+
+
+@pytest.mark.slow
+def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
+    _, entry = place
+    one = entry.study.reads[0]
+    file = entry.run.frame_file(one)
+    before = file.stat().st_mtime_ns
+    assert entry.run.probe(one, "cpu") == file and file.stat().st_mtime_ns == before
+    with pytest.raises(MuvlaError, match="seeds: got .2 episodes.*expected 3 episodes"):
+        entry.run.probe(dataclasses.replace(one, episodes=3), "cpu")
+    meta = read_json(file.with_suffix(".json"))
+    write_json(file.with_suffix(".json"), meta | {"protocol_hash": "other"})
+    try:
+        with pytest.raises(MuvlaError, match="protocol_hash: got other"):
+            entry.missing_reads  # noqa: B018
+    finally:
+        write_json(file.with_suffix(".json"), meta)
+
+
+@pytest.mark.slow
+def test_a_reading_that_was_cut_short_is_taken_again(place):
+    _, entry = place
+    one = entry.study.reads[0]
+    entry.run.frame_file(one).with_suffix(".json").unlink()
+    assert entry.state == "partial" and entry.missing_reads == [one]
+    entry.run.probe(one, "cpu")
+    assert entry.state == "done"
+
+
+@pytest.mark.slow
+def test_readings_refuse_what_they_cannot_read(place):
+    root, entry = place
+    other = Ledger(root / "runs", root / "data").entries(
+        entry.study, Ledger(root / "runs", root / "data").stores(entry.study)
+    )[0]
+    with pytest.raises(MuvlaError, match="a policy without memory"):
+        other.run.probe(Read(WIDTHS, BASE, 2), "cpu")
+    wrong = dataclasses.replace(WIDTHS, name="wrong", y="missing")
+    with pytest.raises(MuvlaError, match="no column 'missing'"):
+        entry.run.probe(Read(wrong, BASE, 2), "cpu")
+    seen = dataclasses.replace(BASE, name="seen", seed=entry.run.store().parts[0].seeds.start)
+    with pytest.raises(MuvlaError, match="training episodes"):
+        entry.run.probe(Read(WIDTHS, seen, 2), "cpu")
+
+
+@pytest.mark.slow
+def test_the_report_draws_every_probe(place, capsys):
+    root, _ = place
+    assert main(["report", str(root), *at(root), "--out", str(root / "out")]) == 0
+    names = {path.name for path in (root / "out").iterdir()}
+    drawn = ("paired", "probe-limits", "probe-map-k-8", "probe-widths-few")
+    assert {f"{name}.{suffix}" for name in drawn for suffix in ("png", "pdf")} <= names
+    assert {"paired.csv", "verdicts.csv", "verdicts.md", "probe-limits.csv", "probe-map.csv"} <= names
+    text = (root / "out" / "report.md").read_text()
+    assert "zero does nothing" in text and "probe-map-k-8.png" in text and "Probe `limits@1`" in text
+
+
+@pytest.mark.slow
+def test_probe_on_the_command_line(place, capsys):
+    root, entry = place
+    command = [
+        "probe",
+        entry.run.train,
+        "gradients",
+        "--protocol",
+        "recall-position3-rh@1",
+        "--episodes",
+        "2",
+        *at(root),
+    ]
+    assert main(command) == 0
+    file = entry.run.folder / "probes" / "gradients@1-recall-position3-rh@1.csv"
+    assert str(file) in capsys.readouterr().out and file.exists()
+    for changes, message in (
+        (["telepathy"], "telepathy"), (["phase-length"], "--episodes: got 'with a grid'"),
+    ):  # fmt: skip
+        assert main([*command[:2], *changes, *command[3:]]) == EXIT_BAD_INPUT
+        assert message in capsys.readouterr().err
