@@ -133,11 +133,9 @@ def transport_seconds(cameras: int, pixels: int, proprio: int, steps: int) -> fl
         env.close()
 
 
-def step_parts(
-    task: TaskConfig, image_size: int | None, seeds: list[int], options: dict[str, Any] | None = None
-) -> dict[str, float]:
+def step_parts(task: TaskConfig, image_size: int | None, seeds: list[int]) -> dict[str, float]:
     """Mean seconds of a simulator's step in this process: the pictures of the cameras and of render(), the physics, and
-    the whole; `options` of every reset."""
+    the whole."""
     env = make_env(task, image_size)
     simulator, spent = env._base, {"get_obs": 0.0, "render": 0.0, "_step_action": 0.0}
 
@@ -154,7 +152,7 @@ def step_parts(
     total, steps, in_resets = 0.0, 0, dict.fromkeys(spent, 0.0)
     for seed in seeds:
         before = dict(spent)
-        env.reset(seed=seed, options=options)
+        env.reset(seed=seed)
         in_resets = {name: in_resets[name] + spent[name] - before[name] for name in spent}
         for _ in range(env.step_limit):
             total += _timed(lambda: env.step(np.full(env.action_space.shape, 0.1)))

@@ -203,8 +203,8 @@ def test_shares_and_estimate():
 @pytest.mark.slow
 def test_the_parts_of_a_simulators_step():
     one = evaluation.PROTOCOL
-    parts, quick = (evaluation.step_parts(one.task, one.image_size, [3], {"render": known}) for known in (True, False))
-    assert 0 < parts["render"] + parts["physics"] < parts["step"] and 0 < quick["render"] < quick["step"]
+    parts = evaluation.step_parts(one.task, one.image_size, [3])
+    assert 0 < parts["render"] + parts["physics"] < parts["step"]
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_collecting_is_measured(tmp_path, monkeypatch, capsys):
     for everything, told in ((False, "not run"), (True, "3 demonstrations of RecallPosition3-v0 at None pixels, ")):
         collect.main(everything, rounds=1, spec=spec, here=tmp_path)
         text = (tmp_path / "collect.md").read_text()
-        assert text.count("demonstrations/min") == 4 and told in text and text.strip() in capsys.readouterr().out
+        assert text.count("demonstrations/min") == 2 and told in text and text.strip() in capsys.readouterr().out
         assert "| pictures | 60.0 ms | 75.0 % |" in text and "| other | 10.0 ms | 12.5 % |" in text
 
 

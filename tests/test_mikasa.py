@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from muvla.config import TaskConfig
-from muvla.data.collect import demonstrate
 from muvla.envs.experts import ABOVE, STILL, reach
 from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.mikasa import MikasaEnv, make_mikasa
@@ -120,20 +119,6 @@ def test_frames_are_rendered_and_show_the_phases(expert_episode):
         red = (cue[camera, ..., 0] > 150) & (cue[camera, ..., 1:].max(axis=-1) < 60)
         assert 0 < red.sum() < 200
         assert (delay[camera][red][:, 1] > 60).all()
-
-
-@pytest.mark.sim
-def test_demonstrations_are_the_same_without_render_after_every_step(expert_episode, env, monkeypatch):
-    """Pictures too, bit for bit, on a CPU. It holds for every task that has an expert (tests/test_mikasa_suite.py)."""
-    observations, infos, _ = expert_episode
-    monkeypatch.setattr(env._env, "render", lambda: pytest.fail("rendered"))
-    episode = demonstrate(env, 11, TASK)
-    for t, (images, proprio, executed) in enumerate(
-        zip(episode.images, episode.proprio, episode.executed_action, strict=True)
-    ):
-        assert np.array_equal(images, observations[t]["images"]), t
-        assert np.array_equal(proprio, observations[t]["proprio"]), t
-        assert np.array_equal(executed, infos[t + 1]["executed_action"]), t
 
 
 @pytest.mark.sim

@@ -59,7 +59,7 @@ def demonstrate(env: gymnasium.Env, seed: int, task: str) -> Episode:
     Frame t holds the observation, the expert's action for it (`recorded_action`) and what the simulator made of that
     (`executed_action`).
     """
-    observation, info = env.reset(seed=seed, options={"render": False})
+    observation, info = env.reset(seed=seed)
     frames: dict[str, list] = {"images": [], "proprio": [], "executed_action": [], "recorded_action": [], "phase": []}
     over = False
     while not over:

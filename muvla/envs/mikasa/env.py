@@ -133,19 +133,13 @@ class MikasaEnv(gymnasium.Env):
         self.choice = NO_CHOICE
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """The episode is a function of its seed, 0 to 2³²−1, alone; without one, gymnasium's generator draws it.
-
-        `options={"render": False}` leaves out the render() after every step, a third of its time, where physics run on
-        a CPU: what is seen and what happens are the same there, bit for bit. Evaluations keep the published order.
-        """
+        """The episode is a function of its seed, 0 to 2³²−1, alone; without one, gymnasium's generator draws it."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         raw, info = self._env.reset(seed=seed, options=self._family.options(seed))
         self.cue_length, self.delay_length = self._family.lengths()
         self.target = self._family.target()
         self.choice = NO_CHOICE
-        wanted = self._frames_wanted and (options or {}).get("render", True)
-        self._rendering = wanted or self._base.gpu_sim_enabled
         self._take(raw, info)
         return self._observation(), self._info(np.zeros(ACTION_DIM, dtype=np.float32))
 
@@ -153,7 +147,7 @@ class MikasaEnv(gymnasium.Env):
         raw, reward, terminated, truncated, info = self._env.step(clipped(action, ACTION_DIM))
         # Part of the physics for tasks that hide objects: on a GPU it is render() that commits their poses, and without
         # it they fall (μVLA spec 6.1). On a CPU every task's episodes are the same with and without.
-        if self._rendering:
+        if self._frames_wanted:
             self._env.render()
         self._take(raw, info)
         if self.choice == NO_CHOICE and self.task.objects and self.phase is Phase.DECISION:
