@@ -112,6 +112,7 @@ def figure(table: pd.DataFrame) -> bytes:
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(15, 7), layout="constrained")
+    drawn.suptitle("mean over episodes, with its 95 % interval")
     axes = drawn.subplots(2, 3)
     tokens = table[(table["event"] == table["event"].iloc[0]) & (table["token"] != ALL)]
     for axis, measure in zip(axes[:, 0], ("norm", "change"), strict=True):
@@ -125,7 +126,7 @@ def figure(table: pd.DataFrame) -> bytes:
         for event, lines in of_all.groupby("event", sort=False):
             axis.plot(lines["since"], lines["value"], marker=".", label=event)
             axis.fill_between(lines["since"], lines["low"], lines["high"], alpha=0.2)
-        axis.set(title=f"{measure}, mean and 95 % interval over episodes", xlabel="steps since the event")
+        axis.set(title=measure, xlabel="steps since the event")
         axis.legend()
     content = io.BytesIO()
     drawn.savefig(content, format="png", metadata={"Software": None})
