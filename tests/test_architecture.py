@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"memory", "recurrence"},
+    "probes": {"models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions"},
 }
 PLAIN = {
     "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",
