@@ -20,7 +20,7 @@ from muvla.data.episodes import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
-from muvla.interventions import intervention
+from muvla.interventions import canonical_name, intervention
 from muvla.models.build import prompts_of, start_content
 from muvla.models.text import Prompts
 
@@ -63,7 +63,10 @@ class Study:
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
         for name in self.interventions:
-            intervention(name)
+            if name != (one := canonical_name(name)):
+                raise MuvlaError(
+                    f"study {self.name}, interventions", got=name, expected=f"its one name, {one}", remedy="write that"
+                )
 
     def cells(self) -> list[StudyCell]:
         """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole arms."""

@@ -28,7 +28,7 @@ PLAIN = {
 }  # fmt: skip
 # The entry points that put the parts together.
 ENTRIES = {"assetverbs", "cli", "commands", "dataverbs", "doctor"}
-JOINTS = ENTRIES | {"runs", "provenance", "inspection", "released_runs", "exporting"}
+JOINTS = ENTRIES | {"probes"} | {"runs", "provenance", "inspection", "released_runs", "exporting"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -1,0 +1,1 @@
+"""Evaluations that change the task or read the memory."""
