@@ -10,7 +10,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attention, collect, diagnostics, evaluation, experts, loop, query, tiny, visioncache, window
+from benchmarks import (
+    attention,
+    branching,
+    collect,
+    diagnostics,
+    evaluation,
+    experts,
+    loop,
+    query,
+    tiny,
+    visioncache,
+    window,
+)
 from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
@@ -230,3 +242,10 @@ def test_the_experts_table_is_made_of_rows():
     assert color[1].startswith("0.75 [") and color[1].endswith("3/4") and color[2:4] == ["13, 12–14", "25"]
     assert color[4].startswith("2–4: 1.00") and color[5].startswith("6–8: 0.50")
     assert push[0] == "ShellGamePush-VLA-v0 (stand-in 025_mug)" and back[4:] == ["–", "–"]
+
+
+@pytest.mark.slow
+def test_both_sides_of_branching_give_the_same_rows(store, cell_with):
+    trainer = Trainer(cell_with(), store)
+    sides = [branching.one_map(trainer.policy, trainer.statistics, 4, 6, own) for own in (False, True)]
+    assert sides[0]() == sides[1]()

@@ -128,6 +128,7 @@ def test_interventions_are_for_cells_with_memory_tokens(study):
         ({"seeds": ()}, "at least one"),
         ({"protocols": ()}, "at least one"),
         ({"interventions": ("amnesia",)}, "freeze_first"),
+        ({"interventions": ("zero@0..",)}, "its one name, zero"),
     ],
 )
 def test_bad_studies_are_refused(study, changes, message):

@@ -55,7 +55,7 @@ class UnlearnedRollout(Rollout):
                 "ceiling", got=f"{name} of {protocol.task.name}", expected=f"one of {', '.join(unlearned(protocol))}",
                 remedy="choose another task, or leave it out",
             )  # fmt: skip
-        self._act, self.protocol = ACTIONS[name], protocol
+        self._act, self.protocol, self.intervention, self.branches = ACTIONS[name], protocol, None, None
         self.slots = [Slot() for _ in range(environments)]
         self._tick_seconds = 0.0
         self._open(make_env, environments)
