@@ -1,7 +1,7 @@
 """What a protocol is, and that none is edited."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest

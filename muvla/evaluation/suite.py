@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from muvla.data.statistics import Statistics
-from muvla.envs.mikasa.env import ACTION_DIM, CAMERA_SIZE, PROPRIO_DIM, pictures, proprioception, resized
+from muvla.envs.mikasa.env import ACTION_DIM, pictures, proprioception, resized
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
@@ -54,8 +54,8 @@ class SuitePolicy(Rollout):
                 expected="call: the runner shows the policy nothing while a chunk lasts",
                 remedy="choose another protocol, or use `muvla evaluate`",
             )  # fmt: skip
+        self._task, self._instruction = MIKASA_TASKS[protocol.task.name], task.instruction
         super().__init__(policy, statistics, replace(protocol, slots=1), gymnasium.Env)
-        self._instruction, self._longest = task.instruction, MIKASA_TASKS[protocol.task.name].step_limit
         self._begin_episode(protocol.seed)
 
     @property
@@ -67,13 +67,13 @@ class SuitePolicy(Rollout):
     def forward(self, obs: Mapping[str, Any]) -> np.ndarray:
         """(h, A) float32 in [-1, 1], for a wrapped observation of the suite."""
         (slot,) = self.slots
-        if slot.step >= self._longest:
+        if slot.step >= self._task.step_limit:
             raise MuvlaError(
                 "episode_callback", got=f"a query after {slot.step} steps of one episode",
-                expected=f"at most {self._longest} steps, and a call of `episode_ended` after each episode",
+                expected=f"at most {self._task.step_limit} steps, and a call of `episode_ended` after each episode",
                 remedy="evaluate_task(…, episode_callback=policy.episode_ended)",
             )  # fmt: skip
-        images = resized(pictures(obs), self.protocol.image_size or CAMERA_SIZE)
+        images = resized(pictures(obs), self.protocol.image_size or self._task.camera)
         slot.observation = {"images": images, "proprio": proprioception(obs)}
         if slot.is_first:
             slot.first_image = images[:1].copy()
@@ -101,4 +101,4 @@ class SuitePolicy(Rollout):
 
     def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
         """The runner has the environment."""
-        require_robot(self.policy, (2, PROPRIO_DIM, ACTION_DIM))
+        require_robot(self.policy, (self._task.cameras, self._task.proprio, ACTION_DIM))
