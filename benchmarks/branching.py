@@ -2,8 +2,8 @@
 
 python -m benchmarks.branching         prints the table and writes benchmarks/branching.md
 
-The map is `zero` at four steps after the cue, beside the plain run. The policy is untrained, so that episodes last until
-the step limit: of a policy that acts, more of an episode lies before the intervention.
+The map is `zero` at four steps after the cue, beside the plain run. The policy is untrained, so that episodes last
+until the step limit: of a policy that acts, more of an episode lies before the intervention.
 """
 
 from __future__ import annotations
