@@ -200,7 +200,7 @@ def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
     meta = read_json(file.with_suffix(".json"))
     write_json(file.with_suffix(".json"), meta | {"protocol_hash": "other"})
     try:
-        with pytest.raises(MuvlaError, match="protocol_hash: got other"):
+        with pytest.raises(MuvlaError, match="protocol_hash: got .other"):
             entry.missing_reads  # noqa: B018
     finally:
         write_json(file.with_suffix(".json"), meta)

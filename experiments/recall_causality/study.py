@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from muvla.probes.timemap import time_map
 
 from muvla.config import (
     BudgetConfig,
@@ -122,7 +121,6 @@ study = Study(
     probes=(
         phase_lengths(FEWER, lengths=(3, 5, 10, 20, 50, 100)),
         chunk_lengths(FEWER, hs=(1, 2, 4, 8, 16)),
-        time_map(FEWER, kinds=("noise_matched", "zero", "empty"), steps=(0, 1, 2, 4, 6), blocks=(None, (0, 2), (2, 4))),
         Read(reading("dynamics"), BASE, episodes=100),
         Read(reading("decoders"), BASE),
         Read(reading("gradients"), BASE, episodes=50),

@@ -145,8 +145,8 @@ PROTOCOLS = {
         _recall("recall-position3-rh", "RecallPosition3-v0"),
         _recall("recall-position3-ol4", "RecallPosition3-v0", regime="open_loop", h=4, tick="call"),
         _recall("recall-position3-search", "RecallPosition3-v0", seed=SEARCH_SEED),
-        # The mark appears after up to three blank steps, so that the first tick need not have seen it. One cue and delay, so
-        # that every episode has donors in the same phases, of another target and of its own.
+        # The mark appears after up to three blank steps, so that the first tick need not have seen it. One cue and
+        # delay, so that every episode has donors in the same phases, of another target and of its own.
         Protocol(
             "recall-position3-blank-rh",
             1,
