@@ -59,8 +59,8 @@ class Held:
 
 
 def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(E,) fold of every episode: a keyed order, dealt class by class. Else a probe that knows but the labels' shares is
-    below chance: what is frequent among the others is rare in the fold."""
+    """(E,) fold of every episode: a keyed order, dealt class by class. Else a probe that knows but the labels' shares
+    is below chance: what is frequent among the others is rare in the fold."""
     order = numpy_rng(seed, "decoder folds").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)

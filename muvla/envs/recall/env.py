@@ -34,8 +34,8 @@ CAMERA_SIZE = 32  # pixels, square
 class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
 
-    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, identity, choice,
-    success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
+    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, identity,
+    choice, success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
