@@ -35,6 +35,6 @@ study = dataclasses.replace(
         Read(reading("attention"), FEWER, episodes=1),
         Read(reading("gradients"), FEWER, episodes=2),
     ),
-    notes="Sixteen episodes of one training seed: this shows that the path works, from interventions to figures, and is no "
+    notes="Sixteen episodes of one training seed: the path works, from interventions to figures, and this is no "
     "evidence about memory.",
 )
