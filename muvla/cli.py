@@ -126,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 
     intervene = verb("intervene", _intervene, "the same under interventions on the memory")
     of_policy(intervene)
-    intervene.add_argument(
-        "kind", nargs="+", help="KIND[(ARGUMENT)][TOKENS][/SITE][@SCHEDULE], as transplant@delay_end"
-    )
+    intervene.add_argument("kind", nargs="+", help="as zero, noise_unit@cue_end.., transplant: docs/interventions.md")
     intervene.add_argument("--protocol", action="append", required=True)
     computing(intervene)
     evaluating(intervene)

@@ -17,7 +17,7 @@ from muvla.evaluation.video import compose, write_video
 from muvla.evaluation.watching import checks, require_same
 from muvla.exporting import export
 from muvla.inspection import inspect
-from muvla.interventions import intervention
+from muvla.interventions import canonical_name
 from muvla.models.checkpoints import Directory
 from muvla.models.compiling import compile_step
 from muvla.models.hub import checkpoint_folder
@@ -36,8 +36,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     run = run_of(arguments)
     require_measurement(run)
     wanted = {name: protocols(name) for name in arguments.protocol}
-    for kind in kinds:
-        intervention(kind)
+    kinds = [canonical_name(kind) for kind in kinds]
     stop = stop_on_signal()
     with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
         policy = run.load_policy(device)
@@ -92,9 +91,8 @@ def _look(run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callabl
 
 def watch(arguments: Namespace, device: str) -> None:
     """Runs a recorded episode again, holds it against its row and writes a video of it."""
-    run, one, kind = run_of(arguments), protocol(arguments.protocol), arguments.intervention
+    run, one, kind = run_of(arguments), protocol(arguments.protocol), canonical_name(arguments.intervention)
     require_measurement(run)
-    intervention(kind)
     seed = one.seed + arguments.episode
     row = next((row for row in run.result_rows(one, kind) if row.seed == seed), None)
     if row is None or row.error:
@@ -108,7 +106,7 @@ def watch(arguments: Namespace, device: str) -> None:
         compile_step(policy)
     watched, _ = run.watch(one, kind, seed, policy)
     require_same(watched, row)
-    file = arguments.out or run.folder / "videos" / f"{one.id}-{kind}-{arguments.episode}.mp4"
+    file = arguments.out or run.folder / "videos" / f"{one.id}-{kind.replace('/', '-')}-{arguments.episode}.mp4"
     write_video(compose(watched, f"{run.train}  {one.id}  {kind}  episode {arguments.episode}"), file)
     print(f"{file}: {len(watched.steps)} steps, and it ended as its row says")
 

@@ -186,6 +186,15 @@ class Recurrence:
         """No gradient passes this point, in the slots `where` (B,) or in all; values stay."""
         self.state = detach(self.state, where)
 
+    def put(self, slot: int, state: State, history: list[State], previous: int) -> None:
+        """A slot into the middle of an episode in which no intervention has acted yet: its state, what its writes left,
+        and the step of its last tick."""
+        self.state = {name: leaf.clone() for name, leaf in self.state.items()}
+        for name, leaf in state.items():
+            self.state[name][slot] = leaf
+        self.history[slot], self.writes[slot] = list(history), len(history)
+        self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, previous
+
     def _carry(self, state: State, active: Tensor | None) -> None:
         if active is not None:
             state = {k: torch.where(active.view(-1, 1, 1), leaf, self.state[k]) for k, leaf in state.items()}

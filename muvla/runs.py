@@ -35,13 +35,14 @@ from muvla.data.mixture import joined
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
+from muvla.evaluation.branching import Branches
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, TakenReading, read_rows, result_id
 from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
-from muvla.interventions.donors import Donor, with_donors
+from muvla.interventions.donors import with_donors
 from muvla.models.build import prompts_of
 from muvla.models.compiling import compile_step, is_compiled
 from muvla.models.hub import checkpoint_folder
@@ -265,6 +266,7 @@ class Run(Probing):
             self._require_same_simulator(protocol, intervention_name)
             statistics, training_seed, training_episodes = self._trained_with()
             policy, check = policy or self.load_policy(device), lambda: _stop_if(should_stop)
+            shared = self._branches.of(protocol.hash)
 
             @contextlib.contextmanager
             def record(environment: dict[str, Any]) -> Iterator[str]:
@@ -276,7 +278,7 @@ class Run(Probing):
                 policy,
                 statistics,
                 protocol,
-                with_donors(intervention_name, policy, statistics, protocol, self._recorded, check, workers),
+                with_donors(intervention_name, policy, statistics, protocol, shared.donors, check, workers),
                 train=self.train,
                 training_seed=training_seed,
                 training_episodes=training_episodes,
@@ -286,13 +288,13 @@ class Run(Probing):
                 retry_errors=retry_errors,
                 workers=workers,
                 chunks=self.folder / "chunks",
+                branches=shared,
             )
         return self.result_rows(protocol, intervention_name)
 
     @cached_property
-    def _recorded(self) -> dict[Any, tuple[Donor, ...]]:
-        """Donors, as this object has recorded them."""
-        return {}
+    def _branches(self) -> Branches:
+        return Branches()
 
     def _require_same_simulator(self, protocol: Protocol, intervention_name: str) -> None:
         measured = [row for row in self.result_rows(protocol, intervention_name) if row.error is None]
@@ -319,7 +321,7 @@ class Run(Probing):
         statistics, _, _ = self._trained_with()
         rollout = WatchedRollout(
             policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
-            with_donors(intervention_name, policy, statistics, protocol, self._recorded), environments=1,
+            with_donors(intervention_name, policy, statistics, protocol, {}), environments=1,
         )  # fmt: skip
         try:
             return rollout.watch(seed, lambda: _stop_if(should_stop)), statistics

@@ -21,7 +21,7 @@ from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
-from muvla.interventions import intervention
+from muvla.interventions import canonical_name, intervention
 from muvla.models.build import prompts_of, start_content
 from muvla.models.text import Prompts
 from muvla.probes.base import Grid, Read
@@ -66,8 +66,11 @@ class Study:
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
-        # By their canonical names, which results are stored under; raises MuvlaError for an unknown one.
-        object.__setattr__(self, "interventions", tuple(intervention_name(name) for name in self.interventions))
+        for name in self.interventions:
+            if name != (one := canonical_name(name)):
+                raise MuvlaError(
+                    f"study {self.name}, interventions", got=name, expected=f"its one name, {one}", remedy="write that"
+                )
         object.__setattr__(self, "predictions", tuple(_canonical(one) for one in self.predictions))
         _ = self.points  # their names too
         ids = [(one.id, one.protocol.id if isinstance(one, Read) else None) for one in self.probes]
@@ -80,7 +83,7 @@ class Study:
     def points(self) -> list[tuple[Protocol, str]]:
         """(protocol, intervention) of the grids among the probes."""
         grids = [one for one in self.probes if isinstance(one, Grid)]
-        return [(p.protocol, intervention_name(p.intervention)) for one in grids for p in one.points]
+        return [(p.protocol, canonical_name(p.intervention)) for one in grids for p in one.points]
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -197,14 +200,8 @@ class Study:
         return dataclasses.replace(self, seeds=seeds or self.seeds, arms=kept, predictions=tuple(told))
 
 
-def intervention_name(text: str) -> str:
-    """The canonical name, "none" of none."""
-    kind = intervention(text)
-    return kind.name if kind else "none"
-
-
 def _canonical(one: Prediction) -> Prediction:
-    names = {name: intervention_name(getattr(one, name)) for name in ("intervention", "versus")}
+    names = {name: canonical_name(getattr(one, name)) for name in ("intervention", "versus")}
     return dataclasses.replace(one, **names)
 
 

@@ -17,9 +17,10 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.chunks import chunk_change
 from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Summary, TakenReading, summarise
+from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, Read
 from muvla.runs import NOT_A_MEASUREMENT, Run
-from sweeps.grid import Study, StudyCell, conditions, intervention_name, reads, train_id
+from sweeps.grid import Study, StudyCell, conditions, reads, train_id
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _grid_rows(grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]]) -> Gri
     points = [
         GridPoint(dict(p.coordinates), p.protocol.id, name, chance(p.protocol), rows.get((p.protocol.id, name), []))
         for p in grid.points
-        for name in (intervention_name(p.intervention),)
+        for name in (canonical_name(p.intervention),)
     ]  # fmt: skip
     return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
 

@@ -23,7 +23,15 @@ MAY_IMPORT = {
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"models", "memory", "recurrence", "data", "envs", "evaluation"},
     "probes": {
-        "models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions", "provenance",
+        "models",
+        "memory",
+        "recurrence",
+        "training",
+        "data",
+        "envs",
+        "evaluation",
+        "interventions",
+        "provenance",
     },  # fmt: skip
 }
 PLAIN = {

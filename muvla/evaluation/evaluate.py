@@ -14,6 +14,7 @@ from muvla.cores import usable_cores
 from muvla.data.statistics import Statistics
 from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.branching import Branches
 from muvla.evaluation.chunks import MOST, ChunkFile
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
@@ -38,6 +39,7 @@ def evaluate(
     retry_errors: bool = False,
     workers: int | None = None,
     chunks: Path | None = None,
+    branches: Branches | None = None,
 ) -> RowFile:
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
     except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
@@ -45,7 +47,8 @@ def evaluate(
     `record` is entered with what the environments tell of themselves, holds while the episodes run, and gives their
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
     task that steps in this process by default, there are as many as the protocol has slots, else one per core. In the
-    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.chunks`).
+    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.chunks`); `branches` are
+    shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.branching`).
 
     Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy, or
     the intervention acted in no episode, and NotAMeasurement when an invariant breaks; in these two cases the file is
@@ -101,7 +104,7 @@ def evaluate(
 
     rollout = Rollout(
         policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
-        min(workers or default_workers(protocol), len(missing)),
+        min(workers or default_workers(protocol), len(missing)), branches,
     )  # fmt: skip
     if kept and rollout.most_numbers > MOST:
         kept = None

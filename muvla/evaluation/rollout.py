@@ -26,6 +26,7 @@ from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.branching import Branches
 from muvla.evaluation.fit import describe, require_event, require_fit, require_sense, told
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.slots import Outcome, Slot
@@ -35,7 +36,8 @@ from muvla.recurrence import Intervention, Moment, Recurrence
 
 class Rollout:
     """Runs a protocol's episodes with one policy and one intervention, in `environments` environments side by side, one
-    per slot if it is not told and at most that many."""
+    per slot if it is not told and at most that many. With `branches`, shared by rollouts of one policy, episodes begin
+    where the intervention does, where that is possible."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Rollout:
         make_env: Callable[[], gymnasium.Env],
         intervention: Intervention | None = None,
         environments: int | None = None,
+        branches: Branches | None = None,
     ):
         if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
             raise MuvlaError(
@@ -54,7 +57,7 @@ class Rollout:
         self.policy, self.statistics, self.protocol = policy.eval(), statistics, protocol
         self.device = next(policy.parameters()).device
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
-        self.intervention = intervention
+        self.intervention, self.branches = intervention, branches and branches.of(protocol.hash)
         self.slots = [Slot() for _ in range(protocol.slots)]
         self.ticks, self._tick_seconds = 0, 0.0
         self._canary_done = False
@@ -111,6 +114,8 @@ class Rollout:
     def _tick(self, ready: list[Slot]) -> None:
         """One model call for all slots; those that are not ready keep their memory."""
         due = torch.tensor([slot in ready for slot in self.slots], device=self.device)
+        if self.branches:
+            self._keep_places()
         encoded = self._encode()
         is_first = torch.tensor([slot.is_first for slot in self.slots], device=self.device)
         moment = Moment(
@@ -149,6 +154,12 @@ class Rollout:
             if slot.chunk is None or slot.chunk_age >= self.protocol.h:
                 slot.chunk, slot.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
             self._ticked(i, slot, actions[i])
+
+    def _keep_places(self) -> None:
+        """Of the slots that are about to tick, where no intervention has acted so far."""
+        for i, slot in enumerate(self.slots):
+            if slot.seed is not None and not slot.asked and slot.fired == 0:
+                self.branches.keep(slot, {name: leaf[i] for name, leaf in self.recurrence.state.items()})
 
     def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
         """For those who keep what happens: slot `index` has had its tick, whose chunk (H, A) is normalised and whose
@@ -252,8 +263,7 @@ class Rollout:
             slot.first_image = slot.observation["images"][:1].copy()
             self._require_decision(slot)
             require_event(self.intervention, slot.info, self.protocol.task.name)
-            if self.intervention and self.intervention.bank:
-                slot.donor = self.intervention.bank.gift(slot.seed, slot.info)
+            self._receive(slot)
         elif self._is_over(slot, answer):
             self._check_episode(slot)
             on_outcome(self._outcome(slot, self._measured(slot)))
@@ -316,8 +326,17 @@ class Rollout:
         else:
             slot.seed, slot.is_first = None, True
 
-    @staticmethod
-    def _begin(slot: Slot, seed: int, lost: str | None = None) -> None:
+    def _begin(self, slot: Slot, seed: int, lost: str | None = None) -> None:
         fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
         slot.__dict__.update(fresh.__dict__)
+        if self.branches and self.intervention:
+            index = self.slots.index(slot)
+            if self.branches.put(slot, index, seed, self.intervention, self.recurrence):
+                self._receive(slot)
+                return
         slot.env.start_reset(seed)
+
+    def _receive(self, slot: Slot) -> None:
+        """What the episode is given by others; raises MuvlaError if there is none that can give."""
+        if self.intervention and self.intervention.bank:
+            slot.donor = self.intervention.bank.gift(slot.seed, slot.info)

@@ -1,8 +1,8 @@
 """What is done to a memory, where and when."""
 
 from muvla.interventions.kinds import INTERVENTIONS
-from muvla.interventions.spec import example, intervention
+from muvla.interventions.spec import canonical_name, example, intervention
 
 EXAMPLES = {name: example(kind) for name, kind in INTERVENTIONS.items()}  # one that bites, of every kind
 
-__all__ = ["EXAMPLES", "INTERVENTIONS", "intervention"]
+__all__ = ["EXAMPLES", "INTERVENTIONS", "canonical_name", "intervention"]

@@ -53,6 +53,12 @@ def intervention(text: str | None) -> Intervention | None:
     )  # fmt: skip
 
 
+def canonical_name(text: str) -> str:
+    """The one name of an intervention, "none" of none. Raises MuvlaError for what is none."""
+    kind = intervention(text)
+    return "none" if kind is None else kind.name
+
+
 def _argument(kind: Kind, text: str | None):
     if kind.argument is None and text is None:
         return None

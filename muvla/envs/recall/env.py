@@ -29,6 +29,11 @@ TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its rad
 NO_CHOICE = -1
 
 CAMERA_SIZE = 32  # pixels, square
+# What an episode is made of; every step replaces what it changes.
+_EPISODE = (
+    "blank_length", "cue_length", "delay_length", "places", "colour_at", "cued_colour", "target", "effector", "t",
+    "choice",
+)  # fmt: skip
 
 
 class RecallEnv(gymnasium.Env):
@@ -103,6 +108,15 @@ class RecallEnv(gymnasium.Env):
         touched = self.choice != NO_CHOICE
         success = self.choice == self.target
         return self._observation(), float(success), touched, self.t >= self.step_limit, self._info(executed)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the episode stands; nothing in it is changed by later steps."""
+        return {name: getattr(self, name) for name in _EPISODE if hasattr(self, name)}
+
+    def restore(self, snapshot: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Goes on from there exactly; the observation there."""
+        vars(self).update(snapshot)
+        return self._observation()
 
     @property
     def phase(self) -> Phase:

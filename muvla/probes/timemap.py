@@ -1,0 +1,45 @@
+"""When does which part of the memory matter: interventions × steps since the cue × blocks of tokens.
+
+Each point acts once, so that the points of one protocol differ in the step alone; draws and donors are the same at all
+of them. Points share what is before their step where the environment can be put back (`muvla.evaluation.branching`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muvla.errors import MuvlaError
+from muvla.evaluation.protocol import Protocol
+from muvla.interventions import intervention
+from muvla.probes.base import Grid, Point
+
+
+def time_map(
+    base: Protocol,
+    kinds: Sequence[str],
+    steps: Sequence[int] = range(6),
+    blocks: Sequence[tuple[int, int] | None] = (None,),
+) -> Grid:
+    """Every kind, named without tokens and schedule, at `cue_end + d` for every d in `steps`, on each block of tokens
+    (first, stop), None for all of them, beside the plain run. Coordinates: intervention, since_cue, tokens.
+
+    Raises MuvlaError for an unknown kind, one that goes on by itself, and one that names tokens or schedule itself.
+    """
+    points = [Point(base, "none", (("intervention", "none"), ("since_cue", d), ("tokens", "all"))) for d in steps]
+    for kind in kinds:
+        given = intervention(kind)
+        if given is None or given.tokens or "@" in kind or given.name.startswith("freeze"):
+            raise MuvlaError(
+                "time_map", got=kind, expected="a kind that acts once, without tokens and schedule",
+                remedy="name tokens as blocks, and steps as steps",
+            )  # fmt: skip
+        for first_stop in blocks:
+            tokens = "" if first_stop is None else "[{}:{}]".format(*first_stop)
+            for d in steps:
+                named, _, site = given.name.partition("/")
+                name = f"{named}{tokens}{'/' + site if site else ''}@cue_end{f'{d:+d}' if d else ''}"
+                where = (("intervention", given.name), ("since_cue", d), ("tokens", tokens or "all"))
+                points.append(Point(base, intervention(name).name, where))
+    y, curve = ("tokens", "intervention") if len(blocks) > 1 else ("intervention", None)
+    notes = "The memory is changed once, at a step counted from the cue's last one."
+    return Grid("time_map", 1, tuple(points), "since_cue", y, curve, notes)
