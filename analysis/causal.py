@@ -199,13 +199,14 @@ def _evidence(line: pd.Series) -> Iterator[str]:
 
 
 def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
-    """A line per cell and point of the grid `id` that has run: arm, seed, the point's coordinates under their names,
-    protocol, intervention, chance, and of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %)."""
+    """A line per cell and point of the grid `id` that has run: arm, seed, protocol, condition (the intervention),
+    chance, the point's coordinates under their names, and of every quantity but `follow` `_n`, `_rate`, `_low`, `_high`
+    (90 %)."""
     lines = []
     for order, (arm, cell) in enumerate(labelled(cells)):
         for point in (p for grid in cell.grids if grid.id == id for p in grid.points if p.rows):
-            line = {"order": order, "arm": arm, "seed": cell.cell.seed, **point.coordinates,
-                    "protocol": point.protocol, "intervention": point.intervention, "chance": point.chance}  # fmt: skip
+            line = {"order": order, "arm": arm, "seed": cell.cell.seed, "protocol": point.protocol,
+                    "condition": point.intervention, "chance": point.chance, **point.coordinates}  # fmt: skip
             for quantity in ("choice", "own", "success"):
                 found = rate(point.rows, quantity)
                 line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,

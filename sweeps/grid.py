@@ -66,8 +66,11 @@ class Study:
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
-        # By their canonical names, which results are stored under; raises MuvlaError for an unknown one.
-        object.__setattr__(self, "interventions", tuple(canonical_name(name) for name in self.interventions))
+        for name in self.interventions:
+            if name != (one := canonical_name(name)):
+                raise MuvlaError(
+                    f"study {self.name}, interventions", got=name, expected=f"its one name, {one}", remedy="write that"
+                )
         object.__setattr__(self, "predictions", tuple(_canonical(one) for one in self.predictions))
         _ = self.points  # their names too
         ids = [(one.id, one.protocol.id if isinstance(one, Read) else None) for one in self.probes]

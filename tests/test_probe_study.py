@@ -86,11 +86,9 @@ def test_the_plan_counts_what_probes_add(study):
     assert "Predictions, written before the run: 1" in text
 
 
-def test_interventions_of_a_study_have_their_canonical_names(study):
-    changed = dataclasses.replace(
-        study, interventions=("zero/before_read",), predictions=(dataclasses.replace(LOWER, intervention="zero@0.."),)
-    )
-    assert changed.interventions == ("zero",) and changed.predictions[0].intervention == "zero"
+def test_interventions_of_predictions_have_their_canonical_names(study):
+    changed = dataclasses.replace(study, predictions=(dataclasses.replace(LOWER, intervention="zero@0.."),))
+    assert changed.predictions[0].intervention == "zero"
     changed.check()
 
 
@@ -200,7 +198,7 @@ def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
     meta = read_json(file.with_suffix(".json"))
     write_json(file.with_suffix(".json"), meta | {"protocol_hash": "other"})
     try:
-        with pytest.raises(MuvlaError, match="protocol_hash: got other"):
+        with pytest.raises(MuvlaError, match="protocol_hash: got .other"):
             entry.missing_reads  # noqa: B018
     finally:
         write_json(file.with_suffix(".json"), meta)

@@ -18,7 +18,7 @@ BASE = trained.protocols[0]
 # One cue and delay, so that transplants have donors in the same phases.
 FEWER = replace(
     BASE,
-    {"name": "mikasa-remember-color3-causality-rh", "episodes": 10, "task.cue": (3, 3), "task.delay": (3, 3)},
+    {"name": "mikasa-remember-color3-causality-rh", "episodes": 16, "task.cue": (3, 3), "task.delay": (3, 3)},
 )
 
 study = dataclasses.replace(
@@ -35,6 +35,6 @@ study = dataclasses.replace(
         Read(reading("attention"), FEWER, episodes=1),
         Read(reading("gradients"), FEWER, episodes=2),
     ),
-    notes="Ten episodes of one training seed: this shows that the path works, from interventions to figures, and is no "
+    notes="Sixteen episodes of one training seed: the path works, from interventions to figures, and this is no "
     "evidence about memory.",
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from muvla.probes.timemap import time_map
-
 from muvla.config import (
     BudgetConfig,
     Cell,
@@ -24,6 +22,7 @@ from muvla.probes.base import Read
 from muvla.probes.chunklength import chunk_lengths
 from muvla.probes.phaselength import phase_lengths
 from muvla.probes.registry import reading
+from muvla.probes.timemap import time_map
 from sweeps.grid import Study
 
 M = 4  # memory width
@@ -122,7 +121,7 @@ study = Study(
     probes=(
         phase_lengths(FEWER, lengths=(3, 5, 10, 20, 50, 100)),
         chunk_lengths(FEWER, hs=(1, 2, 4, 8, 16)),
-        time_map(FEWER, kinds=("noise_matched", "zero", "empty"), steps=(0, 1, 2, 4, 6), blocks=(None, (0, 2), (2, 4))),
+        time_map(FEWER, kinds=("noise_matched", "zero", "empty"), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
         Read(reading("dynamics"), BASE, episodes=100),
         Read(reading("decoders"), BASE),
         Read(reading("gradients"), BASE, episodes=50),
