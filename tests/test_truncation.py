@@ -100,7 +100,7 @@ def test_memory_keeps_its_value_across_windows_and_updates(store, cell_with):
     window = trainer.stream.window(8)
     read = []
     original = trainer.policy.step
-    trainer.policy.step = lambda encoded, tokens, noise: (
+    trainer.policy.step = lambda encoded, tokens, noise, removed: (
         read.append(tokens.detach().clone()),
         original(encoded, tokens, noise),
     )[1]

@@ -231,12 +231,13 @@ class Trainer:
         # An intervention in training is keyed by the visit, not by the episode alone: the same "noise" at every pass
         # over the data could be learned by heart.
         visits = [f"{slot}:{visit}" for slot, visit in zip(self.slots, window.visit[t].tolist(), strict=True)]
+        intervened = self.recurrence.intervention is not None
         return Moment(
             tick=window.tick[t].tolist(),
             phase=[Phase(p) for p in window.phase[t].tolist()],
             key=visits,
             seed=[key(self.cell.seed, "training visit", visit) for visit in visits],
-            events=[events(self.stream.store.index[i]) for i in window.episode[t].tolist()],
+            events=[events(self.stream.store.index[i]) for i in window.episode[t].tolist()] if intervened else None,
         )
 
     def step(self, diagnosis: Diagnosis | None = None) -> tuple[float, float]:

@@ -123,6 +123,8 @@ class LiberoEnv(gymnasium.Env):
             "target": None,
             "choice": NO_CHOICE,
             "success": success,
+            "identity": None,
+            "blank_length": 0,
             "cue_length": 0,
             "delay_length": 0,
             "executed_action": executed,

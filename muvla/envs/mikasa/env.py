@@ -206,6 +206,8 @@ class MikasaEnv(gymnasium.Env):
             "target": self.target,
             "choice": self.choice,
             "success": self._success,
+            "identity": None,  # the target is named by what it is
+            "blank_length": 0,
             "cue_length": self.cue_length,
             "delay_length": self.delay_length,
             "executed_action": executed,
