@@ -22,17 +22,8 @@ MAY_IMPORT = {
     "training": {"models", "memory", "recurrence", "data", "envs.phases", "provenance"},
     "evaluation": {"models", "memory", "recurrence", "data", "envs"},
     "interventions": {"models", "memory", "recurrence", "data", "envs", "evaluation"},
-    "probes": {
-        "models",
-        "memory",
-        "recurrence",
-        "training",
-        "data",
-        "envs",
-        "evaluation",
-        "interventions",
-        "provenance",
-    },  # fmt: skip
+    "probes": {"models", "memory", "recurrence", "training", "data", "envs", "evaluation", "interventions"}
+    | {"provenance"},
 }
 PLAIN = {
     "anatomy", "config", "configtools", "cores", "dataconfig", "errors", "files", "presets", "randomness", "__init__",

@@ -138,7 +138,7 @@ class Read:
 def _require_name(name: str, version: int) -> None:
     if not NAME.fullmatch(name):
         raise MuvlaError(
-            "probe.name", got=name, expected="small letters, digits, hyphens and underscores: it names files", remedy="rename it"
+            "probe.name", got=name, expected="small letters, digits, - and _: it names files", remedy="rename it"
         )
     if not isinstance(version, int) or version < 1:
         raise MuvlaError("probe.version", got=version, expected="a whole number ≥ 1", remedy="correct it")
