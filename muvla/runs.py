@@ -384,9 +384,7 @@ class Run(Probing):
 
     def provenance(self, rows: Iterable[EpisodeRow | TakenReading]) -> dict[str, dict[str, Any]]:
         """The records of what trained this cell and of what measured these, by provenance id."""
-        trained = {
-            line["provenance"] for line in read_lines(self.folder / "timings.jsonl") if line["what"] == "training"
-        }
+        trained = {one["provenance"] for one in read_lines(self.folder / "timings.jsonl") if one["what"] == "training"}
         return self._records(trained | {row.provenance for row in rows})
 
     def _records(self, identities: set[str]) -> dict[str, dict[str, Any]]:

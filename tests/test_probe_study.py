@@ -121,7 +121,7 @@ def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
     [
         (lambda: Grid("limits", 1, (), x="limit"), "no point"),
         (lambda: Grid("limits", 1, GRID.points, x="N"), "'N'"),
-        (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "hyphens"),
+        (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "it names files"),
         (lambda: Grid("limits", 0, GRID.points, x="limit"), "version"),
         (lambda: Read(WIDTHS, BASE, 7), "1 to 6"),
         (lambda: probe("telepathy", BASE), "telepathy"),
