@@ -61,7 +61,7 @@ def paired_figure(frame: pd.DataFrame, quantity: str, title: str) -> Figure:
     arms, seeds = _arms(frame), sorted(frame["seed"].unique())
     names = with_shams(frame.sort_values("order")["intervention"].drop_duplicates())
     height = 1.6 + max(2.0, (0.12 + 0.09 * len(seeds)) * len(names))
-    figure = Figure(figsize=(2.6 + 2.3 * len(arms), height), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 2.6 + 2.3 * len(arms)), height), layout="constrained")
     panels = figure.subplots(1, len(arms), sharey=True, sharex=True, squeeze=False)[0]
     for axes, arm in zip(panels, arms, strict=True):
         lines = frame[frame["arm"] == arm].set_index(["intervention", "seed"])
