@@ -195,6 +195,8 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
 
 def _curve(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, quantity: str, colour: str) -> None:
     lines = lines[lines[f"{quantity}_n"] > 0].assign(at=lambda f: f[x].map(positions)).sort_values("at")
+    if lines.empty:  # nothing touched anywhere; an empty line has no extent, and would upset the layout
+        return
     axes.vlines(lines["at"], lines[f"{quantity}_low"], lines[f"{quantity}_high"], color=colour, linewidth=1, alpha=0.45)
     axes.plot(lines["at"], lines[f"{quantity}_rate"], color=colour, marker="o", markersize=3, linewidth=1, alpha=0.75,
               clip_on=False)  # fmt: skip
