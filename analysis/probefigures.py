@@ -61,7 +61,7 @@ def paired_figure(frame: pd.DataFrame, quantity: str, title: str) -> Figure:
     arms, seeds = _arms(frame), sorted(frame["seed"].unique())
     names = with_shams(frame.sort_values("order")["intervention"].drop_duplicates())
     height = 1.6 + max(2.0, (0.12 + 0.09 * len(seeds)) * len(names))
-    figure = Figure(figsize=(2.6 + 2.3 * len(arms), height), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 2.6 + 2.3 * len(arms)), height), layout="constrained")
     panels = figure.subplots(1, len(arms), sharey=True, sharex=True, squeeze=False)[0]
     for axes, arm in zip(panels, arms, strict=True):
         lines = frame[frame["arm"] == arm].set_index(["intervention", "seed"])
@@ -195,6 +195,8 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
 
 def _curve(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, quantity: str, colour: str) -> None:
     lines = lines[lines[f"{quantity}_n"] > 0].assign(at=lambda f: f[x].map(positions)).sort_values("at")
+    if lines.empty:  # nothing touched anywhere; an empty line has no extent, and would upset the layout
+        return
     axes.vlines(lines["at"], lines[f"{quantity}_low"], lines[f"{quantity}_high"], color=colour, linewidth=1, alpha=0.45)
     axes.plot(lines["at"], lines[f"{quantity}_rate"], color=colour, marker="o", markersize=3, linewidth=1, alpha=0.75,
               clip_on=False)  # fmt: skip

@@ -201,8 +201,10 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.mark.parametrize(
-    "file", ["recall_quick", "recall_quick/longer.py", "recall_budget", "mikasa_quick", "recall_causality"]
-)
+    "file",
+    ["recall_quick", "recall_quick/longer.py", "recall_budget", "mikasa_quick", "recall_causality",
+     "recall_causality/mikasa.py"],
+)  # fmt: skip
 def test_the_shipped_studies_are_controlled(file):
     study = load_study(EXPERIMENTS / file)
     study.check()
