@@ -160,9 +160,10 @@ class Study:
 
     def _check_predictions(self, cells: list[StudyCell]) -> None:
         """A prediction that no run could decide is a slip of the pen."""
+        run = {item.arm: {(p.id, kind) for p, kind in conditions(self, item.cell)} for item in cells}
         for one in self.predictions:
             unknown = [arm for arm in one.arms if arm not in self.arms]
-            known = {(p.id, i) for c in cells if c.arm in one.arms for p, i in conditions(self, c.cell)}
+            known = set().union(*(run[arm] for arm in one.arms if arm in run))
             named = one.protocol or self.protocols[0].id
             lacking = [i for i in (one.intervention, one.versus, "none") if (named, i) not in known]
             if unknown or lacking:
@@ -257,8 +258,9 @@ def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
     """(protocol, intervention name) of every evaluation of a cell, each once: by protocol the plain run first, then the
     interventions, which a cell without MEMORY tokens does not have; then what the points of grids add."""
     own = [(one, kind) for one in study.protocols for kind in ("none", *study.interventions)]
+    acts = has_memory(cell)
     for one, kind in dict.fromkeys(own + study.points):
-        if kind == "none" or has_memory(cell):
+        if kind == "none" or acts:
             yield one, kind
 
 
