@@ -121,10 +121,10 @@ study = Study(
     probes=(
         phase_lengths(FEWER, lengths=(3, 5, 10, 20, 50, 100)),
         chunk_lengths(FEWER, hs=(1, 2, 4, 8, 16)),
-        time_map(FEWER, kinds=("noise_matched", "zero", "empty"), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
+        time_map(FEWER, kinds=("noise_matched", "empty"), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
         Read(reading("dynamics"), BASE, episodes=100),
         Read(reading("decoders"), BASE),
-        Read(reading("gradients"), BASE, episodes=50),
+        Read(reading("gradients"), BASE, episodes=25),
         Read(reading("attention"), BASE, episodes=4),
     ),
     predictions=predictions,

@@ -29,11 +29,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import binomtest
 from scipy.stats import t as student
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from muvla.errors import MuvlaError
 from muvla.probes.base import Reading, Subject
@@ -246,7 +248,10 @@ def _line(label: str, control: str, since: int, n: int, held: Held | None = None
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    return frame(traces_of(subject))
+    traces = traces_of(subject)
+    # The linear algebra library takes every core by itself; beside another cell that costs thirty times the time.
+    with threadpool_limits(torch.get_num_threads()):
+        return frame(traces)
 
 
 DECODERS = Reading(
