@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from analysis.frames import update_rule
 from analysis.paired import CONFIDENCE, NOT_RUN, difference, over_seeds, rate, verdict
 from muvla.evaluation.predictions import Prediction
-from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted
 
 QUANTITIES = ("choice", "own", "success", "follow")
 # Kind → the kinds that do the same to the episode but for what is claimed.
@@ -77,7 +77,7 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
 
 def shares(rows: list[EpisodeRow]) -> dict[str, float]:
     """Of the measured episodes in which there was something to choose. A donor of the own target is no other choice."""
-    measured = [row for row in rows if row.error is None and row.target is not None]
+    measured = [row for row in acted(rows) if row.target is not None]
     own = sum(row.choice == row.target for row in measured)
     donor = sum(row.choice == row.donor_target != row.target for row in measured)
     none = sum(row.choice == -1 for row in measured)

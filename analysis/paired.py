@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from analysis.stats import wilson
 from muvla.evaluation.predictions import Prediction
-from muvla.evaluation.records import EpisodeRow
+from muvla.evaluation.records import EpisodeRow, acted
 
 CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
 MARGIN = 0.10  # a difference smaller than this is none
@@ -80,12 +80,13 @@ def _has(row: EpisodeRow, quantity: str, donor_target: int | None) -> bool | Non
 
 
 def difference(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow], quantity: str) -> Difference:
-    """Over the episode seeds that both measured and that both have something to say of: of `choice`, with a touch in
-    both; of `follow`, with a donor in the second, whose target is looked for in the first too."""
-    known = {row.seed: row for row in first if row.error is None}
+    """Over the episode seeds that both measured, in which what is intervened acted, and that both have something to say
+    of: of `choice`, with a touch in both; of `follow`, with a donor in the second, whose target is looked for in the
+    first too."""
+    known = {row.seed: row for row in acted(first)}
     counts: Counter[tuple[bool, bool]] = Counter()
-    for row in second:
-        if row.error is None and row.seed in known:
+    for row in acted(second):
+        if row.seed in known:
             pair = (_has(known[row.seed], quantity, row.donor_target), _has(row, quantity, row.donor_target))
             if None not in pair:
                 counts[pair] += 1
@@ -114,7 +115,7 @@ class Rate:
 
 
 def rate(rows: Iterable[EpisodeRow], quantity: str, confidence: float = CONFIDENCE) -> Rate:
-    found = [_has(row, quantity, row.donor_target) for row in rows if row.error is None]
+    found = [_has(row, quantity, row.donor_target) for row in acted(rows)]
     known = [one for one in found if one is not None]
     return Rate(len(known), sum(known), *wilson(sum(known), len(known), confidence))
 

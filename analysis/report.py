@@ -226,10 +226,13 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     commits = sorted({f"{r['git']['commit'][:12]}{' with changes' * r['git']['dirty']}" for r in records if r["git"]})
     versions = ", ".join(sorted({r["code"] for r in records})) + f" (commit {', '.join(commits)})" * bool(commits)
     told = f" Mixed, as told: {'; '.join(mixed)}." if mixed else ""
+    silent = sorted({f"`{kind}` under {name}" for cell in cells for name, kind in cell.never_fired})
     minutes = {what: sum(cell.seconds[what] for cell in cells) / 60 for what in ("training", "evaluation")}
     return [
         f"Command: `{report.command}`. Training seeds: {', '.join(map(str, sorted(frame['seed'].unique())))}. "
-        f"Episodes that ended in an error, in no rate: {int(frame['errors'].sum())}.",
+        f"Episodes that ended in an error, in no rate: {int(frame['errors'].sum())}."
+        + f" Never fired, in some cell at least, so without a result: {', '.join(silent)}."
+        * bool(silent),
         "",
         f"Hardware: {'; '.join(hardware)}. {'Simulator: ' + ', '.join(simulators) + '. ' if simulators else ''}"
         f"Wall time summed over {len(cells)} cells: training {minutes['training']:.0f} min, evaluation "

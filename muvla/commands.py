@@ -58,7 +58,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
                     found[kind].append(summary)
                     print(f"{one.id} {kind}: {summary.readings()}")
                     if summary.success_rate == 0:
-                        print(*look(run, one, kind, policy, stop), sep="\n")
+                        print(*look(run, one, kind, policy, stop, arguments.workers), sep="\n")
             for kind, summaries in found.items():
                 rates = [s.success_rate for s in summaries if s.success_rate is not None]
                 if len(several) > 1 and rates:

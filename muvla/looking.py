@@ -11,13 +11,16 @@ from muvla.models.policy import Policy
 from muvla.runs import Run
 
 
-def look(run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool]) -> list[str]:
+def look(
+    run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool], workers: int | None = None
+) -> list[str]:
     """Lines for a person, on the first episode without an error. That it cannot be run again is said, and ends nothing;
     a broken invariant does, and so do a stop and a full disk."""
     row = next(row for row in run.result_rows(protocol, kind) if row.error is None)
     head = f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:"
     try:
-        return [head, *checks(*run.watch(protocol, kind, row.seed, policy, stop), policy.proprio is not None)]
+        watched = run.watch(protocol, kind, row.seed, policy, stop, workers)
+        return [head, *checks(*watched, policy.proprio is not None)]
     except (NotAMeasurement, DiskError, Interrupted):
         raise
     except Exception as error:

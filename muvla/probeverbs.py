@@ -54,11 +54,15 @@ def _run_grid(run, grid, device, policy, stop) -> None:
     """A line per point; of a policy without memory, those without an intervention."""
     from muvla.evaluation.evaluate import require_prompts
     from muvla.evaluation.records import summarise
+    from muvla.evaluation.results import NeverFired
 
     points = [p for p in grid.points if p.intervention == "none" or policy.memory.width > 0]
     require_prompts(policy, [point.protocol for point in points])
     print(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")
     for point in points:
-        summary = summarise(run.evaluate(point.protocol, point.intervention, device, policy, stop))
         where = ", ".join(f"{name} {value}" for name, value in point.coordinates)
-        print(f"  {where}, {point.intervention}: {summary.readings()}")
+        try:
+            said = summarise(run.evaluate(point.protocol, point.intervention, device, policy, stop)).readings()
+        except NeverFired as error:  # of this point alone
+            said = f"never fired: {error}"
+        print(f"  {where}, {point.intervention}: {said}")

@@ -143,7 +143,8 @@ class Recurrence:
         """
         for slot in is_first.nonzero().flatten().tolist():
             self.history[slot], self.writes[slot] = [], 0
-            self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, -1
+            # One that begins in the middle of an episode does not make up for what it has not seen.
+            self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, moment.tick[slot] - 1
         state = self.memory.reset(self.state, is_first if self._carries else torch.ones_like(is_first))
         firing = self._firing(moment, active)
         state = self._intervene("before_read", state, moment, firing)

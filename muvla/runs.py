@@ -5,7 +5,7 @@
       provenance/<id>.json
       checkpoints/        see muvla.training.checkpoint
       train.jsonl         a line every few updates
-      rows/<result>.jsonl a line per episode
+      rows/               see muvla.evaluation.results
       probes/             see muvla.probing
       failure.json        why the cell has no (further) result; absent otherwise
       timings.jsonl       wall time and provenance of every training and evaluation
@@ -38,7 +38,8 @@ from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, Ra
 from muvla.evaluation.branching import Branches
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import EpisodeRow, TakenReading, read_rows, result_id
+from muvla.evaluation.records import EpisodeRow, TakenReading, result_id
+from muvla.evaluation.results import Results
 from muvla.evaluation.watching import Watched, WatchedRollout
 from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
@@ -65,7 +66,7 @@ def never() -> bool:
 
 
 @dataclass(frozen=True)
-class Run(Probing):
+class Run(Probing, Results):
     """One train id's folder. `root` holds the run folders, `data` the datasets."""
 
     root: Path
@@ -123,15 +124,6 @@ class Run(Probing):
     def is_trained(self) -> bool:
         newest = ckpt.latest(self.folder / "checkpoints")
         return newest is not None and newest.name == f"update-{self.cell.budget.updates:06d}"
-
-    def result_rows(self, protocol: Protocol, intervention_name: str) -> list[EpisodeRow]:
-        """The last attempt of every episode."""
-        rows = read_rows(self.rows / f"{result_id(self.train, protocol, intervention_name)}.jsonl")
-        return list({row.seed: row for row in rows}.values())
-
-    def has_result(self, protocol: Protocol, intervention_name: str, without_errors: bool = False) -> bool:
-        rows = self.result_rows(protocol, intervention_name)
-        return len(rows) == protocol.episodes and not (without_errors and any(row.error for row in rows))
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -261,7 +253,9 @@ class Run(Probing):
         workers: int | None = None,
     ) -> list[EpisodeRow]:
         """The rows of one condition, running the episodes that are missing, and those with an error if told, in
-        `workers` environments side by side."""
+        `workers` environments side by side. Raises NeverFired for an intervention that acts in none."""
+        if never_fired := self.never_fired(protocol, intervention_name):
+            raise never_fired
         if not self.has_result(protocol, intervention_name, without_errors=retry_errors):
             self._require_same_simulator(protocol, intervention_name)
             statistics, training_seed, training_episodes = self._trained_with()
@@ -278,7 +272,7 @@ class Run(Probing):
                 policy,
                 statistics,
                 protocol,
-                with_donors(intervention_name, policy, statistics, protocol, shared.donors, check, workers),
+                intervention(intervention_name),
                 train=self.train,
                 training_seed=training_seed,
                 training_episodes=training_episodes,
@@ -289,6 +283,9 @@ class Run(Probing):
                 workers=workers,
                 chunks=self.folder / "chunks",
                 branches=shared,
+                donors=lambda kind: with_donors(
+                    kind.name, policy, statistics, protocol, shared.donors, check, workers, record=record
+                ),
             )
         return self.result_rows(protocol, intervention_name)
 
@@ -314,17 +311,19 @@ class Run(Probing):
         seed: int,
         policy: Policy,
         should_stop: Callable[[], bool] = never,
+        workers: int | None = None,
     ) -> tuple[Watched, Statistics]:
         """The episode of this seed, run now at the protocol's batch shape, and the scale of its actions. Writes
-        nothing."""
+        nothing. Donors that this object has not recorded yet are, in `workers` environments side by side."""
         _stop_if(should_stop)
         statistics, _, _ = self._trained_with()
+        check, donors = lambda: _stop_if(should_stop), self._branches.of(protocol.hash).donors
         rollout = WatchedRollout(
             policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
-            with_donors(intervention_name, policy, statistics, protocol, {}), environments=1,
+            with_donors(intervention_name, policy, statistics, protocol, donors, check, workers), environments=1,
         )  # fmt: skip
         try:
-            return rollout.watch(seed, lambda: _stop_if(should_stop)), statistics
+            return rollout.watch(seed, check), statistics
         finally:
             rollout.close()
 

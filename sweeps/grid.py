@@ -21,7 +21,7 @@ from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
-from muvla.interventions import canonical_name, intervention
+from muvla.interventions import canonical_name
 from muvla.models.build import prompts_of, start_content
 from muvla.models.text import Prompts
 from muvla.probes.base import Grid, Read
@@ -115,7 +115,10 @@ class Study:
         require_decisions(self.protocols)
         self._check_predictions(cells)
         for name in {c.cell.intervention for c in cells} - {None}:
-            intervention(name)
+            if name != (one := canonical_name(name)):
+                raise MuvlaError(
+                    f"study {self.name}, intervention", got=name, expected=f"its one name, {one}", remedy="write that"
+                )
         allowed = {*self.factors, SEED}
         for other in cells:
             # Against the base is enough: what two cells differ in, at least one of them differs in from the base.

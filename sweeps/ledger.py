@@ -46,8 +46,17 @@ class Entry:
         return list(conditions(self.study, self.item.cell))
 
     def missing(self, retry_errors: bool = False) -> list[tuple[Protocol, str]]:
-        """(protocol, intervention) of the results that are not complete."""
-        return [(p, i) for p, i in self.conditions if not self.run.has_result(p, i, without_errors=retry_errors)]
+        """(protocol, intervention) of the results that are not complete, without those that are known to have none."""
+        return [
+            (p, i)
+            for p, i in self.conditions
+            if not self.run.has_result(p, i, without_errors=retry_errors) and not self.run.never_fired(p, i)
+        ]
+
+    @property
+    def never_fired(self) -> tuple[tuple[str, str], ...]:
+        """(protocol id, intervention) of those that acted in no episode, and so have no result."""
+        return tuple((p.id, i) for p, i in self.conditions if self.run.never_fired(p, i))
 
     @property
     def missing_reads(self) -> list[Read]:
@@ -70,7 +79,7 @@ class Entry:
         has."""
         if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
             return {}
-        missing = {(p.id, i) for p, i in self.missing()}
+        missing = {(p.id, i) for p, i in self.missing()} | set(self.never_fired)
         return {(p.id, i): self.run.result_rows(p, i) for p, i in self.conditions if (p.id, i) not in missing}
 
     def summaries(self) -> dict[tuple[str, str], Summary]:
@@ -92,6 +101,7 @@ class Entry:
             {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},
             grids=tuple(_grid_rows(one, rows) for one in study.probes if isinstance(one, Grid)),
             readings=readings,
+            never_fired=self.never_fired,
             chunk_changes=self._chunk_changes(rows, own),
         )
 

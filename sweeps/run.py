@@ -162,6 +162,7 @@ def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
             parts.append(f"{where}touch {touch} choice {choice} success {success}")
         else:
             parts.append(f"{where}{kind} {choice}")
+    parts += [f"{name} " * (len(own) > 1) + f"{kind} never fired" for name, kind in entry.never_fired if name in own]
     return f"{head} {' | '.join(parts)}"
 
 

@@ -1,7 +1,7 @@
 """What an intervention takes from other episodes: who gives, what is given, and what the rows tell of it."""
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.chunks import ChunkFile, chunk_change
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import protocol
-from muvla.evaluation.records import choices, result_id
+from muvla.evaluation.records import EpisodeRow, choices, result_id
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
 from muvla.interventions.donors import Donor, DonorBank, with_donors
@@ -259,7 +259,7 @@ def test_a_chunk_file_cut_short(trained, tmp_path):
     file.path.write_text(whole[:-20])
     assert list(file.read()) == [1], "as if the last episode had not been run"
     file.path.write_text(whole.replace('"shape": [2', '"shape": [3'))
-    with pytest.raises(MuvlaError, match="64 bytes, 2 steps"):
+    with pytest.raises(MuvlaError, match="x.jsonl:1.*cannot reshape"):
         file.read()
 
 
@@ -311,3 +311,50 @@ def test_frozen_and_moved_are_held_against_what_is_seen_under_schedules(trained,
     stuck = replace(intervention("zero@2.."), name="stuck", effect="moves")
     with pytest.raises(NotAMeasurement, match="frozen"):
         evaluated(trained, tmp_path, stuck)
+
+
+def test_a_colour_is_remembered_and_its_place_is_the_recipients():
+    """RecallColor: donors by identity; the gift's target is where that identity lies in the recipient's scene."""
+    env = make_env(TaskConfig("RecallColor3-v0"))
+    _, told = env.reset(seed=3)
+    assert told["places_of"][told["identity"]] == told["target"] and sorted(told["places_of"]) == [0, 1, 2]
+    donors = episodes([(0, (0.0,)), (1, (1.0,))])
+    own = info(2) | {"identity": 0, "places_of": (2, 0, 1)}  # colour 0 lies at place 2, colour 1 at place 0
+    for kind, expected in (("transplant", (1, 0)), ("transplant_self", (0, 2))):
+        gift = DonorBank(donors, intervention(kind)).gift(0, own)
+        assert (gift.seed, gift.target) == expected
+
+
+def test_the_mean_leaves_the_recipient_out_and_is_held_where_few_get():
+    lengths = (0, 0, 0)
+    ends = (1, 1, 3)  # only one of three gets past step 1
+    donors = tuple(Donor(i, 0, lengths, {t: state(10 * i + t) for t in range(end + 1)}) for i, end in enumerate(ends))
+    gift = DonorBank(donors, intervention("mean")).gift(0, info(0, lengths))
+    assert [gift.state(t)["tokens"].item() for t in range(4)] == [15, 16, 16, 16]
+    with pytest.raises(MuvlaError, match="no other episode"):
+        DonorBank(donors[:1], intervention("mean")).gift(0, info(0, lengths))
+
+
+def test_who_never_got_there_neither_gives_nor_is_given():
+    donors = tuple(replace(one, states={}) if one.seed == 1 else one for one in episodes([(0, (0.0,)), (1, (1.0,))]))
+    gift = DonorBank(donors, intervention("transplant")).gift(1, info(1))
+    assert (gift.seed, gift.target, gift.state(1)) == (None, None, None)
+    with pytest.raises(MuvlaError, match="none among 1 episodes.*got to where it fires"):
+        DonorBank(donors, intervention("transplant")).gift(0, info(0))
+
+
+def test_what_never_fired_is_no_pair():
+    row = EpisodeRow(*[None] * sum(f.default is MISSING for f in fields(EpisodeRow)), donor_target=1)
+    rows = [replace(row, seed=i, target=0, choice=1, fired=fired) for i, fired in enumerate((1, 0, None))]
+    assert choices(rows).pairs == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("direction(4)[0:2]", "whole state"), ("orthogonal(4)[0:2]", "whole state"), ("lesion(0)[0:2]", "is the token"),
+     ("permute_tokens[0:1]", "two tokens at least"), ("stale(1)/after_write", "site after_write")],
+)  # fmt: skip
+def test_what_makes_no_sense_of_tokens_or_sites_is_refused(name, message):
+    with pytest.raises(MuvlaError, match=message):
+        intervention(name)
+    assert intervention("permute_tokens(identity)[0:1]").tokens == (0, 1)

@@ -95,12 +95,12 @@ def test_what_is_not_in_the_sequence_is_not_written(cell_with):
 def test_a_block_of_tokens_is_dropped_as_the_same_tokens_one_by_one(cell_with):
     policy = build_policy(cell_with(), PLAIN_INTERFACE).eval()
     actions = []
-    for name in ("drop[1:2]", "lesion(1)", "lesion(0)[1:3]"):
+    for name in ("drop[1:2]", "lesion(1)"):
         loop = Recurrence(policy, 1, intervention(name))
         with torch.no_grad():
             output, _ = loop.tick(random_frames(policy, 1), torch.tensor([True]), Moment([0], [Phase.CUE], ["a"], [0]))
         actions.append(output.actions)
-    assert torch.equal(actions[0], actions[1]) and torch.equal(actions[0], actions[2])
+    assert torch.equal(actions[0], actions[1])
 
 
 def test_dropping_reaches_training(store, cell_with):

@@ -50,7 +50,8 @@ class Branches:
         if slot.step in own or not can_branch(slot.env):
             return
         kept = copy(slot)
-        kept.env = kept.observation = None
+        kept.env = kept.observation = kept.donor = None  # what an intervention gives or did is its own
+        kept.compared = kept.moved = False
         kept.ticks = list(slot.ticks)
         own[slot.step] = Place(kept, slot.env.env.snapshot(), export(state))
 
@@ -67,7 +68,6 @@ class Branches:
         began = slot.started
         slot.__dict__.update(copy(place.slot).__dict__)
         slot.env, slot.observation, slot.ticks, slot.started = env, observation, list(place.slot.ticks), began
-        slot.compared = slot.moved = False
         ticks = [step for step in sorted(own) if step <= max(known)]
         # Of every tick but the first the state is what the tick before it wrote.
         recurrence.put(index, place.state, [own[step].state for step in ticks[1:]], ticks[-2])

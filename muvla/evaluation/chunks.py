@@ -10,7 +10,6 @@ Legend: n ticks, H chunk, A action dim.
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,14 +40,16 @@ class ChunkFile:
         cut short is left out, as if its episode had not been run."""
         found = {}
         for number, line in enumerate(read_lines(self.path), start=1):
-            content = base64.b64decode(line["chunks"])
-            if len(content) != 4 * math.prod(line["shape"]) or len(line["steps"]) != line["shape"][0]:
+            try:
+                chunks = np.frombuffer(base64.b64decode(line["chunks"], validate=True), dtype="<f4")
+                ticks = zip(line["steps"], chunks.reshape(line["shape"]), strict=True)
+                found[line["seed"]] = dict(ticks)
+            except (ValueError, TypeError, KeyError) as error:  # of base64, of a number's bytes, of what lacks
                 raise MuvlaError(
-                    f"{self.path}:{number}", got=f"{len(content)} bytes, {len(line['steps'])} steps",
-                    expected=f"float32 of shape {line['shape']}", remedy="remove the file; rows do not depend on it",
-                )  # fmt: skip
-            chunks = np.frombuffer(content, dtype="<f4").reshape(line["shape"])
-            found[line["seed"]] = dict(zip(line["steps"], chunks, strict=True))
+                    f"{self.path}:{number}", got=f"{type(error).__name__}: {error}",
+                    expected="seed, steps, shape and float32 chunks of that shape",
+                    remedy="remove the file; rows do not depend on it",
+                ) from None  # fmt: skip
         return found
 
 

@@ -16,8 +16,10 @@ from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.branching import Branches
 from muvla.evaluation.chunks import MOST, ChunkFile
+from muvla.evaluation.fit import require_tokens
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
+from muvla.evaluation.results import require_fired
 from muvla.evaluation.rollout import Outcome, Rollout
 from muvla.models.policy import Policy
 from muvla.recurrence import Intervention
@@ -40,6 +42,7 @@ def evaluate(
     workers: int | None = None,
     chunks: Path | None = None,
     branches: Branches | None = None,
+    donors: Callable[[Intervention], Intervention] = lambda kind: kind,
 ) -> RowFile:
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
     except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
@@ -48,7 +51,8 @@ def evaluate(
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
     task that steps in this process by default, there are as many as the protocol has slots, else one per core. In the
     folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.chunks`); `branches` are
-    shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.branching`).
+    shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.branching`). Once
+    nothing else speaks against it, `donors` binds the intervention to what it takes from other episodes.
 
     Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy, its
     episodes may end before the decision, or the intervention acted in none, and NotAMeasurement when an invariant
@@ -60,9 +64,13 @@ def evaluate(
     file = RowFile(rows, result_id(train, protocol, name))
     missing = missing_seeds(file, protocol, retry_errors)
     if not missing:
+        require_fired(file, name)  # a process may have ended between its last row and this
         return file
     require_decisions([protocol])
     require_prompts(policy, [protocol])
+    if intervention:
+        require_tokens(intervention, policy)
+        intervention = donors(intervention)
     rollout = Rollout(
         policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
         min(workers or default_workers(protocol), len(missing)), branches,
@@ -135,27 +143,13 @@ def run_missing(
     try:
         with record(rollout.simulator) as provenance:
             rollout.run(missing, lambda outcome: append(outcome, provenance))
-        _require_fired(file, whose["intervention"])
-    except (NotAMeasurement, NeverFired):
+        require_fired(file, whose["intervention"])
+    except NotAMeasurement:
         if file.path.exists():
             file.path.replace(file.path.with_suffix(".invalid"))
         raise
     finally:
         rollout.close()
-
-
-class NeverFired(MuvlaError):
-    """An intervention that acted in no episode: its rows are those of no intervention."""
-
-
-def _require_fired(file: RowFile, name: str) -> None:
-    measured = [row for row in file.rows if row.error is None and row.fired is not None]
-    if measured and not any(row.fired for row in measured):
-        raise NeverFired(
-            f"intervention {name}", got=f"a schedule that fired in none of {len(measured)} episodes",
-            expected=f"a tick at which it does; the longest has {max(row.steps for row in measured)} steps",
-            remedy="choose another schedule",
-        )  # fmt: skip
 
 
 def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:

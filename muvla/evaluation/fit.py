@@ -19,16 +19,32 @@ def require_sense(kind: Intervention | None, policy: Policy, env: WorkerEnv | Lo
     """Raises MuvlaError, before an episode runs, for an intervention that cannot act on this policy in this task."""
     if kind is None:
         return
-    width = policy.memory.width
+    require_tokens(kind, policy)
     limit = protocol.step_limit or told(env, "step_limit", None) or math.inf
-    last = max(kind.tokens[1] - 1 if kind.tokens else 0, kind.argument if kind.name.startswith("lesion") else 0)
     step = kind.schedule.first({}) if kind.schedule and kind.schedule.event is None else 0
-    for got, fits, expected in (
-        ("a policy without memory", width > 0, "a memory to intervene on"),
-        (f"token {last}", last < width, f"one of the {width} tokens 0…{width - 1}"),
+    _require(
+        kind,
         (f"a first step {step}", step < limit, f"one before the step limit of {protocol.id}, {limit}"),
         ("no donors", kind.donor is None or kind.bank is not None, "a bank of donors (`muvla.interventions.donors`)"),
-    ):
+    )
+
+
+def require_tokens(kind: Intervention, policy: Policy) -> None:
+    """The same of its tokens alone, for which no environment is asked."""
+    width = policy.memory.width
+    last = max(kind.tokens[1] - 1 if kind.tokens else 0, kind.argument if kind.name.startswith("lesion") else 0)
+    permutes = kind.name.startswith("permute_tokens") and not kind.argument  # with one, it is the identity
+    _require(
+        kind,
+        ("a policy without memory", width > 0, "a memory to intervene on"),
+        (f"token {last}", last < width, f"one of the {width} tokens 0…{width - 1}"),
+        ("a memory of one token", not permutes or width > 1, "two at least: one has no other order"),
+    )
+
+
+def _require(kind: Intervention, *demands: tuple[str, bool, str]) -> None:
+    """(what was got, whether it fits, what is expected)."""
+    for got, fits, expected in demands:
         if not fits:
             raise MuvlaError(
                 f"intervention {kind.name}", got=got, expected=expected, remedy="correct it, or leave it out"

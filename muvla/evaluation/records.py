@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class EpisodeRow:
     # Added later: None in rows of before.
     blank_length: int | None = None
     fired: int | None = None  # ticks at which the intervention acted
-    donor_seed: int | None = None  # the episode that a transplanted memory came from
+    donor_seed: int | None = None  # the episode that a transplanted memory came from; None where nothing was given
     donor_target: int | None = None
 
 
@@ -202,6 +202,7 @@ class CellRecords:
     # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
     chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
     readings: tuple[TakenReading, ...] = ()
+    never_fired: tuple[tuple[str, str], ...] = ()  # (protocol id, intervention): it acted in no episode
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,18 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
     )
 
 
+def acted(rows: Iterable[EpisodeRow]) -> list[EpisodeRow]:
+    """The measured episodes in which the intervention acted, where there is one; all of those that do not tell."""
+    return [row for row in rows if row.error is None and row.fired != 0]
+
+
 def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> Choices:
     """Counted against the donors that the rows tell; or, for how often a target is picked anyway, against those of
     another result, episode seed → donor's target."""
     classes: list[str] = []
-    for row in rows:
+    for row in acted(rows):
         donor = row.donor_target if donors is None else donors.get(row.seed)
-        if row.error is None and donor is not None:
+        if donor is not None:
             by_choice = {-1: "none", donor: "donor", row.target: "own"}
             classes.append(by_choice.get(row.choice, "another"))
     return Choices(*(classes.count(name) for name in ("own", "donor", "another", "none")))

@@ -239,7 +239,7 @@ class Rollout:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
-        slot.action = executable(slot.chunk[min(slot.chunk_age, len(slot.chunk) - 1)], slot)  # past its end: hold_last
+        slot.action = executable(slot.next_action, slot)
         slot.asked = True
         slot.env.start_step(slot.action)
 
@@ -296,6 +296,7 @@ class Rollout:
                 )  # fmt: skip
 
     def _measured(self, slot: Slot) -> dict[str, Any]:
+        given = slot.donor is not None and slot.fired  # what was never given is nobody's
         return {
             "target": slot.info["target"],
             "choice": slot.choice,
@@ -308,8 +309,8 @@ class Rollout:
             "first_success_step": slot.first_success,
             "steps": slot.step,
             "fired": slot.fired if self.intervention else None,
-            "donor_seed": slot.donor and slot.donor.seed,
-            "donor_target": slot.donor and slot.donor.target,
+            "donor_seed": slot.donor.seed if given else None,
+            "donor_target": slot.donor.target if given else None,
         }
 
     @staticmethod
@@ -317,7 +318,7 @@ class Rollout:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
             slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds,
-            tuple(slot.ticks),
+            tuple(slot.ticks), slot.info.get("identity"),
         )  # fmt: skip
 
     def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:

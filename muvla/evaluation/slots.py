@@ -29,6 +29,7 @@ class Outcome:
     seconds: float = 0.0  # since the reset, shared with the other slots
     environment_seconds: float = 0.0
     ticks: Ticks = ()
+    identity: int | None = None  # of the target, where that is not its place
 
 
 @dataclass(eq=False)
@@ -59,6 +60,11 @@ class Slot:
     fired: int = 0  # ticks so far at which the intervention acted
     donor: Any = None  # what the episode is given by others (`muvla.interventions.donors.Gift`)
     ticks: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def next_action(self) -> np.ndarray:
+        """(A,) unnormalised, of its chunk; past the chunk's end the last one (hold_last)."""
+        return self.chunk[min(self.chunk_age, len(self.chunk) - 1)]
 
 
 def executable(action: np.ndarray, slot: Slot) -> np.ndarray:

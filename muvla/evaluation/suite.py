@@ -37,7 +37,8 @@ class SuitePolicy(Rollout):
     rollout; an episode's number counts up from the protocol's seed, as the runner's does from `start_seed`.
 
     Raises MuvlaError for a task of another suite, for one whose instruction names what the runner does not pass on
-    (Rotate's angle), for a robot that is not the policy's, and for a memory that ticks between the queries of a chunk.
+    (Rotate's angle), for a robot that is not the policy's, for a memory that ticks between the queries of a chunk, and
+    for more actions per query than a chunk has.
     """
 
     def __init__(self, policy: Policy, statistics: Statistics, protocol: Protocol):
@@ -52,6 +53,12 @@ class SuitePolicy(Rollout):
             raise MuvlaError(
                 "protocol.tick", got=f"{protocol.tick} with h = {protocol.h}",
                 expected="call: the runner shows the policy nothing while a chunk lasts",
+                remedy="choose another protocol, or use `muvla evaluate`",
+            )  # fmt: skip
+        if protocol.h > policy.config.chunk:
+            raise MuvlaError(
+                "protocol.h", got=protocol.h,
+                expected=f"at most the policy's chunk H = {policy.config.chunk}: the runner holds no action",
                 remedy="choose another protocol, or use `muvla evaluate`",
             )  # fmt: skip
         self._task, self._instruction = MIKASA_TASKS[protocol.task.name], task.instruction

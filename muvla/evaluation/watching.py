@@ -70,7 +70,7 @@ class WatchedRollout(Rollout):
         if slot.step == 0:  # also where a second attempt begins
             self._steps[slot.seed], self._frames[slot.seed] = [], []
         self._keep_frame(slot)
-        action, memory = slot.chunk[slot.chunk_age].copy(), slot.tokens.float().cpu().numpy()
+        action, memory = slot.next_action.copy(), slot.tokens.float().cpu().numpy()
         self._steps[slot.seed].append(Step(slot.observation["proprio"], slot.info["phase"], action, memory))
         super()._start_step(slot)
 

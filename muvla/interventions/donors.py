@@ -3,15 +3,20 @@ protocol at the same site and schedule, and who gets what of it.
 
 | kind | gets |
 |---|---|
-| `transplant` | the state of an episode with another target, drawn by the recipient's seed |
-| `transplant_same` | of another episode with the same target: its sham |
+| `transplant` | the state of an episode that remembers another thing, drawn by the recipient's seed |
+| `transplant_same` | of another episode that remembers the same: its sham |
 | `transplant_self` | of itself: the identity |
-| `mean` | the mean of all episodes at the same phase and step into it; past the longest, at its last step |
-| `direction` | a decoder's direction from its own target to another |
+| `mean` | the mean of the other episodes at the same phase and step into it |
+| `direction` | a decoder's direction from what it remembers to another thing |
 | `orthogonal` | another direction, of the same norm and orthogonal to that: its sham |
 
+What an episode remembers is its target's identity where it has one (a colour, which lies elsewhere in every episode),
+else its target. The target of a gift is the place that the thing has in the recipient's own scene.
+
 A donor of the first two has the recipient's lengths of blank, cue and delay, so that both are at the same step of the
-same phase.
+same phase; and it got to where the schedule first fires. A recipient that itself never gets there is given nothing.
+
+The mean is held, past the last step of a phase that at least half of the episodes recorded in it reach.
 
 Legend: n episodes, P numbers in a slot's state, C targets.
 """
@@ -19,7 +24,8 @@ Legend: n episodes, P numbers in a slot's state, C targets.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -51,14 +57,20 @@ class Donor:
     """A recorded episode."""
 
     seed: int
-    target: int | None
+    remembered: int | None  # identity or target
     lengths: Lengths
     states: dict[int, State]  # by step, on the CPU
+
+    @property
+    def by_place(self) -> dict[tuple[int, int], State]:
+        """By phase and step into it."""
+        return {_place(self.lengths, step): state for step, state in self.states.items()}
 
 
 @dataclass(frozen=True)
 class Gift:
-    """What an episode is given: by whom, of which target, and the state or what is added to it at a step, if any."""
+    """What an episode is given: by whom, of which target, and the state or what is added to it at a step, if any. Of
+    which target is the place in the recipient's scene; in what a giver returns, the thing that is remembered."""
 
     seed: int | None
     target: int | None
@@ -74,35 +86,57 @@ class DonorBank:
     fitted: dict[Any, Any] = field(default_factory=dict)  # decoders, by fold
 
     def gift(self, seed: int, info: dict[str, Any]) -> Gift:
-        """For the episode of this seed, of which `info` tells target and lengths. Raises MuvlaError if there is no
-        donor for it."""
-        if self.kind.donor != "mean" and info["target"] is None:
+        """For the episode of this seed, of which `info` tells what it remembers, where that lies, and lengths. Raises
+        MuvlaError if there is no donor for it."""
+        own = remembered(info)
+        if self.kind.donor != "mean" and own is None:
             raise self._lacks(seed, "a task without target", "a task in which something is chosen")
-        return GIVERS[self.kind.donor](self, seed, info["target"], lengths_of(info))
+        if seed in self.by_seed and not self.by_seed[seed].states:
+            return Gift(None, None, lambda step: None)  # it ends before the schedule fires
+        gift, places = GIVERS[self.kind.donor](self, seed, own, lengths_of(info)), info.get("places_of")
+        return gift if places is None or gift.target is None else replace(gift, target=places[gift.target])
 
     def require(self) -> None:
         """Raises MuvlaError if one of its own episodes lacks a donor: before any is run with it."""
         for one in self.donors:
             names = ("blank_length", "cue_length", "delay_length")
-            self.gift(one.seed, {"target": one.target, **dict(zip(names, one.lengths, strict=True))})
+            self.gift(one.seed, {"target": one.remembered, **dict(zip(names, one.lengths, strict=True))})
 
     @cached_property
-    def means(self) -> dict[tuple[int, int], State]:
-        """By phase and step into it."""
+    def by_seed(self) -> dict[int, Donor]:
+        return {one.seed: one for one in self.donors}
+
+    @cached_property
+    def sums(self) -> dict[tuple[int, int], tuple[int, State]]:
+        """By phase and step into it: of how many episodes, and the sum of their states in float64."""
         found: dict[tuple[int, int], list[State]] = {}
         for one in self.donors:
-            for step, state in one.states.items():
-                found.setdefault(_place(one.lengths, step), []).append(state)
+            for place, state in one.by_place.items():
+                found.setdefault(place, []).append(state)
         return {
-            place: {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
-            for place, states in found.items()
+            place: (len(all), {name: torch.stack([one[name].double() for one in all]).sum(dim=0) for name in all[0]})
+            for place, all in found.items()
         }
+
+    @cached_property
+    def longest(self) -> dict[int, int]:
+        """Phase → the last step into it that at least half of the episodes with a state in it reach."""
+        last: dict[int, list[int]] = {}
+        for one in self.donors:
+            for phase in {phase for phase, _ in one.by_place}:
+                last.setdefault(phase, []).append(max(into for p, into in one.by_place if p == phase))
+        return {phase: sorted(ends)[len(ends) // 2] for phase, ends in last.items()}
 
     def _lacks(self, seed: int, got: str, expected: str) -> MuvlaError:
         return MuvlaError(
             f"intervention {self.kind.name}, donors of episode seed {seed}", got=got, expected=expected,
             remedy="fix the lengths of the phases (task.cue, task.delay), or evaluate more episodes",
         )  # fmt: skip
+
+
+def remembered(info: Mapping[str, Any]) -> int | None:
+    """What an episode's memory is to hold: its target's identity, where that is not its place."""
+    return info["target"] if info.get("identity") is None else info["identity"]
 
 
 def lengths_of(info: dict[str, Any]) -> Lengths:
@@ -119,51 +153,66 @@ def _place(lengths: Lengths, step: int) -> tuple[int, int]:
 # --- who gets what ----------------------------------------------------------------------------------------------------
 
 
-def _other(bank: DonorBank, seed: int, target: int, lengths: Lengths) -> Gift:
-    return _drawn(bank, seed, lengths, "another target", lambda one: one.target not in (target, None))
+def _other(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+    return _drawn(bank, seed, lengths, "another target", lambda one: one.remembered not in (own, None))
 
 
-def _same(bank: DonorBank, seed: int, target: int, lengths: Lengths) -> Gift:
-    wanted = lambda one: one.target == target and one.seed != seed  # noqa: E731
-    return _drawn(bank, seed, lengths, f"target {target}, besides itself", wanted)
+def _same(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+    wanted = lambda one: one.remembered == own and one.seed != seed  # noqa: E731
+    return _drawn(bank, seed, lengths, f"target {own}, besides itself", wanted)
 
 
-def _self(bank: DonorBank, seed: int, target: int, lengths: Lengths) -> Gift:
+def _self(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
     return _drawn(bank, seed, lengths, "its own seed", lambda one: one.seed == seed)
 
 
 def _drawn(bank: DonorBank, seed: int, lengths: Lengths, what: str, wanted: Callable[[Donor], bool]) -> Gift:
-    alike = [one for one in bank.donors if one.lengths == lengths]
+    alike = [one for one in bank.donors if one.lengths == lengths and one.states]
     pool = [one for one in alike if wanted(one)]
     if not pool:
         phases = "blank {}, cue {}, delay {}".format(*lengths)
-        raise bank._lacks(seed, f"none among {len(alike)} episodes of {phases}", f"one of {what} with these lengths")
+        raise bank._lacks(
+            seed, f"none among {len(alike)} episodes of {phases} that got to where it fires",
+            f"one of {what} with these lengths",
+        )  # fmt: skip
     one = pool[int(numpy_rng(seed, "donor", bank.kind.donor).integers(len(pool)))]
-    return Gift(one.seed, one.target, one.states.get)
+    return Gift(one.seed, one.remembered, one.states.get)
 
 
-def _mean(bank: DonorBank, seed: int, target: int | None, lengths: Lengths) -> Gift:
+def _mean(bank: DonorBank, seed: int, own: int | None, lengths: Lengths) -> Gift:
+    itself = bank.by_seed[seed].by_place if seed in bank.by_seed else {}
+
     def state(step: int) -> State | None:
         phase, into = _place(lengths, step)
-        reached = [i for p, i in bank.means if p == phase and i <= into]
-        return bank.means[phase, max(reached)] if reached else None
+        into = min(into, bank.longest.get(phase, into))
+        reached = [i for p, i in bank.sums if p == phase and i <= into and bank.sums[p, i][0] > ((p, i) in itself)]
+        if not reached:
+            return None
+        place = phase, max(reached)
+        n, total = bank.sums[place]
+        if place in itself:
+            n, total = n - 1, {name: leaf - itself[place][name] for name, leaf in total.items()}
+        return {name: (leaf / n).float() for name, leaf in total.items()}
+
+    if not any(one.states for one in bank.donors if one.seed != seed):
+        raise bank._lacks(seed, "no other episode that got to where it fires", "at least one")
 
     return Gift(None, None, state)
 
 
-def _direction(bank: DonorBank, seed: int, target: int, lengths: Lengths, orthogonal: bool = False) -> Gift:
+def _direction(bank: DonorBank, seed: int, own: int, lengths: Lengths, orthogonal: bool = False) -> Gift:
     """s times the distance of the class means, along the difference of the two classes' weights in a ridge regression
     onto indicators. It is fitted on the other half of the episodes, in its dual form: n is small and P is not."""
     half = 1 - _half(seed)
     if half not in bank.fitted:
         bank.fitted[half] = _fit([one for one in bank.donors if _half(one.seed) == half and one.states])
     classes, means, weights, shapes = bank.fitted[half]
-    others = [c for c in classes if c != target]
-    if target not in classes or not others:
-        raise bank._lacks(seed, f"targets {classes} in the other half", f"target {target} and another")
+    others = [c for c in classes if c != own]
+    if own not in classes or not others:
+        raise bank._lacks(seed, f"targets {classes} in the other half", f"target {own} and another")
     towards = others[int(numpy_rng(seed, "direction", "target").integers(len(others)))]
-    along = weights[classes.index(towards)] - weights[classes.index(target)]
-    distance = np.linalg.norm(means[classes.index(towards)] - means[classes.index(target)])
+    along = weights[classes.index(towards)] - weights[classes.index(own)]
+    distance = np.linalg.norm(means[classes.index(towards)] - means[classes.index(own)])
     unit = along / (np.linalg.norm(along) or 1.0)  # where nothing can be told apart, nothing is added
     if orthogonal:
         drawn = numpy_rng(seed, "direction", "orthogonal").standard_normal(len(unit))
@@ -176,8 +225,8 @@ def _direction(bank: DonorBank, seed: int, target: int, lengths: Lengths, orthog
     return Gift(None, towards, lambda step: added)
 
 
-def _orthogonal(bank: DonorBank, seed: int, target: int, lengths: Lengths) -> Gift:
-    return _direction(bank, seed, target, lengths, orthogonal=True)
+def _orthogonal(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+    return _direction(bank, seed, own, lengths, orthogonal=True)
 
 
 def _half(seed: int) -> int:
@@ -187,13 +236,13 @@ def _half(seed: int) -> int:
 def _fit(donors: list[Donor]) -> tuple[list[int], np.ndarray, np.ndarray, dict[str, torch.Size]]:
     """Classes, their means (C, P) and weights (C, P), and the shapes of the leaves. The ridge is the mean of the Gram
     matrix's diagonal."""
-    classes = sorted({one.target for one in donors} - {None})
+    classes = sorted({one.remembered for one in donors} - {None})
     if not classes:
         return [], np.empty(0), np.empty(0), {}
-    donors = [one for one in donors if one.target is not None]
+    donors = [one for one in donors if one.remembered is not None]
     flat = [torch.cat([leaf.flatten() for leaf in next(iter(one.states.values())).values()]) for one in donors]
     x = torch.stack(flat).double().numpy()
-    y = np.array([[one.target == c for c in classes] for one in donors], dtype=np.float64)
+    y = np.array([[one.remembered == c for c in classes] for one in donors], dtype=np.float64)
     means = np.stack([x[y[:, i] == 1].mean(axis=0) for i in range(len(classes))])
     centred = x - x.mean(axis=0)
     gram = centred @ centred.T
@@ -219,11 +268,13 @@ def with_donors(
     check_stop: Callable[[], None] = lambda: None,
     workers: int | None = None,
     env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
+    record: Callable[[dict[str, Any]], AbstractContextManager[Any]] = nullcontext,
 ) -> Intervention | None:
     """The intervention of this name, with its bank, if it takes one. Banks are kept in `recorded`: those of one policy,
     of which one serves all kinds at a site and schedule. A bank is n states for every tick at which the schedule fires.
+    `record` is entered while the episodes run, as that of `muvla.evaluation.evaluate`.
 
-    Raises MuvlaError if an episode lacks a donor."""
+    Raises MuvlaError if an episode lacks a donor, or cannot be recorded in two attempts."""
     kind = intervention(name)
     if kind is None or kind.donor is None:
         return kind
@@ -231,7 +282,9 @@ def with_donors(
     if place not in recorded:
         make_env = lambda: env_factory(protocol.task, protocol.image_size)  # noqa: E731
         environments = workers or default_workers(protocol)
-        recorded[place] = _record(kind, policy, statistics, protocol, make_env, environments, check_stop)
+        recorded[place] = _record(
+            kind, policy, statistics, protocol, make_env, environments, check_stop, record
+        )  # fmt: skip
     bank = DonorBank(recorded[place], kind)
     bank.require()
     return replace(kind, bank=bank)
@@ -245,9 +298,10 @@ def _record(
     make_env: Callable[[], gymnasium.Env],
     environments: int,
     check_stop: Callable[[], None],
+    record: Callable[[dict[str, Any]], AbstractContextManager[Any]],
 ) -> tuple[Donor, ...]:
     states: dict[int, dict[int, State]] = {}
-    outcomes: list[Outcome] = []
+    outcomes: dict[int, Outcome] = {}
 
     def keep(state: State, context: Context) -> State:
         if context.tick == 0 or context.seed not in states:
@@ -256,16 +310,32 @@ def _record(
         return state
 
     def ended(outcome: Outcome) -> None:
-        outcomes.append(outcome)
+        outcomes[outcome.seed] = outcome
+        if outcome.error:
+            states.pop(outcome.seed, None)
         check_stop()
 
     plain = Intervention(f"{kind.name}, its donors", kind.site, keep, "keeps", kind.schedule)
     rollout = Rollout(policy, statistics, protocol, make_env, plain, environments)
     try:
-        rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), ended)
+        with record(rollout.simulator):
+            rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), ended)
+            if failed := _failed(outcomes):
+                rollout.run(failed, ended)
     finally:
         rollout.close()
-    found = [
-        Donor(o.seed, o.info["target"], lengths_of(o.info), states.get(o.seed, {})) for o in outcomes if not o.error
-    ]
-    return tuple(sorted(found, key=lambda one: one.seed))
+    if failed := _failed(outcomes):  # who gives would depend on what failed
+        raise MuvlaError(
+            f"intervention {kind.name}, donors", got=f"episode seeds {', '.join(map(str, failed))} that ended in an "
+            f"error twice, the first: {outcomes[failed[0]].error}", expected="every episode, recorded without one",
+            remedy="run it again, or choose another protocol",
+        )  # fmt: skip
+    found = (outcomes[seed] for seed in sorted(outcomes))
+    return tuple(
+        Donor(o.seed, remembered(o.info | {"identity": o.identity}), lengths_of(o.info), states.get(o.seed, {}))
+        for o in found
+    )
+
+
+def _failed(outcomes: dict[int, Outcome]) -> list[int]:
+    return sorted(seed for seed, outcome in outcomes.items() if outcome.error)

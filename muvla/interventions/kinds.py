@@ -130,7 +130,7 @@ class Kind:
     `effect`: see `muvla.recurrence.Intervention`. `argument` reads the text in brackets, None where there is none, and
     `example` is one that bites. `donor` names what other episodes give to the function (`muvla.interventions.donors`).
     What `removes` tells which tokens are removed, (m,) bool, in place of a state. `sham` is the kind that does the same
-    without what this one is about.
+    without what this one is about. `whole` says why it cannot be confined to some tokens, where it cannot.
     """
 
     name: str
@@ -144,6 +144,7 @@ class Kind:
     donor: str | None = None
     removes: bool = False
     sham: str | None = None
+    whole: str = ""
 
 
 def _natural(text: str) -> int:
@@ -165,6 +166,7 @@ def _refuse(expected: str) -> Any:
 
 _STATES: tuple[Site, ...] = ("before_read", "after_write")  # where the carried state itself is at hand
 _ONCE = schedule("delay_end")
+_DECODED = "its decoder, its norm and its sham's right angle are of the whole state"
 
 INTERVENTIONS = {
     kind.name: kind
@@ -179,14 +181,16 @@ INTERVENTIONS = {
         Kind("freeze_first", "after_write", freeze_first, "freezes", sites=_STATES),
         Kind("freeze", "after_write", freeze, "freezes", sites=_STATES),
         Kind("permute_tokens", "before_read", permute_tokens, "keeps", _identity),
-        Kind("stale", "before_read", stale, "any", _natural, "2", sites=_STATES),
+        Kind("stale", "before_read", stale, "any", _natural, "2", sites=("before_read",)),  # history is what was read
         Kind("drop", "read", drop, "freezes", sites=("read",), removes=True),
-        Kind("lesion", "read", lesion, "any", _natural, "0", sites=("read",), removes=True),
+        Kind("lesion", "read", lesion, "any", _natural, "0", sites=("read",), removes=True,
+             whole="its argument is the token"),
         Kind("mean", "before_read", given, "any", donor="mean"),
         Kind("transplant", "after_write", given, "any", schedule=_ONCE, donor="other", sham="transplant_same"),
         Kind("transplant_same", "after_write", given, "any", schedule=_ONCE, donor="same"),
         Kind("transplant_self", "after_write", given, "any", schedule=_ONCE, donor="self"),
-        Kind("direction", "after_write", added, "any", _scale, "4", _ONCE, donor="direction", sham="orthogonal"),
-        Kind("orthogonal", "after_write", added, "any", _scale, "4", _ONCE, donor="orthogonal"),
+        Kind("direction", "after_write", added, "any", _scale, "4", _ONCE, donor="direction", sham="orthogonal",
+             whole=_DECODED),
+        Kind("orthogonal", "after_write", added, "any", _scale, "4", _ONCE, donor="orthogonal", whole=_DECODED),
     )
-}
+}  # fmt: skip

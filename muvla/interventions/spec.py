@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from muvla.errors import MuvlaError
-from muvla.interventions.kinds import INTERVENTIONS, Kind
+from muvla.interventions.kinds import IDENTITY, INTERVENTIONS, Kind
 from muvla.interventions.schedule import Schedule, schedule
 from muvla.recurrence import Intervention
 
@@ -41,6 +41,7 @@ def intervention(text: str | None) -> Intervention | None:
             f"intervention {text}", got=f"tokens [{tokens[0]}:{tokens[1]}]", expected="[first:stop] with first < stop",
             remedy="name at least one token",
         )  # fmt: skip
+    _require_confinable(kind, argument, tokens)
     site = parts["site"] or kind.site
     if site not in kind.sites:
         raise MuvlaError(
@@ -72,6 +73,17 @@ def _argument(kind: Kind, text: str | None):
             f"intervention {kind.name}", got=f"argument {text!r}", expected=expected,
             remedy=f"for instance {example(kind)}",
         ) from None  # fmt: skip
+
+
+def _require_confinable(kind: Kind, argument, tokens: tuple[int, int] | None) -> None:
+    """Raises MuvlaError for tokens that the kind, with this argument, cannot be confined to."""
+    alone = kind.function is INTERVENTIONS["permute_tokens"].function and argument != IDENTITY
+    if tokens and (kind.whole or (alone and tokens[1] - tokens[0] < 2)):
+        raise MuvlaError(
+            f"intervention {kind.name}", got="tokens [{}:{}]".format(*tokens),
+            expected=f"no tokens: {kind.whole}" if kind.whole else "two tokens at least: one has no other order",
+            remedy="leave them out" if kind.whole else "name more of them",
+        )  # fmt: skip
 
 
 def _schedule(kind: Kind, text: str | None) -> Schedule | None:

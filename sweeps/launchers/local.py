@@ -23,6 +23,7 @@ from muvla.errors import DiskError, Interrupted
 from muvla.evaluation.evaluate import default_workers
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
+from muvla.evaluation.results import NeverFired
 from muvla.files import disk_errors, write_json
 from muvla.looking import look
 from muvla.models.compiling import compile_step
@@ -123,10 +124,14 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
             for i, (protocol, kind) in enumerate(job.missing):
                 report((f"{protocol.id} {kind}", (8 + i) / parts))
                 workers = job.workers or default_workers(protocol, job.at_once)
-                rows = job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+                try:
+                    rows = job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+                except NeverFired as error:  # says nothing against the cell, nor its other conditions; it is kept
+                    print(f"{protocol.id} {kind}: never fired: {error}")
+                    continue
                 if kind == "none" and summarise(rows).success_rate == 0:
                     report((f"{protocol.id} looked at", (9 + i) / parts))
-                    lines = look(job.run, protocol, kind, policy, should_stop)
+                    lines = look(job.run, protocol, kind, policy, should_stop, workers)
                     looks.append((protocol.id, lines))
                     write_json(job.run.folder / LOOKS, looks)
             for i, one in enumerate(job.reads, start=len(job.missing)):

@@ -40,7 +40,8 @@ class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
 
     The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, identity,
-    choice, success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step just taken.
+    places_of, choice, success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step
+    just taken.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -156,6 +157,8 @@ class RecallEnv(gymnasium.Env):
             "target": self.target,
             # Which colour was cued, where that is another thing than the place of the target.
             "identity": self.cued_colour if self.task.family == "RecallColor" else None,
+            # Where the disc of each identity lies: what another episode's identity means in this one.
+            "places_of": tuple(np.argsort(self.colour_at).tolist()) if self.task.family == "RecallColor" else None,
             "choice": self.choice,
             "success": self.choice == self.target,
             "blank_length": self.blank_length,
