@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from muvla.cores import usable_cores
 from muvla.data.episodes import EpisodeStore
-from muvla.errors import MuvlaError
+from muvla.errors import Interrupted, MuvlaError
 from muvla.files import read_json
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.visioncache import require_cacheable
@@ -69,7 +70,12 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
         return SweepResult(entries, [], [])
     cheap = without_simulator(study.protocols)
     say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
-    measure_ceilings(cheap, ledger, say, retry_errors=options.retry_failed)
+    deadline = time.monotonic() + options.time_limit if options.time_limit else math.inf
+    try:
+        measure_ceilings(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
+    except Interrupted:
+        say("The time limit was reached in them; the cells follow with the same command.")
+        return SweepResult(entries, [e for e in entries if e.state != "done"], [])
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     if options.retry_failed:
@@ -81,7 +87,7 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
     for entry in (e for e in entries if e.state == "running"):
         say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
-    failed = _run_cells(todo, stores, options, tracker, say)
+    failed = _run_cells(todo, stores, options, tracker, say, deadline)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
 
@@ -103,7 +109,12 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
 
 
 def _run_cells(
-    todo: list[Entry], stores: dict[str, EpisodeStore], options: SweepOptions, tracker: Tracker, say
+    todo: list[Entry],
+    stores: dict[str, EpisodeStore],
+    options: SweepOptions,
+    tracker: Tracker,
+    say,
+    deadline: float = math.inf,
 ) -> list[Entry]:
     """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
@@ -114,7 +125,6 @@ def _run_cells(
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()
-    deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
     without_disk: list[Entry] = []
     with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True,
