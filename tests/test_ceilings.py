@@ -2,7 +2,9 @@
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from test_success_reports import over
 from analysis import ceilings as untrained
 from analysis import report, tables
 from analysis.frames import tidy
-from muvla import cli
+from muvla import cli, commands
 from muvla.ceilings import UnlearnedRun, measured
 from muvla.commands import find_run
 from muvla.config import TaskConfig, no_memory, tbptt
@@ -25,6 +27,7 @@ from muvla.files import locked
 from muvla.randomness import numpy_rng
 from sweeps import ceilings as swept
 from sweeps.ledger import Ledger
+from sweeps.run import SweepOptions, run_study
 
 __all__ = ["cells"]  # the fixture
 BASE = protocol("recall-position3-rh@1")
@@ -160,6 +163,39 @@ def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, mo
     monkeypatch.setattr("muvla.ceilings.open_blind", lambda _: pytest.fail("opened"))
     with pytest.raises(MuvlaError, match="sim_backend"):
         run_of("random", tmp_path).measure(SHORT)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_an_evaluation_asks_for_every_simulator_before_its_first_episode(monkeypatch, complete):
+    asked = []
+
+    def absent(task):
+        asked.append(task.name)
+        if task.name == "ShellGamePush-VLA-v0":
+            raise MuvlaError("assets shellgame", got="no mug", expected="a mug", remedy="fetch it")
+
+    def loads(_):
+        raise Interrupted
+
+    run = SimpleNamespace(
+        failure=None, has_result=lambda *_, **__: complete, load_policy=loads, working=lambda **_: nullcontext()
+    )
+    monkeypatch.setattr(commands, "run_of", lambda _: run)
+    monkeypatch.setattr(commands, "backends", absent)
+    told = SimpleNamespace(protocol=["mikasa5-rh@1"], retry_errors=False)
+    with pytest.raises(Interrupted if complete else MuvlaError, match="" if complete else "assets shellgame"):
+        commands.run_conditions(told, ["none"], "cpu", lambda: None)
+    assert bool(asked) != complete, "what is complete is read anywhere"
+
+
+def test_a_sweeps_time_limit_holds_in_its_ceilings(tmp_path, monkeypatch):
+    study = SimpleNamespace(check=lambda: None, protocols=[SHORT], name="x")
+    monkeypatch.setattr(Ledger, "stores", lambda *_: {})
+    monkeypatch.setattr(Ledger, "entries", lambda *_: [])
+    monkeypatch.setattr("sweeps.run.plan_text", lambda *_: "")
+    said, options = [], SweepOptions(processes=1, time_limit=1e-9, track=False)
+    assert run_study(study, Ledger(tmp_path / "runs", tmp_path / "data"), options, said.append).not_run == []
+    assert said[-1].startswith("The time limit was reached")
 
 
 @pytest.mark.parametrize("error", [DiskError, NotAMeasurement])
