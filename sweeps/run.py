@@ -70,7 +70,7 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
         return SweepResult(entries, [], [])
     cheap = without_simulator(study.protocols)
     say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
-    deadline = time.monotonic() + options.time_limit if options.time_limit else math.inf
+    deadline = time.monotonic() + (options.time_limit or math.inf)  # the cells' own begins with them
     try:
         measure_ceilings(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
     except Interrupted:
@@ -87,7 +87,7 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
     for entry in (e for e in entries if e.state == "running"):
         say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
-    failed = _run_cells(todo, stores, options, tracker, say, deadline)
+    failed = _run_cells(todo, stores, options, tracker, say)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
 
@@ -109,12 +109,7 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
 
 
 def _run_cells(
-    todo: list[Entry],
-    stores: dict[str, EpisodeStore],
-    options: SweepOptions,
-    tracker: Tracker,
-    say,
-    deadline: float = math.inf,
+    todo: list[Entry], stores: dict[str, EpisodeStore], options: SweepOptions, tracker: Tracker, say
 ) -> list[Entry]:
     """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
@@ -125,6 +120,7 @@ def _run_cells(
         for e in todo
     ]  # fmt: skip
     started = time.monotonic()
+    deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
     without_disk: list[Entry] = []
     with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True,
