@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.frames import rates_of
 from analysis.tables import NO_VALUE, entry
-from muvla.evaluation.records import Ceilings
+from muvla.evaluation.records import Ceilings, CellRecords, EpisodeRow
 
 IDEAL = "memoryless ideal"
 UNTRAINED = "untrained"  # the column of a table that has one for each training seed
 NAMES = ("random", "expert")
+OTHER = " †"  # after the name of a line whose rows do not come from where the cells' do
 
 
 def reading(ceilings: Ceilings, name: str, of: str, counts: bool = False) -> str:
@@ -26,12 +29,46 @@ def reading(ceilings: Ceilings, name: str, of: str, counts: bool = False) -> str
     return entry(line, of, counts)
 
 
+def compared(ceilings: Ceilings, cells: list[CellRecords], protocol: str) -> Ceilings:
+    """The same, which tells where rows come from other code, another simulator or with other stand-ins than all cells'
+    rows of this protocol do."""
+    own = [one.provenance[id] for one in cells for id in _used(one.rows, protocol) if id in one.provenance]
+    differs = {}
+    for name, rows in ceilings.rows.items():
+        records = [ceilings.provenance[id] for id in {row.provenance for row in rows} if id in ceilings.provenance]
+        found = [
+            f"{what} {' and '.join(here)} (the cells': {' and '.join(there) or 'none'})"
+            for what, of in _ORIGIN.items()
+            if own and (here := sorted({of(one) for one in records})) != (there := sorted({of(one) for one in own}))
+            and here
+        ]  # fmt: skip
+        if found:
+            differs[name] = ", ".join(found)
+    return replace(ceilings, differs=differs)
+
+
+def _used(rows: dict[tuple[str, str], list[EpisodeRow]], protocol: str) -> set[str]:
+    return {row.provenance for (name, _), several in rows.items() if name == protocol for row in several}
+
+
+# What a line should share with the cells it stands below, of a provenance record.
+_ORIGIN: dict[str, Callable[[dict[str, Any]], str]] = {
+    "code version": lambda record: record["code"],
+    "simulator": lambda record: str(record["simulator"] or "none"),
+    "stand-ins": lambda record: ", ".join((record.get("environment") or {}).get("stand_in_assets", ())) or "none",
+}
+
+
+def _label(ceilings: Iterable[Ceilings], name: str) -> str:
+    return name + OTHER * any(name in one.differs for one in ceilings)
+
+
 def with_readings(table: pd.DataFrame, ceilings: Ceilings, readings: dict[str, str]) -> pd.DataFrame:
     """A table with a row per arm and training seed, and below them a row per ceiling. `readings` maps a column to the
     reading that it shows; any other column of rates says that there is none."""
     rows = []
     for name in (*NAMES, IDEAL):
-        row: dict[str, Any] = dict.fromkeys(table.columns, NO_VALUE) | {"arm": name}
+        row: dict[str, Any] = dict.fromkeys(table.columns, NO_VALUE) | {"arm": _label([ceilings], name)}
         if "n" in row and name in ceilings.rows:
             row["n"] = rates_of(ceilings.rows[name])["measured"]
         rows.append(row | {column: reading(ceilings, name, of) for column, of in readings.items()})
@@ -41,7 +78,10 @@ def with_readings(table: pd.DataFrame, ceilings: Ceilings, readings: dict[str, s
 def by_seed(table: pd.DataFrame, ceilings: Ceilings, of: str) -> pd.DataFrame:
     """A table with a row per arm and a column per training seed; the ceilings have none, and so their own column."""
     empty = dict.fromkeys(table.columns, "")
-    rows = [empty | {"arm": name, UNTRAINED: reading(ceilings, name, of, counts=True)} for name in (*NAMES, IDEAL)]
+    rows = [
+        empty | {"arm": _label([ceilings], name), UNTRAINED: reading(ceilings, name, of, counts=True)}
+        for name in (*NAMES, IDEAL)
+    ]
     return _below(table.assign(**{UNTRAINED: ""}), rows)
 
 
@@ -51,14 +91,16 @@ def over_sets(table: pd.DataFrame, sets: dict[str, tuple[str, ...]], ceilings: d
     for one in table["set"].drop_duplicates():
         of_set = [ceilings.get(protocol, Ceilings()) for protocol in sets[one]]
         for name in NAMES:
-            rows.append(dict.fromkeys(table.columns, NO_VALUE) | {"set": one, "arm": name, "none": _mean(of_set, name)})
+            told = {"set": one, "arm": _label(of_set, name), "none": _mean(of_set, name)}
+            rows.append(dict.fromkeys(table.columns, NO_VALUE) | told)
     return _below(table, rows)
 
 
 def _mean(of_set: list[Ceilings], name: str) -> str:
     lines = [rates_of(one.rows[name]) for one in of_set if name in one.rows]
     if len(lines) < len(of_set):
-        return "no expert" if any(one.absent.get(name) == "no expert" for one in of_set) else "not run"
+        why = {one.absent.get(name, "not run") for one in of_set if name not in one.rows}
+        return next((never for never in ("no expert", NO_VALUE) if never in why), "not run")
     errors = sum(line["errors"] for line in lines)
     told = f" (+{errors} errors)" * bool(errors)
     if not all(line["measured"] for line in lines):
@@ -86,13 +128,14 @@ def sentence(ceilings: Ceilings) -> str:
     of = ceilings.provenance
     codes = ", ".join(sorted({record["code"] for record in of.values()}))
     simulators = sorted({record["simulator"] for record in of.values() if record["simulator"]})
+    other = "; ".join(f"`{name}` {why}" for name, why in ceilings.differs.items())
     blind = any((record.get("environment") or {}).get("pictures") for record in of.values())
     told = [f"code version {codes}"] * bool(codes) + [f"simulator {one}" for one in simulators]
-    told += ["no pictures taken, which the physics do not depend on"] * blind
+    told += ["taken without pictures; that this changes no episode is shown for ShellGamePush only"] * blind
     return (
         "Untrained lines, of the same episodes: `random` draws every action anew, uniform in [-1, 1]; `expert` is the "
         "scripted one, which reads the simulator's state; both act at every step, also where policies run chunks open "
         f"loop, and nothing intervenes on them. `{IDEAL}` is an expectation, no run; {NO_VALUE} where it is not known."
-        + f" Rows of these: {'; '.join(told)}."
-        * bool(told)
+        + f" Rows of these: {'; '.join(told)}." * bool(told)
+        + f" †: not from where the cells' rows come: {other}." * bool(other)
     )

@@ -7,7 +7,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def write_report(
     Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators, or
     only some from a compiled step, or by another number of ranks.
     """
+    report = replace(report, ceilings={p: untrained.compared(one, cells, p) for p, one in report.ceilings.items()})
     frame = tidy(cells)
     if frame.empty:
         raise MuvlaError(
@@ -251,7 +252,7 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilin
     episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
     chance = plain["chance"].iloc[0]
     constant = plain["best_constant"].max()
-    bound = "no bound, chunks run open loop" if pd.isna(chance) else f"{chance:.2f}"
+    bound = f"no bound{', ' * bool(ceilings.unbounded)}{ceilings.unbounded}" if pd.isna(chance) else f"{chance:.2f}"
     expected = f"Expected without memory: {bound}; always the most frequent target of this block: {constant:.2f}"
     if pd.isna(constant):
         expected = "Nothing is chosen in this task: its reading is the success rate"

@@ -39,10 +39,17 @@ def _check(assets) -> int:
     print(f"{assets.name}: {assets.folder}, {found.files} files, content {found.sha256[:12]}")
     for name in found.stand_ins:
         print(f"  a stand-in: {name}")
+    if found.unverified:
+        print(
+            f"  unverified: {found.unverified}; every row's provenance says so"
+            f"\n  → run `muvla assets fetch {assets.name}`"
+        )
     return 0
 
 
 def _fetch(assets) -> int:
+    from muvla.envs.assets import fetched
+
     print(f"{assets.name}: {assets.what}, into {assets.folder}")
-    print(f"{assets.name}: {assets.fetch(assets.folder)}")
+    print(f"{assets.name}: {fetched(assets)}")
     return _check(assets)

@@ -15,9 +15,9 @@ from muvla.envs.registry import backends, open_blind
 from muvla.errors import Interrupted
 from muvla.evaluation.ceilings import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
-from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Ceilings, EpisodeRow, RowFile, result_id
-from muvla.files import locked
+from muvla.files import holder, locked
 from muvla.runs import Run, never
 
 
@@ -30,17 +30,33 @@ class UnlearnedRun(Run):
         should_stop: Callable[[], bool] = never,
         retry_errors: bool = False,
         workers: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> list[EpisodeRow]:
         """The rows of the protocol's episodes, running those that are missing, and those with an error if told. Waits
-        for another process that does so. Raises MuvlaError for a simulator that cannot run here."""
+        for another process that does so, and says which. Raises MuvlaError for a simulator that cannot run here."""
 
         def check_stop() -> None:
             if should_stop():
                 raise Interrupted
 
-        with locked(self.folder / "lock", wait=True):
-            file = RowFile(self.rows, result_id(self.train, protocol, "none"))
-            if missing := missing_seeds(file, protocol, retry_errors):
+        result, told = result_id(self.train, protocol, "none"), []
+        lock = self.folder / "locks" / result
+
+        def waiting() -> None:
+            check_stop()
+            if not told and (owner := holder(lock)):
+                told.append(owner)
+                say(f"{protocol.id} {self.train}: process {owner} works on it, waiting")
+
+        def missing_now() -> tuple[RowFile, list[int]]:
+            return (file := RowFile(self.rows, result)), missing_seeds(file, protocol, retry_errors)
+
+        if not missing_now()[1]:
+            return self.result_rows(protocol, "none")
+        with locked(lock, wait=True, waiting=waiting):
+            file, missing = missing_now()
+            if missing:
+                backends(protocol.task)  # raises before any environment is opened
                 self._require_same_simulator(protocol, "none")
                 check_stop()
                 rollout = UnlearnedRollout(
@@ -67,5 +83,6 @@ def measured(root: Path, data: Path, protocol: Protocol) -> Ceilings:
         if run.has_result(protocol, "none"):
             rows[name] = run.result_rows(protocol, "none")
             records |= run.provenance(rows[name])
-    absent = {name: "not run" if name in known else "no expert" for name in ACTIONS if name not in rows}
-    return Ceilings(rows, absent, memoryless_ideal(protocol), records)
+    never_run = {"random": "–", "expert": "no expert"}
+    absent = {name: "not run" if name in known else never_run[name] for name in ACTIONS if name not in rows}
+    return Ceilings(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol))

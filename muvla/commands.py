@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from muvla.envs.registry import backends
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import protocol, protocols, require_decisions
@@ -38,6 +39,9 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     wanted = {name: protocols(name) for name in arguments.protocol}
     require_decisions(one for several in wanted.values() for one in several)
     kinds = [canonical_name(kind) for kind in kinds]
+    for one in (one for several in wanted.values() for one in several):
+        if not all(run.has_result(one, kind, without_errors=arguments.retry_errors) for kind in kinds):
+            backends(one.task)  # raises for a simulator or an asset that is not there, before the first episode
     stop = stop_on_signal()
     with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
         policy = run.load_policy(device)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,11 +35,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, wait: bool = False, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds `path` as a lock until the end of the block or of this process, however it ends.
 
     The kernel keeps it (flock), so a killed owner leaves nothing stale behind. Raises MuvlaError if another process
-    holds it, unless told to wait.
+    holds it, unless told to wait: then `waiting` is called at every look, and may raise to end it.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
                     str(path), got=f"held by process {holder(path)}", expected="no other process here",
                     remedy="wait for it, or stop it",
                 )  # fmt: skip
+            waiting()
             time.sleep(0.02)
         handle.truncate(0)
         handle.write(str(os.getpid()))

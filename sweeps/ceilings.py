@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from muvla.ceilings import UnlearnedRun
 from muvla.envs.registry import task_info
-from muvla.errors import MuvlaError
+from muvla.errors import DiskError, MuvlaError, NotAMeasurement
 from muvla.evaluation.ceilings import unlearned
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
@@ -22,14 +22,17 @@ def measure_ceilings(
     retry_errors: bool = False,
     workers: int | None = None,
 ) -> int:
-    """Says a line for each protocol and policy; returns how many could not be run, of which it says why."""
+    """Says a line for each protocol and policy; returns how many could not be run, of which it says why. Raises
+    DiskError and NotAMeasurement, which are no property of one protocol, and Interrupted."""
     failed = 0
     for protocol in protocols:
         for name in unlearned(protocol):
             try:
                 rows = UnlearnedRun(ledger.root, ledger.data, name).measure(
-                    protocol, should_stop, retry_errors, workers
+                    protocol, should_stop, retry_errors, workers, say
                 )
+            except (DiskError, NotAMeasurement):
+                raise
             except MuvlaError as error:
                 failed += 1
                 say(f"{protocol.id} {name}: not run: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from muvla.cores import usable_cores
 from muvla.data.episodes import EpisodeStore
-from muvla.errors import MuvlaError
+from muvla.errors import Interrupted, MuvlaError
 from muvla.files import read_json
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.visioncache import require_cacheable
@@ -69,7 +70,12 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
         return SweepResult(entries, [], [])
     cheap = without_simulator(study.protocols)
     say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
-    measure_ceilings(cheap, ledger, say, retry_errors=options.retry_failed)
+    deadline = time.monotonic() + (options.time_limit or math.inf)  # the cells' own begins with them
+    try:
+        measure_ceilings(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
+    except Interrupted:
+        say("The time limit was reached in them; the cells follow with the same command.")
+        return SweepResult(entries, [e for e in entries if e.state != "done"], [])
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     if options.retry_failed:

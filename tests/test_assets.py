@@ -1,13 +1,18 @@
 """Assets that no package brings: listed, checked, known by their content, fetched from a server that answers as the hub
 does. The real hub was not asked."""
 
+import errno
 import hashlib
+import http.client
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from hub_server import COMMIT, Hub
@@ -15,7 +20,7 @@ from hub_server import COMMIT, Hub
 from muvla.cli import EXIT_BAD_INPUT, main
 from muvla.envs import assets
 from muvla.envs.assets import LIBERO, archive_from_hub, archive_from_web, content
-from muvla.errors import MuvlaError
+from muvla.errors import DiskError, MuvlaError
 
 FETCH = "import sys; from muvla.cli import main; sys.exit(main(['assets', 'fetch', 'libero']))"
 
@@ -136,6 +141,55 @@ def test_an_archive_of_the_web_is_one_folder_of_a_name(tmp_path):
         with pytest.raises(MuvlaError, match="expected a zip archive.*copy the folder"):
             archive_from_web(url, tmp_path / "there", "arm")
     assert (tmp_path / "there" / "arm" / "arm.urdf").exists(), "what was there stays"
+
+
+def test_whatever_breaks_on_the_way_is_one_error(tmp_path, monkeypatch):
+    """Also in the middle of an answer; a full disk stays one."""
+    for broken in (http.client.IncompleteRead(b"PK"), TimeoutError("timed out"), ConnectionResetError("reset")):
+        answer = MagicMock()
+        answer.__enter__.return_value.read.side_effect = broken
+        asked = MagicMock(return_value=answer)
+        monkeypatch.setattr(assets.urllib.request, "urlopen", asked)
+        with pytest.raises(MuvlaError, match=f"{type(broken).__name__}.*expected a zip archive") as refused:
+            archive_from_web("https://some/a.zip", tmp_path, "arm")
+        assert not isinstance(refused.value, DiskError) and asked.call_args.kwargs["timeout"] == 60
+    answer.__enter__.return_value.read.side_effect = OSError(errno.ENOSPC, "full")
+    with pytest.raises(DiskError):
+        archive_from_web("https://some/a.zip", tmp_path, "arm")
+
+
+def test_a_mug_is_verified_by_what_a_fetch_left_there(tmp_path, monkeypatch, capsys):
+    """Its archive has a known digest, the files have none: those of a fetch are listed when it is done."""
+
+    def fetch(folder):
+        for part in assets.SHELLGAME.parts[:3]:
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            (folder / part).write_text("{}")
+        return "the archive"
+
+    for place, change, said in (
+        ("fetched", lambda mug: None, ""),
+        ("another byte", lambda mug: mug.write_text("x"), "other than .*muvla-manifest.json lists: .*collision.ply"),
+        ("one more", lambda mug: (mug.parent / "more").write_text("x"), "other than .*: .*025_mug/more"),
+    ):
+        folder = tmp_path / place
+        monkeypatch.setenv("MS_ASSET_DIR", str(folder))
+        one = replace(assets.SHELLGAME, fetch=fetch)
+        assert assets.fetched(one) == "the archive"
+        change(folder / one.parts[1])
+        assert re.search(said, content(one).unverified) and bool(content(one).unverified) == bool(said)
+        assert str(content(one)).endswith(", unverified") == bool(said)
+    monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / "copied"))
+    fetch(tmp_path / "copied")
+    assert main(["assets", "check", "shellgame"]) == 0
+    told = capsys.readouterr().out
+    assert "unverified: no " in told and "run `muvla assets fetch shellgame`" in told
+    mug = {assets.MUG: {assets.STAND_IN: True}}
+    monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / "stand-in"))
+    fetch(tmp_path / "stand-in")
+    (tmp_path / "stand-in" / assets.SHELLGAME.parts[0]).write_text(json.dumps(mug))
+    assert str(content(assets.SHELLGAME)).endswith("with 1 stand-ins"), "labelled already"
+    assert "pinned by its tag alone" in " ".join(assets.BRIDGE.what.split()) and assets.BRIDGE.manifest
 
 
 def test_the_twins_and_their_robot_are_fetched_to_where_maniskill_looks(tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Chance and ceilings: measured under the protocols, told in every table, and never taken for a trained cell."""
 
 import json
+import os
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,18 +14,20 @@ from test_success_reports import over
 from analysis import ceilings as untrained
 from analysis import report, tables
 from analysis.frames import tidy
-from muvla import cli
+from muvla import cli, commands
 from muvla.ceilings import UnlearnedRun, measured
 from muvla.commands import find_run
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
-from muvla.errors import Interrupted, MuvlaError
+from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.ceilings import UnlearnedRollout, memoryless_ideal, unlearned
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import protocol, unbounded
 from muvla.evaluation.records import Ceilings, EpisodeRow, result_id, summarise
+from muvla.files import locked
 from muvla.randomness import numpy_rng
 from sweeps import ceilings as swept
 from sweeps.ledger import Ledger
+from sweeps.run import SweepOptions, run_study
 
 __all__ = ["cells"]  # the fixture
 BASE = protocol("recall-position3-rh@1")
@@ -111,6 +116,98 @@ def test_the_memoryless_ideal_is_told_where_it_is_known():
     assert memoryless_ideal(protocol("mikasa-take-it-back-rh@1"))["choice"] is None
 
 
+def test_why_nothing_bounds_a_policy_without_memory():
+    free = replace(BASE, task=TaskConfig("ChainOfColors5-VLA-v0", physics="gpu"))
+    long = replace(free, regime="open_loop", h=8, tick="call")
+    assert [unbounded(one) for one in (BASE, protocol("recall-position3-ol8@1"), free, long)] == [
+        "", "chunks run open loop", "the arm moves in cue and delay",
+        "chunks run open loop and the arm moves in cue and delay",
+    ]  # fmt: skip
+    assert set(memoryless_ideal(free).values()) == {None}
+
+
+def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_draw", lambda *_: [])
+    free = replace(KNOWN, unbounded="the arm moves in cue and delay")
+    told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": free})
+    no_bound = [replace(one, chance={"p@1": None}) for one in cells]
+    report.write_report(no_bound, tmp_path / "out", told, say=lambda _: None)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Expected without memory: no bound, the arm moves in cue and delay;" in text and "open loop;" not in text
+
+
+def test_the_bridge_twins_have_no_random_policy(tmp_path):
+    twin = protocol("bridge-put-carrot-on-plate-in-scene-rh@1")
+    assert unlearned(twin) == ()
+    assert measured(tmp_path, tmp_path, twin).absent == {"random": "–", "expert": "no expert"}
+
+
+def test_what_is_complete_waits_for_nobody_and_a_stop_ends_waiting(tmp_path):
+    run, other, said = run_of("random", tmp_path), replace(SHORT, name="other"), []
+    lock = run.folder / "locks" / result_id("random", SHORT, "none")
+    with locked(lock):
+        assert len(run.measure(other)) == 8, "another protocol's lock"
+        with pytest.raises(Interrupted):
+            run.measure(SHORT, lambda: bool(said), say=said.append)
+    assert said == [f"short@1 random: process {os.getpid()} works on it, waiting"]
+    rows = run.measure(SHORT)
+    with locked(lock):
+        assert run.measure(SHORT) == rows
+
+
+def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, monkeypatch):
+    def absent(_):
+        raise MuvlaError("sim_backend", got="gpu", expected="a CUDA device", remedy="cpu")
+
+    monkeypatch.setattr("muvla.ceilings.backends", absent)
+    monkeypatch.setattr("muvla.ceilings.open_blind", lambda _: pytest.fail("opened"))
+    with pytest.raises(MuvlaError, match="sim_backend"):
+        run_of("random", tmp_path).measure(SHORT)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_an_evaluation_asks_for_every_simulator_before_its_first_episode(monkeypatch, complete):
+    asked = []
+
+    def absent(task):
+        asked.append(task.name)
+        if task.name == "ShellGamePush-VLA-v0":
+            raise MuvlaError("assets shellgame", got="no mug", expected="a mug", remedy="fetch it")
+
+    def loads(_):
+        raise Interrupted
+
+    run = SimpleNamespace(
+        failure=None, has_result=lambda *_, **__: complete, load_policy=loads, working=lambda **_: nullcontext()
+    )
+    monkeypatch.setattr(commands, "run_of", lambda _: run)
+    monkeypatch.setattr(commands, "backends", absent)
+    told = SimpleNamespace(protocol=["mikasa5-rh@1"], retry_errors=False)
+    with pytest.raises(Interrupted if complete else MuvlaError, match="" if complete else "assets shellgame"):
+        commands.run_conditions(told, ["none"], "cpu", lambda: None)
+    assert bool(asked) != complete, "what is complete is read anywhere"
+
+
+def test_a_sweeps_time_limit_holds_in_its_ceilings(tmp_path, monkeypatch):
+    study = SimpleNamespace(check=lambda: None, protocols=[SHORT], name="x")
+    monkeypatch.setattr(Ledger, "stores", lambda *_: {})
+    monkeypatch.setattr(Ledger, "entries", lambda *_: [])
+    monkeypatch.setattr("sweeps.run.plan_text", lambda *_: "")
+    said, options = [], SweepOptions(processes=1, time_limit=1e-9, track=False)
+    assert run_study(study, Ledger(tmp_path / "runs", tmp_path / "data"), options, said.append).not_run == []
+    assert said[-1].startswith("The time limit was reached")
+
+
+@pytest.mark.parametrize("error", [DiskError, NotAMeasurement])
+def test_a_full_disk_and_a_broken_invariant_are_no_not_run(tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error("disk", got="full", expected="room", remedy="free some")
+
+    monkeypatch.setattr(UnlearnedRun, "measure", fails)
+    with pytest.raises(error):
+        swept.measure_ceilings([SHORT], Ledger(tmp_path / "runs", tmp_path / "data"), lambda _: None)
+
+
 def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     monkeypatch.setattr("sweeps.ceilings.measure_ceilings", lambda several, *_: print([p.id for p in several]) or 0)
@@ -156,23 +253,45 @@ def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch
     full = "1.00 [0.84, 1.00]"
     assert main[-3:] == [
         "| random | – | – | not run | not run | not run |",
-        f"| expert | – | 20 | {full} | {full} | {full} |",
+        f"| expert † | – | 20 | {full} | {full} | {full} |",
         "| memoryless ideal | – | – | 1.00 (expected) | 0.33 (expected) | – |",
     ]
     assert (tmp_path / "out" / "interventions.md").read_text().splitlines()[-2:] == [
-        f"| expert | – | {full} | – |",
+        f"| expert † | – | {full} | – |",
         "| memoryless ideal | – | 0.33 (expected) | – |",
     ]
     text = (tmp_path / "out" / "report.md").read_text()
-    assert text.count(f"| expert |  |  | {full} 20/20 |") == 4, "three readings, and one under an intervention"
+    assert text.count(f"| expert † |  |  | {full} 20/20 |") == 4, "three readings, and one under an intervention"
     assert (
         "| arm | seed 0 | seed 1 | untrained |" in text
         and "memoryless ideal" in (tmp_path / "out" / "main.tex").read_text()
     )
-    assert "code version c1; simulator physx_cpu; no pictures taken" in text
+    assert (
+        "code version c1; simulator physx_cpu; taken without pictures; that this changes no episode is shown for S"
+        in text
+    )
     assert "memoryless ideal" in "\n".join(said)
     (line,) = (tmp_path / "out" / "ceilings.csv").read_text().splitlines()[1:]
     assert line.startswith("expert,p@1,20,0,20,20,20,20,20")
+
+
+def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_draw", lambda *_: [])
+    there = {**RECORD, "environment": {"stand_in_assets": ["025_mug"]}}
+
+    def written(ceilings):
+        told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": ceilings})
+        report.write_report(cells, tmp_path / "out", told, say=lambda _: None)
+        return (tmp_path / "out" / "report.md").read_text(), (tmp_path / "out" / "main.md").read_text()
+
+    text, main = written(replace(KNOWN, provenance={"x": there}))
+    assert "| expert † | – | 20 |" in main and "| random |" in main and "| expert † |  |  |" in text
+    assert (
+        "†: not from where the cells' rows come: `expert` code version c1 (the cells' c0de), simulator physx_cpu (the "
+        "cells' none), stand-ins 025_mug (the cells' none)." in text
+    )
+    text, main = written(replace(KNOWN, provenance={"x": cells[0].provenance["x"]}))
+    assert "†" not in text + main
 
 
 def test_seeds_stay_whole_numbers_and_budgets_blank(base):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors
+from muvla.files import disk_errors, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class AssetSet:
     # Of a folder and the SHA-256 of its files, by name: those that stand in for others.
     stand_ins: Callable[[Path, Mapping[str, str]], tuple[str, ...]]
     fetch: Callable[[Path], str]  # into a folder; returns what was fetched. Raises MuvlaError
+    # Where a fetch of pinned archives lists the SHA-256 of the files it left, from the folder on; None: nothing is.
+    manifest: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -62,10 +64,11 @@ class Content:
     files: int
     sha256: str  # of all names and contents
     stand_ins: tuple[str, ...]  # the files, from the folder on
+    unverified: str = ""  # why they may be others than those that a fetch brings; empty where nothing is claimed
 
     def __str__(self) -> str:
         label = f" with {len(self.stand_ins)} stand-ins" * bool(self.stand_ins)
-        return f"assets {self.sha256[:12]}{label}"
+        return f"assets {self.sha256[:12]}{label}{', unverified' * bool(self.unverified)}"
 
 
 def content(assets: AssetSet) -> Content:
@@ -73,16 +76,46 @@ def content(assets: AssetSet) -> Content:
     return _content(assets, assets.require())
 
 
+def fetched(assets: AssetSet) -> str:
+    """Fetches the set into its folder and, where its archives are pinned, lists what they left there; returns what was
+    fetched. Raises MuvlaError, DiskError."""
+    told = assets.fetch(assets.folder)
+    if assets.manifest:
+        write_json(assets.folder / assets.manifest, {"fetched": told, "files": _hashes(assets, assets.require())})
+    return told
+
+
 @lru_cache(maxsize=8)
 def _content(assets: AssetSet, folder: Path) -> Content:
+    hashes = _hashes(assets, folder)
+    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
+    stand_ins = assets.stand_ins(folder, hashes)
+    unverified = "" if stand_ins or assets.manifest is None else _unverified(folder / assets.manifest, hashes)
+    return Content(len(hashes), hashlib.sha256(lines.encode()).hexdigest(), stand_ins, unverified)
+
+
+def _unverified(manifest: Path, hashes: Mapping[str, str]) -> str:
+    """Why these are not known to be the files that a fetch left; empty if they are."""
+    if not manifest.exists():
+        return f"no {manifest}: `muvla assets fetch` did not bring them"
+    listed = read_json(manifest).get("files")
+    if not isinstance(listed, dict):
+        return f"{manifest} lists no files"
+    other = sorted(name for name in {*listed, *hashes} if listed.get(name) != hashes.get(name))
+    return (
+        f"other than {manifest} lists: {other[0]}" + f" and {len(other) - 1} more" * (len(other) > 1) if other else ""
+    )
+
+
+def _hashes(assets: AssetSet, folder: Path) -> dict[str, str]:
+    """Name, from the folder on → SHA-256."""
     hashes = {}
     for path in sorted(path for part in assets.parts for path in (folder / part, *(folder / part).rglob("*"))):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):  # the hub's own notes
             with path.open("rb") as file:
                 hashes[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    lines = "".join(f"{name} {digest}\n" for name, digest in hashes.items())
-    return Content(len(hashes), hashlib.sha256(lines.encode()).hexdigest(), assets.stand_ins(folder, hashes))
+    return hashes
 
 
 def from_hub(dataset: str, folder: Path) -> str:
@@ -117,17 +150,17 @@ def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path, name: s
 
 def archive_from_web(url: str, folder: Path, name: str) -> str:
     """A zip archive of one folder, as `folder/name`; there whole or not at all. Raises MuvlaError, DiskError."""
-    with disk_errors(folder), tempfile.TemporaryDirectory() as place:
-        archive = Path(place) / "archive.zip"
-        try:
-            with urllib.request.urlopen(url) as answer, archive.open("wb") as file:
+    try:
+        with disk_errors(folder), tempfile.TemporaryDirectory() as place:
+            archive = Path(place) / "archive.zip"
+            with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as file:
                 shutil.copyfileobj(answer, file)
             _unpack(archive, folder, name)
-        except (urllib.error.URLError, zipfile.BadZipFile) as error:
-            raise MuvlaError(
-                url, got=str(error), expected="a zip archive",
-                remedy="try again, or download it on a machine with a connection and copy the folder",
-            ) from error  # fmt: skip
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
+        raise MuvlaError(
+            url, got=f"{type(error).__name__}: {error}", expected="a zip archive",
+            remedy="try again, or download it on a machine with a connection and copy the folder",
+        ) from error  # fmt: skip
     return url
 
 
@@ -206,6 +239,7 @@ SHELLGAME = AssetSet(
         "haosulab/ManiSkill2", "data/mani_skill2_ycb.zip",
         "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3", folder / "data" / "assets",
     ),
+    manifest=f"{_YCB}/muvla-manifest.json",
 )  # fmt: skip
 BULB = "low_poly_light_bulb.glb"
 
@@ -244,12 +278,14 @@ def _fetch_bridge(folder: Path) -> str:
 
 BRIDGE = AssetSet(
     name="bridge",
-    what="the scenes and objects of SimplerEnv's Bridge twins, and the WidowX robot",
+    what="the scenes and objects of SimplerEnv's Bridge twins, and the WidowX robot (whose archive is pinned by its "
+    "tag alone, v0.2.0: no digest of it is known)",
     variable="MS_ASSET_DIR",
     usual=lambda: Path.home() / ".maniskill",
     parts=(f"{_TWINS}/custom", f"{_TWINS}/real_inpainting", f"{_TWINS}/stages", f"{_WIDOWX}/wx250s.urdf", _WIDOWX),
     stand_ins=lambda folder, hashes: (),
     fetch=_fetch_bridge,
+    manifest=f"{_WIDOWX.rpartition('/')[0]}/muvla-manifest.json",  # beside the robot's folder, which is hashed whole
 )
 ASSETS = {one.name: one for one in (LIBERO, SHELLGAME, LAMP, BRIDGE)}
 

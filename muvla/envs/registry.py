@@ -131,8 +131,8 @@ def open_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
 
 
 def open_blind(task: TaskConfig) -> gymnasium.Env:
-    """`open_env` for whoever looks at no picture: none is taken where the physics are the same without. The environment
-    says so in its provenance."""
+    """`open_env` for whoever looks at no picture: MIKASA-Robo on CPU physics takes none. The environment says so in its
+    provenance."""
     if task_info(task.name).suite == "mikasa" and task.physics != "gpu":
         return WorkerEnv(partial(make_mikasa, task, frames=False))
     return open_env(task)

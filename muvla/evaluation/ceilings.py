@@ -2,7 +2,7 @@
 
 | name | what it is |
 |---|---|
-| `random` | actions uniform in [-1, 1], keyed by the episode's seed and the step |
+| `random` | actions uniform in [-1, 1], keyed by the episode's seed and the step; not of the Bridge twins |
 | `expert` | the environment's scripted expert, where the task has one: it reads the simulator's state |
 | `memoryless ideal` | not run: what no policy without memory can exceed in expectation, where that is known |
 
@@ -41,8 +41,10 @@ ACTIONS: dict[str, Callable[[Slot], np.ndarray]] = {"random": _random, "expert":
 
 
 def unlearned(protocol: Protocol) -> tuple[str, ...]:
-    """Those that the protocol's task has."""
-    return tuple(ACTIONS) if task_info(protocol.task.name).expert else ("random",)
+    """Those that the protocol's task has. The Bridge twins have no `random`: their actions are metres and radians, of
+    which [-1, 1] is no range that a policy has."""
+    task = task_info(protocol.task.name)
+    return ("random",) * (task.suite != "bridge") + ("expert",) * task.expert
 
 
 class UnlearnedRollout(Rollout):
@@ -51,8 +53,9 @@ class UnlearnedRollout(Rollout):
 
     def __init__(self, name: str, protocol: Protocol, make_env: Callable[[], gymnasium.Env], environments: int):
         if name not in unlearned(protocol):
+            known = ", ".join(unlearned(protocol)) or "none"
             raise MuvlaError(
-                "ceiling", got=f"{name} of {protocol.task.name}", expected=f"one of {', '.join(unlearned(protocol))}",
+                "ceiling", got=f"{name} of {protocol.task.name}", expected=f"one of {known}",
                 remedy="choose another task, or leave it out",
             )  # fmt: skip
         self._act, self.protocol, self.intervention, self.branches = ACTIONS[name], protocol, None, None

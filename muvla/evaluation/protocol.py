@@ -12,7 +12,7 @@ from muvla.config import TaskConfig
 from muvla.configtools import LATER, content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
-from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, PUBLISHED, TRAINED
+from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TRAINED
 from muvla.envs.registry import longest_phases, task_info
 from muvla.errors import MuvlaError
 
@@ -222,6 +222,16 @@ def _unknown(id: str, known: Iterable[str]) -> MuvlaError:
 
 def chance(protocol: Protocol) -> float | None:
     """First-choice accuracy that no policy without memory can exceed in expectation; None where nothing is chosen, and
-    where there is no such bound: a chunk that is issued while the cue is shown and executed open loop still acts when
-    the choice is made."""
+    where there is no such bound (`unbounded`)."""
     return task_info(protocol.task.name).chance if protocol.h == 1 else None
+
+
+def unbounded(protocol: Protocol) -> str:
+    """Why no accuracy bounds the choices of a policy without memory; empty where `chance` does. A chunk that is issued
+    while the cue is shown and executed open loop still acts when the choice is made, and an arm that moves while the
+    cue is shown can keep it in its pose."""
+    if chance(protocol) is not None:
+        return ""
+    known = MIKASA_TASKS.get(protocol.task.name)
+    reasons = ["chunks run open loop"] * (protocol.h > 1)
+    return " and ".join([*reasons, *["the arm moves in cue and delay"] * bool(known and known.free)])

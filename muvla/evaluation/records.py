@@ -213,6 +213,8 @@ class Ceilings:
     absent: dict[str, str] = field(default_factory=dict)  # the others of them → why
     ideal: dict[str, float | None] = field(default_factory=dict)  # reading → of no memory; None where it is not known
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)  # id → record, of the rows
+    unbounded: str = ""  # why no accuracy bounds the choices of a policy without memory; empty where one does
+    differs: dict[str, str] = field(default_factory=dict)  # name of rows → what of their provenance no cell's has
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

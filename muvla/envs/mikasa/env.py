@@ -80,8 +80,9 @@ class MikasaEnv(gymnasium.Env):
     the GPU if one is there. What was taken is in the attributes `sim_backend` and `render_backend`; assets that are
     stand-ins are named in `stand_in_assets`.
 
-    `frames=False` looks through no camera: pictures are black, and a step costs a fraction. Physics on a CPU are the
-    same, so that experts can be measured; a TaskConfig cannot ask for it, and provenance says it.
+    `frames=False` looks through no camera: pictures are black, and a step costs a fraction, so that experts can be
+    measured. That it changes no episode on CPU physics is shown for ShellGamePush only: contacts may come out otherwise
+    in the last digits. A TaskConfig cannot ask for it, and provenance says it.
 
     Raises MuvlaError: unknown task or backend, simulator not installed, no renderer, no asset.
     """
@@ -146,7 +147,7 @@ class MikasaEnv(gymnasium.Env):
     def step(self, action: np.ndarray):
         raw, reward, terminated, truncated, info = self._env.step(clipped(action, ACTION_DIM))
         # Part of the physics for tasks that hide objects: on a GPU it is render() that commits their poses, and without
-        # it they fall (μVLA spec 6.1). On a CPU every task's episodes are the same with and without.
+        # it they fall (μVLA spec 6.1). That it changes nothing on a CPU is shown for ShellGamePush only.
         if self._frames_wanted:
             self._env.render()
         self._take(raw, info)

@@ -18,6 +18,10 @@ from muvla.errors import MuvlaError
 
 _HUMAN_VIEW = 16  # pixels of the picture that render() makes; nobody looks at it, and a small one costs half
 
+_ON_A_CPU = (
+    'ask for cpu: a Protocol of one\'s own with TaskConfig(…, physics="cpu"), or mikasa-remember-color3-quick-rh@1, '
+    'which has it; the published ones have physics="gpu", and CUDA draws other episodes from the same seeds'
+)
 _BACKENDS = {
     "sim_backend": {"cpu": "physx_cpu", "gpu": "physx_cuda"},
     "render_backend": {"cpu": "sapien_cpu", "gpu": "sapien_cuda"},
@@ -137,7 +141,7 @@ def backend(field: str, asked: str) -> str:
         raise MuvlaError(field, got=asked, expected=f"one of auto, {', '.join(names)}", remedy="correct it")
     there = _gpu_is_there()
     if asked == "gpu" and not there:
-        raise MuvlaError(field, got="gpu", expected="a CUDA device that torch and SAPIEN see", remedy="ask for cpu")
+        raise MuvlaError(field, got="gpu", expected="a CUDA device that torch and SAPIEN see", remedy=_ON_A_CPU)
     return names["gpu" if there and asked != "cpu" else "cpu"]
 
 

@@ -42,8 +42,9 @@ class MikasaTask:
 
     @property
     def chance(self) -> float | None:
-        """First-choice accuracy without memory, 1/N; the success rate of several touches lies above (spec 6.1)."""
-        return 1 / self.objects if self.objects else None
+        """First-choice accuracy without memory, 1/N; the success rate of several touches lies above (spec 6.1). None
+        where nothing is chosen, and for `free` tasks: the arm's pose can keep the cue, and the next frame shows it."""
+        return 1 / self.objects if self.objects and not self.free else None
 
     @property
     def instruction(self) -> str:
