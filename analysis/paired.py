@@ -19,7 +19,7 @@ CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
 MARGIN = 0.10  # a difference smaller than this is none
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NO_GROUND, NOT_RUN = "no ground", "not run"  # of one training seed: its plain run is not what the prediction speaks of
-REFUTING_SEEDS = 2  # so many refute a prediction over seeds, as one of twenty does by chance
+DECIDING_SEEDS = 2  # so many with ground are needed for any verdict over seeds; one of twenty is refuted by chance
 
 
 def newcombe(both: int, first: int, second: int, neither: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -132,9 +132,37 @@ class Verdict:
     rate: Rate | None = None
 
 
+@dataclass(frozen=True)
+class Chance:
+    """What a policy without memory may show in these very episodes: the targets of a block are not evenly shared, and
+    one that always takes the same place gets the share of the episodes in which that is right."""
+
+    least: float  # 1/N, or the rarest target's share of all measured episodes
+    most: float  # 1/N, or the most frequent target's
+    constant: float  # 1/N, or the most frequent target's share of the episodes that the quantity counts
+
+    @classmethod
+    def of(cls, rows: Iterable[EpisodeRow], quantity: str, chance: float | None) -> Chance | None:
+        """None where nothing bounds a policy without memory. Of `follow`, the targets are the donors'."""
+        if chance is None:
+            return None
+        rows = [row for row in rows if row.error is None]
+        every = _target_shares(rows, quantity)
+        counted = _target_shares([row for row in rows if _has(row, quantity, row.donor_target) is not None], quantity)
+        return cls(min([chance, *every]), max([chance, *every]), max([chance, *counted]))
+
+
+def _target_shares(rows: list[EpisodeRow], quantity: str) -> list[float]:
+    targets = Counter(row.donor_target if quantity == "follow" else row.target for row in rows)
+    del targets[None]
+    return [count / targets.total() for count in targets.values()]
+
+
 def uses_memory(plain: list[EpisodeRow], chance: float | None) -> bool | None:
-    """Whether the plain run chooses above chance given a touch; None where nothing bounds a policy without memory."""
-    return None if chance is None else rate(plain, "choice").low > chance
+    """Whether the plain run chooses, given a touch, better than any constant choice in these episodes; None where
+    nothing bounds a policy without memory."""
+    bound = Chance.of(plain, "choice", chance)
+    return None if bound is None else rate(plain, "choice").low > bound.constant
 
 
 def verdict(
@@ -148,16 +176,16 @@ def verdict(
     if not (plain and versus and rows):
         return Verdict(NOT_RUN)
     shift, level = difference(versus, rows, one.quantity), rate(rows, one.quantity)
-    uses = uses_memory(plain, chance)
+    uses, bound = uses_memory(plain, chance), Chance.of(rows, one.quantity, chance)
     if one.where != "any" and uses is not (one.where == "used"):
         return Verdict(NO_GROUND, shift, level)
     said = {
         "null": lambda: _null(shift),
         "lower": lambda: _lower(-shift.high, -shift.low, shift.is_null),
         "higher": lambda: _lower(shift.low, shift.high, shift.is_null),
-        "chance": lambda: _at(level, chance),
-        "above_chance": lambda: _above(level, chance),
-        "to_chance": lambda: _both(_lower(-shift.high, -shift.low, shift.is_null), _at(level, chance)),
+        "chance": lambda: _at(level, bound),
+        "above_chance": lambda: _above(level, bound),
+        "to_chance": lambda: _both(_lower(-shift.high, -shift.low, shift.is_null), _at(level, bound)),
     }[one.expected]()
     return Verdict(said, shift, level)
 
@@ -175,18 +203,20 @@ def _lower(least: float, most: float, is_null: bool) -> str:
     return SUPPORTED if least > 0 else UNDECIDED
 
 
-def _at(level: Rate, chance: float | None) -> str:
+def _at(level: Rate, chance: Chance | None) -> str:
     if chance is None or not level.n:
         return UNDECIDED
-    if chance - MARGIN < level.low and level.high < chance + MARGIN:
+    least, most = chance.least - MARGIN, chance.most + MARGIN
+    if least < level.low and level.high < most:
         return SUPPORTED
-    return REFUTED if level.low > chance + MARGIN or level.high < chance - MARGIN else UNDECIDED
+    return REFUTED if level.low > most or level.high < least else UNDECIDED
 
 
-def _above(level: Rate, chance: float | None) -> str:
+def _above(level: Rate, chance: Chance | None) -> str:
     if chance is None or not level.n:
         return UNDECIDED
-    return _lower(level.low - chance, level.high - chance, is_null=_at(level, chance) == SUPPORTED)
+    bound = chance.constant
+    return _lower(level.low - bound, level.high - bound, is_null=_at(level, chance) == SUPPORTED)
 
 
 def _both(one: str, other: str) -> str:
@@ -196,10 +226,15 @@ def _both(one: str, other: str) -> str:
 
 
 def over_seeds(verdicts: Iterable[str]) -> str:
-    """Supported if every training seed with ground supports it; refuted if at least two of them refute it, or the only
-    one; else undecided, also where none has ground."""
-    grounded = [one for one in verdicts if one not in (NO_GROUND, NOT_RUN)]
-    if grounded and all(one == SUPPORTED for one in grounded):
+    """Of at least two training seeds with ground: supported if all of them support it, refuted if two refute it. Else
+    undecided, with the number of seeds that it lacks; also where a seed has not run, as it could change the verdict."""
+    verdicts = list(verdicts)
+    run = [one for one in verdicts if one != NOT_RUN]
+    if len(run) < len(verdicts):
+        return f"{UNDECIDED} ({len(run)} of {len(verdicts)} seeds run)"
+    grounded = [one for one in run if one != NO_GROUND]
+    if len(grounded) < DECIDING_SEEDS:
+        return f"{UNDECIDED} ({len(grounded)} of {len(run)} seeds {'has' if len(grounded) == 1 else 'have'} ground)"
+    if all(one == SUPPORTED for one in grounded):
         return SUPPORTED
-    refuting = grounded.count(REFUTED)
-    return REFUTED if refuting and refuting >= min(REFUTING_SEEDS, len(grounded)) else UNDECIDED
+    return REFUTED if grounded.count(REFUTED) >= DECIDING_SEEDS else UNDECIDED

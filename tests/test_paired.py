@@ -20,6 +20,7 @@ from analysis.paired import (
     newcombe,
     over_seeds,
     rate,
+    uses_memory,
     verdict,
 )
 from muvla.errors import MuvlaError
@@ -170,6 +171,32 @@ def test_a_prediction_speaks_of_the_seeds_that_it_names():
     assert verdict(predicted("null"), used, used, [], CHANCE).said == NOT_RUN
 
 
+def test_always_the_same_place_is_no_memory():
+    """The targets of a block: 53, 82 and 65 of 200. Always the most frequent is above 1/3 by its interval."""
+    targets = [0] * 53 + [1] * 82 + [2] * 65
+    centre, own = rows([1] * 200, targets), rows(targets, targets)
+    assert rate(centre, "choice").low > CHANCE
+    assert uses_memory(centre, CHANCE) is False and uses_memory(own, CHANCE) is True
+    assert verdict(predicted("null", where="used"), centre, centre, centre, CHANCE).said == NO_GROUND
+    assert verdict(predicted("null", where="unused"), centre, centre, centre, CHANCE).said == SUPPORTED
+    assert verdict(predicted("to_chance"), own, own, centre, CHANCE).said == SUPPORTED
+    assert verdict(predicted("above_chance"), own, own, centre, CHANCE).said == REFUTED
+    rarest = rows([0] * 200, targets)
+    assert verdict(predicted("to_chance"), own, own, rarest, CHANCE).said == SUPPORTED
+    # Of those with a touch, other shares: every touch is where the constant choice is right.
+    mostly = rows([-1] * 53 + [1] * 82 + [-1] * 45 + [1] * 20, targets)
+    assert verdict(predicted("above_chance"), own, own, mostly, CHANCE).said != SUPPORTED
+
+
+def test_always_the_same_place_follows_no_donor():
+    targets, donors = [0] * 100 + [2] * 100, [1] * 82 + [2] * 18 + [0] * 65 + [1] * 35
+    own, centre = rows(targets, targets), rows([1] * 200, targets, donors)
+    above = predicted("above_chance", quantity="follow")
+    assert rate(centre, "follow").low > CHANCE
+    assert verdict(above, own, own, centre, CHANCE).said != SUPPORTED
+    assert verdict(above, own, own, rows(donors, targets, donors), CHANCE).said == SUPPORTED
+
+
 def test_too_few_touches_decide_nothing():
     plain, _ = simulated(0, 0.97, 0.97)
     other = rows([-1] * 195 + [0, 1, 2, 0, 1], [r.target for r in plain])
@@ -184,14 +211,17 @@ def test_too_few_touches_decide_nothing():
     [
         ([SUPPORTED] * 5, SUPPORTED),
         ([SUPPORTED] * 4 + [NO_GROUND], SUPPORTED),
+        ([SUPPORTED] * 2 + [NO_GROUND] * 3, SUPPORTED),
         ([SUPPORTED] * 4 + [UNDECIDED], UNDECIDED),
         ([SUPPORTED] * 4 + [REFUTED], UNDECIDED),
         ([SUPPORTED] * 3 + [REFUTED] * 2, REFUTED),
-        ([REFUTED], REFUTED),
-        ([REFUTED, NO_GROUND], REFUTED),
-        ([NO_GROUND] * 5, UNDECIDED),
-        ([NOT_RUN], UNDECIDED),
-        ([], UNDECIDED),
+        ([REFUTED], "undecided (1 of 1 seeds has ground)"),
+        ([SUPPORTED] + [NO_GROUND] * 4, "undecided (1 of 5 seeds has ground)"),
+        ([REFUTED] + [NO_GROUND] * 4, "undecided (1 of 5 seeds has ground)"),
+        ([NO_GROUND] * 5, "undecided (0 of 5 seeds have ground)"),
+        ([SUPPORTED] * 4 + [NOT_RUN], "undecided (4 of 5 seeds run)"),
+        ([REFUTED] * 4 + [NOT_RUN], "undecided (4 of 5 seeds run)"),
+        ([], "undecided (0 of 0 seeds have ground)"),
     ],
 )
 def test_how_seeds_combine(of_seeds, together):
