@@ -287,8 +287,8 @@ def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
     text, main = written(replace(KNOWN, provenance={"x": there}))
     assert "| expert † | – | 20 |" in main and "| random |" in main and "| expert † |  |  |" in text
     assert (
-        "†: not from where the cells' rows come: `expert` code version c1 (the cells' c0de), simulator physx_cpu (the "
-        "cells' none), stand-ins 025_mug (the cells' none)." in text
+        "†: not from where the cells' rows come: `expert` code version c1 (the cells': c0de), simulator physx_cpu (the "
+        "cells': none), stand-ins 025_mug (the cells': none)." in text
     )
     text, main = written(replace(KNOWN, provenance={"x": cells[0].provenance["x"]}))
     assert "†" not in text + main
