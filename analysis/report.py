@@ -136,19 +136,27 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
 
 def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
     """Protocol → what simulated and drew its episodes, and arm → the same of its demonstrations. Only within one of
-    them is a difference a mix: every task has assets of its own."""
-    made = defaultdict(set)
+    them is a difference a mix: every task has assets of its own. A reading's record tells no renderer, so of it only
+    another backend than that of its protocol's rows counts."""
+    made, backends = defaultdict(set), defaultdict(set)
     for cell in cells:
         used = defaultdict(set)
-        for (protocol, _), rows in cell.rows.items():
+        points = [(point.protocol, point.rows) for grid in cell.grids for point in grid.points]
+        results = [*((protocol, rows) for (protocol, _), rows in cell.rows.items()), *points]
+        for protocol, rows in results:
             used[protocol] |= {row.provenance for row in rows if row.error is None}
-        evaluated = {row.provenance for rows in cell.rows.values() for row in rows}
+            backends[protocol] |= {cell.provenance[identity]["simulator"] for identity in used[protocol]}
+        evaluated = {row.provenance for _, rows in results for row in rows} | {one.provenance for one in cell.readings}
         used[f"the data of {cell.arm}"] = cell.provenance.keys() - evaluated
         for what, identities in used.items():
             for record in (cell.provenance[identity] for identity in identities):
                 drawn = sorted(set((record.get("environment") or {}).get("renderers", ())))
                 if record["simulator"]:
                     made[what].add(", ".join([record["simulator"], *(f"drawn by {one}" for one in drawn)]))
+    for record, one in ((cell.provenance[one.provenance], one) for cell in cells for one in cell.readings):
+        simulator = record["simulator"]
+        if simulator and simulator not in backends[one.protocol]:
+            made[one.protocol].add(simulator)
     return made
 
 

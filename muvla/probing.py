@@ -31,18 +31,19 @@ class Probing:
 
     def reading_meta(self: Run, one: Read) -> dict[str, Any] | None:
         """Of a finished reading: probe, protocol, protocol hash, seeds, provenance id; None if it is not finished.
-        Raises MuvlaError for one of the same name that was taken of something else."""
+        None too for one of other episodes, which is taken anew.
+        Raises MuvlaError for one of the same name that was taken
+        of another protocol."""
         file = self.frame_file(one)
         if not file.with_suffix(".json").exists() or not file.exists():
             return None
         meta = read_json(file.with_suffix(".json"))
-        for name, value in _taken_of(one).items():
-            if meta[name] != value:
-                raise MuvlaError(
-                    f"{file}: {name}", got=_short(meta[name]), expected=_short(value),
-                    remedy="give what changed a version of its own, or remove this file and its .json to take it anew",
-                )  # fmt: skip
-        return meta
+        if meta["protocol_hash"] != one.protocol.hash:
+            raise MuvlaError(
+                f"{file}: protocol_hash", got=meta["protocol_hash"], expected=one.protocol.hash,
+                remedy="give what changed a version of its own, or remove this file and its .json to take it anew",
+            )  # fmt: skip
+        return meta if meta["seeds"] == list(one.seeds) else None
 
     def probe(
         self: Run, one: Read, device: str, policy: Policy | None = None, should_stop: Callable[[], bool] = lambda: False
@@ -79,6 +80,7 @@ class Probing:
                 f"probe {one.id}: frame", got=f"no column {missing[0]!r}",
                 expected=f"the columns {', '.join(one.reading.columns)}", remedy="correct the reading",
             )  # fmt: skip
+        file.with_suffix(".json").unlink(missing_ok=True)  # of other episodes: it must not speak of the new frame
         write_atomically(file, frame.to_csv(index=False).encode())
         write_json(file.with_suffix(".json"), _taken_of(one) | {"provenance": provenance})
         return file
@@ -88,10 +90,6 @@ def _taken_of(one: Read) -> dict[str, Any]:
     return {
         "probe": one.id, "protocol": one.protocol.id, "protocol_hash": one.protocol.hash, "seeds": list(one.seeds),
     }  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    return f"{len(value)} episodes from {value[0]}" if isinstance(value, list) else str(value)
 
 
 def _require_unseen(one: Read, training_episodes: tuple[range, ...]) -> None:

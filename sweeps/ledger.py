@@ -95,7 +95,7 @@ class Entry:
             self.run.train,
             self.state,
             {condition: found for condition, found in rows.items() if condition in own},
-            self.run.provenance([*chain.from_iterable(rows.values()), *readings]) if rows else {},
+            self.run.provenance([*chain.from_iterable(rows.values()), *readings]) if rows or readings else {},
             {p.id: chance(p) for p in study.protocols},
             self.run.seconds(),
             {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.configtools import replace
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import chance, protocol
-from muvla.evaluation.records import CellRecords, EpisodeRow
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, TakenReading
 
 PROVENANCE = {"code": "c0de", "processor": "P", "device": "cpu", "threads": 1, "simulator": None,
               "git": {"commit": "0123456789abcdef", "dirty": False}, "packages": {"torch": "2.13"}}  # fmt: skip
@@ -245,6 +246,28 @@ def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells
         simulators = {"trained": "none", "x": "cpu", "y": "cpu, stand-in", name: "another"}
         with pytest.raises(MuvlaError, match=f"simulator backends of {told} "):
             write([*alike[:2], simulated(cells[2], **simulators)], tmp_path)
+
+
+def test_grids_and_readings_are_compared_within_their_protocol(base):
+    def simulated(cell, reading="cpu", point="cpu"):
+        rows = {("p@1", "none"): [row(0, 0)]}
+        drawn = {"environment": {"renderers": ["P"]}}
+        known = {"trained": "cpu", "x": "cpu", "point": point, "reading": reading}
+        known = {name: {**PROVENANCE, "simulator": one} for name, one in known.items()}
+        known |= {name: known[name] | drawn for name in ("x", "point")}
+        held = GridPoint({"h": 2}, "p+h2@1", "none", None, [dataclasses.replace(row(0, 0), provenance="point")])
+        taken = TakenReading("r@1", "p@1", "x", "y", None, None, None, None, 1, Path("r.csv"), "reading")
+        return dataclasses.replace(
+            cell, rows=rows, provenance=known, grids=(GridRows("g@1", "h", None, None, "", (held,)),), readings=(taken,)
+        )
+
+    def mixed(*cells):
+        return [what for what, made in report._simulators(list(cells)).items() if len(made) > 1]
+
+    cell = records(base, "K=8", tbptt(8, 4), 0, 1, 0, 0)
+    assert mixed(simulated(cell), simulated(cell)) == []
+    assert mixed(simulated(cell), simulated(cell, point="cuda")) == ["p+h2@1"]
+    assert mixed(simulated(cell), simulated(cell, reading="cuda")) == ["p@1"]
 
 
 def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_path, undrawn):

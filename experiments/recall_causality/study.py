@@ -99,6 +99,8 @@ What these numbers cannot show:
 - Choice accuracy is conditioned on a touch. Where few episodes have one in both runs, the paired difference speaks of
   few, and its interval is wide: read it beside the share of own target among all episodes.
 - Zeros, noise and foreign memories also disturb the movement, on `dummy` too.
+- H = 1 here: an h above 1 repeats one action and ticks the memory once per h steps; it says nothing of long chunks that
+  were trained.
 - One task with three places, one small policy, one recipe.
 - Predictions are many, and their intervals are not corrected for that; over training seeds one refutation alone
   refutes nothing.
@@ -121,7 +123,7 @@ study = Study(
     probes=(
         phase_lengths(FEWER, lengths=(3, 5, 10, 20, 50, 100)),
         chunk_lengths(FEWER, hs=(1, 2, 4, 8, 16)),
-        time_map(FEWER, kinds=("noise_matched", "empty"), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
+        time_map(FEWER, kinds=("noise_matched",), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
         Read(reading("dynamics"), BASE, episodes=100),
         Read(reading("decoders"), BASE),
         Read(reading("gradients"), BASE, episodes=25),

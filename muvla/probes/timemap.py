@@ -23,9 +23,11 @@ def time_map(
     """Every kind, named without tokens and schedule, at `cue_end + d` for every d in `steps`, on each block of tokens
     (first, stop), None for all of them, beside the plain run. Coordinates: intervention, since_cue, tokens.
 
-    Raises MuvlaError for an unknown kind, one that goes on by itself, and one that names tokens or schedule itself.
+    Raises MuvlaError for an unknown kind, one that goes on by itself, one that names tokens or schedule itself, and for
+    kinds of several sites: before a step's read and after its write are a tick apart, at one since_cue.
     """
     points = [Point(base, "none", (("intervention", "none"), ("since_cue", d), ("tokens", "all"))) for d in steps]
+    sites = {}
     for kind in kinds:
         given = intervention(kind)
         if given is None or given.tokens or "@" in kind or given.name.startswith("freeze"):
@@ -33,6 +35,7 @@ def time_map(
                 "time-map", got=kind, expected="a kind that acts once, without tokens and schedule",
                 remedy="name tokens as blocks, and steps as steps",
             )  # fmt: skip
+        sites[given.site] = kind
         for first_stop in blocks:
             tokens = "" if first_stop is None else "[{}:{}]".format(*first_stop)
             for d in steps:
@@ -40,6 +43,13 @@ def time_map(
                 name = f"{named}{tokens}{'/' + site if site else ''}@cue_end{f'{d:+d}' if d else ''}"
                 where = (("intervention", given.name), ("since_cue", d), ("tokens", tokens or "all"))
                 points.append(Point(base, intervention(name).name, where))
+    if len(sites) > 1:
+        raise MuvlaError(
+            "time-map", got=", ".join(f"{kind} at {site}" for site, kind in sites.items()),
+            expected="kinds of one site, so that a step is one time",
+            remedy="name the site (kind/site), or make a map each",
+        )  # fmt: skip
     y, curve = ("tokens", "intervention") if len(blocks) > 1 else ("intervention", None)
-    notes = "The memory is changed once, at a step counted from the cue's last one."
+    at = f", at {next(iter(sites))}" if sites else ""
+    notes = f"The memory is changed once{at}, at a step counted from the cue's last one."
     return Grid("time-map", 1, tuple(points), "since_cue", y, curve, notes)
