@@ -89,7 +89,7 @@ def simulated(seed, p_plain, p_other, n=200, correlation=0.0):
     again = np.where(rng.random(n) < correlation, drawn, rng.random(n))
     wrong = (targets + rng.integers(1, 3, size=n)) % 3
     return tuple(
-        [SimpleNamespace(seed=i, error=None, choice=c, target=t, donor_target=None)
+        [SimpleNamespace(seed=i, error=None, choice=c, target=t, donor_target=None, fired=None)
          for i, (c, t) in enumerate(zip(np.where(u < p, targets, wrong).tolist(), targets.tolist(), strict=True))]
         for u, p in ((drawn, p_plain), (again, p_other))
     )  # fmt: skip
