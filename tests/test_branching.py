@@ -105,6 +105,16 @@ def test_also_of_a_donor_and_of_tokens_that_carry_nothing(trained, store, cell_w
     require_same(outcomes(trainer, "zero@delay_end", None)[0], outcomes(trainer, "zero@delay_end", branches)[0])
 
 
+@pytest.mark.slow
+def test_what_an_intervention_gave_stays_with_it(trained):
+    """A transplant that ran first leaves no donor in the rows of others."""
+    one, branches = replace(SHORT, task=replace(TASK, cue=(1, 1), delay=(1, 1), blank=None), episodes=18), Branches()
+    given, _ = outcomes(trained, "transplant", branches, one)
+    assert all(o.info["donor_seed"] is not None for o in given.values() if o.info["fired"])
+    others, _ = outcomes(trained, "zero@delay_end", branches, one)
+    assert all(o.info["donor_seed"] is o.info["donor_target"] is None for o in others.values())
+
+
 def test_another_protocol_starts_anew(trained):
     branches = Branches()
     outcomes(trained, "none", branches)

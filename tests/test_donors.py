@@ -5,18 +5,19 @@ from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
-import torch
 
 from muvla.config import TaskConfig, dummy, no_memory
+from muvla.envs.recall import RecallEnv
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.chunks import ChunkFile, chunk_change
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, choices, result_id
+from muvla.evaluation.results import NeverFired, Results
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
-from muvla.interventions.donors import Donor, DonorBank, with_donors
+from muvla.interventions.donors import with_donors
 from muvla.training.loop import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 1), delay=(1, 1), blank=(1, 1))
@@ -121,77 +122,9 @@ def test_who_gives_does_not_depend_on_when_or_where(trained, recorded):
     assert givers[0] == givers[1]
 
 
-def state(*numbers):
-    return {"tokens": torch.tensor(numbers, dtype=torch.float32).view(1, -1)}
-
-
-def episodes(points, lengths=(0, 1, 1)):
-    """One donor per (target, point), its state after the delay."""
-    return tuple(Donor(i, target, lengths, {1: state(*point)}) for i, (target, point) in enumerate(points))
-
-
-def info(target, lengths=(0, 1, 1)):
-    return dict(zip(("blank_length", "cue_length", "delay_length"), lengths, strict=True)) | {"target": target}
-
-
-def test_a_direction_leads_to_the_other_class_and_its_sham_stands_upright_on_it():
-    """Two classes along the first axis, two apart; noise along the second."""
-    rng = np.random.default_rng(0)
-    points = [(i % 2, (2.0 * (i % 2), rng.normal(), 0.0, 0.0)) for i in range(200)]
-    for argument in (1.0, 0.5):
-        kind = replace(intervention(f"direction({argument})"), bank=None)
-        along = DonorBank(episodes(points), kind).gift(0, info(0))
-        assert along.target == 1 and along.seed is None
-        delta = along.state(1)["tokens"].flatten()
-        assert delta.norm().item() == pytest.approx(argument * 2, rel=0.1)
-        assert delta[0].item() / delta.norm().item() > 0.95
-        sham = DonorBank(episodes(points), replace(kind, donor="orthogonal")).gift(0, info(0))
-        other = sham.state(1)["tokens"].flatten()
-        assert sham.target == 1 and other.norm().item() == pytest.approx(delta.norm().item(), rel=1e-5)
-        assert abs(other @ delta).item() < 1e-4
-
-
-def test_a_direction_is_fitted_without_the_recipients_half():
-    """Changing every episode of its own half changes nothing for it."""
-    points = [(i % 2, (2.0 * (i % 2), float(i % 3), 0.0)) for i in range(40)]
-    bank = DonorBank(episodes(points), intervention("direction(1)"))
-    first = bank.gift(0, info(0)).state(1)["tokens"]
-    from muvla.interventions.donors import _half
-
-    own = [i for i in range(40) if _half(i) == _half(0)]
-    assert 5 < len(own) < 35
-    changed = [(t, (9.0, 9.0, 9.0)) if i in own else (t, p) for i, (t, p) in enumerate(points)]
-    again = DonorBank(episodes(changed), intervention("direction(1)")).gift(0, info(0)).state(1)["tokens"]
-    assert torch.equal(first, again)
-
-
-def test_the_mean_is_of_the_same_phase_and_step_into_it():
-    """Two episodes of different lengths, aligned at the phase's start; past the longest, its last."""
-    donors = (
-        Donor(0, 0, (0, 1, 1), {0: state(1), 1: state(10), 2: state(100)}),
-        Donor(1, 1, (1, 1, 1), {0: state(5), 1: state(3), 2: state(20), 3: state(200), 4: state(400)}),
-    )
-    gift = DonorBank(donors, intervention("mean")).gift(7, info(0, (0, 1, 1)))
-    assert [gift.state(t)["tokens"].item() for t in range(6)] == [2, 15, 150, 400, 400, 400]
-    assert (gift.seed, gift.target) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "points", "message"),
-    [("transplant", [(1, (0.0,)), (1, (1.0,))], r"seed 0.*none among 2 episodes of blank 0, cue 1, delay 1.*another"),
-     ("transplant_same", [(1, (0.0,)), (0, (1.0,))], "none among 2 episodes.*target 1, besides itself"),
-     ("direction(1)", [(1, (0.0,)), (1, (1.0,))], "in the other half"),
-     ("transplant", [(None, (0.0,))], "a task without target")],
-)  # fmt: skip
-def test_a_pool_without_a_donor_is_refused_before_an_episode_runs(name, points, message):
-    with pytest.raises(MuvlaError, match=message):
-        DonorBank(episodes(points), intervention(name)).require()
-
-
-def test_another_length_is_no_donor():
-    donors = (*episodes([(0, (0.0,))]), replace(episodes([(1, (1.0,))], (0, 2, 1))[0], seed=5))
-    with pytest.raises(MuvlaError, match="none among 1 episodes"):
-        DonorBank(donors, intervention("transplant")).require()
+class Measured(Results):
+    def __init__(self, train, rows):
+        self.train, self.rows = train, rows
 
 
 @pytest.mark.slow
@@ -270,6 +203,15 @@ def test_a_schedule_that_never_fires(trained, tmp_path):
     with pytest.raises(MuvlaError, match="fired in none of 18 episodes"):
         evaluated(trained, tmp_path, intervention("zero@first_decision+11"))
     assert not list((tmp_path / "rows").glob("*.jsonl")), "its rows are set aside"
+    run = Measured("abc", tmp_path / "rows")
+    assert "fired in none of 18" in str(run.never_fired(SHORT, "zero@first_decision+11"))
+    assert run.never_fired(SHORT, "zero") is None
+    (aside,) = (tmp_path / "rows").glob("*.invalid")  # as if the process had ended before it looked
+    aside.rename(aside.with_suffix(".jsonl"))
+    assert len(run.result_rows(SHORT, "zero@first_decision+11")) == 18
+    assert not run.has_result(SHORT, "zero@first_decision+11")
+    with pytest.raises(NeverFired):
+        evaluated(trained, tmp_path, intervention("zero@first_decision+11"))
     with pytest.raises(MuvlaError, match="first step 99.*before the step limit of short@1, 13"):
         evaluated(trained, tmp_path, intervention("zero@99.."))
 
@@ -313,48 +255,63 @@ def test_frozen_and_moved_are_held_against_what_is_seen_under_schedules(trained,
         evaluated(trained, tmp_path, stuck)
 
 
-def test_a_colour_is_remembered_and_its_place_is_the_recipients():
-    """RecallColor: donors by identity; the gift's target is where that identity lies in the recipient's scene."""
-    env = make_env(TaskConfig("RecallColor3-v0"))
-    _, told = env.reset(seed=3)
-    assert told["places_of"][told["identity"]] == told["target"] and sorted(told["places_of"]) == [0, 1, 2]
-    donors = episodes([(0, (0.0,)), (1, (1.0,))])
-    own = info(2) | {"identity": 0, "places_of": (2, 0, 1)}  # colour 0 lies at place 2, colour 1 at place 0
-    for kind, expected in (("transplant", (1, 0)), ("transplant_self", (0, 2))):
-        gift = DonorBank(donors, intervention(kind)).gift(0, own)
-        assert (gift.seed, gift.target) == expected
-
-
-def test_the_mean_leaves_the_recipient_out_and_is_held_where_few_get():
-    lengths = (0, 0, 0)
-    ends = (1, 1, 3)  # only one of three gets past step 1
-    donors = tuple(Donor(i, 0, lengths, {t: state(10 * i + t) for t in range(end + 1)}) for i, end in enumerate(ends))
-    gift = DonorBank(donors, intervention("mean")).gift(0, info(0, lengths))
-    assert [gift.state(t)["tokens"].item() for t in range(4)] == [15, 16, 16, 16]
-    with pytest.raises(MuvlaError, match="no other episode"):
-        DonorBank(donors[:1], intervention("mean")).gift(0, info(0, lengths))
-
-
-def test_who_never_got_there_neither_gives_nor_is_given():
-    donors = tuple(replace(one, states={}) if one.seed == 1 else one for one in episodes([(0, (0.0,)), (1, (1.0,))]))
-    gift = DonorBank(donors, intervention("transplant")).gift(1, info(1))
-    assert (gift.seed, gift.target, gift.state(1)) == (None, None, None)
-    with pytest.raises(MuvlaError, match="none among 1 episodes.*got to where it fires"):
-        DonorBank(donors, intervention("transplant")).gift(0, info(0))
-
-
 def test_what_never_fired_is_no_pair():
     row = EpisodeRow(*[None] * sum(f.default is MISSING for f in fields(EpisodeRow)), donor_target=1)
     rows = [replace(row, seed=i, target=0, choice=1, fired=fired) for i, fired in enumerate((1, 0, None))]
     assert choices(rows).pairs == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("direction(4)[0:2]", "whole state"), ("orthogonal(4)[0:2]", "whole state"), ("lesion(0)[0:2]", "is the token"),
-     ("permute_tokens[0:1]", "two tokens at least"), ("stale(1)/after_write", "site after_write")],
-)  # fmt: skip
-def test_what_makes_no_sense_of_tokens_or_sites_is_refused(name, message):
-    with pytest.raises(MuvlaError, match=message):
-        intervention(name)
-    assert intervention("permute_tokens(identity)[0:1]").tokens == (0, 1)
+class Failing(RecallEnv):
+    """The episode of one seed fails so often."""
+
+    left = 0
+
+    def reset(self, *, seed=None, options=None):
+        if seed == SHORT.seed + 1 and Failing.left:
+            Failing.left -= 1
+            raise OSError("lost")
+        return super().reset(seed=seed)
+
+
+def test_an_episode_that_fails_is_recorded_again_and_then_refused(trained):
+    factory = lambda task, size: Failing(task.name, task.cue, task.delay, blank=task.blank)  # noqa: E731
+    args = ("transplant", trained.policy, trained.statistics, SHORT)
+    Failing.left = 1
+    assert len(with_donors(*args, {}, env_factory=factory).bank.donors) == N
+    Failing.left, recorded = 2, {}
+    with pytest.raises(MuvlaError, match=f"episode seeds {SHORT.seed + 1} that ended.*twice.*OSError: lost"):
+        with_donors(*args, recorded, env_factory=factory)
+    assert not recorded
+
+
+def test_donors_are_recorded_after_all_other_checks(trained, tmp_path):
+    asked = []
+    kind = intervention("transplant[2:9]")
+    for changes, message in (({}, "token 8"), ({"training_episodes": (range(SHORT.seed, SHORT.seed + 1),)}, "seed")):
+        args = {"train": "abc", "training_seed": 0, "training_episodes": (), "rows": tmp_path} | changes
+        with pytest.raises(MuvlaError, match=message):
+            evaluate(
+                trained.policy, trained.statistics, SHORT, kind, record=lambda _: nullcontext("p"),
+                donors=asked.append, **args,
+            )  # fmt: skip
+    assert not asked
+
+
+def test_recording_is_within_what_is_timed(trained):
+    entered = []
+    record = lambda told: entered.append(told) or nullcontext("p")  # noqa: E731
+    with_donors("transplant", trained.policy, trained.statistics, SHORT, {}, record=record)
+    assert len(entered) == 1
+
+
+@pytest.mark.parametrize("line", ['{"seed": 1}', "[1]", '{"seed": 1, "steps": [0], "shape": [1], "chunks": "?"}'])
+def test_a_damaged_chunk_line_is_one_clear_error(tmp_path, line):
+    (tmp_path / "x.jsonl").write_text(line + "\n")
+    with pytest.raises(MuvlaError, match="x.jsonl:1.*remove the file"):
+        ChunkFile(tmp_path, "x").read()
+
+
+def test_one_token_has_no_other_order(store, cell_with, tmp_path):
+    trainer = Trainer(cell_with({"memory.m": 1, "model.chunk": 4}), store)
+    with pytest.raises(MuvlaError, match="a memory of one token"):
+        evaluated(trainer, tmp_path, intervention("permute_tokens"))

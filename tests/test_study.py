@@ -136,6 +136,11 @@ def test_bad_studies_are_refused(study, changes, message):
         dataclasses.replace(study, **changes)
 
 
+def test_a_cells_intervention_has_one_name_too(study):
+    with pytest.raises(MuvlaError, match="intervention: got 'zero@0..'.*its one name, zero"):
+        dataclasses.replace(study, base=replace(study.base, {"intervention": "zero@0.."})).check()
+
+
 def test_narrowing(study):
     assert len(study.narrowed((1,), ("K=8",)).cells()) == 1
     with pytest.raises(MuvlaError, match="--seeds"):

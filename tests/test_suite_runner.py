@@ -199,8 +199,9 @@ def test_an_end_that_is_anothers_is_no_measurement(policy):
         (protocol("mikasa-rotate-lenient-pos-rh@1"), "episodes share one instruction"),
         (replace(OPEN, tick="env_step"), "protocol.tick: got 'env_step with h = 4'"),
         (replace(OPEN, h=5), "protocol.h: got 5, expected at most the policy's chunk H = 4"),
+        (replace(OPEN, h=5, beyond="hold_last"), "protocol.h: got 5.*the runner holds no action"),
     ],
-    ids=["another suite", "Rotate", "tick", "h"],
+    ids=["another suite", "Rotate", "tick", "h", "held"],
 )
 def test_what_the_runner_cannot_evaluate_is_refused(policy, one, message):
     with pytest.raises(MuvlaError, match=message):

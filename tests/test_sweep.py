@@ -24,7 +24,7 @@ from sweeps import run as run_module
 from sweeps.grid import load_study
 from sweeps.launchers.local import DONE, MARKED, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, default_processes, run_study
+from sweeps.run import SweepOptions, default_processes, finished_line, run_study
 from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
@@ -174,6 +174,20 @@ def one_cell(study_file, tmp_path, updates=6):
     stores = ledger.stores(study)
     (entry,) = ledger.entries(study, stores)
     return entry, Job("K=8", entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
+
+
+def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):
+    """Its cell is done, the other conditions are there, and it is not tried again."""
+    entry, job = one_cell(study_file, tmp_path)
+    late = dataclasses.replace(entry.study, interventions=("zero@first_decision+11", "zero"))
+    entry = dataclasses.replace(entry, study=late)
+    job = dataclasses.replace(job, missing=tuple(entry.missing()))
+    assert len(job.missing) == 3 and bring_to_end(job, lambda _: None, lambda: False) == DONE
+    assert entry.state == "done" and not entry.missing() and {i for _, i in entry.summaries()} == {"none", "zero"}
+    assert entry.never_fired == entry.records().never_fired == (("few@1", "zero@first_decision+11"),)
+    assert "zero@first_decision+11 never fired" in finished_line(entry, 1, 1, 0.0)
+    with pytest.raises(MuvlaError, match="fired in none of 20 episodes"):
+        entry.run.evaluate(late.protocols[0], "zero@first_decision+11", "cpu")
 
 
 def test_a_killed_process_costs_its_cell(study_file, tmp_path):

@@ -20,6 +20,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
+from muvla.evaluation.branching import Branches
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.rollout import Outcome, Rollout
@@ -152,6 +153,25 @@ def test_checks_where_nothing_succeeds(wrong):
     assert checks(Watched(Outcome(1), steps, frames), foreign, proprio_told=False) == lines[:2]
 
 
+def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
+    """Steps beyond the chunk execute, and show, its last action."""
+    H = trained.policy.config.chunk
+    held = replace(SHORT, name="held", regime="open_loop", h=H + 2, tick="call", beyond="hold_last")
+    rollout = WatchedRollout(trained.policy, trained.statistics, held, lambda: make_env(SHORT.task), None, 1)
+    steps = rollout.watch(SHORT.seed).steps
+    assert len(steps) > H and np.array_equal(steps[H].action, steps[H - 1].action)
+
+
+def test_watching_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr("muvla.runs.with_donors", lambda *given: asked.append(given))
+    run = SimpleNamespace(_trained_with=lambda: (trained.statistics, None, None), _branches=Branches())
+    run._branches.of(SHORT.hash).donors["recorded"] = ()
+    Run.watch(run, SHORT, "transplant", SHORT.seed, trained.policy, workers=3)
+    (given,) = asked
+    assert given[4] is run._branches.donors and "recorded" in given[4] and given[6] == 3 and given[5]() is None
+
+
 def test_watching_stops_when_asked(trained):
     asked = []
 
@@ -178,7 +198,10 @@ def looked(trained, stop=lambda: False, error=None):
         return Run.watch(run, *arguments)
 
     run = SimpleNamespace(
-        result_rows=lambda *_: ROWS, watch=watch, _trained_with=lambda: (trained.statistics, None, None)
+        result_rows=lambda *_: ROWS,
+        watch=watch,
+        _trained_with=lambda: (trained.statistics, None, None),
+        _branches=Branches(),
     )
     return look(run, SHORT, "none", trained.policy, stop)
 
