@@ -27,7 +27,7 @@ def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_pat
     monkeypatch.setattr(Run, "evaluate", hopeless)
     assert bring_to_end(job, lambda _: None, lambda: False) == DONE
     ((protocol, lines),) = read_json(entry.run.folder / LOOKS)
-    assert protocol == "recall-position3-rh@1" and lines[0].startswith("Nothing succeeded. Episode ")
+    assert protocol == "few@1" and lines[0].startswith("Nothing succeeded. Episode ")
     assert len(lines) == 4 and "the pictures changed in" in lines[1]
     said = []
 

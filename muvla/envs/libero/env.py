@@ -124,6 +124,7 @@ class LiberoEnv(gymnasium.Env):
             "choice": NO_CHOICE,
             "success": success,
             "identity": None,
+            "places_of": None,
             "blank_length": 0,
             "cue_length": 0,
             "delay_length": 0,

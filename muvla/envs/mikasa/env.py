@@ -208,6 +208,7 @@ class MikasaEnv(gymnasium.Env):
             "choice": self.choice,
             "success": self._success,
             "identity": None,  # the target is named by what it is
+            "places_of": None,
             "blank_length": 0,
             "cue_length": self.cue_length,
             "delay_length": self.delay_length,
