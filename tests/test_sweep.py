@@ -78,9 +78,9 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
 def test_ceilings_are_measured_unasked_where_no_simulator_is_needed(swept):
     """And stand beside the cells of a report; a second sweep measures none again."""
     result, said, ledger = swept
-    assert said.count("recall-position3-rh@1 expert: n 200, touch rate 1.000") == 1
+    assert said.count("few@1 expert: n 20, touch rate 1.000") == 1
     (known,) = ledger.ceilings(result.entries[0].study).values()
-    assert {name: len(rows) for name, rows in known.rows.items()} == {"random": 200, "expert": 200}
+    assert {name: len(rows) for name, rows in known.rows.items()} == {"random": 20, "expert": 20}
     assert not known.absent and known.ideal["choice"] == pytest.approx(1 / 3)
 
 
