@@ -387,7 +387,7 @@ def test_the_budget_study_from_plan_to_table(tmp_path):
     write_report([e.records() for e in result.entries], tmp_path / "out", told, say=said.append)
     table = [line.split(" | ")[:5] for line in (tmp_path / "out" / "main.md").read_text().splitlines()]
     assert [cell.strip("| ") for cell in table[0]] == ["arm", "W", "U", "frames", "seed"]
-    assert [row[1:4] for row in table[2:]] == [
+    assert [row[1:4] for row in table[2:9]] == [
         ["8", "2", "256"], ["1", "16", "256"], ["1", "2", "32"],
         ["8", "2", "256"], ["2", "8", "256"], ["2", "2", "64"],
         ["8", "2", "256"],
