@@ -15,12 +15,16 @@ import torch
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
 from muvla.configtools import replace
 from muvla.data.collect import collect
+from muvla.data.statistics import Statistics
+from muvla.envs.registry import make_env
 from muvla.evaluation.protocol import PROTOCOLS, protocol
 from muvla.models.attention import BACKENDS, usable
+from muvla.models.build import build_policy, prompts_of
 from muvla.models.kernels import obstacle
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.models.sizes import size
-from muvla.training.loop import Trainer
+from muvla.probes.base import Subject
+from muvla.training.loop import Trainer, interface_of
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
 # A tenth of a published protocol, in slots that are used more than once.
@@ -114,6 +118,21 @@ def base() -> Cell:
 def cell_with(base):
     """`cell_with(**{"memory.m": 2})` → the base cell with fields changed."""
     return lambda changes=None, **kwargs: replace(base, {**(changes or {}), **kwargs})
+
+
+@pytest.fixture(scope="module")
+def subject_of(request, store, tmp_path_factory):
+    """`subject_of(cell)` → what a reading reads: an untrained policy under the module's protocol `SHORT`."""
+
+    def subject(cell: Cell, seeds: int = 4) -> Subject:
+        short = request.module.SHORT
+        policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
+        return Subject(
+            policy, Statistics.of(store), short, cell, tuple(range(short.seed, short.seed + seeds)),
+            tmp_path_factory.mktemp("probe"), lambda: make_env(short.task), lambda: store,
+        )  # fmt: skip
+
+    return subject
 
 
 @pytest.fixture(scope="session")

@@ -7,36 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from muvla.data.statistics import Statistics
-from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose
 from muvla.evaluation.watching import WatchedRollout
-from muvla.models.build import build_policy, prompts_of
 from muvla.models.images import prepared
 from muvla.models.sequence import Segment
 from muvla.probes.attention import ALL, DRAWN, AttentionRollout, frame, read
-from muvla.probes.base import Subject
 from muvla.probes.maps import ACTION_READ
 from muvla.probes.overlay import OPAQUE, TILE, overlaid, sheet, video
-from muvla.training.loop import interface_of
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3, step_limit=12)
-
-
-@pytest.fixture(scope="module")
-def subject_of(store, tmp_path_factory):
-    def subject(cell, seeds=4):
-        policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
-        own = tuple(range(SHORT.seed, SHORT.seed + seeds))
-        return Subject(
-            policy, Statistics.of(store), SHORT, cell, own, tmp_path_factory.mktemp("probe"),
-            lambda: make_env(SHORT.task), lambda: store,
-        )  # fmt: skip
-
-    return subject
 
 
 def attended(subject, seeds=None, environments=None):

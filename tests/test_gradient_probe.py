@@ -10,18 +10,15 @@ from conftest import PLAIN_INTERFACE, random_frames
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from muvla.config import TaskConfig
-from muvla.data.statistics import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import LocalEnv
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.watching import WatchedRollout
-from muvla.models.build import build_policy, prompts_of
-from muvla.probes.base import Subject
+from muvla.models.build import build_policy
 from muvla.probes.gradients import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence
-from muvla.training.loop import interface_of
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)
 T = 5
@@ -102,19 +99,6 @@ def test_what_training_cuts_is_not_cut_here(cell_with):
     """K is no part of the question: the norms are the same for every K."""
     one, eight = (jacobian_norms(*drawn(cell_with({"truncation": K}))) for K in (1, 8))
     np.testing.assert_array_equal(one, eight)
-
-
-@pytest.fixture(scope="module")
-def subject_of(store, tmp_path_factory):
-    def subject(cell, seeds=4):
-        policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
-        own = tuple(range(SHORT.seed, SHORT.seed + seeds))
-        return Subject(
-            policy, Statistics.of(store), SHORT, cell, own, tmp_path_factory.mktemp("probe"),
-            lambda: make_env(SHORT.task), lambda: store,
-        )  # fmt: skip
-
-    return subject
 
 
 @pytest.mark.parametrize("kind", ["dummy", "none"])
