@@ -266,10 +266,7 @@ def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch
         "| arm | seed 0 | seed 1 | untrained |" in text
         and "memoryless ideal" in (tmp_path / "out" / "main.tex").read_text()
     )
-    assert (
-        "code version c1; simulator physx_cpu; taken without pictures; that this changes no episode is shown for S"
-        in text
-    )
+    assert "code version c1; simulator physx_cpu; taken without pictures, which changes no episode" in text
     assert "memoryless ideal" in "\n".join(said)
     (line,) = (tmp_path / "out" / "ceilings.csv").read_text().splitlines()[1:]
     assert line.startswith("expert,p@1,20,0,20,20,20,20,20")

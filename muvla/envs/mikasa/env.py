@@ -81,8 +81,8 @@ class MikasaEnv(gymnasium.Env):
     stand-ins are named in `stand_in_assets`.
 
     `frames=False` looks through no camera: pictures are black, and a step costs a fraction, so that experts can be
-    measured. That it changes no episode on CPU physics is shown for ShellGamePush only: contacts may come out otherwise
-    in the last digits. A TaskConfig cannot ask for it, and provenance says it.
+    measured. It changes nothing else of an episode on CPU physics, and is refused on a GPU's. A TaskConfig cannot ask
+    for it, and provenance says it.
 
     Raises MuvlaError: unknown task or backend, simulator not installed, no renderer, no asset.
     """
@@ -137,7 +137,9 @@ class MikasaEnv(gymnasium.Env):
         """The episode is a function of its seed, 0 to 2³²−1, alone; without one, gymnasium's generator draws it."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        raw, info = self._env.reset(seed=seed, options=self._family.options(seed))
+        # The scene is built anew: one that has been played in keeps what its contacts left behind, and the next episode
+        # differs from the seventh digit on, which a policy may make a different choice of.
+        raw, info = self._env.reset(seed=seed, options={"reconfigure": True, **(self._family.options(seed) or {})})
         self.cue_length, self.delay_length = self._family.lengths()
         self.target = self._family.target()
         self.choice = NO_CHOICE
@@ -147,8 +149,8 @@ class MikasaEnv(gymnasium.Env):
     def step(self, action: np.ndarray):
         raw, reward, terminated, truncated, info = self._env.step(clipped(action, ACTION_DIM))
         # Part of the physics for tasks that hide objects: on a GPU it is render() that commits their poses, and without
-        # it they fall (μVLA spec 6.1). That it changes nothing on a CPU is shown for ShellGamePush only.
-        if self._frames_wanted:
+        # it they fall (μVLA spec 6.1). On a CPU it changes nothing but the time, a third of a step's.
+        if self._base.gpu_sim_enabled:
             self._env.render()
         self._take(raw, info)
         if self.choice == NO_CHOICE and self.task.objects and self.phase is Phase.DECISION:
@@ -171,6 +173,7 @@ class MikasaEnv(gymnasium.Env):
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
+        told["scene"] = "built anew for every episode"
         more = {"altered": [*self._family.altered(), *self._dressed], "stand_in_assets": list(self.stand_in_assets)}
         more["pictures"] = "" if self._frames_wanted else "none taken"
         return told | {name: those for name, those in more.items() if those}
