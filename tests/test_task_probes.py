@@ -235,6 +235,25 @@ def test_every_memory_at_every_h():
     assert chance(made.points[0].protocol) and not chance(made.points[-1].protocol)
 
 
+@pytest.mark.parametrize("base", [POSITION, protocol("recall-position3-ol8@1")], ids=lambda base: base.id)
+def test_coordinates_of_an_h_are_those_of_its_protocol(base):
+    """When memory ticks, and what is past the chunk, is a question of h > 1 alone."""
+    of = {tick: chunk_lengths(base, (1, 2, 4), ("none", "zero"), tick=tick).points for tick in ("call", "env_step")}
+    for points in of.values():
+        for p in points:
+            told = dict(p.coordinates)
+            assert all(told[name] == getattr(p.protocol, name) for name in ("h", "tick", "beyond"))
+    for by_call, by_step in zip(of["call"], of["env_step"], strict=True):
+        assert (by_call == by_step) == (by_call.protocol == by_step.protocol) == (by_call.protocol.h == 1)
+    assert dict(of["call"][0].coordinates) == {"h": 1, "memory": "active", "tick": "env_step", "beyond": "refuse"}
+
+
+def test_other_coordinates_are_no_other_protocols():
+    """The rows of what was evaluated as chunk-length@1 are those of these points."""
+    points = chunk_lengths(POSITION).points
+    assert content_hash([[p.protocol.id, p.protocol.hash, p.intervention] for p in points]) == "0d00393be432"
+
+
 def test_a_step_limit_of_the_task_that_ends_it_before_the_decision_is_refused(trainer):
     short = replace(POSITION, name="short", task=TaskConfig("RecallPosition3-v0", cue=(4, 4), step_limit=5))
     with pytest.raises(MuvlaError, match="steps before the decision") as refused:

@@ -10,7 +10,8 @@ from muvla.evaluation.protocol import Beyond, Protocol, Tick
 from muvla.probes.base import Grid, Point
 from muvla.probes.derived import derived
 
-VERSION = 1
+VERSION = 2
+OF_PROTOCOLS = 1  # the version of what the points are derived to, whose rows do not depend on what points are called
 LENGTHS = (1, 2, 4, 8, 16)  # as published (μVLA spec 7)
 # Intervention → what it makes of the memory, in words.
 MEMORIES = {"none": "active", "zero": "zeroed", "drop": "removed", "empty": "empty"}
@@ -25,13 +26,16 @@ def chunk_lengths(
 ) -> Grid:
     """A point per h and intervention. `tick` is when memory is read and written where h > 1. `beyond` is what an h past
     the policy's own chunk H does: its last action is executed again, or it is refused, for cells trained with a longer
-    one. The published sweep does not tell how its h = 16 came out of a head with H = 8."""
+    one. The published sweep does not tell how its h = 16 came out of a head with H = 8.
+
+    h = 1 is `receding`, whatever these two are: its coordinates are what every such protocol has, a tick at every
+    `env_step` and `refuse`, as no chunk runs out."""
     points = []
     for h in hs:
         protocol = _executing(base, h, tick, beyond)
         for name in memories:
-            where = (("h", h), ("memory", MEMORIES.get(name, name)), ("tick", tick), ("beyond", beyond))
-            points.append(Point(protocol, name, where))
+            where = (("tick", protocol.tick), ("beyond", protocol.beyond))
+            points.append(Point(protocol, name, (("h", h), ("memory", MEMORIES.get(name, name)), *where)))
     when = "at every query" if tick == "call" else "at every environment step"
     past = "the chunk's last action is held" if beyond == "hold_last" else "refused"
     return Grid(
@@ -43,7 +47,7 @@ def chunk_lengths(
 def _executing(base: Protocol, h: int, tick: Tick, beyond: Beyond) -> Protocol:
     if h == 1:
         return derived(
-            base, "h1", VERSION, {"regime": "receding", "h": 1, "tick": Protocol.tick, "beyond": Protocol.beyond}
+            base, "h1", OF_PROTOCOLS, {"regime": "receding", "h": 1, "tick": Protocol.tick, "beyond": Protocol.beyond}
         )
     what = f"h{h}-{tick.replace('_', '-')}{'-hold' if beyond == 'hold_last' else ''}"
-    return derived(base, what, VERSION, {"regime": "open_loop", "h": h, "tick": tick, "beyond": beyond})
+    return derived(base, what, OF_PROTOCOLS, {"regime": "open_loop", "h": h, "tick": tick, "beyond": beyond})
