@@ -49,12 +49,17 @@ class Probing:
         self: Run, one: Read, device: str, policy: Policy | None = None, should_stop: Callable[[], bool] = lambda: False
     ) -> Path:
         """The file of the reading's frame, taken now if it is not there. Raises MuvlaError for a policy without memory,
-        for episodes that it was trained on, and for a frame without the columns that the reading declares."""
+        for episodes that it was trained on, and for a frame without the columns that the reading declares; Interrupted,
+        without a frame, when it is asked to stop."""
+
+        def check_stop() -> None:
+            if should_stop():
+                raise Interrupted
+
         file = self.frame_file(one)
         if self.reading_meta(one) is not None:
             return file
-        if should_stop():
-            raise Interrupted
+        check_stop()
         statistics, _, training_episodes = self._trained_with()
         _require_unseen(one, training_episodes)
         policy = policy or self.load_policy(device)
@@ -70,7 +75,7 @@ class Probing:
         cell = self.cell if (self.folder / "run.json").exists() else None  # a release has none
         subject = Subject(
             policy.eval(), statistics, one.protocol, cell, one.seeds, folder,
-            lambda: open_env(one.protocol.task, one.protocol.image_size), self.store,
+            lambda: open_env(one.protocol.task, one.protocol.image_size), self.store, check_stop,
         )  # fmt: skip
         provenance = self._record(device, backends(one.protocol.task), policy)
         with self._timed(f"evaluation {one.id} {one.protocol.id}", provenance):

@@ -28,6 +28,8 @@ NOT_COMPUTING = (
     "assetverbs.py", "ceilingverbs.py", "cli.py", "commands.py", "cores.py", "dataverbs.py", "doctor.py",
     "inspection.py", "looking.py", "presets.py", "probeverbs.py", "provenance.py",
 )  # fmt: skip
+# Of a record, what no number depends on: the code has a hash of its own, and the platform names the kernel's build.
+NO_NUMBER = ("git", "platform", "command")
 
 
 def _is_docstring(node: ast.AST) -> bool:

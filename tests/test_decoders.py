@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from muvla.envs.phases import Phase
-from muvla.errors import MuvlaError
+from muvla.errors import Interrupted, MuvlaError
 from muvla.probes import decoders
 from muvla.probes.decoders import FOLDS, Ticks, episode_folds, frame, held_out, since_classes
 from muvla.probes.registry import reading
@@ -43,7 +43,14 @@ def targets(traces, control="none"):
     """What `frame` has of the target alone."""
     ticks = Ticks.of(traces)
     values = decoders._order(ticks, ticks.labels["target"], "target", control)
-    return pd.DataFrame(decoders._of_episodes(ticks, "target", values, control)).set_index("since_cue")
+    return pd.DataFrame(decoders._of_episodes(ticks, "target", values, control, lambda: None)).set_index("since_cue")
+
+
+def times(traces, label="phase"):
+    """What `frame` has of one label of ticks."""
+    ticks = Ticks.of(traces)
+    values = ticks.phase if label == "phase" else since_classes(ticks.since)
+    return pd.DataFrame(decoders._of_ticks(ticks, label, values, "none", lambda: None)).set_index("since_cue")
 
 
 def test_what_a_memory_carries_is_found_from_the_cue_on_and_not_before():
@@ -160,6 +167,23 @@ def test_classes_of_steps_double():
     assert found.tolist() == [-1, -1, 0, 1, 4, 5, 5, 6, 6, 7, 7, 8]
 
 
+def test_every_fold_of_every_probe_heeds_a_stop():
+    traces, asked = planted(episodes=40, classes=2), []
+    ticks = Ticks.of(traces)
+
+    def check_stop():
+        asked.append(None)
+        if len(asked) > FOLDS + 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        list(decoders._of_episodes(ticks, "target", ticks.labels["target"], "none", check_stop))
+    assert len(asked) == FOLDS + 2, "in the second step's second fold"
+    with pytest.raises(Interrupted):
+        list(decoders._of_ticks(ticks, "phase", ticks.phase, "none", check_stop))
+    assert len(asked) == FOLDS + 3
+
+
 def test_steps_with_few_episodes_have_no_value():
     episodes = planted(signal=12.0, episodes=40)
     for one in episodes[15:]:
@@ -182,11 +206,33 @@ def test_without_a_cue_or_with_few_episodes_there_is_one_error():
 def test_a_constant_memory_tells_nothing():
     table = frame([episode(s, s % 3, np.ones((LENGTH, 2, 30))) for s in range(60)])
     found = table[table.control == "none"]
-    assert (found.bits.abs() < 0.05).all() and np.allclose(curve(table, "target").value, 1 / 3, atol=0.1)
+    assert found.groupby("label").bits.mean().abs().max() < 0.05
+    assert np.allclose(curve(table, "target").value, 1 / 3, atol=0.1)
+
+
+def unchanging(targets, decisions):
+    """Episodes of 12 ticks of a memory that never changes: a cue of two, a delay, the decision from that step on."""
+    for seed, (target, decision) in enumerate(zip(targets, decisions, strict=True)):
+        phases = [Phase.CUE] * 2 + [Phase.DELAY] * (decision - 2) + [Phase.DECISION] * (12 - decision)
+        memory = np.ones((12, 1, 3), np.float32)
+        yield Trace(seed, {"tokens": memory}, memory, np.arange(12), np.array(phases), {"target": target},
+                    {"cue_end": 1}, {})  # fmt: skip
+
+
+def test_chance_is_what_a_constant_answer_gets_at_each_step():
+    """Of a label of ticks it is the most frequent of all ticks, right at the share of each step's ticks that have it;
+    of one of episodes, the most frequent there. A memory that tells nothing is at the line."""
+    made = list(unchanging([0, 1] * 10 + [0] * 20, [4] * 30 + [6] * 10))
+    phase, since, target = times(made), times(made, "steps since cue"), targets(made)
+    assert phase.chance.tolist() == [0] * 4 + [0.75] * 2 + [1] * 6, "a quarter decides two steps later"
+    assert since.chance.tolist() == [0] * 6 + [1] * 4 + [0] * 2, "the class of 5-8"
+    assert (target.chance == 0.75).all()
+    for found in (phase, since, target):
+        assert list(found.index) == list(range(-1, 11)) and np.array_equal(found.value, found.chance)
 
 
 @pytest.mark.slow
 def test_the_frame_has_the_columns_that_the_reading_names():
     one, table = reading("decoders"), frame(planted(episodes=30))
-    assert set(one.columns) <= set(table) and one.id == "decoders@1"
+    assert set(one.columns) <= set(table) and one.id == "decoders@2"
     assert not table.duplicated([one.curve, one.x]).any()

@@ -10,6 +10,7 @@ import torch
 from test_watch import Broken
 from troubled import Troubled
 
+from muvla import provenance
 from muvla.config import TaskConfig
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
@@ -17,6 +18,7 @@ from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.watching import WatchedRollout
+from muvla.models.compiling import compile_step
 from muvla.probes import traces
 from muvla.probes.base import Subject
 from muvla.probes.traces import Trace, most_bytes, read_trace, traces_folder, traces_of, write_trace
@@ -113,6 +115,45 @@ def test_traces_of_other_weights_or_another_protocol_are_not_these(trainer, cell
     before = traces_folder(replace(one, policy=other.policy))
     other.step()
     assert traces_folder(replace(one, policy=other.policy)) != before, "an update later"
+
+
+def test_traces_of_another_way_of_computing_are_not_these(store, cell_with, tmp_path, monkeypatch):
+    """Whatever may change a number has traces of its own; by whom they were asked for does not."""
+
+    def folder(change=lambda policy: None):
+        one = subject(Trainer(cell_with({"model.chunk": 4}), store), tmp_path)
+        change(one.policy)
+        return traces_folder(one)
+
+    def lower(policy):
+        policy.config = replace(policy.config, precision="bfloat16")
+
+    plain = folder()
+    monkeypatch.setattr(provenance, "_git", lambda: {"commit": "another", "dirty": True})
+    monkeypatch.setattr(provenance.sys, "argv", ["another", "command"])
+    assert folder() == plain
+    ways = {folder(change) for change in (compile_step, lambda policy: policy.double(), lower)}
+    for where, name, value in (
+        (torch, "get_num_threads", lambda: 7), (provenance, "processor", lambda: "another"),
+        (provenance, "CODE_VERSION", "another"), (provenance, "_version", lambda package: "another"),
+        (traces, "backends", lambda task: "another renderer"),
+        (traces, "provenance", lambda *of: provenance.provenance(*of) | {"device": "another GPU"}),
+    ):  # fmt: skip
+        with monkeypatch.context() as changed:
+            changed.setattr(where, name, value)
+            ways.add(folder())
+    assert len(ways | {plain}) == 10
+
+
+def test_a_trace_of_before_compiling_is_recorded_anew(trainer, tmp_path, monkeypatch):
+    one = subject(trainer, tmp_path, seeds=SEEDS[:1])
+    traces_of(one)
+    monkeypatch.setattr(traces, "is_compiled", lambda policy: True)
+    again = []
+    monkeypatch.setattr(traces, "_record", lambda *given: again.append(given[2]))
+    with pytest.raises(MuvlaError, match="unreadable"):
+        traces_of(one)
+    assert again == [[SEEDS[0]]]
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])

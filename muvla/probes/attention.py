@@ -9,7 +9,7 @@ over heads. Beside the frame, every episode leaves a sheet and a video in `<fold
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -42,11 +42,12 @@ class AttentionRollout(WatchedRollout):
     """A watched rollout that keeps, for every step, the attention of its tick or of the last one. It computes what any
     other computes."""
 
-    def attend(self, seeds: tuple[int, ...]) -> Iterator[Attended]:
+    def attend(self, seeds: tuple[int, ...], check_stop: Callable[[], None] = lambda: None) -> Iterator[Attended]:
+        """`check_stop` is called before every step, and may raise."""
         self._maps = Maps(self.policy, sum(slot.env is not None for slot in self.slots))
         self._newest: dict[int, Attention] = {}
         self._attention: dict[int, list[Attention]] = {}
-        for seed, watched in self.watch_all(seeds).items():
+        for seed, watched in self.watch_all(seeds, check_stop).items():
             yield Attended(self.policy, watched, self._attention.pop(seed))
 
     def _tick(self, ready: list[Slot]) -> None:
@@ -124,7 +125,7 @@ def read(subject: Subject) -> pd.DataFrame:
         min(default_workers(protocol), protocol.slots, len(subject.seeds)),
     )  # fmt: skip
     try:
-        episodes = list(rollout.attend(subject.seeds))
+        episodes = list(rollout.attend(subject.seeds, subject.check_stop))
     finally:
         rollout.close()
     table = frame(episodes)
@@ -132,6 +133,7 @@ def read(subject: Subject) -> pd.DataFrame:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for one in episodes:
+            subject.check_stop()
             title = f"{protocol.task.name}, episode seed {one.watched.outcome.seed}"
             sheet(one, title).save(folder / f"{one.watched.outcome.seed}.png")
             write_video(video(one, title), folder / f"{one.watched.outcome.seed}.mp4")

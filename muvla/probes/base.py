@@ -79,6 +79,7 @@ class Subject:
     folder: Path  # for what is no frame (traces, figures, videos)
     open_env: Callable[[], gymnasium.Env]
     store: Callable[[], EpisodeStore]  # what the cell was trained on
+    check_stop: Callable[[], None] = lambda: None  # to be called often: it raises when a stop is asked for
 
 
 @dataclass(frozen=True)

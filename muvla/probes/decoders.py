@@ -12,7 +12,11 @@ own training folds, by episodes again.
 | `phase` | of the tick | one for all ticks |
 | `steps since cue` | before its end; 0, 1, 2, 3, 4; 5-8, 9-16, … | one for all ticks |
 
-`value` is the share of held-out episodes that are predicted rightly at that step, with its Wilson interval. `bits`
+`value` is the share of held-out episodes that are predicted rightly at that step, with its Wilson interval. `chance` is
+what the same kind of probe, told nothing, gets at that step: it always answers the class that is most frequent among
+the samples that it is for. Of a probe per step these are that step's, and `chance` is the share of their most frequent
+label. Of a probe for all ticks they are all ticks, and `chance` is the share of that step's ticks that have the class
+which is most frequent among all of them: 1 where all of them have it, 0 where none has. `bits`
 bounds from below what the memory tells of the label, as H(Y) − CE with the probe's held-out cross entropy (Barber and
 Agakov, "The IM algorithm", 2003): the mean over episodes of log₂ q(y | M) − log₂ p(y), p the shares of the labels that
 the probe is for. At one step of a probe for all ticks it is that step's part of the bound, whose mean over all ticks is
@@ -24,7 +28,7 @@ Legend: n samples, p numbers of the memory, E episodes, C classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +74,15 @@ def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
     return folds
 
 
-def held_out(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> Held:
-    """Of features (n, p), labels (n,) and the fold (n,) of each sample's episode."""
+def held_out(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, check_stop: Callable[[], None] = lambda: None
+) -> Held:
+    """Of features (n, p), labels (n,) and the fold (n,) of each sample's episode. `check_stop` is called before each
+    fold, and may raise."""
     classes, labels = np.unique(labels, return_inverse=True)
     log_q, n = np.empty((len(labels), len(classes))), np.arange(len(labels))
     for fold in range(FOLDS):
+        check_stop()
         others = (fold + 1 + np.arange(FOLDS - 1)) % FOLDS
         inner = [
             _Split.of(features, labels, np.isin(folds, others[others != held]), folds == held)
@@ -187,18 +195,18 @@ def since_classes(since: np.ndarray) -> np.ndarray:
     return np.where(since < 0, BEFORE, np.where(since < 5, since, doubled))
 
 
-def frame(traces: list[Trace]) -> pd.DataFrame:
+def frame(traces: list[Trace], check_stop: Callable[[], None] = lambda: None) -> pd.DataFrame:
     """A line per label, control and step since the cue: `value` with `low` and `high`, `bits` with theirs (95 %,
-    Student's t over episodes), the `n` episodes at that step, and as `chance` the share of the most frequent label,
-    among these or, for a label of ticks, among all ticks. `control` is "shuffled" where labels were permuted over
-    episodes, of a label of ticks over ticks. A step with too few episodes, in all or of a class, has n alone."""
+    Student's t over episodes), the `n` episodes at that step, and `chance`, a constant answer's `value`. `control` is
+    "shuffled" where labels were permuted over episodes, of a label of ticks over ticks. A step with too few episodes,
+    in all or of a class, has n alone. `check_stop` is called before every fold of every probe, and may raise."""
     ticks = Ticks.of(traces)
     lines = []
     for control in ("none", "shuffled"):
         for label, values in ticks.labels.items():
-            lines += _of_episodes(ticks, label, _order(ticks, values, label, control), control)
+            lines += _of_episodes(ticks, label, _order(ticks, values, label, control), control, check_stop)
         for label, values in (("phase", ticks.phase), ("steps since cue", since_classes(ticks.since))):
-            lines += _of_ticks(ticks, label, _order(ticks, values, label, control), control)
+            lines += _of_ticks(ticks, label, _order(ticks, values, label, control), control, check_stop)
     return pd.DataFrame(lines)
 
 
@@ -208,7 +216,9 @@ def _order(ticks: Ticks, values: np.ndarray, label: str, control: str) -> np.nda
     return numpy_rng(ticks.seed, "decoder labels", label).permutation(values)
 
 
-def _of_episodes(ticks: Ticks, label: str, values: np.ndarray, control: str) -> Iterator[dict]:
+def _of_episodes(
+    ticks: Ticks, label: str, values: np.ndarray, control: str, check_stop: Callable[[], None]
+) -> Iterator[dict]:
     """A probe for every step."""
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
@@ -217,21 +227,24 @@ def _of_episodes(ticks: Ticks, label: str, values: np.ndarray, control: str) -> 
         if len(at) < LEAST or len(counts) < 2 or counts.min() < PER_CLASS:
             yield _line(label, control, since, len(at))
             continue
-        held = held_out(ticks.memory[at], own, episode_folds(own, ticks.seed))
+        held = held_out(ticks.memory[at], own, episode_folds(own, ticks.seed), check_stop)
         yield _line(label, control, since, len(at), held, counts.max() / len(at))
 
 
-def _of_ticks(ticks: Ticks, label: str, values: np.ndarray, control: str) -> Iterator[dict]:
+def _of_ticks(
+    ticks: Ticks, label: str, values: np.ndarray, control: str, check_stop: Callable[[], None]
+) -> Iterator[dict]:
     """A probe for all ticks, looked at step by step."""
-    _, counts = np.unique(values, return_counts=True)
+    classes, counts = np.unique(values, return_counts=True)
+    constant = values == classes[counts.argmax()]  # (n,) where that answer is right
     folds = episode_folds(np.zeros(ticks.episode.max() + 1), ticks.seed)[ticks.episode]
-    held = held_out(ticks.memory, values, folds) if len(counts) > 1 else None
+    held = held_out(ticks.memory, values, folds, check_stop) if len(counts) > 1 else None
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
         if held is None or len(at) < LEAST:
             yield _line(label, control, since, len(at))
             continue
-        yield _line(label, control, since, len(at), Held(held.right[at], held.bits[at]), counts.max() / len(values))
+        yield _line(label, control, since, len(at), Held(held.right[at], held.bits[at]), constant[at].mean())
 
 
 def _line(label: str, control: str, since: int, n: int, held: Held | None = None, chance: float = np.nan) -> dict:
@@ -251,9 +264,9 @@ def read(subject: Subject) -> pd.DataFrame:
     traces = traces_of(subject)
     # The linear algebra library takes every core by itself; beside another cell that costs thirty times the time.
     with threadpool_limits(torch.get_num_threads()):
-        return frame(traces)
+        return frame(traces, subject.check_stop)
 
 
 DECODERS = Reading(
-    "decoders", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="chance"
+    "decoders", 2, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="chance"
 )

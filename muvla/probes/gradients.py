@@ -17,7 +17,7 @@ Training never credits d ≥ K: within a truncation block, a write and a loss ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -37,9 +37,12 @@ from muvla.probes.means import means
 from muvla.recurrence import Moment, Recurrence
 
 
-def jacobian_rows(policy: Policy, encoded: Encoded, seed: int = 0) -> Iterator[list[list[Tensor]]]:
+def jacobian_rows(
+    policy: Policy, encoded: Encoded, seed: int = 0, check_stop: Callable[[], None] = lambda: None
+) -> Iterator[list[list[Tensor]]]:
     """For each of the H·A numbers of the last tick's chunk, its gradient at d = 1, 2, …: the leaves (1, m, D) of the
-    state that was written d ticks before. `encoded` are T ≥ 2 frames of one episode."""
+    state that was written d ticks before. `encoded` are T ≥ 2 frames of one episode. `check_stop` is called before each
+    number, and may raise."""
     recurrence, written = Recurrence(policy, 1), []
     with _constant(policy), torch.enable_grad():
         for t in range(len(encoded.prefix)):
@@ -50,6 +53,7 @@ def jacobian_rows(policy: Policy, encoded: Encoded, seed: int = 0) -> Iterator[l
         leaves = [leaf for state in reversed(written) for leaf in state.values()]
         each = len(written[0])
         for number in output.actions.flatten():
+            check_stop()  # in here, where the policy's gradients are then switched on again
             found = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
             whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
             yield [whole[i : i + each] for i in range(0, len(whole), each)]
@@ -75,10 +79,12 @@ def _constant(policy: Policy) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def jacobian_norms(policy: Policy, encoded: Encoded, seed: int = 0) -> np.ndarray:
+def jacobian_norms(
+    policy: Policy, encoded: Encoded, seed: int = 0, check_stop: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """(T − 1,) Frobenius norms, of d = 1 first."""
     squares = np.zeros(len(encoded.prefix) - 1)
-    for row in jacobian_rows(policy, encoded, seed):
+    for row in jacobian_rows(policy, encoded, seed, check_stop):
         squares += [sum(float(g.double().square().sum()) for g in leaves) for leaves in row]
     return np.sqrt(squares)
 
@@ -129,7 +135,10 @@ def read(subject: Subject) -> pd.DataFrame:
     env = subject.open_env()
     env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
     try:
-        episodes = [Shown(env, seed, subject.policy.interface.action_dim) for seed in subject.seeds]
+        episodes = []
+        for seed in subject.seeds:
+            subject.check_stop()
+            episodes.append(Shown(env, seed, subject.policy.interface.action_dim))
     finally:
         env.close()
     lines = _norms(subject, episodes, subject.policy, True)
@@ -144,11 +153,11 @@ def read(subject: Subject) -> pd.DataFrame:
 
 
 def _norms(subject: Subject, episodes: list[Shown], policy: Policy, trained: bool) -> list[dict[str, float]]:
-    return [
-        {"trained": trained, "d": d, "value": norm}
-        for one in episodes
-        for d, norm in enumerate(jacobian_norms(policy, one.encoded(policy, subject), one.seed), start=1)
-    ]
+    lines = []
+    for one in episodes:
+        norms = jacobian_norms(policy, one.encoded(policy, subject), one.seed, subject.check_stop)
+        lines += [{"trained": trained, "d": d, "value": norm} for d, norm in enumerate(norms, start=1)]
+    return lines
 
 
 READING = Reading("gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high", needs_recurrence=True)

@@ -29,14 +29,16 @@ from safetensors import SafetensorError
 
 from muvla.configtools import content_hash
 from muvla.envs.phases import events
+from muvla.envs.registry import backends
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.evaluate import default_workers, require_prompts
 from muvla.evaluation.rollout import Outcome, Rollout, Slot
 from muvla.files import write_atomically
 from muvla.memory.base import Memory
+from muvla.models.compiling import is_compiled
 from muvla.models.policy import Policy
 from muvla.probes.base import Subject
-from muvla.provenance import CODE_VERSION
+from muvla.provenance import NO_NUMBER, provenance
 
 FOLDER = "traces"
 SAMPLED = 64  # numbers of every parameter, by which another training of the same cell is told
@@ -68,8 +70,12 @@ class Trace:
 class TracedRollout(Rollout):
     """A rollout that hands out the memory of every episode that ends. It computes what any other computes."""
 
-    def trace(self, seeds: Iterable[int], on_trace: Callable[[Trace], None]) -> dict[int, str]:
-        """`on_trace` is called as episodes end; returns the error of each that failed, by its seed."""
+    def trace(
+        self, seeds: Iterable[int], on_trace: Callable[[Trace], None], check_stop: Callable[[], None] = lambda: None
+    ) -> dict[int, str]:
+        """`on_trace` is called as episodes end, `check_stop` before every tick, which may raise; returns the error of
+        each that failed, by its seed."""
+        self._check_stop = check_stop
         self._kept: dict[int, list[tuple[dict[str, np.ndarray], np.ndarray, int, int]]] = {}
         errors: dict[int, str] = {}
 
@@ -82,6 +88,10 @@ class TracedRollout(Rollout):
 
         self.run(seeds, ended)
         return errors
+
+    def _tick(self, ready: list[Slot]) -> None:
+        self._check_stop()
+        super()._tick(ready)
 
     def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
         if slot.reads == 1:  # also where a second attempt begins
@@ -161,11 +171,14 @@ def _size(path: Path) -> int:
 
 
 def traces_folder(subject: Subject) -> Path:
-    """Beside the folders of the readings, which share it. Traces of another training, code, protocol or kind of device
-    have another one, and are neither used nor removed."""
+    """Beside the folders of the readings, which share it. Traces of another training, protocol, code, machine or way of
+    computing have another one, and are neither used nor removed."""
+    policy, protocol = subject.policy, subject.protocol
+    device = next(policy.parameters()).device.type
+    record = provenance(device, backends(protocol.task), is_compiled(policy))
     of = {
-        "weights": _weights(subject.policy), "protocol": subject.protocol.hash, "code": CODE_VERSION,
-        "device": next(subject.policy.parameters()).device.type,
+        "weights": _weights(policy), "model": content_hash(policy.config), "protocol": protocol.hash,
+        **{name: value for name, value in record.items() if name not in NO_NUMBER},
     }  # fmt: skip
     return subject.folder.parent / FOLDER / content_hash(of)
 
@@ -196,7 +209,7 @@ def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
     )  # fmt: skip
     try:
         _require_room(folder, len(seeds), rollout)
-        errors = rollout.trace(seeds, lambda trace: write_trace(folder, trace))
+        errors = rollout.trace(seeds, lambda trace: write_trace(folder, trace), subject.check_stop)
     finally:
         rollout.close()
     if errors:

@@ -1,0 +1,90 @@
+"""A reading that is stopped: at once, wherever it is, without half a result; and taken again, it is the same."""
+
+import dataclasses
+import shutil
+
+import pandas as pd
+import pytest
+
+from muvla.configtools import replace
+from muvla.errors import Interrupted
+from muvla.evaluation.protocol import protocol
+from muvla.probes.base import Read, Reading
+from muvla.probes.gradients import jacobian_norms
+from muvla.probes.registry import READINGS, reading
+from muvla.probes.traces import traces_of
+from muvla.runs import Run
+
+SHORT = dataclasses.replace(protocol("recall-position3-rh@1"), name="short", episodes=20, slots=4)
+EPISODES = {"decoders": 20}  # the fewest that it takes; else 2
+
+
+@pytest.fixture(scope="module")
+def trained_run(base, store, tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("stops"), store.path.parent, "cell")
+    run.train_cell(replace(base, {"budget.updates": 1}), store, "cpu")
+    return run
+
+
+def copy_of(run, folder):
+    shutil.copytree(run.folder, folder / run.train)
+    return Run(folder, run.data, run.train)
+
+
+class Calls:
+    """Asks to stop at its `last` call and from then on."""
+
+    def __init__(self, last=None):
+        self.last, self.n = last, 0
+
+    def __call__(self):
+        self.n += 1
+        return self.last is not None and self.n >= self.last
+
+
+def times(run):
+    return {path.name: path.stat().st_mtime_ns for path in (run.folder / "probes").rglob("*.safetensors")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READINGS)
+def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(trained_run, tmp_path, name):
+    one = Read(reading(name), SHORT, EPISODES.get(name, 2))
+    whole, calls = copy_of(trained_run, tmp_path / "whole"), Calls()
+    expected = whole.probe(one, "cpu", should_stop=calls).read_bytes()
+    assert calls.n > len(one.seeds), "it listens more often than once an episode"
+    for last in (calls.n // 3, calls.n):
+        run, asked = copy_of(trained_run, tmp_path / f"stopped at {last}"), Calls(last)
+        with pytest.raises(Interrupted):
+            run.probe(one, "cpu", should_stop=asked)
+        assert asked.n == last, "it is not asked again"
+        assert not run.frame_file(one).exists() and run.reading_meta(one) is None
+        assert run.probe(one, "cpu").read_bytes() == expected and run.reading_meta(one) is not None
+
+
+def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_path):
+    read = lambda subject: pd.DataFrame([{"x": one.seed, "y": one.memory.mean()} for one in traces_of(subject)])  # noqa: E731
+    run, one = copy_of(trained_run, tmp_path), Read(Reading("mean", 1, read, x="x", y="y"), SHORT, 6)
+    with pytest.raises(Interrupted):
+        run.probe(one, "cpu", should_stop=Calls(20))
+    before = times(run)
+    assert 0 < len(before) < 6
+    with pytest.raises(Interrupted):
+        run.probe(one, "cpu", should_stop=Calls(1))
+    run.probe(one, "cpu")
+    assert len(times(run)) == 6 and before.items() <= times(run).items(), "those files are as they were"
+
+
+def test_a_stopped_gradient_leaves_the_policy_as_it_was(trained_run):
+    from test_gradient_probe import drawn
+
+    policy, encoded = drawn(trained_run.cell)
+    asked, calls = [p.requires_grad for p in policy.parameters()], Calls(3)
+
+    def check_stop():
+        if calls():
+            raise Interrupted
+
+    with pytest.raises(Interrupted) as stopped:
+        jacobian_norms(policy, encoded, check_stop=check_stop)
+    assert stopped.value is not None and [p.requires_grad for p in policy.parameters()] == asked
