@@ -193,6 +193,17 @@ def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
     assert "K=8" in said and "Tables and plots are in" in said
 
 
+def test_a_report_names_what_never_fired(cells, tmp_path, undrawn):
+    """Once, whichever cells it was silent in; and says nothing where all fired."""
+    late = ("p@1", "zero@first_decision+11")
+    silent = [dataclasses.replace(c, never_fired=(late,) if c.arm == "K=8" else ()) for c in cells]
+    for made, told in ((silent, 1), (cells, 0)):
+        write(made, tmp_path)
+        text = (tmp_path / "out" / "report.md").read_text()
+        sentence = "Never fired, in some cell at least, so without a result: `zero@first_decision+11` under p@1."
+        assert text.count(sentence) == text.count("Never fired") == told
+
+
 def test_equal_rows_give_equal_bytes(cells, tmp_path):
     write(cells, tmp_path / "a")
     write(cells, tmp_path / "b")

@@ -25,6 +25,7 @@ from analysis.paired import (
 )
 from muvla.errors import MuvlaError
 from muvla.evaluation.predictions import Prediction
+from muvla.evaluation.records import acted
 
 CHANCE = 1 / 3
 
@@ -71,6 +72,22 @@ def test_pairs_are_the_episodes_that_both_measured_and_touched():
     own = difference(plain, other, "own")
     assert (own.n, own.first, own.second) == (4, 2 / 4, 3 / 4)
     assert difference(plain, other[1:], "own").n == 3
+
+
+def test_episodes_in_which_nothing_acted_are_no_pair_and_in_no_rate():
+    """Neither of the one condition nor of the other; rows that do not tell, as those of a plain run, count."""
+    plain = rows([0] * 4, [0] * 4)
+    other = [dataclasses.replace(r, fired=n) for r, n in zip(rows([1] * 4, [0] * 4), (0, 1, 2, None), strict=True)]
+    assert [r.seed for r in acted(other)] == [1, 2, 3] and acted(plain) == plain
+    for first, second, value in ((plain, other, -1), (other, plain, 1)):
+        for quantity in ("choice", "own", "success"):
+            found = difference(first, second, quantity)
+            assert (found.n, found.value) == (3, value)
+    assert (rate(other, "choice").n, rate(other, "choice").count) == (3, 0)
+    silent = [dataclasses.replace(r, fired=0) for r in other]
+    assert acted(silent) == [] and difference(plain, silent, "choice").text == rate(silent, "choice").text == "–"
+    given = [dataclasses.replace(r, fired=n, donor_target=1) for r, n in zip(other, (0, 1, 1, 1), strict=True)]
+    assert difference(plain, given, "follow").n == 3, "an episode that was given nothing has no donor to follow"
 
 
 def test_following_is_choosing_the_donors_target_and_is_looked_for_in_the_plain_run_too():

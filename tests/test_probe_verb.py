@@ -1,0 +1,61 @@
+"""`muvla probe`: a grid's points one by one, of which one that never fires costs nothing but itself."""
+
+import dataclasses
+
+import pytest
+
+from muvla.cli import main
+from muvla.config import no_memory
+from muvla.configtools import replace
+from muvla.evaluation.protocol import PROTOCOLS, protocol
+from muvla.files import read_json
+from muvla.probes.base import Grid, Point
+from muvla.probes.registry import GRIDS
+from muvla.runs import Run
+
+FEW = dataclasses.replace(protocol("recall-position3-rh@1"), name="four", episodes=4, slots=2)
+LATE = "zero@first_decision+14"  # an episode ends before
+
+
+def late(base):
+    kinds = ("none", LATE, "zero")
+    return Grid("late", 1, tuple(Point(base, kind, (("at", i),)) for i, kind in enumerate(kinds)), x="at")
+
+
+@pytest.fixture
+def probe(base, store, tmp_path, monkeypatch, capsys):
+    """`probe(changes)` → (exit status, lines on stdout) of the grid and a reading of a cell so changed."""
+    monkeypatch.setitem(GRIDS, "late", f"{__name__}:late")
+    monkeypatch.setitem(PROTOCOLS, FEW.id, FEW)
+
+    def run(changes, *names):
+        train = Run(tmp_path / "runs", store.path.parent, "cell")
+        train.train_cell(replace(base, {"budget.updates": 1, **changes}), store, "cpu")
+        where = ["--runs", str(tmp_path / "runs"), "--data", str(store.path.parent), "--device", "cpu"]
+        status = main(["probe", "cell", *names, "--protocol", FEW.id, *where])
+        return train, status, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_a_point_that_never_fires_is_told_and_the_others_go_on(probe):
+    run, status, said = probe({}, "late", "gradients")
+    assert status == 0, "it says nothing against the cell, nor the probe"
+    head, plain, silent, zeroed, reading = said
+    assert head == "late@1: 3 of 3 conditions"
+    assert plain.startswith("  at 0, none: n 4") and zeroed.startswith("  at 2, zero: n 4")
+    assert silent.startswith(f"  at 1, {LATE}: never fired: ") and "fired in none of 4 episodes" in silent
+    assert reading.startswith("gradients@1: ")
+    (note,) = run.rows.glob("*.never.json")
+    assert "fired in none of 4 episodes" in read_json(note)["got"] and not run.failure
+    assert len(list(run.rows.glob("*.jsonl"))) == 2 and len(list(run.rows.glob("*.invalid"))) == 1
+    rows = {path: path.stat().st_mtime_ns for path in run.rows.iterdir()}
+    _, again, repeated = probe({}, "late", "gradients")
+    assert (again, repeated) == (0, said), "and is told again"
+    assert {path: path.stat().st_mtime_ns for path in run.rows.iterdir()} == rows, "without an episode"
+
+
+def test_without_a_memory_the_points_without_intervention_are_left(probe):
+    run, status, said = probe(no_memory(), "late")
+    assert status == 0 and said[0] == "late@1: 1 of 3 conditions" and len(said) == 2
+    assert len(list(run.rows.iterdir())) == 1
