@@ -1,4 +1,4 @@
-"""The worked examples do what they say."""
+"""The worked examples do what they say; every probe is told of, under its version."""
 
 import re
 import sys
@@ -15,10 +15,11 @@ from muvla.evaluation.protocol import protocol
 from muvla.interventions import intervention, kinds
 from muvla.models.build import build_policy
 from muvla.probes import registry
-from muvla.probes.registry import reading
+from muvla.probes.registry import GRIDS, READINGS, probe, reading
 from muvla.probes.traces import traces_of
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=3, slots=3)
 
 
@@ -53,3 +54,12 @@ def test_a_reading_is_a_module_and_a_line(subject_of, cell_with, monkeypatch):
     assert frame["value"].iloc[0] == 0 < frame["value"].iloc[1:].min() and frame["n"].iloc[0] == 3
     moved = [np.linalg.norm(trace.memory[2] - trace.memory[0]) for trace in traces_of(subject)]
     assert frame["value"].iloc[2] == pytest.approx(np.mean(moved), rel=1e-6)
+
+
+def test_every_probe_has_its_line_under_its_version():
+    told = re.findall(
+        r"^\| `([a-z-]+@\d+)` \|", (ROOT / "docs" / "probes.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    base = protocol("recall-color5-rh@1")
+    assert told == [probe(name, base).id for name in ("dynamics", "decoders", "gradients", "attention", *GRIDS)]
+    assert len(told) == len(READINGS) + len(GRIDS)
