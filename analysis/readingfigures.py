@@ -39,7 +39,7 @@ def reading_figure(frame: pd.DataFrame, one: TakenReading, arms: list[str], titl
                 bound = lines.groupby(one.x)[one.chance].mean()
                 axes.plot(bound.index, bound, color="0.4", linestyle="--", linewidth=1)
             if one.share:
-                axes.set_ylim(0, 1.02)
+                axes.set_ylim(-0.02, 1.02)
             axes.grid(alpha=0.25)
             axes.tick_params(labelsize=7)
             bare(axes)
