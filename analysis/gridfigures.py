@@ -73,12 +73,12 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
     handles.append(Line2D([], [], color="0.4", linestyle="--", label="chance without memory"))
     mark = {"linestyle": "", "marker": "o", "color": "0.4"}
     if several:
-        told = f"one of several at this {grid.x.replace('_', ' ')}; the line: their mean"
+        told = "one of several points at one x; the line: their mean"
         handles.append(Line2D([], [], **mark, markersize=2, label=told))
     if "held" in frame and frame["held"].any():
         told = "h beyond the chunk H: its last action is held"
         handles.append(Line2D([], [], **mark, markersize=4, markerfacecolor="white", label=told))
-    legend(figure, handles, 4)
+    legend(figure, handles)
     return figure
 
 
@@ -156,7 +156,7 @@ def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) ->
 # What fields say besides their number → how the legend says it.
 _SAID = {
     "few": Patch(facecolor=GREY, edgecolor="0.6", hatch="////",
-                 label=f"fewer than {FEW} episodes: n tells how many, of means those of the seed with the fewest"),
+                 label=f"fewer than {FEW} episodes: n (of means, of the seed with the fewest)"),
     "none": Line2D([], [], linestyle="", marker="$–$", color="0.2", label="no episode that tells"),
     "never": Line2D([], [], linestyle="", marker="x", color="0.2", markersize=4, label=NEVER_FIRED),
 }  # fmt: skip
@@ -188,7 +188,8 @@ def _field(axes: Axes, shown: pd.DataFrame, across: tuple, along: tuple, kind: t
                     axes.add_patch(place)
                     text, colour, word, size = f"{text}\nn {n:.0f}", "k", "few", 5
             said.add(word)
-            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+            ground = {"facecolor": GREY, "edgecolor": "none", "pad": 0.6} if word == "few" else None
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour, bbox=ground)
     if shown.empty:
         say_not_run(axes)
     axes.set_xticks(range(len(xs)), [str(x) for x in xs], fontsize=7)

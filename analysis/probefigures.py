@@ -42,10 +42,11 @@ def arms_of(frame: pd.DataFrame) -> list[str]:
     return list(frame.sort_values("order")["arm"].drop_duplicates())
 
 
-def legend(figure: Figure, handles: list, columns: int = 6) -> None:
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), columns), frameon=False, fontsize=8
-    )
+def legend(figure: Figure, handles: list) -> None:
+    """Below everything, in as many columns as the longest entry leaves room for."""
+    column = 0.6 + 0.066 * max(len(handle.get_label()) for handle in handles)  # inches, of 8-point letters
+    columns = max(1, min(len(handles), 6, int(figure.get_figwidth() // column)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def paired_figure(frame: pd.DataFrame, quantity: str, title: str) -> Figure:
@@ -143,5 +144,5 @@ def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
         ),
         Line2D([], [], color="0.4", linestyle="--", label="chance"),
     ]
-    legend(figure, handles, 5)
+    legend(figure, handles)
     return figure

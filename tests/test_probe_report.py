@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from test_analysis import records, row, write
 
@@ -38,6 +39,14 @@ def cells(base):
 def unrendered(monkeypatch):
     """Figures are made, and not rendered, which takes nearly all of the time."""
     monkeypatch.setattr(report, "_save", lambda out, figure, name: (out / f"{name}.png").touch())
+
+
+def all_inside(figure):
+    """Whether nothing that explains the figure is cut off."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [part.get_window_extent(canvas.get_renderer()) for part in (*figure.texts, *figure.legends)]
+    return all(b.x0 >= 0 and b.x1 <= figure.bbox.width and b.y0 >= 0 and b.y1 <= figure.bbox.height for b in boxes)
 
 
 def texts(axes):
@@ -217,6 +226,7 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
         f"fewer than {FEW} episodes", "no episode that tells", NEVER_FIRED]  # fmt: skip
     labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
     assert labels == ["choice accuracy given a touch", "paired difference,\nless without"], "a colour bar each"
+    assert all_inside(figure)
 
 
 def test_where_every_field_has_its_episodes_nothing_is_explained(base):
@@ -245,7 +255,7 @@ def test_several_points_at_one_x_are_marks_and_the_line_goes_through_their_mean(
     assert singles.get_linestyle() == "None" and sorted(singles.get_ydata()) == [0.3, 0.5, 1.0]
     assert line.get_ydata().tolist() == pytest.approx([0.9, 0.6]) and line.get_linestyle() == "-"
     assert singles.get_markersize() < line.get_markersize()
-    assert "one of several at this h; the line: their mean" in legend_of(figure)
+    assert "one of several points at one x; the line: their mean" in legend_of(figure)
     _, figure = curves(base, [(1, 27), (2, 30)])
     assert len(figure.axes[0].lines) == 1 and not [t for t in legend_of(figure) if "several" in t]
 
@@ -257,6 +267,7 @@ def test_what_is_executed_beyond_the_chunk_is_hollow(base):
     assert line.get_markevery() == [0, 1] and hollow.get_xdata().tolist() == [2]
     assert to_hex(hollow.get_markerfacecolor()) == "#ffffff" and "H=2" in figure.axes[0].get_title()
     assert "h beyond the chunk H: its last action is held" in legend_of(figure)
+    assert all_inside(curves(base, [(1, 27), (2, 27), (2, 9), (4, 9)])[1]), "with all that a legend can hold"
     _, figure = curves(base, [(1, 27), (2, 27), (4, 9)], chunk=4)
     assert len(figure.axes[0].lines) == 1 and not [t for t in legend_of(figure) if "beyond" in t]
 
