@@ -296,16 +296,18 @@ def test_the_bound_that_a_reading_declares_is_dashed_and_named():
 
 
 def test_chunks_are_one_page_of_one_scale_with_every_name(base):
+    arms = [f"K={k}" for k in range(1, 9)]
     names = [f"lesion({i})" for i in range(8)] + ["transplant", "transplant_same"]
     lines = [
         {"order": 0, "arm": arm, "seed": seed, "intervention": name, "since_cue": since, "value": 0.1 * i}
-        for i, name in enumerate(names) for arm in ("K=8", "dummy") for seed in (0, 1) for since in (0, 1)
+        for i, name in enumerate(names) for arm in arms for seed in (0, 1) for since in (0, 1)
     ]  # fmt: skip
     figure = readingfigures.chunks_figure(pd.DataFrame(lines), "t")
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [*names[:9], "sham: transplant_same"]
-    assert len({axes.get_ylim() for axes in shown}) == 1 and all(len(axes.lines) == 4 for axes in shown)
-    assert figure.get_figwidth() > figure.get_figheight() and legend_of(figure) == ["K=8", "dummy"]
+    assert len({axes.get_ylim() for axes in shown}) == 1 and all(len(axes.lines) == 16 for axes in shown)
+    assert figure.get_figwidth() > figure.get_figheight() and legend_of(figure) == arms
+    assert len({(line.get_color(), line.get_linestyle()) for line in shown[0].lines}) == len(arms)
     assert [axes.get_title() for axes in shown if axes.get_xlabel()] == [*names[4:9], "sham: transplant_same"]
 
 
