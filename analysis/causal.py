@@ -11,8 +11,9 @@ from dataclasses import asdict
 import pandas as pd
 from scipy.stats import t as student
 
-from analysis.frames import update_rule
-from analysis.paired import CONFIDENCE, NOT_RUN, difference, over_seeds, rate, verdict
+from analysis.frames import NEVER_FIRED, NOT_RUN, update_rule
+from analysis.paired import CONFIDENCE, Verdict, difference, over_seeds, rate, verdict
+from analysis.tables import by_seeds
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted
 
@@ -50,10 +51,12 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
     """Columns: arm, seed, train, U, protocol, intervention, chance; shares of all measured episodes in which the first
     touch was of the `own` target, the `donor`'s, `other` or `none`, which sum to 1; and for every quantity `_n`,
     `_without`, `_with`, `_difference`, `_low`, `_high` over the pairs with the plain run; `follow_rate_low` and `_high`
-    with the follow rate's own interval."""
+    with the follow rate's own interval. Where an intervention never fired, there is no pair, and each `_text` says it.
+    """
     lines = []
     for order, (arm, cell) in enumerate(labelled(cells)):
-        for (protocol, intervention), rows in cell.rows.items():
+        silent = {condition: [] for condition in cell.never_fired}
+        for (protocol, intervention), rows in (cell.rows | silent).items():
             plain = cell.rows.get((protocol, "none"))
             if intervention == "none" or not plain:
                 continue
@@ -70,6 +73,8 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
                          f"{quantity}_high": found.high, f"{quantity}_text": found.text}  # fmt: skip
             follow = rate(rows, "follow")
             line |= {"follow_rate_low": follow.low, "follow_rate_high": follow.high, "follow_rate_text": follow.text}
+            never = (protocol, intervention) in silent
+            line |= {"never_fired": never} | {k: NEVER_FIRED for k in line if never and k.endswith("_text")}
             lines.append(line)
     frame = pd.DataFrame(lines)
     return frame if frame.empty else frame.astype({"chance": float})
@@ -95,6 +100,46 @@ def difference_table(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
             entries = {f"seed {line['seed']}": line[f"{quantity}_text"] for _, line in of_name.iterrows()}
             rows.append({"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"} | entries)
     return pd.DataFrame(rows).fillna(NOT_RUN)
+
+
+def short_difference_table(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Of one protocol: a row per intervention, a sham under what it is the sham of, a column per arm, the differences
+    by training seed and nothing else."""
+    seeds, rows = sorted(frame["seed"].unique()), []
+    arms = sorted(frame["arm"].unique(), key=_order(frame).get)
+    for name, is_sham in with_shams(frame.sort_values("order", kind="stable")["intervention"].drop_duplicates()):
+        row = {"intervention": f"{'↳ sham ' * is_sham}`{name}`"}
+        for arm in arms:
+            lines = frame[(frame["intervention"] == name) & (frame["arm"] == arm)]
+            row[arm] = by_seeds({line["seed"]: _short(line, quantity) for _, line in lines.iterrows()}, seeds)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _short(line: pd.Series, quantity: str) -> str:
+    value = line[f"{quantity}_difference"]
+    return line[f"{quantity}_text"] if pd.isna(value) else f"{value:+.2f}"
+
+
+def short_follow_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of one protocol, its interventions that have donors: a row per arm and intervention, a column per training seed
+    with the follow rate and its paired difference."""
+    rows = []
+    for (_, arm), lines in _with_donors(frame).groupby([frame["arm"].map(_order(frame)), "arm"]):
+        for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
+            row = {"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"}
+            for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
+                known = line["follow_n"] > 0
+                row[f"seed {line['seed']}"] = (
+                    f"{line['follow_with']:.2f} ({line['follow_text']})" if known else line["follow_text"]
+                )
+            rows.append(row)
+    return pd.DataFrame(rows).fillna(NOT_RUN)
+
+
+def _with_donors(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of interventions that had a donor in some cell."""
+    return frame[frame["intervention"].isin(frame[frame["follow_n"] > 0]["intervention"])]
 
 
 def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,14 +206,18 @@ def verdicts(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.
     return pd.DataFrame(lines)
 
 
-def _verdict(one: Prediction, cell: CellRecords):
+def _verdict(one: Prediction, cell: CellRecords) -> Verdict:
     rows = dict(cell.rows)
     chances = dict(cell.chance)
+    silent = set(cell.never_fired)
     for grid in cell.grids:
+        silent |= {(point.protocol, point.intervention) for point in grid.points if point.never_fired}
         for point in grid.points:
             rows.setdefault((point.protocol, point.intervention), point.rows)
             chances.setdefault(point.protocol, point.chance)
     protocol = one.protocol or next(iter(cell.chance))
+    if silent & {(protocol, one.versus), (protocol, one.intervention)}:
+        return Verdict(NEVER_FIRED)
     plain, versus, own = (rows.get((protocol, name), []) for name in ("none", one.versus, one.intervention))
     return verdict(one, plain, versus, own, chances.get(protocol))
 
@@ -187,7 +236,7 @@ def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _evidence(line: pd.Series) -> Iterator[str]:
-    if line["verdict"] == NOT_RUN:
+    if line["verdict"] in (NOT_RUN, NEVER_FIRED):
         return
     if line["expected"] in ("null", "lower", "higher", "to_chance"):
         yield line["difference"]
@@ -199,19 +248,36 @@ def _evidence(line: pd.Series) -> Iterator[str]:
 
 
 def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
-    """A line per cell and point of the grid `id` that has run: arm, seed, protocol, condition (the intervention),
-    chance, the point's coordinates under their names, and of every quantity but `follow` `_n`, `_rate`, `_low`, `_high`
-    (90 %)."""
+    """A line per cell and point of the grid `id` that has run or never fired: arm, seed, H, protocol, condition (the
+    intervention), never_fired, chance, the point's coordinates under their names; where one of them is h, `held`, that
+    it is beyond H; of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %); and, of an intervention,
+    `difference`, `_low`, `_high`, `_n`: the paired difference of what the grid is drawn by, against the grid's own
+    point of that protocol without intervention."""
+    points = [
+        (order, arm, cell, point)
+        for order, (arm, cell) in enumerate(labelled(cells))
+        for grid in cell.grids
+        for point in grid.points
+        if grid.id == id and (point.rows or point.never_fired)
+    ]
+    drawn_by = "choice" if any(rate(point.rows, "choice").n for *_, point in points) else "success"
+    plain = {(cell.train, p.protocol): p.rows for _, _, cell, p in points if p.intervention == "none"}
     lines = []
-    for order, (arm, cell) in enumerate(labelled(cells)):
-        for point in (p for grid in cell.grids if grid.id == id for p in grid.points if p.rows):
-            line = {"order": order, "arm": arm, "seed": cell.cell.seed, "protocol": point.protocol,
-                    "condition": point.intervention, "chance": point.chance, **point.coordinates}  # fmt: skip
-            for quantity in ("choice", "own", "success"):
-                found = rate(point.rows, quantity)
-                line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,
-                         f"{quantity}_high": found.high}  # fmt: skip
-            lines.append(line)
+    for order, arm, cell, point in points:
+        line = {"order": order, "arm": arm, "seed": cell.cell.seed, "H": cell.cell.model.chunk,
+                "protocol": point.protocol, "condition": point.intervention, "never_fired": point.never_fired,
+                "chance": point.chance, **point.coordinates}  # fmt: skip
+        if "h" in point.coordinates:
+            line["held"] = point.coordinates["h"] > cell.cell.model.chunk
+        for quantity in ("choice", "own", "success"):
+            found = rate(point.rows, quantity)
+            line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,
+                     f"{quantity}_high": found.high}  # fmt: skip
+        known = plain.get((cell.train, point.protocol)) if point.intervention != "none" else None
+        found = difference(known or [], point.rows, drawn_by)
+        line |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high,
+                 "difference_n": found.n}  # fmt: skip
+        lines.append(line)
     frame = pd.DataFrame(lines)
     return frame if frame.empty else frame.astype({"chance": float})
 

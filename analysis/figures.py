@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.frames import READING_TITLES, arms_in_order, has_several_lengths, reading_of
+from analysis.frames import NEVER_FIRED, READING_TITLES, arms_in_order, has_several_lengths, reading_of
 
 # Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -25,12 +25,16 @@ def _group(line: pd.Series) -> str:
 
 
 def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[str], reading: str) -> None:
-    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where there is no rate."""
+    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where there is no rate, and in words where
+    the intervention never fired."""
     seeds = sorted(lines["seed"].unique())
     for _, line in lines.iterrows():
         shift = (seeds.index(line["seed"]) - (len(seeds) - 1) / 2) * SPREAD / max(1, len(seeds))
         x, rate = arms.index(line["arm"]) + shift, line[f"{reading}_rate"]
         colour = COLOURS[groups.index(_group(line)) % len(COLOURS)]
+        if line["never_fired"]:
+            axes.text(x, 0.02, NEVER_FIRED, rotation=90, ha="center", va="bottom", fontsize=5, color="0.4")
+            continue
         if pd.isna(rate):
             axes.plot(x, 0, marker="x", color=colour, markersize=5, clip_on=False)
             continue
@@ -114,13 +118,14 @@ def _grid(
         row[0].set_ylabel(label + READING_TITLES[reading], fontsize=9)
         above = above + [name for name, _ in panels]
     seeds = ", ".join(map(str, sorted(frame["seed"].unique())))
-    n = "/".join(map(str, sorted(frame["measured"].unique())))
+    run = frame[~frame["never_fired"]]
+    n = "/".join(map(str, sorted(run["measured"].unique())))
     among = "those with a touch among " if reading == "choice" else ""
     errors = ", without those that ended in an error" if frame["errors"].any() else ""
     figure.suptitle(
         f"{title}\nmarks: training seeds {seeds}\nbars: 95 % Wilson intervals over {among}{n} episodes{errors}",
         fontsize=9,
     )
-    nothing = NOTHING[reading] if frame[f"{reading}_rate"].isna().any() else None
+    nothing = NOTHING[reading] if run[f"{reading}_rate"].isna().any() else None
     _legend(figure, groups, float(frame["chance"].iloc[0]), float(frame["best_constant"].max()), nothing)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,9 @@ READING_TITLES = {
     "success": "success",
 }
 
+NOT_RUN = "not run"
+NEVER_FIRED = "never fired"  # an intervention that acted in no episode: there is no result, and never will be
+
 
 def update_rule(cell: Cell) -> str:
     """In words: none, dummy, TBPTT K, EMA α."""
@@ -37,7 +41,8 @@ def update_rule(cell: Cell) -> str:
 
 def tidy(cells: list[CellRecords]) -> pd.DataFrame:
     """Columns: arm, rule, labels, H, m, K, alpha, B, W, U, frames, seed, train, protocol, intervention, chance,
-    best_constant, counts, and for every reading its rate with the 95 % Wilson bounds.
+    best_constant, counts, and for every reading its rate with the 95 % Wilson bounds; `never_fired` for an intervention
+    that acted in no episode, whose counts are 0 and which has no rate.
 
     Raises MuvlaError if two cells would be one line of a table (same arm, training length and seed).
     """
@@ -52,14 +57,15 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
                 "report", got=f"two cells that are arm {item.arm!r} with U = {cell.budget.updates}, seed {cell.seed}",
                 expected="one", remedy="report the studies apart",
             )  # fmt: skip
-        for (protocol, intervention), rows in item.rows.items():
+        silent = {condition: [] for condition in item.never_fired}
+        for (protocol, intervention), rows in (item.rows | silent).items():
             line: dict[str, Any] = {
                 "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
                 "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
                 "alpha": cell.memory.alpha if recurs else None,
                 "B": cell.budget.slots, "W": cell.budget.window, "U": cell.budget.updates,
                 "frames": cell.budget.total_frames, "seed": cell.seed, "train": item.train, "protocol": protocol,
-                "intervention": intervention,
+                "intervention": intervention, "never_fired": (protocol, intervention) in silent,
                 "chance": float("nan") if item.chance[protocol] is None else item.chance[protocol],
                 "best_constant": best_constant_choice(rows), **rates_of(rows),
             }  # fmt: skip
@@ -104,3 +110,16 @@ def has_several_lengths(frame: pd.DataFrame) -> bool:
     """Whether an arm was trained at several U: then tables and figures keep them apart. Arms that differ in U among
     themselves stand side by side."""
     return bool((frame.groupby("arm")["U"].nunique() > 1).any())
+
+
+def file_names(ids: Iterable[str]) -> dict[str, str]:
+    """Of each id, what files are named by: without its version, or with it where others differ in nothing else."""
+    ids = list(dict.fromkeys(ids))
+    alike = Counter(one.partition("@")[0] for one in ids)
+    return {one: name if alike[name := one.partition("@")[0]] == 1 else one for one in ids}
+
+
+def file_stems(protocols: Iterable[str]) -> dict[str, str]:
+    """Of each protocol id, what its files' names end with: nothing where there is but one."""
+    names = file_names(protocols)
+    return {one: f"-{name}" if len(names) > 1 else "" for one, name in names.items()}

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from analysis.frames import NEVER_FIRED, NOT_RUN
 from analysis.stats import wilson
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import EpisodeRow, acted
@@ -18,7 +19,7 @@ from muvla.evaluation.records import EpisodeRow, acted
 CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
 MARGIN = 0.10  # a difference smaller than this is none
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
-NO_GROUND, NOT_RUN = "no ground", "not run"  # of one training seed: its plain run is not what the prediction speaks of
+NO_GROUND = "no ground"  # of one training seed: its plain run is not what the prediction speaks of
 DECIDING_SEEDS = 2  # so many with ground are needed for any verdict over seeds; one of twenty is refuted by chance
 
 
@@ -227,11 +228,14 @@ def _both(one: str, other: str) -> str:
 
 def over_seeds(verdicts: Iterable[str]) -> str:
     """Of at least two training seeds with ground: supported if all of them support it, refuted if two refute it. Else
-    undecided, with the number of seeds that it lacks; also where a seed has not run, as it could change the verdict."""
+    undecided, with the number of seeds that it lacks; also where a seed has not run, as it could change the verdict,
+    and where it never fired: what is left would be the seeds whose episodes are long enough."""
     verdicts = list(verdicts)
-    run = [one for one in verdicts if one != NOT_RUN]
-    if len(run) < len(verdicts):
-        return f"{UNDECIDED} ({len(run)} of {len(verdicts)} seeds run)"
+    run = [one for one in verdicts if one not in (NOT_RUN, NEVER_FIRED)]
+    if NOT_RUN in verdicts:
+        return f"{UNDECIDED} ({len(verdicts) - verdicts.count(NOT_RUN)} of {len(verdicts)} seeds run)"
+    if NEVER_FIRED in verdicts:
+        return f"{UNDECIDED} ({NEVER_FIRED} in {verdicts.count(NEVER_FIRED)} of {len(verdicts)} seeds)"
     grounded = [one for one in run if one != NO_GROUND]
     if len(grounded) < DECIDING_SEEDS:
         return f"{UNDECIDED} ({len(grounded)} of {len(run)} seeds {'has' if len(grounded) == 1 else 'have'} ground)"

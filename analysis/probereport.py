@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import causal, probefigures, tables
+from analysis import causal, gridfigures, probefigures, readingfigures, tables
+from analysis.byseed import QUANTITY_TITLES, quantities_of
+from analysis.frames import file_names, file_stems
 from analysis.paired import CONFIDENCE, MARGIN
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import CellRecords
@@ -23,16 +25,18 @@ WORDS = (
 
 def probe_block(
     cells: list[CellRecords],
+    frame: pd.DataFrame,
     out: Path,
     title: str,
     predictions: tuple[Prediction, ...],
     save: Callable,
     links_from: Path,
+    more: str,
     say: Callable[[str], None],
 ) -> list[str]:
     """Markdown, with the CSV files, tables and figures written to `out`; nothing where a study has no intervention and
-    no probe. `save` writes a figure under a name."""
-    frame = causal.causal(cells)
+    no probe. `frame` is that of paired differences; `save` writes a figure under a name; `more` is the link to what has
+    no room here."""
     block = _predictions(cells, out, predictions, say)
 
     def draw(figure, name: str) -> str:
@@ -42,21 +46,25 @@ def probe_block(
     if not frame.empty:
         _write(frame.drop(columns="order"), out / "paired.csv")
         block += [WORDS, ""]
+        stems = file_stems(frame["protocol"])
         for protocol, lines in frame.groupby("protocol", sort=False):
-            stem = "" if frame["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
-            block += _interventions(protocol, lines, title, stem, draw)
+            block += _interventions(protocol, lines, title, stems[protocol], more, draw)
     chunks = causal.chunk_frame(cells)
     if not chunks.empty:
         _write(chunks.drop(columns="order"), out / "chunks.csv")
+        stems = file_stems(chunks["protocol"])
         for protocol, lines in chunks.groupby("protocol", sort=False):
-            stem = "" if chunks["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
-            block += [draw(probefigures.chunks_figure(lines, title), f"chunks{stem}"), ""]
+            block += [draw(readingfigures.chunks_figure(lines, title), f"chunks{stems[protocol]}"), ""]
     arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
-    for id, grid in causal.grids(cells).items():
-        block += _grid(causal.grid_frame(cells, id), grid, arms, out, title, draw)
+    grids = causal.grids(cells)
+    names = file_names(grids)
+    for id, grid in grids.items():
+        block += _grid(causal.grid_frame(cells, id), grid, f"probe-{names[id]}", arms, out, title, draw)
     shown = {(one.id, one.protocol): one for cell in cells for one in cell.readings}
+    names, protocols = (file_names(ids) for ids in zip(*shown, strict=True)) if shown else ({}, {})
     for key, of_all in causal.readings(cells).items():
-        block += _reading(of_all, shown[key], arms, out, title, draw)
+        name = f"probe-{names[key[0]]}-{protocols[key[1]]}"
+        block += _reading(of_all, shown[key], name, arms, out, title, draw)
     return block
 
 
@@ -71,41 +79,41 @@ def _predictions(cells: list[CellRecords], out: Path, predictions: tuple[Predict
     return ["Predictions, written before the run, and what became of them:", "", tables.to_markdown(table), ""]
 
 
-def _interventions(protocol: str, lines: pd.DataFrame, title: str, stem: str, draw: Callable) -> list[str]:
-    quantity = "choice" if lines["share_own"].notna().any() else "success"
-    block = []
-    for one in ("choice", "own", "success") if quantity == "choice" else ("success",):
-        heading = f"Paired difference of {probefigures.QUANTITY_TITLES[one]}, `{protocol}`:"
-        block += [heading, "", tables.to_markdown(causal.difference_table(lines, one)), ""]
+def _interventions(protocol: str, lines: pd.DataFrame, title: str, stem: str, more: str, draw: Callable) -> list[str]:
+    """What it is drawn by with its intervals, the other quantities by their differences alone."""
+    quantity, *others = quantities_of(lines)
+    heading = f"Paired difference of {QUANTITY_TITLES[quantity]}, `{protocol}`:"
+    block = [heading, "", tables.to_markdown(causal.difference_table(lines, quantity)), ""]
+    seeds = " / ".join(map(str, sorted(lines["seed"].unique())))
+    for one in others:
+        heading = f"The same of {QUANTITY_TITLES[one]}, `{protocol}`, training seeds {seeds}; intervals: {more}."
+        block += [heading, "", tables.to_markdown(causal.short_difference_table(lines, one)), ""]
     figures = [(probefigures.paired_figure(lines, quantity, title), f"paired{stem}")]
-    follow = causal.follow_table(lines)
+    follow = causal.short_follow_table(lines)
     if not follow.empty:
-        block += [f"Whose target is chosen, `{protocol}`; shares are of all episodes and sum to 1:", ""]
-        block += [tables.to_markdown(follow), ""]
+        said = f"Follow rate (less the same episodes without it), `{protocol}`; whose target is chosen: {more}."
+        block += [said, "", tables.to_markdown(follow), ""]
         figures.append((probefigures.follow_figure(lines, title), f"follow{stem}"))
     return block + [draw(*one) for one in figures] + [""]
 
 
-def _grid(frame: pd.DataFrame, grid, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
-    name = grid.id.partition("@")[0]
+def _grid(frame: pd.DataFrame, grid, name: str, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
     block = [f"Probe `{grid.id}`. {grid.notes}".strip(), ""]
     if frame.empty:
         return [*block, "Not run.", ""]
-    _write(frame.drop(columns="order"), out / f"probe-{name}.csv")
+    _write(frame.drop(columns="order"), out / f"{name}.csv")
     if grid.y is None:
-        figure = probefigures.curves_figure(frame, grid, arms, f"{title}: {grid.id}")
-        return [*block, draw(figure, f"probe-{name}"), ""]
-    seeds = sorted(frame["seed"].unique())
-    for arm in probefigures.arms_of([frame]):
-        figure = probefigures.heatmap_figure(frame[frame["arm"] == arm], grid, seeds, f"{title}: {grid.id}, {arm}")
-        block.append(draw(figure, f"probe-{name}-{slug(arm)}"))
+        figure = gridfigures.curves_figure(frame, grid, arms, f"{title}: {grid.id}")
+        return [*block, draw(figure, name), ""]
+    for arm in probefigures.arms_of(frame):
+        figure = gridfigures.heatmap_figure(frame, arm, grid, f"{title}: {grid.id}, {arm}")
+        block.append(draw(figure, f"{name}-{slug(arm)}"))
     return [*block, ""]
 
 
-def _reading(frame: pd.DataFrame, one, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
-    name = f"probe-{one.id.partition('@')[0]}-{one.protocol.partition('@')[0]}"
+def _reading(frame: pd.DataFrame, one, name: str, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
     _write(frame.drop(columns="order"), out / f"{name}.csv")
-    figure = probefigures.reading_figure(frame, one, arms, f"{title}: {one.id}")
+    figure = readingfigures.reading_figure(frame, one, arms, f"{title}: {one.id}")
     return [f"Probe `{one.id}`, {one.episodes} episodes of `{one.protocol}`:", "", draw(figure, name), ""]
 
 

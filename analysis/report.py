@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis import byseed, causal, figures, tables
 from analysis import ceilings as untrained
-from analysis import figures, tables
-from analysis.frames import READING_TITLES, reading_of, readings_of, tidy
-from analysis.probereport import probe_block
+from analysis.frames import READING_TITLES, file_stems, reading_of, readings_of, tidy
+from analysis.probereport import WORDS, probe_block
 from muvla.errors import MuvlaError
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import Ceilings, CellRecords
@@ -79,23 +79,28 @@ def write_report(
         write_atomically(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     if not (known := untrained.frame(report.ceilings)).empty:
         write_atomically(out / "ceilings.csv", known.to_csv(index=False).encode())
+    here, changed = results.parent if results else out, causal.causal(cells)
+    more = f"[{byseed.NAME}]({os.path.relpath(out / byseed.NAME, here)})"
+    if (frame["intervention"] != "none").any():
+        text = byseed.by_seed_file(frame, changed, report.title, WORDS)
+        write_atomically(out / byseed.NAME, text.encode())
     block = [f"### {report.title}", "", *_provenance_lines(cells, frame, report, mixed)]
+    stems = file_stems(frame["protocol"])
     for protocol, lines in frame.groupby("protocol", sort=False):
-        stem = "" if frame["protocol"].nunique() == 1 else f"-{protocol.split('@')[0]}"
+        stem = stems[protocol]
         drawn = _draw(lines, out, report.title, stem)
         ceilings = report.ceilings.get(protocol, Ceilings())
         main, interventions = _tables(lines, ceilings)
         _write_tables(main, interventions, lines, out, report, stem)
-        links = [os.path.relpath(out / name, results.parent if results else out) for name in drawn]
-        block += _protocol_block(protocol, lines, links, ceilings)
+        links = [os.path.relpath(out / name, here) for name in drawn]
+        block += _protocol_block(protocol, lines, links, ceilings, more)
         say(f"{protocol}:\n" * bool(stem) + tables.to_text(main))
         if not interventions.empty:
             say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
             say(tables.to_text(interventions) + "\n")
     block += _sets_block(cells, frame, out, report, say)
-    here = results.parent if results else out
     save = partial(_save, out)
-    block += probe_block(cells, out, report.title, report.predictions, save, here, say)
+    block += probe_block(cells, changed, out, report.title, report.predictions, save, here, more, say)
     missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
         block += [f"Not complete: {'; '.join(missing)}.", ""]
@@ -235,7 +240,9 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     commits = sorted({f"{r['git']['commit'][:12]}{' with changes' * r['git']['dirty']}" for r in records if r["git"]})
     versions = ", ".join(sorted({r["code"] for r in records})) + f" (commit {', '.join(commits)})" * bool(commits)
     told = f" Mixed, as told: {'; '.join(mixed)}." if mixed else ""
-    silent = sorted({f"`{kind}` under {name}" for cell in cells for name, kind in cell.never_fired})
+    never = [(p.protocol, p.intervention) for c in cells for g in c.grids for p in g.points if p.never_fired]
+    never += [condition for cell in cells for condition in cell.never_fired]
+    silent = sorted({f"`{kind}` under {name}" for name, kind in never})
     minutes = {what: sum(cell.seconds[what] for cell in cells) / 60 for what in ("training", "evaluation")}
     return [
         f"Command: `{report.command}`. Training seeds: {', '.join(map(str, sorted(frame['seed'].unique())))}. "
@@ -255,9 +262,10 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     ]
 
 
-def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilings: Ceilings) -> list[str]:
+def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilings: Ceilings, more: str) -> list[str]:
+    """`more` is the link to what has no room here."""
     plain = lines[lines["intervention"] == "none"]
-    episodes = "/".join(map(str, sorted(lines["episodes"].unique())))
+    episodes = "/".join(map(str, sorted(lines[~lines["never_fired"]]["episodes"].unique())))
     chance = plain["chance"].iloc[0]
     constant = plain["best_constant"].max()
     bound = f"no bound{', ' * bool(ceilings.unbounded)}{ceilings.unbounded}" if pd.isna(chance) else f"{chance:.2f}"
@@ -281,8 +289,11 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilin
     block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
     for one in readings_of(lines):
         block += [f"{_title(one)}, without intervention:", "", table(one, "none"), ""]
-    for kind in [k for k in lines.sort_values("order")["intervention"].drop_duplicates() if k != "none"]:
-        block += [f"{_title(reading)} under `{kind}`:", "", table(reading, kind), ""]
+    touched = tables.short_intervention_table(lines)
+    if not touched.empty:
+        seeds = " / ".join(map(str, sorted(lines["seed"].unique())))
+        block += [f"{_title(reading)} under interventions, training seeds {seeds}; intervals and counts: {more}.", ""]
+        block += [tables.to_markdown(touched), ""]
     return block + [f"![{Path(link).stem}]({link})" for link in links] + [""]
 
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.frames import READING_TITLES, READINGS, arms_in_order, has_several_lengths, reading_of, readings_of
+from analysis.frames import (
+    NEVER_FIRED,
+    NOT_RUN,
+    READING_TITLES,
+    READINGS,
+    arms_in_order,
+    has_several_lengths,
+    reading_of,
+    readings_of,
+)
 
 NO_VALUE = "–"
 BUDGET = ("B", "W", "U", "frames")  # what a table names of it where arms differ
 
 
-def entry(line: pd.Series, reading: str, counts: bool = False) -> str:
-    """ "0.97 [0.94, 0.99]", with `counts` "0.97 [0.94, 0.99] 194/200"; a dash where nothing was measured. Episodes that
-    ended in an error are in no rate, and said."""
+def entry(line: pd.Series, reading: str, counts: bool = False, interval: bool = True) -> str:
+    """ "0.97 [0.94, 0.99]", with `counts` "0.97 [0.94, 0.99] 194/200", without `interval` "0.97"; a dash where nothing
+    was measured. Episodes that ended in an error are in no rate, and said."""
+    if line.get("never_fired"):
+        return NEVER_FIRED
     errors = f" (+{line['errors']} errors)" if line["errors"] else ""
     rate = line[f"{reading}_rate"]
     if pd.isna(rate):
         return NO_VALUE + errors
-    text = f"{rate:.2f} [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]"
+    text = f"{rate:.2f}" + f" [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]" * interval
     if counts:
         text += " {}/{}".format(*(line[name] for name in READINGS[reading]))
     return text + errors
@@ -73,24 +84,52 @@ def by_seed(frame: pd.DataFrame, reading: str, intervention: str, counts: bool =
         | {f"seed {line['seed']}": entry(line, reading, counts) for _, line in lines.sort_values("seed").iterrows()}
         for name, lines in _by_arm(chosen)
     ]
-    return pd.DataFrame(rows).fillna("not run")
+    return pd.DataFrame(rows).fillna(NOT_RUN)
 
 
 def intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Of one protocol, its reading: a row per arm and training seed, a column per intervention."""
     reading = reading_of(frame)
     kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
-    touched = frame[frame["arm"].isin(frame[frame["intervention"] != "none"]["arm"])]
     rows = []
-    for name, of_arm in _by_arm(touched):
+    for name, of_arm in _by_arm(_touched(frame)):
         for seed, lines in of_arm.groupby("seed"):
             by_kind = {line["intervention"]: line for _, line in lines.iterrows()}
             rows.append(
                 name
                 | {"seed": seed}
-                | {kind: entry(by_kind[kind], reading) if kind in by_kind else "not run" for kind in kinds}
+                | {kind: entry(by_kind[kind], reading) if kind in by_kind else NOT_RUN for kind in kinds}
             )
     return pd.DataFrame(rows)
+
+
+def _touched(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of arms that something intervenes on."""
+    return frame[frame["arm"].isin(frame[frame["intervention"] != "none"]["arm"])]
+
+
+def short_intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of one protocol, its reading: a row per intervention, a column per arm, the rates by training seed and nothing
+    else. Empty without interventions."""
+    reading, groups = reading_of(frame), _by_arm(_touched(frame))
+    seeds = sorted(frame["seed"].unique())
+    rows = []
+    for kind in frame.sort_values("order", kind="stable")["intervention"].drop_duplicates() if groups else ():
+        row = {"intervention": kind if kind == "none" else f"`{kind}`"}
+        for name, lines in groups:
+            known = lines[lines["intervention"] == kind].set_index("seed")
+            label = ", ".join([name["arm"], *(f"{k} = {v}" for k, v in name.items() if k != "arm")])
+            row[label] = by_seeds(
+                {seed: entry(known.loc[seed], reading, interval=False) for seed in known.index}, seeds
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_seeds(entries: dict[int, str], seeds: list[int]) -> str:
+    """ "0.97 / 0.94 / not run"; once what is said of every seed and is no number."""
+    said = [entries.get(seed, NOT_RUN) for seed in seeds]
+    return said[0] if set(said) in ({NOT_RUN}, {NEVER_FIRED}) else " / ".join(said)
 
 
 def set_table(frame: pd.DataFrame, sets: dict[str, tuple[str, ...]]) -> pd.DataFrame:
@@ -112,7 +151,9 @@ def _mean_entry(lines: pd.DataFrame, protocols: tuple[str, ...]) -> str:
     errors = f" (+{lines['errors'].sum()} errors)" if lines["errors"].any() else ""
     missing = [protocol for protocol in protocols if protocol not in set(measured["protocol"])]
     if len(missing) == len(protocols):
-        return "not run" if lines.empty else NO_VALUE + errors
+        if lines["never_fired"].all():
+            return NOT_RUN if lines.empty else NEVER_FIRED
+        return NO_VALUE + errors
     if missing:
         return f"{NO_VALUE} without {', '.join(missing)}{errors}"
     return f"{measured['success_rate'].mean():.2f} over {len(protocols)}{errors}"

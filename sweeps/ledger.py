@@ -89,6 +89,7 @@ class Entry:
         """The cell for tables and figures."""
         rows, readings, study = self.complete_rows(), self._readings(), self.study
         own = {(p.id, i) for p in study.protocols for i in ("none", *study.interventions)}
+        silent = self.never_fired if rows else ()
         return CellRecords(
             self.item.arm,
             canonical(self.item.cell),
@@ -99,9 +100,9 @@ class Entry:
             {p.id: chance(p) for p in study.protocols},
             self.run.seconds(),
             {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},
-            grids=tuple(_grid_rows(one, rows) for one in study.probes if isinstance(one, Grid)),
+            grids=tuple(_grid_rows(one, rows, silent) for one in study.probes if isinstance(one, Grid)),
             readings=readings,
-            never_fired=self.never_fired,
+            never_fired=tuple(condition for condition in silent if condition in own),
             chunk_changes=self._chunk_changes(rows, own),
         )
 
@@ -123,17 +124,19 @@ class Entry:
             TakenReading(
                 one.id, one.protocol.id, one.reading.x, one.reading.y, one.reading.curve, one.reading.low,
                 one.reading.high, one.reading.chance, len(one.seeds), self.run.frame_file(one), meta["provenance"],
+                one.reading.share,
             )
             for one in reads(self.study, self.item.cell) if (meta := self.run.reading_meta(one)) is not None
         )  # fmt: skip
 
 
-def _grid_rows(grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]]) -> GridRows:
-    points = [
-        GridPoint(dict(p.coordinates), p.protocol.id, name, chance(p.protocol), rows.get((p.protocol.id, name), []))
-        for p in grid.points
-        for name in (canonical_name(p.intervention),)
-    ]  # fmt: skip
+def _grid_rows(
+    grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]], silent: tuple[tuple[str, str], ...]
+) -> GridRows:
+    points = []
+    for p in grid.points:
+        at = p.protocol.id, canonical_name(p.intervention)
+        points.append(GridPoint(dict(p.coordinates), *at, chance(p.protocol), rows.get(at, []), at in silent))
     return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
 
 

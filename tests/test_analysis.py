@@ -176,7 +176,7 @@ def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"cells.csv", "main.md", "main.tex", "interventions.md", "interventions.tex", "report.md",
                      "choice.png", "choice.pdf", "interventions.png", "interventions.pdf",
-                     "paired.csv", "paired.png", "paired.pdf"}  # fmt: skip
+                     "by-seed.md", "paired.csv", "paired.png", "paired.pdf"}  # fmt: skip
     text = (tmp_path / "out" / "report.md").read_text()
     for needed in (
         "muvla sweep x",

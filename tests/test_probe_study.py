@@ -183,6 +183,9 @@ def test_a_sweep_runs_probes_and_keeps_their_origin(place):
     records = entry.records()
     assert meta["provenance"] in records.provenance and [one.id for one in records.readings] == ["widths@1"]
     assert set(records.rows) == {("few@1", i) for i in ("none", "zero", "freeze_first")}
+    share = dataclasses.replace(entry.study.reads[0], reading=dataclasses.replace(WIDTHS, share=True))
+    of_share = dataclasses.replace(entry, study=dataclasses.replace(entry.study, probes=(share,)))
+    assert [one.share for one in (*records.readings, *of_share.records().readings)] == [False, True]
     assert [len(p.rows) for grid in records.grids for p in grid.points] == [6] * 8
 
 

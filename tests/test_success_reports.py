@@ -45,7 +45,9 @@ def test_where_nothing_is_chosen_tables_figures_and_captions_are_of_success(cell
     for file in ("interventions.md", "interventions.tex"):
         assert "0.90 [0.70, 0.97]" in (out / file).read_text() and "0.25 [0.11, 0.47]" in (out / file).read_text()
     text = (out / "report.md").read_text()
-    assert "Success under `zero`:" in text and "0.25 [0.11, 0.47] 5/20" in text and "](success.png)" in text
+    assert "| none | 0.90 |\n| `zero` | 0.25 |" in text and "](success.png)" in text
+    by_seed = (out / "by-seed.md").read_text()
+    assert "Success under `zero`:" in by_seed and "0.25 [0.11, 0.47] 5/20" in by_seed
     everything = said + text + "".join((out / name).read_text() for name in names if name.endswith((".md", ".tex")))
     assert "touch" not in everything and "choice accuracy" not in everything.lower()
 

@@ -18,6 +18,7 @@ from muvla.configtools import replace
 from muvla.data.mixture import open_data
 from muvla.errors import MuvlaError
 from muvla.files import write_json
+from muvla.probes.base import Grid, Point
 from muvla.runs import Run
 from muvla.training import checkpoint as ckpt
 from sweeps import run as run_module
@@ -179,12 +180,17 @@ def one_cell(study_file, tmp_path, updates=6):
 def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):
     """Its cell is done, the other conditions are there, and it is not tried again."""
     entry, job = one_cell(study_file, tmp_path)
-    late = dataclasses.replace(entry.study, interventions=("zero@first_decision+11", "zero"))
+    few, later = entry.study.protocols[0], "drop@first_decision+11"
+    grid = Grid("late", 1, tuple(Point(few, name, (("what", name),)) for name in ("none", later)), x="what")
+    late = dataclasses.replace(entry.study, interventions=("zero@first_decision+11", "zero"), probes=(grid,))
     entry = dataclasses.replace(entry, study=late)
     job = dataclasses.replace(job, missing=tuple(entry.missing()))
-    assert len(job.missing) == 3 and bring_to_end(job, lambda _: None, lambda: False) == DONE
+    assert len(job.missing) == 4 and bring_to_end(job, lambda _: None, lambda: False) == DONE
     assert entry.state == "done" and not entry.missing() and {i for _, i in entry.summaries()} == {"none", "zero"}
-    assert entry.never_fired == entry.records().never_fired == (("few@1", "zero@first_decision+11"),)
+    assert set(entry.never_fired) == {("few@1", "zero@first_decision+11"), ("few@1", later)}
+    records = entry.records()
+    assert records.never_fired == (("few@1", "zero@first_decision+11"),), "what a grid alone asks for is told there"
+    assert [(p.intervention, p.never_fired) for p in records.grids[0].points] == [("none", False), (later, True)]
     assert "zero@first_decision+11 never fired" in finished_line(entry, 1, 1, 0.0)
     with pytest.raises(MuvlaError, match="fired in none of 20 episodes"):
         entry.run.evaluate(late.protocols[0], "zero@first_decision+11", "cpu")

@@ -134,6 +134,7 @@ class GridPoint:
     intervention: str
     chance: float | None
     rows: list[EpisodeRow]
+    never_fired: bool = False  # its intervention acted in no episode
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class GridRows:
 
 @dataclass(frozen=True)
 class TakenReading:
-    """A finished reading of one cell: the columns it is drawn by, and the file of its frame."""
+    """A finished reading of one cell: the columns it is drawn by, and the file of its frame. See
+    `muvla.probes.base.Reading`."""
 
     id: str
     protocol: str  # its id
@@ -163,6 +165,7 @@ class TakenReading:
     episodes: int
     file: Path
     provenance: str
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class CellRecords:
     # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
     chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
     readings: tuple[TakenReading, ...] = ()
-    never_fired: tuple[tuple[str, str], ...] = ()  # (protocol id, intervention): it acted in no episode
+    never_fired: tuple[tuple[str, str], ...] = ()  # of `rows`' conditions, those that acted in no episode
 
 
 @dataclass(frozen=True)

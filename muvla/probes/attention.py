@@ -141,5 +141,6 @@ def read(subject: Subject) -> pd.DataFrame:
 
 
 READING = Reading(
-    "attention", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high", needs_memory=False
-)
+    "attention", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="uniform", share=True,
+    needs_memory=False,
+)  # fmt: skip

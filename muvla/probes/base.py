@@ -85,7 +85,8 @@ class Subject:
 @dataclass(frozen=True)
 class Reading:
     """`x` and `y` are the columns that are drawn, with a curve per value of column `curve`; `low`, `high` the columns
-    of an interval, `chance` that of a bound. What further columns say is the reading's own."""
+    of an interval, `chance` that of a bound, which the legend calls by that column's name; a `y` that is a `share` is
+    drawn from 0 to 1. What further columns say is the reading's own."""
 
     name: str
     version: int
@@ -96,6 +97,7 @@ class Reading:
     low: str | None = None
     high: str | None = None
     chance: str | None = None
+    share: bool = False
     needs_memory: bool = True
     needs_recurrence: bool = False  # also that it is carried from tick to tick, as learned tokens are not
 

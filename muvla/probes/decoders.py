@@ -268,5 +268,5 @@ def read(subject: Subject) -> pd.DataFrame:
 
 
 DECODERS = Reading(
-    "decoders", 2, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="chance"
+    "decoders", 2, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="chance", share=True
 )

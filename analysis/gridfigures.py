@@ -1,0 +1,197 @@
+"""Figures of grids: curves over one axis, and heatmaps over two."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from analysis.byseed import QUANTITY_TITLES
+from analysis.figures import COLOURS
+from analysis.frames import NEVER_FIRED
+from analysis.probefigures import bare, legend, say_not_run
+from muvla.evaluation.records import GridRows
+
+FEW = 20  # episodes: a rate or difference over fewer is no colour, and says over how many
+GREY = "0.88"  # of a field over few episodes
+
+
+def _values(grid: GridRows, axis: str, points: list | None = None) -> list:
+    """In order of size where all are numbers, else of appearance."""
+    values = list(dict.fromkeys(point.coordinates[axis] for point in (grid.points if points is None else points)))
+    return sorted(values) if all(isinstance(value, int | float) for value in values) else values
+
+
+def _drawn_by(frame: pd.DataFrame) -> str:
+    return "choice" if frame["choice_n"].any() else "success"
+
+
+def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: str) -> Figure:
+    """A grid without second axis: a row per quantity, a panel per arm, a colour per value of `curve`, a line per
+    training seed with 90 % Wilson intervals. The horizontal axis is one of names: its values stand evenly. Where a line
+    has several points at one of them, they are small marks, and it goes through their mean; where h is beyond an arm's
+    chunk H, marks are hollow."""
+    quantities = ("choice", "success") if _drawn_by(frame) == "choice" else ("success",)
+    positions = {value: i for i, value in enumerate(_values(grid, grid.x))}
+    curves = _values(grid, grid.curve) if grid.curve else [None]
+    figure = Figure(figsize=(max(8.0, 1.2 + 2.3 * len(arms)), 1.9 + 2.2 * len(quantities)), layout="constrained")
+    panels = figure.subplots(len(quantities), len(arms), sharex=True, sharey=True, squeeze=False)
+    several = False
+    for quantity, row in zip(quantities, panels, strict=True):
+        for arm, axes in zip(arms, row, strict=True):
+            lines = frame[frame["arm"] == arm]
+            if lines.empty:
+                say_not_run(axes)
+            for i, curve in enumerate(curves):
+                shown = lines if curve is None else lines[lines[grid.curve] == curve]
+                for _, of_seed in shown.groupby("seed"):
+                    several |= _curve(axes, of_seed, positions, grid.x, quantity, COLOURS[i % len(COLOURS)])
+            if quantity == "choice":
+                bound = lines.groupby(grid.x)["chance"].first()
+                at = [positions[x] for x in bound.index]
+                for x, chance in zip(at, bound, strict=True):
+                    axes.hlines(chance, x - 0.4, x + 0.4, color="0.4", linestyle="--", linewidth=1, zorder=0)
+            axes.set_xticks(range(len(positions)), [str(x) for x in positions], fontsize=8,
+                            rotation=40 if max(len(str(x)) for x in positions) > 4 else 0)  # fmt: skip
+            axes.set_ylim(0, 1.02)
+            axes.set_xlim(-0.5, len(positions) - 0.5)
+            axes.grid(axis="y", alpha=0.25)
+            bare(axes)
+        row[0].set_ylabel(QUANTITY_TITLES[quantity], fontsize=8)
+    for arm, axes, last in zip(arms, panels[0], panels[-1], strict=True):
+        own = frame[frame["arm"] == arm]["H"].unique() if "held" in frame else []
+        axes.set_title(", ".join([arm, *(f"H={chunk}" for chunk in own)]), fontsize=9)
+        last.set_xlabel(grid.x.replace("_", " "), fontsize=8)
+    figure.suptitle(f"{title}\na line per training seed; bars: 90 % Wilson intervals", fontsize=9)
+    handles = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker="o", markersize=4,
+               label="all" if curve is None else f"{grid.curve.replace('_', ' ')}: {curve}")
+        for i, curve in enumerate(curves)
+    ]  # fmt: skip
+    handles.append(Line2D([], [], color="0.4", linestyle="--", label="chance without memory"))
+    mark = {"linestyle": "", "marker": "o", "color": "0.4"}
+    if several:
+        told = "one of several points at one x; the line: their mean"
+        handles.append(Line2D([], [], **mark, markersize=2, label=told))
+    if "held" in frame and frame["held"].any():
+        told = "h beyond the chunk H: its last action is held"
+        handles.append(Line2D([], [], **mark, markersize=4, markerfacecolor="white", label=told))
+    legend(figure, handles)
+    return figure
+
+
+def _curve(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, quantity: str, colour: str) -> bool:
+    """Whether it has several points at one x."""
+    lines = lines[lines[f"{quantity}_n"] > 0].assign(at=lambda f: f[x].map(positions)).sort_values("at")
+    if lines.empty:  # nothing touched anywhere; an empty line has no extent, and would upset the layout
+        return False
+    rate = f"{quantity}_rate"
+    crowded = lines["at"].duplicated(keep=False)
+    alone = lines[~crowded]
+    axes.vlines(alone["at"], alone[f"{quantity}_low"], alone[f"{quantity}_high"], color=colour, linewidth=1, alpha=0.45)
+    if crowded.any():
+        axes.plot(lines["at"][crowded], lines[rate][crowded], color=colour, linestyle="", marker="o", markersize=1.6,
+                  alpha=0.5, clip_on=False)  # fmt: skip
+    means = lines.groupby("at").agg(rate=(rate, "mean"), held=("held" if "held" in lines else "never_fired", "first"))
+    hollow = [i for i, held in enumerate(means["held"]) if held]
+    axes.plot(means.index, means["rate"], color=colour, linewidth=1, alpha=0.75, marker="o", markersize=3,
+              markevery=[i for i in range(len(means)) if i not in hollow], clip_on=False)  # fmt: skip
+    if hollow:
+        axes.plot(means.index[hollow], means["rate"].iloc[hollow], color=colour, linestyle="", marker="o",
+                  markersize=3.5, markerfacecolor="white", clip_on=False)  # fmt: skip
+    return bool(crowded.any())
+
+
+def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) -> Figure:
+    """Of one arm, a grid with two axes: a row per value of `curve` with rates, and one with the paired differences
+    where the grid has a plain point to take them from; the mean over training seeds first and then every seed. A field
+    over fewer than `FEW` episodes has no colour; one that has not run is empty."""
+    quantity, seeds = _drawn_by(frame), sorted(frame["seed"].unique())
+    lines, xs = frame[frame["arm"] == arm], _values(grid, grid.x)
+    rates, differences = [], []
+    for curve in _values(grid, grid.curve) if grid.curve else [None]:
+        points = [p for p in grid.points if curve is None or p.coordinates[grid.curve] == curve]
+        of_curve = lines if curve is None else lines[lines[grid.curve] == curve]
+        rates.append((curve, of_curve, _values(grid, grid.y, points)))
+        if (of_curve["difference_n"] > 0).any():
+            changed = [p for p in points if p.intervention != "none"]
+            differences.append((curve, of_curve[of_curve["condition"] != "none"], _values(grid, grid.y, changed)))
+    columns = [("mean over seeds", seeds), *((f"seed {seed}", [seed]) for seed in seeds)]
+    kinds = [(f"{quantity}_rate", f"{quantity}_n", "viridis", (0, 1))] * len(rates)
+    kinds += [("difference", "difference_n", "RdBu", (-1, 1))] * len(differences)
+    rows = rates + differences
+    height = 1.9 + sum(0.32 * len(ys) + 0.45 for *_, ys in rows)
+    figure = Figure(figsize=(max(7.0, 1.9 + (0.36 * len(xs) + 0.5) * len(columns)), height), layout="constrained")
+    panels = figure.subplots(
+        len(rows), len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=[len(ys) for *_, ys in rows]
+    )
+    images, said = [], set()
+    for (curve, of_curve, ys), kind, row in zip(rows, kinds, panels, strict=True):
+        for (_, wanted), axes in zip(columns, row, strict=True):
+            image = _field(axes, of_curve[of_curve["seed"].isin(wanted)], (grid.x, xs), (grid.y, ys), kind, said)
+        images.append(image)
+        row[0].set_ylabel(("" if curve is None else f"{curve}\n") + grid.y.replace("_", " "), fontsize=8)
+    for (name, _), top, bottom in zip(columns, panels[0], panels[-1], strict=True):
+        top.set_title(name, fontsize=8)
+        bottom.set_xlabel(grid.x.replace("_", " "), fontsize=8)
+    for of, image, label in (
+        (panels[: len(rates)], images[0], QUANTITY_TITLES[quantity]),
+        (panels[len(rates) :], images[-1], "paired difference,\nless without"),
+    ):
+        if of.size:
+            bar = figure.colorbar(image, ax=of, fraction=0.02)
+            bar.set_label(label, fontsize=8)
+            bar.ax.tick_params(labelsize=7)
+    chance = lines["chance"].iloc[0]
+    bound = "" if pd.isna(chance) else f"; chance without memory {chance:.2f}"
+    figure.suptitle(f"{title}\n{QUANTITY_TITLES[quantity]}{bound}", fontsize=9)
+    handles = [handle for word, handle in _SAID.items() if word in said]
+    if handles:
+        legend(figure, handles)
+    return figure
+
+
+# What fields say besides their number → how the legend says it.
+_SAID = {
+    "few": Patch(facecolor=GREY, edgecolor="0.6", hatch="////",
+                 label=f"fewer than {FEW} episodes: n (of means, of the seed with the fewest)"),
+    "none": Line2D([], [], linestyle="", marker="$–$", color="0.2", label="no episode that tells"),
+    "never": Line2D([], [], linestyle="", marker="x", color="0.2", markersize=4, label=NEVER_FIRED),
+}  # fmt: skip
+
+
+def _field(axes: Axes, shown: pd.DataFrame, across: tuple, along: tuple, kind: tuple, said: set[str]):
+    """Draws the fields, and adds to `said` what of `_SAID` they say."""
+    (x_axis, xs), (y_axis, ys), (value_of, n_of, colours, limits) = across, along, kind
+    run = shown[~shown["never_fired"]].groupby([y_axis, x_axis])
+    means, fewest = (of.unstack().reindex(index=ys, columns=xs) for of in (run[value_of].mean(), run[n_of].min()))
+    image = axes.imshow(means.to_numpy(float), vmin=limits[0], vmax=limits[1], cmap=colours, aspect="auto")
+    never = set(zip(shown[y_axis], shown[x_axis], strict=True)) - set(run.groups)
+    signed = "+" if limits[0] < 0 else ""
+    for i, y in enumerate(ys):
+        for j, x in enumerate(xs):
+            value, n, size = means.iloc[i, j], fewest.iloc[i, j], 6
+            if (y, x) in never:
+                text, colour, word = "×", "0.2", "never"
+            elif pd.isna(n):
+                continue
+            elif pd.isna(value):
+                text, colour, word = "–", "0.2", "none"
+            else:
+                text = f"{value:{signed}.2f}".replace("0.", ".")
+                red, green, blue, _ = image.cmap(image.norm(value))
+                colour, word = "w" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "k", ""
+                if n < FEW:
+                    place = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=GREY, edgecolor="0.6", hatch="////", lw=0)
+                    axes.add_patch(place)
+                    text, colour, word, size = f"{text}\nn {n:.0f}", "k", "few", 5
+            said.add(word)
+            ground = {"facecolor": GREY, "edgecolor": "none", "pad": 0.6} if word == "few" else None
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour, bbox=ground)
+    if shown.empty:
+        say_not_run(axes)
+    axes.set_xticks(range(len(xs)), [str(x) for x in xs], fontsize=7)
+    axes.set_yticks(range(len(ys)), [str(y) for y in ys], fontsize=7)
+    return image

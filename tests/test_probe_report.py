@@ -1,0 +1,337 @@
+"""What a report makes of interventions, grids and readings: what it says of the missing, and how it is laid out."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from test_analysis import records, row, write
+
+from analysis import causal, figures, gridfigures, probefigures, readingfigures, report, tables
+from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
+from analysis.gridfigures import FEW
+from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
+from muvla.config import dummy, tbptt
+from muvla.evaluation.predictions import Prediction
+from muvla.evaluation.records import GridPoint, GridRows, TakenReading
+from muvla.probes import attention, decoders, dynamics
+
+LATE = "zero@first_decision+11"
+KINDS = ("none", "zero", "drop", "mean", "empty")
+
+
+@pytest.fixture
+def cells(base):
+    """Two arms of two training seeds; something never fired in one cell of them, in all of the other arm."""
+    late = (("p@1", LATE),)
+    kinds = (*KINDS, LATE)
+    one, other = (records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1, kinds=kinds) for seed in (0, 1))
+    other.rows.pop(("p@1", LATE))
+    idle = [records(base, "dummy", dummy(4), seed, 6, 12, 2, kinds=KINDS) for seed in (0, 1)]
+    return [one, *(dataclasses.replace(cell, never_fired=late) for cell in (other, *idle))]
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are made, and not rendered, which takes nearly all of the time."""
+    monkeypatch.setattr(report, "_save", lambda out, figure, name: (out / f"{name}.png").touch())
+
+
+def all_inside(figure):
+    """Whether nothing that explains the figure is cut off."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [part.get_window_extent(canvas.get_renderer()) for part in (*figure.texts, *figure.legends)]
+    return all(b.x0 >= 0 and b.x1 <= figure.bbox.width and b.y0 >= 0 and b.y1 <= figure.bbox.height for b in boxes)
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
+
+
+# --- the block --------------------------------------------------------------------------------------------------------
+
+
+def test_the_block_has_each_intervention_once_and_a_file_has_all_of_them(cells, tmp_path, unrendered):
+    results = tmp_path / "RESULTS.md"
+    write(cells, tmp_path, results=results)
+    block, by_seed = results.read_text(), (tmp_path / "out" / "by-seed.md").read_text()
+    assert "[by-seed.md](out/by-seed.md)" in block
+    seeds = f"0.95 / {NEVER_FIRED}"
+    assert "| intervention | K=8 | dummy |\n|---|---|---|\n| none | 0.95 / 0.95 | 0.33 / 0.33 |" in block
+    assert f"| `{LATE}` | {seeds} | {NEVER_FIRED} |" in block
+    for kind in KINDS[1:]:
+        assert f"under `{kind}`" not in block and block.count(f"| `{kind}` |") == 1 + 2 + 2, "short twice more, by arm"
+        assert f"Choice accuracy given a touch under `{kind}`:" in by_seed
+    assert "0.95 [0.75, 0.99] 18/19" in by_seed and block.count("18/19") == 2, "counts of the plain run alone"
+    assert by_seed.count("Paired difference of") == 3 and block.count("Paired difference of") == 1
+    assert block.count("The same of") == 2 and "untrained" not in by_seed
+
+
+def test_no_number_of_an_intervention_is_lost(cells, tmp_path, unrendered):
+    """Every interval and count that a table by seed or of differences had is in the file."""
+    write(cells, tmp_path)
+    by_seed = (tmp_path / "out" / "by-seed.md").read_text()
+    frame, changed = tidy(cells), causal.causal(cells)
+    for kind in (*KINDS[1:], LATE):
+        assert tables.to_markdown(tables.by_seed(frame, "choice", kind, counts=True)) in by_seed
+    for quantity in ("choice", "own", "success"):
+        assert tables.to_markdown(causal.difference_table(changed, quantity)) in by_seed
+
+
+def test_follow_rates_stand_in_one_row_and_their_shares_in_the_file(base, tmp_path, unrendered):
+    cells = []
+    for seed in (0, 1, 2):
+        cell = records(base, "K=8", tbptt(8, 4), seed, 18, 2, 0, kinds=("none",))
+        given = [dataclasses.replace(row(i, 1), donor_target=1, intervention="transplant") for i in range(20)]
+        of_seed = ({"rows": cell.rows | {("p@1", "transplant"): given}}, {"never_fired": (("p@1", "transplant"),)}, {})
+        cells.append(dataclasses.replace(cell, **of_seed[seed]))
+    write(cells, tmp_path)
+    (line,) = causal.short_follow_table(causal.causal(cells)).to_dict("records")
+    assert line["seed 0"].startswith("1.00 (+0.90 [") and line["seed 1"] == NEVER_FIRED and "seed 2" not in line
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert line["seed 0"] in text and "0.00 / 1.00 / 0.00 / 0.00" not in text
+    assert "0.00 / 1.00 / 0.00 / 0.00" in (tmp_path / "out" / "by-seed.md").read_text()
+
+
+def test_a_study_without_interventions_has_no_such_file(base, tmp_path, unrendered):
+    write([records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1, kinds=("none",))], tmp_path)
+    assert not (tmp_path / "out" / "by-seed.md").exists()
+    assert "by-seed" not in (tmp_path / "out" / "report.md").read_text()
+
+
+# --- what never fired -------------------------------------------------------------------------------------------------
+
+
+def test_what_never_fired_says_so_in_every_table(cells):
+    frame, changed = tidy(cells), causal.causal(cells)
+    assert tables.by_seed(frame, "choice", LATE).iloc[0].to_dict() == {
+        "arm": "K=8", "seed 0": "0.95 [0.75, 0.99]", "seed 1": NEVER_FIRED}  # fmt: skip
+    assert list(tables.intervention_table(frame)[LATE]) == ["0.95 [0.75, 0.99]", *[NEVER_FIRED] * 3]
+    late = causal.difference_table(changed, "choice").query(f"intervention == '`{LATE}`'")
+    assert list(late["seed 1"]) == [NEVER_FIRED] * 2 and late.iloc[0]["seed 0"].startswith("+0.00")
+    short = causal.short_difference_table(changed, "own").set_index("intervention").loc[f"`{LATE}`"]
+    assert short.to_dict() == {"K=8": f"+0.00 / {NEVER_FIRED}", "dummy": NEVER_FIRED}
+    lost = [dataclasses.replace(cell, never_fired=()) for cell in cells]
+    assert tables.short_intervention_table(tidy(lost)).iloc[-1].tolist() == [f"`{LATE}`", "0.95 / not run", "not run"]
+
+
+def test_a_mean_over_a_set_that_never_fired_is_no_missing_one(cells):
+    frame = tidy([dataclasses.replace(cell, sets={"s@1": ("p@1",)}) for cell in cells])
+    means = tables.set_table(frame, {"s@1": ("p@1",)})
+    assert list(means[LATE]) == ["0.90 over 1", *[NEVER_FIRED] * 3]
+
+
+def test_what_never_fired_says_so_in_every_figure(cells):
+    frame = tidy(cells)
+    figure = figures.intervention_figure(frame, "t")
+    (late,) = [axes for axes in figure.axes if axes.get_title() == LATE]
+    assert texts(late) == [NEVER_FIRED] * 3 and not [line for line in late.lines if line.get_marker() == "x"]
+    assert "nothing touched in any episode" not in legend_of(figure) and "0/20" not in figure.get_suptitle()
+    figure = probefigures.paired_figure(causal.causal(cells), "choice", "t")
+    used, idle = figure.axes
+    assert texts(used) == [NEVER_FIRED] and texts(idle) == [NEVER_FIRED] * 2
+    assert "no pair of episodes to compare" not in legend_of(figure)
+
+
+def test_a_prediction_of_what_never_fired_says_so_and_stays_undecided(cells):
+    cells[0].rows["p@1", LATE] = cells[0].rows["p@1", "none"] = cells[0].rows["p@1", "zero"] = episodes(30, 30)
+    one = Prediction("too late", ("K=8",), LATE, "null")
+    found = causal.verdicts(cells, [one])
+    assert list(found["verdict"]) == [SUPPORTED, NEVER_FIRED]
+    assert set(found["together"]) == {"undecided (never fired in 1 of 2 seeds)"}
+    assert causal.verdict_table(found).iloc[0]["seed 1"] == NEVER_FIRED
+    against = dataclasses.replace(one, intervention="zero", versus=LATE)
+    assert list(causal.verdicts(cells, [against])["verdict"]) == [SUPPORTED, NEVER_FIRED]
+    assert over_seeds([REFUTED] * 3 + [NEVER_FIRED]) == "undecided (never fired in 1 of 4 seeds)"
+    assert over_seeds([REFUTED] * 3 + [NEVER_FIRED, "not run"]) == "undecided (4 of 5 seeds run)"
+
+
+def test_a_prediction_of_a_grids_point_that_never_fired_says_so(base):
+    cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP | {("[0:2]", 1): None})
+    one = Prediction("too late", ("K=8",), "zero[0:2]@1", "null")
+    assert list(causal.verdicts([cell], [one])["verdict"]) == [NEVER_FIRED]
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+# (tokens, step) → own target of 30 episodes, how many were touched; the plain run has 27 of 30
+MAP = {("all", 0): (10, 30), ("all", 1): (27, 30), ("[0:2]", 0): (9, FEW - 1), ("[0:2]", 1): (0, 0)}
+
+
+def episodes(right, touched, protocol="p@1", kind="none"):
+    choices = [0] * right + [1] * (touched - right) + [-1] * (30 - touched)
+    return [dataclasses.replace(row(i, c), protocol=protocol, intervention=kind) for i, c in enumerate(choices)]
+
+
+def gridded(cell, points):
+    held = [GridPoint({"kind": "none", "step": step, "tokens": "all"}, "p@1", "none", 1 / 3, episodes(27, 30))
+            for step in (0, 1)]  # fmt: skip
+    for (tokens, step), counts in points.items():
+        name = f"zero{tokens.removeprefix('all')}@{step}"
+        rows = [] if counts is None else episodes(*counts, kind=name)
+        at = {"kind": "zero", "step": step, "tokens": tokens}
+        held.append(GridPoint(at, "p@1", name, 1 / 3, rows, counts is None))
+    grid = GridRows("map@1", "step", "tokens", "kind", "", tuple(held))
+    return dataclasses.replace(cell, grids=(grid,))
+
+
+def test_a_grid_has_the_paired_differences_from_its_own_plain_point(base):
+    cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
+    frame = causal.grid_frame([cell], "map@1")
+    told = frame.set_index(["condition", "step"])[["difference", "difference_low", "difference_high", "difference_n"]]
+    assert told.loc["none"][["difference", "difference_n"]].to_numpy().tolist() == pytest.approx(
+        np.array([[np.nan, 0]] * 2), nan_ok=True
+    )
+    for (tokens, step), counts in MAP.items():
+        name = f"zero{tokens.removeprefix('all')}@{step}"
+        expected = difference(episodes(27, 30), episodes(*counts), "choice")
+        found = told.loc[(name, step)].tolist()
+        assert found == pytest.approx([expected.value, expected.low, expected.high, expected.n], nan_ok=True)
+
+
+def test_a_grid_without_plain_point_has_no_differences(base):
+    cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
+    bare = dataclasses.replace(cell.grids[0], points=cell.grids[0].points[2:])
+    frame = causal.grid_frame([dataclasses.replace(cell, grids=(bare,))], "map@1")
+    assert not frame["difference_n"].any() and frame["difference"].isna().all()
+    figure = gridfigures.heatmap_figure(frame, "K=8", bare, "t")
+    assert len([axes for axes in figure.axes if axes.images]) == 2, "rates alone, of the mean and of the seed"
+
+
+def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell(base):
+    cells = [gridded(records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1), MAP) for seed in (0, 1)]
+    cells[1] = gridded(cells[1], MAP | {("all", 0): None})
+    figure = gridfigures.heatmap_figure(causal.grid_frame(cells, "map@1"), "K=8", cells[0].grids[0], "t")
+    panels = [axes for axes in figure.axes if axes.images]
+    by_row = [panels[i : i + 3] for i in range(0, len(panels), 3)]
+    assert [texts(row[1]) for row in by_row] == [
+        [".90", ".90"],
+        [".33", ".90", f".47\nn {FEW - 1}", "–"],
+        ["-.57", "+.00", f"-.53\nn {FEW - 1}", "–"],
+    ]  # fmt: skip
+    assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33", "the mean is over what has fired"
+    assert [axes.images[0].get_cmap().name for axes in (by_row[0][0], by_row[2][0])] == ["viridis", "RdBu"]
+    assert by_row[2][0].images[0].get_clim() == (-1, 1)
+    assert [len([p for p in row[1].patches if p.get_hatch()]) for row in by_row] == [0, 1, 1]
+    assert [text.split(":")[0] for text in legend_of(figure)] == [
+        f"fewer than {FEW} episodes", "no episode that tells", NEVER_FIRED]  # fmt: skip
+    labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
+    assert labels == ["choice accuracy given a touch", "paired difference,\nless without"], "a colour bar each"
+    assert all_inside(figure)
+
+
+def test_where_every_field_has_its_episodes_nothing_is_explained(base):
+    full = {key: (20, 30) for key in MAP}
+    cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), full)
+    figure = gridfigures.heatmap_figure(causal.grid_frame([cell], "map@1"), "K=8", cell.grids[0], "t")
+    assert not figure.legends and not [p for axes in figure.axes for p in axes.patches if p.get_hatch()]
+
+
+def curves(base, xs, chunk=2):
+    """A grid of one curve: x → own target of 30 episodes, several of some."""
+    points = tuple(
+        GridPoint({"h": x, "memory": "active"}, f"p{i}@1", "none", 1 / 3, episodes(right, 30, f"p{i}@1"))
+        for i, (x, right) in enumerate(xs)
+    )
+    grid = GridRows("lengths@1", "h", None, "memory", "", points)
+    cell = records(base, "K=8", tbptt(8, 4) | {"model.chunk": chunk}, 0, 18, 1, 1)
+    frame = causal.grid_frame([dataclasses.replace(cell, grids=(grid,))], "lengths@1")
+    return frame, gridfigures.curves_figure(frame, grid, ["K=8"], "t")
+
+
+def test_several_points_at_one_x_are_marks_and_the_line_goes_through_their_mean(base):
+    _, figure = curves(base, [(1, 27), (2, 30), (2, 15), (2, 9)])
+    axes = figure.axes[0]
+    singles, line = [one for one in axes.lines if len(one.get_xdata())]
+    assert singles.get_linestyle() == "None" and sorted(singles.get_ydata()) == [0.3, 0.5, 1.0]
+    assert line.get_ydata().tolist() == pytest.approx([0.9, 0.6]) and line.get_linestyle() == "-"
+    assert singles.get_markersize() < line.get_markersize()
+    assert "one of several points at one x; the line: their mean" in legend_of(figure)
+    _, figure = curves(base, [(1, 27), (2, 30)])
+    assert len(figure.axes[0].lines) == 1 and not [t for t in legend_of(figure) if "several" in t]
+
+
+def test_what_is_executed_beyond_the_chunk_is_hollow(base):
+    frame, figure = curves(base, [(1, 27), (2, 27), (4, 9)])
+    assert frame[["H", "held"]].to_numpy().tolist() == [[2, False], [2, False], [2, True]]
+    line, hollow = figure.axes[0].lines
+    assert line.get_markevery() == [0, 1] and hollow.get_xdata().tolist() == [2]
+    assert to_hex(hollow.get_markerfacecolor()) == "#ffffff" and "H=2" in figure.axes[0].get_title()
+    assert "h beyond the chunk H: its last action is held" in legend_of(figure)
+    assert all_inside(curves(base, [(1, 27), (2, 27), (2, 9), (4, 9)])[1]), "with all that a legend can hold"
+    _, figure = curves(base, [(1, 27), (2, 27), (4, 9)], chunk=4)
+    assert len(figure.axes[0].lines) == 1 and not [t for t in legend_of(figure) if "beyond" in t]
+
+
+# --- readings ---------------------------------------------------------------------------------------------------------
+
+
+def read(**changes):
+    told = TakenReading("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, Path("r.csv"), "x")
+    frame = pd.DataFrame({"x": [0, 1] * 2, "y": [0.1, 0.2, 0.3, 0.2], "curve": ["a", "a", "b", "b"],
+                          "even_share": [0.4, 0.4, 0.5, 0.5], "arm": "K=8", "seed": 0, "order": 0})  # fmt: skip
+    return readingfigures.reading_figure(frame, dataclasses.replace(told, **changes), ["K=8"], "t")
+
+
+def test_shares_are_drawn_from_0_to_1_and_what_else_is_read_as_it_comes():
+    assert {axes.get_ylim() for axes in read(share=True).axes} == {(-0.02, 1.02)}
+    assert all(axes.get_ylim()[1] < 0.6 for axes in read().axes)
+    assert attention.READING.share and decoders.DECODERS.share and not dynamics.DYNAMICS.share
+
+
+def test_the_bound_that_a_reading_declares_is_dashed_and_named():
+    figure = read()
+    dashed = [line.get_ydata().tolist() for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]
+    assert dashed == [[0.4, 0.4], [0.5, 0.5]] and "even share, mean over seeds" in legend_of(figure)
+    assert attention.READING.chance == "uniform" and "uniform" in attention.READING.columns
+
+
+def test_chunks_are_one_page_of_one_scale_with_every_name(base):
+    arms = [f"K={k}" for k in range(1, 9)]
+    names = [f"lesion({i})" for i in range(8)] + ["transplant", "transplant_same"]
+    lines = [
+        {"order": 0, "arm": arm, "seed": seed, "intervention": name, "since_cue": since, "value": 0.1 * i}
+        for i, name in enumerate(names) for arm in arms for seed in (0, 1) for since in (0, 1)
+    ]  # fmt: skip
+    figure = readingfigures.chunks_figure(pd.DataFrame(lines), "t")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == [*names[:9], "sham: transplant_same"]
+    assert len({axes.get_ylim() for axes in shown}) == 1 and all(len(axes.lines) == 16 for axes in shown)
+    assert figure.get_figwidth() > figure.get_figheight() and legend_of(figure) == arms
+    assert len({(line.get_color(), line.get_linestyle()) for line in shown[0].lines}) == len(arms)
+    assert [axes.get_title() for axes in shown if axes.get_xlabel()] == [*names[4:9], "sham: transplant_same"]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_files_have_a_version_only_where_another_differs_in_nothing_else():
+    assert file_names(["map@1", "map@2", "shift@1"]) == {"map@1": "map@1", "map@2": "map@2", "shift@1": "shift"}
+    assert file_stems(["p@1", "p@2"]) == {"p@1": "-p@1", "p@2": "-p@2"} and file_stems(["p@1", "p@1"]) == {"p@1": ""}
+
+
+def test_versions_of_a_probe_and_of_a_protocol_have_files_of_their_own(base, tmp_path, unrendered):
+    cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
+    rows = {(name, kind): found for (_, kind), found in cell.rows.items() for name in ("p@1", "p@2")}
+    (tmp_path / "r.csv").write_text("x,y\n0,1\n")
+    taken = [TakenReading("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
+             for name in ("p@1", "p@2")]  # fmt: skip
+    cell = dataclasses.replace(
+        cell, rows=rows, chance={"p@1": 1 / 3, "p@2": 1 / 3}, readings=tuple(taken),
+        grids=(cell.grids[0], dataclasses.replace(cell.grids[0], id="map@2")),
+    )  # fmt: skip
+    write([cell], tmp_path)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"main-p@1.md", "main-p@2.md", "paired-p@1.png", "paired-p@2.png", "probe-map@1.csv", "probe-map@2.csv",
+            "probe-map@2-k-8.png", "probe-r-p@1.csv", "probe-r-p@2.csv"} <= names  # fmt: skip
+    linked = re.findall(r"\]\(([^)]*)\)", (tmp_path / "out" / "report.md").read_text())
+    assert set(linked) <= names
