@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY := experiments/recall_quick
+# Test processes; each takes 2 to 5 GB. Several of them share a file's tests, so what a module sets up is set up in each.
+TESTERS ?= 2
+PYTEST = "$(BIN)/python" -m pytest -n $(TESTERS) --dist worksteal
 # -qq: pip's notes about mirrors it could not read are noise; errors are still printed. No word of conflicts: the
 # simulators' pins are left out on purpose, below.
 PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
@@ -65,10 +68,10 @@ renderer: $(VENV)/.full $(VENV)/.libero
 	@bash scripts/ensure-renderer.sh "$(BIN)/python"
 
 test: $(VENV)/.full renderer
-	@"$(BIN)/python" -m pytest
+	@$(PYTEST)
 
 test-quick: $(VENV)/.dev
-	@"$(BIN)/python" -m pytest -m "not sim and not slow"
+	@$(PYTEST) -m "not sim and not slow"
 
 test-sim: $(VENV)/.full renderer
 	@MUVLA_EVERY_TASK=1 "$(BIN)/python" -m pytest -m sim

@@ -25,6 +25,7 @@ class Fake(gymnasium.Env):
 
     observation_space = action_space = spaces.Box(-1, 1, (7,), np.float32)
     backend = SimpleNamespace(sim_backend="physx_cpu", render_backend="sapien_cpu")
+    gpu_sim_enabled = False
 
     def __init__(self, cameras, height, width, joints):
         self.cameras, self.size, self.joints, self.asked = cameras, (height, width), joints, []
@@ -81,16 +82,26 @@ def test_a_panda_is_looked_at_by_all_its_cameras_and_told_by_its_joints(made):
     env = ManiSkillEnv(PANDA)
     assert (made["name"], made["step_limit"], made["reward_mode"]) == (PANDA, 50, "none") and "obs_mode" not in made
     observation, info = env.reset(seed=7)
-    assert made["env"].asked == [(7, None)] and observation in env.observation_space
+    assert made["env"].asked == [(7, {"reconfigure": True})] and observation in env.observation_space
     assert [int(picture.mean()) for picture in observation["images"]] == [0, 10]
     np.testing.assert_array_equal(observation["proprio"], np.arange(9))
     action = np.linspace(-1, 1, 7)
     observation, _, terminated, truncated, info = env.step(action)
     np.testing.assert_allclose(made["env"].asked[1], action, atol=1e-6)
     np.testing.assert_allclose(info["executed_action"], action, atol=1e-6)
-    assert not terminated and not truncated and made["env"].asked[-1] == "render"
+    assert not terminated and not truncated and "render" not in made["env"].asked
     assert (info["phase"].name, info["target"], info["choice"], info["expert_action"]) == ("DECISION", None, -1, None)
     assert info["instruction"] == "Stack the red cube on the green cube."
+
+
+def test_a_picture_after_every_step_is_part_of_gpu_physics_alone(made):
+    env = ManiSkillEnv(PANDA)
+    env.reset(seed=7)
+    for _ in range(2):
+        made["env"].gpu_sim_enabled = not made["env"].gpu_sim_enabled
+        env.step(np.zeros(7))
+    assert [one for one in made["env"].asked if isinstance(one, str)] == ["render"]
+    assert made["env"].asked[2] == "render", "after the first step, which was on a GPU"
 
 
 @pytest.mark.parametrize(("number", "commanded"), [(0.0, -1), (0.5, -1), (0.51, 1), (1.0, 1), (-1.0, -1)])
@@ -99,7 +110,7 @@ def test_a_twin_is_arranged_by_its_seed_and_grips_as_bridges_data(made, number, 
     assert made["obs_mode"] == "rgb+segmentation" and made["control_mode"].startswith("arm_pd_ee_target_delta_pose")
     observation, _ = env.reset(seed=5)
     ((seed, options),) = made["env"].asked
-    assert seed == 5 and options["episode_id"].tolist() == [5]
+    assert seed == 5 and options["episode_id"].tolist() == [5] and options["reconfigure"]
     assert observation in env.observation_space and observation["images"].shape == (1, 32, 32, 3), "4:3 is squeezed"
     *_, info = env.step(np.append(np.full(6, 0.25), number))
     np.testing.assert_allclose(made["env"].asked[1], [0.25] * 6 + [commanded])
