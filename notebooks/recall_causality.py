@@ -1,0 +1,93 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a memory does, and what would do as well
+#
+# Loads the episode rows of `experiments/recall_causality` from the run folders: paired differences of interventions
+# beside their shams, whose target a transplanted memory makes the policy choose, and the probes. The words are defined
+# in `docs/causality.md`. Run `muvla sweep experiments/recall_causality` first.
+
+# %%
+# %matplotlib inline
+import os
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import display
+
+from analysis import causal
+from analysis.gridfigures import curves_figure, heatmap_figure
+from analysis.probefigures import follow_figure, paired_figure
+from analysis.readingfigures import reading_figure
+from sweeps.grid import load_study
+from sweeps.ledger import Ledger
+
+root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
+study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_causality")))
+ledger = Ledger(root / "runs", root / "data")
+cells = [entry.records() for entry in ledger.entries(study, ledger.opened(study))]
+arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
+
+# %% [markdown]
+# ## Predictions, written before the run
+# "No ground" is a training seed whose plain run is not what the prediction speaks of.
+
+# %%
+verdicts = causal.verdicts(cells, study.predictions)
+if not verdicts.empty:
+    display(pd.crosstab([verdicts[name] for name in ("prediction", "text", "arm")], verdicts["verdict"]))
+
+# %% [markdown]
+# ## Paired differences
+# The same episodes of one trained policy with and without the intervention; never pooled over training seeds.
+
+# %%
+paired = causal.causal(cells)
+for protocol, lines in paired.groupby("protocol", sort=False):
+    quantity = "choice" if lines["share_own"].notna().any() else "success"
+    display(causal.short_difference_table(lines, quantity))
+    display(paired_figure(lines, quantity, f"{study.title}, {protocol}"))
+
+# %% [markdown]
+# ## Whose target is chosen
+# Of interventions that bring in another episode's memory; hollow marks are the same episodes without it.
+
+# %%
+for protocol, lines in paired.groupby("protocol", sort=False):
+    if (figure := follow_figure(lines, f"{study.title}, {protocol}")) is not None:
+        display(figure)
+
+# %% [markdown]
+# ## Probes that are episodes
+
+# %%
+for id, grid in causal.grids(cells).items():
+    frame = causal.grid_frame(cells, id)
+    if frame.empty:
+        print(f"{id}: not run")
+    elif grid.y is None:
+        display(curves_figure(frame, grid, arms, id))
+    else:
+        for arm in frame["arm"].unique():
+            display(heatmap_figure(frame[frame["arm"] == arm], arm, grid, f"{id}, {arm}"))
+
+# %% [markdown]
+# ## Probes that read the memory
+# `value` of a decoder must lie above its dashed bound and above the same probe of shuffled labels; an untrained
+# recurrence carries the cue too, so decoding alone shows neither learning nor use.
+
+# %%
+taken = {(one.id, one.protocol): one for cell in cells for one in cell.readings}
+for key, frame in causal.readings(cells).items():
+    display(reading_figure(frame, taken[key], arms, f"{key[0]}, {key[1]}"))
