@@ -205,9 +205,10 @@ def test_shares_and_estimate():
     assert [line[1:] for line in lines] == [
         ["40.0 ms", "40.0 %"], ["20.0 ms", "20.0 %"], ["20.0 ms", "20.0 %"], ["15.0 ms", "15.0 %"], ["5.0 ms", "5.0 %"]
     ]  # fmt: skip
-    assert evaluation.estimate(1.0, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(16)
-    assert evaluation.estimate(1.0, 0.0, one=0.0, many=0.0001, two_against_one=1.0) == pytest.approx(8)
-    assert evaluation.estimate(1.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(16)
+    assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=1.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.5, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(24)
 
 
 @pytest.mark.skipif(os.environ.get("MUVLA_EVERY_TASK") != "1", reason="`make test-sim` runs it: it takes long")
@@ -216,7 +217,7 @@ def test_shares_and_estimate():
 def test_the_parts_of_a_simulators_step():
     one = evaluation.PROTOCOL
     parts = evaluation.step_parts(one.task, one.image_size, [3])
-    assert 0 < parts["render"] + parts["physics"] < parts["step"]
+    assert 0 < parts["render"] + parts["physics"] < parts["step"] and parts["published"] > 0
 
 
 @pytest.mark.slow
