@@ -201,7 +201,7 @@ def main(rounds: int = 3) -> None:
     )
     told = (
         "Render is what ManiSkill's `get_obs` takes, physics its `_step_action`. The published evaluator's `render()` "
-        f"after every step, {1e3 * parts['published']:.1f} ms here, is left out on CPU physics, where it changes nothing; "
+        f"after every step, {1e3 * parts['published']:.1f} ms, is left out here on CPU physics: it changes nothing; "
         "transport is a step of an environment that does nothing, in a process of its own, less the time in it."
     )
     guess = (
