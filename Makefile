@@ -74,7 +74,7 @@ test-quick: $(VENV)/.dev
 	@$(PYTEST) -m "not sim and not slow"
 
 test-sim: $(VENV)/.full renderer
-	@MUVLA_EVERY_TASK=1 "$(BIN)/python" -m pytest -m sim
+	@MUVLA_EVERY_TASK=1 $(PYTEST) -m sim
 
 lint: $(VENV)/.dev
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
