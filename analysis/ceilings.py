@@ -131,7 +131,7 @@ def sentence(ceilings: Ceilings) -> str:
     other = "; ".join(f"`{name}` {why}" for name, why in ceilings.differs.items())
     blind = any((record.get("environment") or {}).get("pictures") for record in of.values())
     told = [f"code version {codes}"] * bool(codes) + [f"simulator {one}" for one in simulators]
-    told += ["taken without pictures, which changes no episode"] * blind
+    told += ["taken without pictures"] * blind
     return (
         "Untrained lines, of the same episodes: `random` draws every action anew, uniform in [-1, 1]; `expert` is the "
         "scripted one, which reads the simulator's state; both act at every step, also where policies run chunks open "

@@ -112,7 +112,7 @@ def test_what_is_shown_until_the_decision_is_what_every_policy_sees(subject_of, 
     subject = subject_of(cell_with())
     rollout = WatchedRollout(subject.policy, subject.statistics, SHORT, subject.open_env)
     for seed, watched in rollout.watch_all(subject.seeds).items():
-        shown = Shown(LocalEnv(subject.open_env()), seed, 2)
+        shown = Shown(LocalEnv(subject.open_env()), seed, 2, subject.check_stop)
         decision = watched.outcome.info["first_decision_step"]
         assert len(shown.images) == len(shown.proprio) == decision + 1
         for t in range(decision + 1):
@@ -127,7 +127,7 @@ def test_the_frame(subject_of, cell_with):
         for p in subject.policy.parameters():
             p.mul_(1.05)  # stands for training
     frame = read(subject)
-    episodes = [Shown(LocalEnv(subject.open_env()), seed, 2) for seed in subject.seeds]
+    episodes = [Shown(LocalEnv(subject.open_env()), seed, 2, subject.check_stop) for seed in subject.seeds]
     lengths = [len(one.images) - 1 for one in episodes]
     for trained in (False, True):
         own = frame[frame["trained"] == trained]

@@ -131,7 +131,7 @@ def test_without_the_twins_assets_the_remedy_is_named(tmp_path, monkeypatch):
         (tmp_path / part).mkdir()
     with pytest.raises(MuvlaError, match="wx250s.urdf"):
         make_env(TaskConfig(TWIN))
-    assert backends(TaskConfig(PANDA)) == "sim_backend cpu, render_backend auto"
+    assert backends(TaskConfig(PANDA)) == "sim_backend cpu, render_backend auto, a scene per episode"
 
 
 @pytest.mark.parametrize("option", [{"blank": (1, 2)}, {"cue": (1, 2)}, {"delay": (1, 2)}, {"palette": ("red",)}])

@@ -223,8 +223,11 @@ def test_a_stand_in_says_that_it_is_one(asset_root, monkeypatch):
     monkeypatch.setattr(simulator, "backend", lambda field, asked: f"{field} {asked}")
     content = str(assets_content(SHELLGAME))
     assert content.endswith(" with 1 stand-ins")
-    assert backends(TaskConfig("ShellGamePush-VLA-v0")) == f"sim_backend cpu, render_backend auto, {content}"
-    assert backends(TaskConfig("RememberColor3-VLA-v0")) == "sim_backend cpu, render_backend auto"
+    assert (
+        backends(TaskConfig("ShellGamePush-VLA-v0"))
+        == f"sim_backend cpu, render_backend auto, a scene per episode, {content}"
+    )
+    assert backends(TaskConfig("RememberColor3-VLA-v0")) == "sim_backend cpu, render_backend auto, a scene per episode"
     described = asset_root / SHELLGAME.parts[0]
     model = json.loads(described.read_text())
     del model["025_mug"]["stand_in"]  # as the published asset is described

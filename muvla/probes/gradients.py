@@ -93,7 +93,7 @@ class Shown:
     """What an episode's environment shows up to the first decision step, under actions of zeros, none of which is
     executed. Raises MuvlaError where that step is the first, or there is none."""
 
-    def __init__(self, env: LocalEnv | WorkerEnv, seed: int, action_dim: int):
+    def __init__(self, env: LocalEnv | WorkerEnv, seed: int, action_dim: int, check_stop: Callable[[], None]):
         env.start_reset(seed)
         observation, info = env.finish()
         decision = events(info).get("first_decision", 0)
@@ -104,6 +104,7 @@ class Shown:
             )  # fmt: skip
         self.seed, self.instruction, seen = seed, info["instruction"], [observation]
         for _ in range(decision):
+            check_stop()
             env.start_step(np.zeros(action_dim, np.float32))
             seen.append(env.finish()[0])
         self.images = np.stack([one["images"] for one in seen])  # (T, V, h, w, 3)
@@ -137,8 +138,7 @@ def read(subject: Subject) -> pd.DataFrame:
     try:
         episodes = []
         for seed in subject.seeds:
-            subject.check_stop()
-            episodes.append(Shown(env, seed, subject.policy.interface.action_dim))
+            episodes.append(Shown(env, seed, subject.policy.interface.action_dim, subject.check_stop))
     finally:
         env.close()
     lines = _norms(subject, episodes, subject.policy, True)

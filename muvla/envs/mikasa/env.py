@@ -173,7 +173,6 @@ class MikasaEnv(gymnasium.Env):
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
-        told["scene"] = "built anew for every episode"
         more = {"altered": [*self._family.altered(), *self._dressed], "stand_in_assets": list(self.stand_in_assets)}
         more["pictures"] = "" if self._frames_wanted else "none taken"
         return told | {name: those for name, those in more.items() if those}

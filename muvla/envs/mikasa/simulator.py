@@ -18,6 +18,8 @@ from muvla.errors import MuvlaError
 
 _HUMAN_VIEW = 16  # pixels of the picture that render() makes; nobody looks at it, and a small one costs half
 
+SCENES = "a scene per episode"  # rows of before, where a scene was played in again, are no part of the same result
+
 _ON_A_CPU = (
     'ask for cpu: a Protocol of one\'s own with TaskConfig(…, physics="cpu"), or mikasa-remember-color3-quick-rh@1, '
     'which has it; the published ones have physics="gpu", and CUDA draws other episodes from the same seeds'
@@ -128,9 +130,10 @@ def _not_there(error: ImportError | OSError) -> MuvlaError:
 
 
 def backends(task: TaskConfig, assets: Iterable[str]) -> str:
-    """What an environment of this task, made here, computes and renders with, and the content of the assets that it
-    needs; for provenance. Raises MuvlaError where the simulator or an asset is not there."""
-    told = [backend("sim_backend", task.physics or "cpu"), backend("render_backend", "auto")]
+    """What an environment of this task, made here, computes and renders with, that every episode has a scene of its
+    own, and the content of the assets that it needs; for provenance. Raises MuvlaError where the simulator or an asset
+    is not there."""
+    told = [backend("sim_backend", task.physics or "cpu"), backend("render_backend", "auto"), SCENES]
     return ", ".join([*told, *(str(content(asset_set(name))) for name in assets)])
 
 
