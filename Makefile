@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY := experiments/recall_quick
 # Test processes; each takes 2 to 5 GB. Several of them share a file's tests, so what a module sets up is set up in each.
+# One thread for the linear algebra in each: several on the same cores wait for one another, ten times as long.
 TESTERS ?= 2
-PYTEST = "$(BIN)/python" -m pytest -n $(TESTERS) --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist worksteal
 # -qq: pip's notes about mirrors it could not read are noise; errors are still printed. No word of conflicts: the
 # simulators' pins are left out on purpose, below.
 PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
