@@ -121,6 +121,13 @@ def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
     [
         (lambda: Grid("limits", 1, (), x="limit"), "no point"),
         (lambda: Grid("limits", 1, GRID.points, x="N"), "'N'"),
+        *(
+            (
+                lambda name=name: Grid("limits", 1, (Point(BASE, "zero", ((name, 1),)),), x=name),
+                f"a coordinate '{name}'",
+            )
+            for name in ("H", "held", "arm", "difference", "difference_n", "own_rate")
+        ),
         (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "it names files"),
         (lambda: Grid("limits", 0, GRID.points, x="limit"), "version"),
         (lambda: Read(WIDTHS, BASE, 7), "1 to 6"),

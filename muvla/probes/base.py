@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+# What a grid's frame says of each of its points, beside their coordinates.
+RESERVED = re.compile(
+    r"order|arm|seed|H|held|protocol|condition|never_fired|chance|difference(_.*)?|(choice|own|success)_.*"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Grid:
                 raise MuvlaError(
                     f"probe {self.id}, point {known}", got=f"no coordinate {missing[0]!r}",
                     expected=f"the axes {', '.join(axes)}", remedy="give every point all of its probe's axes",
+                )  # fmt: skip
+            if taken := [name for name in known if RESERVED.fullmatch(name)]:
+                raise MuvlaError(
+                    f"probe {self.id}, point {known}", got=f"a coordinate {taken[0]!r}",
+                    expected="a name that the report does not use itself", remedy="call the coordinate something else",
                 )  # fmt: skip
 
     @property
