@@ -17,8 +17,9 @@ QUANTITY_TITLES = {
 
 
 def quantities_of(lines: pd.DataFrame) -> tuple[str, ...]:
-    """Of one protocol's paired differences, those that it has, what it is drawn by first."""
-    return tuple(QUANTITY_TITLES) if lines["share_own"].notna().any() else ("success",)
+    """Of one protocol's paired differences, those that it has, what it is drawn by first: the plain episodes tell, as
+    there may be no others."""
+    return tuple(QUANTITY_TITLES) if reading_of(lines) == "choice" else ("success",)
 
 
 def by_seed_file(frame: pd.DataFrame, changed: pd.DataFrame, title: str, words: str) -> str:

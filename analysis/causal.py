@@ -13,9 +13,9 @@ from scipy.stats import t as student
 
 from analysis.frames import NEVER_FIRED, NOT_RUN, update_rule
 from analysis.paired import CONFIDENCE, Verdict, difference, over_seeds, rate, verdict
-from analysis.tables import by_seeds
+from analysis.tables import NO_VALUE, by_seeds
 from muvla.evaluation.predictions import Prediction
-from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted, summarise
 
 QUANTITIES = ("choice", "own", "success", "follow")
 # Kind → the kinds that do the same to the episode but for what is claimed.
@@ -48,10 +48,11 @@ def labelled(cells: list[CellRecords]) -> list[tuple[str, CellRecords]]:
 
 
 def causal(cells: list[CellRecords]) -> pd.DataFrame:
-    """Columns: arm, seed, train, U, protocol, intervention, chance; shares of all measured episodes in which the first
-    touch was of the `own` target, the `donor`'s, `other` or `none`, which sum to 1; and for every quantity `_n`,
-    `_without`, `_with`, `_difference`, `_low`, `_high` over the pairs with the plain run; `follow_rate_low` and `_high`
-    with the follow rate's own interval. Where an intervention never fired, there is no pair, and each `_text` says it.
+    """Columns: arm, seed, train, U, protocol, intervention, chance; `choices`, in how many measured episodes of the
+    plain run there was something to choose; shares of all measured episodes in which the first touch was of the `own`
+    target, the `donor`'s, `other` or `none`, which sum to 1; and for every quantity `_n`, `_without`, `_with`,
+    `_difference`, `_low`, `_high` over the pairs with the plain run; `follow_rate_low` and `_high` with the follow
+    rate's own interval. Where an intervention never fired, there is no pair, and each `_text` says it.
     """
     lines = []
     for order, (arm, cell) in enumerate(labelled(cells)):
@@ -64,6 +65,7 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
                 "order": order, "arm": arm, "seed": cell.cell.seed, "train": cell.train,
                 "rule": update_rule(cell.cell), "U": cell.cell.budget.updates, "protocol": protocol,
                 "intervention": intervention, "chance": cell.chance[protocol],
+                "choices": summarise(plain).choices,
                 **{f"share_{name}": share for name, share in shares(rows).items()},
             }  # fmt: skip
             for quantity in QUANTITIES:
@@ -125,7 +127,7 @@ def short_follow_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Of one protocol, its interventions that have donors: a row per arm and intervention, a column per training seed
     with the follow rate and its paired difference."""
     rows = []
-    for (_, arm), lines in _with_donors(frame).groupby([frame["arm"].map(_order(frame)), "arm"]):
+    for (_, arm), lines in with_donors(frame).groupby([frame["arm"].map(_order(frame)), "arm"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
             row = {"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"}
             for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
@@ -137,26 +139,29 @@ def short_follow_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna(NOT_RUN)
 
 
-def _with_donors(frame: pd.DataFrame) -> pd.DataFrame:
+def with_donors(frame: pd.DataFrame) -> pd.DataFrame:
     """The lines of interventions that had a donor in some cell."""
     return frame[frame["intervention"].isin(frame[frame["follow_n"] > 0]["intervention"])]
 
 
 def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Of one protocol, its interventions that have donors: follow rate, and the shares of first touches."""
-    rows = []
-    donors = frame[frame["follow_n"] > 0]
+    rows, donors = [], with_donors(frame)
     for (_, arm), lines in donors.groupby([donors["arm"].map(_order(frame)), "arm"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
             for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
                 rows.append({
                     "arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`", "seed": line["seed"],
-                    "follow rate": line["follow_rate_text"], "without it": f"{line['follow_without']:.2f}",
+                    "follow rate": line["follow_rate_text"], "without it": _two_digits(line["follow_without"]),
                     "difference": line["follow_text"],
-                    "own / donor's / other / none": " / ".join(
-                        f"{line[f'share_{which}']:.2f}" for which in ("own", "donor", "other", "none")),
+                    "own / donor's / other / none": NEVER_FIRED if line["never_fired"] else " / ".join(
+                        _two_digits(line[f"share_{which}"]) for which in ("own", "donor", "other", "none")),
                 })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _two_digits(value: float) -> str:
+    return NO_VALUE if pd.isna(value) else f"{value:.2f}"
 
 
 def _order(frame: pd.DataFrame) -> dict[str, int]:
@@ -249,10 +254,11 @@ def _evidence(line: pd.Series) -> Iterator[str]:
 
 def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
     """A line per cell and point of the grid `id` that has run or never fired: arm, seed, H, protocol, condition (the
-    intervention), never_fired, chance, the point's coordinates under their names; where one of them is h, `held`, that
-    it is beyond H; of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %); and, of an intervention,
-    `difference`, `_low`, `_high`, `_n`: the paired difference of what the grid is drawn by, against the grid's own
-    point of that protocol without intervention."""
+    intervention), never_fired, chance, the point's coordinates under their names; where some point has a number h,
+    `held`, that it is beyond H; of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %); of an
+    intervention, `difference`, `_low`, `_high`, `_n`: the paired difference of what the grid is drawn by, against the
+    grid's own point of that protocol without intervention. No coordinate has one of these names
+    (`muvla.probes.base.RESERVED`)."""
     points = [
         (order, arm, cell, point)
         for order, (arm, cell) in enumerate(labelled(cells))
@@ -260,6 +266,7 @@ def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
         for point in grid.points
         if grid.id == id and (point.rows or point.never_fired)
     ]
+    has_h = any(isinstance(point.coordinates.get("h"), int) for *_, point in points)
     drawn_by = "choice" if any(rate(point.rows, "choice").n for *_, point in points) else "success"
     plain = {(cell.train, p.protocol): p.rows for _, _, cell, p in points if p.intervention == "none"}
     lines = []
@@ -267,8 +274,9 @@ def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
         line = {"order": order, "arm": arm, "seed": cell.cell.seed, "H": cell.cell.model.chunk,
                 "protocol": point.protocol, "condition": point.intervention, "never_fired": point.never_fired,
                 "chance": point.chance, **point.coordinates}  # fmt: skip
-        if "h" in point.coordinates:
-            line["held"] = point.coordinates["h"] > cell.cell.model.chunk
+        if has_h:
+            h = point.coordinates.get("h")
+            line["held"] = isinstance(h, int) and h > cell.cell.model.chunk
         for quantity in ("choice", "own", "success"):
             found = rate(point.rows, quantity)
             line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,

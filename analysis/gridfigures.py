@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
@@ -32,7 +35,8 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
     """A grid without second axis: a row per quantity, a panel per arm, a colour per value of `curve`, a line per
     training seed with 90 % Wilson intervals. The horizontal axis is one of names: its values stand evenly. Where a line
     has several points at one of them, they are small marks, and it goes through their mean; where h is beyond an arm's
-    chunk H, marks are hollow."""
+    chunk H, marks are hollow. Where the intervention never fired, that is written there in its curve's colour, "k of n"
+    where it is so of k of the n points and seeds alone, and no line passes through."""
     quantities = ("choice", "success") if _drawn_by(frame) == "choice" else ("success",)
     positions = {value: i for i, value in enumerate(_values(grid, grid.x))}
     curves = _values(grid, grid.curve) if grid.curve else [None]
@@ -48,6 +52,8 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
                 shown = lines if curve is None else lines[lines[grid.curve] == curve]
                 for _, of_seed in shown.groupby("seed"):
                     several |= _curve(axes, of_seed, positions, grid.x, quantity, COLOURS[i % len(COLOURS)])
+                aside = (i - (len(curves) - 1) / 2) * 6  # points: what several curves say at one x stands side by side
+                _say_never_fired(axes, shown, positions, grid.x, aside, COLOURS[i % len(COLOURS)])
             if quantity == "choice":
                 bound = lines.groupby(grid.x)["chance"].first()
                 at = [positions[x] for x in bound.index]
@@ -84,30 +90,42 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
 
 def _curve(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, quantity: str, colour: str) -> bool:
     """Whether it has several points at one x."""
-    lines = lines[lines[f"{quantity}_n"] > 0].assign(at=lambda f: f[x].map(positions)).sort_values("at")
-    if lines.empty:  # nothing touched anywhere; an empty line has no extent, and would upset the layout
+    lines = lines.assign(at=lines[x].map(positions)).sort_values("at")
+    known = lines[lines[f"{quantity}_n"] > 0]
+    if known.empty:  # nothing fired or touched; a line without any value has no extent, and would upset the layout
         return False
     rate = f"{quantity}_rate"
-    crowded = lines["at"].duplicated(keep=False)
-    alone = lines[~crowded]
+    crowded = known["at"].duplicated(keep=False)
+    alone = known[~crowded]
     axes.vlines(alone["at"], alone[f"{quantity}_low"], alone[f"{quantity}_high"], color=colour, linewidth=1, alpha=0.45)
     if crowded.any():
-        axes.plot(lines["at"][crowded], lines[rate][crowded], color=colour, linestyle="", marker="o", markersize=1.6,
+        axes.plot(known["at"][crowded], known[rate][crowded], color=colour, linestyle="", marker="o", markersize=1.6,
                   alpha=0.5, clip_on=False)  # fmt: skip
-    means = lines.groupby("at").agg(rate=(rate, "mean"), held=("held" if "held" in lines else "never_fired", "first"))
-    hollow = [i for i, held in enumerate(means["held"]) if held]
-    axes.plot(means.index, means["rate"], color=colour, linewidth=1, alpha=0.75, marker="o", markersize=3,
+    means = known.groupby("at")[rate].mean().reindex(lines["at"].unique())  # where there is none, the line is broken
+    held = set(known["at"][known["held"]]) if "held" in known else set()
+    hollow = [i for i, at in enumerate(means.index) if at in held]
+    axes.plot(means.index, means, color=colour, linewidth=1, alpha=0.75, marker="o", markersize=3,
               markevery=[i for i in range(len(means)) if i not in hollow], clip_on=False)  # fmt: skip
     if hollow:
-        axes.plot(means.index[hollow], means["rate"].iloc[hollow], color=colour, linestyle="", marker="o",
+        axes.plot(means.index[hollow], means.iloc[hollow], color=colour, linestyle="", marker="o",
                   markersize=3.5, markerfacecolor="white", clip_on=False)  # fmt: skip
     return bool(crowded.any())
+
+
+def _say_never_fired(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, aside: float, colour: str) -> None:
+    """Of one curve with all its seeds."""
+    for at, here in lines.groupby(lines[x].map(positions)):
+        if silent := int(here["never_fired"].sum()):
+            text = NEVER_FIRED if silent == len(here) else f"{NEVER_FIRED}: {silent} of {len(here)}"
+            axes.annotate(text, (at, 0.5), (aside, 0), textcoords="offset points", rotation=90, ha="center",
+                          va="center", fontsize=5, color=colour)  # fmt: skip
 
 
 def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) -> Figure:
     """Of one arm, a grid with two axes: a row per value of `curve` with rates, and one with the paired differences
     where the grid has a plain point to take them from; the mean over training seeds first and then every seed. A field
-    over fewer than `FEW` episodes has no colour; one that has not run is empty."""
+    over fewer than `FEW` episodes has no colour; one of some of its column's seeds alone is dotted, and says of how
+    many; one that has not run is empty. `frame` is of all arms, so that their figures have the same columns."""
     quantity, seeds = _drawn_by(frame), sorted(frame["seed"].unique())
     lines, xs = frame[frame["arm"] == arm], _values(grid, grid.x)
     rates, differences = [], []
@@ -130,7 +148,7 @@ def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) ->
     images, said = [], set()
     for (curve, of_curve, ys), kind, row in zip(rows, kinds, panels, strict=True):
         for (_, wanted), axes in zip(columns, row, strict=True):
-            image = _field(axes, of_curve[of_curve["seed"].isin(wanted)], (grid.x, xs), (grid.y, ys), kind, said)
+            image = _fields(axes, of_curve, wanted, (grid.x, xs), (grid.y, ys), kind, said)
         images.append(image)
         row[0].set_ylabel(("" if curve is None else f"{curve}\n") + grid.y.replace("_", " "), fontsize=8)
     for (name, _), top, bottom in zip(columns, panels[0], panels[-1], strict=True):
@@ -157,39 +175,49 @@ def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) ->
 _SAID = {
     "few": Patch(facecolor=GREY, edgecolor="0.6", hatch="////",
                  label=f"fewer than {FEW} episodes: n (of means, of the seed with the fewest)"),
+    "part": Patch(facecolor="none", edgecolor="0.6", hatch="....",
+                  label="k/N seeds: of those k of the column's N alone, the others have no value"),
     "none": Line2D([], [], linestyle="", marker="$–$", color="0.2", label="no episode that tells"),
     "never": Line2D([], [], linestyle="", marker="x", color="0.2", markersize=4, label=NEVER_FIRED),
 }  # fmt: skip
 
 
-def _field(axes: Axes, shown: pd.DataFrame, across: tuple, along: tuple, kind: tuple, said: set[str]):
-    """Draws the fields, and adds to `said` what of `_SAID` they say."""
+def _fields(
+    axes: Axes, lines: pd.DataFrame, seeds: list[int], across: tuple, along: tuple, kind: tuple, said: set[str]
+) -> AxesImage:
+    """Draws the fields of a column of these training seeds, and adds to `said` what of `_SAID` they say."""
     (x_axis, xs), (y_axis, ys), (value_of, n_of, colours, limits) = across, along, kind
-    run = shown[~shown["never_fired"]].groupby([y_axis, x_axis])
-    means, fewest = (of.unstack().reindex(index=ys, columns=xs) for of in (run[value_of].mean(), run[n_of].min()))
-    image = axes.imshow(means.to_numpy(float), vmin=limits[0], vmax=limits[1], cmap=colours, aspect="auto")
-    never = set(zip(shown[y_axis], shown[x_axis], strict=True)) - set(run.groups)
-    signed = "+" if limits[0] < 0 else ""
-    for i, y in enumerate(ys):
-        for j, x in enumerate(xs):
-            value, n, size = means.iloc[i, j], fewest.iloc[i, j], 6
-            if (y, x) in never:
-                text, colour, word = "×", "0.2", "never"
-            elif pd.isna(n):
-                continue
-            elif pd.isna(value):
-                text, colour, word = "–", "0.2", "none"
-            else:
-                text = f"{value:{signed}.2f}".replace("0.", ".")
-                red, green, blue, _ = image.cmap(image.norm(value))
-                colour, word = "w" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "k", ""
-                if n < FEW:
-                    place = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=GREY, edgecolor="0.6", hatch="////", lw=0)
-                    axes.add_patch(place)
-                    text, colour, word, size = f"{text}\nn {n:.0f}", "k", "few", 5
+    shown = lines[lines["seed"].isin(seeds)]
+    fields = dict(list(shown.groupby([y_axis, x_axis], sort=False)))
+    means = np.full((len(ys), len(xs)), np.nan)
+    for (y, x), here in fields.items():
+        means[ys.index(y), xs.index(x)] = here[value_of].mean()
+    image = axes.imshow(means, vmin=limits[0], vmax=limits[1], cmap=colours, aspect="auto")
+    for (y, x), here in fields.items():
+        i, j = ys.index(y), xs.index(x)
+        known, run = here[here[value_of].notna()], here[~here["never_fired"]]
+        marked = []
+        if not known.empty:
+            told, ground = known, image.cmap(image.norm(means[i, j]))
+            words = [f"{means[i, j]:{'+' if limits[0] < 0 else ''}.2f}".replace("0.", ".")]
+            if (fewest := known[n_of].min()) < FEW:
+                marked, ground = ["few"], to_rgba(GREY)
+                words.append(f"n {fewest:.0f}")
+        else:
+            word, sign, told = ("never", "×", here) if run.empty else ("none", "–", run)
+            words, ground = [sign], to_rgba("w")
             said.add(word)
-            ground = {"facecolor": GREY, "edgecolor": "none", "pad": 0.6} if word == "few" else None
-            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour, bbox=ground)
+        if (count := told["seed"].nunique()) < len(seeds):
+            marked.append("part")
+            words.append(f"{count}/{len(seeds)} seeds")
+        for word in marked:
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=GREY if word == "few" else "none",
+                                     edgecolor="0.6", hatch=_SAID[word].get_hatch(), lw=0))  # fmt: skip
+        said.update(marked)
+        dark = 0.3 * ground[0] + 0.6 * ground[1] + 0.1 * ground[2] < 0.5
+        axes.text(j, i, "\n".join(words), ha="center", va="center", fontsize=(6, 5, 4.5)[len(words) - 1],
+                  color="w" if dark else "k",
+                  bbox={"facecolor": ground, "edgecolor": "none", "pad": 0.6} if marked else None)  # fmt: skip
     if shown.empty:
         say_not_run(axes)
     axes.set_xticks(range(len(xs)), [str(x) for x in xs], fontsize=7)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.byseed import QUANTITY_TITLES
-from analysis.causal import with_shams
+from analysis.causal import with_donors, with_shams
 from analysis.figures import COLOURS
 from analysis.frames import NEVER_FIRED, NOT_RUN
 from analysis.paired import MARGIN
@@ -107,8 +107,9 @@ def _difference(axes: Axes, line: pd.Series, y: float, quantity: str, number: in
 
 def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
     """Of one protocol, its interventions with donors: how often the donor's target is chosen, a column per
-    intervention; filled marks under it with the 90 % interval, hollow ones in the same episodes without it."""
-    donors = frame[frame["follow_n"] > 0]
+    intervention; filled marks under it with the 90 % interval, hollow ones in the same episodes without it; in
+    words where it never fired."""
+    donors = with_donors(frame)
     if donors.empty:
         return None
     arms, seeds = arms_of(donors), sorted(donors["seed"].unique())
@@ -120,6 +121,9 @@ def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
         for _, line in lines.iterrows():
             x, i = [n for n, _ in names].index(line["intervention"]), seeds.index(line["seed"])
             colour, at = COLOURS[4] if names[x][1] else COLOURS[0], x + (i - (len(seeds) - 1) / 2) * 0.13
+            if line["never_fired"]:
+                axes.text(at, 0.02, NEVER_FIRED, rotation=90, ha="center", va="bottom", fontsize=5, color="0.4")
+                continue
             mark = {"marker": MARKS[i % len(MARKS)], "color": colour, "markersize": 4, "clip_on": False}
             axes.vlines(at, line["follow_rate_low"], line["follow_rate_high"], color=colour, linewidth=1)
             axes.plot(at, line["follow_with"], **mark)

@@ -16,6 +16,7 @@ from analysis.frames import (
 )
 
 NO_VALUE = "–"
+ONLY_ERRORS = "only errors"  # a result whose every episode ended in one
 BUDGET = ("B", "W", "U", "frames")  # what a table names of it where arms differ
 
 
@@ -146,16 +147,19 @@ def set_table(frame: pd.DataFrame, sets: dict[str, tuple[str, ...]]) -> pd.DataF
 
 
 def _mean_entry(lines: pd.DataFrame, protocols: tuple[str, ...]) -> str:
-    """ "0.62 over 5 (+3 errors)"; what is missing by its protocols' names, those that gave nothing but errors too."""
+    """ "0.62 over 5 (+3 errors)"; what is missing by its protocols' names, each with why: it has not run, never
+    fired, or gave nothing but errors. What is so of all of them is said once."""
     measured = lines[lines["success_rate"].notna()]
     errors = f" (+{lines['errors'].sum()} errors)" if lines["errors"].any() else ""
-    missing = [protocol for protocol in protocols if protocol not in set(measured["protocol"])]
-    if len(missing) == len(protocols):
-        if lines["never_fired"].all():
-            return NOT_RUN if lines.empty else NEVER_FIRED
-        return NO_VALUE + errors
+    silent = dict(zip(lines["protocol"], lines["never_fired"], strict=True))
+    missing = {
+        protocol: NOT_RUN if protocol not in silent else NEVER_FIRED if silent[protocol] else ONLY_ERRORS
+        for protocol in protocols if protocol not in set(measured["protocol"])
+    }  # fmt: skip
+    if len(missing) == len(protocols) and len(why := set(missing.values())) == 1:
+        return f"{NO_VALUE}{errors}" if why == {ONLY_ERRORS} else why.pop()
     if missing:
-        return f"{NO_VALUE} without {', '.join(missing)}{errors}"
+        return f"{NO_VALUE} without {', '.join(f'{one} ({why})' for one, why in missing.items())}{errors}"
     return f"{measured['success_rate'].mean():.2f} over {len(protocols)}{errors}"
 
 

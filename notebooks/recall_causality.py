@@ -27,8 +27,9 @@ import pandas as pd
 from IPython.display import display
 
 from analysis import causal
+from analysis.byseed import quantities_of
 from analysis.gridfigures import curves_figure, heatmap_figure
-from analysis.probefigures import follow_figure, paired_figure
+from analysis.probefigures import arms_of, follow_figure, paired_figure
 from analysis.readingfigures import reading_figure
 from sweeps.grid import load_study
 from sweeps.ledger import Ledger
@@ -54,8 +55,9 @@ if not verdicts.empty:
 
 # %%
 paired = causal.causal(cells)
-for protocol, lines in paired.groupby("protocol", sort=False):
-    quantity = "choice" if lines["share_own"].notna().any() else "success"
+by_protocol = list(paired.groupby("protocol", sort=False)) if len(paired) else []  # none before the first result
+for protocol, lines in by_protocol:
+    quantity, *_ = quantities_of(lines)
     display(causal.short_difference_table(lines, quantity))
     display(paired_figure(lines, quantity, f"{study.title}, {protocol}"))
 
@@ -64,7 +66,7 @@ for protocol, lines in paired.groupby("protocol", sort=False):
 # Of interventions that bring in another episode's memory; hollow marks are the same episodes without it.
 
 # %%
-for protocol, lines in paired.groupby("protocol", sort=False):
+for protocol, lines in by_protocol:
     if (figure := follow_figure(lines, f"{study.title}, {protocol}")) is not None:
         display(figure)
 
@@ -79,8 +81,8 @@ for id, grid in causal.grids(cells).items():
     elif grid.y is None:
         display(curves_figure(frame, grid, arms, id))
     else:
-        for arm in frame["arm"].unique():
-            display(heatmap_figure(frame[frame["arm"] == arm], arm, grid, f"{id}, {arm}"))
+        for arm in arms_of(frame):
+            display(heatmap_figure(frame, arm, grid, f"{id}, {arm}"))
 
 # %% [markdown]
 # ## Probes that read the memory

@@ -156,19 +156,19 @@ def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
     head = f"[{number:2d}/{total}] {seconds:5.0f} s  {entry.item.label:22}"
     if entry.state != "done":
         return f"{head} {entry.state}"
-    parts = []
-    own = {one.id for one in entry.study.protocols}
+    parts, several = [], len(entry.study.protocols) > 1
+    own = {(one.id, kind) for one in entry.study.protocols for kind in ("none", *entry.study.interventions)}
     for (name, kind), s in entry.summaries().items():
-        if name not in own or kind not in ("none", *entry.study.interventions):
+        if (name, kind) not in own:
             continue  # a probe's point: the report draws it
-        where = f"{name} " * (len(entry.study.protocols) > 1)
+        where = f"{name} " * several
         choice = _two_digits(s.choice_accuracy)
         if kind == "none":
             touch, success = _two_digits(s.touch_rate), _two_digits(s.success_rate)
             parts.append(f"{where}touch {touch} choice {choice} success {success}")
         else:
             parts.append(f"{where}{kind} {choice}")
-    parts += [f"{name} " * (len(own) > 1) + f"{kind} never fired" for name, kind in entry.never_fired if name in own]
+    parts += [f"{name} " * several + f"{kind} never fired" for name, kind in entry.never_fired if (name, kind) in own]
     return f"{head} {' | '.join(parts)}"
 
 

@@ -1,12 +1,20 @@
 """Notebooks are executed, on the rows of small sweeps."""
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
+import IPython.display
 import jupytext
+import matplotlib.figure
 import pytest
 from nbclient import NotebookClient
+from test_analysis import records
 from test_sweep import STUDY
 
+from muvla.config import tbptt
+from muvla.evaluation.records import GridPoint, GridRows
+from sweeps import grid, ledger
 from sweeps.grid import load_study
 from sweeps.ledger import Ledger
 from sweeps.run import SweepOptions, run_study
@@ -56,3 +64,32 @@ def test_it_runs_and_draws(name, tmp_path, monkeypatch):
     outputs = executed(name, tmp_path, monkeypatch, study if name == "recall_quick" else study + PROBED)
     assert sum("image/png" in o.get("data", {}) for o in outputs) == FIGURES[name]
     assert any("K=8" in o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def displayed(cells, monkeypatch):
+    """What the cells of recall_causality display of these records, without a kernel."""
+    shown = []
+    study = SimpleNamespace(title="s", predictions=())
+    entries = [SimpleNamespace(records=lambda one=one: one) for one in cells]
+    held = SimpleNamespace(entries=lambda *_: entries, opened=lambda _: None)
+    monkeypatch.setattr(grid, "load_study", lambda _: study)
+    monkeypatch.setattr(ledger, "Ledger", lambda *_: held)
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    source = (ROOT / "notebooks" / "recall_causality.py").read_text()  # its magic is a comment
+    exec(compile(source, "recall_causality", "exec"), {})
+    return shown
+
+
+def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
+    """Plain results alone; then an intervention that never fired; a map has a column per training seed of the study."""
+    cells = [records(base, arm, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
+             for arm, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))]  # fmt: skip
+    assert displayed(cells, monkeypatch) == []
+    late = dataclasses.replace(cells[0], never_fired=(("p@1", "zero"),))
+    table, figure = displayed([late], monkeypatch)
+    assert table["K=8"].tolist() == ["never fired"] and "choice accuracy" in figure.get_suptitle()
+    point = GridPoint({"step": 0, "tokens": "all"}, "p@1", "none", 1 / 3, cells[0].rows["p@1", "none"])
+    mapped = GridRows("map@1", "step", "tokens", None, "", (point,))
+    figures = displayed([dataclasses.replace(cell, grids=(mapped,)) for cell in cells], monkeypatch)
+    assert all(isinstance(one, matplotlib.figure.Figure) for one in figures)
+    assert [len([axes for axes in one.axes if axes.images]) for one in figures] == [3, 3]

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from test_analysis import records, row, write
 
 from analysis import causal, figures, gridfigures, probefigures, readingfigures, report, tables
+from analysis.byseed import quantities_of
 from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
 from analysis.gridfigures import FEW
 from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
@@ -19,6 +20,7 @@ from muvla.config import dummy, tbptt
 from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import GridPoint, GridRows, TakenReading
 from muvla.probes import attention, decoders, dynamics
+from muvla.probes.base import RESERVED
 
 LATE = "zero@first_decision+11"
 KINDS = ("none", "zero", "drop", "mean", "empty")
@@ -99,6 +101,11 @@ def test_follow_rates_stand_in_one_row_and_their_shares_in_the_file(base, tmp_pa
     assert line["seed 0"].startswith("1.00 (+0.90 [") and line["seed 1"] == NEVER_FIRED and "seed 2" not in line
     text = (tmp_path / "out" / "report.md").read_text()
     assert line["seed 0"] in text and "0.00 / 1.00 / 0.00 / 0.00" not in text
+    full = causal.follow_table(causal.causal(cells)).set_index("seed")
+    assert full.loc[1].tolist() == ["K=8", "`transplant`", NEVER_FIRED, "–", NEVER_FIRED, NEVER_FIRED]
+    assert f"| K=8 | `transplant` | 1 | {NEVER_FIRED} |" in (tmp_path / "out" / "by-seed.md").read_text()
+    figure = probefigures.follow_figure(causal.causal(cells), "t")
+    assert texts(figure.axes[0]) == [NEVER_FIRED] and "training seed 1" in legend_of(figure)
     assert "0.00 / 1.00 / 0.00 / 0.00" in (tmp_path / "out" / "by-seed.md").read_text()
 
 
@@ -140,6 +147,14 @@ def test_what_never_fired_says_so_in_every_figure(cells):
     used, idle = figure.axes
     assert texts(used) == [NEVER_FIRED] and texts(idle) == [NEVER_FIRED] * 2
     assert "no pair of episodes to compare" not in legend_of(figure)
+
+
+def test_a_choice_task_is_of_choices_though_all_that_intervenes_never_fired(cells):
+    idle = dataclasses.replace(cells[-1], rows={("p@1", "none"): cells[-1].rows["p@1", "none"]})
+    lines = causal.causal([idle])
+    assert lines["never_fired"].all() and quantities_of(lines) == ("choice", "own", "success")
+    bare = [dataclasses.replace(r, target=None, choice=-1) for r in idle.rows["p@1", "none"]]
+    assert quantities_of(causal.causal([dataclasses.replace(idle, rows={("p@1", "none"): bare})])) == ("success",)
 
 
 def test_a_prediction_of_what_never_fired_says_so_and_stays_undecided(cells):
@@ -218,12 +233,14 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
         [".33", ".90", f".47\nn {FEW - 1}", "–"],
         ["-.57", "+.00", f"-.53\nn {FEW - 1}", "–"],
     ]  # fmt: skip
-    assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33", "the mean is over what has fired"
+    assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33\n1/2 seeds", "over what has fired"
+    assert texts(by_row[2][0])[0] == "-.57\n1/2 seeds" and texts(by_row[1][0])[2] == f".47\nn {FEW - 1}"
+    assert [len([p for p in row[0].patches if p.get_hatch() == "...."]) for row in by_row] == [0, 1, 1]
     assert [axes.images[0].get_cmap().name for axes in (by_row[0][0], by_row[2][0])] == ["viridis", "RdBu"]
     assert by_row[2][0].images[0].get_clim() == (-1, 1)
     assert [len([p for p in row[1].patches if p.get_hatch()]) for row in by_row] == [0, 1, 1]
     assert [text.split(":")[0] for text in legend_of(figure)] == [
-        f"fewer than {FEW} episodes", "no episode that tells", NEVER_FIRED]  # fmt: skip
+        f"fewer than {FEW} episodes", "k/N seeds", "no episode that tells", NEVER_FIRED]  # fmt: skip
     labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
     assert labels == ["choice accuracy given a touch", "paired difference,\nless without"], "a colour bar each"
     assert all_inside(figure)
@@ -236,16 +253,56 @@ def test_where_every_field_has_its_episodes_nothing_is_explained(base):
     assert not figure.legends and not [p for axes in figure.axes for p in axes.patches if p.get_hatch()]
 
 
-def curves(base, xs, chunk=2):
-    """A grid of one curve: x → own target of 30 episodes, several of some."""
-    points = tuple(
-        GridPoint({"h": x, "memory": "active"}, f"p{i}@1", "none", 1 / 3, episodes(right, 30, f"p{i}@1"))
-        for i, (x, right) in enumerate(xs)
-    )
-    grid = GridRows("lengths@1", "h", None, "memory", "", points)
-    cell = records(base, "K=8", tbptt(8, 4) | {"model.chunk": chunk}, 0, 18, 1, 1)
-    frame = causal.grid_frame([dataclasses.replace(cell, grids=(grid,))], "lengths@1")
+def test_a_field_says_of_how_many_seeds_what_has_no_rate_is_told(base):
+    """Of three seeds, in one of which nothing ran yet."""
+    cells = [gridded(records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1), MAP) for seed in (0, 1, 2)]
+    cells[0] = gridded(cells[0], MAP | {("[0:2]", 0): None})
+    cells[1] = gridded(cells[1], MAP | {("[0:2]", 0): None, ("[0:2]", 1): None})
+    cells[2] = dataclasses.replace(cells[2], arm="K=1")
+    figure = gridfigures.heatmap_figure(causal.grid_frame(cells, "map@1"), "K=8", cells[0].grids[0], "t")
+    panels = [axes for axes in figure.axes if axes.images]
+    assert texts(panels[4]) == [".33\n2/3 seeds", ".90\n2/3 seeds", "×\n2/3 seeds", "–\n1/3 seeds"]
+    assert texts(panels[7]) == ["not run"] and all_inside(figure)
+
+
+def curves(base, xs, chunk=2, seeds=1):
+    """A grid of one curve: x → own target of 30 episodes, several of some; by seed; None where it never fired."""
+    cells = []
+    for seed in range(seeds):
+        told = [(x, right[seed] if isinstance(right, tuple) else right) for x, right in xs]
+        points = tuple(
+            GridPoint({"h": x, "memory": "active"}, f"p{i}@1", "none", 1 / 3,
+                      [] if right is None else episodes(right, 30, f"p{i}@1"), right is None)
+            for i, (x, right) in enumerate(told)
+        )  # fmt: skip
+        grid = GridRows("lengths@1", "h", None, "memory", "", points)
+        cell = records(base, "K=8", tbptt(8, 4) | {"model.chunk": chunk}, seed, 18, 1, 1)
+        cells.append(dataclasses.replace(cell, grids=(grid,)))
+    frame = causal.grid_frame(cells, "lengths@1")
     return frame, gridfigures.curves_figure(frame, grid, ["K=8"], "t")
+
+
+def test_a_curve_says_where_it_never_fired_and_is_broken_there(base):
+    _, figure = curves(base, [(1, 27), (2, None), (3, (9, None)), (4, 9)], chunk=4, seeds=2)
+    for axes in figure.axes:
+        assert texts(axes) == [NEVER_FIRED, f"{NEVER_FIRED}: 1 of 2"]
+        assert [text.xy[0] for text in axes.texts] == [1, 2] and all(text.get_rotation() == 90 for text in axes.texts)
+    one, other = (line.get_ydata() for line in figure.axes[0].lines)
+    np.testing.assert_allclose(one, [0.9, np.nan, 0.3, 0.3])
+    np.testing.assert_allclose(other, [0.9, np.nan, np.nan, 0.3])
+    _, figure = curves(base, [(1, None), (4, None)])
+    assert texts(figure.axes[0]) == [NEVER_FIRED] * 2 and not figure.axes[0].lines and all_inside(figure)
+
+
+def test_where_some_point_has_an_h_every_line_says_whether_its_chunk_is_held(base):
+    frame, _ = curves(base, [("all", 27), (2, 27), (4, None)])
+    assert frame["held"].dtype == bool and frame["held"].tolist() == [False, False, True]
+    assert "held" not in curves(base, [("all", 27)])[0]
+
+
+def test_no_coordinate_has_the_name_of_a_grids_own_column(base):
+    frame, _ = curves(base, [(1, 27)])
+    assert all(RESERVED.fullmatch(column) for column in set(frame.columns) - {"h", "memory"})
 
 
 def test_several_points_at_one_x_are_marks_and_the_line_goes_through_their_mean(base):

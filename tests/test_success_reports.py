@@ -1,6 +1,7 @@
 """Reports of tasks in which nothing is chosen, whose reading is success, and the means over sets of protocols."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +15,7 @@ from muvla.evaluation.records import CellRecords
 from muvla.runs import Run
 from sweeps.grid import Study
 from sweeps.ledger import Entry
+from sweeps.run import finished_line
 
 
 def without_choice(cell: CellRecords, changed: dict[str, int]) -> CellRecords:
@@ -104,13 +106,28 @@ def test_the_mean_over_a_set_is_unweighted_by_arm_and_seed(base, tmp_path):
         "| two@1 | none | 0 | 0.25 over 2 | not run |",
         # 5 of 10, and 9 of the 9 that were measured: an error is in no rate, and said
         "| two@1 | K=8 | 0 | 0.75 over 2 (+1 errors) | 0.75 over 2 (+1 errors) |",
-        "| two@1 | K=8 | 1 | – without b@1 | not run |",
-        "| two@1 | K=8 | 2 | – without b@1 (+10 errors) | not run |",
+        "| two@1 | K=8 | 1 | – without b@1 (not run) | not run |",
+        "| two@1 | K=8 | 2 | – without b@1 (only errors) (+10 errors) | not run |",
         "| two@1 | random | – | not run | – |",
         "| two@1 | expert | – | not run | – |",
     ]
     assert table in (tmp_path / "out" / "report.md").read_text() and "unweighted mean" in said
     assert "over 2" in (tmp_path / "out" / "sets.tex").read_text()
+
+
+def test_each_protocol_that_a_mean_lacks_says_why(base):
+    def means(a, b, never=()):
+        cell = over(base, "K=8", tbptt(8, 4), 0, {"a@1": a, "b@1": b}, ("zero",))
+        plain = over(base, "K=8", tbptt(8, 4), 0, {"a@1": 1, "b@1": 1})
+        silent = tuple((name, "zero") for name in never)
+        cell = dataclasses.replace(cell, rows=plain.rows | cell.rows, never_fired=silent)
+        return tables.set_table(tidy([cell]), cell.sets).iloc[0].get("zero")
+
+    assert means(5, None, never=("b@1",)) == "– without b@1 (never fired)"
+    assert means(None, None, never=("a@1",)) == "– without a@1 (never fired), b@1 (not run)"
+    assert means(None, -1, never=("a@1",)) == "– without a@1 (never fired), b@1 (only errors) (+10 errors)"
+    assert means(None, None, never=("a@1", "b@1")) == "never fired"
+    assert means(-1, -1) == "– (+20 errors)" and means(5, None) == "– without b@1 (not run)"
 
 
 def test_a_study_without_a_whole_set_has_no_means(cells, tmp_path):
@@ -128,3 +145,11 @@ def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
     trained = SETS["mikasa5-rh@1"]
     assert sets(protocol("recall-position3-rh@1"), *trained) == {"mikasa5-rh@1": tuple(one.id for one in trained)}
     assert sets(*trained[:4]) == {}
+
+
+def test_the_line_of_a_finished_cell_names_the_studys_own_interventions_alone():
+    """Not what a grid among its probes asks for under the same protocol, which the report draws."""
+    study = SimpleNamespace(protocols=(SimpleNamespace(id="p@1"),), interventions=("zero", "drop"))
+    entry = SimpleNamespace(study=study, item=SimpleNamespace(label="K=8"), state="done", summaries=dict,
+                            never_fired=(("p@1", "zero"), ("p@1", "zero[0:2]@1"), ("p+h2@1", "drop")))  # fmt: skip
+    assert finished_line(entry, 1, 1, 0.0).split("s  ")[1].split() == ["K=8", "zero", "never", "fired"]
