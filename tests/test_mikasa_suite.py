@@ -124,8 +124,8 @@ def test_a_task_resets_and_steps(told, name):
     assert (facts["target"] is None) == (task.objects is None)
     for length, (shortest, longest) in zip(facts["lengths"], (task.cue, task.delay), strict=True):
         assert shortest <= length <= longest
-    # Only a task that is not `free` is held still in its cue.
-    assert (facts["executed"] == 0) == (not task.free and facts["lengths"][0] > 1)
+    # Only a task that is not `free` is held still in its cue and delay.
+    assert (facts["executed"] == 0) == (not task.free and sum(facts["lengths"]) > 1)
     assert ("CurriculumPhaseNoopActionWrapper" in facts["wrappers"]) == (not task.free and task.cue[1] > 0)
 
 
