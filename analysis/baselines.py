@@ -39,9 +39,10 @@ def compared(ceilings: Ceilings, cells: list[CellRecords], protocol: str) -> Cei
         found = [
             f"{what} {' and '.join(here)} (the cells': {' and '.join(there) or 'none'})"
             for what, of in _ORIGIN.items()
-            if own and (here := sorted({of(one) for one in records})) != (there := sorted({of(one) for one in own}))
+            if own
+            and (here := sorted({of(one) for one in records})) != (there := sorted({of(one) for one in own}))
             and here
-        ]  # fmt: skip
+        ]
         if found:
             differs[name] = ", ".join(found)
     return replace(ceilings, differs=differs)
@@ -120,7 +121,7 @@ def frame(ceilings: dict[str, Ceilings]) -> pd.DataFrame:
             for protocol, one in ceilings.items()
             for name, rows in one.rows.items()
         ]
-    )  # fmt: skip
+    )
 
 
 def sentence(ceilings: Ceilings) -> str:

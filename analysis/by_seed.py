@@ -25,10 +25,14 @@ def quantities_of(lines: pd.DataFrame) -> tuple[str, ...]:
 def by_seed_file(frame: pd.DataFrame, changed: pd.DataFrame, title: str, words: str) -> str:
     """Markdown of all tables of interventions, of the tidy frame and that of paired differences (`causal.causal`)."""
     text = [
-        f"# {title}: interventions by training seed", "",
+        f"# {title}: interventions by training seed",
+        "",
         "Rates: [95 % Wilson interval] count/n of one trained policy. What was not trained stands in the results "
-        "block: nothing intervenes on it.", "", words, "",
-    ]  # fmt: skip
+        "block: nothing intervenes on it.",
+        "",
+        words,
+        "",
+    ]
     for protocol, lines in frame.groupby("protocol", sort=False):
         text += [f"## `{protocol}`", ""]
         reading = reading_of(lines)

@@ -14,8 +14,8 @@ from scipy.stats import t as student
 from analysis.frames import NEVER_FIRED, NOT_RUN, update_rule
 from analysis.paired import CONFIDENCE, Verdict, difference, over_seeds, rate, verdict
 from analysis.tables import NO_VALUE, by_seeds
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted, summarise
+from sweeps.predictions import Prediction
 
 QUANTITIES = ("choice", "own", "success", "follow")
 # Kind → the kinds that do the same to the episode but for what is claimed.
@@ -62,17 +62,29 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
             if intervention == "none" or not plain:
                 continue
             line = {
-                "order": order, "arm": arm, "seed": cell.cell.seed, "train": cell.train,
-                "rule": update_rule(cell.cell), "U": cell.cell.budget.updates, "protocol": protocol,
-                "intervention": intervention, "chance": cell.chance[protocol],
+                "order": order,
+                "arm": arm,
+                "seed": cell.cell.seed,
+                "train": cell.train,
+                "rule": update_rule(cell.cell),
+                "U": cell.cell.budget.updates,
+                "protocol": protocol,
+                "intervention": intervention,
+                "chance": cell.chance[protocol],
                 "choices": summarise(plain).choices,
                 **{f"share_{name}": share for name, share in shares(rows).items()},
-            }  # fmt: skip
+            }
             for quantity in QUANTITIES:
                 found = difference(plain, rows, quantity)
-                line |= {f"{quantity}_n": found.n, f"{quantity}_without": found.first, f"{quantity}_with": found.second,
-                         f"{quantity}_difference": found.value, f"{quantity}_low": found.low,
-                         f"{quantity}_high": found.high, f"{quantity}_text": found.text}  # fmt: skip
+                line |= {
+                    f"{quantity}_n": found.n,
+                    f"{quantity}_without": found.first,
+                    f"{quantity}_with": found.second,
+                    f"{quantity}_difference": found.value,
+                    f"{quantity}_low": found.low,
+                    f"{quantity}_high": found.high,
+                    f"{quantity}_text": found.text,
+                }
             follow = rate(rows, "follow")
             line |= {"follow_rate_low": follow.low, "follow_rate_high": follow.high, "follow_rate_text": follow.text}
             never = (protocol, intervention) in silent
@@ -150,13 +162,21 @@ def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
     for (_, arm), lines in donors.groupby([donors["arm"].map(_order(frame)), "arm"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
             for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
-                rows.append({
-                    "arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`", "seed": line["seed"],
-                    "follow rate": line["follow_rate_text"], "without it": _two_digits(line["follow_without"]),
-                    "difference": line["follow_text"],
-                    "own / donor's / other / none": NEVER_FIRED if line["never_fired"] else " / ".join(
-                        _two_digits(line[f"share_{which}"]) for which in ("own", "donor", "other", "none")),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "arm": arm,
+                        "intervention": f"{'↳ sham ' * is_sham}`{name}`",
+                        "seed": line["seed"],
+                        "follow rate": line["follow_rate_text"],
+                        "without it": _two_digits(line["follow_without"]),
+                        "difference": line["follow_text"],
+                        "own / donor's / other / none": NEVER_FIRED
+                        if line["never_fired"]
+                        else " / ".join(
+                            _two_digits(line[f"share_{which}"]) for which in ("own", "donor", "other", "none")
+                        ),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -178,11 +198,20 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
             for since, values in by_step.items():
                 n, mean = len(values), float(values.mean())
                 half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else None
-                lines.append({
-                    "order": order, "arm": arm, "seed": cell.cell.seed, "protocol": protocol,
-                    "intervention": intervention, "since_cue": since, "n": n, "value": mean,
-                    "low": None if half is None else mean - half, "high": None if half is None else mean + half,
-                })  # fmt: skip
+                lines.append(
+                    {
+                        "order": order,
+                        "arm": arm,
+                        "seed": cell.cell.seed,
+                        "protocol": protocol,
+                        "intervention": intervention,
+                        "since_cue": since,
+                        "n": n,
+                        "value": mean,
+                        "low": None if half is None else mean - half,
+                        "high": None if half is None else mean + half,
+                    }
+                )
     return pd.DataFrame(lines)
 
 
@@ -207,7 +236,7 @@ def verdicts(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.
                 } | {k: w for k, w in asdict(one).items() if k not in ("text", "arms")}
                 line |= {f"difference_{k}": w for k, w in (asdict(v.difference) if v.difference else {}).items()}
                 line |= {"difference": v.difference.text if v.difference else "", "rate": v.rate.text if v.rate else ""}
-                lines.append(line)  # fmt: skip
+                lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -271,20 +300,36 @@ def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
     plain = {(cell.train, p.protocol): p.rows for _, _, cell, p in points if p.intervention == "none"}
     lines = []
     for order, arm, cell, point in points:
-        line = {"order": order, "arm": arm, "seed": cell.cell.seed, "H": cell.cell.model.chunk,
-                "protocol": point.protocol, "condition": point.intervention, "never_fired": point.never_fired,
-                "chance": point.chance, **point.coordinates}  # fmt: skip
+        line = {
+            "order": order,
+            "arm": arm,
+            "seed": cell.cell.seed,
+            "H": cell.cell.model.chunk,
+            "protocol": point.protocol,
+            "condition": point.intervention,
+            "never_fired": point.never_fired,
+            "chance": point.chance,
+            **point.coordinates,
+        }
         if has_h:
             h = point.coordinates.get("h")
             line["held"] = isinstance(h, int) and h > cell.cell.model.chunk
         for quantity in ("choice", "own", "success"):
             found = rate(point.rows, quantity)
-            line |= {f"{quantity}_n": found.n, f"{quantity}_rate": found.value, f"{quantity}_low": found.low,
-                     f"{quantity}_high": found.high}  # fmt: skip
+            line |= {
+                f"{quantity}_n": found.n,
+                f"{quantity}_rate": found.value,
+                f"{quantity}_low": found.low,
+                f"{quantity}_high": found.high,
+            }
         known = plain.get((cell.train, point.protocol)) if point.intervention != "none" else None
         found = difference(known or [], point.rows, drawn_by)
-        line |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high,
-                 "difference_n": found.n}  # fmt: skip
+        line |= {
+            "difference": found.value,
+            "difference_low": found.low,
+            "difference_high": found.high,
+            "difference_n": found.n,
+        }
         lines.append(line)
     frame = pd.DataFrame(lines)
     return frame if frame.empty else frame.astype({"chance": float})

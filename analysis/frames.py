@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.stats import wilson
 from muvla.config import Cell
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import CellRecords, EpisodeRow, summarise
+from muvla.stats import wilson
 
 # Reading → (numerator, denominator) among the counts of a line.
 READINGS = {
@@ -54,21 +54,35 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
         place = (item.arm, cell.budget.updates, cell.seed)
         if seen.setdefault(place, item.train) != item.train:
             raise MuvlaError(
-                "report", got=f"two cells that are arm {item.arm!r} with U = {cell.budget.updates}, seed {cell.seed}",
-                expected="one", remedy="report the studies apart",
-            )  # fmt: skip
+                "report",
+                got=f"two cells that are arm {item.arm!r} with U = {cell.budget.updates}, seed {cell.seed}",
+                expected="one",
+                remedy="report the studies apart",
+            )
         silent = {condition: [] for condition in item.never_fired}
         for (protocol, intervention), rows in (item.rows | silent).items():
             line: dict[str, Any] = {
-                "order": order, "arm": item.arm, "rule": update_rule(cell), "labels": cell.data.labels,
-                "H": cell.model.chunk, "m": cell.memory.m, "K": cell.truncation if recurs else None,
+                "order": order,
+                "arm": item.arm,
+                "rule": update_rule(cell),
+                "labels": cell.data.labels,
+                "H": cell.model.chunk,
+                "m": cell.memory.m,
+                "K": cell.truncation if recurs else None,
                 "alpha": cell.memory.alpha if recurs else None,
-                "B": cell.budget.slots, "W": cell.budget.window, "U": cell.budget.updates,
-                "frames": cell.budget.total_frames, "seed": cell.seed, "train": item.train, "protocol": protocol,
-                "intervention": intervention, "never_fired": (protocol, intervention) in silent,
+                "B": cell.budget.slots,
+                "W": cell.budget.window,
+                "U": cell.budget.updates,
+                "frames": cell.budget.total_frames,
+                "seed": cell.seed,
+                "train": item.train,
+                "protocol": protocol,
+                "intervention": intervention,
+                "never_fired": (protocol, intervention) in silent,
                 "chance": float("nan") if item.chance[protocol] is None else item.chance[protocol],
-                "best_constant": best_constant_choice(rows), **rates_of(rows),
-            }  # fmt: skip
+                "best_constant": best_constant_choice(rows),
+                **rates_of(rows),
+            }
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -76,8 +90,15 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
 def rates_of(rows: list[EpisodeRow]) -> dict[str, Any]:
     """Counts of one result, and for every reading its rate with the 95 % Wilson bounds."""
     s = summarise(rows)
-    counts = {"episodes": s.episodes, "errors": s.errors, "measured": s.measured, "choices": s.choices,
-              "touched": s.touched, "correct": s.correct, "successes": s.success}  # fmt: skip
+    counts = {
+        "episodes": s.episodes,
+        "errors": s.errors,
+        "measured": s.measured,
+        "choices": s.choices,
+        "touched": s.touched,
+        "correct": s.correct,
+        "successes": s.success,
+    }
     for reading, (top, bottom) in READINGS.items():
         low, high = wilson(counts[top], counts[bottom])
         rate = counts[top] / counts[bottom] if counts[bottom] else float("nan")

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from analysis.frames import NEVER_FIRED, NOT_RUN
-from analysis.stats import wilson
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import EpisodeRow, acted
+from muvla.stats import wilson
+from sweeps.predictions import Prediction
 
 CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
 MARGIN = 0.10  # a difference smaller than this is none

@@ -154,8 +154,9 @@ def _mean_entry(lines: pd.DataFrame, protocols: tuple[str, ...]) -> str:
     silent = dict(zip(lines["protocol"], lines["never_fired"], strict=True))
     missing = {
         protocol: NOT_RUN if protocol not in silent else NEVER_FIRED if silent[protocol] else ONLY_ERRORS
-        for protocol in protocols if protocol not in set(measured["protocol"])
-    }  # fmt: skip
+        for protocol in protocols
+        if protocol not in set(measured["protocol"])
+    }
     if len(missing) == len(protocols) and len(why := set(missing.values())) == 1:
         return f"{NO_VALUE}{errors}" if why == {ONLY_ERRORS} else why.pop()
     if missing:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from benchmarks.memory import added_peak, in_a_process
 from benchmarks.pairs import compare, median_interval, table
-from muvla.files import write_atomically
 from muvla.models.attention import BACKENDS, AttentionPlan, usable
 from muvla.models.sequence import Layout
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 LAYOUT = Layout(vision=512, memory=64, text=35, action=56, reserve=64, padded=False)
@@ -71,11 +71,14 @@ def costs(rounds: int = ROUNDS, layout: Layout = LAYOUT, memory: Callable[..., f
             free, guarded = (attention(guard, backend, backward, layout) for guard in ("full", "context"))
             pairs = compare(free, guarded, rounds)
             low, high = median_interval(1 / pairs.speedup)
-            rows.append([
-                f"{backend}, {name}", *(f"{1000 * np.median(s):.3g} ms" for s in (pairs.baseline, pairs.alternative)),
-                f"{np.median(1 / pairs.speedup):.2f}× [{low:.2f}, {high:.2f}]",
-                *(f"{memory(guard, backend, backward):.0f} MB" for guard in ("full", "context")),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"{backend}, {name}",
+                    *(f"{1000 * np.median(s):.3g} ms" for s in (pairs.baseline, pairs.alternative)),
+                    f"{np.median(1 / pairs.speedup):.2f}× [{low:.2f}, {high:.2f}]",
+                    *(f"{memory(guard, backend, backward):.0f} MB" for guard in ("full", "context")),
+                ]
+            )
     return rows
 
 

@@ -18,19 +18,19 @@ import torch
 
 from benchmarks.pairs import compare, table
 from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.config.sizes import size
 from muvla.data.collect import collect
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
-from muvla.evaluation.branching import Branches
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.files import write_atomically
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
-from muvla.models.sizes import size
-from muvla.probes.timemap import time_map
-from muvla.provenance import CODE_VERSION, hardware_line
-from muvla.training.loop import Trainer
+from muvla.probes.time_map import time_map
+from muvla.training.trainer import Trainer
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 DELAYS = (2, 20)
@@ -50,9 +50,7 @@ def one_map(
     def run() -> dict[tuple[str, int], tuple]:
         found, branches = {}, Branches() if branching else None
         for name in names:
-            rollout = Rollout(
-                policy, statistics, own, lambda: make_env(task), intervention(name), branches=branches
-            )  # fmt: skip
+            rollout = Rollout(policy, statistics, own, lambda: make_env(task), intervention(name), branches=branches)
             seeds = range(own.seed, own.seed + episodes)
             rollout.run(seeds, lambda o, name=name: found.update({(name, o.seed): (*o.info.values(),)}))
         return found

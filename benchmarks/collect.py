@@ -20,11 +20,11 @@ import gymnasium
 from benchmarks.evaluation import step_parts
 from benchmarks.pairs import compare, table
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.cores import usable_cores
 from muvla.data.collect import collect, demonstrate
 from muvla.envs.registry import open_env
-from muvla.files import write_atomically
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.utils.devices import usable_cores
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 SPEC = DatasetConfig(task=TaskConfig("RememberColor5-VLA-v0"), episodes=250, image_size=64)

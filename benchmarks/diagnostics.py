@@ -15,14 +15,14 @@ import torch
 
 from benchmarks.pairs import compare, median_interval, table
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.config.sizes import size
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore
-from muvla.files import write_atomically
-from muvla.models.sizes import size
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.data.store import EpisodeStore
 from muvla.training.diagnostics import Diagnosis
-from muvla.training.loop import Trainer
 from muvla.training.run import LOG_EVERY
+from muvla.training.trainer import Trainer
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,16 +24,16 @@ from gymnasium import spaces
 
 from benchmarks.pairs import compare, table
 from experiments.mikasa_quick.study import base
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env, open_env
 from muvla.envs.workers import WorkerEnv
 from muvla.evaluation.protocol import Protocol, protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.files import write_atomically
-from muvla.models.build import build_policy
 from muvla.models.policy import Interface, Policy
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 PROTOCOL = protocol("mikasa-remember-color3-quick-rh@1")  # two slots, pictures of 64 pixels
@@ -161,9 +161,11 @@ def step_parts(task: TaskConfig, image_size: int | None, seeds: list[int]) -> di
     env.close()
     of_steps = {name: (spent[name] - in_resets[name]) / steps for name in spent}
     return {
-        "render": of_steps["get_obs"], "physics": of_steps["_step_action"], "step": total / steps,
+        "render": of_steps["get_obs"],
+        "physics": of_steps["_step_action"],
+        "step": total / steps,
         "published": of_steps["render"],
-    }  # fmt: skip
+    }
 
 
 def shares(parts: dict[str, float], policy: float, transport: float) -> list[list[str]]:

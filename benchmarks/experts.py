@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.stats import wilson
 from benchmarks.pairs import table
 from muvla.envs.mikasa import MIKASA_TASKS, MikasaEnv
-from muvla.files import append_line, read_lines, write_atomically
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.stats import wilson
+from muvla.utils.io import append_line, read_lines, write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 EPISODES = 100
@@ -75,11 +75,13 @@ def rates(rows: list[Row]) -> list[list[str]]:
         label = f" (stand-in {', '.join(own[0].stand_in_assets)})" if own[0].stand_in_assets else ""
         lines.append(
             [
-                f"{task}{label}", _rate(own), f"{np.median(steps):.0f}, {min(steps)}–{max(steps)}",
+                f"{task}{label}",
+                _rate(own),
+                f"{np.median(steps):.0f}, {min(steps)}–{max(steps)}",
                 f"{MIKASA_TASKS[task].step_limit}",
                 *(["–", "–"] if lengths == [0] else [f"{_span(part)}: {_rate(part)}" for part in parts]),
             ]
-        )  # fmt: skip
+        )
     return lines
 
 

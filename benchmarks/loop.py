@@ -23,18 +23,18 @@ from benchmarks.memory import added_peak
 from benchmarks.pairs import median_interval, table
 from benchmarks.query import MEMORY, TEXT, random_policy
 from muvla.config import Cell, DataConfig, DatasetConfig, LoraConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.data.streams import Window
+from muvla.config.sizes import size
+from muvla.data.stream import Window
 from muvla.envs.phases import Phase
-from muvla.files import write_atomically
 from muvla.memory.registry import build_memory
 from muvla.models.init import initialise
 from muvla.models.lora import add_adapters
 from muvla.models.policy import Interface, Policy
-from muvla.models.sizes import size
-from muvla.provenance import CODE_VERSION, hardware_line
 from muvla.recurrence import Recurrence
-from muvla.training.loop import Trainer
-from muvla.training.ranks import ALONE
+from muvla.training.distributed.base import ALONE
+from muvla.training.trainer import Trainer
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 TRUNCATIONS = (1, 2, 8)
@@ -196,9 +196,11 @@ def rows(setting: Setting, device: str) -> list[list[str]]:
         low, high = median_interval(published / ours)
         shares = (_share(published, published_blind), _share(ours, ours_blind))
         line = [
-            f"{setting.name}, K = {K}", *(f"{frames / np.median(s):,.3g} frames/s" for s in (published, ours)),
-            f"{np.median(published / ours):.2f}× [{low:.2f}, {high:.2f}]", *shares,
-        ]  # fmt: skip
+            f"{setting.name}, K = {K}",
+            *(f"{frames / np.median(s):,.3g} frames/s" for s in (published, ours)),
+            f"{np.median(published / ours):.2f}× [{low:.2f}, {high:.2f}]",
+            *shares,
+        ]
         if device == "cuda":
             policy.vision = vision
             done = frames * model_flops(policy) / np.array([np.median(published), np.median(ours)])
@@ -226,11 +228,16 @@ def model_flops(policy: Policy) -> float:
     anatomy, layout = policy.config.size, policy.layout()
     images, length = policy.interface.cameras, layout.length
     tokens = {
-        "language.": length, "vision.projector.": images * anatomy.patches, "head.": layout.action,
-        "vision.dino.": images * (anatomy.patches + 5), "vision.siglip.": images * anatomy.patches,
-    }  # fmt: skip
-    unread = (f"vision.dino.encoder.layer.{anatomy.dino.layers - 1}.",
-              f"vision.siglip.encoder.layers.{anatomy.siglip.layers - 1}.")  # fmt: skip
+        "language.": length,
+        "vision.projector.": images * anatomy.patches,
+        "head.": layout.action,
+        "vision.dino.": images * (anatomy.patches + 5),
+        "vision.siglip.": images * anatomy.patches,
+    }
+    unread = (
+        f"vision.dino.encoder.layer.{anatomy.dino.layers - 1}.",
+        f"vision.siglip.encoder.layers.{anatomy.siglip.layers - 1}.",
+    )
     total = 0.0
     for name, module in policy.named_modules():
         if isinstance(module, nn.Linear) and not name.startswith(unread):

@@ -21,14 +21,14 @@ from torch import nn
 
 from benchmarks.memory import added_peak
 from benchmarks.pairs import median_interval, table
-from muvla.anatomy import SizeConfig
 from muvla.config import LoraConfig, MemoryConfig, ModelConfig
-from muvla.files import write_atomically
+from muvla.config.model import SizeConfig
+from muvla.config.sizes import size
 from muvla.memory.registry import build_memory
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
 from muvla.models.policy import Encoded, Interface, Policy
-from muvla.models.sizes import size
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 BATCHES, ROUNDS = (1, 8, 32), 21
@@ -133,9 +133,11 @@ def _row(what: str, run: Callable[[], None], work: int, unit: str, device: str, 
     taken = seconds(run, rounds)
     low, high = median_interval(taken)
     return [
-        what, f"{np.median(taken):.3f} s [{low:.3f}, {high:.3f}]", f"{work / np.median(taken):.1f} {unit}",
+        what,
+        f"{np.median(taken):.3f} s [{low:.3f}, {high:.3f}]",
+        f"{work / np.median(taken):.1f} {unit}",
         f"{added_peak(run, device):,.0f} MB",
-    ]  # fmt: skip
+    ]
 
 
 def main() -> int:

@@ -23,11 +23,11 @@ from benchmarks.memory import in_a_process, status
 from benchmarks.pairs import compare, table
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.data.collect import collect
-from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter
-from muvla.data.statistics import Statistics
-from muvla.data.streams import SlotStream
-from muvla.files import write_atomically
-from muvla.provenance import CODE_VERSION, hardware_line
+from muvla.data.normalization import Statistics
+from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
+from muvla.data.stream import SlotStream
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 FRAME = 2 * 128 * 128 * 3  # bytes

@@ -13,14 +13,14 @@ import torch
 
 from benchmarks.pairs import compare, table
 from experiments.recall_quick.study import base
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore
-from muvla.data.streams import Window
-from muvla.files import write_atomically
+from muvla.data.store import EpisodeStore
+from muvla.data.stream import Window
 from muvla.models.policy import Encoded
-from muvla.provenance import CODE_VERSION, hardware_line
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 CHUNK = 4  # H of every measurement, so that the ACTION segment is not trivially short

@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.pairs import compare, table
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.config.sizes import size
 from muvla.data.collect import collect
-from muvla.files import write_atomically
-from muvla.models.sizes import size
-from muvla.provenance import CODE_VERSION, hardware_line
-from muvla.training.loop import Trainer
-from muvla.training.visioncache import cache_vision
+from muvla.training.trainer import Trainer
+from muvla.training.vision_cache import cache_vision
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

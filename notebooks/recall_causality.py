@@ -27,12 +27,12 @@ import pandas as pd
 from IPython.display import display
 
 from analysis import causal
-from analysis.byseed import quantities_of
-from analysis.gridfigures import curves_figure, heatmap_figure
-from analysis.probefigures import arms_of, follow_figure, paired_figure
-from analysis.readingfigures import reading_figure
-from sweeps.grid import load_study
+from analysis.by_seed import quantities_of
+from analysis.figures.grids import curves_figure, heatmap_figure
+from analysis.figures.interventions import arms_of, follow_figure, paired_figure
+from analysis.figures.measurements import reading_figure
 from sweeps.ledger import Ledger
+from sweeps.study import load_study
 
 root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_causality")))

@@ -22,11 +22,11 @@
 import os
 from pathlib import Path
 
-from analysis.figures import intervention_figure, main_figure
+from analysis.figures.rates import intervention_figure, main_figure
 from analysis.frames import tidy
 from analysis.tables import by_seed, intervention_table, main_table
-from sweeps.grid import certificate, load_study
 from sweeps.ledger import Ledger
+from sweeps.study import certificate, load_study
 
 root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_quick")))

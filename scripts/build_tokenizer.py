@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from muvla.config.sizes import TINY
 from muvla.envs.instructions import INSTRUCTIONS
-from muvla.models.sizes import TINY
-from muvla.models.text import SPECIAL_TOKENS
+from muvla.models.prompts import SPECIAL_TOKENS
 
 
 def build() -> Tokenizer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from muvla.ceilings import UnlearnedRun
 from muvla.envs.registry import task_info
 from muvla.errors import DiskError, MuvlaError, NotAMeasurement
-from muvla.evaluation.ceilings import unlearned
+from muvla.evaluation.baselines import unlearned
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
-from muvla.runs import never
+from muvla.runs.baselines import UnlearnedRun
+from muvla.runs.run import never
 from sweeps.ledger import Ledger
 
 

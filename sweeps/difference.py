@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from muvla.config import Cell, canonical
-from muvla.configtools import difference
-from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import difference
+from muvla.data.normalization import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
-from sweeps.grid import Study, certificate, train_id
+from sweeps.study import Study, certificate, train_id
 
 UNKNOWN = "The data are not collected yet: their content, the statistics and the train ids follow from them."
 

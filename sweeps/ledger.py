@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from muvla.ceilings import measured
 from muvla.config import canonical
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore, is_sealed, open_store, store_path
 from muvla.data.mixture import joined, open_data
+from muvla.data.store import EpisodeStore, is_sealed, open_store, store_path
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.chunks import chunk_change
+from muvla.evaluation.action_chunks import chunk_change
 from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import (
     Ceilings,
@@ -29,8 +28,9 @@ from muvla.evaluation.records import (
 )
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, Read
-from muvla.runs import NOT_A_MEASUREMENT, Run
-from sweeps.grid import Study, StudyCell, conditions, reads, train_id
+from muvla.runs.baselines import measured
+from muvla.runs.run import NOT_A_MEASUREMENT, Run
+from sweeps.study import Study, StudyCell, conditions, reads, train_id
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,22 @@ class Entry:
             return ()
         return tuple(
             TakenReading(
-                one.id, one.protocol.id, one.reading.x, one.reading.y, one.reading.curve, one.reading.low,
-                one.reading.high, one.reading.chance, len(one.seeds), self.run.frame_file(one), meta["provenance"],
+                one.id,
+                one.protocol.id,
+                one.reading.x,
+                one.reading.y,
+                one.reading.curve,
+                one.reading.low,
+                one.reading.high,
+                one.reading.chance,
+                len(one.seeds),
+                self.run.frame_file(one),
+                meta["provenance"],
                 one.reading.share,
             )
-            for one in reads(self.study, self.item.cell) if (meta := self.run.reading_meta(one)) is not None
-        )  # fmt: skip
+            for one in reads(self.study, self.item.cell)
+            if (meta := self.run.reading_meta(one)) is not None
+        )
 
 
 def _grid_rows(
@@ -200,7 +210,8 @@ def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
             camera = one.image_size or task_info(one.task.name).camera
             if part.spec.source is not None and shape != (camera, camera):
                 raise MuvlaError(
-                    f"study {study.name}, arm {arm!r}: data.dataset", got=f"imported frames of {shape[0]}×{shape[1]}",
+                    f"study {study.name}, arm {arm!r}: data.dataset",
+                    got=f"imported frames of {shape[0]}×{shape[1]}",
                     expected=f"{camera}×{camera}, those of protocol {one.id}",
                     remedy="import them at that size (--image-size), or choose another protocol",
-                )  # fmt: skip
+                )

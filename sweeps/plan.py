@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from muvla.config import Cell, canonical
-from muvla.configtools import flatten
-from muvla.data.episodes import EpisodeStore
+from muvla.config.serialization import flatten
+from muvla.data.store import EpisodeStore
 from muvla.probes.base import Grid
 from muvla.training.budget import Coverage, coverage
-from sweeps.grid import Study, StudyCell, conditions, reads
 from sweeps.ledger import Entry
+from sweeps.study import Study, StudyCell, conditions, reads
 
 HEADER = [
     "arm",
@@ -55,13 +55,21 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
     for arm in study.arms:
         cell, of_arm = cells[arm].cell, states.get(arm, [])
         budget = cell.effective_budget
-        rows.append([
-            arm, differences_from_base(study, cell), cell.budget.regime if cell.recurs else "matched",
-            budget.slots, budget.window, budget.updates, math.ceil(cell.optimizer.warmup * budget.updates),
-            budget.frames_per_update, f"{budget.total_frames:,}",
-            f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
-            ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),
-        ])  # fmt: skip
+        rows.append(
+            [
+                arm,
+                differences_from_base(study, cell),
+                cell.budget.regime if cell.recurs else "matched",
+                budget.slots,
+                budget.window,
+                budget.updates,
+                math.ceil(cell.optimizer.warmup * budget.updates),
+                budget.frames_per_update,
+                f"{budget.total_frames:,}",
+                f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
+                ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),
+            ]
+        )
     lines = [
         f"Study {study.name}: {study.title}",
         f"{len(study.arms)} arms × training seeds {', '.join(map(str, study.seeds))} = {len(study.cells())} cells",
@@ -74,19 +82,29 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         "U counts optimizer steps, one per window, and is the length of the learning-rate schedule, warm-up included."
         + NO_K * any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values()),
         "",
-        *(coverage_lines(entries, stores) if entries else ["The data are not collected yet: train ids and what each K "
-                                                          "and H can credit follow from them (`muvla collect`)"]),
-    ]  # fmt: skip
+        *(
+            coverage_lines(entries, stores)
+            if entries
+            else [
+                "The data are not collected yet: train ids and what each K "
+                "and H can credit follow from them (`muvla collect`)"
+            ]
+        ),
+    ]
     return "\n".join(lines)
 
 
 def _probe_lines(study: Study) -> list[str]:
     """What the probes add, and how much every cell is evaluated in all."""
     lines = [
-        f"Probe {one.id}: " + (f"{len(one.points)} conditions" if isinstance(one, Grid)
-                               else f"a reading of {len(one.seeds)} episodes of {one.protocol.id}")
+        f"Probe {one.id}: "
+        + (
+            f"{len(one.points)} conditions"
+            if isinstance(one, Grid)
+            else f"a reading of {len(one.seeds)} episodes of {one.protocol.id}"
+        )
         for one in study.probes
-    ]  # fmt: skip
+    ]
     if lines:
         counts = [len(list(conditions(study, item.cell))) for item in study.cells()]
         cells = [len(reads(study, item.cell)) for item in study.cells()]
@@ -135,9 +153,11 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     named = dict(zip(_part_names(store), counted.parts, strict=True))
     # Single frames are no episodes: of them there are the frames alone.
     shares = ", ".join(
-        name + f" {part.pieces / counted.pieces:.2f} of the episodes," * (cell.data.order != "shuffled")
-        + f" {part.frames / counted.frames:.2f} of the frames" for name, part in named.items()
-    )  # fmt: skip
+        name
+        + f" {part.pieces / counted.pieces:.2f} of the episodes," * (cell.data.order != "shuffled")
+        + f" {part.frames / counted.frames:.2f} of the frames"
+        for name, part in named.items()
+    )
     return [
         f"Mixture balanced by {cell.data.balance}, in seed {cell.seed}'s stream: {shares}",
         *(f"{name}: {line}" for name, part in named.items() for line in _counted(part, cell.seed)),

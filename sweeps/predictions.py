@@ -36,8 +36,10 @@ class Prediction:
         for name, kind in (("expected", Expected), ("quantity", Quantity), ("where", Where)):
             if getattr(self, name) not in get_args(kind):
                 raise MuvlaError(
-                    f"prediction {self.text!r}: {name}", got=getattr(self, name),
-                    expected=" or ".join(get_args(kind)), remedy="correct it",
-                )  # fmt: skip
+                    f"prediction {self.text!r}: {name}",
+                    got=getattr(self, name),
+                    expected=" or ".join(get_args(kind)),
+                    remedy="correct it",
+                )
         if not self.arms:
             raise MuvlaError(f"prediction {self.text!r}: arms", got="none", expected="at least one", remedy="add one")

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muvla import config
-from muvla.config import Cell, DatasetConfig, canonical, started_at
-from muvla.configtools import content_hash, difference, flatten, replace
-from muvla.data.episodes import EpisodeStore
+from muvla.checkpoints.build import prompts_of, start_content
+from muvla.config import Cell, DatasetConfig, canonical, identity, started_at
+from muvla.config.serialization import content_hash, difference, flatten, replace
+from muvla.data.store import EpisodeStore
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
 from muvla.interventions import canonical_name
-from muvla.models.build import prompts_of, start_content
-from muvla.models.text import Prompts
+from muvla.models.prompts import Prompts
 from muvla.probes.base import Grid, Read
+from sweeps.predictions import Prediction
 
 SEED = "seed"  # the training seed differs between cells without being a factor
 
@@ -60,9 +59,11 @@ class Study:
         for factor in self.factors:
             if factor not in known or factor == SEED:
                 raise MuvlaError(
-                    f"study {self.name}, factor", got=factor, expected=", ".join(sorted(set(known) - {SEED})),
+                    f"study {self.name}, factor",
+                    got=factor,
+                    expected=", ".join(sorted(set(known) - {SEED})),
                     remedy="declare a field of the cell",
-                )  # fmt: skip
+                )
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
@@ -126,18 +127,21 @@ class Study:
             if undeclared:
                 shown = "; ".join(f"{k}: {a!r} in the base, {b!r} in this arm" for k, (a, b) in undeclared.items())
                 raise MuvlaError(
-                    f"study {self.name}, arm {other.arm!r}", got=f"an undeclared difference: {shown}",
+                    f"study {self.name}, arm {other.arm!r}",
+                    got=f"an undeclared difference: {shown}",
                     expected=f"differences in the declared factors only ({', '.join(self.factors)})",
                     remedy="declare the field as a factor, or take it out of the arm",
-                )  # fmt: skip
+                )
         seen: dict[str, StudyCell] = {}
         for item in cells:
             one = content_hash(started_at(canonical(item.cell), start_content(item.cell)))
             if one in seen:
                 raise MuvlaError(
-                    f"study {self.name}", got=f"{seen[one].label!r} and {item.label!r}, which are one computation",
-                    expected="different cells", remedy="remove one arm (unused fields do not make a cell different)",
-                )  # fmt: skip
+                    f"study {self.name}",
+                    got=f"{seen[one].label!r} and {item.label!r}, which are one computation",
+                    expected="different cells",
+                    remedy="remove one arm (unused fields do not make a cell different)",
+                )
             seen[one] = item
 
     def _check_protocols(self, cells: list[StudyCell]) -> None:
@@ -150,16 +154,20 @@ class Study:
                 raise MuvlaError(where, got=f"{one.id} twice", expected="one of each id", remedy="rename one")
             if one.id in PROTOCOLS and one.hash != PROTOCOLS[one.id].hash:
                 raise MuvlaError(
-                    where, got=f"another {one.id} than the published one", expected=f"`protocol({one.id!r})`",
+                    where,
+                    got=f"another {one.id} than the published one",
+                    expected=f"`protocol({one.id!r})`",
                     remedy="give your own a name of its own",
-                )  # fmt: skip
+                )
             for item in cells:
                 for what, got, fits, expected in _demands(one, item.cell, prompts[item.cell.start.checkpoint]):
                     if not fits:
                         raise MuvlaError(
-                            f"{where} {one.id}: {what}", got=got, expected=f"{expected} of arm {item.arm!r}",
+                            f"{where} {one.id}: {what}",
+                            got=got,
+                            expected=f"{expected} of arm {item.arm!r}",
                             remedy="choose a protocol that fits every arm, or change the arm",
-                        )  # fmt: skip
+                        )
 
     def _check_predictions(self, cells: list[StudyCell]) -> None:
         """A prediction that no run could decide is a slip of the pen."""
@@ -175,7 +183,7 @@ class Study:
                     got=f"arm {unknown[0]}" if unknown else f"{lacking[0]} under {named}",
                     expected="an arm of the study" if unknown else "a condition that the study runs on its arms",
                     remedy="correct it, or add what is missing to the study",
-                )  # fmt: skip
+                )
 
     def with_base(self, changes: dict[str, Any]) -> Study:
         """The same study on a changed base. Raises MuvlaError for a field that an arm sets too: the arm would win."""
@@ -183,9 +191,11 @@ class Study:
             arms = [arm for arm, own in self.arms.items() if field_name in own]
             if arms or field_name == SEED:
                 raise MuvlaError(
-                    f"--set {field_name}", got=f"a field that is set by {', '.join(arms) or 'the training seeds'}",
-                    expected="a field that all arms take from the base", remedy="change the arms in the study file",
-                )  # fmt: skip
+                    f"--set {field_name}",
+                    got=f"a field that is set by {', '.join(arms) or 'the training seeds'}",
+                    expected="a field that all arms take from the base",
+                    remedy="change the arms in the study file",
+                )
         return dataclasses.replace(self, base=replace(self.base, changes))
 
     def narrowed(self, seeds: tuple[int, ...] | None = None, arms: tuple[str, ...] | None = None) -> Study:
@@ -254,7 +264,7 @@ def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
 def train_id(cell: Cell, store: EpisodeStore) -> str:
     """Hash of the canonical training configuration, with the content of what it starts from, and of the data's
     content."""
-    return config.train_id(cell, store.sha256, start_content(cell))
+    return identity.train_id(cell, store.sha256, start_content(cell))
 
 
 def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
@@ -286,9 +296,11 @@ def load_study(path: Path) -> Study:
     file = path / "study.py" if path.is_dir() else path
     if not file.exists():
         raise MuvlaError(
-            "study", got=str(path), expected="a study file or a folder that holds study.py",
+            "study",
+            got=str(path),
+            expected="a study file or a folder that holds study.py",
             remedy="for instance experiments/recall_quick",
-        )  # fmt: skip
+        )
     spec = importlib.util.spec_from_file_location(f"muvla_study_{file.parent.name}", file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -297,9 +309,11 @@ def load_study(path: Path) -> Study:
         raise
     except Exception as error:  # a misspelt field, preset or import; anything else that its own code does
         raise MuvlaError(
-            str(file), got=f"{type(error).__name__}: {error}", expected="a study file that can be imported",
+            str(file),
+            got=f"{type(error).__name__}: {error}",
+            expected="a study file that can be imported",
             remedy="correct it there",
-        ) from error  # fmt: skip
+        ) from error
     study = getattr(module, "study", None)
     if not isinstance(study, Study):
         raise MuvlaError(str(file), got=type(study).__name__, expected="a Study named `study`", remedy="define it")

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from muvla.cores import usable_cores
-from muvla.data.episodes import EpisodeStore
+from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
-from muvla.files import read_json
 from muvla.training.options import DEFAULT, TrainingOptions
-from muvla.training.visioncache import require_cacheable
-from sweeps.ceilings import measure_ceilings, without_simulator
-from sweeps.grid import Study
+from muvla.training.vision_cache import require_cacheable
+from muvla.utils.devices import usable_cores
+from muvla.utils.io import read_json
+from sweeps.baselines import measure_ceilings, without_simulator
 from sweeps.launchers.local import DONE, LOOKS, MARKED, NO_DISK, STOPPED, Job, Pool, Running
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
+from sweeps.study import Study
 from sweeps.tracking import Tracker
 
 
@@ -115,16 +115,32 @@ def _run_cells(
     by_train = {entry.run.train: entry for entry in todo}
     at_once = max(1, min(options.processes, len(todo)))
     jobs = [
-        Job(e.item.label, e.run, e.item.cell, tuple(e.missing(options.retry_failed)), options.device,
-            options.threads, options.retry_failed, options.training, options.workers, tuple(e.missing_reads), at_once)
+        Job(
+            e.item.label,
+            e.run,
+            e.item.cell,
+            tuple(e.missing(options.retry_failed)),
+            options.device,
+            options.threads,
+            options.retry_failed,
+            options.training,
+            options.workers,
+            tuple(e.missing_reads),
+            at_once,
+        )
         for e in todo
-    ]  # fmt: skip
+    ]
     started = time.monotonic()
     deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
     without_disk: list[Entry] = []
-    with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True,
-              bar_format="{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}") as bar:  # fmt: skip
+    with tqdm(
+        total=len(jobs),
+        unit="cell",
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        bar_format="{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}",
+    ) as bar:
 
         def write(line: str) -> None:
             say(line) if bar.disable else tqdm.write(line)

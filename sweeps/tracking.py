@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from muvla.config import canonical
-from muvla.configtools import flatten
-from muvla.files import read_lines
+from muvla.config.serialization import flatten
+from muvla.utils.io import read_lines
 from sweeps.ledger import Entry
 
 _log = logging.getLogger(__name__)

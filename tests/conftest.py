@@ -12,19 +12,19 @@ from functools import lru_cache
 import pytest
 import torch
 
+from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.configtools import replace
+from muvla.config.serialization import replace
+from muvla.config.sizes import size
 from muvla.data.collect import collect
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
 from muvla.evaluation.protocol import PROTOCOLS, protocol
 from muvla.models.attention import BACKENDS, usable
-from muvla.models.build import build_policy, prompts_of
-from muvla.models.kernels import obstacle
+from muvla.models.backends import obstacle
 from muvla.models.policy import Encoded, Interface, Policy
-from muvla.models.sizes import size
 from muvla.probes.base import Subject
-from muvla.training.loop import Trainer, interface_of
+from muvla.training.trainer import Trainer, interface_of
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
 # A tenth of a published protocol, in slots that are used more than once.
@@ -128,9 +128,15 @@ def subject_of(request, store, tmp_path_factory):
         short = request.module.SHORT
         policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
         return Subject(
-            policy, Statistics.of(store), short, cell, tuple(range(short.seed, short.seed + seeds)),
-            tmp_path_factory.mktemp("probe"), lambda: make_env(short.task), lambda: store,
-        )  # fmt: skip
+            policy,
+            Statistics.of(store),
+            short,
+            cell,
+            tuple(range(short.seed, short.seed + seeds)),
+            tmp_path_factory.mktemp("probe"),
+            lambda: make_env(short.task),
+            lambda: store,
+        )
 
     return subject
 

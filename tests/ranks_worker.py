@@ -9,18 +9,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from muvla.checkpoints import native as ckpt
 from muvla.config import Cell
-from muvla.configtools import from_dict
-from muvla.data.episodes import EpisodeStore
+from muvla.config.serialization import from_dict
 from muvla.data.mixture import joined
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.interventions import intervention
-from muvla.training import checkpoint as ckpt
-from muvla.training import launched as module
-from muvla.training import run, sharding
-from muvla.training.launched import launched
-from muvla.training.loop import Trainer
+from muvla.training import run
+from muvla.training.distributed import fsdp as sharding
+from muvla.training.distributed import torchrun as module
+from muvla.training.distributed.torchrun import launched
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
 
 GROUPS = ("vision.", "language.", "proprio.", "head.", "memory.")
 
@@ -116,7 +117,7 @@ if __name__ == "__main__":
             try:
                 trainer = Trainer(
                     cell, store, intervention(cell.intervention), told["device"], case.get("recompute", False), ranks
-                )  # fmt: skip
+                )
                 collected.clear()
                 results[case["name"]] = globals()[case.get("do", "updates")](trainer, case, folder, ranks)
             except (MuvlaError, KeyError) as error:

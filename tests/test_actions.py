@@ -34,9 +34,11 @@ def recall():
 @pytest.mark.parametrize(("make", "numbers"), [(mikasa, 7), (libero, 7), (recall, 2)])
 def test_what_is_no_action_is_one_error(make, numbers, action):
     given = {
-        "NaN": np.append(np.zeros(numbers - 1), np.nan), "infinity": np.full(numbers, np.inf), "None": None,
+        "NaN": np.append(np.zeros(numbers - 1), np.nan),
+        "infinity": np.full(numbers, np.inf),
+        "None": None,
         "too long": np.zeros(numbers + 1),
-    }[action]  # fmt: skip
+    }[action]
     with pytest.raises(MuvlaError, match=f"action: .*expected {numbers} finite numbers"):
         make().step(given)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from muvla.configtools import replace
-from muvla.data.ahead import ReadAhead, pinned
-from muvla.data.streams import SlotStream
+from muvla.checkpoints import native as ckpt
+from muvla.config.serialization import replace
+from muvla.data.prefetch import ReadAhead, pinned
+from muvla.data.stream import SlotStream
 from muvla.errors import MuvlaError
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
 
 
 def same(one, two) -> bool:
@@ -87,7 +87,7 @@ def test_a_stopped_training_continues_bit_for_bit(store, cell_with, tmp_path, ma
     "error",
     [MuvlaError("images", got="cut", expected="whole", remedy="none"), OSError("disk gone"), KeyboardInterrupt()],
     ids=["MuvlaError", "OSError", "KeyboardInterrupt"],
-)  # fmt: skip
+)
 def test_an_error_of_the_thread_is_raised_as_itself(store, cell_with, tmp_path, monkeypatch, error):
     original, made = SlotStream._images, []
 

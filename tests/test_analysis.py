@@ -9,28 +9,55 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import figures, report, tables
+from analysis import tables
+from analysis.figures import rates as figures
 from analysis.frames import best_constant_choice, tidy, update_rule
-from analysis.stats import wilson
+from analysis.report import report
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import chance, protocol
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, TakenReading
+from muvla.stats import wilson
 
-PROVENANCE = {"code": "c0de", "processor": "P", "device": "cpu", "threads": 1, "simulator": None,
-              "git": {"commit": "0123456789abcdef", "dirty": False}, "packages": {"torch": "2.13"}}  # fmt: skip
+PROVENANCE = {
+    "code": "c0de",
+    "processor": "P",
+    "device": "cpu",
+    "threads": 1,
+    "simulator": None,
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+    "packages": {"torch": "2.13"},
+}
 
 
 def row(seed, choice, target=0, error=None, kind="none"):
     measured = error is None
     return EpisodeRow(
-        result="r", train="t", training_seed=0, task="RecallPosition3-v0", group="recall", protocol="p@1",
-        protocol_hash="h", intervention=kind, seed=seed, attempt=1, target=target if measured else None,
-        choice=choice if measured else None, cue_length=1, delay_length=1, first_decision_step=2,
-        success_once=choice == target if measured else None, success_at_end=None, first_success_step=None, steps=5,
-        error=error, seconds=0.1, environment_seconds=0.05, provenance="x",
-    )  # fmt: skip
+        result="r",
+        train="t",
+        training_seed=0,
+        task="RecallPosition3-v0",
+        group="recall",
+        protocol="p@1",
+        protocol_hash="h",
+        intervention=kind,
+        seed=seed,
+        attempt=1,
+        target=target if measured else None,
+        choice=choice if measured else None,
+        cue_length=1,
+        delay_length=1,
+        first_decision_step=2,
+        success_once=choice == target if measured else None,
+        success_at_end=None,
+        first_success_step=None,
+        steps=5,
+        error=error,
+        seconds=0.1,
+        environment_seconds=0.05,
+        provenance="x",
+    )
 
 
 def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=("none", "zero")):
@@ -59,8 +86,12 @@ def cells(base):
 
 def test_wilson_against_published_values():
     """Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3: 81/263, 15/148, 0/20, 1/29."""
-    for k, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-                            (1, 29, 0.0061, 0.1718)):  # fmt: skip
+    for k, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
         assert wilson(k, n) == pytest.approx((low, high), abs=5e-5)
     assert np.isnan(wilson(0, 0)).all()
     assert wilson(5, 10, 0.9)[0] > wilson(5, 10)[0]
@@ -79,8 +110,10 @@ def test_the_frame_counts_and_never_pools(cells):
 
 
 def test_rules_are_named(base):
-    rules = [update_rule(canonical(replace(base, c))) for c in
-             (no_memory(), dummy(4), tbptt(2, 4), ema(0.1, 4), {"memory.alpha": 0.1})]  # fmt: skip
+    rules = [
+        update_rule(canonical(replace(base, c)))
+        for c in (no_memory(), dummy(4), tbptt(2, 4), ema(0.1, 4), {"memory.alpha": 0.1})
+    ]
     assert rules == ["none", "dummy", "K=2", "EMA 0.1", "EMA 0.1, K=8"]
 
 
@@ -116,8 +149,11 @@ def test_two_training_lengths_are_told_apart(base, cells):
 
 def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
     """One arm per budget, as a study of budget regimes has them: in the study's order, in one table and one panel."""
-    arms = {"K=2": {}, "K=2, matched frames": {"budget.regime": "matched_frames"},
-            "K=2, published": {"budget.regime": "published"}}  # fmt: skip
+    arms = {
+        "K=2": {},
+        "K=2, matched frames": {"budget.regime": "matched_frames"},
+        "K=2, published": {"budget.regime": "published"},
+    }
     cells = [records(base, arm, tbptt(2, 4) | change, 0, 18, 1, 1) for arm, change in arms.items()]
     frame = tidy(cells)
     table = tables.by_seed(frame, "choice", "none")
@@ -159,8 +195,13 @@ def test_figures_show_every_seed_with_its_interval(cells):
 
 def write(cells, tmp_path, results=None, **changes):
     said = []
-    told = {"name": "small", "title": "a study", "command": "muvla sweep x", "notes": "A note.",
-            "coverage": ("Pairs: K=8 0.67",)}  # fmt: skip
+    told = {
+        "name": "small",
+        "title": "a study",
+        "command": "muvla sweep x",
+        "notes": "A note.",
+        "coverage": ("Pairs: K=8 0.67",),
+    }
     frame = report.write_report(cells, tmp_path / "out", report.Report(**(told | changes)), results, said.append)
     return frame, "\n".join(said)
 
@@ -174,9 +215,22 @@ def undrawn(monkeypatch):
 def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
     _, said = write(cells, tmp_path)
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"cells.csv", "main.md", "main.tex", "interventions.md", "interventions.tex", "report.md",
-                     "choice.png", "choice.pdf", "interventions.png", "interventions.pdf",
-                     "by-seed.md", "paired.csv", "paired.png", "paired.pdf"}  # fmt: skip
+    assert names == {
+        "cells.csv",
+        "main.md",
+        "main.tex",
+        "interventions.md",
+        "interventions.tex",
+        "report.md",
+        "choice.png",
+        "choice.pdf",
+        "interventions.png",
+        "interventions.pdf",
+        "by-seed.md",
+        "paired.csv",
+        "paired.png",
+        "paired.pdf",
+    }
     text = (tmp_path / "out" / "report.md").read_text()
     for needed in (
         "muvla sweep x",
@@ -221,12 +275,17 @@ def test_unfinished_cells_are_named(cells, tmp_path, undrawn):
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("code", "0ther", "code versions"), ("device", "H200", "devices"), ("threads", 2, "thread counts"),
-     ("compiled", True, "settings of --compile"), ("cached_vision", True, "settings of --cache-vision"),
-     ("simulator", "physx_cuda", r"simulator backends of p@1 \(physx_cpu; physx_cuda\)"),
-     ("environment", {"renderers": ["H200"]}, r"simulator backends of p@1 \(physx_cpu; physx_cpu, drawn by H200\)"),
-     ("packages", {"torch": "2.14"}, "versions of torch")],
-)  # fmt: skip
+    [
+        ("code", "0ther", "code versions"),
+        ("device", "H200", "devices"),
+        ("threads", 2, "thread counts"),
+        ("compiled", True, "settings of --compile"),
+        ("cached_vision", True, "settings of --cache-vision"),
+        ("simulator", "physx_cuda", r"simulator backends of p@1 \(physx_cpu; physx_cuda\)"),
+        ("environment", {"renderers": ["H200"]}, r"simulator backends of p@1 \(physx_cpu; physx_cpu, drawn by H200\)"),
+        ("packages", {"torch": "2.14"}, "versions of torch"),
+    ],
+)
 def test_provenance_is_not_mixed_unless_told(cells, tmp_path, undrawn, key, value, message):
     here = {**PROVENANCE, "simulator": "physx_cpu"}
     one, other = (
@@ -245,8 +304,10 @@ def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells
     """One task has a stand-in among its assets, the other has none."""
 
     def simulated(cell, **by_id):
-        rows = {(name, "none"): [dataclasses.replace(row, provenance=id) for row in cell.rows["p@1", "none"]]
-                for name, id in (("p@1", "x"), ("q@1", "y"))}  # fmt: skip
+        rows = {
+            (name, "none"): [dataclasses.replace(row, provenance=id) for row in cell.rows["p@1", "none"]]
+            for name, id in (("p@1", "x"), ("q@1", "y"))
+        }
         known = {name: {**PROVENANCE, "simulator": simulator} for name, simulator in by_id.items()}
         return dataclasses.replace(cell, rows=rows, provenance=known, chance={"p@1": 1 / 3, "q@1": 1 / 3})
 
@@ -321,8 +382,13 @@ def test_fields_that_a_cell_does_not_use_are_blank(cells):
 def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path, undrawn):
     added = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": "3.0.3"}}
     without = {**PROVENANCE, "packages": PROVENANCE["packages"] | {"sapien": None}}
-    write([dataclasses.replace(cells[0], provenance={"x": without}),
-           dataclasses.replace(cells[1], provenance={"x": added})], tmp_path)  # fmt: skip
+    write(
+        [
+            dataclasses.replace(cells[0], provenance={"x": without}),
+            dataclasses.replace(cells[1], provenance={"x": added}),
+        ],
+        tmp_path,
+    )
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -17,12 +17,12 @@ from unittest.mock import MagicMock
 import pytest
 from hub_server import COMMIT, Hub
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.envs import assets
 from muvla.envs.assets import LIBERO, archive_from_hub, archive_from_web, content
 from muvla.errors import DiskError, MuvlaError
 
-FETCH = "import sys; from muvla.cli import main; sys.exit(main(['assets', 'fetch', 'libero']))"
+FETCH = "import sys; from muvla.cli.main import main; sys.exit(main(['assets', 'fetch', 'libero']))"
 
 
 @pytest.fixture
@@ -199,5 +199,6 @@ def test_the_twins_and_their_robot_are_fetched_to_where_maniskill_looks(tmp_path
     monkeypatch.setattr(assets, "archive_from_web", fetch)
     assert "ManiSkill_bridge_v2_real2sim; https://github.com/haosulab/" in assets.BRIDGE.fetch(tmp_path)
     assert [told[-2:] for told in asked] == [
-        (tmp_path / "data" / "tasks", "bridge_v2_real2sim_dataset"), (tmp_path / "data" / "robots", "widowx"),
-    ]  # fmt: skip
+        (tmp_path / "data" / "tasks", "bridge_v2_real2sim_dataset"),
+        (tmp_path / "data" / "robots", "widowx"),
+    ]

@@ -9,11 +9,12 @@ import torch
 from conftest import EVERYWHERE, ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 from torch.nn.attention.flex_attention import create_mask
 
-from muvla.configtools import replace
+from muvla.checkpoints.build import build_policy
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models import attention, kernels
+from muvla.models import attention
+from muvla.models import backends as kernels
 from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend, resolve
-from muvla.models.build import build_policy
 from muvla.models.policy import guard_canary
 from muvla.models.sequence import Layout, Segment
 

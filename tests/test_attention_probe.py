@@ -9,14 +9,14 @@ from PIL import Image
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
+from muvla.evaluation.replay import WatchedRollout
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose
-from muvla.evaluation.watching import WatchedRollout
-from muvla.models.images import prepared
+from muvla.models.preprocessing import prepared
 from muvla.models.sequence import Segment
 from muvla.probes.attention import ALL, DRAWN, AttentionRollout, frame, read
-from muvla.probes.maps import ACTION_READ
-from muvla.probes.overlay import OPAQUE, TILE, overlaid, sheet, video
+from muvla.probes.attention_maps import ACTION_READ
+from muvla.probes.attention_overlay import OPAQUE, TILE, overlaid, sheet, video
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3, step_limit=12)
 
@@ -24,7 +24,7 @@ SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slo
 def attended(subject, seeds=None, environments=None):
     rollout = AttentionRollout(
         subject.policy, subject.statistics, subject.protocol, subject.open_env, None, environments
-    )  # fmt: skip
+    )
     return list(rollout.attend(seeds or subject.seeds))
 
 
@@ -150,10 +150,10 @@ def test_a_sheet_shows_every_step_and_a_long_episode_s_ends(episodes):
     rows = 2 * (1 + 4)  # of each camera its picture and four kinds
     assert page.height > rows * TILE and page.width > len(one.attention) * TILE
     long = replace(
-        one, attention=one.attention * 20, watched=replace(
-            one.watched, steps=one.watched.steps * 20, frames=one.watched.frames[:-1] * 20
-        )
-    )  # fmt: skip
+        one,
+        attention=one.attention * 20,
+        watched=replace(one.watched, steps=one.watched.steps * 20, frames=one.watched.frames[:-1] * 20),
+    )
     assert page.width < sheet(long, "title").width < 30 * (TILE + 2)
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.data.audit import audit
 from muvla.data.collect import collect
+from muvla.data.label_audit import audit
 from muvla.errors import MuvlaError
 
 
@@ -33,7 +33,7 @@ def test_a_target_that_has_nothing_to_do_with_the_labels_is_not_told_but_where_t
     """As where a colour is shown at a place that is drawn by itself: the same labels, the targets shuffled."""
     import numpy as np
 
-    from muvla.data.episodes import EpisodeStore
+    from muvla.data.store import EpisodeStore
 
     store = EpisodeStore(many.path)
     targets = np.random.default_rng(0).permutation([line["target"] for line in store.index])

@@ -10,7 +10,7 @@ import torch
 from muvla.config import no_memory
 from muvla.data.augmentation import Change, augmented, draw_change
 from muvla.errors import MuvlaError
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 NOTHING = Change(top=0.0, left=0.0, brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0)
 ON = {"data.augmentation": "episode", "model.images": "released"}
@@ -65,8 +65,14 @@ def test_brightness_and_contrast():
 def test_draws_lie_in_the_published_ranges_and_depend_on_their_key_alone():
     draws = [draw_change(0, i) for i in range(300)]
     assert draw_change(0, 7) == draws[7] != draw_change(1, 7)
-    for name, low, high in (("top", 0, 1), ("left", 0, 1), ("brightness", -0.2, 0.2), ("contrast", 0.8, 1.2),
-                            ("saturation", 0.8, 1.2), ("hue", -0.05, 0.05)):  # fmt: skip
+    for name, low, high in (
+        ("top", 0, 1),
+        ("left", 0, 1),
+        ("brightness", -0.2, 0.2),
+        ("contrast", 0.8, 1.2),
+        ("saturation", 0.8, 1.2),
+        ("hue", -0.05, 0.05),
+    ):
         values = [getattr(d, name) for d in draws]
         assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
 

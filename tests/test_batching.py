@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
-from muvla.models.build import build_policy
+from muvla.checkpoints.build import build_policy
 from muvla.models.policy import Encoded
 
 

@@ -27,13 +27,13 @@ from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
+from muvla.config.sizes import size
 from muvla.envs.registry import make_env
 from muvla.evaluation.protocol import protocol
 from muvla.models.attention import usable
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
-from muvla.models.sizes import size
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 SMALLEST = loop.Setting("tiny", slots=2, m=4, text=6, rounds=1)
 
@@ -203,8 +203,12 @@ def test_shares_and_estimate():
     than the policy."""
     lines = evaluation.shares({"render": 0.04, "physics": 0.02, "step": 0.08}, policy=0.015, transport=0.005)
     assert [line[1:] for line in lines] == [
-        ["40.0 ms", "40.0 %"], ["20.0 ms", "20.0 %"], ["20.0 ms", "20.0 %"], ["15.0 ms", "15.0 %"], ["5.0 ms", "5.0 %"]
-    ]  # fmt: skip
+        ["40.0 ms", "40.0 %"],
+        ["20.0 ms", "20.0 %"],
+        ["20.0 ms", "20.0 %"],
+        ["15.0 ms", "15.0 %"],
+        ["5.0 ms", "5.0 %"],
+    ]
     assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(16)
     assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=1.0) == pytest.approx(8)
     assert evaluation.estimate(1.0, 0.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)

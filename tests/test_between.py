@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import canonical, dummy, no_memory, tbptt
-from muvla.configtools import flatten
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import flatten
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
-from sweeps.between import between_text, certificate_lines
-from sweeps.grid import Study, train_id
+from sweeps.difference import between_text, certificate_lines
+from sweeps.study import Study, train_id
 
 BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
 ARMS = {

@@ -8,18 +8,27 @@ import pytest
 from muvla.config import TaskConfig, dummy, ema
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
-from muvla.evaluation.branching import Branches
+from muvla.evaluation.donor_recording import with_donors
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
-from muvla.interventions.donors import with_donors
-from muvla.probes.timemap import time_map
-from muvla.training.loop import Trainer
+from muvla.probes.time_map import time_map
+from muvla.training.trainer import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 2), delay=(1, 2), blank=(0, 1))
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=10, slots=5)
-NAMES = ["zero@cue_end+1", "noise_unit@delay_end..", "freeze@cue_end..", "stale(2)@first_decision", "drop@delay_end+1",
-         "empty@every(3)", "zero", "empty@first_decision+1", "zero[0:1]@..cue_end"]  # fmt: skip
+NAMES = [
+    "zero@cue_end+1",
+    "noise_unit@delay_end..",
+    "freeze@cue_end..",
+    "stale(2)@first_decision",
+    "drop@delay_end+1",
+    "empty@every(3)",
+    "zero",
+    "empty@first_decision+1",
+    "zero[0:1]@..cue_end",
+]
 
 
 @pytest.mark.parametrize("task", ["RecallPosition3-v0", "RecallColor5-v0"])
@@ -54,9 +63,7 @@ def trained(store, cell_with):
 def outcomes(trainer, name, branches=None, one=SHORT):
     kind = with_donors(name, trainer.policy, trainer.statistics, one, {})
     found = {}
-    rollout = Rollout(
-        trainer.policy, trainer.statistics, one, lambda: make_env(one.task), kind, branches=branches
-    )  # fmt: skip
+    rollout = Rollout(trainer.policy, trainer.statistics, one, lambda: make_env(one.task), kind, branches=branches)
     rollout.run(range(one.seed, one.seed + one.episodes), lambda o: found.update({o.seed: o}))
     return found, rollout.ticks
 

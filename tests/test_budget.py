@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from muvla.config import OptimizerConfig
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.phases import Phase
 from muvla.training.budget import coverage, learning_rate
-from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
 
 
 @pytest.mark.parametrize(("regime", "W", "U"), [("matched", 8, 4), ("matched_frames", 2, 16), ("published", 2, 4)])
@@ -45,9 +45,14 @@ def test_schedule():
 
 
 def test_coverage_counts_pairs_and_look_ahead(store, base):
-    c = coverage(store, base.data, replace(base, {"budget.updates": 200}).budget, 0,
-                 [(K, "window") for K in (1, 2, 8)],
-                 (1, 2, 4))  # fmt: skip
+    c = coverage(
+        store,
+        base.data,
+        replace(base, {"budget.updates": 200}).budget,
+        0,
+        [(K, "window") for K in (1, 2, 8)],
+        (1, 2, 4),
+    )
     assert c.inside_block[1, "window"] == 0 == c.inside_block[2, "window"], (
         "cue and decision are at least 2 ticks apart"
     )

@@ -11,23 +11,25 @@ import pytest
 from test_analysis import cells, records, row
 from test_success_reports import over
 
-from analysis import ceilings as untrained
-from analysis import report, tables
+from analysis import baselines as untrained
+from analysis import tables
 from analysis.frames import tidy
-from muvla import cli, commands
-from muvla.ceilings import UnlearnedRun, measured
-from muvla.commands import find_run
+from analysis.report import report
+from muvla.cli import commands
+from muvla.cli import main as cli
+from muvla.cli.commands import find_run
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.ceilings import UnlearnedRollout, memoryless_ideal, unlearned
+from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.protocol import protocol, unbounded
 from muvla.evaluation.records import Ceilings, EpisodeRow, result_id, summarise
-from muvla.files import locked
-from muvla.randomness import numpy_rng
-from sweeps import ceilings as swept
+from muvla.runs.baselines import UnlearnedRun, measured
+from muvla.utils.io import locked
+from muvla.utils.rng import numpy_rng
+from sweeps import baselines as swept
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
+from sweeps.sweep import SweepOptions, run_study
 
 __all__ = ["cells"]  # the fixture
 BASE = protocol("recall-position3-rh@1")
@@ -120,9 +122,11 @@ def test_why_nothing_bounds_a_policy_without_memory():
     free = replace(BASE, task=TaskConfig("ChainOfColors5-VLA-v0", physics="gpu"))
     long = replace(free, regime="open_loop", h=8, tick="call")
     assert [unbounded(one) for one in (BASE, protocol("recall-position3-ol8@1"), free, long)] == [
-        "", "chunks run open loop", "the arm moves in cue and delay",
+        "",
+        "chunks run open loop",
+        "the arm moves in cue and delay",
         "chunks run open loop and the arm moves in cue and delay",
-    ]  # fmt: skip
+    ]
     assert set(memoryless_ideal(free).values()) == {None}
 
 
@@ -159,8 +163,8 @@ def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, mo
     def absent(_):
         raise MuvlaError("sim_backend", got="gpu", expected="a CUDA device", remedy="cpu")
 
-    monkeypatch.setattr("muvla.ceilings.backends", absent)
-    monkeypatch.setattr("muvla.ceilings.open_blind", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr("muvla.runs.baselines.backends", absent)
+    monkeypatch.setattr("muvla.runs.baselines.open_blind", lambda _: pytest.fail("opened"))
     with pytest.raises(MuvlaError, match="sim_backend"):
         run_of("random", tmp_path).measure(SHORT)
 
@@ -192,7 +196,7 @@ def test_a_sweeps_time_limit_holds_in_its_ceilings(tmp_path, monkeypatch):
     study = SimpleNamespace(check=lambda: None, protocols=[SHORT], name="x")
     monkeypatch.setattr(Ledger, "stores", lambda *_: {})
     monkeypatch.setattr(Ledger, "entries", lambda *_: [])
-    monkeypatch.setattr("sweeps.run.plan_text", lambda *_: "")
+    monkeypatch.setattr("sweeps.sweep.plan_text", lambda *_: "")
     said, options = [], SweepOptions(processes=1, time_limit=1e-9, track=False)
     assert run_study(study, Ledger(tmp_path / "runs", tmp_path / "data"), options, said.append).not_run == []
     assert said[-1].startswith("The time limit was reached")
@@ -210,7 +214,7 @@ def test_a_full_disk_and_a_broken_invariant_are_no_not_run(tmp_path, monkeypatch
 
 def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    monkeypatch.setattr("sweeps.ceilings.measure_ceilings", lambda several, *_: print([p.id for p in several]) or 0)
+    monkeypatch.setattr("sweeps.baselines.measure_ceilings", lambda several, *_: print([p.id for p in several]) or 0)
     assert cli.main(["ceilings", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
     told = capsys.readouterr().out
     assert told.count(BASE.id) == 1 and told.count("-ol8@1") == 5
@@ -292,8 +296,10 @@ def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
 
 
 def test_seeds_stay_whole_numbers_and_budgets_blank(base):
-    arms = [records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
-            records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1)]  # fmt: skip
+    arms = [
+        records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
+        records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1),
+    ]
     table = untrained.with_readings(tables.main_table(tidy(arms)), Ceilings(), {"success": "success"})
     assert list(table["W"]) == [8, 2, "–", "–", "–"] and list(table["seed"]) == [0, 0, "–", "–", "–"]
     assert list(table["success"])[2:] == ["not run", "not run", "–"]

@@ -12,14 +12,16 @@ from tokenizers import Tokenizer
 from torch.nn.functional import gelu, layer_norm, linear, relu, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaModel
 
-from muvla.anatomy import SizeConfig, TowerConfig
+from muvla.checkpoints import metadata as metafiles
+from muvla.checkpoints import names as published
+from muvla.checkpoints import released as checkpoints
 from muvla.config import MemoryConfig, ModelConfig
+from muvla.config.model import SizeConfig, TowerConfig
+from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
-from muvla.models import checkpoints, metafiles, published
-from muvla.models.images import prepared
 from muvla.models.policy import Interface, Policy
-from muvla.models.sizes import OPENVLA_7B, SIZES
+from muvla.models.preprocessing import prepared
 from muvla.models.vision import FusedVision
 
 GOLDEN = Path(__file__).parent / "golden" / "towers.safetensors"
@@ -207,10 +209,15 @@ def published_forward(path, images, proprio, prompt, noisy=None):
         allowed[:, :, : context.shape[1], context.shape[1] :] = False
     llama = LlamaModel(
         LlamaConfig(
-            vocab_size=400, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-            attn_implementation="sdpa", use_cache=False,
+            vocab_size=400,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            attn_implementation="sdpa",
+            use_cache=False,
         )
-    )  # fmt: skip
+    )
     llama.load_state_dict(
         {n.removeprefix("language_model.model."): t.float() for n, t in weights.items() if "language_model.model." in n}
     )
@@ -288,9 +295,10 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     from muvla.models.init import initialise
 
     policy = Policy(
-        ModelConfig(SIZE, chunk=8, memory_positions="shift"), build_memory(MemoryConfig("tokens", 3), 24),
+        ModelConfig(SIZE, chunk=8, memory_positions="shift"),
+        build_memory(MemoryConfig("tokens", 3), 24),
         Interface(2, 7, 7, 64, True),
-    )  # fmt: skip
+    )
     initialise(policy, 0)
     meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
     statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}

@@ -8,8 +8,8 @@ import pytest
 from conftest import FEW
 from test_sweep import ROOT, STUDY
 
-from muvla.cli import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
-from muvla.commands import find_run
+from muvla.cli.commands import find_run
+from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
 from muvla.evaluation.protocol import SETS
 
 
@@ -119,8 +119,17 @@ def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
     """By evaluate and by intervene; without being asked nothing is run twice."""
     train = train_id_of(place, capsys)
     common = [*at(place), "--protocol", FEW.id]
-    nothing = ("target", "choice", "cue_length", "delay_length", "first_decision_step", "success_once",
-               "success_at_end", "first_success_step", "steps")  # fmt: skip
+    nothing = (
+        "target",
+        "choice",
+        "cue_length",
+        "delay_length",
+        "first_decision_step",
+        "success_once",
+        "success_at_end",
+        "first_success_step",
+        "steps",
+    )
     for arguments, kind in ((["evaluate", train], "none"), (["intervene", train, "zero"], "zero")):
         assert main([*arguments, *common]) == 0
         clean = capsys.readouterr().out.splitlines()[0]
@@ -147,7 +156,7 @@ def test_train_then_evaluate(place, capsys):
 
 
 def test_an_untrained_run_cannot_be_evaluated(place, capsys):
-    from muvla.files import read_json, write_json
+    from muvla.utils.io import read_json, write_json
 
     source = find_run(place / "runs", place / "data", train_id_of(place, capsys))
     copy = place / "runs" / "000000000000"
@@ -216,8 +225,14 @@ def test_the_doctor_runs_where_torch_is_missing(tmp_path):
     import sys
 
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
-    run = subprocess.run([sys.executable, "-m", "muvla.cli", "doctor"], capture_output=True, text=True, check=False,
-                         cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "muvla.cli", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
     assert run.returncode == 1 and "No module named 'torch'" in run.stdout and "Traceback" not in run.stderr
 
 

@@ -10,20 +10,20 @@ from test_cli import at
 from test_sweep import STUDY
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.checkpoints.build import build_policy
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import LoraConfig
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.files import read_json
-from muvla.models import compiling
+from muvla.models import compilation as compiling
 from muvla.models.attention import BARRED_ROWS
-from muvla.models.build import build_policy
-from muvla.models.compiling import READ_OFF_THE_PLAN, compile_step, is_compiled
+from muvla.models.compilation import READ_OFF_THE_PLAN, compile_step, is_compiled
 from muvla.models.lora import add_adapters
 from muvla.models.policy import guard_canary
-from muvla.provenance import provenance, provenance_id
-from muvla.training.loop import Trainer
 from muvla.training.run import diagnosis_of
+from muvla.training.trainer import Trainer
+from muvla.utils.io import read_json
+from muvla.utils.provenance import provenance, provenance_id
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +33,11 @@ needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) i
 
 @pytest.mark.parametrize(
     "interface",
-    [pytest.param(PADDED_INTERFACE, id="mixed prompts"),
-     pytest.param(PLAIN_INTERFACE, id="one length", marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        pytest.param(PADDED_INTERFACE, id="mixed prompts"),
+        pytest.param(PLAIN_INTERFACE, id="one length", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("attention", sorted(READ_OFF_THE_PLAN))
 def test_one_compilation_per_batch_shape(cell_with, attention, interface):
     """For all layers, ticks and prompts; one more each with gradient and for another number of slots."""
@@ -146,8 +148,9 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
     memory = torch.randn(4, 4, 96)
     assert guard_canary(policy, random_frames(policy, 4), memory) == 0.0
     monkeypatch.setitem(BARRED_ROWS, "context", ())
-    monkeypatch.setattr("muvla.models.attention._groups", lambda layout, guard: (
-        ((slice(0, layout.length),), layout.length),))  # fmt: skip
+    monkeypatch.setattr(
+        "muvla.models.attention._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
+    )
     with pytest.raises(NotAMeasurement, match="exactly 0"):
         guard_canary(policy, random_frames(policy, 4), memory)
 

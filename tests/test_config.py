@@ -6,7 +6,7 @@ import pytest
 
 from experiments.recall_quick.study import study
 from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
-from muvla.configtools import (
+from muvla.config.serialization import (
     content_hash,
     difference,
     flatten,
@@ -99,8 +99,13 @@ def test_a_missing_field_is_named():
 def test_equal_computations_share_one_identity(cell_with):
     """Unused fields make no new cell; used ones do."""
     without = canonical(cell_with(no_memory()))
-    for unused in ({"truncation": 1}, {"memory.alpha": 0.5}, {"memory.init_std": 1.0}, {"memory.m": 0},
-                   {"intervention": "zero"}):  # fmt: skip
+    for unused in (
+        {"truncation": 1},
+        {"memory.alpha": 0.5},
+        {"memory.init_std": 1.0},
+        {"memory.m": 0},
+        {"intervention": "zero"},
+    ):
         assert canonical(cell_with({**no_memory(), **unused})) == without, unused
     assert canonical(cell_with({"memory.m": 0})) == without, "tokens of width 0"
     assert canonical(cell_with({**dummy(4), "truncation": 1})) == canonical(cell_with(dummy(4)))
@@ -124,12 +129,18 @@ def test_equal_computations_share_one_identity(cell_with):
 @pytest.mark.parametrize(
     ("regime", "K", "W", "U", "frames"),
     [
-        ("matched", 1, 8, 4, 128), ("matched", 2, 8, 4, 128), ("matched", 8, 8, 4, 128),
-        ("matched_frames", 1, 1, 32, 128), ("matched_frames", 2, 2, 16, 128), ("matched_frames", 16, 16, 2, 128),
-        ("published", 1, 1, 4, 16), ("published", 2, 2, 4, 32), ("published", 8, 8, 4, 128),
+        ("matched", 1, 8, 4, 128),
+        ("matched", 2, 8, 4, 128),
+        ("matched", 8, 8, 4, 128),
+        ("matched_frames", 1, 1, 32, 128),
+        ("matched_frames", 2, 2, 16, 128),
+        ("matched_frames", 16, 16, 2, 128),
+        ("published", 1, 1, 4, 16),
+        ("published", 2, 2, 4, 32),
+        ("published", 8, 8, 4, 128),
         ("published", 24, 24, 4, 384),
     ],
-)  # fmt: skip
+)
 def test_a_regime_says_what_k_makes_of_the_budget(cell_with, regime, K, W, U, frames):
     """Declared: B = 4, W = 8, U = 4. The identity holds what comes out, not the regime that it came from."""
     cell = cell_with({"truncation": K, "budget.regime": regime})

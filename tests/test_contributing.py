@@ -11,9 +11,9 @@ import pytest
 from conftest import PLAIN_INTERFACE
 from test_interventions import tokens_read
 
+from muvla.checkpoints.build import build_policy
 from muvla.evaluation.protocol import protocol
 from muvla.interventions import intervention, kinds
-from muvla.models.build import build_policy
 from muvla.probes import registry
 from muvla.probes.registry import GRIDS, READINGS, probe, reading
 from muvla.probes.traces import traces_of

@@ -6,8 +6,8 @@ import pytest
 
 from muvla.envs.phases import Phase
 from muvla.errors import Interrupted, MuvlaError
-from muvla.probes import decoders
-from muvla.probes.decoders import FOLDS, Ticks, episode_folds, frame, held_out, since_classes
+from muvla.probes import linear_probes as decoders
+from muvla.probes.linear_probes import FOLDS, Ticks, episode_folds, frame, held_out, since_classes
 from muvla.probes.registry import reading
 from muvla.probes.traces import Trace
 
@@ -20,9 +20,15 @@ def episode(seed, target, memory, labels=None, cue=True):
     phases += [Phase.DECISION] * (LENGTH - len(phases))
     events = {"cue_end": BLANK + CUE - 1, "delay_end": BLANK + CUE + DELAY - 1} if cue else {}
     return Trace(
-        seed, {"tokens": memory.astype(np.float32)}, memory[:, :1], np.arange(LENGTH), np.array(phases),
-        {"target": target} | (labels or {}), events, {},
-    )  # fmt: skip
+        seed,
+        {"tokens": memory.astype(np.float32)},
+        memory[:, :1],
+        np.arange(LENGTH),
+        np.array(phases),
+        {"target": target} | (labels or {}),
+        events,
+        {},
+    )
 
 
 def planted(episodes=60, classes=3, signal=0.0, numbers=24, **labels):
@@ -144,9 +150,10 @@ def test_a_task_that_tells_the_identity_apart_has_both():
     table = frame(planted(signal=12.0, episodes=60, identity=lambda seed: (seed // 3) % 2))
     assert curve(table, "target").loc[2].value == 1 and curve(table, "identity").loc[2].value < 0.8
     assert set(table.curve) == {
-        name + control for name in ("target", "identity", "phase", "steps since cue")
+        name + control
+        for name in ("target", "identity", "phase", "steps since cue")
         for control in ("", ", labels shuffled")
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.slow
@@ -215,8 +222,9 @@ def unchanging(targets, decisions):
     for seed, (target, decision) in enumerate(zip(targets, decisions, strict=True)):
         phases = [Phase.CUE] * 2 + [Phase.DELAY] * (decision - 2) + [Phase.DECISION] * (12 - decision)
         memory = np.ones((12, 1, 3), np.float32)
-        yield Trace(seed, {"tokens": memory}, memory, np.arange(12), np.array(phases), {"target": target},
-                    {"cue_end": 1}, {})  # fmt: skip
+        yield Trace(
+            seed, {"tokens": memory}, memory, np.arange(12), np.array(phases), {"target": target}, {"cue_end": 1}, {}
+        )
 
 
 def test_chance_is_what_a_constant_answer_gets_at_each_step():

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 from test_sweep import STUDY
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig
-from muvla.configtools import replace
-from muvla.data.audit import audit
-from muvla.data.derivation import check, first_movement
-from muvla.data.episodes import EpisodeStore
-from muvla.data.importing import import_config, import_dataset
+from muvla.config.serialization import replace
+from muvla.data.derived_phases import check, first_movement
+from muvla.data.importer import import_config, import_dataset
+from muvla.data.label_audit import audit
+from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import open_source, schema_of
-from muvla.data.statistics import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.data.writers import write_dataset
 from muvla.errors import MuvlaError
 from muvla.training.budget import coverage
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"
 NAMED = ("steps/observation/proprio", "steps/action")
@@ -106,8 +106,22 @@ def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
 
 def test_from_the_command_line(store, given_away, tmp_path, capsys):
     place = ["--data", str(store.path.parent)]
-    command = ["data", "import", str(given_away), "--schema", "mikasa", "--proprio", NAMED[0], "--action", NAMED[1],
-               "--task", TASK, "--name", "derived", *place]  # fmt: skip
+    command = [
+        "data",
+        "import",
+        str(given_away),
+        "--schema",
+        "mikasa",
+        "--proprio",
+        NAMED[0],
+        "--action",
+        NAMED[1],
+        "--task",
+        TASK,
+        "--name",
+        "derived",
+        *place,
+    ]
     for half in (["--derive", "motion"], ["--checked-on", store.path.name]):
         assert main([*command, *half]) == EXIT_BAD_INPUT
         assert "expected both, or neither" in capsys.readouterr().err

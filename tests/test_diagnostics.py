@@ -7,13 +7,13 @@ import torch
 from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.data.collect import collect
 from muvla.envs.phases import Phase
-from muvla.files import read_lines
 from muvla.interventions import intervention
 from muvla.training import run as training
 from muvla.training.diagnostics import Diagnosis, part_of, peak_memory
-from muvla.training.loop import Trainer
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
+from muvla.utils.io import read_lines
 
 
 def diagnosed(trainer: Trainer) -> dict:
@@ -29,16 +29,25 @@ def row_of(cell, store) -> dict:
 @pytest.mark.parametrize(
     ("change", "checkpointing"),
     [
-        pytest.param(change, checkpointing, id=name + " checkpointing" * checkpointing,
-                     marks=[pytest.mark.slow] * (checkpointing or name not in ("K=2", "none")))
+        pytest.param(
+            change,
+            checkpointing,
+            id=name + " checkpointing" * checkpointing,
+            marks=[pytest.mark.slow] * (checkpointing or name not in ("K=2", "none")),
+        )
         for checkpointing in (False, True)
         for name, change in {
-            "K=8": tbptt(8, 4), "K=2": tbptt(2, 4), "from the episode": tbptt(2, 4) | {"truncation_from": "episode"},
-            "ema": ema(0.1, 4), "dummy": dummy(4), "none": no_memory(), "zeroed": {"intervention": "zero"},
+            "K=8": tbptt(8, 4),
+            "K=2": tbptt(2, 4),
+            "from the episode": tbptt(2, 4) | {"truncation_from": "episode"},
+            "ema": ema(0.1, 4),
+            "dummy": dummy(4),
+            "none": no_memory(),
+            "zeroed": {"intervention": "zero"},
             "diffusion": {"model.head": "diffusion", "data.tail": "repeat"},
         }.items()
     ],
-)  # fmt: skip
+)
 def test_looking_changes_nothing(store, cell_with, change, checkpointing):
     """Parameters, memory and losses with diagnostics at every update are those without, bit for bit."""
     cell = cell_with(change)
@@ -180,6 +189,11 @@ def test_the_log_has_them_unless_they_are_switched_off(store, cell_with, tmp_pat
     for full, plain in zip(on, off, strict=True):
         assert {k: full[k] for k in plain} | {"frames_per_second": 0} == plain | {"frames_per_second": 0}
         assert full.keys() - plain.keys() == {
-            "loss_by_chunk", "loss_by_phase", "gradient_read", "gradient_written", "write_ratio", "update_ratio",
+            "loss_by_chunk",
+            "loss_by_phase",
+            "gradient_read",
+            "gradient_written",
+            "write_ratio",
+            "update_ratio",
             "peak_memory_mb",
-        }  # fmt: skip
+        }

@@ -9,17 +9,17 @@ import torch
 from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from test_checkpoints import SIZE, published_forward
 
+from muvla.checkpoints import released as checkpoints
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig, dummy, no_memory
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.models import checkpoints
-from muvla.models.build import build_policy
 from muvla.models.diffusion import STEPS, NoisyActions, denoise, kept, noised
 from muvla.models.policy import guard_canary
 from muvla.models.sequence import Layout, Segment
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 DIFFUSION = {"model.head": "diffusion", "data.tail": "repeat"}
 
@@ -130,9 +130,17 @@ def test_labels_that_must_not_be_seen_or_carried_are_refused(cell_with, changes,
 def test_training_learns_to_denoise(store, cell_with):
     """The loss falls, and on frames that were trained on what is sampled is nearer to the labels than zeros are."""
     cell = cell_with(
-        {**DIFFUSION, **no_memory(), "model.chunk": 1, "data.labels": "recorded", "budget.updates": 600,
-         "budget.window": 2, "truncation": 2, "optimizer.warmup": 0.0}
-    )  # fmt: skip
+        {
+            **DIFFUSION,
+            **no_memory(),
+            "model.chunk": 1,
+            "data.labels": "recorded",
+            "budget.updates": 600,
+            "budget.window": 2,
+            "truncation": 2,
+            "optimizer.warmup": 0.0,
+        }
+    )
     trainer = Trainer(cell, store)
     window = trainer.stream.window(2)
     # Eight frames, learned by heart, with other noise at every visit.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from muvla import doctor
+from muvla.cli import doctor
 
 SIMULATOR = ("mani-skill", "sapien", "mikasa-robo-suite")
 
@@ -74,8 +74,11 @@ def test_a_leaking_guard_is_found(without, monkeypatch):
 
     without(*SIMULATOR)
     monkeypatch.setitem(attention.BARRED_ROWS, "context", ())
-    monkeypatch.setattr(attention.AttentionPlan, "row_groups", property(lambda self: [
-        ([slice(0, self.layout.length)], self.layout.length, None)]))  # fmt: skip
+    monkeypatch.setattr(
+        attention.AttentionPlan,
+        "row_groups",
+        property(lambda self: [([slice(0, self.layout.length)], self.layout.length, None)]),
+    )
     status, said = diagnosis()
     assert status == 1 and "MISSING  guard canary" in said
 

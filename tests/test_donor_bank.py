@@ -68,11 +68,17 @@ def test_the_mean_is_of_the_same_phase_and_step_into_it():
 
 @pytest.mark.parametrize(
     ("name", "points", "message"),
-    [("transplant", [(1, (0.0,)), (1, (1.0,))], r"seed 0.*none among 2 episodes of blank 0, cue 1, delay 1.*another"),
-     ("transplant_same", [(1, (0.0,)), (0, (1.0,))], "none among 2 episodes.*target 1, besides itself"),
-     ("direction(1)", [(1, (0.0,)), (1, (1.0,))], "in the other half"),
-     ("transplant", [(None, (0.0,))], "a task without target")],
-)  # fmt: skip
+    [
+        (
+            "transplant",
+            [(1, (0.0,)), (1, (1.0,))],
+            r"seed 0.*none among 2 episodes of blank 0, cue 1, delay 1.*another",
+        ),
+        ("transplant_same", [(1, (0.0,)), (0, (1.0,))], "none among 2 episodes.*target 1, besides itself"),
+        ("direction(1)", [(1, (0.0,)), (1, (1.0,))], "in the other half"),
+        ("transplant", [(None, (0.0,))], "a task without target"),
+    ],
+)
 def test_a_pool_without_a_donor_is_refused_before_an_episode_runs(name, points, message):
     with pytest.raises(MuvlaError, match=message):
         DonorBank(episodes(points), intervention(name)).require()
@@ -116,9 +122,14 @@ def test_who_never_got_there_neither_gives_nor_is_given():
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("direction(4)[0:2]", "whole state"), ("orthogonal(4)[0:2]", "whole state"), ("lesion(0)[0:2]", "is the token"),
-     ("permute_tokens[0:1]", "two tokens at least"), ("stale(1)/after_write", "site after_write")],
-)  # fmt: skip
+    [
+        ("direction(4)[0:2]", "whole state"),
+        ("orthogonal(4)[0:2]", "whole state"),
+        ("lesion(0)[0:2]", "is the token"),
+        ("permute_tokens[0:1]", "two tokens at least"),
+        ("stale(1)/after_write", "site after_write"),
+    ],
+)
 def test_what_makes_no_sense_of_tokens_or_sites_is_refused(name, message):
     with pytest.raises(MuvlaError, match=message):
         intervention(name)

@@ -10,15 +10,15 @@ from muvla.config import TaskConfig, dummy, no_memory
 from muvla.envs.recall import RecallEnv
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.chunks import ChunkFile, chunk_change
+from muvla.evaluation.action_chunks import ChunkFile, chunk_change
+from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, choices, result_id
 from muvla.evaluation.results import NeverFired, Results
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
-from muvla.interventions.donors import with_donors
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 1), delay=(1, 1), blank=(1, 1))
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=18, slots=9)
@@ -62,9 +62,17 @@ def told(outcome):
 
 def evaluated(trained, folder, kind, one=SHORT):
     return evaluate(
-        trained.policy, trained.statistics, one, kind, train="abc", training_seed=0, training_episodes=(range(24),),
-        rows=folder / "rows", record=lambda _: nullcontext("p"), chunks=folder / "chunks",
-    )  # fmt: skip
+        trained.policy,
+        trained.statistics,
+        one,
+        kind,
+        train="abc",
+        training_seed=0,
+        training_episodes=(range(24),),
+        rows=folder / "rows",
+        record=lambda _: nullcontext("p"),
+        chunks=folder / "chunks",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +80,16 @@ def plain(trained):
     return outcomes(trained, None)
 
 
-@pytest.mark.parametrize("name", ["transplant_self", "transplant_self[0:2]/before_read@cue_end", "direction(0)",
-                                  "orthogonal(0)@first_decision", "transplant_self@0.."])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transplant_self",
+        "transplant_self[0:2]/before_read@cue_end",
+        "direction(0)",
+        "orthogonal(0)@first_decision",
+        "transplant_self@0..",
+    ],
+)
 def test_what_is_given_by_itself_changes_nothing(trained, recorded, plain, name):
     again = outcomes(trained, bound(trained, recorded, name))
     for seed, outcome in plain.items():
@@ -233,7 +249,7 @@ def test_a_policy_without_memory_is_refused(store, cell_with, tmp_path):
 
 
 def test_an_event_that_the_task_lacks(trained, tmp_path, monkeypatch):
-    from muvla.evaluation import fit
+    from muvla.evaluation import checks as fit
 
     monkeypatch.setattr(fit, "events", lambda info: {})
     with pytest.raises(MuvlaError, match="@cue_end.*RecallPosition3-v0: it has none"):
@@ -242,8 +258,15 @@ def test_an_event_that_the_task_lacks(trained, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_frozen_and_moved_are_held_against_what_is_seen_under_schedules(trained, tmp_path):
-    for name in ("zero@2..", "freeze@cue_end..", "empty@delay_end..", "noise_unit@1..", "zero@cue_end", "zero@every(2)",
-                 "zero[1:2]@2.."):  # fmt: skip
+    for name in (
+        "zero@2..",
+        "freeze@cue_end..",
+        "empty@delay_end..",
+        "noise_unit@1..",
+        "zero@cue_end",
+        "zero@every(2)",
+        "zero[1:2]@2..",
+    ):
         assert len(evaluated(trained, tmp_path, intervention(name)).rows) == N, f"no false alarm: {name}"
     kept = lambda state, context: state  # noqa: E731
     for schedule in ("2..", "cue_end.."):
@@ -291,9 +314,14 @@ def test_donors_are_recorded_after_all_other_checks(trained, tmp_path):
         args = {"train": "abc", "training_seed": 0, "training_episodes": (), "rows": tmp_path} | changes
         with pytest.raises(MuvlaError, match=message):
             evaluate(
-                trained.policy, trained.statistics, SHORT, kind, record=lambda _: nullcontext("p"),
-                donors=asked.append, **args,
-            )  # fmt: skip
+                trained.policy,
+                trained.statistics,
+                SHORT,
+                kind,
+                record=lambda _: nullcontext("p"),
+                donors=asked.append,
+                **args,
+            )
     assert not asked
 
 

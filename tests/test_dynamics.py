@@ -14,9 +14,15 @@ def trace(memory, cue_end=1, delay_end=3, seed=0, start=0):
     ticks = len(memory)
     events = {"cue_end": cue_end, "delay_end": delay_end, "first_decision": delay_end + 1}
     return Trace(
-        seed, {"tokens": np.asarray(memory, np.float32)}, np.zeros((ticks, 1, 1), np.float32), np.arange(ticks) + start,
-        np.ones(ticks, np.int32), {"target": 0}, events, {},
-    )  # fmt: skip
+        seed,
+        {"tokens": np.asarray(memory, np.float32)},
+        np.zeros((ticks, 1, 1), np.float32),
+        np.arange(ticks) + start,
+        np.ones(ticks, np.int32),
+        {"target": 0},
+        events,
+        {},
+    )
 
 
 def test_a_memory_that_stays_does_not_change():

@@ -16,8 +16,9 @@ from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import EXAMPLES, intervention
-from muvla.recurrence import Intervention, Recurrence
-from muvla.training.loop import Trainer
+from muvla.interventions.base import Intervention
+from muvla.recurrence import Recurrence
+from muvla.training.trainer import Trainer
 
 BASE = protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
@@ -26,8 +27,9 @@ ALONE = sorted(name for name in EXAMPLES.values() if intervention(name).donor is
 
 def outcomes(trainer, protocol, kind=None, seeds=None):
     found = {}
-    rollout = Rollout(trainer.policy, trainer.statistics, protocol,
-                      lambda: make_env(protocol.task, protocol.image_size), kind)  # fmt: skip
+    rollout = Rollout(
+        trainer.policy, trainer.statistics, protocol, lambda: make_env(protocol.task, protocol.image_size), kind
+    )
     rollout.run(seeds or range(protocol.seed, protocol.seed + protocol.episodes), lambda o: found.update({o.seed: o}))
     return found, rollout
 

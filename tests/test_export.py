@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from test_checkpoints import SIZE
 from test_start import ANATOMY
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.checkpoints.released import Directory
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, ema, no_memory
-from muvla.configtools import replace
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import replace
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.exporting import export
-from muvla.models.checkpoints import Directory
-from muvla.runs import NOT_A_MEASUREMENT, Run
-from sweeps.grid import train_id
+from muvla.runs.export import export
+from muvla.runs.run import NOT_A_MEASUREMENT, Run
+from sweeps.study import train_id
 
 pytestmark = pytest.mark.slow
 
@@ -75,11 +75,12 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
     directory = Directory(tmp_path / "out")
     assert directory.kind == kind and directory.step == "3" and directory.differences() == []
     ours, theirs = run.load_policy("cpu"), directory.load().policy
-    from muvla.data.streams import SlotStream
+    from muvla.data.stream import SlotStream
 
     assert (ours.interface.cameras, ours.interface.first_image) == (
-        theirs.interface.cameras, theirs.interface.first_image,
-    )  # fmt: skip
+        theirs.interface.cameras,
+        theirs.interface.first_image,
+    )
     stream = lambda: SlotStream(  # noqa: E731
         store, replace(cell, changes).data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0
     )
@@ -96,8 +97,13 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
         assert np.allclose(told[column]["std"], values.std(axis=0))
     if kind == "muvla":
         alpha = changes.get("memory.alpha", 1.0)
-        expected = {"num_mem_tokens": 5, "memory_update": "ema" if alpha < 1 else "tbptt", "ema_alpha": alpha,
-                    "tbptt_length": 1 if alpha < 1 else 2, "attention_mask_mode": "custom"}  # fmt: skip
+        expected = {
+            "num_mem_tokens": 5,
+            "memory_update": "ema" if alpha < 1 else "tbptt",
+            "ema_alpha": alpha,
+            "tbptt_length": 1 if alpha < 1 else 2,
+            "attention_mask_mode": "custom",
+        }
         assert json.loads((tmp_path / "out" / "memory_meta.json").read_text()) == expected
 
 
@@ -146,8 +152,17 @@ def test_what_the_published_code_cannot_run_is_refused(cell, store, tmp_path, ch
 
 def test_from_the_command_line(cell, store, tmp_path, capsys):
     run = trained(replace(cell, {"budget.updates": 1}), store, tmp_path)
-    command = ["export", run.train[:8], str(tmp_path / "out"), "--statistics", "recall",
-               "--runs", str(run.root), "--data", str(run.data)]  # fmt: skip
+    command = [
+        "export",
+        run.train[:8],
+        str(tmp_path / "out"),
+        "--statistics",
+        "recall",
+        "--runs",
+        str(run.root),
+        "--data",
+        str(run.data),
+    ]
     assert main(command) == 0
     assert main(["inspect", str(tmp_path / "out")]) == 0
     assert "statistics: recall" in capsys.readouterr().out

@@ -13,14 +13,14 @@ from conftest import FEW
 from gymnasium import spaces
 from test_sweep import STUDY, one_cell, study_file
 
-from muvla import files
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
 from muvla.evaluation.protocol import Protocol, protocol
 from muvla.evaluation.records import result_id
-from muvla.files import holder, locked, read_lines, write_json
-from muvla.runs import NOT_A_MEASUREMENT
+from muvla.runs.run import NOT_A_MEASUREMENT
+from muvla.utils import io as files
+from muvla.utils.io import holder, locked, read_lines, write_json
 from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
 from sweeps.tracking import Tracker
 
@@ -153,7 +153,7 @@ def test_a_result_is_continued_where_it_was_begun_or_not_at_all(done, monkeypatc
     path = done.run.rows / f"{result_id(done.run.train, one, 'none')}.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    monkeypatch.setattr("muvla.runs.backends", lambda task: "physx_cuda, assets 0123")
+    monkeypatch.setattr("muvla.runs.run.backends", lambda task: "physx_cuda, assets 0123")
     with pytest.raises(MuvlaError, match="got 'simulator physx_cuda, assets 0123', expected None, as of") as refused:
         done.run.evaluate(one, "none", "cpu")
     assert f"remove {path}" in refused.value.remedy and path.read_text() == "".join(lines[:-1])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from muvla.errors import DiskError, MuvlaError
-from muvla.files import append_line, locked, read_lines, write_atomically
+from muvla.utils.io import append_line, locked, read_lines, write_atomically
 
 
 def test_any_text_comes_back(tmp_path):

@@ -10,12 +10,12 @@ from test_policy import frames
 from test_start import ANATOMY
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
+from muvla.checkpoints import native as ckpt
+from muvla.checkpoints.build import build_policy
 from muvla.config import ema, no_memory, tbptt
-from muvla.configtools import content_hash, replace
-from muvla.models.build import build_policy
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
+from muvla.config.serialization import content_hash, replace
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
 
 FILM = {"model.film": True}
 
@@ -87,15 +87,35 @@ def test_it_computes_the_published_blocks(cell_with):
         pixels = images[:, camera].float() / 255
         mean, std = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         dino = by_hand(
-            values.__getitem__, policy.vision.dino.embeddings((pixels - mean) / std),
-            {"block": "vision.dino.encoder.layer", "blocks": size.dino.layers - 1, "norm": "norm",
-             "attention": "attention", "out": "o_proj", "film": "dino"}, size.dino.heads, 5, e,
-        )  # fmt: skip
+            values.__getitem__,
+            policy.vision.dino.embeddings((pixels - mean) / std),
+            {
+                "block": "vision.dino.encoder.layer",
+                "blocks": size.dino.layers - 1,
+                "norm": "norm",
+                "attention": "attention",
+                "out": "o_proj",
+                "film": "dino",
+            },
+            size.dino.heads,
+            5,
+            e,
+        )
         siglip = by_hand(
-            values.__getitem__, policy.vision.siglip.embeddings(pixels * 2 - 1),
-            {"block": "vision.siglip.encoder.layers", "blocks": size.siglip.layers - 1, "norm": "layer_norm",
-             "attention": "self_attn", "out": "out_proj", "film": "siglip"}, size.siglip.heads, 0, e,
-        )  # fmt: skip
+            values.__getitem__,
+            policy.vision.siglip.embeddings(pixels * 2 - 1),
+            {
+                "block": "vision.siglip.encoder.layers",
+                "blocks": size.siglip.layers - 1,
+                "norm": "layer_norm",
+                "attention": "self_attn",
+                "out": "out_proj",
+                "film": "siglip",
+            },
+            size.siglip.heads,
+            0,
+            e,
+        )
         cameras.append(policy.vision.projector(torch.cat([dino, siglip], dim=-1)))
     torch.testing.assert_close(vision_of(policy, PROMPTS, images), torch.cat(cameras, dim=1), rtol=1e-4, atol=1e-4)
 

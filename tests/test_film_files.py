@@ -11,21 +11,21 @@ from test_export import one_step, trained
 from test_start import ANATOMY
 from torch import nn
 
-from muvla.cli import main
+from muvla.checkpoints import released as checkpoints
+from muvla.checkpoints.build import build_policy, prompts_of
+from muvla.checkpoints.film_weights import VisionFile
+from muvla.checkpoints.released import Directory
+from muvla.cli.main import main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory
-from muvla.configtools import replace
-from muvla.data.statistics import Statistics
-from muvla.data.streams import SlotStream
+from muvla.config.serialization import replace
+from muvla.config.sizes import OPENVLA_7B, SIZES
+from muvla.data.normalization import Statistics
+from muvla.data.stream import SlotStream
 from muvla.errors import MuvlaError
-from muvla.exporting import export
 from muvla.memory.registry import build_memory
-from muvla.models import checkpoints
-from muvla.models.build import build_policy, prompts_of
-from muvla.models.checkpoints import Directory
 from muvla.models.policy import Interface, Policy
-from muvla.models.sizes import OPENVLA_7B, SIZES
-from muvla.models.visionfile import VisionFile
-from muvla.training.loop import Trainer, interface_of
+from muvla.runs.export import export
+from muvla.training.trainer import Trainer, interface_of
 
 pytestmark = pytest.mark.slow
 
@@ -159,9 +159,10 @@ def test_a_training_starts_from_its_towers(cell, oft, without, store):
 
 
 @pytest.mark.parametrize(
-    ("start", "lora"), [("oft", True), ("oft", False), ("without", True), (None, False)],
+    ("start", "lora"),
+    [("oft", True), ("oft", False), ("without", True), (None, False)],
     ids=["adapters", "full", "FiLM is new", "drawn"],
-)  # fmt: skip
+)
 def test_an_export_computes_the_same(cell, oft, without, store, tmp_path, start, lora):
     """And is written as the published loader wants it, with an adapter at every layer that could be trained further."""
     place = {"oft": oft, "without": without, None: None}[start]

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.data.episodes import EpisodeStore
-from muvla.data.importing import import_config, import_dataset
+from muvla.cli.main import EXIT_BAD_INPUT, main
+from muvla.data.importer import import_config, import_dataset
 from muvla.data.readers.formats import open_source, schema_of
 from muvla.data.readers.schema import demonstrations
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
 
 TASK, TEXT = "RecallPosition3-v0", files.INSTRUCTIONS[0]
@@ -242,10 +242,11 @@ def last_row(name, value):
         ("image", last_row(files.TOP, {"bytes": b"x", "path": None}), "episode 1 .*top, step 3: got 'Unident"),
         ("image", last_row(files.TOP, {"bytes": None, "path": "gone.png"}), "episode 1 .*top, step 3: got 'no pict"),
         (
-            "image", last_row(files.TOP, {"bytes": files.png(files.pixels(1, 0, 16)[0]), "path": None}),
+            "image",
+            last_row(files.TOP, {"bytes": files.png(files.pixels(1, 0, 16)[0]), "path": None}),
             "episode 1 .*top: got 'images of several sizes'",
         ),
-        ("image", last_row("task_index", 0), "episode 1 .*: task: got \"several"),
+        ("image", last_row("task_index", 0), 'episode 1 .*: task: got "several'),
         ("mikasa", {"action": NOT_A_NUMBER}, "train_data_2.npz: action: got 'NaN or infinity in step 0"),
         ("mikasa", {"action": np.zeros((4, 7), np.float32)}, "train_data_2.npz: got .*'action': 4.*expected 5 of each"),
         ("mikasa", {"rgb": None}, r"train_data_2.npz: rgb\[..., :3\]: got 'no such array'"),
@@ -254,7 +255,7 @@ def last_row(name, value):
         ("maniskill", {"actions": NOT_A_NUMBER}, "traj_2: actions: got 'NaN or infinity in step 0"),
         ("maniskill", {"actions": np.zeros((4, 7), np.float32)}, "traj_2: actions: got '4 rows', expected 5, as"),
     ],
-)  # fmt: skip
+)
 def test_an_episode_that_cannot_be_used_is_named(tmp_path, which, changes, message):
     path = written(tmp_path, which, **changes)
     with pytest.raises(MuvlaError, match=message):
@@ -312,7 +313,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, small_disk, monkeypatch, wh
     source = source_of(written(tmp_path, which, lengths=(40, 60, 80)))
     schema = schema_of(source, "mikasa" if source.format == "lerobot" else None)
     spec = import_config(source, TASK, "toy")
-    monkeypatch.setattr("muvla.data.importing.shutil.disk_usage", lambda path: type("usage", (), {"free": 2**40}))
+    monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: type("usage", (), {"free": 2**40}))
     with pytest.raises(MuvlaError, match="No space left.*free some space and run the same command again"):
         import_dataset(source, schema, spec, small_disk)
     done = []

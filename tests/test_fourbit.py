@@ -10,10 +10,10 @@ from test_checkpoints import SIZE
 from test_released_runs import _world, run  # noqa: F401
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from muvla.cli import EXIT_BAD_INPUT
+from muvla.checkpoints.released import Directory
+from muvla.cli.main import EXIT_BAD_INPUT
 from muvla.errors import MuvlaError
-from muvla.models.checkpoints import Directory
-from muvla.models.compiling import compile_step
+from muvla.models.compilation import compile_step
 from muvla.models.policy import guard_canary
 
 MATRICES = {f"self_attn.{p}_proj" for p in "qkvo"} | {f"mlp.{p}_proj" for p in ("gate", "up", "down")}

@@ -4,17 +4,17 @@ import pytest
 import torch
 from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 
-from muvla.data.statistics import Statistics
+from muvla.checkpoints.build import build_policy
+from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
 from muvla.models.attention import BACKENDS, AttentionPlan
-from muvla.models.build import build_policy
 from muvla.models.policy import Encoded, guard_canary
 from muvla.models.sequence import Layout, Segment
-from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from muvla.config import ema, no_memory, tbptt
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 
 def gradients(cell, store, recompute):

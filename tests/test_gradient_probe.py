@@ -9,15 +9,15 @@ import torch
 from conftest import PLAIN_INTERFACE, random_frames
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import LocalEnv
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
-from muvla.evaluation.watching import WatchedRollout
-from muvla.models.build import build_policy
-from muvla.probes.gradients import Shown, jacobian_norms, jacobian_rows, read
+from muvla.evaluation.replay import WatchedRollout
+from muvla.probes.jacobians import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)

@@ -15,10 +15,10 @@ import released
 from hub_server import COMMIT, Hub
 from test_checkpoints import SIZE
 
-from muvla.cli import main
+from muvla.checkpoints import hub as names
+from muvla.checkpoints.metadata import SIZE_KEY
+from muvla.cli.main import main
 from muvla.errors import DiskError, MuvlaError
-from muvla.models import hub as names
-from muvla.models.metafiles import SIZE_KEY
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +26,14 @@ TESTS = Path(__file__).parent
 UNWANTED = ("optimizer--150000_checkpoint.pt", "scheduler--150000_checkpoint.pt", "pytorch_model.bin", "README.md")
 INSPECT = """
 import sys
-from muvla.cli import main
+from muvla.cli.main import main
 for name in sys.argv[1:]:
     print("status", main(["inspect", name]), file=sys.stderr)
 """
 EVALUATE = """
 import sys
 from test_released_runs import PROTOCOL, PROTOCOLS, Arm, evaluate
-from muvla.cli import main
+from muvla.cli.main import main
 PROTOCOLS[PROTOCOL.id] = PROTOCOL
 evaluate.__kwdefaults__["env_factory"] = Arm
 for name in sys.argv[1:]:
@@ -77,8 +77,14 @@ def python(code, home, url, *arguments, cwd=None):
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, cwd=cwd,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def snapshot(home: Path) -> Path:
@@ -109,7 +115,7 @@ def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
     cut = f"for file in __import__('pathlib').Path({str(snapshot(tmp_path))!r}).glob('memory_*'): file.unlink()"
-    cut += "\n__import__('muvla.models.hub').models.hub._fetched.cache_clear()"  # as a new process would
+    cut += "\n__import__('muvla.checkpoints.hub').models.hub._fetched.cache_clear()"  # as a new process would
     offline = INSPECT + cut + "\nsys.argv.pop()" + INSPECT  # what is left is a whole OpenVLA-OFT to the eye
     again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
     *whole, error, status = again.stderr.splitlines()

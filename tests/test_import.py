@@ -13,22 +13,22 @@ import rlds_files as files
 from PIL import Image
 from test_sweep import STUDY
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore, open_store
-from muvla.data.importing import import_config, import_dataset
+from muvla.data.contact_sheet import contact_sheet, summary
+from muvla.data.importer import import_config, import_dataset
+from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import SCHEMAS
 from muvla.data.readers.rlds import RldsDirectory
-from muvla.data.show import contact_sheet, summary
-from muvla.data.statistics import Statistics
+from muvla.data.store import EpisodeStore, open_store
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.protocol import Protocol
-from muvla.runs import Run
+from muvla.runs.run import Run
 from muvla.training.budget import coverage
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"
 EPISODES = [files.episode(3 + i, seed=i) for i in range(5)]
@@ -95,8 +95,10 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
     episodes = []
     for line in store.index:
         rows = slice(line["start"], line["start"] + line["length"])
-        views = {f"observation/{name}": [files.png(frame) for frame in store["images"][rows, i]]
-                 for i, name in enumerate(("image", "wrist_image"))}  # fmt: skip
+        views = {
+            f"observation/{name}": [files.png(frame) for frame in store["images"][rows, i]]
+            for i, name in enumerate(("image", "wrist_image"))
+        }
         views["observation/proprio"] = np.asarray(store["proprio"][rows])
         episodes.append(files.episode(line["length"], action=np.asarray(store["recorded_action"][rows]), **views))
     two = files.tensor("float32", 2)
@@ -121,7 +123,7 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
 
 def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_path):
     code = (
-        "import os, signal; from pathlib import Path; from muvla.data.importing import *; "
+        "import os, signal; from pathlib import Path; from muvla.data.importer import *; "
         "from muvla.data.readers.rlds import RldsDirectory; "
         f"directory = RldsDirectory(Path({str(directory.path)!r})); "
         "from muvla.data.readers.formats import SCHEMAS; "
@@ -180,7 +182,7 @@ def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, m
     (told,) = said
     assert "needs about 0.00 GiB" in told and "are free" in told
     usage = type("usage", (), {"free": int(0.8 * need)})
-    monkeypatch.setattr("muvla.data.importing.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: usage)
     with pytest.raises(DiskError, match="GiB free', expected about .* GiB.*--image-size"):
         brought_in(directory, tmp_path / "b")
     assert not list((tmp_path / "b" / "toy").glob("*.bin"))
@@ -217,8 +219,13 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
     study = STUDY.format(updates=2)
     assert old in study
     (tmp_path / "study.py").write_text(study.replace(old, dataset))
-    for verb in (["sweep", str(tmp_path), "--plan"], ["sweep", str(tmp_path)], ["train", str(tmp_path)],
-                 ["collect", str(tmp_path)], ["report", str(tmp_path)]):  # fmt: skip
+    for verb in (
+        ["sweep", str(tmp_path), "--plan"],
+        ["sweep", str(tmp_path)],
+        ["train", str(tmp_path)],
+        ["collect", str(tmp_path)],
+        ["report", str(tmp_path)],
+    ):
         assert main([*verb, *place]) == EXIT_BAD_INPUT
         told = capsys.readouterr().err
         assert "data.dataset.source: got 'toy: nothing at" in told and "run `muvla data import PATH" in told
@@ -263,7 +270,7 @@ def test_import_refuses_by_name(directory, tmp_path, capsys):
 def test_an_import_overlaps_no_protocol(base, imported):
     """Nobody knows the seeds of its episodes; a collection from seed 0 on would be refused with such a protocol."""
     from muvla.evaluation.protocol import protocol
-    from sweeps.grid import _overlap
+    from sweeps.study import _overlap
 
     one = protocol("recall-position3-rh@1")
     collected = DatasetConfig(TaskConfig(TASK), seed=one.seed)

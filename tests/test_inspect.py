@@ -10,12 +10,12 @@ import released
 import torch
 from test_checkpoints import SIZE
 
-from muvla.cli import main
+from muvla.checkpoints import released as checkpoints
+from muvla.cli.main import main
+from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import DiskError, MuvlaError
-from muvla.models import checkpoints
-from muvla.models.sizes import OPENVLA_7B, SIZES
-from muvla.models.text import built_in
-from muvla.runs import Run
+from muvla.models.prompts import built_in
+from muvla.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,10 @@ def test_a_memory_meta_that_contradicts_is_refused(tmp_path, meta, names):
 def test_tensors_that_do_not_fit_are_listed(tmp_path):
     path = released.write(tmp_path / "x")
     drop_from_index(path)
-    torch.save({"module.fc1.weight": torch.zeros(24, 7), "module.extra": torch.zeros(1)},
-               path / "proprio_projector--150000_checkpoint.pt")  # fmt: skip
+    torch.save(
+        {"module.fc1.weight": torch.zeros(24, 7), "module.extra": torch.zeros(1)},
+        path / "proprio_projector--150000_checkpoint.pt",
+    )
     directory = checkpoints.Directory(path, SIZE)
     assert directory.differences() == [
         "weights: missing projector.fc2.bias",
@@ -206,9 +208,13 @@ def test_inspect_tells_what_is_inside(muvla, tmp_path, monkeypatch, capsys):
     assert main(["inspect", str(muvla), "--size", "fixture"]) == 0
     printed = capsys.readouterr().out
     for expected in (
-        "μVLA", "step 150000", "memory: m = 5, update tbptt, K = 2, guard context",
-        "statistics: mikasa_combined, 7 of 7", "would not load: nothing", "memory_module--150000_checkpoint.pt",
-    ):  # fmt: skip
+        "μVLA",
+        "step 150000",
+        "memory: m = 5, update tbptt, K = 2, guard context",
+        "statistics: mikasa_combined, 7 of 7",
+        "would not load: nothing",
+        "memory_module--150000_checkpoint.pt",
+    ):
         assert expected in printed
     drop_from_index(released.write(tmp_path / "x"))
     assert main(["inspect", str(tmp_path / "x"), "--size", "fixture"]) == 2

@@ -4,13 +4,14 @@ import pytest
 import torch
 from conftest import PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.interventions import EXAMPLES, INTERVENTIONS, intervention
-from muvla.models.build import build_policy
-from muvla.recurrence import Context, Intervention, Moment, Recurrence
-from muvla.training.loop import Trainer
+from muvla.interventions.base import Context, Intervention
+from muvla.recurrence import Moment, Recurrence
+from muvla.training.trainer import Trainer
 
 NAMES = sorted(EXAMPLES.values())
 ALONE = [name for name in NAMES if intervention(name).donor is None]
@@ -26,8 +27,9 @@ def tokens_read(policy, kind, seeds=(0, 1), ticks=4, frame_seeds=None):
             frames = random_frames(policy, len(seeds), seed=t)
             if frame_seeds is not None:
                 parts = [random_frames(policy, 1, seed=100 * f + t) for f in frame_seeds]
-                frames = type(frames)(*(torch.cat([getattr(p, n) for p in parts])
-                                        for n in ("prefix", "text", "stop", "text_lengths")))  # fmt: skip
+                frames = type(frames)(
+                    *(torch.cat([getattr(p, n) for p in parts]) for n in ("prefix", "text", "stop", "text_lengths"))
+                )
             output, tokens = loop.tick(frames, torch.full((len(seeds),), t == 0), moment)
             read.append(tokens)
             actions.append(output.actions)
@@ -151,8 +153,9 @@ def test_the_three_sites_are_three_places(policy):
     """Zero at each: before the read it also enters the blend, at the read it does not, after the write it is read
     next."""
     zero = lambda state, context: {k: torch.zeros_like(v) for k, v in state.items()}  # noqa: E731
-    by_site = {s: tokens_read(policy, Intervention("z", s, zero, "freezes"))[0]
-               for s in ("before_read", "read", "after_write")}  # fmt: skip
+    by_site = {
+        s: tokens_read(policy, Intervention("z", s, zero, "freezes"))[0] for s in ("before_read", "read", "after_write")
+    }
     assert not by_site["before_read"].any() and not by_site["read"].any()
     assert by_site["after_write"][0].any() and not by_site["after_write"][1:].any()
 
@@ -164,8 +167,11 @@ def test_before_read_and_read_differ_in_what_the_blend_sees(cell_with):
     for site in ("before_read", "read"):
         loop = Recurrence(policy, 2, Intervention("z", site, zero, "freezes"))
         loop.state = {"tokens": torch.ones(2, 4, 96)}
-        loop.tick(random_frames(policy, 2), torch.zeros(2, dtype=torch.bool),
-                  Moment([1, 1], [Phase.DELAY] * 2, ["a", "b"], [0, 1]))  # fmt: skip
+        loop.tick(
+            random_frames(policy, 2),
+            torch.zeros(2, dtype=torch.bool),
+            Moment([1, 1], [Phase.DELAY] * 2, ["a", "b"], [0, 1]),
+        )
         states.append(loop.state["tokens"])
     torch.testing.assert_close(states[1] - states[0], torch.full((2, 4, 96), 0.7), rtol=1e-4, atol=1e-5)
 

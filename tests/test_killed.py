@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
-from muvla.files import read_lines
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
+from muvla.checkpoints import native as ckpt
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
+from muvla.utils.io import read_lines
 
 KILLS = 20
 

@@ -11,10 +11,10 @@ from test_cli import at
 from test_ranks import torchrun
 from test_sweep import STUDY
 
-from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.files import read_json, read_lines
-from muvla.runs import NOT_A_MEASUREMENT
-from muvla.training import checkpoint as ckpt
+from muvla.checkpoints import native as ckpt
+from muvla.cli.main import EXIT_BAD_INPUT, main
+from muvla.runs.run import NOT_A_MEASUREMENT
+from muvla.utils.io import read_json, read_lines
 
 pytestmark = pytest.mark.slow
 ENOUGH = 120  # seconds for what should end within a few

@@ -50,10 +50,13 @@ class Fake(Simulator):
         picture = np.full((self.size, self.size, 3), 20, np.uint8)
         picture[0, 0] = 250
         raw = {
-            "agentview_image": picture, "robot0_eye_in_hand_image": picture // 2, "joint": np.zeros(7),
+            "agentview_image": picture,
+            "robot0_eye_in_hand_image": picture // 2,
+            "joint": np.zeros(7),
             "robot0_eef_pos": np.array([len(self.actions[-1]), 2.0, 3.0]),
-            "robot0_eef_quat": np.array([1.0, 0, 0, 0]), "robot0_gripper_qpos": np.array([0.04, -0.03]),
-        }  # fmt: skip
+            "robot0_eef_quat": np.array([1.0, 0, 0, 0]),
+            "robot0_gripper_qpos": np.array([0.04, -0.03]),
+        }
         return raw, len(self.actions[-1]) >= self.succeeds_at and self.task.suite != self.hopeless
 
     def close(self):
@@ -76,8 +79,12 @@ def test_tasks():
     assert counts == {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
     assert len({task.file for task in LIBERO_TASKS.values()}) == len(LIBERO_TASKS) == 130
     assert STEP_LIMITS == {
-        "libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400
-    }  # fmt: skip
+        "libero_spatial": 220,
+        "libero_object": 280,
+        "libero_goal": 300,
+        "libero_10": 520,
+        "libero_90": 400,
+    }
     assert LIBERO_TASKS["libero_goal-0"].instruction == "open the middle drawer of the cabinet"
     assert LIBERO_TASKS["libero_10-2"].instruction == "turn on the stove and put the moka pot on it"
     assert LIBERO_TASKS["libero_90-0"].instruction == "close the top drawer of the cabinet"
@@ -105,8 +112,9 @@ def test_the_seed_is_the_number_of_the_initial_state(env):
     assert 0 <= env._simulator.starts[-1] < 50
 
 
-@pytest.mark.parametrize(("number", "sent", "told"), [(1, -1, 1), (0.7, -1, 1), (0.5, 0, 0.5), (0.2, 1, 0), (0, 1, 0),
-                                                      (-1, 1, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "sent", "told"), [(1, -1, 1), (0.7, -1, 1), (0.5, 0, 0.5), (0.2, 1, 0), (0, 1, 0), (-1, 1, 0)]
+)
 def test_the_gripper_of_the_data_is_turned_into_the_simulators(env, number, sent, told):
     """1 opens and 0 closes in the data; 1 closes and -1 opens in the simulator (μVLA spec 4.5)."""
     env.reset(seed=0)
@@ -167,8 +175,17 @@ def test_info_is_the_recall_suites_but_for_the_expert(env):
     assert (info["phase"], info["target"], info["choice"]) == (Phase.DECISION, None, -1)
 
 
-@pytest.mark.parametrize("option", [{"cue": (1, 2)}, {"delay": (3, 3)}, {"palette": ("red",)}, {"physics": "gpu"},
-                                    {"shift": "light"}, {"step_limit": 9}])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"cue": (1, 2)},
+        {"delay": (3, 3)},
+        {"palette": ("red",)},
+        {"physics": "gpu"},
+        {"shift": "light"},
+        {"step_limit": 9},
+    ],
+)
 def test_what_libero_fixes_is_refused(option):
     with pytest.raises(MuvlaError, match="LIBERO fixes it") as refused:
         make_libero(TaskConfig(TASK, **option))
@@ -266,12 +283,20 @@ def test_every_start_draws_from_its_own_seed_and_ends(monkeypatch, misses):
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(FileNotFoundError("no file {}/scenes/floor.xml"), "assets of libero_spatial-0: .*floor.xml.*muvla assets fetch"),
-     (ValueError("Error opening file '{}/scenes/floor.msh'"), "assets of libero_spatial-0: .*floor.msh.*muvla assets"),
-     (AttributeError("no eglQueryString"), r"renderer: .*eglQueryString.*\(egl\).*install-system-packages"),
-     (ImportError("cannot initialize EGL"), "renderer: .*cannot initialize EGL"),
-     (ValueError("a bug"), None)],
-)  # fmt: skip
+    [
+        (
+            FileNotFoundError("no file {}/scenes/floor.xml"),
+            "assets of libero_spatial-0: .*floor.xml.*muvla assets fetch",
+        ),
+        (
+            ValueError("Error opening file '{}/scenes/floor.msh'"),
+            "assets of libero_spatial-0: .*floor.msh.*muvla assets",
+        ),
+        (AttributeError("no eglQueryString"), r"renderer: .*eglQueryString.*\(egl\).*install-system-packages"),
+        (ImportError("cannot initialize EGL"), "renderer: .*cannot initialize EGL"),
+        (ValueError("a bug"), None),
+    ],
+)
 def test_what_goes_wrong_in_opening_is_one_clear_error(some_assets, monkeypatch, tmp_path, error, told):
     """As MuJoCo and robosuite raise it: a file of the assets, OpenGL; anything else is left as it is."""
     error = type(error)(str(error).format(some_assets))
@@ -292,8 +317,10 @@ def test_what_goes_wrong_in_opening_is_one_clear_error(some_assets, monkeypatch,
         LiberoEnv(TASK)
 
 
-@pytest.mark.parametrize(("modules", "told"), [({"libero": None}, "simulator: .*make libero"),
-                                               ({}, "renderer: .*OffScreenRenderEnv.*install-system")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("modules", "told"),
+    [({"libero": None}, "simulator: .*make libero"), ({}, "renderer: .*OffScreenRenderEnv.*install-system")],
+)
 def test_what_goes_wrong_in_importing_is_one_clear_error(some_assets, monkeypatch, tmp_path, modules, told):
     """A module that is missing, or one that is there and cannot be loaded, as robosuite without its OpenGL."""
     monkeypatch.delenv("MUJOCO_GL", raising=False)

@@ -9,10 +9,10 @@ import rlds_files as files
 from test_libero import Fake
 
 from analysis.frames import best_constant_choice
-from muvla.cli import main
+from muvla.cli.main import main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig, train_id
-from muvla.configtools import replace
-from muvla.data.episodes import open_store
+from muvla.config.serialization import replace
+from muvla.data.store import open_store
 from muvla.envs.libero import env as adapter
 from muvla.envs.libero import simulator
 from muvla.envs.libero.env import make_libero
@@ -20,8 +20,8 @@ from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, SETS, protocol
 from muvla.evaluation.records import read_rows, summarise
-from muvla.files import read_json
-from muvla.runs import Run
+from muvla.runs.run import Run
+from muvla.utils.io import read_json
 
 SUITES = ("object", "spatial", "goal")  # those whose task 0 the shared test data can show
 INSTRUCTIONS = [LIBERO_TASKS[f"libero_{suite}-0"].instruction for suite in SUITES]
@@ -59,7 +59,7 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     run = trained(base, tmp_path)
     assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
     monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_libero)
-    monkeypatch.setattr("muvla.runs.open_env", make_libero)
+    monkeypatch.setattr("muvla.runs.run.open_env", make_libero)
     monkeypatch.setattr(Fake, "succeeds_at", 13)
     monkeypatch.setattr(Fake, "hopeless", "libero_goal")
     monkeypatch.setitem(SETS, "short@1", tuple(short(suite) for suite in SUITES))
@@ -70,8 +70,10 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     assert "short@1 none: mean success 0.667 over 3 of 3 tasks" in said
     rows = [row for path in run.rows.glob("*.jsonl") for row in read_rows(path)]
     assert {row.task: (row.steps, row.success_once) for row in rows} == {
-        "libero_object-0": (3, True), "libero_spatial-0": (3, True), "libero_goal-0": (4, False)
-    }  # fmt: skip
+        "libero_object-0": (3, True),
+        "libero_spatial-0": (3, True),
+        "libero_goal-0": (4, False),
+    }
     assert {(row.group, row.target, row.choice, row.seed, row.error) for row in rows} == {("libero", None, -1, 0, None)}
     assert summarise(rows).choices == 0 and summarise(rows).touch_rate is None and summarise(rows).correct == 0
     assert np.isnan(best_constant_choice(rows))

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from test_sweep import one_cell, study_file
 
-from muvla.files import read_json
-from muvla.runs import Run
-from sweeps import run as run_module
+from muvla.runs.run import Run
+from muvla.utils.io import read_json
+from sweeps import sweep as run_module
 from sweeps.launchers.local import DONE, LOOKS, Pool, Running, bring_to_end
-from sweeps.run import SweepOptions
+from sweeps.sweep import SweepOptions
 from sweeps.tracking import Tracker
 
 __all__ = ["study_file"]  # the fixture

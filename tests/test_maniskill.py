@@ -31,8 +31,10 @@ class Fake(gymnasium.Env):
         self.cameras, self.size, self.joints, self.asked = cameras, (height, width), joints, []
 
     def _told(self, step):
-        shown = {name: {"rgb": torch.full((1, *self.size, 3), 10 * i + step, dtype=torch.uint8)}
-                 for i, name in enumerate(self.cameras)}  # fmt: skip
+        shown = {
+            name: {"rgb": torch.full((1, *self.size, 3), 10 * i + step, dtype=torch.uint8)}
+            for i, name in enumerate(self.cameras)
+        }
         info = {"elapsed_steps": torch.tensor([step]), "success": torch.tensor([step == 2])}
         return {"sensor_data": shown, "agent": {"qpos": torch.arange(self.joints)[None].float()}}, info
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.models.attention import BARRED_ROWS, may_attend
-from muvla.models.build import build_policy
 from muvla.models.policy import Policy
 from muvla.models.sequence import Segment
-from muvla.probes.maps import ACTION_READ, Maps, probabilities, watching
+from muvla.probes.attention_maps import ACTION_READ, Maps, probabilities, watching
 
 GUARDS = sorted(BARRED_ROWS)
 BOTH = pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])

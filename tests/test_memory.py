@@ -4,11 +4,11 @@ import pytest
 import torch
 from conftest import PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.memory.base import detach, export
-from muvla.models.build import build_policy
 from muvla.recurrence import Moment, Recurrence
 
 MECHANISMS = {"none": no_memory(), "dummy": dummy(4), "tokens": tbptt(8, 4), "ema": ema(0.1, 4)}

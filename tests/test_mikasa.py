@@ -153,8 +153,10 @@ def test_it_tells_its_wrappers_and_renderers(env):
     told = env.provenance
     assert told["wrappers"][-3:] == ["ActionTap", "TimeLimitWrapper", "OrderEnforcing"]
     assert told["wrappers"][:3] == [
-        "ConvertJointsToEEFXyzRpyGripperWrapper", "FlattenRGBDObservationWrapper", "CurriculumPhaseNoopActionWrapper",
-    ]  # fmt: skip
+        "ConvertJointsToEEFXyzRpyGripperWrapper",
+        "FlattenRGBDObservationWrapper",
+        "CurriculumPhaseNoopActionWrapper",
+    ]
     assert told["renderers"] and all(told["renderers"])
 
 

@@ -6,14 +6,14 @@ from contextlib import nullcontext
 
 import pytest
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.maniskill import MANISKILL_TASKS
 from muvla.envs.mikasa import MIKASA_TASKS, PUBLISHED
 from muvla.envs.mikasa.assets import write_stand_in
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import BASE, Protocol
-from muvla.models.build import build_policy
 from muvla.models.policy import Interface
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
@@ -36,11 +36,17 @@ def episodes(base, tmp_path_factory):
         )
         told = []
         rows = evaluate(
-            build_policy(base, interface), statistics,
-            Protocol("two", 1, TaskConfig(task), episodes=2, seed=BASE, image_size=32, slots=2, **changes), None,
-            train="tiny", training_seed=0, training_episodes=(), rows=root / task, workers=1,
+            build_policy(base, interface),
+            statistics,
+            Protocol("two", 1, TaskConfig(task), episodes=2, seed=BASE, image_size=32, slots=2, **changes),
+            None,
+            train="tiny",
+            training_seed=0,
+            training_episodes=(),
+            rows=root / task,
+            workers=1,
             record=lambda environment: told.append(environment) or nullcontext("p"),
-        ).rows  # fmt: skip
+        ).rows
         return rows, told[0]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ import pytest
 from muvla.config import TaskConfig
 from muvla.envs.colours import COLOURS
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa, simulator
-from muvla.envs.mikasa.looks import colours, dress
+from muvla.envs.mikasa.appearance import colours, dress
 from muvla.envs.registry import open_env
 from muvla.errors import MuvlaError
 
@@ -64,8 +64,15 @@ def episode(steps, **changes):
         pictures, rest = [], []
         for step in range(steps):
             pictures.append(observation["images"].astype(int))
-            rest.append([observation["proprio"].tolist(), info["target"], info["choice"], info["phase"],
-                         info["expert_action"].tolist()])  # fmt: skip
+            rest.append(
+                [
+                    observation["proprio"].tolist(),
+                    info["target"],
+                    info["choice"],
+                    info["phase"],
+                    info["expert_action"].tolist(),
+                ]
+            )
             if step < steps - 1:
                 observation, *_, info = env.step(info["expert_action"])
         return np.array(pictures), rest, env.attribute("provenance")

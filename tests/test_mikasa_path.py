@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from experiments.mikasa_quick.study import study
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.phases import NO_OP_PHASES
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
+from sweeps.sweep import SweepOptions, run_study
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 

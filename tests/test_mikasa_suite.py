@@ -14,9 +14,16 @@ from muvla.envs.mikasa.assets import write_bulb, write_stand_in
 
 pytestmark = pytest.mark.sim
 EVERY = os.environ.get("MUVLA_EVERY_TASK") == "1"  # set by `make test-sim`
-STEPPED = tuple(MIKASA_TASKS) if EVERY else (
-    "ShellGameTouch-VLA-v0", "RotateLenientPosNeg-VLA-v0", "TakeItBack-VLA-v0", "SeqOfColors3-Long-VLA-v0",
-)  # fmt: skip
+STEPPED = (
+    tuple(MIKASA_TASKS)
+    if EVERY
+    else (
+        "ShellGameTouch-VLA-v0",
+        "RotateLenientPosNeg-VLA-v0",
+        "TakeItBack-VLA-v0",
+        "SeqOfColors3-Long-VLA-v0",
+    )
+)
 PLAIN = tuple(name for name, task in MANISKILL_TASKS.items() if not task.assets) if EVERY else ("StackCube-v1",)
 SOLVED = (*TRAINED, "ShellGameTouch-VLA-v0")
 
@@ -105,8 +112,11 @@ def told(tmp_path_factory):
     assets = {"MS_ASSET_DIR": str(root), "MUVLA_MIKASA_LAMP": str(root)}
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        capture_output=True, text=True, env=os.environ | assets, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ | assets,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line.removeprefix("TOLD ")) for line in ended.stdout.splitlines() if line.startswith("TOLD ")]
     return {tuple(about) if isinstance(about, list) else about: facts for about, facts in lines}

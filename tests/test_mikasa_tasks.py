@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from analysis.frames import best_constant_choice
-from muvla import doctor
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli import doctor
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
 from muvla.envs.assets import LAMP, SHELLGAME
@@ -53,10 +53,15 @@ def test_the_23_published_tasks():
         assert known.instruction == INSTRUCTIONS[task.family] and known.expert == task.expert
     chosen = {name.removesuffix("-VLA-v0"): task.objects for name, task in published.items() if task.objects}
     assert chosen == {
-        **{f"RememberColor{n}": n for n in (3, 5, 9)}, **{f"RememberShape{n}": n for n in (3, 5, 9)},
-        "RememberShapeAndColor3x2": 6, "RememberShapeAndColor3x3": 9, "RememberShapeAndColor5x3": 15,
-        "ShellGameTouch": 3, "ShellGamePush": 3, "ShellGamePick": 3,
-    }  # fmt: skip
+        **{f"RememberColor{n}": n for n in (3, 5, 9)},
+        **{f"RememberShape{n}": n for n in (3, 5, 9)},
+        "RememberShapeAndColor3x2": 6,
+        "RememberShapeAndColor3x3": 9,
+        "RememberShapeAndColor5x3": 15,
+        "ShellGameTouch": 3,
+        "ShellGamePush": 3,
+        "ShellGamePick": 3,
+    }
     assert all(MIKASA_TASKS[name].expert for name in TRAINED)
     assert task_info("RememberShapeAndColor3x2-VLA-v0").chance == pytest.approx(1 / 6)
     assert task_info("TakeItBack-VLA-v0").chance is None
@@ -83,9 +88,13 @@ def test_the_tasks_that_are_not_published():
 
 
 def test_the_choice_in_a_sequence_is_the_first_cube_that_the_suite_counts():
-    chain = family("ChainOfColors3-VLA-v0", true_color_indices=torch.tensor([[4, 0, 7]]),
-                   cue_steps_per_env=torch.tensor([12]), empty_steps_per_env=torch.tensor([2]),
-                   touched_cubes_idx=torch.tensor([[-1, -1, -1]]))  # fmt: skip
+    chain = family(
+        "ChainOfColors3-VLA-v0",
+        true_color_indices=torch.tensor([[4, 0, 7]]),
+        cue_steps_per_env=torch.tensor([12]),
+        empty_steps_per_env=torch.tensor([2]),
+        touched_cubes_idx=torch.tensor([[-1, -1, -1]]),
+    )
     assert (chain.lengths(), chain.target(), chain.touched(np.zeros(3))) == ((12, 2), 4, -1)
     chain.base.touched_cubes_idx = torch.tensor([[7, 4, -1]])
     assert chain.touched(np.zeros(3)) == 7
@@ -93,8 +102,13 @@ def test_the_choice_in_a_sequence_is_the_first_cube_that_the_suite_counts():
 
 def test_shuffled_cups_are_named_by_the_place_that_they_have_in_the_end():
     places = torch.tensor([[[0.0, -0.2, 0.05], [0.0, 0.0, 0.05], [0.0, 0.2, 0.05]]])
-    cups = family("ShellGameShuffleTouch-Long-VLA-v0", oracle_info=torch.tensor([2]), slot_positions=places,
-                  cue_steps_per_env=torch.tensor([20]), empty_steps_per_env=torch.tensor([120]))  # fmt: skip
+    cups = family(
+        "ShellGameShuffleTouch-Long-VLA-v0",
+        oracle_info=torch.tensor([2]),
+        slot_positions=places,
+        cue_steps_per_env=torch.tensor([20]),
+        empty_steps_per_env=torch.tensor([120]),
+    )
     assert (cups.lengths(), cups.target(), cups.altered()) == ((20, 120), 2, ())
     assert [cups.touched(np.array([0.0, y, 0.12])) for y in (-0.2, 0.01, 0.2, 0.1)] == [0, 1, 2, -1]
 
@@ -128,8 +142,13 @@ def test_remember_reads_the_cued_object_and_where_it_will_appear():
     lengths = {"cue_steps_per_env": torch.tensor([2]), "empty_steps_per_env": torch.tensor([4])}
     hidden = {i: torch.tensor([[0.1 * i, 0.2, 0.02]]) for i in range(9)}
     actors = {i: actor(0.1 * i, -0.2, 0.02) for i in range(9)}
-    shapes = family("RememberShapeAndColor3x3-VLA-v0", true_shape_indices=torch.tensor([4]), initial_poses=hidden,
-                    shape_actors=actors, **lengths)  # fmt: skip
+    shapes = family(
+        "RememberShapeAndColor3x3-VLA-v0",
+        true_shape_indices=torch.tensor([4]),
+        initial_poses=hidden,
+        shape_actors=actors,
+        **lengths,
+    )
     assert (shapes.lengths(), shapes.target()) == ((2, 4), 4)
     np.testing.assert_allclose(shapes.places(hidden=True)[4], [0.4, 0.2, 0.02], atol=1e-6)
     np.testing.assert_allclose(shapes.places(hidden=False)[4], [0.4, -0.2, 0.02], atol=1e-6)
@@ -139,8 +158,14 @@ def test_remember_reads_the_cued_object_and_where_it_will_appear():
 
 def test_shell_game_has_a_cue_and_no_delay_and_sees_lifted_cups_where_they_come_down():
     cups = {"mug_left": actor(0, -0.2, 1000.05), "mug_center": actor(0, 0, 1000.05), "mug_right": actor(0, 0.2, 0.05)}
-    push = family("ShellGamePush-VLA-v0", cue_steps_per_env=torch.tensor([3]), HEIGHT_OFFSET=1000,
-                  cup_with_ball_number=torch.tensor([2]), goal_site=actor(0.1, 0.2, 0.05), **cups)  # fmt: skip
+    push = family(
+        "ShellGamePush-VLA-v0",
+        cue_steps_per_env=torch.tensor([3]),
+        HEIGHT_OFFSET=1000,
+        cup_with_ball_number=torch.tensor([2]),
+        goal_site=actor(0.1, 0.2, 0.05),
+        **cups,
+    )
     assert (push.lengths(), push.target()) == ((3, 0), 2)
     np.testing.assert_allclose(push.places(hidden=True), [[0, -0.2, 0.05], [0, 0, 0.05], [0, 0.2, 0.05]], atol=1e-4)
     assert push.expert(np.array([0, 0, 0.3, 0, 0, 0, 0.08]), hidden=True)[1] > 0.5  # to the right cup
@@ -170,8 +195,13 @@ def test_every_instruction_of_a_task_is_known_before_it_runs():
 def test_take_it_back_goes_back_once_the_goal_was_reached():
     held = np.array([0.1, 0.0, 0.02, 0, -0.4, 0, 0.037])
     for reached, sign in ((0.0, 1), (1.0, -1)):
-        task = family("TakeItBack-VLA-v0", goal_reached_status=torch.tensor([reached]), cube=actor(0.1, 0.0, 0.02),
-                      goal_region=actor(0.2, 0, 0), initial_region=actor(0.0, 0, 0))  # fmt: skip
+        task = family(
+            "TakeItBack-VLA-v0",
+            goal_reached_status=torch.tensor([reached]),
+            cube=actor(0.1, 0.0, 0.02),
+            goal_region=actor(0.2, 0, 0),
+            initial_region=actor(0.0, 0, 0),
+        )
         assert sign * task.expert(held, hidden=False)[0] > 0.2
 
 

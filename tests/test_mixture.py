@@ -9,19 +9,19 @@ import rlds_files as files
 import torch
 
 from muvla.config import DatasetConfig, TaskConfig, canonical, no_memory, train_id
-from muvla.configtools import identity, replace
-from muvla.data.balance import Rounds, pieces_per_round
+from muvla.config.serialization import identity, replace
 from muvla.data.collect import collect
-from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter
-from muvla.data.importing import import_config, import_dataset
+from muvla.data.contact_sheet import summary
+from muvla.data.importer import import_config, import_dataset
 from muvla.data.mixture import Mixture, open_data
+from muvla.data.mixture_sampling import Rounds, pieces_per_round
+from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import SCHEMAS
 from muvla.data.readers.rlds import RldsDirectory
-from muvla.data.show import summary
-from muvla.data.statistics import Statistics
+from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.errors import MuvlaError
 from muvla.training.budget import coverage
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 # Longer episodes, another instruction of another length, fewer episodes.
 OTHER = DatasetConfig(TaskConfig("RecallColor3-v0", cue=(6, 9), delay=(6, 9)), episodes=10, seed=100)
@@ -162,8 +162,10 @@ def test_a_mixed_stream_continues_exactly_where_it_was_saved(cell, mixture, orde
 
 def test_cells_of_one_seed_see_the_same_mixture(cell, mixture):
     """Whatever memory, K or labels; prompts of two lengths are padded in all of them."""
-    windows = [Trainer(replace(cell, change), mixture).stream.window(24) for change in
-               ({}, no_memory(), {"truncation": 2}, {"data.labels": "recorded"})]  # fmt: skip
+    windows = [
+        Trainer(replace(cell, change), mixture).stream.window(24)
+        for change in ({}, no_memory(), {"truncation": 2}, {"data.labels": "recorded"})
+    ]
     for window in windows[1:]:
         assert torch.equal(window.images, windows[0].images) and torch.equal(window.text_ids, windows[0].text_ids)
     assert {tuple(i) for i in windows[0].text_lengths.tolist()} and len(

@@ -5,16 +5,16 @@ import json
 
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.configtools import replace
+from muvla.cli.main import EXIT_BAD_INPUT, main
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from sweeps.grid import load_study
+from sweeps.study import load_study
 
 STUDY = """
 from muvla.config import *
-from muvla.models.sizes import size
+from muvla.config.sizes import size
 from muvla.evaluation.protocol import Protocol, protocol
-from sweeps.grid import Study
+from sweeps.study import Study
 base = Cell(
     model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
     data=DataConfig(

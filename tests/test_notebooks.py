@@ -14,16 +14,17 @@ from test_sweep import STUDY
 
 from muvla.config import tbptt
 from muvla.evaluation.records import GridPoint, GridRows
-from sweeps import grid, ledger
-from sweeps.grid import load_study
+from sweeps import ledger
+from sweeps import study as grid
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
+from sweeps.study import load_study
+from sweeps.sweep import SweepOptions, run_study
 
 ROOT = Path(__file__).parents[1]
 # What the small study does beyond test_sweep's: an intervention with its sham, a grid of either kind, a reading.
 PROBED = """
 import dataclasses
-from muvla.evaluation.predictions import Prediction
+from sweeps.predictions import Prediction
 from muvla.probes.base import Read
 from muvla.probes.registry import grid, reading
 
@@ -82,8 +83,10 @@ def displayed(cells, monkeypatch):
 
 def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
     """Plain results alone; then an intervention that never fired; a map has a column per training seed of the study."""
-    cells = [records(base, arm, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
-             for arm, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))]  # fmt: skip
+    cells = [
+        records(base, arm, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
+        for arm, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))
+    ]
     assert displayed(cells, monkeypatch) == []
     late = dataclasses.replace(cells[0], never_fired=(("p@1", "zero"),))
     table, figure = displayed([late], monkeypatch)

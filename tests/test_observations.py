@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.models.build import build_policy
 from muvla.models.policy import Policy
 from muvla.models.sequence import Segment
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 PROTOCOL = Protocol("shown", 1, TaskConfig("RecallPosition3-v0"), episodes=2, slots=1)
 
@@ -73,7 +73,7 @@ def test_a_robot_with_other_cameras_is_refused(store, cell_with):
     from gymnasium import spaces
 
     from muvla.envs.workers import LocalEnv
-    from muvla.evaluation.fit import require_fit
+    from muvla.evaluation.checks import require_fit
 
     class Robot:
         observation_space = spaces.Dict(

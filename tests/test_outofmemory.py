@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 
+from muvla.checkpoints import native as ckpt
 from muvla.config import tbptt, train_id
 from muvla.errors import MuvlaError
-from muvla.runs import Run
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
-from muvla.training.outofmemory import activations, is_out_of_memory, knobs, memory_explained
+from muvla.runs.run import Run
+from muvla.training.oom import activations, is_out_of_memory, knobs, memory_explained
 from muvla.training.run import train_to_the_end
-from sweeps.grid import load_study
+from muvla.training.trainer import Trainer
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
+from sweeps.study import load_study
+from sweeps.sweep import SweepOptions, run_study
 
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried")
 INJECTED = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), ON_CPU, MemoryError("Unable")]
@@ -36,8 +36,14 @@ def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, mo
     with pytest.raises(MuvlaError) as raised, run.working():
         run.train_cell(cell, store, "cpu")
     told = str(raised.value)
-    for knob in ("--gradient-checkpointing", "budget.slots=2: 50%", "budget.window=4, truncation=4: 50%",
-                 "truncation=4", "model.precision=bfloat16: 50%", "data.cameras=1, of 2"):  # fmt: skip
+    for knob in (
+        "--gradient-checkpointing",
+        "budget.slots=2: 50%",
+        "budget.window=4, truncation=4: 50%",
+        "truncation=4",
+        "model.precision=bfloat16: 50%",
+        "data.cameras=1, of 2",
+    ):
         assert knob in told
     assert str(error)[:20] in told and "GB" in told
     assert run.failure["kind"] == "failed" and "budget.slots" in run.failure["error"] and not run.failure["traceback"]

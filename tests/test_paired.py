@@ -24,8 +24,8 @@ from analysis.paired import (
     verdict,
 )
 from muvla.errors import MuvlaError
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import acted
+from sweeps.predictions import Prediction
 
 CHANCE = 1 / 3
 
@@ -107,10 +107,12 @@ def simulated(seed, p_plain, p_other, n=200, correlation=0.0):
     again = np.where(rng.random(n) < correlation, drawn, rng.random(n))
     wrong = (targets + rng.integers(1, 3, size=n)) % 3
     return tuple(
-        [SimpleNamespace(seed=i, error=None, choice=c, target=t, donor_target=None, fired=None)
-         for i, (c, t) in enumerate(zip(np.where(u < p, targets, wrong).tolist(), targets.tolist(), strict=True))]
+        [
+            SimpleNamespace(seed=i, error=None, choice=c, target=t, donor_target=None, fired=None)
+            for i, (c, t) in enumerate(zip(np.where(u < p, targets, wrong).tolist(), targets.tolist(), strict=True))
+        ]
         for u, p in ((drawn, p_plain), (again, p_other))
-    )  # fmt: skip
+    )
 
 
 def said(one, seed, p_plain, p_other, **changes):
@@ -120,9 +122,15 @@ def said(one, seed, p_plain, p_other, **changes):
 
 @pytest.mark.parametrize(
     ("expected", "p_plain", "p_other"),
-    [("to_chance", 0.97, CHANCE), ("lower", 0.97, 0.6), ("higher", 0.4, 0.9), ("null", 0.97, 0.97),
-     ("chance", 0.97, CHANCE), ("above_chance", 0.4, 0.8)],
-)  # fmt: skip
+    [
+        ("to_chance", 0.97, CHANCE),
+        ("lower", 0.97, 0.6),
+        ("higher", 0.4, 0.9),
+        ("null", 0.97, 0.97),
+        ("chance", 0.97, CHANCE),
+        ("above_chance", 0.4, 0.8),
+    ],
+)
 def test_planted_effects_are_found(expected, p_plain, p_other):
     found = [said(predicted(expected), seed, p_plain, p_other) for seed in range(40)]
     assert found.count(SUPPORTED) >= 32 and found.count(REFUTED) <= 2
@@ -130,9 +138,17 @@ def test_planted_effects_are_found(expected, p_plain, p_other):
 
 @pytest.mark.parametrize(
     ("expected", "p_plain", "p_other"),
-    [("to_chance", 0.97, 0.97), ("to_chance", 0.97, 0.6), ("lower", 0.97, 0.97), ("higher", 0.9, 0.4),
-     ("null", 0.97, CHANCE), ("chance", 0.4, 0.9), ("above_chance", 0.9, 0.1), ("to_chance", 0.97, 0.05)],
-)  # fmt: skip
+    [
+        ("to_chance", 0.97, 0.97),
+        ("to_chance", 0.97, 0.6),
+        ("lower", 0.97, 0.97),
+        ("higher", 0.9, 0.4),
+        ("null", 0.97, CHANCE),
+        ("chance", 0.4, 0.9),
+        ("above_chance", 0.9, 0.1),
+        ("to_chance", 0.97, 0.05),
+    ],
+)
 def test_what_is_not_so_is_refuted(expected, p_plain, p_other):
     found = [said(predicted(expected), seed, p_plain, p_other) for seed in range(40)]
     assert found.count(REFUTED) >= 32 and SUPPORTED not in found

@@ -5,10 +5,10 @@ import torch
 from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from transformers import LlamaConfig, LlamaModel
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import no_memory, tbptt
+from muvla.config.sizes import SIZES, size
 from muvla.errors import MuvlaError
-from muvla.models.build import build_policy
-from muvla.models.sizes import SIZES, size
 
 
 def oft_forward(policy, images, proprio, ids):
@@ -18,19 +18,31 @@ def oft_forward(policy, images, proprio, ids):
     size = policy.config.size
     llama = LlamaModel(
         LlamaConfig(
-            vocab_size=size.vocabulary, hidden_size=size.width, intermediate_size=size.mlp,
-            num_hidden_layers=size.layers, num_attention_heads=size.heads, attn_implementation="sdpa", use_cache=False,
+            vocab_size=size.vocabulary,
+            hidden_size=size.width,
+            intermediate_size=size.mlp,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            attn_implementation="sdpa",
+            use_cache=False,
         )
-    )  # fmt: skip
+    )
     llama.load_state_dict(policy.language.state_dict())
     embed = llama.embed_tokens
     n = len(images)
     vision = policy.vision(images)
     slots = torch.zeros(n, policy.config.chunk * 2, size.width)
     sequence = torch.cat(
-        [embed(torch.zeros(n, 1, dtype=torch.long)), vision, policy.proprio(proprio), embed(ids), slots,
-         embed(torch.ones(n, 1, dtype=torch.long))], dim=1,
-    )  # fmt: skip
+        [
+            embed(torch.zeros(n, 1, dtype=torch.long)),
+            vision,
+            policy.proprio(proprio),
+            embed(ids),
+            slots,
+            embed(torch.ones(n, 1, dtype=torch.long)),
+        ],
+        dim=1,
+    )
     length = sequence.shape[1]
     mask = torch.ones(n, 1, length, length, dtype=torch.bool)
     hidden = llama(inputs_embeds=sequence, attention_mask=mask).last_hidden_state

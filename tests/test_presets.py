@@ -8,21 +8,21 @@ import released
 from conftest import DATASET
 from test_checkpoints import SIZE
 
-from muvla.cli import main
+from muvla.checkpoints.build import prompts_of
+from muvla.cli.main import main
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.configtools import canonical_json, difference, replace
-from muvla.data.balance import pieces_per_round
+from muvla.config.presets import ARMS, CONFOUNDS, FACTORS, UNGUARDED, confounds, of_version, paper_arms, single_task
+from muvla.config.serialization import canonical_json, difference, replace
 from muvla.data.collect import collect
 from muvla.data.mixture import joined
+from muvla.data.mixture_sampling import pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocols
-from muvla.models.build import prompts_of
-from muvla.presets import ARMS, CONFOUNDS, FACTORS, UNGUARDED, confounds, of_version, paper_arms, single_task
-from sweeps.grid import certificate, load_study
 from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger
+from sweeps.study import certificate, load_study
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
@@ -131,9 +131,14 @@ def stand_in(tmp_path_factory):
     own = {"muvla_size": dataclasses.asdict(SIZE)}
     path = released.write(tmp_path_factory.mktemp("stand in") / "base", "openvla", own=own)
     return {
-        "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "data.mixture": [OTHER],
-        "lora.rank": 4, "budget.updates": 1, "budget.slots": 2,
-    }  # fmt: skip
+        "model.size": SIZE,
+        "start.checkpoint": str(path),
+        "data.dataset": DATASET,
+        "data.mixture": [OTHER],
+        "lora.rank": 4,
+        "budget.updates": 1,
+        "budget.slots": 2,
+    }
 
 
 def _plan(file, stand_in, tmp_path, capsys):
@@ -170,10 +175,16 @@ def _tiny(study, stand_in, tasks):
     regimes = list({one.regime: one for one in study.protocols}.values())
     short = [
         dataclasses.replace(
-            regimes[i % len(regimes)], name=name, version=1, task=TaskConfig(name, (1, 1), (1, 1)), episodes=1, slots=1,
+            regimes[i % len(regimes)],
+            name=name,
+            version=1,
+            task=TaskConfig(name, (1, 1), (1, 1)),
+            episodes=1,
+            slots=1,
             step_limit=3,
-        ) for i, name in enumerate(tasks)
-    ]  # fmt: skip
+        )
+        for i, name in enumerate(tasks)
+    ]
     base = replace(study.base, stand_in)
     return dataclasses.replace(study, base=base, protocols=tuple(short), interventions=(), seeds=(0,))
 

@@ -11,16 +11,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from test_analysis import records, row, write
 
-from analysis import causal, figures, gridfigures, probefigures, readingfigures, report, tables
-from analysis.byseed import quantities_of
+from analysis import causal, tables
+from analysis.by_seed import quantities_of
+from analysis.figures import grids as gridfigures
+from analysis.figures import interventions as probefigures
+from analysis.figures import measurements as readingfigures
+from analysis.figures import rates as figures
+from analysis.figures.grids import FEW
 from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
-from analysis.gridfigures import FEW
 from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
+from analysis.report import report
 from muvla.config import dummy, tbptt
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import GridPoint, GridRows, TakenReading
-from muvla.probes import attention, decoders, dynamics
+from muvla.probes import attention, dynamics
+from muvla.probes import linear_probes as decoders
 from muvla.probes.base import RESERVED
+from sweeps.predictions import Prediction
 
 LATE = "zero@first_decision+11"
 KINDS = ("none", "zero", "drop", "mean", "empty")
@@ -121,7 +127,10 @@ def test_a_study_without_interventions_has_no_such_file(base, tmp_path, unrender
 def test_what_never_fired_says_so_in_every_table(cells):
     frame, changed = tidy(cells), causal.causal(cells)
     assert tables.by_seed(frame, "choice", LATE).iloc[0].to_dict() == {
-        "arm": "K=8", "seed 0": "0.95 [0.75, 0.99]", "seed 1": NEVER_FIRED}  # fmt: skip
+        "arm": "K=8",
+        "seed 0": "0.95 [0.75, 0.99]",
+        "seed 1": NEVER_FIRED,
+    }
     assert list(tables.intervention_table(frame)[LATE]) == ["0.95 [0.75, 0.99]", *[NEVER_FIRED] * 3]
     late = causal.difference_table(changed, "choice").query(f"intervention == '`{LATE}`'")
     assert list(late["seed 1"]) == [NEVER_FIRED] * 2 and late.iloc[0]["seed 0"].startswith("+0.00")
@@ -188,8 +197,10 @@ def episodes(right, touched, protocol="p@1", kind="none"):
 
 
 def gridded(cell, points):
-    held = [GridPoint({"kind": "none", "step": step, "tokens": "all"}, "p@1", "none", 1 / 3, episodes(27, 30))
-            for step in (0, 1)]  # fmt: skip
+    held = [
+        GridPoint({"kind": "none", "step": step, "tokens": "all"}, "p@1", "none", 1 / 3, episodes(27, 30))
+        for step in (0, 1)
+    ]
     for (tokens, step), counts in points.items():
         name = f"zero{tokens.removeprefix('all')}@{step}"
         rows = [] if counts is None else episodes(*counts, kind=name)
@@ -232,7 +243,7 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
         [".90", ".90"],
         [".33", ".90", f".47\nn {FEW - 1}", "–"],
         ["-.57", "+.00", f"-.53\nn {FEW - 1}", "–"],
-    ]  # fmt: skip
+    ]
     assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33\n1/2 seeds", "over what has fired"
     assert texts(by_row[2][0])[0] == "-.57\n1/2 seeds" and texts(by_row[1][0])[2] == f".47\nn {FEW - 1}"
     assert [len([p for p in row[0].patches if p.get_hatch() == "...."]) for row in by_row] == [0, 1, 1]
@@ -240,7 +251,11 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
     assert by_row[2][0].images[0].get_clim() == (-1, 1)
     assert [len([p for p in row[1].patches if p.get_hatch()]) for row in by_row] == [0, 1, 1]
     assert [text.split(":")[0] for text in legend_of(figure)] == [
-        f"fewer than {FEW} episodes", "k/N seeds", "no episode that tells", NEVER_FIRED]  # fmt: skip
+        f"fewer than {FEW} episodes",
+        "k/N seeds",
+        "no episode that tells",
+        NEVER_FIRED,
+    ]
     labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
     assert labels == ["choice accuracy given a touch", "paired difference,\nless without"], "a colour bar each"
     assert all_inside(figure)
@@ -271,10 +286,16 @@ def curves(base, xs, chunk=2, seeds=1):
     for seed in range(seeds):
         told = [(x, right[seed] if isinstance(right, tuple) else right) for x, right in xs]
         points = tuple(
-            GridPoint({"h": x, "memory": "active"}, f"p{i}@1", "none", 1 / 3,
-                      [] if right is None else episodes(right, 30, f"p{i}@1"), right is None)
+            GridPoint(
+                {"h": x, "memory": "active"},
+                f"p{i}@1",
+                "none",
+                1 / 3,
+                [] if right is None else episodes(right, 30, f"p{i}@1"),
+                right is None,
+            )
             for i, (x, right) in enumerate(told)
-        )  # fmt: skip
+        )
         grid = GridRows("lengths@1", "h", None, "memory", "", points)
         cell = records(base, "K=8", tbptt(8, 4) | {"model.chunk": chunk}, seed, 18, 1, 1)
         cells.append(dataclasses.replace(cell, grids=(grid,)))
@@ -334,8 +355,17 @@ def test_what_is_executed_beyond_the_chunk_is_hollow(base):
 
 def read(**changes):
     told = TakenReading("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, Path("r.csv"), "x")
-    frame = pd.DataFrame({"x": [0, 1] * 2, "y": [0.1, 0.2, 0.3, 0.2], "curve": ["a", "a", "b", "b"],
-                          "even_share": [0.4, 0.4, 0.5, 0.5], "arm": "K=8", "seed": 0, "order": 0})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "x": [0, 1] * 2,
+            "y": [0.1, 0.2, 0.3, 0.2],
+            "curve": ["a", "a", "b", "b"],
+            "even_share": [0.4, 0.4, 0.5, 0.5],
+            "arm": "K=8",
+            "seed": 0,
+            "order": 0,
+        }
+    )
     return readingfigures.reading_figure(frame, dataclasses.replace(told, **changes), ["K=8"], "t")
 
 
@@ -357,8 +387,11 @@ def test_chunks_are_one_page_of_one_scale_with_every_name(base):
     names = [f"lesion({i})" for i in range(8)] + ["transplant", "transplant_same"]
     lines = [
         {"order": 0, "arm": arm, "seed": seed, "intervention": name, "since_cue": since, "value": 0.1 * i}
-        for i, name in enumerate(names) for arm in arms for seed in (0, 1) for since in (0, 1)
-    ]  # fmt: skip
+        for i, name in enumerate(names)
+        for arm in arms
+        for seed in (0, 1)
+        for since in (0, 1)
+    ]
     figure = readingfigures.chunks_figure(pd.DataFrame(lines), "t")
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [*names[:9], "sham: transplant_same"]
@@ -380,15 +413,29 @@ def test_versions_of_a_probe_and_of_a_protocol_have_files_of_their_own(base, tmp
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
     rows = {(name, kind): found for (_, kind), found in cell.rows.items() for name in ("p@1", "p@2")}
     (tmp_path / "r.csv").write_text("x,y\n0,1\n")
-    taken = [TakenReading("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
-             for name in ("p@1", "p@2")]  # fmt: skip
+    taken = [
+        TakenReading("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
+        for name in ("p@1", "p@2")
+    ]
     cell = dataclasses.replace(
-        cell, rows=rows, chance={"p@1": 1 / 3, "p@2": 1 / 3}, readings=tuple(taken),
+        cell,
+        rows=rows,
+        chance={"p@1": 1 / 3, "p@2": 1 / 3},
+        readings=tuple(taken),
         grids=(cell.grids[0], dataclasses.replace(cell.grids[0], id="map@2")),
-    )  # fmt: skip
+    )
     write([cell], tmp_path)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"main-p@1.md", "main-p@2.md", "paired-p@1.png", "paired-p@2.png", "probe-map@1.csv", "probe-map@2.csv",
-            "probe-map@2-k-8.png", "probe-r-p@1.csv", "probe-r-p@2.csv"} <= names  # fmt: skip
+    assert {
+        "main-p@1.md",
+        "main-p@2.md",
+        "paired-p@1.png",
+        "paired-p@2.png",
+        "probe-map@1.csv",
+        "probe-map@2.csv",
+        "probe-map@2-k-8.png",
+        "probe-r-p@1.csv",
+        "probe-r-p@2.csv",
+    } <= names
     linked = re.findall(r"\]\(([^)]*)\)", (tmp_path / "out" / "report.md").read_text())
     assert set(linked) <= names

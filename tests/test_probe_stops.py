@@ -6,14 +6,14 @@ import shutil
 import pandas as pd
 import pytest
 
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import Interrupted
 from muvla.evaluation.protocol import protocol
 from muvla.probes.base import Read, Reading
-from muvla.probes.gradients import jacobian_norms
+from muvla.probes.jacobians import jacobian_norms
 from muvla.probes.registry import READINGS, reading
 from muvla.probes.traces import traces_of
-from muvla.runs import Run
+from muvla.runs.run import Run
 
 SHORT = dataclasses.replace(protocol("recall-position3-rh@1"), name="short", episodes=20, slots=4)
 EPISODES = {"decoders": 20}  # the fewest that it takes; else 2

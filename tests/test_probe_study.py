@@ -6,18 +6,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import dummy, no_memory, tbptt
 from muvla.errors import MuvlaError
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.protocol import protocol
-from muvla.files import read_json, write_json
 from muvla.probes.base import Grid, Point, Read, Reading
 from muvla.probes.registry import READINGS, probe
-from sweeps.grid import Study, conditions, load_study, reads
+from muvla.utils.io import read_json, write_json
 from sweeps.ledger import Ledger
 from sweeps.plan import plan_text
-from sweeps.run import SweepOptions, run_study
+from sweeps.predictions import Prediction
+from sweeps.study import Study, conditions, load_study, reads
+from sweeps.sweep import SweepOptions, run_study
 
 ROOT = Path(__file__).parents[1]
 BASE = dataclasses.replace(protocol("recall-position3-rh@1"), name="few", episodes=6, slots=3)
@@ -35,21 +35,29 @@ WIDTHS = Reading("widths", 1, read_widths, x="seed_of", y="value")
 CARRIED = Reading("carried", 1, read_widths, x="seed_of", y="value", needs_recurrence=True)
 ANY = Reading("any", 1, read_widths, x="seed_of", y="value", needs_memory=False)
 GRID = Grid(
-    "limits", 1, x="limit", curve="memory",
+    "limits",
+    1,
+    x="limit",
+    curve="memory",
     points=(
         Point(BASE, "none", (("limit", 15), ("memory", "active"))),
         Point(BASE, "zero", (("limit", 15), ("memory", "zero"))),
         Point(LONGER, "none", (("limit", 20), ("memory", "active"))),
         Point(LONGER, "zero", (("limit", 20), ("memory", "zero"))),
     ),
-)  # fmt: skip
+)
 MAP = Grid(
-    "map", 1, x="step", y="tokens", curve="kind",
+    "map",
+    1,
+    x="step",
+    y="tokens",
+    curve="kind",
     points=tuple(
         Point(BASE, f"zero{tokens}@{step}", (("step", step), ("tokens", tokens or "all"), ("kind", "zero")))
-        for step in (0, 1) for tokens in ("", "[0:2]")
+        for step in (0, 1)
+        for tokens in ("", "[0:2]")
     ),
-)  # fmt: skip
+)
 
 
 def at_zero(protocol, intervention):
@@ -62,9 +70,17 @@ LOWER = Prediction("zero does nothing", ("K=8",), "zero", "null")
 @pytest.fixture
 def study(base):
     return Study(
-        "probed", "a study with probes", base, {"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4)},
-        ("memory.kind", "memory.m", "truncation"), (0,), (BASE,), ("zero",), (GRID, Read(WIDTHS, BASE, 2)), (LOWER,),
-    )  # fmt: skip
+        "probed",
+        "a study with probes",
+        base,
+        {"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4)},
+        ("memory.kind", "memory.m", "truncation"),
+        (0,),
+        (BASE,),
+        ("zero",),
+        (GRID, Read(WIDTHS, BASE, 2)),
+        (LOWER,),
+    )
 
 
 def test_a_grids_points_are_conditions_once_and_those_of_a_memory_for_cells_that_have_one(study):
@@ -105,7 +121,7 @@ def test_interventions_of_predictions_have_their_canonical_names(study):
         ({"probes": (Read(WIDTHS, dataclasses.replace(BASE, name="seen", seed=0)),)}, "not trained on"),
         ({"probes": (at_zero(BASE, "amnesia"),)}, "amnesia"),
     ],
-)  # fmt: skip
+)
 def test_what_no_run_could_decide_is_refused_before_it(study, changes, message):
     with pytest.raises(MuvlaError, match=message):
         dataclasses.replace(study, **changes).check()
@@ -147,9 +163,9 @@ def test_a_probe_on_the_command_line_is_a_grid_or_a_reading_by_name():
 STUDY = """
 import dataclasses
 from muvla.config import *
-from muvla.models.sizes import size
-from muvla.evaluation.predictions import Prediction
-from sweeps.grid import Study
+from muvla.config.sizes import size
+from sweeps.predictions import Prediction
+from sweeps.study import Study
 from test_probe_study import *
 base = Cell(
     model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
@@ -273,7 +289,8 @@ def test_probe_on_the_command_line(place, capsys):
     file = entry.run.folder / "probes" / "gradients@1-recall-position3-rh@1.csv"
     assert str(file) in capsys.readouterr().out and file.exists()
     for changes, message in (
-        (["telepathy"], "telepathy"), (["phase-length"], "--episodes: got 'with a grid'"),
-    ):  # fmt: skip
+        (["telepathy"], "telepathy"),
+        (["phase-length"], "--episodes: got 'with a grid'"),
+    ):
         assert main([*command[:2], *changes, *command[3:]]) == EXIT_BAD_INPUT
         assert message in capsys.readouterr().err

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from muvla.cli import main
+from muvla.cli.main import main
 from muvla.config import no_memory
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.evaluation.protocol import PROTOCOLS, protocol
-from muvla.files import read_json
 from muvla.probes.base import Grid, Point
 from muvla.probes.registry import GRIDS
-from muvla.runs import Run
+from muvla.runs.run import Run
+from muvla.utils.io import read_json
 
 FEW = dataclasses.replace(protocol("recall-position3-rh@1"), name="four", episodes=4, slots=2)
 LATE = "zero@first_decision+14"  # an episode ends before

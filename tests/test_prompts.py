@@ -7,17 +7,17 @@ import pytest
 import torch
 from test_sweep import STUDY
 
-from muvla import commands
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli import commands
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import canonical
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import evaluate, require_prompts
 from muvla.evaluation.protocol import protocol, protocols
-from muvla.models.text import built_in
-from muvla.training.loop import Trainer
-from sweeps.grid import load_study
+from muvla.models.prompts import built_in
+from muvla.training.trainer import Trainer
+from sweeps.study import load_study
 
 LONGER = replaced(protocol("recall-color3-rh@1"), name="longer", episodes=2, slots=2)  # 9 tokens, the data have 6
 
@@ -43,9 +43,17 @@ def test_data_with_longer_prompts_than_declared_are_refused(store, base):
 
 def run(trainer, folder, **options):
     return evaluate(
-        trainer.policy, trainer.statistics, LONGER, None, train="abc", training_seed=0, training_episodes=(range(24),),
-        rows=folder, record=lambda environment: nullcontext("p"), **options,
-    ).rows  # fmt: skip
+        trainer.policy,
+        trainer.statistics,
+        LONGER,
+        None,
+        train="abc",
+        training_seed=0,
+        training_episodes=(range(24),),
+        rows=folder,
+        record=lambda environment: nullcontext("p"),
+        **options,
+    ).rows
 
 
 def test_a_task_of_longer_prompts_is_evaluated_where_they_were_declared(store, base, tmp_path):

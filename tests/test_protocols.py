@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from muvla.config import TaskConfig
-from muvla.configtools import content_hash
+from muvla.config.serialization import content_hash
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.mikasa import TRAINED
 from muvla.errors import MuvlaError
@@ -49,10 +49,20 @@ def test_a_suite_is_its_tasks_under_one_regime():
 @pytest.mark.parametrize("field", [f.name for f in fields(Protocol)])
 def test_every_field_of_a_protocol_is_in_its_hash(field):
     other = {
-        "name": "x", "version": 2, "task": replace(BASE.task, delay=(2, 2)), "episodes": 3, "seed": 1, "step_limit": 5,
-        "regime": "open_loop", "h": 2, "tick": "call", "break_at_success": False, "image_size": 64, "slots": 3,
+        "name": "x",
+        "version": 2,
+        "task": replace(BASE.task, delay=(2, 2)),
+        "episodes": 3,
+        "seed": 1,
+        "step_limit": 5,
+        "regime": "open_loop",
+        "h": 2,
+        "tick": "call",
+        "break_at_success": False,
+        "image_size": 64,
+        "slots": 3,
         "beyond": "hold_last",
-    }  # fmt: skip
+    }
     values = asdict(BASE) | {"task": BASE.task, field: other[field]}
     if field in ("h", "beyond"):
         values["regime"] = "open_loop"
@@ -61,10 +71,16 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"h": 2}, "1 under receding"), ({"h": 0}, "≥ 1"), ({"beyond": "hold_last"}, "no chunk runs out"),
-     ({"beyond": "repeat"}, "refuse or hold_last"), ({"episodes": 0}, "episodes"), ({"slots": 0}, "slots"),
-     ({"seed": 2**32 - 1}, r"\[0, 2\^32\)")],
-)  # fmt: skip
+    [
+        ({"h": 2}, "1 under receding"),
+        ({"h": 0}, "≥ 1"),
+        ({"beyond": "hold_last"}, "no chunk runs out"),
+        ({"beyond": "repeat"}, "refuse or hold_last"),
+        ({"episodes": 0}, "episodes"),
+        ({"slots": 0}, "slots"),
+        ({"seed": 2**32 - 1}, r"\[0, 2\^32\)"),
+    ],
+)
 def test_bad_protocols_are_refused(changes, message):
     with pytest.raises(MuvlaError, match=message):
         replace(BASE, **changes)
@@ -75,12 +91,16 @@ def test_bad_protocols_are_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("task", "limit"),
-    [(TaskConfig("RecallPosition3-v0"), 5), (TaskConfig("RecallPosition3-v0", blank=(0, 7)), 12),
-     (TaskConfig("RecallColor3-v0", delay=(2, 9)), 12),
-     (TaskConfig("RememberColor3-VLA-v0"), 10), (TaskConfig("RememberColor3-VLA-v0", cue=(20, 20)), 25),
-     (TaskConfig("ChainOfColors7-Long-VLA-v0"), 1100)],
+    [
+        (TaskConfig("RecallPosition3-v0"), 5),
+        (TaskConfig("RecallPosition3-v0", blank=(0, 7)), 12),
+        (TaskConfig("RecallColor3-v0", delay=(2, 9)), 12),
+        (TaskConfig("RememberColor3-VLA-v0"), 10),
+        (TaskConfig("RememberColor3-VLA-v0", cue=(20, 20)), 25),
+        (TaskConfig("ChainOfColors7-Long-VLA-v0"), 1100),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_step_limit_that_the_longest_phases_may_fill_is_refused(task, limit):
     """Its own step limit never is."""
     with pytest.raises(MuvlaError, match=f"short@1: step_limit: got {limit}, expected more than the {limit} steps"):

@@ -14,22 +14,22 @@ from safetensors.torch import load_file
 from test_checkpoints import SIZE
 from test_start import ANATOMY
 
+from muvla.checkpoints import native as ckpt
 from muvla.config import DatasetConfig, TaskConfig, no_memory, tbptt
-from muvla.configtools import replace, to_dict
+from muvla.config.serialization import replace, to_dict
 from muvla.data.collect import collect
-from muvla.data.episodes import EpisodeStore
 from muvla.data.mixture import Mixture
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
-from muvla.files import read_lines
 from muvla.interventions import intervention
-from muvla.runs import Run
-from muvla.training import checkpoint as ckpt
+from muvla.runs.run import Run
 from muvla.training import run as training
-from muvla.training.launched import BUCKET, TorchRanks, buckets, checksum, launched
-from muvla.training.loop import Trainer
-from muvla.training.ranks import ALONE, Ranks
+from muvla.training.distributed.base import ALONE, Ranks
+from muvla.training.distributed.memory_state import joined, part_of
+from muvla.training.distributed.torchrun import BUCKET, TorchRanks, buckets, checksum, launched
 from muvla.training.run import train_to_the_end
-from muvla.training.slots import joined, part_of
+from muvla.training.trainer import Trainer
+from muvla.utils.io import read_lines
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -42,11 +42,14 @@ EQUAL = {
     "a slot each": tbptt(2, 4) | {"truncation_from": "episode", "budget.slots": 2},
     "shuffled": no_memory() | {"data.order": "shuffled"},
     "augmented, diffusion": {
-        "model.head": "diffusion", "data.tail": "repeat", "model.images": "released", "data.augmentation": "frame",
+        "model.head": "diffusion",
+        "data.tail": "repeat",
+        "model.images": "released",
+        "data.augmentation": "frame",
     },
     "noise on the memory": {"intervention": "noise_unit"},
     "frozen memory": {"intervention": "freeze_first"},
-}  # fmt: skip
+}
 
 
 OTHER = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
@@ -75,10 +78,8 @@ def cells(base, tmp_path_factory):
     return made | {
         "bfloat16": replace(slow, tbptt(4, 4) | {"model.precision": "bfloat16"}),
         "adapters": replace(slow, ADAPTED | {"start.checkpoint": str(oft)}),
-        "adapters in bfloat16": replace(
-            slow, ADAPTED | {"start.checkpoint": str(oft), "model.precision": "bfloat16"}
-        ),
-    }  # fmt: skip
+        "adapters in bfloat16": replace(slow, ADAPTED | {"start.checkpoint": str(oft), "model.precision": "bfloat16"}),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +205,9 @@ def test_a_checkpoint_is_continued_by_any_number_of_ranks(ran, cells, store, nam
     of_ranks(ran, f"on {name} {sharded}")
     assert_same_policy(ran, f"on {name} {sharded}", own(alone))
     of_ranks(ran, f"two {name} {sharded}")
-    one, two = (ckpt.load(ckpt.latest(ran[1] / f"{who} {name}{which}")) for who, which in
-                (("one", ""), ("two", f" {sharded}")))  # fmt: skip
+    one, two = (
+        ckpt.load(ckpt.latest(ran[1] / f"{who} {name}{which}")) for who, which in (("one", ""), ("two", f" {sharded}"))
+    )
     assert one.cursor == two.cursor and one.update == two.update == 2
     for part, tensors in one.tensors.items():
         assert {k: t.shape for k, t in tensors.items()} == {k: t.shape for k, t in two.tensors[part].items()}, part
@@ -249,11 +251,15 @@ def test_every_group_of_tensors_is_synchronised(ran):
 
 @pytest.mark.parametrize(
     ("name", "error"),
-    [("indivisible", "MuvlaError: budget.slots: got '3 slots for 2 ranks', expected as many for every rank"),
-     ("diverged", "NotAMeasurement: parameters at update 0: got 'other values on rank 1 than on rank 0 in "
-                  "head.fc_in.weight'"),
-     ("known", "NotAMeasurement: loss: got 'nan'")],
-)  # fmt: skip
+    [
+        ("indivisible", "MuvlaError: budget.slots: got '3 slots for 2 ranks', expected as many for every rank"),
+        (
+            "diverged",
+            "NotAMeasurement: parameters at update 0: got 'other values on rank 1 than on rank 0 in head.fc_in.weight'",
+        ),
+        ("known", "NotAMeasurement: loss: got 'nan'"),
+    ],
+)
 def test_what_one_rank_raises_all_raise(ran, name, error):
     assert all(results[name]["error"].startswith(error) for results in ran[0])
 

@@ -8,9 +8,9 @@ import released
 import torch
 from PIL import Image
 
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.images import central_crop, lanczos, prepared
+from muvla.models.preprocessing import central_crop, lanczos, prepared
 
 SIZE = 224
 

@@ -9,15 +9,15 @@ import torch
 from gymnasium import spaces
 from test_checkpoints import SIZE
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.checkpoints.released import Directory
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import TaskConfig
+from muvla.config.sizes import SIZES
 from muvla.envs.recall.env import RecallEnv
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.evaluation.records import read_rows
-from muvla.models.checkpoints import Directory
-from muvla.models.sizes import SIZES
-from muvla.runs import NOT_A_MEASUREMENT, Run
+from muvla.runs.run import NOT_A_MEASUREMENT, Run
 
 pytestmark = pytest.mark.slow
 
@@ -55,8 +55,21 @@ def _world(monkeypatch):
 
 
 def run(root, verb, directory, *more):
-    return main([verb, str(directory), *more, "--size", "fixture", "--protocol", PROTOCOL.id,
-                 "--runs", str(root / "runs"), "--data", str(root / "data")])  # fmt: skip
+    return main(
+        [
+            verb,
+            str(directory),
+            *more,
+            "--size",
+            "fixture",
+            "--protocol",
+            PROTOCOL.id,
+            "--runs",
+            str(root / "runs"),
+            "--data",
+            str(root / "data"),
+        ]
+    )
 
 
 def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import no_memory
 from muvla.envs.phases import Phase
 from muvla.interventions import intervention
-from muvla.models.build import build_policy
 from muvla.models.diffusion import Noised
 from muvla.models.sequence import Layout, Segment
 from muvla.recurrence import Moment, Recurrence
@@ -105,7 +105,7 @@ def test_a_block_of_tokens_is_dropped_as_the_same_tokens_one_by_one(cell_with):
 
 def test_dropping_reaches_training(store, cell_with):
     """What is never seen gets no gradient."""
-    from muvla.training.loop import Trainer
+    from muvla.training.trainer import Trainer
 
     trainer = Trainer(cell_with({"intervention": "drop"}), store, intervention("drop"))
     trainer.backward(trainer.ahead.window(8, last=True))

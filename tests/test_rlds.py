@@ -85,9 +85,10 @@ def test_the_checksum_is_tensorflows():
 
 def test_numbers_texts_and_flags_are_read_as_declared(tmp_path):
     steps = files.MIKASA | {
-        "count": files.tensor("int64"), "pair": {"sequence": {"feature": files.tensor("int32"), "length": "2"}},
+        "count": files.tensor("int64"),
+        "pair": {"sequence": {"feature": files.tensor("int32"), "length": "2"}},
         "ragged": {"sequence": {"feature": files.tensor("int32"), "length": "-1"}},
-    }  # fmt: skip
+    }
     others = {"about": files.group({"seed": files.tensor("int64"), "note": {"text": {}}})}
     counts, pairs = np.array([0, -1, 2**63 - 1]), np.array([[1, -2], [127, 128], [300, -(2**31)]])
     written = files.episode(3, count=counts, pair=pairs) | {
@@ -111,8 +112,10 @@ def test_numbers_may_stand_one_by_one():
     """As protobuf allows for what TensorFlow packs."""
     floats = b"".join(files.varint(1 << 3 | 5) + np.float32(x).tobytes() for x in (0.5, -2.0))
     whole = b"".join(files.varint(1 << 3) + files.varint(x) for x in (300, -1))
-    entries = [files.field(1, name) + files.field(2, content) for name, content in (
-        (b"f", files.field(2, floats)), (b"i", files.field(3, whole)), (b"nothing", b""))]  # fmt: skip
+    entries = [
+        files.field(1, name) + files.field(2, content)
+        for name, content in ((b"f", files.field(2, floats)), (b"i", files.field(3, whole)), (b"nothing", b""))
+    ]
     read = parse_example(files.field(1, b"".join(files.field(1, entry) for entry in entries)), "here")
     assert read["f"].tolist() == [0.5, -2.0] and read["i"].tolist() == [300, -1] and len(read["nothing"]) == 0
 
@@ -210,7 +213,7 @@ SHARD = "00001-of-00002: record"
         (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got 'tensor of shape \\(6,\\)'"),
         (edited("features.json", '"encoding": "none"', '"encoding": "zlib"'), "'a tensor of encoding zlib and"),
     ],
-)  # fmt: skip
+)
 def test_damage_is_one_clear_error(tmp_path, damage, message):
     folder = files.write(tmp_path / "1.0.0", [files.episode(3, seed) for seed in range(4)], shards=2)
     damage(folder)

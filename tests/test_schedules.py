@@ -4,24 +4,34 @@ import pytest
 import torch
 from conftest import PLAIN_INTERFACE, random_frames
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import ema
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.interventions import EXAMPLES, intervention
 from muvla.interventions.schedule import schedule
-from muvla.models.build import build_policy
 from muvla.recurrence import Moment, Recurrence
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 EVENTS = {"cue_end": 2, "delay_end": 4, "first_decision": 5}
 
 
 @pytest.mark.parametrize(
     ("text", "steps"),
-    [("3", [3]), ("cue_end", [2]), ("cue_end+2", [4]), ("delay_end-1", [3]), ("first_decision", [5]),
-     ("3..", [3, 4, 5, 6, 7]), ("cue_end+3..", [5, 6, 7]), ("..2", [0, 1, 2]), ("..delay_end", [0, 1, 2, 3, 4]),
-     ("every(3)", [0, 3, 6]), ("cue_end-5", [])],
-)  # fmt: skip
+    [
+        ("3", [3]),
+        ("cue_end", [2]),
+        ("cue_end+2", [4]),
+        ("delay_end-1", [3]),
+        ("first_decision", [5]),
+        ("3..", [3, 4, 5, 6, 7]),
+        ("cue_end+3..", [5, 6, 7]),
+        ("..2", [0, 1, 2]),
+        ("..delay_end", [0, 1, 2, 3, 4]),
+        ("every(3)", [0, 3, 6]),
+        ("cue_end-5", []),
+    ],
+)
 def test_when_it_fires(text, steps):
     when = schedule(text)
     assert [t for t in range(8) if when.fires(t, EVENTS)] == steps
@@ -50,22 +60,42 @@ def test_a_name_means_itself(name, rest):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("zero/before_read", "zero"), ("zero@0..", "zero"), ("transplant@delay_end", "transplant"),
-     ("transplant/after_write@0..", "transplant@0.."), ("noise_relative(0.50)@3", "noise_relative(0.5)@3"),
-     ("noise_relative(1.0)", "noise_relative(1)"), ("zero@cue_end+0", "zero@cue_end"), ("stale(02)", "stale(2)")],
-)  # fmt: skip
+    [
+        ("zero/before_read", "zero"),
+        ("zero@0..", "zero"),
+        ("transplant@delay_end", "transplant"),
+        ("transplant/after_write@0..", "transplant@0.."),
+        ("noise_relative(0.50)@3", "noise_relative(0.5)@3"),
+        ("noise_relative(1.0)", "noise_relative(1)"),
+        ("zero@cue_end+0", "zero@cue_end"),
+        ("stale(02)", "stale(2)"),
+    ],
+)
 def test_equal_interventions_have_one_name(text, name):
     assert intervention(text).name == name
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("zero[2:2]", "at least one token"), ("zero(3)", "expected no argument"), ("lesion", r"lesion\(0\)"),
-     ("freeze@3", "goes on"), ("zero@every(0)", "@every"), ("zero@dawn", "cue_end"), ("direction(1)@2..", "one event"),
-     ("drop/before_read", "expected one of read"), ("noise_relative(-1)", "≥ 0"), ("noise_relative(x)", "a number"),
-     ("noise_relative(nan)", "finite"), ("stale(x)", "whole number"), ("permute_tokens(a)", "identity"),
-     ("zero@1/read", "schedule"), ("zero[0:1", "KIND"), ("transplant(2)", "no argument")],
-)  # fmt: skip
+    [
+        ("zero[2:2]", "at least one token"),
+        ("zero(3)", "expected no argument"),
+        ("lesion", r"lesion\(0\)"),
+        ("freeze@3", "goes on"),
+        ("zero@every(0)", "@every"),
+        ("zero@dawn", "cue_end"),
+        ("direction(1)@2..", "one event"),
+        ("drop/before_read", "expected one of read"),
+        ("noise_relative(-1)", "≥ 0"),
+        ("noise_relative(x)", "a number"),
+        ("noise_relative(nan)", "finite"),
+        ("stale(x)", "whole number"),
+        ("permute_tokens(a)", "identity"),
+        ("zero@1/read", "schedule"),
+        ("zero[0:1", "KIND"),
+        ("transplant(2)", "no argument"),
+    ],
+)
 def test_what_is_no_intervention_says_why(text, message):
     with pytest.raises(MuvlaError, match=message):
         intervention(text)
@@ -184,7 +214,7 @@ def test_an_exact_resume_under_a_schedule(store, cell_with, name):
 
 
 def test_what_training_cannot_give_is_refused(store, cell_with, monkeypatch):
-    from muvla.training import loop
+    from muvla.training import trainer as loop
 
     with pytest.raises(MuvlaError, match="needs no donors"):
         Trainer(cell_with({"intervention": "mean"}), store, intervention("mean"))

@@ -5,15 +5,15 @@ import shutil
 import pytest
 import torch
 
+from muvla.checkpoints import native as ckpt
 from muvla.config import SELECTIONS, canonical, train_id
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from muvla.runs import Run
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
+from muvla.runs.run import Run
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from muvla.training.selection import Selection
+from muvla.training.trainer import Trainer
 
 
 class Scripted(Trainer):
@@ -48,7 +48,7 @@ def test_the_best_stays_and_is_what_is_evaluated(store, cell_with, tmp_path, mon
     """Means of two updates each: 3, 1, 2, 1. The earlier of the equal ones counts."""
     scripted(monkeypatch, [4.0, 2.0, 1.5, 0.5, 2.0, 2.0, 0.0, 2.0])
     cell = cell_with({"budget.updates": 8, "selection": "loss"})
-    monkeypatch.setattr("muvla.runs.Trainer", Scripted)
+    monkeypatch.setattr("muvla.runs.run.Trainer", Scripted)
     run = Run(tmp_path / "runs", store.path.parent, train_id(cell, store.sha256, None))
     run.train_cell(cell, store, "cpu")
     assert kept(run.folder) == [4, 8] and run.is_trained
@@ -106,7 +106,7 @@ def test_selection_is_part_of_what_a_cell_is(cell_with, base):
 
 
 def test_a_checkpoint_from_before_there_was_a_selection_is_read(store, base, tmp_path):
-    from muvla.files import read_json, write_json
+    from muvla.utils.io import read_json, write_json
 
     path = train_to_the_end(Trainer(base, store), tmp_path)
     meta = read_json(path / ckpt.META)

@@ -13,19 +13,19 @@ from conftest import DATASET
 from test_workers import running_below
 from troubled import EPISODES, TASK, ThreeCameras, Troubled, lost_at_start, wait_until
 
-from muvla import cores
 from muvla.data import collect as collection
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
 from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation import evaluate as evaluation
+from muvla.evaluation.checks import told
 from muvla.evaluation.evaluate import default_workers, evaluate
-from muvla.evaluation.fit import told
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
 from muvla.models.policy import Policy
+from muvla.utils import devices as cores
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
 FIRST = SHORT.seed
@@ -34,9 +34,17 @@ assert SHORT.task.name == TASK
 
 def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
     return evaluate(
-        trainer.policy, trainer.statistics, protocol, intervention(kind), train="abc", training_seed=0,
-        training_episodes=(range(24),), rows=folder / "rows", record=lambda environment: nullcontext("p"), **options,
-    ).rows  # fmt: skip
+        trainer.policy,
+        trainer.statistics,
+        protocol,
+        intervention(kind),
+        train="abc",
+        training_seed=0,
+        training_episodes=(range(24),),
+        rows=folder / "rows",
+        record=lambda environment: nullcontext("p"),
+        **options,
+    ).rows
 
 
 def in_processes(folder, trouble, limits=Limits()):  # noqa: B008
@@ -55,10 +63,13 @@ def serial(trained, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
-    [({}, "freeze_first"), pytest.param({}, "none", marks=pytest.mark.slow),
-     pytest.param({"regime": "open_loop", "h": 4, "tick": "call"}, "noise_unit", marks=pytest.mark.slow)],
+    [
+        ({}, "freeze_first"),
+        pytest.param({}, "none", marks=pytest.mark.slow),
+        pytest.param({"regime": "open_loop", "h": 4, "tick": "call"}, "noise_unit", marks=pytest.mark.slow),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_rows_do_not_depend_on_the_number_of_environments(trained, tmp_path, changes, kind):
     """At the protocol's batch shape, bit for bit; more than its slots there never are."""
     one = replace(SHORT, **changes)
@@ -120,8 +131,9 @@ def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path)
     told = []
     options = {"record": lambda environment: told.append(environment) or nullcontext("q")}
     arguments = {"train": "abc", "training_seed": 0, "training_episodes": (range(24),), "rows": tmp_path} | options
-    file = evaluate(trained.policy, trained.statistics, SHORT, None, **arguments,
-                    env_factory=lambda task, size: Telling(task.name))  # fmt: skip
+    file = evaluate(
+        trained.policy, trained.statistics, SHORT, None, **arguments, env_factory=lambda task, size: Telling(task.name)
+    )
     assert told == [Telling.provenance] and {row.provenance for row in file.rows} == {"q"}
     evaluate(trained.policy, trained.statistics, replace(SHORT, name="other"), None, **arguments)
     assert told[1:] == [{}], "the recall suite has nothing to tell"

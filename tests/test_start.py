@@ -10,7 +10,10 @@ import torch
 from conftest import DATASET
 from test_checkpoints import SIZE
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.checkpoints import native as ckpt
+from muvla.checkpoints.build import build_policy, prompts_of, stored_parameters
+from muvla.checkpoints.released import Directory
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import (
     BudgetConfig,
     Cell,
@@ -21,21 +24,18 @@ from muvla.config import (
     StartConfig,
     no_memory,
 )
-from muvla.configtools import flatten, replace
+from muvla.config.serialization import flatten, replace
+from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
-from muvla.models.build import build_policy, prompts_of, stored_parameters
-from muvla.models.checkpoints import Directory
 from muvla.models.lora import MergedParameters, adapters, targets
-from muvla.models.sizes import OPENVLA_7B, SIZES
-from muvla.runs import Run
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer, interface_of
+from muvla.runs.run import Run
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
-from sweeps.grid import load_study, train_id
+from muvla.training.trainer import Trainer, interface_of
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, run_study
+from sweeps.study import load_study, train_id
+from sweeps.sweep import SweepOptions, run_study
 
 ANATOMY = {"muvla_size": dataclasses.asdict(SIZE)}
 LORA = {"lora.rank": 4, "lora.alpha": 8.0}
@@ -267,8 +267,8 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
 STUDY = """
 from muvla.config import *
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
-from muvla.models.sizes import SIZES
-from sweeps.grid import Study
+from muvla.config.sizes import SIZES
+from sweeps.study import Study
 
 dataset = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
 base = Cell(
@@ -382,9 +382,12 @@ def test_the_study_of_the_published_size_runs_on_a_tiny_checkpoint(folder, tmp_p
     path = released.write(folder / "base", "openvla", own=ANATOMY)
     study = load_study(Path(__file__).parents[1] / "experiments" / "openvla_remember")
     tiny = {
-        "model.size": SIZE, "start.checkpoint": str(path), "data.dataset": DATASET, "lora.rank": 4,
+        "model.size": SIZE,
+        "start.checkpoint": str(path),
+        "data.dataset": DATASET,
+        "lora.rank": 4,
         "budget.updates": 2,
-    }  # fmt: skip
+    }
     protocol = Protocol("tiny", 1, DATASET.task, episodes=2, slots=2)
     study = dataclasses.replace(study.with_base(tiny), protocols=(protocol,)).narrowed(seeds=(0,))
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")

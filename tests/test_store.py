@@ -21,9 +21,9 @@ from troubled import Troubled, wait_until
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.data import collect as module
 from muvla.data.collect import collect, demonstrate
-from muvla.data.episodes import COLUMNS, EpisodeStore, EpisodeWriter, store_path
-from muvla.data.statistics import Statistics
-from muvla.data.streams import SlotStream
+from muvla.data.normalization import Statistics
+from muvla.data.store import COLUMNS, EpisodeStore, EpisodeWriter, store_path
+from muvla.data.stream import SlotStream
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.envs.registry import make_env, task_info
 from muvla.envs.workers import WorkerEnv, WorkerError
@@ -210,8 +210,11 @@ def test_rows_that_never_reached_the_disk_are_collected_again(tmp_path):
 def test_a_damaged_index_is_named_as_such(tmp_path):
     index = collect(SPEC, tmp_path).path / "episodes.jsonl"
     lines = index.read_text().splitlines(keepends=True)
-    for content, told in ((lines[:-1], "4 episodes"), ([lines[0], "{\n", *lines[2:]], "broken JSON"),
-                          ([lines[1], lines[0], *lines[2:]], "overlap or leave gaps")):  # fmt: skip
+    for content, told in (
+        (lines[:-1], "4 episodes"),
+        ([lines[0], "{\n", *lines[2:]], "broken JSON"),
+        ([lines[1], lines[0], *lines[2:]], "overlap or leave gaps"),
+    ):
         index.write_text("".join(content))
         with pytest.raises(MuvlaError, match=rf"episodes.jsonl.*{told}.*remove the dataset's folder"):
             EpisodeStore(index.parent)
@@ -309,7 +312,7 @@ def test_a_constant_dimension_stays_constant():
 
 
 def test_statistics_are_shared_by_all_label_arms(store, cell_with):
-    from muvla.training.loop import Trainer
+    from muvla.training.trainer import Trainer
 
     found = {Trainer(cell_with({"data.labels": k}), store).statistics for k in ("executed", "recorded", "masked")}
     assert len(found) == 1

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from muvla.config import dummy, no_memory, tbptt
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 
 def stream_of(cell, store):
@@ -141,8 +141,13 @@ def test_shuffled_baselines_share_frames_and_the_episodic_cells_data(store, base
     of_frame = {}
     for window in windows(replace(base, {"model.chunk": 4}), store, int(store.lengths.sum()) // 4):
         for at in np.ndindex(window.frame.shape):
-            of_frame[window.frame[at]] = (window.images[at], window.proprio[at], window.label[at], window.weight[at],
-                                          window.text_ids[at])  # fmt: skip
+            of_frame[window.frame[at]] = (
+                window.images[at],
+                window.proprio[at],
+                window.label[at],
+                window.weight[at],
+                window.text_ids[at],
+            )
     assert len(of_frame) == store.lengths.sum()
     for window in none:
         for at in np.ndindex(window.frame.shape):

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import protocol
-from sweeps.grid import Study, certificate, conditions, load_study, train_id
 from sweeps.ledger import Ledger
 from sweeps.plan import coverage_lines, plan_text
+from sweeps.study import Study, certificate, conditions, load_study, train_id
 
 FACTORS = ("memory.kind", "memory.m", "memory.alpha", "truncation")
 
@@ -33,7 +33,12 @@ def study(base):
 def test_a_study_with_declared_differences_passes_and_seeds_are_the_outer_loop(study):
     study.check()
     assert [(c.cell.seed, c.arm) for c in study.cells()][:5] == [
-        (0, "none"), (0, "dummy"), (0, "K=8"), (0, "EMA"), (1, "none")]  # fmt: skip
+        (0, "none"),
+        (0, "dummy"),
+        (0, "K=8"),
+        (0, "EMA"),
+        (1, "none"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +93,20 @@ def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study)
         dataclasses.replace(study, arms=study.arms | frames).check()
     both = dataclasses.replace(study, arms=study.arms | frames, factors=(*FACTORS, "budget.regime"))
     both.check()
-    assert ["matched", "frames", "truncation=2,", "regime=matched_frames", "matched_frames", "4", "2", "16", "1", "8",
-            "128", "–"] in [line.split() for line in plan_text(both, None, None).splitlines()]  # fmt: skip
+    assert [
+        "matched",
+        "frames",
+        "truncation=2,",
+        "regime=matched_frames",
+        "matched_frames",
+        "4",
+        "2",
+        "16",
+        "1",
+        "8",
+        "128",
+        "–",
+    ] in [line.split() for line in plan_text(both, None, None).splitlines()]
     same = {"K=8, published": tbptt(8, 4) | {"budget.regime": "published"}}
     with pytest.raises(MuvlaError, match="one computation"):
         dataclasses.replace(both, arms=arms | same).check()
@@ -207,9 +224,15 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 @pytest.mark.parametrize(
     "file",
-    ["recall_quick", "recall_quick/longer.py", "recall_budget", "mikasa_quick", "recall_causality",
-     "recall_causality/mikasa.py"],
-)  # fmt: skip
+    [
+        "recall_quick",
+        "recall_quick/longer.py",
+        "recall_budget",
+        "mikasa_quick",
+        "recall_causality",
+        "recall_causality/mikasa.py",
+    ],
+)
 def test_the_shipped_studies_are_controlled(file):
     study = load_study(EXPERIMENTS / file)
     study.check()

@@ -7,15 +7,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_analysis import records, row, write
 
-from analysis import figures, tables
+from analysis import tables
+from analysis.figures import rates as figures
 from analysis.frames import tidy
 from muvla.config import no_memory, tbptt
 from muvla.evaluation.protocol import SETS, protocol
 from muvla.evaluation.records import CellRecords
-from muvla.runs import Run
-from sweeps.grid import Study
+from muvla.runs.run import Run
 from sweeps.ledger import Entry
-from sweeps.run import finished_line
+from sweeps.study import Study
+from sweeps.sweep import finished_line
 
 
 def without_choice(cell: CellRecords, changed: dict[str, int]) -> CellRecords:
@@ -34,8 +35,10 @@ def without_choice(cell: CellRecords, changed: dict[str, int]) -> CellRecords:
 @pytest.fixture
 def cells(base):
     """Success 6/20 of no memory, 18/20 and under `zero` 5/20 of K=8."""
-    return [without_choice(records(base, "none", no_memory(), 0, 6, 14, 0), {}),
-            without_choice(records(base, "K=8", tbptt(8, 4), 0, 18, 2, 0), {"zero": 5})]  # fmt: skip
+    return [
+        without_choice(records(base, "none", no_memory(), 0, 6, 14, 0), {}),
+        without_choice(records(base, "K=8", tbptt(8, 4), 0, 18, 2, 0), {"zero": 5}),
+    ]
 
 
 def test_where_nothing_is_chosen_tables_figures_and_captions_are_of_success(cells, tmp_path):
@@ -85,10 +88,11 @@ def over(base, arm, change, seed, rates, kinds=("none",)):
             rows[name, kind] = [
                 dataclasses.replace(
                     row(i, 0 if i < rate else 1, error="RuntimeError: x" if rate < 0 or i == rate == 9 else None),
-                    protocol=name, intervention=kind,
+                    protocol=name,
+                    intervention=kind,
                 )
                 for i in range(10)
-            ]  # fmt: skip
+            ]
     chance = dict.fromkeys(rates, 1 / 3)
     return dataclasses.replace(cell, rows=rows, chance=chance, sets={"two@1": ("a@1", "b@1")})
 
@@ -150,6 +154,11 @@ def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
 def test_the_line_of_a_finished_cell_names_the_studys_own_interventions_alone():
     """Not what a grid among its probes asks for under the same protocol, which the report draws."""
     study = SimpleNamespace(protocols=(SimpleNamespace(id="p@1"),), interventions=("zero", "drop"))
-    entry = SimpleNamespace(study=study, item=SimpleNamespace(label="K=8"), state="done", summaries=dict,
-                            never_fired=(("p@1", "zero"), ("p@1", "zero[0:2]@1"), ("p+h2@1", "drop")))  # fmt: skip
+    entry = SimpleNamespace(
+        study=study,
+        item=SimpleNamespace(label="K=8"),
+        state="done",
+        summaries=dict,
+        never_fired=(("p@1", "zero"), ("p@1", "zero[0:2]@1"), ("p+h2@1", "drop")),
+    )
     assert finished_line(entry, 1, 1, 0.0).split("s  ")[1].split() == ["K=8", "zero", "never", "fired"]

@@ -9,26 +9,31 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
-from muvla.configtools import replace as replace_in
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import replace as replace_in
+from muvla.data.normalization import Statistics
 from muvla.envs.mikasa.env import pictures, proprioception, resized
 from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.chunk_policy import SuitePolicy
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.evaluation.suite import SuitePolicy
-from muvla.models.build import build_policy
 from muvla.models.policy import Interface
-from muvla.models.text import built_in
-from muvla.suiterunner import chunk_policy
+from muvla.models.prompts import built_in
+from muvla.runs.chunk_policy import chunk_policy
 
 TASK, LIMIT = "RememberColor3-VLA-v0", 25
 RECEDING = replace(
-    protocol("mikasa-remember-color3-rh@2"), name="short", task=TaskConfig(TASK), episodes=2, slots=1, image_size=32,
+    protocol("mikasa-remember-color3-rh@2"),
+    name="short",
+    task=TaskConfig(TASK),
+    episodes=2,
+    slots=1,
+    image_size=32,
     break_at_success=False,
-)  # fmt: skip
+)
 OPEN = replace(RECEDING, regime="open_loop", h=4, tick="call")
 REGIMES = pytest.mark.parametrize("one", [RECEDING, OPEN], ids=["receding", "open loop"])
 
@@ -154,8 +159,11 @@ def test_a_real_task_by_the_suites_own_runner(policy, monkeypatch):
     from mikasa_robo_suite.vla import benchmarking
 
     batched = benchmarking._batch_action_for_single_env
-    monkeypatch.setattr(benchmarking, "_batch_action_for_single_env",
-                        lambda action, env: executed.append(np.array(action)) or batched(action, env))  # fmt: skip
+    monkeypatch.setattr(
+        benchmarking,
+        "_batch_action_for_single_env",
+        lambda action, env: executed.append(np.array(action)) or batched(action, env),
+    )
     task = benchmarking.BenchmarkTask(TASK, "short", "", LIMIT, "", "")
     config = benchmarking.BenchmarkConfig(start_seed=one.seed, n_episodes=1, sim_backend="cpu")
     told = benchmarking.evaluate_task(task, chunks, config, episode_callback=chunks.episode_ended)
@@ -221,7 +229,7 @@ def test_a_policy_that_gives_no_numbers_ends_the_runners_evaluation(policy):
 
 
 def test_episodes_that_were_trained_on_are_refused(policy, monkeypatch):
-    monkeypatch.setattr("muvla.suiterunner.load_suite", lambda: None)
+    monkeypatch.setattr("muvla.runs.chunk_policy.load_suite", lambda: None)
     for seeds, refused in ((range(RECEDING.seed + 1, RECEDING.seed + 9), True), (range(9), False)):
         run = SimpleNamespace(_trained_with=lambda seeds=seeds: (STATISTICS, 0, (seeds,)), load_policy=lambda _: policy)
         if refused:

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from conftest import FEW
 
-from analysis.report import Report, write_report
+from analysis.report.report import Report, write_report
+from muvla.checkpoints import native as ckpt
 from muvla.config import TaskConfig, no_memory, tbptt
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.data.mixture import open_data
 from muvla.errors import MuvlaError
-from muvla.files import write_json
 from muvla.probes.base import Grid, Point
-from muvla.runs import Run
-from muvla.training import checkpoint as ckpt
-from sweeps import run as run_module
-from sweeps.grid import load_study
+from muvla.runs.run import Run
+from muvla.utils.io import write_json
+from sweeps import sweep as run_module
 from sweeps.launchers.local import DONE, MARKED, STOPPED, Job, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, default_processes, finished_line, run_study
+from sweeps.study import load_study
+from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
 from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
@@ -33,9 +33,9 @@ ROOT = Path(__file__).parents[1]
 STUDY = """
 from dataclasses import replace as replace_
 from muvla.config import *
-from muvla.models.sizes import size
+from muvla.config.sizes import size
 from muvla.evaluation.protocol import protocol
-from sweeps.grid import Study
+from sweeps.study import Study
 base = Cell(
     model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
@@ -106,8 +106,15 @@ def test_every_cell_is_an_mlflow_run(swept):
     one = next(r for r in runs if r.data.tags["arm"] == "K=8")
     assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
     assert "few/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
-    assert {"loss_by_phase/decision", "loss_by_chunk/0", "gradient_read/7", "gradient_written/0", "write_ratio",
-            "update_ratio/head", "peak_memory_mb"} <= one.data.metrics.keys()  # fmt: skip
+    assert {
+        "loss_by_phase/decision",
+        "loss_by_chunk/0",
+        "gradient_read/7",
+        "gradient_written/0",
+        "write_ratio",
+        "update_ratio/head",
+        "peak_memory_mb",
+    } <= one.data.metrics.keys()
 
 
 def test_cells_that_were_done_without_tracking_are_logged_later(swept, tmp_path):
@@ -259,10 +266,14 @@ def test_the_time_limit_stops_cleanly_and_a_rerun_continues(study_file, tmp_path
 
 def muvla(*arguments, cwd, **kwargs):
     return subprocess.Popen(
-        [sys.executable, "-m", "muvla.cli", *map(str, arguments)], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "muvla.cli", *map(str, arguments)],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         **kwargs,
-    )  # fmt: skip
+    )
 
 
 def test_ctrl_c_exits_130_and_the_same_command_continues(tmp_path):
@@ -285,7 +296,7 @@ def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     entry, job = one_cell(study_file, tmp_path)
     entry.run.create(entry.item.cell, open_data(job.run.data, job.cell.data))
     code = (
-        "import sys, time; from pathlib import Path; from muvla.files import locked\n"
+        "import sys, time; from pathlib import Path; from muvla.utils.io import locked\n"
         f"with locked(Path({str(entry.run.folder / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -319,13 +330,15 @@ def test_changed_data_are_noticed_before_they_reach_a_result(swept, tmp_path):
 def test_a_study_of_two_protocols_reports_both(study_file, tmp_path):
     """Protocols of one's own need no registry, and no protocol overwrites another in a table."""
     study = load_study(study_file)
-    short = dataclasses.replace(study.protocols[0], name="second", episodes=6, slots=3, task=TaskConfig(
-        "RecallPosition3-v0", delay=(4, 4)))  # fmt: skip
+    short = dataclasses.replace(
+        study.protocols[0], name="second", episodes=6, slots=3, task=TaskConfig("RecallPosition3-v0", delay=(4, 4))
+    )
     study = dataclasses.replace(study, protocols=(*study.protocols, short))
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     result = run_study(study, ledger, SweepOptions(processes=2, track=False), lambda _: None)
-    frame = write_report([e.records() for e in result.entries], tmp_path / "out", Report("two", "t", "c", "", ()),
-                         say=lambda _: None)  # fmt: skip
+    frame = write_report(
+        [e.records() for e in result.entries], tmp_path / "out", Report("two", "t", "c", "", ()), say=lambda _: None
+    )
     assert set(frame["protocol"]) == {"few@1", "second@1"}
     assert set(frame[frame["protocol"] == "second@1"]["episodes"]) == {6}
     text = (tmp_path / "out" / "report.md").read_text()
@@ -349,9 +362,12 @@ def test_a_marked_cell_enters_no_table(swept, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"processes": 0}, "--processes"), ({"processes": 1, "threads": 0}, "--threads"),
-     ({"processes": 1, "time_limit": 0}, "--time-limit")],
-)  # fmt: skip
+    [
+        ({"processes": 0}, "--processes"),
+        ({"processes": 1, "threads": 0}, "--threads"),
+        ({"processes": 1, "time_limit": 0}, "--time-limit"),
+    ],
+)
 def test_bad_options_are_refused(options, message):
     with pytest.raises(MuvlaError, match=message):
         SweepOptions(**options)
@@ -394,7 +410,11 @@ def test_the_budget_study_from_plan_to_table(tmp_path):
     table = [line.split(" | ")[:5] for line in (tmp_path / "out" / "main.md").read_text().splitlines()]
     assert [cell.strip("| ") for cell in table[0]] == ["arm", "W", "U", "frames", "seed"]
     assert [row[1:4] for row in table[2:9]] == [
-        ["8", "2", "256"], ["1", "16", "256"], ["1", "2", "32"],
-        ["8", "2", "256"], ["2", "8", "256"], ["2", "2", "64"],
         ["8", "2", "256"],
-    ]  # fmt: skip
+        ["1", "16", "256"],
+        ["1", "2", "32"],
+        ["8", "2", "256"],
+        ["2", "8", "256"],
+        ["2", "2", "64"],
+        ["8", "2", "256"],
+    ]

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from muvla.config import TaskConfig
-from muvla.configtools import content_hash
+from muvla.config.serialization import content_hash
 from muvla.envs.colours import COLOURS
 from muvla.envs.registry import colours, make_env, settable, step_limit
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, chance, protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import intervention
-from muvla.probes.chunklength import chunk_lengths
+from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.palette import NEW, palettes
-from muvla.probes.phaselength import phase_lengths
+from muvla.probes.phase_length import phase_lengths
 from muvla.probes.registry import GRIDS, grid
-from muvla.probes.shift import shifts
-from muvla.training.loop import Trainer
-from sweeps.grid import Study
+from muvla.probes.visual_shift import shifts
+from muvla.training.trainer import Trainer
+from sweeps.study import Study
 
 GOLDEN = Path(__file__).parent / "golden" / "probes.json"
 POSITION, COLOR = protocol("recall-position3-rh@1"), protocol("recall-color5-rh@1")
@@ -67,12 +67,17 @@ def test_an_unknown_grid_names_the_known_ones():
 def test_cue_and_delay_are_n_steps_and_the_control_has_the_limit_alone():
     made = phase_lengths(POSITION, (3, 20))
     assert [dict(point.coordinates) for point in made.points] == [
-        {"N": 3, "changed": "phases", "step_limit": 16}, {"N": 3, "changed": "step limit only", "step_limit": 16},
-        {"N": 20, "changed": "phases", "step_limit": 50}, {"N": 20, "changed": "step limit only", "step_limit": 50},
-    ]  # fmt: skip
+        {"N": 3, "changed": "phases", "step_limit": 16},
+        {"N": 3, "changed": "step limit only", "step_limit": 16},
+        {"N": 20, "changed": "phases", "step_limit": 50},
+        {"N": 20, "changed": "step limit only", "step_limit": 50},
+    ]
     assert [point.protocol.id.removeprefix("recall-position3-rh+") for point in made.points] == [
-        "phase3@1", "limit16@1", "phase20@1", "limit50@1",
-    ]  # fmt: skip
+        "phase3@1",
+        "limit16@1",
+        "phase20@1",
+        "limit50@1",
+    ]
     for point in made.points:
         env = make_env(point.protocol.task)
         lengths, steps, over = set(), 0, False
@@ -111,9 +116,11 @@ def test_remember_has_as_many_steps_for_the_decision_as_published():
 
 @pytest.mark.parametrize(
     ("limits", "field"),
-    [({"step_limit": 25}, "protocol.step_limit"), ({"task": TaskConfig("RecallPosition3-v0", step_limit=25)},
-                                                   "protocol.task.step_limit")],
-)  # fmt: skip
+    [
+        ({"step_limit": 25}, "protocol.step_limit"),
+        ({"task": TaskConfig("RecallPosition3-v0", step_limit=25)}, "protocol.task.step_limit"),
+    ],
+)
 def test_n_beyond_the_bases_own_step_limit_is_refused(limits, field):
     base = replace(POSITION, name="short", **limits)
     assert phase_lengths(base, (5,)).points[0].protocol.id == "short+phase5@1"
@@ -140,9 +147,10 @@ def test_a_task_without_the_part_is_refused(task, make, message):
 
 def test_the_step_limit_that_is_told_is_the_environments():
     for task in (
-        TaskConfig("RecallColor3-v0"), TaskConfig("RecallColor3-v0", cue=(4, 9), blank=(0, 2)),
+        TaskConfig("RecallColor3-v0"),
+        TaskConfig("RecallColor3-v0", cue=(4, 9), blank=(0, 2)),
         TaskConfig("RecallColor3-v0", step_limit=40),
-    ):  # fmt: skip
+    ):
         assert step_limit(task) == make_env(task).step_limit
     assert step_limit(TaskConfig("libero_goal-0")) == 300
     assert step_limit(TaskConfig("RememberColor3-VLA-v0", cue=(1, 9))) == 29

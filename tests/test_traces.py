@@ -10,24 +10,27 @@ import torch
 from test_watch import Broken
 from troubled import Troubled
 
-from muvla import provenance
 from muvla.config import TaskConfig
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.protocol import protocol
-from muvla.evaluation.watching import WatchedRollout
-from muvla.models.compiling import compile_step
+from muvla.evaluation.replay import WatchedRollout
+from muvla.models.compilation import compile_step
 from muvla.probes import traces
 from muvla.probes.base import Subject
 from muvla.probes.traces import Trace, most_bytes, read_trace, traces_folder, traces_of, write_trace
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
+from muvla.utils import provenance
 
 SHORT = replace(
-    protocol("recall-position3-rh@1"), name="short", episodes=4, slots=3,
+    protocol("recall-position3-rh@1"),
+    name="short",
+    episodes=4,
+    slots=3,
     task=TaskConfig("RecallPosition3-v0", blank=(1, 2)),
-)  # fmt: skip
+)
 SEEDS = tuple(range(SHORT.seed, SHORT.seed + SHORT.episodes))
 
 
@@ -38,9 +41,15 @@ def trainer(store, cell_with):
 
 def subject(trainer, folder, **changes):
     plain = Subject(
-        trainer.policy, trainer.statistics, SHORT, trainer.cell, SEEDS, folder / "reading",
-        lambda: make_env(SHORT.task), lambda: trainer.stream.store,
-    )  # fmt: skip
+        trainer.policy,
+        trainer.statistics,
+        SHORT,
+        trainer.cell,
+        SEEDS,
+        folder / "reading",
+        lambda: make_env(SHORT.task),
+        lambda: trainer.stream.store,
+    )
     return replace(plain, **changes)
 
 
@@ -53,9 +62,7 @@ def recorded(trainer, tmp_path_factory):
 def test_a_trace_is_the_memory_of_the_episode_that_anybody_else_sees(trainer, recorded):
     _, found = recorded
     assert [trace.seed for trace in found] == list(SEEDS)
-    watching = WatchedRollout(
-        trainer.policy, trainer.statistics, SHORT, lambda: make_env(SHORT.task), environments=1
-    )  # fmt: skip
+    watching = WatchedRollout(trainer.policy, trainer.statistics, SHORT, lambda: make_env(SHORT.task), environments=1)
     watched, trace = watching.watch(SEEDS[1]), found[1]
     told = watched.outcome.info
     assert trace.measured == told and trace.labels == {"target": told["target"]}
@@ -107,9 +114,10 @@ def test_traces_of_other_weights_or_another_protocol_are_not_these(trainer, cell
     one = subject(trainer, tmp_path)
     other = Trainer(cell_with({"model.chunk": 4, "seed": 1}), store)
     folders = {
-        traces_folder(one), traces_folder(replace(one, policy=other.policy)),
+        traces_folder(one),
+        traces_folder(replace(one, policy=other.policy)),
         traces_folder(replace(one, protocol=replace(SHORT, slots=2))),
-    }  # fmt: skip
+    }
     assert len(folders) == 3
     assert traces_folder(one) == traces_folder(replace(one, folder=tmp_path / "another reading"))
     before = traces_folder(replace(one, policy=other.policy))
@@ -134,11 +142,13 @@ def test_traces_of_another_way_of_computing_are_not_these(store, cell_with, tmp_
     assert folder() == plain
     ways = {folder(change) for change in (compile_step, lambda policy: policy.double(), lower)}
     for where, name, value in (
-        (torch, "get_num_threads", lambda: 7), (provenance, "processor", lambda: "another"),
-        (provenance, "CODE_VERSION", "another"), (provenance, "_version", lambda package: "another"),
+        (torch, "get_num_threads", lambda: 7),
+        (provenance, "processor", lambda: "another"),
+        (provenance, "CODE_VERSION", "another"),
+        (provenance, "_version", lambda package: "another"),
         (traces, "backends", lambda task: "another renderer"),
         (traces, "provenance", lambda *of: provenance.provenance(*of) | {"device": "another GPU"}),
-    ):  # fmt: skip
+    ):
         with monkeypatch.context() as changed:
             changed.setattr(where, name, value)
             ways.add(folder())

@@ -8,16 +8,16 @@ from functools import lru_cache
 import pytest
 import torch
 
-from muvla import files
+from muvla.checkpoints import native as ckpt
 from muvla.config import dummy, ema, no_memory, tbptt
-from muvla.configtools import flatten, replace
+from muvla.config.serialization import flatten, replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.files import read_lines
 from muvla.interventions import intervention
 from muvla.recurrence import Recurrence
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer
 from muvla.training.run import train_to_the_end
+from muvla.training.trainer import Trainer
+from muvla.utils import io as files
+from muvla.utils.io import read_lines
 
 
 def parameters_after(cell, store, updates=2):
@@ -138,10 +138,15 @@ def test_an_update_is_adamw_on_the_clipped_gradient(store, cell_with):
     say, update by update."""
     cell = cell_with(
         {
-            "optimizer.lr": 1e-2, "optimizer.betas": [0.6, 0.8], "optimizer.weight_decay": 0.3, "optimizer.clip": 0.05,
-            "optimizer.warmup": 0.5, "optimizer.final": 0.2, "budget.updates": 4,
+            "optimizer.lr": 1e-2,
+            "optimizer.betas": [0.6, 0.8],
+            "optimizer.weight_decay": 0.3,
+            "optimizer.clip": 0.05,
+            "optimizer.warmup": 0.5,
+            "optimizer.final": 0.2,
+            "budget.updates": 4,
         }
-    )  # fmt: skip
+    )
     trainer, twin = Trainer(cell, store), Trainer(cell, store)
     m, v = ([torch.zeros_like(p) for p in twin.parameters] for _ in range(2))
     rates = [1e-2 / 3, 2e-2 / 3, 1e-2, 1e-2 * (0.2 + 0.8 / 2)]  # warm-up to lr, then a cosine towards a fifth of it
@@ -186,12 +191,25 @@ def test_the_loss_falls(store, cell_with):
 
 @pytest.mark.parametrize(
     "change",
-    [tbptt(2, 4), no_memory() | {"data.order": "shuffled"}, {"intervention": "noise_matched"},
-     *(pytest.param(change, marks=pytest.mark.slow) for change in (
-         tbptt(8, 4), tbptt(2, 4) | {"truncation_from": "episode"}, ema(0.1, 4), dummy(4), no_memory(),
-         {"data.order": "grouped", "data.group": 4}, {"intervention": "freeze_first"}))],
+    [
+        tbptt(2, 4),
+        no_memory() | {"data.order": "shuffled"},
+        {"intervention": "noise_matched"},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                tbptt(8, 4),
+                tbptt(2, 4) | {"truncation_from": "episode"},
+                ema(0.1, 4),
+                dummy(4),
+                no_memory(),
+                {"data.order": "grouped", "data.group": 4},
+                {"intervention": "freeze_first"},
+            )
+        ),
+    ],
     ids=["K=2", "shuffled", "noisy", "K=8", "from the episode", "ema", "dummy", "none", "grouped", "frozen"],
-)  # fmt: skip
+)
 def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, change):
     cell = cell_with({**change, "budget.updates": 7})
 
@@ -247,7 +265,7 @@ def test_memory_that_does_not_do_what_its_kind_says_stops_training(store, cell_w
 
 
 def test_the_canary_runs_at_start_up(store, base, tmp_path, monkeypatch):
-    from muvla.training import loop
+    from muvla.training import trainer as loop
 
     called = []
     monkeypatch.setattr(loop, "guard_canary", lambda *a: called.append(a) or 0.0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from muvla.config import dummy, ema, no_memory, tbptt
-from muvla.configtools import replace
-from muvla.training.blocks import block_starts
-from muvla.training.loop import Trainer
+from muvla.config.serialization import replace
+from muvla.training.trainer import Trainer
+from muvla.training.truncation import block_starts
 
 
 @pytest.fixture
@@ -155,11 +155,16 @@ TOWERS_FIRST = ("dino.embeddings.patch_embeddings.projection", "siglip.embedding
 PUBLISHED = [(1, "window"), (2, "window"), (8, "window")]
 CASES = [
     *((K, origin, {}) for K, origin in [*PUBLISHED, (2, "episode"), (4, "episode")]),
-    *(pytest.param(K, origin, {"memory.alpha": 0.3}, marks=pytest.mark.slow)
-      for K, origin in [*PUBLISHED, (2, "episode"), (4, "episode")]),
-    *(pytest.param(K, "window", change, marks=pytest.mark.slow) for K, _ in PUBLISHED
-      for change in (dummy(4), no_memory(), {"model.film": True})),
-]  # fmt: skip
+    *(
+        pytest.param(K, origin, {"memory.alpha": 0.3}, marks=pytest.mark.slow)
+        for K, origin in [*PUBLISHED, (2, "episode"), (4, "episode")]
+    ),
+    *(
+        pytest.param(K, "window", change, marks=pytest.mark.slow)
+        for K, _ in PUBLISHED
+        for change in (dummy(4), no_memory(), {"model.film": True})
+    ),
+]
 
 
 @pytest.mark.parametrize(("K", "origin", "change"), CASES, ids=str)

@@ -10,22 +10,22 @@ import torch
 from test_cli import at
 from test_sweep import STUDY
 
-from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.commands import train_cells
+from muvla.checkpoints.build import build_policy, prompts_of
+from muvla.cli.commands import train_cells
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.data.collect import collect
 from muvla.data.mixture import Mixture
 from muvla.errors import DiskError, MuvlaError
-from muvla.models.build import build_policy, prompts_of
-from muvla.models.images import prepared
 from muvla.models.lora import adapters, add_adapters
+from muvla.models.preprocessing import prepared
 from muvla.models.vision import FusedVision
-from muvla.provenance import provenance
-from muvla.training.loop import Trainer, interface_of
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
-from muvla.training.visioncache import FOLDER, cache_vision, require_cacheable
+from muvla.training.trainer import Trainer, interface_of
+from muvla.training.vision_cache import FOLDER, cache_vision, require_cacheable
+from muvla.utils.provenance import provenance
 
 FROZEN = {"model.vision": "frozen"}
 
@@ -92,10 +92,19 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, *(pytest.param(change, marks=pytest.mark.slow) for change in (
-        {"data.cameras": 1, "data.first_image": True}, {"model.images": "released"}, {"model.precision": "bfloat16"}))],
+    [
+        {},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                {"data.cameras": 1, "data.first_image": True},
+                {"model.images": "released"},
+                {"model.precision": "bfloat16"},
+            )
+        ),
+    ],
     ids=["plain", "first image", "released", "bfloat16"],
-)  # fmt: skip
+)
 def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell, tmp_path, seen, change):
     changed = replace(cell, change)
     plain, with_cache = Trainer(changed, store), cached(changed, store, tmp_path)
@@ -176,7 +185,7 @@ def test_it_is_made_anew_beside_whoever_reads_it(store, cell, tmp_path, monkeypa
 
 def test_another_processor_has_another_cache(store, cell, tmp_path, monkeypatch):
     for name in ("one processor", "one processor", "another processor"):
-        monkeypatch.setattr("muvla.training.visioncache.processor", lambda name=name: name)
+        monkeypatch.setattr("muvla.training.vision_cache.processor", lambda name=name: name)
         cached(cell, store, tmp_path)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "no instructions")
     cached(cell, store, tmp_path)

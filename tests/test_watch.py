@@ -12,24 +12,24 @@ from conftest import FEW
 from test_sweep import STUDY
 from troubled import Troubled
 
-from muvla import commands
-from muvla.cli import EXIT_BAD_INPUT, main
-from muvla.commands import find_run
-from muvla.data.statistics import Statistics
+from muvla.cli import commands
+from muvla.cli.commands import find_run
+from muvla.cli.main import EXIT_BAD_INPUT, main
+from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.branching import Branches
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import protocol
 from muvla.evaluation.records import EpisodeRow, Summary
+from muvla.evaluation.replay import Step, Watched, WatchedRollout, checks, require_same
 from muvla.evaluation.rollout import Outcome, Rollout
 from muvla.evaluation.video import FPS, compose, memory_change, write_video
-from muvla.evaluation.watching import Step, Watched, WatchedRollout, checks, require_same
-from muvla.files import read_lines
 from muvla.interventions import intervention
-from muvla.looking import look
-from muvla.runs import Run
+from muvla.runs.run import Run
+from muvla.runs.sanity_check import look
+from muvla.utils.io import read_lines
 
 SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
 
@@ -164,7 +164,7 @@ def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
 
 def test_watching_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
     asked = []
-    monkeypatch.setattr("muvla.runs.with_donors", lambda *given: asked.append(given))
+    monkeypatch.setattr("muvla.runs.run.with_donors", lambda *given: asked.append(given))
     run = SimpleNamespace(_trained_with=lambda: (trained.statistics, None, None), _branches=Branches())
     run._branches.of(SHORT.hash).donors["recorded"] = ()
     Run.watch(run, SHORT, "transplant", SHORT.seed, trained.policy, workers=3)
@@ -210,8 +210,10 @@ def test_a_diagnosis_that_fails_is_said_and_ends_nothing(trained):
     lost = MuvlaError("episode seed 5", got="WorkerLost", expected="an episode", remedy="run it again")
     assert looked(trained, error=lost)[1].startswith("  could not be run again: episode seed 5: got")
     assert looked(trained, error=RuntimeError("a simulator's"))[1] == "  could not be run again: a simulator's"
-    for ends in (NotAMeasurement("memory", got="NaN", expected="finite", remedy="none"),
-                 DiskError("a disk", got="full", expected="space", remedy="free some")):  # fmt: skip
+    for ends in (
+        NotAMeasurement("memory", got="NaN", expected="finite", remedy="none"),
+        DiskError("a disk", got="full", expected="space", remedy="free some"),
+    ):
         with pytest.raises(type(ends)):
             looked(trained, error=ends)
 
@@ -252,10 +254,13 @@ def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, cap
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--episode", "200"], "--episode: got '200, which has no row'"), (["--episode", "-1"], "has no row"),
-     (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
-     (["--episode", "0", "--intervention", "noise_unit"], "an episode of few@1 under noise_unit")],
-)  # fmt: skip
+    [
+        (["--episode", "200"], "--episode: got '200, which has no row'"),
+        (["--episode", "-1"], "has no row"),
+        (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
+        (["--episode", "0", "--intervention", "noise_unit"], "an episode of few@1 under noise_unit"),
+    ],
+)
 def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
     assert main(["watch", *place[1], *arguments]) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
@@ -267,8 +272,12 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
     (file,) = (path for path in Path(folder / "rows").iterdir() if '"none"' in path.read_text())
     text = file.read_text()
     line = next(line for line in read_lines(file) if line["seed"] == FEW.seed + 5)
-    file.write_text(text.replace(f'"seed": {line["seed"]}, "attempt": 1, "target": {line["target"]}',
-                                 f'"seed": {line["seed"]}, "attempt": 1, "target": 7'))  # fmt: skip
+    file.write_text(
+        text.replace(
+            f'"seed": {line["seed"]}, "attempt": 1, "target": {line["target"]}',
+            f'"seed": {line["seed"]}, "attempt": 1, "target": 7',
+        )
+    )
     try:
         assert main(["watch", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
         assert f"got 'target {line['target']}', expected target 7, as in its row" in capsys.readouterr().err

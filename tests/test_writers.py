@@ -11,18 +11,18 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from muvla.cli import EXIT_BAD_INPUT, main
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
-from muvla.configtools import replace
-from muvla.data.audit import audit
-from muvla.data.derivation import check
-from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter
-from muvla.data.importing import import_config, import_dataset
+from muvla.config.serialization import replace
+from muvla.data.derived_phases import check
+from muvla.data.importer import import_config, import_dataset
+from muvla.data.label_audit import audit
 from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.data.writers import lerobot, rlds, way_back, write_dataset
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
-from muvla.training.loop import Trainer
+from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"
 FORMATS = ("rlds", "lerobot")
@@ -146,7 +146,7 @@ def test_lerobots_metadata_are_what_the_format_tells(store, tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_it_is_whole_or_not_there(store, tmp_path, format):
     code = (
-        "import os, signal; from pathlib import Path; from muvla.data.episodes import EpisodeStore; "
+        "import os, signal; from pathlib import Path; from muvla.data.store import EpisodeStore; "
         "from muvla.data.writers import write_dataset; "
         "kill = lambda done, total: done == 9 and os.kill(os.getpid(), signal.SIGKILL); "
         f"write_dataset(EpisodeStore(Path({str(store.path)!r})), Path({str(tmp_path / 'ours')!r}), {format!r}, kill)"

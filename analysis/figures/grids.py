@@ -11,10 +11,10 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.byseed import QUANTITY_TITLES
-from analysis.figures import COLOURS
+from analysis.by_seed import QUANTITY_TITLES
+from analysis.figures.interventions import bare, legend, say_not_run
+from analysis.figures.rates import COLOURS
 from analysis.frames import NEVER_FIRED
-from analysis.probefigures import bare, legend, say_not_run
 from muvla.evaluation.records import GridRows
 
 FEW = 20  # episodes: a rate or difference over fewer is no colour, and says over how many
@@ -59,8 +59,12 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
                 at = [positions[x] for x in bound.index]
                 for x, chance in zip(at, bound, strict=True):
                     axes.hlines(chance, x - 0.4, x + 0.4, color="0.4", linestyle="--", linewidth=1, zorder=0)
-            axes.set_xticks(range(len(positions)), [str(x) for x in positions], fontsize=8,
-                            rotation=40 if max(len(str(x)) for x in positions) > 4 else 0)  # fmt: skip
+            axes.set_xticks(
+                range(len(positions)),
+                [str(x) for x in positions],
+                fontsize=8,
+                rotation=40 if max(len(str(x)) for x in positions) > 4 else 0,
+            )
             axes.set_ylim(0, 1.02)
             axes.set_xlim(-0.5, len(positions) - 0.5)
             axes.grid(axis="y", alpha=0.25)
@@ -72,10 +76,16 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
         last.set_xlabel(grid.x.replace("_", " "), fontsize=8)
     figure.suptitle(f"{title}\na line per training seed; bars: 90 % Wilson intervals", fontsize=9)
     handles = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker="o", markersize=4,
-               label="all" if curve is None else f"{grid.curve.replace('_', ' ')}: {curve}")
+        Line2D(
+            [],
+            [],
+            color=COLOURS[i % len(COLOURS)],
+            marker="o",
+            markersize=4,
+            label="all" if curve is None else f"{grid.curve.replace('_', ' ')}: {curve}",
+        )
         for i, curve in enumerate(curves)
-    ]  # fmt: skip
+    ]
     handles.append(Line2D([], [], color="0.4", linestyle="--", label="chance without memory"))
     mark = {"linestyle": "", "marker": "o", "color": "0.4"}
     if several:
@@ -99,16 +109,41 @@ def _curve(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, quantity: s
     alone = known[~crowded]
     axes.vlines(alone["at"], alone[f"{quantity}_low"], alone[f"{quantity}_high"], color=colour, linewidth=1, alpha=0.45)
     if crowded.any():
-        axes.plot(known["at"][crowded], known[rate][crowded], color=colour, linestyle="", marker="o", markersize=1.6,
-                  alpha=0.5, clip_on=False)  # fmt: skip
+        axes.plot(
+            known["at"][crowded],
+            known[rate][crowded],
+            color=colour,
+            linestyle="",
+            marker="o",
+            markersize=1.6,
+            alpha=0.5,
+            clip_on=False,
+        )
     means = known.groupby("at")[rate].mean().reindex(lines["at"].unique())  # where there is none, the line is broken
     held = set(known["at"][known["held"]]) if "held" in known else set()
     hollow = [i for i, at in enumerate(means.index) if at in held]
-    axes.plot(means.index, means, color=colour, linewidth=1, alpha=0.75, marker="o", markersize=3,
-              markevery=[i for i in range(len(means)) if i not in hollow], clip_on=False)  # fmt: skip
+    axes.plot(
+        means.index,
+        means,
+        color=colour,
+        linewidth=1,
+        alpha=0.75,
+        marker="o",
+        markersize=3,
+        markevery=[i for i in range(len(means)) if i not in hollow],
+        clip_on=False,
+    )
     if hollow:
-        axes.plot(means.index[hollow], means.iloc[hollow], color=colour, linestyle="", marker="o",
-                  markersize=3.5, markerfacecolor="white", clip_on=False)  # fmt: skip
+        axes.plot(
+            means.index[hollow],
+            means.iloc[hollow],
+            color=colour,
+            linestyle="",
+            marker="o",
+            markersize=3.5,
+            markerfacecolor="white",
+            clip_on=False,
+        )
     return bool(crowded.any())
 
 
@@ -117,8 +152,17 @@ def _say_never_fired(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, a
     for at, here in lines.groupby(lines[x].map(positions)):
         if silent := int(here["never_fired"].sum()):
             text = NEVER_FIRED if silent == len(here) else f"{NEVER_FIRED}: {silent} of {len(here)}"
-            axes.annotate(text, (at, 0.5), (aside, 0), textcoords="offset points", rotation=90, ha="center",
-                          va="center", fontsize=5, color=colour)  # fmt: skip
+            axes.annotate(
+                text,
+                (at, 0.5),
+                (aside, 0),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="center",
+                fontsize=5,
+                color=colour,
+            )
 
 
 def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) -> Figure:
@@ -173,13 +217,21 @@ def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) ->
 
 # What fields say besides their number → how the legend says it.
 _SAID = {
-    "few": Patch(facecolor=GREY, edgecolor="0.6", hatch="////",
-                 label=f"fewer than {FEW} episodes: n (of means, of the seed with the fewest)"),
-    "part": Patch(facecolor="none", edgecolor="0.6", hatch="....",
-                  label="k/N seeds: of those k of the column's N alone, the others have no value"),
+    "few": Patch(
+        facecolor=GREY,
+        edgecolor="0.6",
+        hatch="////",
+        label=f"fewer than {FEW} episodes: n (of means, of the seed with the fewest)",
+    ),
+    "part": Patch(
+        facecolor="none",
+        edgecolor="0.6",
+        hatch="....",
+        label="k/N seeds: of those k of the column's N alone, the others have no value",
+    ),
     "none": Line2D([], [], linestyle="", marker="$–$", color="0.2", label="no episode that tells"),
     "never": Line2D([], [], linestyle="", marker="x", color="0.2", markersize=4, label=NEVER_FIRED),
-}  # fmt: skip
+}
 
 
 def _fields(
@@ -211,13 +263,29 @@ def _fields(
             marked.append("part")
             words.append(f"{count}/{len(seeds)} seeds")
         for word in marked:
-            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=GREY if word == "few" else "none",
-                                     edgecolor="0.6", hatch=_SAID[word].get_hatch(), lw=0))  # fmt: skip
+            axes.add_patch(
+                Rectangle(
+                    (j - 0.5, i - 0.5),
+                    1,
+                    1,
+                    facecolor=GREY if word == "few" else "none",
+                    edgecolor="0.6",
+                    hatch=_SAID[word].get_hatch(),
+                    lw=0,
+                )
+            )
         said.update(marked)
         dark = 0.3 * ground[0] + 0.6 * ground[1] + 0.1 * ground[2] < 0.5
-        axes.text(j, i, "\n".join(words), ha="center", va="center", fontsize=(6, 5, 4.5)[len(words) - 1],
-                  color="w" if dark else "k",
-                  bbox={"facecolor": ground, "edgecolor": "none", "pad": 0.6} if marked else None)  # fmt: skip
+        axes.text(
+            j,
+            i,
+            "\n".join(words),
+            ha="center",
+            va="center",
+            fontsize=(6, 5, 4.5)[len(words) - 1],
+            color="w" if dark else "k",
+            bbox={"facecolor": ground, "edgecolor": "none", "pad": 0.6} if marked else None,
+        )
     if shown.empty:
         say_not_run(axes)
     axes.set_xticks(range(len(xs)), [str(x) for x in xs], fontsize=7)

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.byseed import QUANTITY_TITLES
+from analysis.by_seed import QUANTITY_TITLES
 from analysis.causal import with_donors, with_shams
-from analysis.figures import COLOURS
+from analysis.figures.rates import COLOURS
 from analysis.frames import NEVER_FIRED, NOT_RUN
 from analysis.paired import MARGIN
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.causal import with_shams
-from analysis.figures import COLOURS
-from analysis.probefigures import arms_of, bare, legend, say_not_run
+from analysis.figures.interventions import arms_of, bare, legend, say_not_run
+from analysis.figures.rates import COLOURS
 from muvla.evaluation.records import TakenReading
 
 PER_ROW = 6  # interventions side by side
@@ -79,8 +79,10 @@ def chunks_figure(frame: pd.DataFrame, title: str) -> Figure:
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(max(8.0, 0.8 + 1.75 * columns), 1.6 + 1.35 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    looks = [{"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
-             for i in range(len(arms))]  # fmt: skip
+    looks = [
+        {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
+        for i in range(len(arms))
+    ]
     for (name, is_sham), axes in zip(names, panels.flat, strict=False):
         shown = frame[frame["intervention"] == name]
         for arm, look in zip(arms, looks, strict=True):

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import causal, gridfigures, probefigures, readingfigures, tables
-from analysis.byseed import QUANTITY_TITLES, quantities_of
+from analysis import causal, tables
+from analysis.by_seed import QUANTITY_TITLES, quantities_of
+from analysis.figures import grids as gridfigures
+from analysis.figures import interventions as probefigures
+from analysis.figures import measurements as readingfigures
 from analysis.frames import file_names, file_stems
 from analysis.paired import CONFIDENCE, MARGIN
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import CellRecords
-from muvla.files import write_atomically
+from muvla.utils.io import write_atomically
+from sweeps.predictions import Prediction
 
 WORDS = (
     f"Paired: with the intervention less without it, over the same episodes of one trained policy, with the "

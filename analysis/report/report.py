@@ -14,19 +14,24 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import byseed, causal, figures, tables
-from analysis import ceilings as untrained
+from analysis import baselines as untrained
+from analysis import by_seed as byseed
+from analysis import causal, tables
+from analysis.figures import rates as figures
 from analysis.frames import READING_TITLES, file_stems, reading_of, readings_of, tidy
-from analysis.probereport import WORDS, probe_block
+from analysis.report.interventions import WORDS, probe_block
 from muvla.errors import MuvlaError
-from muvla.evaluation.predictions import Prediction
 from muvla.evaluation.records import Ceilings, CellRecords
-from muvla.files import disk_errors, write_atomically
+from muvla.utils.io import disk_errors, write_atomically
+from sweeps.predictions import Prediction
 
 # What must not differ silently between the cells of one table, as a key of a provenance record.
 SAME_FOR_ALL = {
-    "code": "code versions", "device": "devices", "threads": "thread counts", "compiled": "settings of --compile"
-}  # fmt: skip
+    "code": "code versions",
+    "device": "devices",
+    "threads": "thread counts",
+    "compiled": "settings of --compile",
+}
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,12 @@ def write_report(
     mixed = _mixed(cells)
     if mixed and not report.mix_provenance:
         raise MuvlaError(
-            "report", got=f"rows of several {'; '.join(mixed)}", expected="one of each",
+            "report",
+            got=f"rows of several {'; '.join(mixed)}",
+            expected="one of each",
             remedy="remove the run folders that differ (their provenance/ tells) and sweep again, or say "
             "--mix-provenance, which the report then states",
-        )  # fmt: skip
+        )
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "cells.csv", frame.drop(columns="order").to_csv(index=False).encode())
@@ -232,9 +239,13 @@ def _save(out: Path, figure: Figure, name: str) -> None:
 def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Report, mixed: list[str]) -> list[str]:
     records = [record for cell in cells for record in cell.provenance.values()]
     hardware = sorted(
-        {f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell" + ", compiled" * r.get("compiled", False)
-         + f", trained by {r.get('ranks')} ranks" * ("ranks" in r) for r in records}
-    )  # fmt: skip
+        {
+            f"{r['processor']}, {r['device']}, {r['threads']} thread(s) per cell"
+            + ", compiled" * r.get("compiled", False)
+            + f", trained by {r.get('ranks')} ranks" * ("ranks" in r)
+            for r in records
+        }
+    )
     simulators = sorted({r["simulator"] for r in records if r["simulator"]})
     packages = sorted({f"{k} {v}" for r in records for k, v in r["packages"].items() if v})
     commits = sorted({f"{r['git']['commit'][:12]}{' with changes' * r['git']['dirty']}" for r in records if r["git"]})

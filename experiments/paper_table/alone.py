@@ -9,9 +9,9 @@ import dataclasses
 
 from experiments.paper_table.study import TASKS
 from experiments.paper_table.study import study as table
-from muvla.configtools import replace
-from muvla.presets import single_task
-from sweeps.grid import Study
+from muvla.config.presets import single_task
+from muvla.config.serialization import replace
+from sweeps.study import Study
 
 
 def of_table(table: Study) -> Study:

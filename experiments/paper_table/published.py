@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from experiments.paper_table.study import study as controlled
-from muvla.configtools import replace
+from muvla.config.presets import of_version, paper_arms
+from muvla.config.serialization import replace
 from muvla.evaluation.protocol import protocols
-from muvla.presets import of_version, paper_arms
 
 study = dataclasses.replace(
     controlled,

@@ -18,12 +18,12 @@ from muvla.config import (
     StartConfig,
     TaskConfig,
 )
-from muvla.configtools import replace
+from muvla.config.presets import FACTORS, M, of_version, paper_arms
+from muvla.config.serialization import replace
+from muvla.config.sizes import size
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.evaluation.protocol import protocols
-from muvla.models.sizes import size
-from muvla.presets import FACTORS, M, of_version, paper_arms
-from sweeps.grid import Study
+from sweeps.study import Study
 
 # The task on which the published arms differ most stands first: the one that is trained alone (alone.py).
 TASKS = ("RememberColor5-VLA-v0", *(name for name in TRAINED if name != "RememberColor5-VLA-v0"))

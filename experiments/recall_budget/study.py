@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.recall_quick.study import M, base
 from muvla.config import tbptt
 from muvla.evaluation.protocol import protocol
-from sweeps.grid import Study
+from sweeps.study import Study
 
 REGIMES = {"matched": "matched", "matched frames": "matched_frames", "published": "published"}
 

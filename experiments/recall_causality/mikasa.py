@@ -7,11 +7,11 @@ import dataclasses
 
 from experiments.mikasa_quick.study import study as trained
 from experiments.recall_causality.study import DONORS, HELD, NOISE, REMOVED
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.probes.base import Read
-from muvla.probes.chunklength import chunk_lengths
+from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.palette import palettes
-from muvla.probes.phaselength import phase_lengths
+from muvla.probes.phase_length import phase_lengths
 from muvla.probes.registry import reading
 
 BASE = trained.protocols[0]

@@ -14,16 +14,16 @@ from muvla.config import (
     dummy,
     tbptt,
 )
-from muvla.configtools import replace
-from muvla.evaluation.predictions import Prediction
+from muvla.config.serialization import replace
+from muvla.config.sizes import size
 from muvla.evaluation.protocol import protocol
-from muvla.models.sizes import size
 from muvla.probes.base import Read
-from muvla.probes.chunklength import chunk_lengths
-from muvla.probes.phaselength import phase_lengths
+from muvla.probes.chunk_length import chunk_lengths
+from muvla.probes.phase_length import phase_lengths
 from muvla.probes.registry import reading
-from muvla.probes.timemap import time_map
-from sweeps.grid import Study
+from muvla.probes.time_map import time_map
+from sweeps.predictions import Prediction
+from sweeps.study import Study
 
 M = 4  # memory width
 U = 400  # updates
@@ -47,8 +47,14 @@ REMOVED = ("zero", "empty", "drop", "mean")
 HELD = ("freeze_first", "freeze@cue_end..", "empty@..cue_end", "empty@cue_end", "stale(1)", "stale(3)")
 TOKENS = ("permute_tokens", "permute_tokens(identity)", *(f"lesion({i})" for i in range(M)))
 DONORS = (
-    "transplant", "transplant_same", "transplant_self", "direction(1)", "orthogonal(1)", "direction(4)", "orthogonal(4)"
-)  # fmt: skip
+    "transplant",
+    "transplant_same",
+    "transplant_self",
+    "direction(1)",
+    "orthogonal(1)",
+    "direction(4)",
+    "orthogonal(4)",
+)
 
 USING = ("K=8", "recorded, K=2")
 ALL = ("K=8", "K=1", "dummy", "recorded, K=2")
@@ -86,10 +92,14 @@ predictions = (
         for name in ("noise_matched", "zero", "drop", "freeze@cue_end..", "transplant", "transplant_same")
     ),
     Prediction(
-        f"`transplant` {NOTHING}: no choice of the donor's target above chance", ("K=1", "dummy"), "transplant",
-        "null", quantity="follow", where="unused",
+        f"`transplant` {NOTHING}: no choice of the donor's target above chance",
+        ("K=1", "dummy"),
+        "transplant",
+        "null",
+        quantity="follow",
+        where="unused",
     ),
-)  # fmt: skip
+)
 
 NOTES = """
 Arms, interventions, probes and predictions: experiments/recall_causality/README.md; the words: docs/causality.md.

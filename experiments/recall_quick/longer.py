@@ -6,7 +6,7 @@ import dataclasses
 
 from experiments.recall_quick.study import U
 from experiments.recall_quick.study import study as shorter
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 
 study = dataclasses.replace(
     shorter,

@@ -16,13 +16,13 @@ from pathlib import Path
 import optuna
 import pandas as pd
 
-from analysis.report import write_between_markers
+from analysis.report.report import write_between_markers
 from analysis.tables import to_markdown
 from experiments.recall_quick.study import study
 from muvla.evaluation.protocol import protocol
-from muvla.files import write_atomically
+from muvla.utils.io import write_atomically
 from sweeps.ledger import Ledger
-from sweeps.run import SweepOptions, default_processes, run_study
+from sweeps.sweep import SweepOptions, default_processes, run_study
 
 SEEDS = (100, 101, 102, 103, 104)
 PROTOCOL = protocol("recall-position3-search@1")

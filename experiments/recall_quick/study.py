@@ -16,9 +16,9 @@ from muvla.config import (
     no_memory,
     tbptt,
 )
+from muvla.config.sizes import size
 from muvla.evaluation.protocol import protocol
-from muvla.models.sizes import size
-from sweeps.grid import Study
+from sweeps.study import Study
 
 M = 4  # memory width
 U = 400  # updates; the recipe's training length (README.md, search)

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from muvla.checkpoints.released import rules_of
 from muvla.config import LoraConfig
-from muvla.models.checkpoints import rules_of
 from muvla.models.lora import ADAPTER, adapters
 from muvla.models.policy import Policy
 

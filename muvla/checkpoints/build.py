@@ -7,17 +7,17 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from muvla.checkpoints.hub import checkpoint_folder
+from muvla.checkpoints.names import never_published
+from muvla.checkpoints.released import Directory
 from muvla.config import Cell
-from muvla.configtools import difference
+from muvla.config.serialization import difference
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
-from muvla.models.checkpoints import Directory
-from muvla.models.hub import checkpoint_folder
 from muvla.models.init import initialise
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
 from muvla.models.policy import Interface, Policy
-from muvla.models.published import never_published
-from muvla.models.text import Prompts, built_in
+from muvla.models.prompts import Prompts, built_in
 
 
 def start_directory(cell: Cell) -> Directory:
@@ -26,14 +26,18 @@ def start_directory(cell: Cell) -> Directory:
     if differing := difference(cell.model.size, directory.size):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
-            "model.size", got=got, expected=f"{expected}, as {directory.path} has it",
+            "model.size",
+            got=got,
+            expected=f"{expected}, as {directory.path} has it",
             remedy="set model.size to the checkpoint's, or start from another one",
-        )  # fmt: skip
+        )
     if directory.film and not cell.model.film:  # the weights beside them hold the towers of before that training
         raise MuvlaError(
-            "model.film", got=False, expected=f"true, as {directory.path} has it",
+            "model.film",
+            got=False,
+            expected=f"true, as {directory.path} has it",
             remedy="set model.film: its towers were trained with FiLM; or start from another checkpoint",
-        )  # fmt: skip
+        )
     return directory
 
 

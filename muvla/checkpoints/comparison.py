@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from muvla.checkpoints.film_weights import VisionFile
+from muvla.checkpoints.names import Shapes
+from muvla.checkpoints.tensors import Shards
 from muvla.models.policy import Interface
-from muvla.models.published import Shapes
-from muvla.models.tensorfiles import Shards
-from muvla.models.visionfile import VisionFile
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
@@ -46,8 +46,10 @@ def statistics_differences(statistics: dict[str, Any], interface: Interface) -> 
             mask = inner.get("mask", [True] * length) if isinstance(inner, dict) else None
             fits = isinstance(mask, list) and len(mask) == length and all(type(one) is bool for one in mask)
             if not fits or (field_name == "proprio" and not all(mask)):
-                lines.append(f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times true or false"
-                             + " (of proprio, true)" * (field_name == "proprio"))  # fmt: skip
+                lines.append(
+                    f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times true or false"
+                    + " (of proprio, true)" * (field_name == "proprio")
+                )
     return lines
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from muvla.randomness import torch_rng
+from muvla.utils.rng import torch_rng
 
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
 RANK, ALPHA = 32, 16  # of the published training; its loader scales by min(r, 16) / r, whatever a directory says

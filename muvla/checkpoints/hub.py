@@ -20,10 +20,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import tqdm
 
+from muvla.checkpoints.parts import IGNORED
+from muvla.checkpoints.released import UPSTREAM_FILES
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors
-from muvla.models.checkpoints import UPSTREAM_FILES
-from muvla.models.partfiles import IGNORED
+from muvla.utils.io import disk_errors
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 PATH_STARTS = ("/", ".", "~")  # what no owner on the hub can begin with

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from muvla.anatomy import SizeConfig
+from muvla.checkpoints import native as native
+from muvla.checkpoints.comparison import shapes_of
+from muvla.checkpoints.parts import PARTS
+from muvla.checkpoints.released import CONFIG, Directory
+from muvla.checkpoints.tensors import sha256
+from muvla.config.model import SizeConfig
 from muvla.errors import MuvlaError
-from muvla.models.checkpoints import CONFIG, Directory
-from muvla.models.differences import shapes_of
-from muvla.models.partfiles import PARTS
-from muvla.models.tensorfiles import sha256
-from muvla.training import checkpoint as native
 
 KINDS = {
     "openvla": "OpenVLA, without action head: a base to fine-tune",
@@ -32,9 +32,11 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
     folder = native.selected(path / "checkpoints") or path
     if not (folder / native.META).exists():
         raise MuvlaError(
-            "CHECKPOINT", got=str(path), expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",
+            "CHECKPOINT",
+            got=str(path),
+            expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",
             remedy="check the path",
-        )  # fmt: skip
+        )
     yield from _native(folder)
 
 
@@ -63,10 +65,11 @@ def _released(directory: Directory) -> Iterator[str]:
     yield from (f"  {line}" for line in wrong)
     if wrong:
         raise MuvlaError(
-            str(directory.path), got=f"{len(wrong)} things that do not fit",
+            str(directory.path),
+            got=f"{len(wrong)} things that do not fit",
             expected=f"those of size {directory.size.name!r}",
             remedy="name the size with --size, or download the checkpoint again",
-        )  # fmt: skip
+        )
 
 
 def _native(folder: Path) -> Iterator[str]:

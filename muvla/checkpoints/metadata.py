@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from muvla.anatomy import SizeConfig
 from muvla.config import MemoryConfig
-from muvla.configtools import from_dict
+from muvla.config.model import SizeConfig
+from muvla.config.serialization import from_dict
+from muvla.config.sizes import OPENVLA_7B
 from muvla.errors import MuvlaError
-from muvla.files import read_json
-from muvla.models.sizes import OPENVLA_7B
+from muvla.utils.io import read_json
 
 CONFIG, MEMORY_META = "config.json", "memory_meta.json"
 SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
@@ -55,10 +55,11 @@ def config_json(size: SizeConfig) -> dict[str, Any]:
 def require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
     if config.get("model_type") != "openvla" or not config.get("use_fused_vision_backbone"):
         raise MuvlaError(
-            f"{path}: model_type", got=config.get("model_type"),
+            f"{path}: model_type",
+            got=config.get("model_type"),
             expected="openvla with use_fused_vision_backbone (DINOv2 and SigLIP)",
             remedy="only OpenVLA, OpenVLA-OFT and μVLA directories can be read",
-        )  # fmt: skip
+        )
 
 
 def size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
@@ -67,9 +68,11 @@ def size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
     backbone = config.get("vision_backbone_id")
     if backbone not in SIZE_OF_BACKBONE:
         raise MuvlaError(
-            f"{path}: vision_backbone_id", got=backbone, expected=f"one of {', '.join(SIZE_OF_BACKBONE)}",
+            f"{path}: vision_backbone_id",
+            got=backbone,
+            expected=f"one of {', '.join(SIZE_OF_BACKBONE)}",
             remedy="this anatomy is not built; name a size that fits, if one does",
-        )  # fmt: skip
+        )
     return SIZE_OF_BACKBONE[backbone]
 
 
@@ -78,9 +81,11 @@ def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
     meta = read_json(path)
     if "initial_memory" not in tensors:
         raise MuvlaError(
-            str(path.parent), got=f"memory_module with {', '.join(tensors) or 'nothing'}", expected="initial_memory",
+            str(path.parent),
+            got=f"memory_module with {', '.join(tensors) or 'nothing'}",
+            expected="initial_memory",
             remedy="check that the file is what its name says",
-        )  # fmt: skip
+        )
     rows = len(tensors["initial_memory"])
     rules = {
         "num_mem_tokens": (meta.get("num_mem_tokens") == rows, f"{rows}, the rows of memory_module"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from muvla.anatomy import SizeConfig
+from muvla.config.model import SizeConfig
 
 Shapes = dict[str, tuple[int, ...]]
 

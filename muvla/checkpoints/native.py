@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from muvla.checkpoints.build import build_policy, start_content, stored_parameters
 from muvla.config import Cell
-from muvla.configtools import from_dict, to_dict
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import from_dict, to_dict
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors, read_json, write_atomically, write_json
-from muvla.models.build import build_policy, start_content, stored_parameters
 from muvla.models.policy import Interface, Policy
+from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
@@ -101,9 +101,11 @@ def selected(folder: Path) -> Path | None:
     chosen = newest if best is None else folder / name_of(best)
     if chosen is not None and not (chosen / META).exists():
         raise MuvlaError(
-            str(chosen), got="no such folder", expected="the checkpoint that the training selected",
+            str(chosen),
+            got="no such folder",
+            expected="the checkpoint that the training selected",
             remedy=f"put it back, or remove {folder} to train the cell again",
-        )  # fmt: skip
+        )
     return chosen
 
 
@@ -134,10 +136,11 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
     now = start_content(checkpoint.cell)
     if now != checkpoint.start:
         raise MuvlaError(
-            f"start.checkpoint {checkpoint.cell.start.checkpoint}", got=f"content {now}",
+            f"start.checkpoint {checkpoint.cell.start.checkpoint}",
+            got=f"content {now}",
             expected=f"content {checkpoint.start}, from which this was trained",
             remedy="put that checkpoint back, or say where it is now with `muvla train STUDY --set start.checkpoint=…`",
-        )  # fmt: skip
+        )
     policy = build_policy(checkpoint.cell, checkpoint.interface)
     load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
     return policy
@@ -156,9 +159,11 @@ def load_parameters(own: dict[str, Tensor], tensors: TensorFile) -> None:
     ]
     if wrong:
         raise MuvlaError(
-            "checkpoint", got="; ".join(sorted(wrong)[:8]), expected=f"the {len(own)} tensors of this cell's policy",
+            "checkpoint",
+            got="; ".join(sorted(wrong)[:8]),
+            expected=f"the {len(own)} tensors of this cell's policy",
             remedy="load it with the configuration that it was written with (checkpoint.json beside it)",
-        )  # fmt: skip
+        )
     for name, parameter in own.items():
         parameter.copy_(tensors[name])
 
@@ -188,9 +193,11 @@ def _verify(path: Path, hashes: dict[str, str]) -> None:
 
 def _broken(file: Path, got: str) -> MuvlaError:
     return MuvlaError(
-        str(file), got=got, expected="the file as it was written",
+        str(file),
+        got=got,
+        expected="the file as it was written",
         remedy="remove its folder; training starts again from the beginning of the cell",
-    )  # fmt: skip
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from muvla.checkpoints.metadata import CONFIG, MEMORY_META, PROPRIO_KEY
+from muvla.checkpoints.names import HEADS
 from muvla.errors import MuvlaError
-from muvla.models.metafiles import CONFIG, MEMORY_META, PROPRIO_KEY
-from muvla.models.published import HEADS
 
 STATISTICS = "dataset_statistics.json"
 TOKENIZER = "tokenizer.json"
@@ -40,9 +40,11 @@ def part_files(path: Path) -> dict[str, Path]:
         found = sorted(path.glob(file_name(part, "*")))
         if len(found) > 1:
             raise MuvlaError(
-                str(path), got=", ".join(f.name for f in found), expected=f"one {file_name(part, '…')}",
+                str(path),
+                got=", ".join(f.name for f in found),
+                expected=f"one {file_name(part, '…')}",
                 remedy="keep the step that you mean in this folder, and move the others",
-            )  # fmt: skip
+            )
         files |= {part: found[0]} if found else {}
     return files
 
@@ -53,10 +55,11 @@ def head_of(file: Path, names: Iterable[str]) -> Head:
     kinds = [kind for kind, prefix in HEADS.items() if any(name.startswith(prefix) for name in names)]
     if len(kinds) != 1:
         raise MuvlaError(
-            str(file), got=f"an unknown head, with {', '.join(names[:3])}",
+            str(file),
+            got=f"an unknown head, with {', '.join(names[:3])}",
             expected=f"tensors named {' or '.join(f'{p}…' for p in HEADS.values())}",
             remedy="only OpenVLA-OFT's L1 and diffusion heads can be read",
-        )  # fmt: skip
+        )
     return kinds[0]
 
 
@@ -72,10 +75,13 @@ def require_one_checkpoint(path: Path, config: dict[str, Any], files: dict[str, 
     foreign = [f.name for f in sorted(path.glob("*--*_checkpoint.pt")) if f.name.split("--")[0] not in known]
     steps = sorted({step_of(file) for file in files.values()})
     for got, expected, remedy in (
-        (f"no {' and no '.join(missing)}" * bool(missing), "every part of one checkpoint",
-         f"download it too; of a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}"),
+        (
+            f"no {' and no '.join(missing)}" * bool(missing),
+            "every part of one checkpoint",
+            f"download it too; of a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}",
+        ),
         (", ".join(foreign), f"the parts of a policy with the head {head!r}", "this policy has no place for it"),
         (f"steps {', '.join(steps)}" * (len(steps) > 1), "one step", "download the parts of one checkpoint"),
-    ):  # fmt: skip
+    ):
         if got:
             raise MuvlaError(str(path), got=got, expected=expected, remedy=remedy)

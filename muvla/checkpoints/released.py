@@ -28,17 +28,10 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
-from muvla.anatomy import SizeConfig
-from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision
-from muvla.configtools import content_hash
-from muvla.errors import MuvlaError
-from muvla.files import disk_errors, read_json, write_json
-from muvla.memory.registry import build_memory
-from muvla.models import published
-from muvla.models.differences import shapes_of, statistics_differences, tensor_differences
-from muvla.models.fourbit import bitsandbytes, quantise
-from muvla.models.lora import MergedParameters
-from muvla.models.metafiles import (
+from muvla.checkpoints import names as published
+from muvla.checkpoints.comparison import shapes_of, statistics_differences, tensor_differences
+from muvla.checkpoints.film_weights import VisionFile, vision_tensors
+from muvla.checkpoints.metadata import (
     BUILT_IN_KEY,
     CAMERAS_KEY,
     CONFIG,
@@ -51,7 +44,8 @@ from muvla.models.metafiles import (
     require_fused_openvla,
     size_of,
 )
-from muvla.models.partfiles import (
+from muvla.checkpoints.names import Rule, Shapes
+from muvla.checkpoints.parts import (
     PREFIXES,
     STATISTICS,
     TOKENIZER,
@@ -62,11 +56,17 @@ from muvla.models.partfiles import (
     require_one_checkpoint,
     step_of,
 )
+from muvla.checkpoints.tensors import INDEX, Shards, pickled, read_pickle, sha256, write_verified, write_weights
+from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision
+from muvla.config.model import SizeConfig
+from muvla.config.serialization import content_hash
+from muvla.errors import MuvlaError
+from muvla.memory.registry import build_memory
+from muvla.models.lora import MergedParameters
 from muvla.models.policy import Interface, Policy
-from muvla.models.published import Rule, Shapes
-from muvla.models.tensorfiles import INDEX, Shards, pickled, read_pickle, sha256, write_verified, write_weights
-from muvla.models.text import Prompts, built_in, released
-from muvla.models.visionfile import VisionFile, vision_tensors
+from muvla.models.prompts import Prompts, built_in, released
+from muvla.models.quantization import bitsandbytes, quantise
+from muvla.utils.io import disk_errors, read_json, write_json
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 DTYPES = {"weights": HALF, "head": HALF, "noisy": SINGLE, "proprio": SINGLE, "memory": HALF}
@@ -120,9 +120,11 @@ class Directory:
         if self.without_memory:
             if self.kind != "muvla":
                 raise MuvlaError(
-                    str(self.path), got="a checkpoint that has no memory", expected="one to leave it out of",
+                    str(self.path),
+                    got="a checkpoint that has no memory",
+                    expected="one to leave it out of",
                     remedy="take --without-memory away",
-                )  # fmt: skip
+                )
             del self.parts["memory"], self.files["memory"]
         module = self.parts.get("memory")
         self.memory = None if module is None else read_memory_meta(self.path / MEMORY_META, module)
@@ -179,9 +181,15 @@ class Directory:
         memory = self.memory or MemoryMeta(MemoryConfig(), 1, "full")
         images = self.config.get(IMAGES_KEY, "released")
         model = ModelConfig(
-            self.size, CHUNK, guard=memory.guard, memory_positions="shift", images=images, head=self.head,
-            proprio=self._has_proprio, film=self.film,
-        )  # fmt: skip
+            self.size,
+            CHUNK,
+            guard=memory.guard,
+            memory_positions="shift",
+            images=images,
+            head=self.head,
+            proprio=self._has_proprio,
+            film=self.film,
+        )
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
 
@@ -229,9 +237,11 @@ class Directory:
         """Raises MuvlaError that lists the differences, and for OpenVLA itself."""
         if self.kind == "openvla":
             raise MuvlaError(
-                str(self.path), got="weights without an action head", expected="an OpenVLA-OFT or μVLA checkpoint",
+                str(self.path),
+                got="weights without an action head",
+                expected="an OpenVLA-OFT or μVLA checkpoint",
                 remedy="OpenVLA itself predicts action tokens; use it as the base of a fine-tuning",
-            )  # fmt: skip
+            )
         remedy = "`muvla inspect` lists all; download the checkpoint again, or name its size"
         self._require(self.differences(), f"the tensors of size {self.size.name!r}", remedy)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.errors import MuvlaError
-from muvla.files import read_json, write_atomically, write_json
+from muvla.utils.io import read_json, write_atomically, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 AGAIN = "download the file again"
@@ -33,9 +33,11 @@ class Shards(Mapping[str, Tensor]):
         else:
             adapter = (path / "lora_adapter").exists()
             raise MuvlaError(
-                str(path), got=f"neither {INDEX} nor {WEIGHTS}", expected="the weights",
+                str(path),
+                got=f"neither {INDEX} nor {WEIGHTS}",
+                expected="the weights",
                 remedy="merge lora_adapter into its base first" if adapter else "download them",
-            )  # fmt: skip
+            )
         self.files = {name: path / file for name, file in files.items()}
         self._handles = {file: _open(file) for file in sorted(set(self.files.values()))}
         present = {file: set(handle.keys()) for file, handle in self._handles.items()}
@@ -64,16 +66,20 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a cut archive, code in the pickle, no pickle at all: torch has an error for each
         raise MuvlaError(
-            str(path), got=f"unreadable ({(str(error) or type(error).__name__).splitlines()[0][:120]})",
-            expected="a dictionary of tensors, and nothing that runs code", remedy=AGAIN,
-        ) from None  # fmt: skip
+            str(path),
+            got=f"unreadable ({(str(error) or type(error).__name__).splitlines()[0][:120]})",
+            expected="a dictionary of tensors, and nothing that runs code",
+            remedy=AGAIN,
+        ) from None
     inside = tensors.items() if isinstance(tensors, dict) else [("", tensors)]
     wrong = [f"{n}: {type(t).__name__}" for n, t in inside if not (isinstance(n, str) and isinstance(t, Tensor))]
     if wrong:
         raise MuvlaError(
-            str(path), got="; ".join(wrong[:3]), expected="tensors by name",
+            str(path),
+            got="; ".join(wrong[:3]),
+            expected="tensors by name",
             remedy="check that the file is what its name says",
-        )  # fmt: skip
+        )
     return {name.removeprefix("module."): tensor for name, tensor in inside}
 
 

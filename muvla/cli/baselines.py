@@ -25,9 +25,9 @@ def _ceilings(arguments, stop_on_signal: Callable) -> int:
     """1 where one of them could not be run."""
     from muvla.errors import MuvlaError
     from muvla.evaluation.protocol import protocols
-    from sweeps.ceilings import measure_ceilings
-    from sweeps.grid import load_study
+    from sweeps.baselines import measure_ceilings
     from sweeps.ledger import Ledger
+    from sweeps.study import load_study
 
     if arguments.workers is not None and arguments.workers < 1:
         raise MuvlaError("--workers", got=arguments.workers, expected="at least 1", remedy="correct it")

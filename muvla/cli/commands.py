@@ -9,27 +9,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from muvla.checkpoints.hub import checkpoint_folder
+from muvla.checkpoints.inspect import inspect
+from muvla.checkpoints.released import Directory
+from muvla.config.sizes import size
 from muvla.envs.registry import backends
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import protocol, protocols, require_decisions
 from muvla.evaluation.records import Summary, summarise
+from muvla.evaluation.replay import require_same
 from muvla.evaluation.video import compose, write_video
-from muvla.evaluation.watching import require_same
-from muvla.exporting import export
-from muvla.inspection import inspect
 from muvla.interventions import canonical_name
-from muvla.looking import look
-from muvla.models.checkpoints import Directory
-from muvla.models.compiling import compile_step
-from muvla.models.hub import checkpoint_folder
-from muvla.models.sizes import size
-from muvla.released_runs import released_run
-from muvla.runs import NOT_A_MEASUREMENT, Run
+from muvla.models.compilation import compile_step
+from muvla.runs.export import export
+from muvla.runs.released import released_run
+from muvla.runs.run import NOT_A_MEASUREMENT, Run
+from muvla.runs.sanity_check import look
+from muvla.training.distributed.base import Ranks
 from muvla.training.options import TrainingOptions
-from muvla.training.ranks import Ranks
 from muvla.training.run import Progress
-from muvla.training.visioncache import require_cacheable
+from muvla.training.vision_cache import require_cacheable
 
 
 def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_signal: Callable) -> None:
@@ -49,9 +49,11 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
             compile_step(policy)
         if policy.memory.width == 0 and kinds != ["none"]:
             raise MuvlaError(
-                "KIND", got=", ".join(kinds), expected="nothing: this policy has no memory",
+                "KIND",
+                got=", ".join(kinds),
+                expected="nothing: this policy has no memory",
                 remedy="use `muvla evaluate`",
-            )  # fmt: skip
+            )
         require_prompts(policy, [one for several in wanted.values() for one in several])
         for name, several in wanted.items():
             found: dict[str, list[Summary]] = {kind: [] for kind in kinds}
@@ -78,10 +80,11 @@ def watch(arguments: Namespace, device: str) -> None:
     row = next((row for row in run.result_rows(one, kind) if row.seed == seed), None)
     if row is None or row.error:
         raise MuvlaError(
-            "--episode", got=f"{arguments.episode}, which {row.error if row else 'has no row'}",
+            "--episode",
+            got=f"{arguments.episode}, which {row.error if row else 'has no row'}",
             expected=f"an episode of {one.id} under {kind} that was measured",
             remedy=f"choose one in 0…{one.episodes - 1}, or run `muvla evaluate` or `muvla intervene` first",
-        )  # fmt: skip
+        )
     policy = run.load_policy(device)
     if arguments.compile:
         compile_step(policy)
@@ -118,22 +121,30 @@ def run_of(arguments: Namespace) -> Run:
 
 def _require_no_option_of_a_release(arguments: Namespace) -> None:
     """A trained cell has its own scale, size, precision and memory."""
-    told = {"--statistics": arguments.statistics, "--size": arguments.size,
-            "--without-memory": arguments.without_memory, "--precision": arguments.precision != "float32"}  # fmt: skip
+    told = {
+        "--statistics": arguments.statistics,
+        "--size": arguments.size,
+        "--without-memory": arguments.without_memory,
+        "--precision": arguments.precision != "float32",
+    }
     for option, value in told.items():
         if value:
             raise MuvlaError(
-                option, got=f"with the train id {arguments.run}", expected="a released checkpoint",
+                option,
+                got=f"with the train id {arguments.run}",
+                expected="a released checkpoint",
                 remedy="leave it out; what a trained cell is, stands in its configuration",
-            )  # fmt: skip
+            )
 
 
 def require_measurement(run: Run) -> None:
     if (run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
         raise MuvlaError(
-            "RUN", got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}", expected="a cell whose numbers count",
+            "RUN",
+            got=f"{run.train}, marked {NOT_A_MEASUREMENT!r}",
+            expected="a cell whose numbers count",
             remedy=run.way_out,
-        )  # fmt: skip
+        )
 
 
 def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ranks, stop: Callable[[], bool]) -> None:
@@ -149,9 +160,11 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
     for entry in ledger.entries(study, stores):
         if failure := ranks.lead(lambda run=entry.run: run.failure):
             raise MuvlaError(
-                entry.item.label, got=f"a cell marked {failure['kind']!r}", expected="a cell without a mark",
+                entry.item.label,
+                got=f"a cell marked {failure['kind']!r}",
+                expected="a cell without a mark",
                 remedy=entry.run.way_out,
-            )  # fmt: skip
+            )
         hidden = not (ranks.leads and sys.stderr.isatty())
         with tqdm(unit="update", disable=hidden, dynamic_ncols=True, desc=entry.item.label) as bar:
 
@@ -170,7 +183,9 @@ def find_run(root: Path, data: Path, prefix: str) -> Run:
     found = sorted(p.name for p in root.glob(f"{prefix}*") if (p / "run.json").exists())
     if len(found) != 1:
         raise MuvlaError(
-            "RUN", got=prefix, expected=f"one train id under {root}" + (f", not {len(found)}" if found else ""),
+            "RUN",
+            got=prefix,
+            expected=f"one train id under {root}" + (f", not {len(found)}" if found else ""),
             remedy="`muvla sweep STUDY --plan` lists the train ids of a study",
-        )  # fmt: skip
+        )
     return Run(root, data, found[0])

@@ -42,10 +42,10 @@ def add_data_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser]
 
 
 def _import(arguments) -> None:
-    from muvla.data.derivation import check, require_rule
-    from muvla.data.episodes import EpisodeStore
-    from muvla.data.importing import import_config, import_dataset
+    from muvla.data.derived_phases import check, require_rule
+    from muvla.data.importer import import_config, import_dataset
     from muvla.data.readers.formats import open_source, schema_of
+    from muvla.data.store import EpisodeStore
     from muvla.envs.registry import task_info
     from muvla.errors import MuvlaError
 
@@ -93,8 +93,8 @@ def _bar(total: int):
 
 
 def _show(arguments) -> None:
-    from muvla.data.episodes import EpisodeStore
-    from muvla.data.show import contact_sheet, summary
+    from muvla.data.contact_sheet import contact_sheet, summary
+    from muvla.data.store import EpisodeStore
 
     store = EpisodeStore(arguments.data / arguments.dataset)
     for line in summary(store):
@@ -103,8 +103,8 @@ def _show(arguments) -> None:
 
 
 def _audit(arguments) -> None:
-    from muvla.data.audit import audit
-    from muvla.data.episodes import EpisodeStore
+    from muvla.data.label_audit import audit
+    from muvla.data.store import EpisodeStore
     from muvla.errors import MuvlaError
 
     store = EpisodeStore(arguments.data / arguments.dataset)
@@ -117,7 +117,7 @@ def _audit(arguments) -> None:
 
 
 def _write(arguments) -> None:
-    from muvla.data.episodes import EpisodeStore
+    from muvla.data.store import EpisodeStore
     from muvla.data.writers import way_back, write_dataset
 
     store = EpisodeStore(arguments.data / arguments.dataset)

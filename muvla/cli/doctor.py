@@ -87,7 +87,7 @@ def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
 
 def _tokenizer() -> Finding:
     def check() -> str:
-        from muvla.models.text import built_in
+        from muvla.models.prompts import built_in
 
         return f"{built_in().tokenizer.get_vocab_size()} tokens"
 
@@ -108,7 +108,7 @@ def _attention() -> Finding:
         import torch
 
         from muvla.models.attention import BACKENDS
-        from muvla.models.kernels import obstacle
+        from muvla.models.backends import obstacle
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         problems = {name: obstacle(name, device, torch.bfloat16) for name in BACKENDS}
@@ -124,10 +124,10 @@ def _canary() -> Finding:
     def check() -> str:
         import torch
 
+        from muvla.checkpoints.build import build_policy
         from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-        from muvla.models.build import build_policy
+        from muvla.config.sizes import size
         from muvla.models.policy import Interface, guard_canary
-        from muvla.models.sizes import size
 
         data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
         leaks = {}

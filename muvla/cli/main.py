@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from muvla.assetverbs import add_asset_verbs
-from muvla.ceilingverbs import add_ceiling_verb
-from muvla.dataverbs import add_data_verbs
-from muvla.probeverbs import add_probe_verbs
+from muvla.cli.assets import add_asset_verbs
+from muvla.cli.baselines import add_ceiling_verb
+from muvla.cli.data import add_data_verbs
+from muvla.cli.probe import add_probe_verbs
 
 EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -60,9 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 
     def evaluating(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
-            "--workers", type=int,
+            "--workers",
+            type=int,
             help="environments side by side, at most the protocol's slots (default: all; of simulators, one per core)",
-        )  # fmt: skip
+        )
 
     def training(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -185,9 +186,9 @@ def _study(arguments):
 
 def _narrowed(arguments, path: Path):
     """The study of a file with --set, --seeds and --arm applied."""
-    from muvla.configtools import parse_assignments
-    from sweeps.grid import load_study
-    from sweeps.run import parse_seeds
+    from muvla.config.serialization import parse_assignments
+    from sweeps.study import load_study
+    from sweeps.sweep import parse_seeds
 
     study = load_study(path).with_base(parse_assignments(arguments.set))
     study.check()
@@ -203,10 +204,10 @@ def _ledger(arguments):
 def _prepare(arguments, one_process: bool = True) -> str:
     import torch
 
-    from muvla.cores import choose_device
     from muvla.errors import MuvlaError
-    from muvla.models.compiling import require_compiler
-    from muvla.training.launched import is_launched
+    from muvla.models.compilation import require_compiler
+    from muvla.training.distributed.torchrun import is_launched
+    from muvla.utils.devices import choose_device
 
     if one_process and is_launched():
         raise MuvlaError("torchrun", got="another verb", expected="train", remedy="start this one without torchrun")
@@ -234,7 +235,7 @@ def _training_options(arguments):
 
 
 def _doctor(arguments) -> int:
-    from muvla.doctor import diagnose
+    from muvla.cli.doctor import diagnose
 
     return diagnose(simulator_needed=arguments.sim, say=print)
 
@@ -262,9 +263,9 @@ def _collect(arguments) -> None:
 
 
 def _train(arguments) -> None:
-    from muvla.commands import train_cells
+    from muvla.cli.commands import train_cells
     from muvla.errors import MuvlaError
-    from muvla.training.launched import launched
+    from muvla.training.distributed.torchrun import launched
 
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
@@ -276,31 +277,31 @@ def _train(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    from muvla.commands import run_conditions
+    from muvla.cli.commands import run_conditions
 
     run_conditions(arguments, getattr(arguments, "kind", ["none"]), _prepare(arguments), _stop_on_signal)
 
 
 def _watch(arguments) -> None:
-    from muvla.commands import watch
+    from muvla.cli.commands import watch
 
     watch(arguments, _prepare(arguments))
 
 
 def _inspect(arguments) -> None:
-    from muvla.commands import inspect_checkpoint
+    from muvla.cli.commands import inspect_checkpoint
 
     inspect_checkpoint(arguments.checkpoint, arguments.size)
 
 
 def _export(arguments) -> None:
-    from muvla.commands import export_run
+    from muvla.cli.commands import export_run
 
     export_run(arguments.runs, arguments.data, arguments.run, arguments.directory, arguments.statistics)
 
 
 def _sweep(arguments) -> int:
-    from sweeps.run import SweepOptions, default_processes, run_study
+    from sweeps.sweep import SweepOptions, default_processes, run_study
 
     if arguments.between:
         return _between(arguments)
@@ -331,7 +332,7 @@ def _sweep(arguments) -> int:
 
 
 def _between(arguments) -> None:
-    from sweeps.between import between_text
+    from sweeps.difference import between_text
 
     study, ledger = _study(arguments), _ledger(arguments)
     stores = ledger.opened(study) if ledger.has_data(study) else None
@@ -339,8 +340,8 @@ def _between(arguments) -> None:
 
 
 def _report(arguments) -> None:
-    from analysis.report import Report, write_report
-    from sweeps.between import certificate_lines
+    from analysis.report.report import Report, write_report
+    from sweeps.difference import certificate_lines
     from sweeps.plan import coverage_lines
 
     cells, coverage, differences, ceilings = [], [], [], {}

@@ -22,10 +22,10 @@ def add_probe_verbs(
 
 
 def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Callable) -> None:
-    from muvla.commands import require_measurement, run_of
+    from muvla.cli.commands import require_measurement, run_of
     from muvla.errors import MuvlaError
     from muvla.evaluation.protocol import protocol
-    from muvla.models.compiling import compile_step
+    from muvla.models.compilation import compile_step
     from muvla.probes.base import Grid, Read
     from muvla.probes.registry import probe
 

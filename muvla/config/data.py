@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from muvla.anatomy import require as _require
-from muvla.configtools import LATER
+from muvla.config.serialization import LATER
+from muvla.config.validation import require as _require
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ class DatasetConfig:
 
     def __post_init__(self):
         _require(
-            self.source is None or re.fullmatch(r"[\w-][\w.-]*", self.source) is not None, "data.dataset.source",
-            self.source, "letters, digits, _, - and dots: it names a folder", "choose another name",
-        )  # fmt: skip
+            self.source is None or re.fullmatch(r"[\w-][\w.-]*", self.source) is not None,
+            "data.dataset.source",
+            self.source,
+            "letters, digits, _, - and dots: it names a folder",
+            "choose another name",
+        )
         _require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
         _require(
             0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds"
@@ -85,7 +88,7 @@ class DataConfig:
     # Further datasets that are trained together with `dataset`, other tasks as a rule: one policy, one scale.
     mixture: tuple[DatasetConfig, ...] = field(default=(), metadata=LATER)
     # What the datasets of a mixture have equal shares of: episodes, so that one of longer episodes gives more frames
-    # (as published, spec 4.1), or frames (`muvla.data.balance`).
+    # (as published, spec 4.1), or frames (`muvla.data.mixture_sampling`).
     balance: Literal["episode", "frame"] = field(default="episode", metadata=LATER)
     # The actions whose quantiles are the scale: those that the simulator applied, or, as published, the expert's in all
     # frames, never executed ones included (spec 4.2, 4.4).
@@ -95,19 +98,24 @@ class DataConfig:
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")
         twice = [one for one in self.datasets if self.datasets.count(one) > 1]
         _require(
-            not twice, "data.mixture", twice and f"{twice[0].source or twice[0].task.name} twice",
-            "every dataset once", "remove one; equal shares are what data.balance is for",
-        )  # fmt: skip
+            not twice,
+            "data.mixture",
+            twice and f"{twice[0].source or twice[0].task.name} twice",
+            "every dataset once",
+            "remove one; equal shares are what data.balance is for",
+        )
         collected = [one for one in self.datasets if one.source is None]
         for i, one in enumerate(collected):
             for other in collected[:i]:
                 alike = (one.task, one.image_size) == (other.task, other.image_size)
                 _require(
                     not alike or max(one.seed, other.seed) >= min(one.seed + one.episodes, other.seed + other.episodes),
-                    "data.mixture", f"{one.task.name} from seed {other.seed} and from seed {one.seed}, "
-                    f"{other.episodes} and {one.episodes} episodes", "no episode twice",
+                    "data.mixture",
+                    f"{one.task.name} from seed {other.seed} and from seed {one.seed}, "
+                    f"{other.episodes} and {one.episodes} episodes",
+                    "no episode twice",
                     "set a seed past the other's last one",
-                )  # fmt: skip
+                )
         _require(self.group >= 1, "data.group", self.group, "≥ 1", "the published groups have 16 frames")
 
     @property

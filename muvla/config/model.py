@@ -1,16 +1,15 @@
-"""The numbers of a model: towers and language model, checked as they are read."""
+"""Configuration of a policy: vision towers, language model, action head, adapters and initial weights.
+
+Legend: D width of the language model, H chunk, P patches, m memory width.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from muvla.errors import MuvlaError
-
-
-def require(ok: bool, field_name: str, got: Any, expected: str, remedy: str) -> None:
-    if not ok:
-        raise MuvlaError(field_name, got=got, expected=expected, remedy=remedy)
+from muvla.config.serialization import LATER
+from muvla.config.validation import require
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,17 @@ class TowerConfig:
 def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> None:
     """Every head has a multiple of `each` numbers."""
     require(
-        heads >= 1 and width >= heads and width % (each * heads) == 0, f"{where}: heads", heads,
+        heads >= 1 and width >= heads and width % (each * heads) == 0,
+        f"{where}: heads",
+        heads,
         f"a divisor of {width}/{each}, the width" if each > 1 else f"a divisor of the width, {width}",
         "change heads or width",
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """The numbers of one anatomy; presets are in `muvla.models.sizes`."""
+    """The numbers of one anatomy; presets are in `muvla.config.sizes`."""
 
     name: str
     image_size: int  # pixels, square
@@ -57,9 +58,12 @@ class SizeConfig:
             require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "correct it")
         _require_whole_heads("model.size", self.width, self.heads, each=2)  # rotary positions turn pairs of numbers
         require(
-            self.dino.mlp % self.dino.width == 0, "model.size.dino.mlp", self.dino.mlp,
-            f"a multiple of the tower's width, {self.dino.width}", "DINOv2's hidden layer is a whole multiple",
-        )  # fmt: skip
+            self.dino.mlp % self.dino.width == 0,
+            "model.size.dino.mlp",
+            self.dino.mlp,
+            f"a multiple of the tower's width, {self.dino.width}",
+            "DINOv2's hidden layer is a whole multiple",
+        )
         require(
             self.image_size >= 1 and self.image_size % self.patch == 0,
             "model.size.image_size",
@@ -72,3 +76,68 @@ class SizeConfig:
     def patches(self) -> int:
         """P, vision tokens per camera."""
         return (self.image_size // self.patch) ** 2
+
+
+Guard = Literal["full", "memory_only", "context"]
+Precision = Literal["float32", "bfloat16"]
+ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that is evaluated
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    size: SizeConfig
+    chunk: int = 4  # H
+    guard: Guard = "context"
+    # RoPE positions of text and action: `shift` moves them by m as published; `reserved` by `reserve` for every m,
+    # so that cells of different m (or none) see the same positions (spec 1.1).
+    memory_positions: Literal["reserved", "shift"] = "reserved"
+    reserve: int = 16
+    attention: Literal["split", "dense", "flash", "flex", "auto"] = "split"
+    # What is done to a camera's frames, in training as in evaluation: nothing (they have the model's size), Lanczos-3
+    # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
+    images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)
+    # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
+    precision: Precision = field(default="float32", metadata=LATER)
+    proprio: bool = field(default=True, metadata=LATER)  # whether there is a PROPRIO token
+    head: Literal["l1", "diffusion"] = field(default="l1", metadata=LATER)  # how actions come about (spec 1.7, 1.11)
+    # FiLM: the prompt's average embedding scales and shifts the tokens of every block of both towers (spec 1.10).
+    film: bool = field(default=False, metadata=LATER)
+    # Whether the two towers are trained, or keep their initial values, without adapters; the projector is trained.
+    vision: Literal["trained", "frozen"] = field(default="trained", metadata=LATER)
+    # Tokens that prompts are padded to, so that tasks of longer prompts than the data's can be evaluated; null is what
+    # the data need, without padding where all have one length.
+    prompt_tokens: int | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self):
+        require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
+        require(self.reserve >= 0, "model.reserve", self.reserve, "≥ 0", "set the widest m of the study")
+        require(
+            self.prompt_tokens is None or self.prompt_tokens >= 1,
+            "model.prompt_tokens",
+            self.prompt_tokens,
+            "≥ 1 or null",
+            "correct it",
+        )
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Where the initial values come from; what does not come from there is drawn from the training seed."""
+
+    # A released directory, or OWNER/NAME[@REVISION] of the hub; null draws everything. A train id holds its content.
+    checkpoint: str | None = None
+    # `weights`: towers, projector and language model; `all`: action head, proprio projector and memory too, where the
+    # checkpoint has them and the cell has a place for them.
+    parts: Literal["all", "weights"] = "all"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on every linear layer of towers, projector and language model (spec 5), without dropout."""
+
+    rank: int = 0  # 0: no adapters, everything is trained in full
+    alpha: float = 16.0  # adapters are scaled by alpha / rank
+
+    def __post_init__(self):
+        require(self.rank >= 0, "lora.rank", self.rank, "≥ 0", "the published rank is 32; 0 trains everything in full")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "> 0", "the published alpha is 16")

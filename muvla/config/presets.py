@@ -1,7 +1,7 @@
 """The arms of the published table (μVLA, arXiv 2606.12497), each as it was published and under control.
 
-Overrides for `muvla.configtools.replace`. Between the two versions of an arm nothing differs but `confounds(arm)`, each
-with its section of docs/published.md.
+Overrides for `muvla.config.serialization.replace`. Between the two versions of an arm nothing differs but
+`confounds(arm)`, each with its section of docs/published.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from muvla.config import ema, no_memory, tbptt
+
+def no_memory() -> dict[str, Any]:
+    return {"memory.kind": "none", "memory.m": 0}
+
+
+def dummy(m: int) -> dict[str, Any]:
+    """m learned tokens fed unchanged at every tick: more context without memory."""
+    return {"memory.kind": "dummy", "memory.m": m}
+
+
+def tbptt(K: int, m: int) -> dict[str, Any]:
+    """Truncated backpropagation through time: the memory is replaced (α = 1), gradient crosses K−1 transitions."""
+    return {"memory.kind": "tokens", "memory.m": m, "memory.alpha": 1.0, "truncation": K}
+
+
+def ema(alpha: float, m: int) -> dict[str, Any]:
+    """Exponential moving average, detached at every tick (spec 2.5)."""
+    return {"memory.kind": "tokens", "memory.m": m, "memory.alpha": alpha, "truncation": 1}
+
 
 Version = Literal["published", "controlled"]
 M, ALPHA = 64, 0.1  # spec 2.1, 2.5
@@ -43,8 +61,14 @@ CONFOUNDS = {
 UNGUARDED = {"model.guard": Confound("full", "context", "3.2", "the mask of all tokens changes with the memory")}
 # What two arms of one version may differ in.
 FACTORS = (
-    "memory.kind", "memory.m", "memory.alpha", "truncation", "model.guard", "data.order", "data.first_image",
-)  # fmt: skip
+    "memory.kind",
+    "memory.m",
+    "memory.alpha",
+    "truncation",
+    "model.guard",
+    "data.order",
+    "data.first_image",
+)
 
 _ARMS: dict[str, dict[str, Any]] = {
     "OFT": no_memory() | {"data.order": "shuffled"},  # spec 4.6

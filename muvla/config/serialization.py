@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import types
 import typing
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from muvla.errors import MuvlaError
+from muvla.utils.io import dump_canonical, hash_json
 
 T = TypeVar("T")
 # Metadata of a field that was added when identities were already in use: at its default, a configuration means what it
@@ -111,12 +111,12 @@ def _default(f: dataclasses.Field) -> Any:
 
 
 def canonical_json(data: Any) -> str:
-    return json.dumps(to_dict(data), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return dump_canonical(to_dict(data))
 
 
 def content_hash(data: Any, length: int = 12) -> str:
     """First `length` hexadecimal digits of the SHA-256 of the canonical JSON of a configuration's `identity`."""
-    return hashlib.sha256(canonical_json(identity(data)).encode()).hexdigest()[:length]
+    return hash_json(identity(data), length)
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, Any]:

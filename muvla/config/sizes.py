@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from muvla.anatomy import SizeConfig, TowerConfig
+from muvla.config.model import SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
 
 # CPU minutes. Two 32-pixel cameras give 2·4 vision tokens. The towers' last block is never used (spec 1.2), so of their

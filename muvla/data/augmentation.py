@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 CROPPED_AREA = 0.9
 BRIGHTNESS, HUE = 0.2, 0.05  # largest shift
@@ -38,9 +38,13 @@ class Change:
 def draw_change(seed: int, *key: int) -> Change:
     rng = numpy_rng(seed, "augmentation", *key)
     return Change(
-        rng.uniform(), rng.uniform(), rng.uniform(-BRIGHTNESS, BRIGHTNESS), rng.uniform(*CONTRAST),
-        rng.uniform(*SATURATION), rng.uniform(-HUE, HUE),
-    )  # fmt: skip
+        rng.uniform(),
+        rng.uniform(),
+        rng.uniform(-BRIGHTNESS, BRIGHTNESS),
+        rng.uniform(*CONTRAST),
+        rng.uniform(*SATURATION),
+        rng.uniform(-HUE, HUE),
+    )
 
 
 def augmented(images: Tensor, changes: list[Change]) -> Tensor:

@@ -14,12 +14,12 @@ import gymnasium
 import numpy as np
 
 from muvla.config import DatasetConfig
-from muvla.cores import usable_cores
-from muvla.data.episodes import Episode, EpisodeStore, EpisodeWriter, is_sealed, open_store, store_path
+from muvla.data.store import Episode, EpisodeStore, EpisodeWriter, is_sealed, open_store, store_path
 from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
-from muvla.files import locked
+from muvla.utils.devices import usable_cores
+from muvla.utils.io import locked
 
 TRIES = 2  # of one episode whose simulator process dies, the second one in a fresh process
 # An expert that fails more often than this is broken, and what it leaves would be a selection of easy episodes.
@@ -44,9 +44,11 @@ def collect(
         return open_store(root, spec)
     if not task_info(spec.task.name).expert:
         raise MuvlaError(
-            "data.dataset.task.name", got=spec.task.name, expected="a task with a scripted expert",
+            "data.dataset.task.name",
+            got=spec.task.name,
+            expected="a task with a scripted expert",
             remedy="import demonstrations of it (`muvla data import`), or take another task",
-        )  # fmt: skip
+        )
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # by whoever held the lock before
             _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or usable_cores())
@@ -101,9 +103,11 @@ def _write(writer: EpisodeWriter, progress: Callable[[int, int], None], jobs: in
 def _check_success(spec: DatasetConfig, kept: int, attempts: int) -> None:
     if attempts >= 20 and kept < LOWEST_SUCCESS * attempts:
         raise MuvlaError(
-            f"demonstrations of {spec.task.name}", got=f"{kept} successes in {attempts} attempts",
-            expected=f"a share of at least {LOWEST_SUCCESS}", remedy="check the expert on this task's settings",
-        )  # fmt: skip
+            f"demonstrations of {spec.task.name}",
+            got=f"{kept} successes in {attempts} attempts",
+            expected=f"a share of at least {LOWEST_SUCCESS}",
+            remedy="check the expert on this task's settings",
+        )
 
 
 def _demonstrations(spec: DatasetConfig, first_seed: int, jobs: int) -> Iterator[Episode]:
@@ -143,6 +147,8 @@ def _try(env: gymnasium.Env, seed: int, task: str, tries: int = TRIES) -> Episod
         if tries > 1:
             return _try(env, seed, task, tries - 1)
         raise MuvlaError(
-            f"demonstration of {task}, seed {seed}", got=str(error), expected="an episode",
+            f"demonstration of {task}, seed {seed}",
+            got=str(error),
+            expected="an episode",
             remedy="run the same command again; it continues with this episode",
-        ) from error  # fmt: skip
+        ) from error

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from muvla.data.derivation import Check
-from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
+from muvla.data.derived_phases import Check
+from muvla.data.normalization import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.envs.phases import Phase
-from muvla.files import disk_errors
+from muvla.utils.io import disk_errors
 
 SHEET = "contact-sheet.png"
 EPISODES = 8  # rows of the contact sheet

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from muvla.data.episodes import Episode, EpisodeStore
+from muvla.data.store import Episode, EpisodeStore
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 
@@ -74,9 +74,11 @@ def check(store: EpisodeStore) -> Check:
     store.require_phases("a derivation's accuracy")
     if store.spec.source is not None:
         raise MuvlaError(
-            "--checked-on", got=f"{store.name}, an import", expected="demonstrations collected here",
+            "--checked-on",
+            got=f"{store.name}, an import",
+            expected="demonstrations collected here",
             remedy="run `muvla collect STUDY`, and name its dataset",
-        )  # fmt: skip
+        )
     right, error = [], 0.0
     for line in store.index:
         rows = slice(line["start"], line["start"] + line["length"])
@@ -89,15 +91,23 @@ def check(store: EpisodeStore) -> Check:
     whole = [bool(one.all()) for one in right]
     wilson = binomtest(sum(whole), len(whole)).proportion_ci(0.95, method="wilson")
     return Check(
-        store.name, store.sha256, float(np.concatenate(right).mean()), len(whole), float(np.mean(whole)),
-        float(wilson.low), float(wilson.high), error,
-    )  # fmt: skip
+        store.name,
+        store.sha256,
+        float(np.concatenate(right).mean()),
+        len(whole),
+        float(np.mean(whole)),
+        float(wilson.low),
+        float(wilson.high),
+        error,
+    )
 
 
 def require_rule(rule: str | None, checked_on: str | None) -> None:
     """Raises MuvlaError for one of the two without the other: no number is derived whose accuracy nobody has seen."""
     if (rule is None) != (checked_on is None):
         raise MuvlaError(
-            "--derive and --checked-on", got=rule or checked_on, expected="both, or neither",
+            "--derive and --checked-on",
+            got=rule or checked_on,
+            expected="both, or neither",
             remedy="name the rule, and a dataset collected here on which its accuracy is measured",
-        )  # fmt: skip
+        )

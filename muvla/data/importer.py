@@ -1,7 +1,7 @@
 """Published demonstrations into the episode store.
 
 What they do not tell stays unknown: phases, targets and what was executed; or is derived by a declared rule
-(`muvla.data.derivation`). What needs the rest refuses them.
+(`muvla.data.derived_phases`). What needs the rest refuses them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.data.derivation import Check, derived
-from muvla.data.episodes import EpisodeStore, EpisodeWriter, is_sealed, open_store, require_same_import, store_path
+from muvla.data.derived_phases import Check, derived
 from muvla.data.readers.schema import Schema, demonstrations
 from muvla.data.readers.source import Source
+from muvla.data.store import EpisodeStore, EpisodeWriter, is_sealed, open_store, require_same_import, store_path
 from muvla.errors import DiskError, MuvlaError
-from muvla.files import disk_errors, locked
+from muvla.utils.io import disk_errors, locked
 
 
 def import_dataset(
@@ -81,6 +81,8 @@ def _require_room(
     say(f"{writer.path} needs about {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free")
     if need > free:
         raise DiskError(
-            str(writer.path), got=f"{free / 2**30:.2f} GiB free", expected=f"about {need / 2**30:.2f} GiB",
+            str(writer.path),
+            got=f"{free / 2**30:.2f} GiB free",
+            expected=f"about {need / 2**30:.2f} GiB",
             remedy="free some space, choose another --data, or store smaller frames with --image-size",
-        )  # fmt: skip
+        )

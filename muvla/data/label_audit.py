@@ -21,10 +21,10 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from muvla.data.episodes import EpisodeStore
+from muvla.data.store import EpisodeStore
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 FOLDS = 5
 RESAMPLED = 1000  # times, over episodes
@@ -68,9 +68,11 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Readin
     if not store.knows_executed or any("target" not in line for line in store.index):
         unknown = "targets" if store.knows_executed else "phases and targets"
         raise MuvlaError(
-            str(store.path), got=f"imported data, whose {unknown} are unknown", expected="phases and targets",
+            str(store.path),
+            got=f"imported data, whose {unknown} are unknown",
+            expected="phases and targets",
             remedy="audit demonstrations that were collected here on the same task",
-        )  # fmt: skip
+        )
     phase, of_frame = np.asarray(store["phase"]), np.repeat(np.arange(len(store)), store.lengths)
     no_op = np.flatnonzero(np.isin(phase, [int(p) for p in NO_OP_PHASES]))
     decision = np.flatnonzero(phase == Phase.DECISION)

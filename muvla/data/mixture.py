@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from muvla.config import DataConfig
-from muvla.configtools import content_hash
-from muvla.data.episodes import EpisodeStore, open_store
+from muvla.config.serialization import content_hash
+from muvla.data.store import EpisodeStore, open_store
 from muvla.errors import MuvlaError
 
 
@@ -63,21 +63,30 @@ class Mixture(EpisodeStore):
                 seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
                 if earlier.spec.task == other.spec.task and seeds:
                     raise _unlike(
-                        earlier, other, f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
-                        "no episode twice", "collect one of them from a seed past the other's last one",
-                    )  # fmt: skip
+                        earlier,
+                        other,
+                        f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
+                        "no episode twice",
+                        "collect one of them from a seed past the other's last one",
+                    )
             for column in ("images", "proprio", "recorded_action"):
                 own, expected = other[column].shape[1:], first[column].shape[1:]
                 if own != expected:
                     raise _unlike(
-                        first, other, f"{column} of shape {own}", f"{expected}, as {first.name}",
+                        first,
+                        other,
+                        f"{column} of shape {own}",
+                        f"{expected}, as {first.name}",
                         "bring them to one kind (image_size, --image-size), or train them apart",
-                    )  # fmt: skip
+                    )
             if other.pass_through != first.pass_through:
                 raise _unlike(
-                    first, other, f"action dimensions {other.pass_through} pass through unscaled",
-                    f"{first.pass_through}, as {first.name}", "import both by one schema",
-                )  # fmt: skip
+                    first,
+                    other,
+                    f"action dimensions {other.pass_through} pass through unscaled",
+                    f"{first.pass_through}, as {first.name}",
+                    "import both by one schema",
+                )
         self.sha256 = content_hash([store.sha256 for store in stores], length=64)
         self.lengths = np.concatenate([store.lengths for store in stores])
         self.starts = np.cumsum(self.lengths) - self.lengths

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from muvla.config import DataConfig
-from muvla.data.episodes import EpisodeStore
-from muvla.randomness import numpy_rng
+from muvla.data.store import EpisodeStore
+from muvla.utils.rng import numpy_rng
 
 DRAWN = 32  # rounds that are drawn at once
 

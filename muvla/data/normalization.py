@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from muvla.configtools import content_hash
-from muvla.data.episodes import EpisodeStore
+from muvla.config.serialization import content_hash
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
 
 # The published bounds (μVLA spec 4.2).
@@ -73,9 +73,11 @@ class Statistics:
                 column = bounds.get(field_name, {}).get(name)
                 if not isinstance(column, list):
                     raise MuvlaError(
-                        f"statistics: {field_name}.{name}", got=column, expected="a list of numbers",
+                        f"statistics: {field_name}.{name}",
+                        got=column,
+                        expected="a list of numbers",
                         remedy="take the entry of one dataset out of dataset_statistics.json",
-                    )  # fmt: skip
+                    )
                 columns.append(tuple(float(x) + (RELEASED_MARGIN if name == "q99" else 0.0) for x in column))
         mask = tuple(map(bool, bounds["action"].get("mask", [True] * len(columns[0]))))
         return cls(*columns, action_mask=mask, data=content_hash([*columns, mask]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from muvla.data.streams import SlotStream, Window
+from muvla.data.stream import SlotStream, Window
 
 Place = tuple[dict[str, Any], int]  # where the stream stands, and how many ticks are asked for
 

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from muvla.config import DatasetConfig
-from muvla.configtools import canonical_json, content_hash, difference, from_dict, identity
+from muvla.config.serialization import canonical_json, content_hash, difference, from_dict, identity
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
-from muvla.files import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
+from muvla.utils.io import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
 
 COLUMNS = {
     "images": np.dtype(np.uint8),
@@ -100,9 +100,11 @@ class EpisodeWriter:
         if meta := _read_meta(path):
             if meta.get("simulator") != simulator:
                 raise MuvlaError(
-                    str(path), got=f"episodes to come from {simulator}", expected=f"{meta.get('simulator')}, as before",
+                    str(path),
+                    got=f"episodes to come from {simulator}",
+                    expected=f"{meta.get('simulator')}, as before",
                     remedy="go on where it was begun, or remove the folder and collect again here",
-                )  # fmt: skip
+                )
             require_same_import(path, meta, spec, origin)
             self._shapes = meta["shapes"]
             self._back_to_the_last_whole_episode()
@@ -120,8 +122,12 @@ class EpisodeWriter:
         columns = {name: np.ascontiguousarray(column, COLUMNS[name]) for name, column in known.items()}
         self._check(columns)
         if not str(episode.info.get("instruction", "?")).strip():
-            raise MuvlaError("episode instruction", got="an empty text", expected="a sentence: a policy is told by it",
-                             remedy="look at the environment that it came from")  # fmt: skip
+            raise MuvlaError(
+                "episode instruction",
+                got="an empty text",
+                expected="a sentence: a policy is told by it",
+                remedy="look at the environment that it came from",
+            )
         for name, column in columns.items():
             file = self._column(name)
             with disk_errors(file), file.open("ab") as handle:
@@ -134,28 +140,42 @@ class EpisodeWriter:
         """Ends the writing: `attempts` episodes were tried to get these. Raises MuvlaError if there is none."""
         if not self.index:
             raise MuvlaError(
-                str(self.path), got=f"no successful episode in {attempts} attempts", expected="at least one",
+                str(self.path),
+                got=f"no successful episode in {attempts} attempts",
+                expected="at least one",
                 remedy="check the task and its expert",
-            )  # fmt: skip
+            )
         meta = self._meta() | {"attempts": attempts}
         write_json(self.path / META, meta | {"sha256": _content(self.path, meta)})
 
     def _check(self, columns: Mapping[str, np.ndarray]) -> None:
         for name, column in columns.items():
             if column.dtype.kind == "f" and not np.isfinite(column).all():
-                raise MuvlaError(f"episode {name}", got="NaN or infinity", expected="finite numbers",
-                                 remedy="look at the environment that it came from")  # fmt: skip
+                raise MuvlaError(
+                    f"episode {name}",
+                    got="NaN or infinity",
+                    expected="finite numbers",
+                    remedy="look at the environment that it came from",
+                )
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1 or 0 in lengths:
-            raise MuvlaError("episode", got=f"columns of {sorted(lengths)} frames", expected="one length, at least 1",
-                             remedy="give every frame its observation, its actions and its phase")  # fmt: skip
+            raise MuvlaError(
+                "episode",
+                got=f"columns of {sorted(lengths)} frames",
+                expected="one length, at least 1",
+                remedy="give every frame its observation, its actions and its phase",
+            )
         shapes = {name: list(column.shape[1:]) for name, column in columns.items()}
         if self._shapes is None:
             self._shapes = shapes
             write_json(self.path / META, self._meta())
         elif shapes != self._shapes:
-            raise MuvlaError("episode", got=f"frames of shapes {shapes}", expected=f"one kind of observation per "
-                             f"dataset, {self._shapes}", remedy="write it to a dataset of its own")  # fmt: skip
+            raise MuvlaError(
+                "episode",
+                got=f"frames of shapes {shapes}",
+                expected=f"one kind of observation per dataset, {self._shapes}",
+                remedy="write it to a dataset of its own",
+            )
 
     def _meta(self) -> dict[str, Any]:
         # The identity of the configuration, not all of it: a field added later must not change the content hash.
@@ -197,8 +217,12 @@ class EpisodeStore:
                 remedy="run `muvla collect STUDY`, or `muvla data import`",
             )
         if "sha256" not in meta:
-            raise MuvlaError(str(path), got="an unfinished dataset", expected="a finished one",
-                             remedy="run `muvla collect STUDY` or `muvla data import` again; it continues")  # fmt: skip
+            raise MuvlaError(
+                str(path),
+                got="an unfinished dataset",
+                expected="a finished one",
+                remedy="run `muvla collect STUDY` or `muvla data import` again; it continues",
+            )
         self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
         self.sha256: str = meta["sha256"]
@@ -282,28 +306,34 @@ class EpisodeStore:
         """Raises MuvlaError where phases and executed actions, from which `what` follows, are unknown."""
         if not self.knows_executed:
             raise MuvlaError(
-                f"{self.name}: {what}", got="unknown: these imported demonstrations tell neither phases nor what "
-                "was executed", expected="demonstrations that do", remedy="set data.labels to recorded, which needs "
+                f"{self.name}: {what}",
+                got="unknown: these imported demonstrations tell neither phases nor what was executed",
+                expected="demonstrations that do",
+                remedy="set data.labels to recorded, which needs "
                 "neither, import again with --derive motion, or collect",
-            )  # fmt: skip
+            )
 
     def require_phases(self, what: str) -> None:
         """Raises MuvlaError where cue and delay, from which `what` follows, are not told apart."""
         self.require_executed(what)
         if not self.knows_phases:
             raise MuvlaError(
-                f"{self.name}: {what}", got="derived phases, which do not tell cue from delay",
-                expected="demonstrations that do", remedy="collect them here",
-            )  # fmt: skip
+                f"{self.name}: {what}",
+                got="derived phases, which do not tell cue from delay",
+                expected="demonstrations that do",
+                remedy="collect them here",
+            )
 
     def verify(self) -> None:
         """Raises MuvlaError if any byte is another than when the dataset was sealed."""
         found = _content(self.path, self.meta)
         if found != self.sha256:
             raise MuvlaError(
-                str(self.path), got=f"content {found[:12]}", expected=f"content {self.sha256[:12]}: the data changed",
+                str(self.path),
+                got=f"content {found[:12]}",
+                expected=f"content {self.sha256[:12]}: the data changed",
                 remedy="remove the folder and collect again or import again, or restore it",
-            )  # fmt: skip
+            )
 
 
 def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
@@ -316,9 +346,11 @@ def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
         size = f" --image-size {spec.image_size}" * (spec.image_size is not None)
         told = f"--task {spec.task.name} --name {spec.source}{size}"
         raise MuvlaError(
-            "data.dataset.source", got=f"{spec.source}: {'a part of it' if path.exists() else 'nothing'} at {path}",
-            expected="an imported dataset", remedy=f"run `muvla data import PATH {told}`",
-        )  # fmt: skip
+            "data.dataset.source",
+            got=f"{spec.source}: {'a part of it' if path.exists() else 'nothing'} at {path}",
+            expected="an imported dataset",
+            remedy=f"run `muvla data import PATH {told}`",
+        )
     store = EpisodeStore(path)
     require_same_import(path, store.meta, spec)
     return store
@@ -330,14 +362,18 @@ def require_same_import(path: Path, meta: Mapping[str, Any], spec: DatasetConfig
     there = from_dict(DatasetConfig, meta["spec"])
     for name, (got, expected) in difference(spec, there).items():
         raise MuvlaError(
-            f"data.dataset.{name}", got=got, expected=f"{expected!r}, as in {path}",
+            f"data.dataset.{name}",
+            got=got,
+            expected=f"{expected!r}, as in {path}",
             remedy="write what the import printed, or import under another --name",
-        )  # fmt: skip
+        )
     if origin is not None and meta.get("origin") != origin:
         raise MuvlaError(
-            str(path), got=f"an import from {origin}", expected=f"one from {meta.get('origin')}, as before",
+            str(path),
+            got=f"an import from {origin}",
+            expected=f"one from {meta.get('origin')}, as before",
             remedy="import under another --name, or remove the folder",
-        )  # fmt: skip
+        )
 
 
 def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
@@ -378,6 +414,8 @@ def _read_index(path: Path) -> list[dict[str, Any]]:
 
 def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
     return MuvlaError(
-        str(file), got=got, expected=f"{expected}; the file was cut or changed",
+        str(file),
+        got=got,
+        expected=f"{expected}; the file was cut or changed",
         remedy="remove the dataset's folder and collect again or import again, or restore it",
-    )  # fmt: skip
+    )

@@ -5,9 +5,9 @@ Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H
 Every slot plays pieces of the data in a random order of its own, all of them once before any of them again, and starts
 at a random frame of its first one. A piece is a whole episode, so that a slot's next tick is its next frame; where the
 order is `grouped`, some frames of an episode, others at every visit; where it is `shuffled`, a single frame. The
-datasets of a mixture are each played so, in turns that balance them (`muvla.data.balance`). All draws are functions of
-(training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their memory, K or
-labels.
+datasets of a mixture are each played so, in turns that balance them (`muvla.data.mixture_sampling`). All draws are
+functions of (training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their
+memory, K or labels.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from muvla.config import DataConfig
 from muvla.data.augmentation import Change, draw_change
-from muvla.data.balance import Rounds, pieces_per_round
-from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
+from muvla.data.mixture_sampling import Rounds, pieces_per_round
+from muvla.data.normalization import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,11 @@ class SlotStream:
         """Raises MuvlaError for the state of a stream with another number of slots."""
         if len(state["visit"]) != self.slots:
             raise MuvlaError(
-                "stream state", got=f"{len(state['visit'])} slots", expected=f"{self.slots} slots",
+                "stream state",
+                got=f"{len(state['visit'])} slots",
+                expected=f"{self.slots} slots",
                 remedy="keep budget.slots, or train in a new folder",
-            )  # fmt: skip
+            )
         self._ticks, self._visit, self._step = state["ticks"], list(state["visit"]), list(state["step"])
 
     def _draw_order(self, slot: int, number: int, dataset: int) -> np.ndarray:

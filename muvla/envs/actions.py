@@ -18,7 +18,9 @@ def clipped(action: Any, numbers: int, dtype: type = np.float32) -> np.ndarray:
     given = np.asarray(action, dtype=dtype)
     if given.shape != (numbers,) or not np.isfinite(given).all():
         raise MuvlaError(
-            "action", got=action, expected=f"{numbers} finite numbers",
+            "action",
+            got=action,
+            expected=f"{numbers} finite numbers",
             remedy="look at the policy or the expert that gave it: a diverged training, or a task without an expert",
-        )  # fmt: skip
+        )
     return np.clip(given, -1, 1)

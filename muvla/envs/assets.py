@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors, read_json, write_json
+from muvla.utils.io import disk_errors, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,11 @@ def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path, name: s
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != sha256:
             raise MuvlaError(
-                f"{file} of dataset {dataset}", got=f"SHA-256 {found}", expected=sha256,
+                f"{file} of dataset {dataset}",
+                got=f"SHA-256 {found}",
+                expected=sha256,
                 remedy="it changed: compare it with ManiSkill's own record, and raise the protocols' versions",
-            )  # fmt: skip
+            )
         _unpack(archive, folder, name)
     return f"{dataset}, {file}"
 
@@ -158,9 +160,11 @@ def archive_from_web(url: str, folder: Path, name: str) -> str:
             _unpack(archive, folder, name)
     except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
         raise MuvlaError(
-            url, got=f"{type(error).__name__}: {error}", expected="a zip archive",
+            url,
+            got=f"{type(error).__name__}: {error}",
+            expected="a zip archive",
             remedy="try again, or download it on a machine with a connection and copy the folder",
-        ) from error  # fmt: skip
+        ) from error
     return url
 
 
@@ -186,9 +190,11 @@ def _hub_errors(dataset: str, folder: Path) -> Iterator[None]:
             yield
     except (HTTPError, OSError, RuntimeError) as error:
         raise MuvlaError(
-            f"dataset {dataset} of the hub", got=" ".join(str(error).split())[:200], expected="its files",
+            f"dataset {dataset} of the hub",
+            got=" ".join(str(error).split())[:200],
+            expected="its files",
             remedy="try again, or download it on a machine with a connection and copy the folder",
-        ) from error  # fmt: skip
+        ) from error
 
 
 # A box, a flat texture and a room, of this project's test data: visual alone.
@@ -204,11 +210,17 @@ LIBERO = AssetSet(
     what="LIBERO's scenes, objects and textures (0.2 GB)",
     variable="MUVLA_LIBERO_ASSETS",
     usual=lambda: Path.home() / ".cache" / "libero" / "assets",  # where hf-libero itself would download them to
-    parts=("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "textures",
-           "turbosquid_objects"),
+    parts=(
+        "articulated_objects",
+        "scenes",
+        "stable_hope_objects",
+        "stable_scanned_objects",
+        "textures",
+        "turbosquid_objects",
+    ),
     stand_ins=lambda folder, hashes: tuple(name for name, digest in hashes.items() if digest in _FLAT),
     fetch=partial(from_hub, "lerobot/libero-assets"),
-)  # fmt: skip
+)
 MUG = "025_mug"
 STAND_IN = "stand_in"  # a key that ManiSkill does not look at, in the description of a model that is none of YCB's
 _YCB = "data/assets/mani_skill2_ycb"
@@ -231,24 +243,32 @@ SHELLGAME = AssetSet(
     variable="MS_ASSET_DIR",  # ManiSkill's own, read when it is imported
     usual=lambda: Path.home() / ".maniskill",
     # The last for what else lies there, as its texture.
-    parts=(f"{_YCB}/info_pick_v0.json", f"{_YCB}/models/{MUG}/collision.ply", f"{_YCB}/models/{MUG}/textured.obj",
-           f"{_YCB}/models/{MUG}"),
+    parts=(
+        f"{_YCB}/info_pick_v0.json",
+        f"{_YCB}/models/{MUG}/collision.ply",
+        f"{_YCB}/models/{MUG}/textured.obj",
+        f"{_YCB}/models/{MUG}",
+    ),
     stand_ins=_labelled,
     # The archive and its content are those of ManiSkill 3.0.1.
     fetch=lambda folder: archive_from_hub(
-        "haosulab/ManiSkill2", "data/mani_skill2_ycb.zip",
-        "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3", folder / "data" / "assets",
+        "haosulab/ManiSkill2",
+        "data/mani_skill2_ycb.zip",
+        "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3",
+        folder / "data" / "assets",
     ),
     manifest=f"{_YCB}/muvla-manifest.json",
-)  # fmt: skip
+)
 BULB = "low_poly_light_bulb.glb"
 
 
 def _no_bulb(folder: Path) -> str:
     raise MuvlaError(
-        "assets lamp", got="no place to fetch it from", expected=BULB,
+        "assets lamp",
+        got="no place to fetch it from",
+        expected=BULB,
         remedy=f"copy {BULB} of the suite's authors into {folder}: their package does not hold it",
-    )  # fmt: skip
+    )
 
 
 LAMP = AssetSet(
@@ -266,13 +286,17 @@ _TWINS, _WIDOWX = "data/tasks/bridge_v2_real2sim_dataset", "data/robots/widowx"
 def _fetch_bridge(folder: Path) -> str:
     """Both are those of ManiSkill 3.0.1, which knows the content of the first alone."""
     twins = archive_from_hub(
-        "haosulab/ManiSkill_bridge_v2_real2sim", "bridge_v2_real2sim_dataset.zip",
-        "618512a205b4528cafecdad14b1788ed1130879f3064deb406516ed5b9c5ba92", (folder / _TWINS).parent, Path(_TWINS).name,
-    )  # fmt: skip
+        "haosulab/ManiSkill_bridge_v2_real2sim",
+        "bridge_v2_real2sim_dataset.zip",
+        "618512a205b4528cafecdad14b1788ed1130879f3064deb406516ed5b9c5ba92",
+        (folder / _TWINS).parent,
+        Path(_TWINS).name,
+    )
     robot = archive_from_web(
-        "https://github.com/haosulab/ManiSkill-WidowX250S/archive/refs/tags/v0.2.0.zip", (folder / _WIDOWX).parent,
+        "https://github.com/haosulab/ManiSkill-WidowX250S/archive/refs/tags/v0.2.0.zip",
+        (folder / _WIDOWX).parent,
         Path(_WIDOWX).name,
-    )  # fmt: skip
+    )
     return f"{twins}; {robot}"
 
 

@@ -12,7 +12,7 @@ class Phase(IntEnum):
     CUE = 1
     DELAY = 2
     DECISION = 3
-    NO_OP = 4  # cue or delay, of imported demonstrations where only that was derived (`muvla.data.derivation`)
+    NO_OP = 4  # cue or delay, of imported demonstrations where only that was derived (`muvla.data.derived_phases`)
     BLANK = 5  # before the cue: nothing is shown
 
 

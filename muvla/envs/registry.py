@@ -16,8 +16,8 @@ from muvla.envs.libero.env import make_libero
 from muvla.envs.libero.tasks import LIBERO_TASKS, STEP_LIMITS
 from muvla.envs.maniskill import MANISKILL_TASKS, make_maniskill
 from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
+from muvla.envs.mikasa.appearance import colours as mikasa_colours
 from muvla.envs.mikasa.families import FAMILIES
-from muvla.envs.mikasa.looks import colours as mikasa_colours
 from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.recall.tasks import RECALL_TASKS

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from muvla.errors import MuvlaError
+from muvla.evaluation.episode import Ticks
 from muvla.evaluation.records import EpisodeRow
-from muvla.evaluation.slots import Ticks
-from muvla.files import append_line, read_lines
+from muvla.utils.io import append_line, read_lines
 
 MOST = 4_000_000  # numbers
 
@@ -46,10 +46,11 @@ class ChunkFile:
                 found[line["seed"]] = dict(ticks)
             except (ValueError, TypeError, KeyError) as error:  # of base64, of a number's bytes, of what lacks
                 raise MuvlaError(
-                    f"{self.path}:{number}", got=f"{type(error).__name__}: {error}",
+                    f"{self.path}:{number}",
+                    got=f"{type(error).__name__}: {error}",
                     expected="seed, steps, shape and float32 chunks of that shape",
                     remedy="remove the file; rows do not depend on it",
-                ) from None  # fmt: skip
+                ) from None
         return found
 
 

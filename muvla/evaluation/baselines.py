@@ -22,10 +22,10 @@ import numpy as np
 from muvla.envs.registry import task_info
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
+from muvla.evaluation.episode import Slot
 from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.rollout import Rollout
-from muvla.evaluation.slots import Slot
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 
 def _random(slot: Slot) -> np.ndarray:
@@ -55,9 +55,11 @@ class UnlearnedRollout(Rollout):
         if name not in unlearned(protocol):
             known = ", ".join(unlearned(protocol)) or "none"
             raise MuvlaError(
-                "ceiling", got=f"{name} of {protocol.task.name}", expected=f"one of {known}",
+                "ceiling",
+                got=f"{name} of {protocol.task.name}",
+                expected=f"one of {known}",
                 remedy="choose another task, or leave it out",
-            )  # fmt: skip
+            )
         self._act, self.protocol, self.intervention, self.branches = ACTIONS[name], protocol, None, None
         self.slots = [Slot() for _ in range(environments)]
         self._tick_seconds = 0.0

@@ -11,8 +11,8 @@ from muvla.envs.phases import events
 from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
+from muvla.interventions.base import Intervention
 from muvla.models.policy import Policy
-from muvla.recurrence import Intervention
 
 
 def require_sense(kind: Intervention | None, policy: Policy, env: WorkerEnv | LocalEnv, protocol: Protocol) -> None:
@@ -57,10 +57,11 @@ def require_event(kind: Intervention | None, info: Mapping[str, Any], task: str)
         own = events(info)
         if kind.schedule.event not in own:
             raise MuvlaError(
-                f"intervention {kind.name}", got=f"@{kind.schedule.text}",
+                f"intervention {kind.name}",
+                got=f"@{kind.schedule.text}",
                 expected=f"an event of {task}: {', '.join(own) or 'it has none, but steps'}",
                 remedy="choose another schedule",
-            )  # fmt: skip
+            )
 
 
 def require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
@@ -77,10 +78,11 @@ def require_robot(policy: Policy, got: tuple[int, int, int]) -> None:
     expected = (own.robot_cameras or own.cameras - own.first_image, proprio, own.action_dim)
     if got != expected:
         raise MuvlaError(
-            "protocol.task", got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
+            "protocol.task",
+            got="a task with {} cameras, {} proprio numbers, {} action numbers".format(*got),
             expected="{}, {} and {}, as in the training data".format(*expected),
             remedy="evaluate on a task of the suite that the cell was trained on",
-        )  # fmt: skip
+        )
 
 
 def told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
@@ -94,9 +96,11 @@ def told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
             return env.attribute(name, *default)
         except WorkerError as error:
             raise MuvlaError(
-                "simulator", got=f"{error}; at first: {first}", expected="an environment that starts",
+                "simulator",
+                got=f"{error}; at first: {first}",
+                expected="an environment that starts",
                 remedy="run `muvla doctor --sim`",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def describe(error: Exception) -> str:

@@ -19,16 +19,16 @@ import gymnasium
 import numpy as np
 import torch
 
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.mikasa.env import ACTION_DIM, pictures, proprioception, resized
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.fit import require_robot
+from muvla.evaluation.checks import require_robot
+from muvla.evaluation.episode import Slot, executable
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.evaluation.slots import Slot, executable
 from muvla.models.policy import Policy
 
 
@@ -45,22 +45,25 @@ class SuitePolicy(Rollout):
         task = task_info(protocol.task.name)
         if task.suite != "mikasa" or task.angles is not None:
             raise MuvlaError(
-                "protocol.task", got=protocol.task.name,
+                "protocol.task",
+                got=protocol.task.name,
                 expected="a task of MIKASA-Robo whose episodes share one instruction",
                 remedy="choose another protocol, or use `muvla evaluate`",
-            )  # fmt: skip
+            )
         if protocol.h > 1 and protocol.tick != "call":
             raise MuvlaError(
-                "protocol.tick", got=f"{protocol.tick} with h = {protocol.h}",
+                "protocol.tick",
+                got=f"{protocol.tick} with h = {protocol.h}",
                 expected="call: the runner shows the policy nothing while a chunk lasts",
                 remedy="choose another protocol, or use `muvla evaluate`",
-            )  # fmt: skip
+            )
         if protocol.h > policy.config.chunk:
             raise MuvlaError(
-                "protocol.h", got=protocol.h,
+                "protocol.h",
+                got=protocol.h,
                 expected=f"at most the policy's chunk H = {policy.config.chunk}: the runner holds no action",
                 remedy="choose another protocol, or use `muvla evaluate`",
-            )  # fmt: skip
+            )
         self._task, self._instruction = MIKASA_TASKS[protocol.task.name], task.instruction
         super().__init__(policy, statistics, replace(protocol, slots=1), gymnasium.Env)
         self._begin_episode(protocol.seed)
@@ -76,10 +79,11 @@ class SuitePolicy(Rollout):
         (slot,) = self.slots
         if slot.step >= self._task.step_limit:
             raise MuvlaError(
-                "episode_callback", got=f"a query after {slot.step} steps of one episode",
+                "episode_callback",
+                got=f"a query after {slot.step} steps of one episode",
                 expected=f"at most {self._task.step_limit} steps, and a call of `episode_ended` after each episode",
                 remedy="evaluate_task(…, episode_callback=policy.episode_ended)",
-            )  # fmt: skip
+            )
         images = resized(pictures(obs), self.protocol.image_size or self._task.camera)
         slot.observation = {"images": images, "proprio": proprioception(obs)}
         if slot.is_first:
@@ -95,9 +99,11 @@ class SuitePolicy(Rollout):
         (slot,) = self.slots
         if result.seed != slot.seed:
             raise NotAMeasurement(
-                "episode_callback", got=f"the end of episode seed {result.seed}", expected=f"that of {slot.seed}",
+                "episode_callback",
+                got=f"the end of episode seed {result.seed}",
+                expected=f"that of {slot.seed}",
                 remedy="give the runner the protocol's first seed (start_seed), and this policy its episodes in order",
-            )  # fmt: skip
+            )
         slot.step = result.n_steps
         self._check_episode(slot)
         self._begin_episode(slot.seed + 1)

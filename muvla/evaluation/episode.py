@@ -71,7 +71,9 @@ def executable(action: np.ndarray, slot: Slot) -> np.ndarray:
     """(A,) in [-1, 1]. Raises NotAMeasurement where the policy gave no numbers."""
     if not np.isfinite(action).all():
         raise NotAMeasurement(
-            "action", got=f"NaN at step {slot.step} of episode seed {slot.seed}", expected="finite numbers",
+            "action",
+            got=f"NaN at step {slot.step} of episode seed {slot.seed}",
+            expected="finite numbers",
             remedy="the cell has no result; look at its training log",
-        )  # fmt: skip
+        )
     return np.clip(action, -1, 1)

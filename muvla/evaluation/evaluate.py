@@ -10,19 +10,19 @@ from typing import Any
 import gymnasium
 
 from muvla.config import TaskConfig
-from muvla.cores import usable_cores
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.branching import Branches
-from muvla.evaluation.chunks import MOST, ChunkFile
-from muvla.evaluation.fit import require_tokens
+from muvla.evaluation.action_chunks import MOST, ChunkFile
+from muvla.evaluation.checks import require_tokens
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
 from muvla.evaluation.results import require_fired
 from muvla.evaluation.rollout import Outcome, Rollout
+from muvla.interventions.base import Intervention
 from muvla.models.policy import Policy
-from muvla.recurrence import Intervention
+from muvla.utils.devices import usable_cores
 
 
 def evaluate(
@@ -50,9 +50,9 @@ def evaluate(
     `record` is entered with what the environments tell of themselves, holds while the episodes run, and gives their
     provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
     task that steps in this process by default, there are as many as the protocol has slots, else one per core. In the
-    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.chunks`); `branches` are
-    shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.branching`). Once
-    nothing else speaks against it, `donors` binds the intervention to what it takes from other episodes.
+    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.action_chunks`); `branches`
+    are shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.prefix_cache`).
+    Once nothing else speaks against it, `donors` binds the intervention to what it takes from other episodes.
 
     Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy, its
     episodes may end before the decision, or the intervention acted in none, and NotAMeasurement when an invariant
@@ -72,9 +72,14 @@ def evaluate(
         require_tokens(intervention, policy)
         intervention = donors(intervention)
     rollout = Rollout(
-        policy, statistics, protocol, lambda: env_factory(protocol.task, protocol.image_size), intervention,
-        min(workers or default_workers(protocol), len(missing)), branches,
-    )  # fmt: skip
+        policy,
+        statistics,
+        protocol,
+        lambda: env_factory(protocol.task, protocol.image_size),
+        intervention,
+        min(workers or default_workers(protocol), len(missing)),
+        branches,
+    )
     kept = ChunkFile(chunks, file.path.stem) if chunks and rollout.most_numbers <= MOST else None
     whose = {"train": train, "training_seed": training_seed, "intervention": name}
     run_missing(file, missing, rollout, record, check_stop, kept, **whose)
@@ -87,10 +92,11 @@ def require_unseen(protocol: Protocol, training_episodes: Iterable[range]) -> No
     for one in training_episodes:
         if max(seeds.start, one.start) < min(seeds.stop, one.stop):
             raise MuvlaError(
-                "protocol.seed", got=f"episodes {seeds.start}…{seeds.stop - 1}",
+                "protocol.seed",
+                got=f"episodes {seeds.start}…{seeds.stop - 1}",
                 expected=f"none of the training episodes {one.start}…{one.stop - 1}",
                 remedy="train on demonstrations from another block of seeds, or choose another protocol",
-            )  # fmt: skip
+            )
 
 
 def missing_seeds(file: RowFile, protocol: Protocol, retry_errors: bool) -> list[int]:
@@ -116,9 +122,22 @@ def run_missing(
 
     def append(outcome: Outcome, provenance: str) -> None:
         nothing = dict.fromkeys(
-            ("target", "choice", "blank_length", "cue_length", "delay_length", "first_decision_step", "success_once",
-             "success_at_end", "first_success_step", "steps", "fired", "donor_seed", "donor_target")
-        )  # fmt: skip
+            (
+                "target",
+                "choice",
+                "blank_length",
+                "cue_length",
+                "delay_length",
+                "first_decision_step",
+                "success_once",
+                "success_at_end",
+                "first_success_step",
+                "steps",
+                "fired",
+                "donor_seed",
+                "donor_target",
+            )
+        )
         if kept and outcome.ticks:
             kept.append(outcome.seed, outcome.ticks)
         file.append(
@@ -161,10 +180,11 @@ def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:
     unfit = [n for n in lengths if n > own.text or (n < own.text and not own.text_padded)]
     if unfit:
         raise MuvlaError(
-            "model.prompt_tokens", got=f"a prompt of {max(unfit)} tokens in protocol {lengths[max(unfit)]}",
+            "model.prompt_tokens",
+            got=f"a prompt of {max(unfit)} tokens in protocol {lengths[max(unfit)]}",
             expected=f"{'at most' if own.text_padded else 'exactly'} {own.text}, as the policy was trained",
             remedy=f"train with model.prompt_tokens={max(own.text, *lengths)} or more, or evaluate on its own tasks",
-        )  # fmt: skip
+        )
 
 
 def default_workers(protocol: Protocol, evaluations: int = 1) -> int:

@@ -16,9 +16,10 @@ from typing import Any
 
 from muvla.envs.phases import events
 from muvla.envs.workers import LocalEnv
-from muvla.evaluation.slots import Slot
+from muvla.evaluation.episode import Slot
+from muvla.interventions.base import Intervention
 from muvla.memory.base import State, export
-from muvla.recurrence import Intervention, Recurrence
+from muvla.recurrence import Recurrence
 
 
 @dataclass(frozen=True)

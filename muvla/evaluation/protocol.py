@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from muvla.config import TaskConfig
-from muvla.configtools import LATER, content_hash
+from muvla.config.serialization import LATER, content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
 from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TRAINED
@@ -62,14 +62,18 @@ class Protocol:
             raise MuvlaError("protocol.h", got=self.h, expected="1 under receding", remedy="correct it")
         if self.regime == "receding" and self.beyond != "refuse":
             raise MuvlaError(
-                "protocol.beyond", got=self.beyond, expected="refuse under receding: no chunk runs out",
+                "protocol.beyond",
+                got=self.beyond,
+                expected="refuse under receding: no chunk runs out",
                 remedy="leave it out, or set regime to open_loop",
-            )  # fmt: skip
+            )
         if self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
-                "protocol.seed", got=f"{self.seed} + {self.episodes} episodes", expected="seeds in [0, 2^32)",
+                "protocol.seed",
+                got=f"{self.seed} + {self.episodes} episodes",
+                expected="seeds in [0, 2^32)",
                 remedy="simulators seed 32-bit generators: choose another block",
-            )  # fmt: skip
+            )
 
     @property
     def id(self) -> str:
@@ -100,12 +104,18 @@ def _libero(suite: str, regime: str) -> tuple[Protocol, ...]:
     process takes up to 2 GB."""
     return tuple(
         Protocol(
-            name=f"{task.name.replace('_', '-')}-{regime}", version=1, task=TaskConfig(task.name), seed=0,
-            episodes=INITIAL_STATES, step_limit=task.step_limit, slots=5, **_PUBLISHED[regime],
+            name=f"{task.name.replace('_', '-')}-{regime}",
+            version=1,
+            task=TaskConfig(task.name),
+            seed=0,
+            episodes=INITIAL_STATES,
+            step_limit=task.step_limit,
+            slots=5,
+            **_PUBLISHED[regime],
         )
         for task in LIBERO_TASKS.values()
         if task.suite == suite
-    )  # fmt: skip
+    )
 
 
 def _published(task: str, regime: str) -> Protocol:
@@ -114,9 +124,13 @@ def _published(task: str, regime: str) -> Protocol:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
     version = 2 if (name, regime) == ("remember-color3", "rh") else 1  # its first one had two slots
     return Protocol(
-        name=f"mikasa-{name}-{regime}", version=version, task=TaskConfig(task, physics="gpu"), episodes=100, slots=16,
+        name=f"mikasa-{name}-{regime}",
+        version=version,
+        task=TaskConfig(task, physics="gpu"),
+        episodes=100,
+        slots=16,
         **_PUBLISHED[regime],
-    )  # fmt: skip
+    )
 
 
 def _maniskill(task: ManiSkillTask, regime: str) -> Protocol:
@@ -125,9 +139,13 @@ def _maniskill(task: ManiSkillTask, regime: str) -> Protocol:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.name.removesuffix("-v1")).lower()
     episodes = {"seed": 0, "episodes": 24} if task.suite == "bridge" else {"episodes": 100}
     return Protocol(
-        name=f"{task.suite}-{name}-{regime}", version=1, task=TaskConfig(task.name), slots=16, **episodes,
+        name=f"{task.suite}-{name}-{regime}",
+        version=1,
+        task=TaskConfig(task.name),
+        slots=16,
+        **episodes,
         **_PUBLISHED[regime],
-    )  # fmt: skip
+    )
 
 
 # Named sets of protocols, one per task: what a suite's success rate is the unweighted mean over.
@@ -209,10 +227,11 @@ def require_decisions(several: Iterable[Protocol]) -> None:
         phases = longest_phases(one.task)
         if one.step_limit is not None and one.step_limit <= phases:
             raise MuvlaError(
-                f"protocol {one.id}: step_limit", got=one.step_limit,
+                f"protocol {one.id}: step_limit",
+                got=one.step_limit,
                 expected=f"more than the {phases} steps that may pass before the decision of {one.task.name}",
                 remedy="raise it, or shorten the phases (task.cue, task.delay)",
-            )  # fmt: skip
+            )
 
 
 def _unknown(id: str, known: Iterable[str]) -> MuvlaError:

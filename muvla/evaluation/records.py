@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from muvla.config import Cell
-from muvla.configtools import content_hash
+from muvla.config.serialization import content_hash
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
-from muvla.files import append_line, read_lines
+from muvla.utils.io import append_line, read_lines
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,11 @@ def read_rows(path: Path) -> list[EpisodeRow]:
     for number, line in enumerate(read_lines(path), start=1):
         if wrong := sorted((demanded - set(line)) | (set(line) - names)):
             raise MuvlaError(
-                f"{path}:{number}", got=f"fields {wrong} too few or too many",
-                expected="an episode row of this version", remedy="evaluate again with this version",
-            )  # fmt: skip
+                f"{path}:{number}",
+                got=f"fields {wrong} too few or too many",
+                expected="an episode row of this version",
+                remedy="evaluate again with this version",
+            )
         rows.append(EpisodeRow(**line))
     return rows
 
@@ -210,7 +212,7 @@ class CellRecords:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Of one protocol, what trained cells lie between. See `muvla.evaluation.ceilings`."""
+    """Of one protocol, what trained cells lie between. See `muvla.evaluation.baselines`."""
 
     rows: dict[str, list[EpisodeRow]] = field(default_factory=dict)  # `random`, `expert` → their complete results
     absent: dict[str, str] = field(default_factory=dict)  # the others of them → why

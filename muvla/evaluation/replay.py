@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import ADDED_LATER, EpisodeRow
@@ -56,9 +56,11 @@ class WatchedRollout(Rollout):
             seed = outcome.seed
             if outcome.error:
                 raise MuvlaError(
-                    f"episode seed {seed}", got=outcome.error, expected="an episode without an error",
+                    f"episode seed {seed}",
+                    got=outcome.error,
+                    expected="an episode without an error",
                     remedy="run it again",
-                )  # fmt: skip
+                )
             self._keep_frame(next(slot for slot in self.slots if slot.seed == seed))
             watched[seed] = Watched(outcome, self._steps[seed], self._frames[seed])
 
@@ -88,10 +90,11 @@ def require_same(watched: Watched, row: EpisodeRow) -> None:
     }
     if differences:
         raise MuvlaError(
-            f"episode seed {row.seed}", got=", ".join(f"{name} {ours}" for name, (ours, _) in differences.items()),
+            f"episode seed {row.seed}",
+            got=", ".join(f"{name} {ours}" for name, (ours, _) in differences.items()),
             expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in differences.items()) + ", as in its row",
             remedy=f"run it with the code, device and threads that provenance {row.provenance} of the run names",
-        )  # fmt: skip
+        )
 
 
 def checks(watched: Watched, statistics: Statistics, proprio_told: bool) -> list[str]:
@@ -104,19 +107,28 @@ def checks(watched: Watched, statistics: Statistics, proprio_told: bool) -> list
     drawn = sum(not np.array_equal(watched.frames[t], watched.frames[t + 1]) for t in moved)
     clipped = float(np.mean([np.abs(step.action) > 1 for step in steps]))
     lines = [
-        _line(drawn == len(moved), f"the pictures changed in {drawn} of {len(moved)} steps in which the robot moved",
-              "the renderer does not follow the physics"),
-        _line(clipped < CLIPPED, f"{clipped:.2f} of the action's numbers were clipped to ±1",
-              "the actions have another scale than the environment's"),
-    ]  # fmt: skip
+        _line(
+            drawn == len(moved),
+            f"the pictures changed in {drawn} of {len(moved)} steps in which the robot moved",
+            "the renderer does not follow the physics",
+        ),
+        _line(
+            clipped < CLIPPED,
+            f"{clipped:.2f} of the action's numbers were clipped to ±1",
+            "the actions have another scale than the environment's",
+        ),
+    ]
     if proprio_told:
         low, high = np.asarray(statistics.proprio_low), np.asarray(statistics.proprio_high)
         margin = MARGIN * (high - low)
         outside = float(np.mean((proprio < low - margin) | (proprio > high + margin)))
         lines.append(
-            _line(outside < OUTSIDE, f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
-                  "the statistics are of another robot or dataset: look at the key")
-        )  # fmt: skip
+            _line(
+                outside < OUTSIDE,
+                f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
+                "the statistics are of another robot or dataset: look at the key",
+            )
+        )
     return lines
 
 

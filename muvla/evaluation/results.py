@@ -12,7 +12,7 @@ from typing import Any
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id
-from muvla.files import read_json, write_json
+from muvla.utils.io import read_json, write_json
 
 
 class NeverFired(MuvlaError):

@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.branching import Branches
-from muvla.evaluation.fit import describe, require_event, require_fit, require_sense, told
+from muvla.evaluation.checks import describe, require_event, require_fit, require_sense, told
+from muvla.evaluation.episode import Outcome, Slot, executable
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.slots import Outcome, Slot, executable
+from muvla.interventions.base import Intervention
 from muvla.models.policy import Encoded, Policy, guard_canary
-from muvla.recurrence import Intervention, Moment, Recurrence
+from muvla.recurrence import Moment, Recurrence
 
 
 class Rollout:
@@ -51,9 +52,11 @@ class Rollout:
     ):
         if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
             raise MuvlaError(
-                "protocol.h", got=protocol.h, expected=f"at most the policy's chunk H = {policy.config.chunk}",
+                "protocol.h",
+                got=protocol.h,
+                expected=f"at most the policy's chunk H = {policy.config.chunk}",
                 remedy="train with a longer chunk, or choose another protocol, for instance one with beyond=hold_last",
-            )  # fmt: skip
+            )
         self.policy, self.statistics, self.protocol = policy.eval(), statistics, protocol
         self.device = next(policy.parameters()).device
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
@@ -140,16 +143,20 @@ class Rollout:
         output, tokens = self.recurrence.tick(encoded, is_first, moment, None if due.all() else due)
         if self.policy.calls != calls + 1:
             raise NotAMeasurement(
-                "memory", got=f"{self.policy.calls - calls} model calls in one tick", expected="1",
+                "memory",
+                got=f"{self.policy.calls - calls} model calls in one tick",
+                expected="1",
                 remedy="report this as a bug",
-            )  # fmt: skip
+            )
         self.ticks += 1
         expected = (len(self.slots), self.policy.config.chunk, self.policy.interface.action_dim)
         if tuple(output.actions.shape) != expected:
             raise NotAMeasurement(
-                "action", got=f"shape {tuple(output.actions.shape)}", expected=f"(slots, chunk, numbers) {expected}",
+                "action",
+                got=f"shape {tuple(output.actions.shape)}",
+                expected=f"(slots, chunk, numbers) {expected}",
                 remedy="report this as a bug of the policy",
-            )  # fmt: skip
+            )
         actions = output.actions.float().cpu().numpy()
         for i, slot in enumerate(self.slots):
             if not due[i]:
@@ -186,9 +193,11 @@ class Rollout:
         instructions = [slot.info["instruction"] for slot in shown]
         ids, lengths = self.policy.encode_text(instructions)
         return self.policy.encode(
-            images.to(self.device), torch.from_numpy(proprio).to(self.device), ids.to(self.device),
+            images.to(self.device),
+            torch.from_numpy(proprio).to(self.device),
+            ids.to(self.device),
             lengths.to(self.device),
-        )  # fmt: skip
+        )
 
     def _images(self, slot: Slot) -> np.ndarray:
         """(V, h, w, 3), the images that the policy was trained with."""
@@ -199,9 +208,11 @@ class Rollout:
         """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
         if not torch.isfinite(tokens).all():
             raise NotAMeasurement(
-                "memory", got=f"NaN or infinity at step {slot.step} of episode seed {slot.seed}", expected="finite",
+                "memory",
+                got=f"NaN or infinity at step {slot.step} of episode seed {slot.seed}",
+                expected="finite",
                 remedy="the cell has no result; look at its training log",
-            )  # fmt: skip
+            )
         # From the second tick on: a frozen memory may differ from the initial one that was read at the first. Or from
         # the second one at which an intervention acted that does not always act.
         kind = self.intervention
@@ -219,9 +230,11 @@ class Rollout:
         writes = self.recurrence.writes[self.slots.index(slot)]
         if writes != expected:
             raise NotAMeasurement(
-                "memory", got=f"{writes} writes in {slot.step} steps of episode seed {slot.seed}",
-                expected=f"{expected} at tick {self.protocol.tick}", remedy="report this as a bug",
-            )  # fmt: skip
+                "memory",
+                got=f"{writes} writes in {slot.step} steps of episode seed {slot.seed}",
+                expected=f"{expected} at tick {self.protocol.tick}",
+                remedy="report this as a bug",
+            )
         memory, kind = self.recurrence.memory, self.intervention
         effect = kind.effect if kind else "keeps"
         if memory.width == 0 or not slot.compared or effect == "any" or (kind and not kind.uninterrupted):
@@ -230,10 +243,11 @@ class Rollout:
             effect = "moves" if memory.recurrent else "freezes"
         if slot.moved != (effect == "moves"):
             raise NotAMeasurement(
-                "memory", got="moved" if slot.moved else "frozen",
+                "memory",
+                got="moved" if slot.moved else "frozen",
                 expected=f"a memory that {effect} under intervention {kind and kind.name}",
                 remedy="the cell has no result; look at the intervention or the update rule",
-            )  # fmt: skip
+            )
 
     def _start_step(self, slot: Slot) -> None:
         phase = slot.info["phase"]
@@ -290,10 +304,11 @@ class Rollout:
         for name, limit in (("", self.protocol.step_limit), ("task.", self.protocol.task.step_limit)):
             if limit is not None and limit <= phases:
                 raise MuvlaError(
-                    f"protocol.{name}step_limit", got=limit,
+                    f"protocol.{name}step_limit",
+                    got=limit,
                     expected=f"more than the {phases} steps before the decision of episode seed {slot.seed}",
                     remedy="raise it, or shorten the phases (task.cue, task.delay)",
-                )  # fmt: skip
+                )
 
     def _measured(self, slot: Slot) -> dict[str, Any]:
         given = slot.donor is not None and slot.fired  # what was never given is nobody's
@@ -317,9 +332,15 @@ class Rollout:
     def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
-            slot.seed, info, error, attempts, time.perf_counter() - slot.started, slot.environment_seconds,
-            tuple(slot.ticks), slot.info.get("identity"),
-        )  # fmt: skip
+            slot.seed,
+            info,
+            error,
+            attempts,
+            time.perf_counter() - slot.started,
+            slot.environment_seconds,
+            tuple(slot.ticks),
+            slot.info.get("identity"),
+        )
 
     def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
         seed = next(waiting, None)

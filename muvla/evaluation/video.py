@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
-from muvla.evaluation.watching import Step, Watched
-from muvla.files import disk_errors
+from muvla.evaluation.replay import Step, Watched
+from muvla.utils.io import disk_errors
 
 FPS = 5  # slow enough to follow; the published demonstrations are of 10 steps per second
 TILE, BARS, TRACE, LINE, GAP = 192, 160, 72, 16, 8  # pixels

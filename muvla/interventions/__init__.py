@@ -1,7 +1,7 @@
 """What is done to a memory, where and when."""
 
+from muvla.interventions.grammar import canonical_name, example, intervention
 from muvla.interventions.kinds import INTERVENTIONS
-from muvla.interventions.spec import canonical_name, example, intervention
 
 EXAMPLES = {name: example(kind) for name, kind in INTERVENTIONS.items()}  # one that bites, of every kind
 

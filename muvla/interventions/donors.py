@@ -25,29 +25,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
-from muvla.config import TaskConfig
-from muvla.data.statistics import Statistics
-from muvla.envs.registry import open_env
 from muvla.errors import MuvlaError
-from muvla.evaluation.evaluate import default_workers
-from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.rollout import Rollout
-from muvla.evaluation.slots import Outcome
-from muvla.interventions.spec import intervention
-from muvla.memory.base import State, export
-from muvla.models.policy import Policy
-from muvla.randomness import key, numpy_rng
-from muvla.recurrence import Context, Intervention
+from muvla.interventions.base import Intervention
+from muvla.memory.base import State
+from muvla.utils.rng import key, numpy_rng
 
 Lengths = tuple[int, int, int]  # steps of blank, cue and delay
 
@@ -129,9 +118,11 @@ class DonorBank:
 
     def _lacks(self, seed: int, got: str, expected: str) -> MuvlaError:
         return MuvlaError(
-            f"intervention {self.kind.name}, donors of episode seed {seed}", got=got, expected=expected,
+            f"intervention {self.kind.name}, donors of episode seed {seed}",
+            got=got,
+            expected=expected,
             remedy="fix the lengths of the phases (task.cue, task.delay), or evaluate more episodes",
-        )  # fmt: skip
+        )
 
 
 def remembered(info: Mapping[str, Any]) -> int | None:
@@ -172,9 +163,10 @@ def _drawn(bank: DonorBank, seed: int, lengths: Lengths, what: str, wanted: Call
     if not pool:
         phases = "blank {}, cue {}, delay {}".format(*lengths)
         raise bank._lacks(
-            seed, f"none among {len(alike)} episodes of {phases} that got to where it fires",
+            seed,
+            f"none among {len(alike)} episodes of {phases} that got to where it fires",
             f"one of {what} with these lengths",
-        )  # fmt: skip
+        )
     one = pool[int(numpy_rng(seed, "donor", bank.kind.donor).integers(len(pool)))]
     return Gift(one.seed, one.remembered, one.states.get)
 
@@ -252,90 +244,10 @@ def _fit(donors: list[Donor]) -> tuple[list[int], np.ndarray, np.ndarray, dict[s
 
 
 GIVERS: dict[str, Callable[..., Gift]] = {
-    "other": _other, "same": _same, "self": _self, "mean": _mean, "direction": _direction, "orthogonal": _orthogonal,
-}  # fmt: skip
-
-
-# --- recording --------------------------------------------------------------------------------------------------------
-
-
-def with_donors(
-    name: str,
-    policy: Policy,
-    statistics: Statistics,
-    protocol: Protocol,
-    recorded: dict[Any, tuple[Donor, ...]],
-    check_stop: Callable[[], None] = lambda: None,
-    workers: int | None = None,
-    env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
-    record: Callable[[dict[str, Any]], AbstractContextManager[Any]] = nullcontext,
-) -> Intervention | None:
-    """The intervention of this name, with its bank, if it takes one. Banks are kept in `recorded`: those of one policy,
-    of which one serves all kinds at a site and schedule. A bank is n states for every tick at which the schedule fires.
-    `record` is entered while the episodes run, as that of `muvla.evaluation.evaluate`.
-
-    Raises MuvlaError if an episode lacks a donor, or cannot be recorded in two attempts."""
-    kind = intervention(name)
-    if kind is None or kind.donor is None:
-        return kind
-    place = protocol.hash, kind.site, kind.schedule
-    if place not in recorded:
-        make_env = lambda: env_factory(protocol.task, protocol.image_size)  # noqa: E731
-        environments = workers or default_workers(protocol)
-        recorded[place] = _record(
-            kind, policy, statistics, protocol, make_env, environments, check_stop, record
-        )  # fmt: skip
-    bank = DonorBank(recorded[place], kind)
-    bank.require()
-    return replace(kind, bank=bank)
-
-
-def _record(
-    kind: Intervention,
-    policy: Policy,
-    statistics: Statistics,
-    protocol: Protocol,
-    make_env: Callable[[], gymnasium.Env],
-    environments: int,
-    check_stop: Callable[[], None],
-    record: Callable[[dict[str, Any]], AbstractContextManager[Any]],
-) -> tuple[Donor, ...]:
-    states: dict[int, dict[int, State]] = {}
-    outcomes: dict[int, Outcome] = {}
-
-    def keep(state: State, context: Context) -> State:
-        if context.tick == 0 or context.seed not in states:
-            states[context.seed] = {}
-        states[context.seed][context.tick] = {name: leaf.cpu() for name, leaf in export(state).items()}
-        return state
-
-    def ended(outcome: Outcome) -> None:
-        outcomes[outcome.seed] = outcome
-        if outcome.error:
-            states.pop(outcome.seed, None)
-        check_stop()
-
-    plain = Intervention(f"{kind.name}, its donors", kind.site, keep, "keeps", kind.schedule)
-    rollout = Rollout(policy, statistics, protocol, make_env, plain, environments)
-    try:
-        with record(rollout.simulator):
-            rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), ended)
-            if failed := _failed(outcomes):
-                rollout.run(failed, ended)
-    finally:
-        rollout.close()
-    if failed := _failed(outcomes):  # who gives would depend on what failed
-        raise MuvlaError(
-            f"intervention {kind.name}, donors", got=f"episode seeds {', '.join(map(str, failed))} that ended in an "
-            f"error twice, the first: {outcomes[failed[0]].error}", expected="every episode, recorded without one",
-            remedy="run it again, or choose another protocol",
-        )  # fmt: skip
-    found = (outcomes[seed] for seed in sorted(outcomes))
-    return tuple(
-        Donor(o.seed, remembered(o.info | {"identity": o.identity}), lengths_of(o.info), states.get(o.seed, {}))
-        for o in found
-    )
-
-
-def _failed(outcomes: dict[int, Outcome]) -> list[int]:
-    return sorted(seed for seed, outcome in outcomes.items() if outcome.error)
+    "other": _other,
+    "same": _same,
+    "self": _self,
+    "mean": _mean,
+    "direction": _direction,
+    "orthogonal": _orthogonal,
+}

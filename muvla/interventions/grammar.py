@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 
 from muvla.errors import MuvlaError
+from muvla.interventions.base import Intervention
 from muvla.interventions.kinds import IDENTITY, INTERVENTIONS, Kind
 from muvla.interventions.schedule import Schedule, schedule
-from muvla.recurrence import Intervention
 
 FORM = "KIND[(ARGUMENT)][TOKENS][/SITE][@SCHEDULE]"
 _FORM = re.compile(
@@ -30,17 +30,21 @@ def intervention(text: str | None) -> Intervention | None:
     parts = _FORM.fullmatch(text)
     if parts is None or parts["kind"] not in INTERVENTIONS:
         raise MuvlaError(
-            "intervention", got=text, expected=f"none or {FORM} with KIND one of {', '.join(INTERVENTIONS)}",
+            "intervention",
+            got=text,
+            expected=f"none or {FORM} with KIND one of {', '.join(INTERVENTIONS)}",
             remedy="correct the name",
-        )  # fmt: skip
+        )
     kind = INTERVENTIONS[parts["kind"]]
     argument = _argument(kind, parts["argument"])
     tokens = None if parts["first"] is None else (int(parts["first"]), int(parts["stop"]))
     if tokens and tokens[0] >= tokens[1]:
         raise MuvlaError(
-            f"intervention {text}", got=f"tokens [{tokens[0]}:{tokens[1]}]", expected="[first:stop] with first < stop",
+            f"intervention {text}",
+            got=f"tokens [{tokens[0]}:{tokens[1]}]",
+            expected="[first:stop] with first < stop",
             remedy="name at least one token",
-        )  # fmt: skip
+        )
     _require_confinable(kind, argument, tokens)
     site = parts["site"] or kind.site
     if site not in kind.sites:
@@ -49,9 +53,16 @@ def intervention(text: str | None) -> Intervention | None:
         )
     when = _schedule(kind, parts["schedule"])
     return Intervention(
-        _name(kind, argument, tokens, site, when), site, kind.function, kind.effect, when, tokens, argument,
-        kind.removes, kind.donor,
-    )  # fmt: skip
+        _name(kind, argument, tokens, site, when),
+        site,
+        kind.function,
+        kind.effect,
+        when,
+        tokens,
+        argument,
+        kind.removes,
+        kind.donor,
+    )
 
 
 def canonical_name(text: str) -> str:
@@ -70,9 +81,11 @@ def _argument(kind: Kind, text: str | None):
     except ValueError as error:
         expected = str(error) if "convert" not in str(error) else "a number"
         raise MuvlaError(
-            f"intervention {kind.name}", got=f"argument {text!r}", expected=expected,
+            f"intervention {kind.name}",
+            got=f"argument {text!r}",
+            expected=expected,
             remedy=f"for instance {example(kind)}",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _require_confinable(kind: Kind, argument, tokens: tuple[int, int] | None) -> None:
@@ -80,10 +93,11 @@ def _require_confinable(kind: Kind, argument, tokens: tuple[int, int] | None) ->
     alone = kind.function is INTERVENTIONS["permute_tokens"].function and argument != IDENTITY
     if tokens and (kind.whole or (alone and tokens[1] - tokens[0] < 2)):
         raise MuvlaError(
-            f"intervention {kind.name}", got="tokens [{}:{}]".format(*tokens),
+            f"intervention {kind.name}",
+            got="tokens [{}:{}]".format(*tokens),
             expected=f"no tokens: {kind.whole}" if kind.whole else "two tokens at least: one has no other order",
             remedy="leave them out" if kind.whole else "name more of them",
-        )  # fmt: skip
+        )
 
 
 def _schedule(kind: Kind, text: str | None) -> Schedule | None:
@@ -91,14 +105,18 @@ def _schedule(kind: Kind, text: str | None) -> Schedule | None:
     when = kind.schedule if text is None else schedule(text)
     if kind.function is INTERVENTIONS["freeze"].function and when and when.kind == "at":
         raise MuvlaError(
-            f"intervention {kind.name}", got=f"@{when.text}", expected=f"a schedule that goes on, as @{when.text}..",
+            f"intervention {kind.name}",
+            got=f"@{when.text}",
+            expected=f"a schedule that goes on, as @{when.text}..",
             remedy="what is locked for one tick stays what it is",
-        )  # fmt: skip
+        )
     if kind.donor in ("direction", "orthogonal") and when.kind != "at":
         raise MuvlaError(
-            f"intervention {kind.name}", got=f"@{when.text}", expected="one step or event, as @delay_end",
+            f"intervention {kind.name}",
+            got=f"@{when.text}",
+            expected="one step or event, as @delay_end",
             remedy="its decoder is fitted on the states at one event",
-        )  # fmt: skip
+        )
     return None if when == Schedule("from", 0) and kind.schedule is None else when
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from muvla.interventions.base import SITES, Context, Effect, Site
 from muvla.interventions.schedule import Schedule, schedule
 from muvla.memory.base import State
-from muvla.recurrence import SITES, Context, Effect, Site
 
 INIT_STD = 0.02  # of the published initial memory (μVLA spec 2.1)
 IDENTITY = "identity"  # the argument with which `permute_tokens` changes nothing
@@ -56,9 +56,7 @@ def noise_relative(state: State, context: Context) -> State:
     """The memory plus σ·rms·N(0, 1), with the root mean square of each leaf (MemoryVLA spec 12.5). All σ share their
     draws. Identity: σ = 0."""
     noise = _draw(state, context, "noise_relative")
-    return {
-        key: leaf + context.argument * leaf.square().mean().sqrt() * noise[key] for key, leaf in state.items()
-    }  # fmt: skip
+    return {key: leaf + context.argument * leaf.square().mean().sqrt() * noise[key] for key, leaf in state.items()}
 
 
 def zero(state: State, context: Context) -> State:
@@ -183,14 +181,33 @@ INTERVENTIONS = {
         Kind("permute_tokens", "before_read", permute_tokens, "keeps", _identity),
         Kind("stale", "before_read", stale, "any", _natural, "2", sites=("before_read",)),  # history is what was read
         Kind("drop", "read", drop, "freezes", sites=("read",), removes=True),
-        Kind("lesion", "read", lesion, "any", _natural, "0", sites=("read",), removes=True,
-             whole="its argument is the token"),
+        Kind(
+            "lesion",
+            "read",
+            lesion,
+            "any",
+            _natural,
+            "0",
+            sites=("read",),
+            removes=True,
+            whole="its argument is the token",
+        ),
         Kind("mean", "before_read", given, "any", donor="mean"),
         Kind("transplant", "after_write", given, "any", schedule=_ONCE, donor="other", sham="transplant_same"),
         Kind("transplant_same", "after_write", given, "any", schedule=_ONCE, donor="same"),
         Kind("transplant_self", "after_write", given, "any", schedule=_ONCE, donor="self"),
-        Kind("direction", "after_write", added, "any", _scale, "4", _ONCE, donor="direction", sham="orthogonal",
-             whole=_DECODED),
+        Kind(
+            "direction",
+            "after_write",
+            added,
+            "any",
+            _scale,
+            "4",
+            _ONCE,
+            donor="direction",
+            sham="orthogonal",
+            whole=_DECODED,
+        ),
         Kind("orthogonal", "after_write", added, "any", _scale, "4", _ONCE, donor="orthogonal", whole=_DECODED),
     )
-}  # fmt: skip
+}

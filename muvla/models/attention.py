@@ -36,7 +36,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from muvla.errors import MuvlaError
-from muvla.models.kernels import Packed, flash, flex, obstacle, pack
+from muvla.models.backends import Packed, flash, flex, obstacle, pack
 from muvla.models.sequence import Layout, Segment
 
 _log = logging.getLogger(__name__)

@@ -85,9 +85,16 @@ def packed_attention(
     out = q.new_zeros(slots * length, heads, width)
     for rows, keys in groups:
         part = kernel(
-            q.index_select(0, rows.index), k.index_select(0, keys.index), v.index_select(0, keys.index),
-            rows.ends, keys.ends, rows.most, keys.most, softmax_scale=scale, causal=False,
-        )  # fmt: skip
+            q.index_select(0, rows.index),
+            k.index_select(0, keys.index),
+            v.index_select(0, keys.index),
+            rows.ends,
+            keys.ends,
+            rows.most,
+            keys.most,
+            softmax_scale=scale,
+            causal=False,
+        )
         out.index_copy_(0, rows.index, part)
     return out.unflatten(0, (slots, length)).transpose(1, 2)
 

@@ -31,9 +31,11 @@ def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
     attention = policy.config.attention
     if attention not in READ_OFF_THE_PLAN:
         raise MuvlaError(
-            "--compile", got=f"model.attention={attention}", expected=f"one of {', '.join(READ_OFF_THE_PLAN)}",
+            "--compile",
+            got=f"model.attention={attention}",
+            expected=f"one of {', '.join(READ_OFF_THE_PLAN)}",
             remedy="leave --compile out, or set model.attention",
-        )  # fmt: skip
+        )
     torch.compiler.reset()  # torch compiles a function for eight shapes at most, counted over all policies of a process
     policy.language.register_forward_pre_hook(_make_plan, with_kwargs=True)
     for layer in policy.language.layers:
@@ -45,9 +47,11 @@ def require_compiler(device: str) -> None:
     what, variable, names = ("C++", "CXX", ("g++",)) if device == "cpu" else ("C", "CC", ("gcc", "clang"))
     if not any(shutil.which(os.environ.get(variable, name)) for name in names):
         raise MuvlaError(
-            "--compile", got=f"no {what} compiler", expected=f"{' or '.join(names)}, or the one that {variable} names",
+            "--compile",
+            got=f"no {what} compiler",
+            expected=f"{' or '.join(names)}, or the one that {variable} names",
             remedy=f"install {names[0]}, or leave --compile out",
-        )  # fmt: skip
+        )
 
 
 def is_compiled(policy: Policy) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from muvla.anatomy import SizeConfig
+from muvla.config.model import SizeConfig
 
 
 class FilmLayer(nn.Module):

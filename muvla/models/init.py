@@ -12,7 +12,7 @@ from collections.abc import Container
 import torch
 from torch import nn
 
-from muvla.randomness import torch_rng
+from muvla.utils.rng import torch_rng
 
 
 @torch.no_grad()

@@ -16,10 +16,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from muvla.anatomy import SizeConfig
 from muvla.config import LoraConfig
+from muvla.config.model import SizeConfig
 from muvla.errors import MuvlaError
-from muvla.randomness import torch_rng
+from muvla.utils.rng import torch_rng
 
 ADAPTER = "default"  # peft's name of a policy's only adapter
 TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.", "film.")
@@ -57,9 +57,11 @@ def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: in
     }
     if linear != set(names):
         raise MuvlaError(
-            "lora", got=f"{len(linear)} linear layers, among them {sorted(linear ^ set(names))[:3]}",
-            expected=f"the {len(names)} listed ones", remedy="report this: the libraries renamed or added layers",
-        )  # fmt: skip
+            "lora",
+            got=f"{len(linear)} linear layers, among them {sorted(linear ^ set(names))[:3]}",
+            expected=f"the {len(names)} listed ones",
+            remedy="report this: the libraries renamed or added layers",
+        )
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=names, init_lora_weights=False
     )

@@ -23,9 +23,9 @@ from muvla.models.attention import ATTENTION_NAME, AttentionPlan
 from muvla.models.diffusion import Noised, NoisyActions, denoise
 from muvla.models.film import Film, average_language
 from muvla.models.heads import ActionHead, ProprioProjector
-from muvla.models.images import prepared
+from muvla.models.preprocessing import prepared
+from muvla.models.prompts import Prompts, built_in
 from muvla.models.sequence import Layout
-from muvla.models.text import Prompts, built_in
 from muvla.models.vision import FusedVision
 
 

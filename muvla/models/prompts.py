@@ -79,15 +79,18 @@ def released(path: Path) -> Prompts:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions
         raise MuvlaError(
-            str(path), got=f"unreadable ({error})", expected="a tokenizer of Llama's kind",
+            str(path),
+            got=f"unreadable ({error})",
+            expected="a tokenizer of Llama's kind",
             remedy="download the checkpoint's tokenizer.json",
-        ) from None  # fmt: skip
+        ) from None
     named = {name: tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<PAD>", LLAMA_EMPTY)}
     pieces = tokenizer.encode(RELEASED_PROMPT.format(instruction="x"), add_special_tokens=False).tokens
     if None in named.values() or pieces[:1] != ["▁In"] or pieces[-2:] != ["Out", ":"]:
         raise MuvlaError(
-            str(path), got=f"{named}, the prompt split as {pieces}",
+            str(path),
+            got=f"{named}, the prompt split as {pieces}",
             expected="<s>, </s>, <PAD> and ▁, and the prompt split as ▁In … Out :",
             remedy="take the tokenizer.json of the same checkpoint",
-        )  # fmt: skip
+        )
     return Prompts(tokenizer, RELEASED_PROMPT, *named.values())

@@ -25,9 +25,11 @@ def bitsandbytes() -> ModuleType:
         import bitsandbytes
     except ImportError as error:
         raise MuvlaError(
-            "--precision", got=f"nf4 without bitsandbytes ({error})", expected="the extra four-bit",
+            "--precision",
+            got=f"nf4 without bitsandbytes ({error})",
+            expected="the extra four-bit",
             remedy="run `.venv/bin/pip install -e '.[four-bit]'`",
-        ) from None  # fmt: skip
+        ) from None
     return bitsandbytes
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipVisionConfig, SiglipVisionModel
 
-from muvla.anatomy import SizeConfig, TowerConfig
+from muvla.config.model import SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
 from muvla.models.film import Film, FilmLayer, dino_block, modulated, siglip_block
 

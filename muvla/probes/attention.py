@@ -2,9 +2,9 @@
 
 Legend: E episodes, T steps, L layers, V cameras, P patches, R kinds of rows, C kinds of keys.
 
-Episodes are the protocol's own, at its batch shape; attention is that of their ticks (`muvla.probes.maps`), averaged
-over heads. Beside the frame, every episode leaves a sheet and a video in `<folder>/<protocol id>/`
-(`muvla.probes.overlay`).
+Episodes are the protocol's own, at its batch shape; attention is that of their ticks (`muvla.probes.attention_maps`),
+averaged over heads. Beside the frame, every episode leaves a sheet and a video in `<folder>/<protocol id>/`
+(`muvla.probes.attention_overlay`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pandas as pd
 from muvla.envs.phases import events
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import default_workers
+from muvla.evaluation.replay import Watched, WatchedRollout
 from muvla.evaluation.rollout import Slot
 from muvla.evaluation.video import write_video
-from muvla.evaluation.watching import Watched, WatchedRollout
-from muvla.files import disk_errors
 from muvla.models.sequence import Segment
+from muvla.probes.attention_maps import ACTION_READ, Attention, Maps, watching
+from muvla.probes.attention_overlay import Attended, sheet, video
 from muvla.probes.base import Reading, Subject
-from muvla.probes.maps import ACTION_READ, Attention, Maps, watching
 from muvla.probes.means import means
-from muvla.probes.overlay import Attended, sheet, video
+from muvla.utils.io import disk_errors
 
 ALL = -1  # in column `layer`: the mean over layers
 # The pairs that a report draws, averaged over layers; all others are in the frame.
@@ -94,36 +94,51 @@ def _lines(one: Attended) -> Iterator[dict[str, Any]]:
             for r, row in enumerate(tick.rows):
                 for c, key in enumerate(tick.keys):
                     yield since | {
-                        "measure": "mass", "layer": layer, "from_segment": row, "to_segment": key,
-                        "value": mass[r, c], "uniform": tick.uniform[r, c],
-                    }  # fmt: skip
+                        "measure": "mass",
+                        "layer": layer,
+                        "from_segment": row,
+                        "to_segment": key,
+                        "value": mass[r, c],
+                        "uniform": tick.uniform[r, c],
+                    }
         for row in tick.maps:
             per_patch = tick.uniform[tick.rows.index(row), tick.keys.index(vision)] / tick.rollout[row].size
             for measure, patches in (("map", tick.patches(row)), ("rollout", tick.rollout[row])):
                 for (camera, patch), value in pd.DataFrame(patches).stack().items():
                     yield since | {
-                        "measure": measure, "layer": ALL, "from_segment": row, "to_segment": vision,
-                        "camera": camera, "patch": patch, "value": value,
+                        "measure": measure,
+                        "layer": ALL,
+                        "from_segment": row,
+                        "to_segment": vision,
+                        "camera": camera,
+                        "patch": patch,
+                        "value": value,
                         "uniform": per_patch if measure == "map" else None,
-                    }  # fmt: skip
+                    }
 
 
 def _cue_end(watched: Watched) -> int:
     known = events(watched.outcome.info)
     if "cue_end" not in known:
         raise MuvlaError(
-            "probe attention", got=f"episode seed {watched.outcome.seed} without a cue",
-            expected="a task with a cue, which steps are counted from", remedy="read a protocol whose task has one",
-        )  # fmt: skip
+            "probe attention",
+            got=f"episode seed {watched.outcome.seed} without a cue",
+            expected="a task with a cue, which steps are counted from",
+            remedy="read a protocol whose task has one",
+        )
     return known["cue_end"]
 
 
 def read(subject: Subject) -> pd.DataFrame:
     protocol = subject.protocol
     rollout = AttentionRollout(
-        subject.policy, subject.statistics, protocol, subject.open_env, None,
+        subject.policy,
+        subject.statistics,
+        protocol,
+        subject.open_env,
+        None,
         min(default_workers(protocol), protocol.slots, len(subject.seeds)),
-    )  # fmt: skip
+    )
     try:
         episodes = list(rollout.attend(subject.seeds, subject.check_stop))
     finally:
@@ -141,6 +156,15 @@ def read(subject: Subject) -> pd.DataFrame:
 
 
 READING = Reading(
-    "attention", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="uniform", share=True,
+    "attention",
+    1,
+    read,
+    x="since_cue",
+    y="value",
+    curve="curve",
+    low="low",
+    high="high",
+    chance="uniform",
+    share=True,
     needs_memory=False,
-)  # fmt: skip
+)

@@ -17,12 +17,12 @@ import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
+from muvla.evaluation.replay import Watched
 from muvla.evaluation.video import GAP, INK, LINE, MARK, compose
-from muvla.evaluation.watching import Watched
-from muvla.models.images import prepared
 from muvla.models.policy import Policy
+from muvla.models.preprocessing import prepared
 from muvla.models.sequence import Segment
-from muvla.probes.maps import ACTION_READ, Attention
+from muvla.probes.attention_maps import ACTION_READ, Attention
 
 TILE = 96  # pixels
 MOST = 24  # steps on a sheet; of a longer episode, evenly chosen ones

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import gymnasium
 
 from muvla.config import Cell
-from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.models.policy import Policy
@@ -62,14 +62,18 @@ class Grid:
             known = dict(point.coordinates)
             if missing := [axis for axis in axes if axis not in known]:
                 raise MuvlaError(
-                    f"probe {self.id}, point {known}", got=f"no coordinate {missing[0]!r}",
-                    expected=f"the axes {', '.join(axes)}", remedy="give every point all of its probe's axes",
-                )  # fmt: skip
+                    f"probe {self.id}, point {known}",
+                    got=f"no coordinate {missing[0]!r}",
+                    expected=f"the axes {', '.join(axes)}",
+                    remedy="give every point all of its probe's axes",
+                )
             if taken := [name for name in known if RESERVED.fullmatch(name)]:
                 raise MuvlaError(
-                    f"probe {self.id}, point {known}", got=f"a coordinate {taken[0]!r}",
-                    expected="a name that the report does not use itself", remedy="call the coordinate something else",
-                )  # fmt: skip
+                    f"probe {self.id}, point {known}",
+                    got=f"a coordinate {taken[0]!r}",
+                    expected="a name that the report does not use itself",
+                    remedy="call the coordinate something else",
+                )
 
     @property
     def id(self) -> str:
@@ -134,9 +138,11 @@ class Read:
     def __post_init__(self):
         if self.episodes is not None and not 1 <= self.episodes <= self.protocol.episodes:
             raise MuvlaError(
-                f"probe {self.reading.id}: episodes", got=self.episodes,
-                expected=f"1 to {self.protocol.episodes}, those of {self.protocol.id}", remedy="correct it",
-            )  # fmt: skip
+                f"probe {self.reading.id}: episodes",
+                got=self.episodes,
+                expected=f"1 to {self.protocol.episodes}, those of {self.protocol.id}",
+                remedy="correct it",
+            )
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from muvla.evaluation.protocol import Beyond, Protocol, Tick
 from muvla.probes.base import Grid, Point
-from muvla.probes.derived import derived
+from muvla.probes.task_variants import derived
 
 VERSION = 2
 OF_PROTOCOLS = 1  # the version of what the points are derived to, whose rows do not depend on what points are called
@@ -39,9 +39,13 @@ def chunk_lengths(
     when = "at every query" if tick == "call" else "at every environment step"
     past = "the chunk's last action is held" if beyond == "hold_last" else "refused"
     return Grid(
-        "chunk-length", VERSION, tuple(points), x="h", curve="memory",
+        "chunk-length",
+        VERSION,
+        tuple(points),
+        x="h",
+        curve="memory",
         notes=f"h actions per query; memory is read and written {when}. An h past the cell's chunk H: {past}.",
-    )  # fmt: skip
+    )
 
 
 def _executing(base: Protocol, h: int, tick: Tick, beyond: Beyond) -> Protocol:

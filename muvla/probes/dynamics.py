@@ -25,9 +25,9 @@ import pandas as pd
 from scipy.stats import t as student
 
 from muvla.errors import MuvlaError
-from muvla.files import write_atomically
 from muvla.probes.base import Reading, Subject
 from muvla.probes.traces import Trace, traces_of
+from muvla.utils.io import write_atomically
 
 CONFIDENCE = 0.95
 WRITTEN = ("change", "write ratio")
@@ -78,9 +78,11 @@ def frame(traces: Iterable[Trace]) -> pd.DataFrame:
     found = pd.DataFrame(_values(traces), columns=["measure", "event", "since", "token", "value"]).dropna()
     if found.empty:
         raise MuvlaError(
-            "probe dynamics", got="episodes without any phase event", expected="cue_end, delay_end or first_decision",
+            "probe dynamics",
+            got="episodes without any phase event",
+            expected="cue_end, delay_end or first_decision",
             remedy="read a protocol whose task has a cue",
-        )  # fmt: skip
+        )
     grouped = found.groupby(["measure", "event", "token", "since"])["value"]
     table = grouped.agg(value="mean", spread="std", n="count").reset_index()
     half = student.ppf((1 + CONFIDENCE) / 2, table["n"] - 1) * table["spread"] / np.sqrt(table["n"])

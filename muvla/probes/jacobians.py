@@ -25,12 +25,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from muvla.checkpoints.build import build_policy
 from muvla.config import canonical
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
 from muvla.memory.base import State
-from muvla.models.build import build_policy
 from muvla.models.policy import Encoded, Policy
 from muvla.probes.base import Reading, Subject
 from muvla.probes.means import means
@@ -99,9 +99,11 @@ class Shown:
         decision = events(info).get("first_decision", 0)
         if decision < 1:
             raise MuvlaError(
-                "probe gradients", got=f"episode seed {seed} without steps before a decision",
-                expected="a task with a cue or a delay", remedy="read a protocol whose task has one",
-            )  # fmt: skip
+                "probe gradients",
+                got=f"episode seed {seed} without steps before a decision",
+                expected="a task with a cue or a delay",
+                remedy="read a protocol whose task has one",
+            )
         self.seed, self.instruction, seen = seed, info["instruction"], [observation]
         for _ in range(decision):
             check_stop()
@@ -130,9 +132,11 @@ def read(subject: Subject) -> pd.DataFrame:
     not known. `beyond` says that training never credits that distance."""
     if not subject.policy.memory.recurrent:
         raise MuvlaError(
-            "probe gradients", got="a policy that carries no memory from tick to tick", expected="a memory that recurs",
+            "probe gradients",
+            got="a policy that carries no memory from tick to tick",
+            expected="a memory that recurs",
             remedy="leave this probe out",
-        )  # fmt: skip
+        )
     env = subject.open_env()
     env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
     try:

@@ -44,7 +44,7 @@ from threadpoolctl import threadpool_limits
 from muvla.errors import MuvlaError
 from muvla.probes.base import Reading, Subject
 from muvla.probes.traces import LABELS, Trace, traces_of
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 FOLDS = 5
 INNER = 2  # of the other folds, that choose the regulariser
@@ -171,9 +171,11 @@ class Ticks:
         traces = [trace for trace in traces if "cue_end" in trace.events]
         if len(traces) < LEAST:
             raise MuvlaError(
-                "probe decoders", got=f"{len(traces)} episodes with a cue", expected=f"at least {LEAST}",
+                "probe decoders",
+                got=f"{len(traces)} episodes with a cue",
+                expected=f"at least {LEAST}",
                 remedy="read a protocol whose task has a cue, with more episodes",
-            )  # fmt: skip
+            )
         names = [name for name in LABELS if all(name in trace.labels for trace in traces)]
         labels = {name: np.array([trace.labels[name] for trace in traces]) for name in names}
         return cls(

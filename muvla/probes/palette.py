@@ -8,8 +8,8 @@ from muvla.envs.registry import colours
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Point
-from muvla.probes.derived import derived, require_settable
-from muvla.randomness import numpy_rng
+from muvla.probes.task_variants import derived, require_settable
+from muvla.utils.rng import numpy_rng
 
 VERSION = 1
 # Of the published probe (μVLA spec 7); their RGB are in muvla.envs.colours. Which takes whose place is not published.
@@ -28,9 +28,11 @@ def palettes(
     sizes = [size for size in replaced if 1 <= size <= min(len(own), len(NEW))]
     if not sizes:
         raise MuvlaError(
-            f"probe of {base.id}: replaced", got=replaced, remedy="correct it",
+            f"probe of {base.id}: replaced",
+            got=replaced,
+            remedy="correct it",
             expected=f"numbers of colours from 1 to {min(len(own), len(NEW))}",
-        )  # fmt: skip
+        )
     points = [_point(base, own, (), control="no")]
     if len(own) > 1:
         points.append(_point(base, (*own[1:], own[0]), (), control="permuted"))
@@ -42,10 +44,14 @@ def palettes(
             points.append(_point(base, tuple(palette), tuple(own[i] for i in subset), control="no"))
     drawn = "all subsets" if sample is None else f"at most {sample} subsets of each size (seed {seed})"
     return Grid(
-        "palette", VERSION, tuple(points), x="replaced", curve="control",
+        "palette",
+        VERSION,
+        tuple(points),
+        x="replaced",
+        curve="control",
         notes=f"Training colours {', '.join(own)}; new ones {', '.join(NEW)}; {drawn}. Control: the training colours, "
         "each at the next object.",
-    )  # fmt: skip
+    )
 
 
 def _subsets(base: Protocol, n: int, size: int, sample: int | None, seed: int) -> list[tuple[int, ...]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.registry import step_limit
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Point
-from muvla.probes.derived import derived, require_settable
+from muvla.probes.task_variants import derived, require_settable
 
 VERSION = 1
 LENGTHS = (3, 5, 10, 20, 50, 100)  # as published (μVLA spec 7)
@@ -37,10 +37,14 @@ def phase_lengths(
         for protocol, changed in ((fixed, "phases"), (control, "step limit only")):
             points.append(Point(protocol, "none", (("N", n), ("changed", changed), ("step_limit", limit))))
     return Grid(
-        "phase-length", VERSION, tuple(points), x="N", curve="changed",
+        "phase-length",
+        VERSION,
+        tuple(points),
+        x="N",
+        curve="changed",
         notes=f"{' and '.join(phases)} of N steps; the step limit grows with N by the task's own rule. Control: that "
         "step limit with the task's own phases.",
-    )  # fmt: skip
+    )
 
 
 def _limit(base: Protocol, n: int, changes: dict[str, tuple[int, int]]) -> int:
@@ -49,7 +53,9 @@ def _limit(base: Protocol, n: int, changes: dict[str, tuple[int, int]]) -> int:
     for name, own in (("step_limit", base.step_limit), ("task.step_limit", base.task.step_limit)):
         if own is not None and own < rule:
             raise MuvlaError(
-                f"protocol.{name}", got=own, expected=f"at least {rule}, the task's step limit at N = {n}",
+                f"protocol.{name}",
+                got=own,
+                expected=f"at least {rule}, the task's step limit at N = {n}",
                 remedy=f"probe from a protocol without {name}, or leave out N = {n}",
-            )  # fmt: skip
+            )
     return base.task.step_limit or rule

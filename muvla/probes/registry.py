@@ -17,18 +17,18 @@ from muvla.probes.base import Grid, Reading
 # Of a `Reading`.
 READINGS: dict[str, str] = {
     "dynamics": "muvla.probes.dynamics:DYNAMICS",
-    "decoders": "muvla.probes.decoders:DECODERS",
+    "decoders": "muvla.probes.linear_probes:DECODERS",
     "attention": "muvla.probes.attention:READING",
-    "gradients": "muvla.probes.gradients:READING",
+    "gradients": "muvla.probes.jacobians:READING",
 }
 
 # Of a function from the protocol that the grid starts from, all else by default, to a `Grid`.
 GRIDS: dict[str, str] = {
-    "phase-length": "muvla.probes.phaselength:phase_lengths",
-    "chunk-length": "muvla.probes.chunklength:chunk_lengths",
+    "phase-length": "muvla.probes.phase_length:phase_lengths",
+    "chunk-length": "muvla.probes.chunk_length:chunk_lengths",
     "palette": "muvla.probes.palette:palettes",
-    "shift": "muvla.probes.shift:shifts",
-    "time-map": "muvla.probes.timemap:time_map",
+    "shift": "muvla.probes.visual_shift:shifts",
+    "time-map": "muvla.probes.time_map:time_map",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.envs.registry import settable
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
@@ -26,6 +26,8 @@ def require_settable(base: Protocol, *names: str) -> None:
     for name in names:
         if name not in known:
             raise MuvlaError(
-                f"probe of {base.id}: task.{name}", got=base.task.name, expected=f"a task where task.{name} can be set",
+                f"probe of {base.id}: task.{name}",
+                got=base.task.name,
+                expected=f"a task where task.{name} can be set",
                 remedy=f"of {base.task.name} can be set: {', '.join(known) or 'nothing'}",
-            )  # fmt: skip
+            )

@@ -1,7 +1,7 @@
 """When does which part of the memory matter: interventions × steps since the cue × blocks of tokens.
 
 Each point acts once, so that the points of one protocol differ in the step alone; draws and donors are the same at all
-of them. Points share what is before their step where the environment can be put back (`muvla.evaluation.branching`).
+of them. Points share what is before their step where the environment can be put back (`muvla.evaluation.prefix_cache`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ def time_map(
         given = intervention(kind)
         if given is None or given.tokens or "@" in kind or given.name.startswith("freeze"):
             raise MuvlaError(
-                "time-map", got=kind, expected="a kind that acts once, without tokens and schedule",
+                "time-map",
+                got=kind,
+                expected="a kind that acts once, without tokens and schedule",
                 remedy="name tokens as blocks, and steps as steps",
-            )  # fmt: skip
+            )
         sites[given.site] = kind
         for first_stop in blocks:
             tokens = "" if first_stop is None else "[{}:{}]".format(*first_stop)
@@ -45,10 +47,11 @@ def time_map(
                 points.append(Point(base, intervention(name).name, where))
     if len(sites) > 1:
         raise MuvlaError(
-            "time-map", got=", ".join(f"{kind} at {site}" for site, kind in sites.items()),
+            "time-map",
+            got=", ".join(f"{kind} at {site}" for site, kind in sites.items()),
             expected="kinds of one site, so that a step is one time",
             remedy="name the site (kind/site), or make a map each",
-        )  # fmt: skip
+        )
     y, curve = ("tokens", "intervention") if len(blocks) > 1 else ("intervention", None)
     at = f", at {next(iter(sites))}" if sites else ""
     notes = f"The memory is changed once{at}, at a step counted from the cue's last one."

@@ -27,18 +27,18 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 
-from muvla.configtools import content_hash
+from muvla.config.serialization import content_hash
 from muvla.envs.phases import events
 from muvla.envs.registry import backends
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.evaluate import default_workers, require_prompts
 from muvla.evaluation.rollout import Outcome, Rollout, Slot
-from muvla.files import write_atomically
 from muvla.memory.base import Memory
-from muvla.models.compiling import is_compiled
+from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
 from muvla.probes.base import Subject
-from muvla.provenance import NO_NUMBER, provenance
+from muvla.utils.io import write_atomically
+from muvla.utils.provenance import NO_NUMBER, provenance
 
 FOLDER = "traces"
 SAMPLED = 64  # numbers of every parameter, by which another training of the same cell is told
@@ -119,10 +119,11 @@ def _half(tensor: torch.Tensor) -> np.ndarray:
     half = tensor.detach().to("cpu", torch.float16).numpy()
     if not np.isfinite(half).all():
         raise MuvlaError(
-            "traces", got=f"a memory with numbers up to {tensor.abs().max().item():.3g}",
+            "traces",
+            got=f"a memory with numbers up to {tensor.abs().max().item():.3g}",
             expected="at most 65504 in magnitude, the range of half precision",
             remedy="no reading from traces is to be had of this cell",
-        )  # fmt: skip
+        )
     return half
 
 
@@ -158,9 +159,11 @@ def read_trace(path: Path) -> Trace:
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise MuvlaError(
-            str(path), got=f"unreadable ({type(error).__name__}: {error}), {_size(path)} bytes",
-            expected="the whole trace of an episode", remedy="remove the file; its episode is then run again",
-        ) from None  # fmt: skip
+            str(path),
+            got=f"unreadable ({type(error).__name__}: {error}), {_size(path)} bytes",
+            expected="the whole trace of an episode",
+            remedy="remove the file; its episode is then run again",
+        ) from None
 
 
 def _size(path: Path) -> int:
@@ -177,9 +180,11 @@ def traces_folder(subject: Subject) -> Path:
     device = next(policy.parameters()).device.type
     record = provenance(device, backends(protocol.task), is_compiled(policy))
     of = {
-        "weights": _weights(policy), "model": content_hash(policy.config), "protocol": protocol.hash,
+        "weights": _weights(policy),
+        "model": content_hash(policy.config),
+        "protocol": protocol.hash,
         **{name: value for name, value in record.items() if name not in NO_NUMBER},
-    }  # fmt: skip
+    }
     return subject.folder.parent / FOLDER / content_hash(of)
 
 
@@ -191,9 +196,11 @@ def traces_of(subject: Subject) -> list[Trace]:
     disk."""
     if subject.policy.memory.width == 0:
         raise MuvlaError(
-            "probe", got="a cell without memory", expected="a memory whose states can be recorded",
+            "probe",
+            got="a cell without memory",
+            expected="a memory whose states can be recorded",
             remedy="leave this reading out, or read a cell with m ≥ 1",
-        )  # fmt: skip
+        )
     folder = traces_folder(subject)
     missing = [seed for seed in subject.seeds if not (folder / f"{seed}.safetensors").exists()]
     if missing:
@@ -204,9 +211,13 @@ def traces_of(subject: Subject) -> list[Trace]:
 def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
     require_prompts(subject.policy, [subject.protocol])
     rollout = TracedRollout(
-        subject.policy, subject.statistics, subject.protocol, subject.open_env, None,
+        subject.policy,
+        subject.statistics,
+        subject.protocol,
+        subject.open_env,
+        None,
         min(default_workers(subject.protocol), len(seeds)),
-    )  # fmt: skip
+    )
     try:
         _require_room(folder, len(seeds), rollout)
         errors = rollout.trace(seeds, lambda trace: write_trace(folder, trace), subject.check_stop)
@@ -215,9 +226,11 @@ def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
     if errors:
         seed, error = next(iter(errors.items()))
         raise MuvlaError(
-            f"traces of {subject.protocol.id}", got=f"{len(errors)} episodes with errors, seed {seed}: {error}",
-            expected="every episode", remedy="run it again: the others have their files, and only these are run",
-        )  # fmt: skip
+            f"traces of {subject.protocol.id}",
+            got=f"{len(errors)} episodes with errors, seed {seed}: {error}",
+            expected="every episode",
+            remedy="run it again: the others have their files, and only these are run",
+        )
 
 
 def most_bytes(memory: Memory, episodes: int, ticks: int) -> int:
@@ -234,14 +247,17 @@ def _require_room(folder: Path, episodes: int, rollout: TracedRollout) -> None:
     need = most_bytes(memory, episodes, ticks)
     print(
         f"traces: {episodes} episodes of at most {ticks} ticks, at most {need / 1e6:.3g} MB in {folder}",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
     there = next(parent for parent in folder.parents if parent.exists())
     if need > (free := shutil.disk_usage(there).free):
         raise DiskError(
-            str(folder), got=f"{free / 1e6:.3g} MB of room", expected=f"{need / 1e6:.3g} MB for the traces",
+            str(folder),
+            got=f"{free / 1e6:.3g} MB of room",
+            expected=f"{need / 1e6:.3g} MB for the traces",
             remedy="free some space, or read fewer episodes",
-        )  # fmt: skip
+        )
 
 
 def _weights(policy: Policy) -> str:

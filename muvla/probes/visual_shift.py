@@ -1,6 +1,7 @@
 """How much a policy depends on looks: the camera moved, the light dimmed, a distractor added, one at a time.
 
-What each is, a suite declares: `muvla.envs.mikasa.looks`, `muvla.envs.recall.scene`. Physics, places and targets stay.
+What each is, a suite declares: `muvla.envs.mikasa.appearance`, `muvla.envs.recall.scene`. Physics, places and
+targets stay.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Literal
 
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Point
-from muvla.probes.derived import derived, require_settable
+from muvla.probes.task_variants import derived, require_settable
 
 VERSION = 1
 Shift = Literal["camera", "light", "distractor"]

@@ -1,0 +1,5 @@
+"""One tick of a batch of slots: the only place where a memory is read, written, intervened upon and truncated."""
+
+from muvla.recurrence.tick import Moment, Recurrence
+
+__all__ = ["Moment", "Recurrence"]

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from muvla import provenance as origin
 from muvla.envs.registry import backends, open_blind
 from muvla.errors import Interrupted
-from muvla.evaluation.ceilings import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
+from muvla.evaluation.baselines import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
 from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Ceilings, EpisodeRow, RowFile, result_id
-from muvla.files import holder, locked
-from muvla.runs import Run, never
+from muvla.runs.run import Run, never
+from muvla.utils import provenance as origin
+from muvla.utils.io import holder, locked
 
 
 class UnlearnedRun(Run):
-    """One of `muvla.evaluation.ceilings.ACTIONS`; its train id is its name."""
+    """One of `muvla.evaluation.baselines.ACTIONS`; its train id is its name."""
 
     def measure(
         self,
@@ -60,9 +60,11 @@ class UnlearnedRun(Run):
                 self._require_same_simulator(protocol, "none")
                 check_stop()
                 rollout = UnlearnedRollout(
-                    self.train, protocol, lambda: open_blind(protocol.task),
+                    self.train,
+                    protocol,
+                    lambda: open_blind(protocol.task),
                     min(workers or default_workers(protocol), len(missing)),
-                )  # fmt: skip
+                )
                 whose = {"train": self.train, "training_seed": None, "intervention": "none"}
                 run_missing(file, missing, rollout, lambda told: self._recorded(protocol, told), check_stop, **whose)
         return self.result_rows(protocol, "none")

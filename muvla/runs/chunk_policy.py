@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from muvla.envs.mikasa.simulator import load_suite
+from muvla.evaluation.chunk_policy import SuitePolicy
 from muvla.evaluation.evaluate import require_prompts, require_unseen
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.suite import SuitePolicy
-from muvla.runs import Run
+from muvla.runs.run import Run
 
 
 def chunk_policy(run: Run, protocol: Protocol, device: str = "cpu") -> SuitePolicy:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from muvla.checkpoints.adapters import adapter_files
+from muvla.checkpoints.build import start_directory
+from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, config_json
+from muvla.checkpoints.released import CHUNK, Release, require_new, save
 from muvla.config import Cell, canonical
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.adapterfiles import adapter_files
-from muvla.models.build import start_directory
-from muvla.models.checkpoints import CHUNK, Release, require_new, save
-from muvla.models.metafiles import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, config_json
-from muvla.runs import Run
+from muvla.runs.run import Run
 
 
 def export(run: Run, path: Path, key: str) -> None:
@@ -57,9 +57,11 @@ def _require_published(cell: Cell) -> None:
     ):
         if not fits:
             raise MuvlaError(
-                name, got=got, expected=f"{expected}: the published code has nothing else",
+                name,
+                got=got,
+                expected=f"{expected}: the published code has nothing else",
                 remedy="train a cell of that kind; any other is used from its own folder",
-            )  # fmt: skip
+            )
 
 
 def _bounds(statistics: Statistics) -> dict[str, Any]:

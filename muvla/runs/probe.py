@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from muvla.envs.registry import backends, open_env
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.evaluate import require_prompts
-from muvla.files import disk_errors, read_json, write_atomically, write_json
 from muvla.models.policy import Policy
 from muvla.probes.base import Read, Subject
+from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
-    from muvla.runs import Run
+    from muvla.runs.run import Run
 
 
 class Probing:
@@ -40,9 +40,11 @@ class Probing:
         meta = read_json(file.with_suffix(".json"))
         if meta["protocol_hash"] != one.protocol.hash:
             raise MuvlaError(
-                f"{file}: protocol_hash", got=meta["protocol_hash"], expected=one.protocol.hash,
+                f"{file}: protocol_hash",
+                got=meta["protocol_hash"],
+                expected=one.protocol.hash,
                 remedy="give what changed a version of its own, or remove this file and its .json to take it anew",
-            )  # fmt: skip
+            )
         return meta if meta["seeds"] == list(one.seeds) else None
 
     def probe(
@@ -65,26 +67,37 @@ class Probing:
         policy = policy or self.load_policy(device)
         if one.reading.needs_memory and policy.memory.width == 0:
             raise MuvlaError(
-                f"probe {one.id}", got="a policy without memory", expected="one with a memory to read",
+                f"probe {one.id}",
+                got="a policy without memory",
+                expected="one with a memory to read",
                 remedy="leave this probe out",
-            )  # fmt: skip
+            )
         require_prompts(policy, [one.protocol])
         folder = self.folder / "probes" / one.id
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         cell = self.cell if (self.folder / "run.json").exists() else None  # a release has none
         subject = Subject(
-            policy.eval(), statistics, one.protocol, cell, one.seeds, folder,
-            lambda: open_env(one.protocol.task, one.protocol.image_size), self.store, check_stop,
-        )  # fmt: skip
+            policy.eval(),
+            statistics,
+            one.protocol,
+            cell,
+            one.seeds,
+            folder,
+            lambda: open_env(one.protocol.task, one.protocol.image_size),
+            self.store,
+            check_stop,
+        )
         provenance = self._record(device, backends(one.protocol.task), policy)
         with self._timed(f"evaluation {one.id} {one.protocol.id}", provenance):
             frame = one.reading.read(subject)
         if missing := [column for column in one.reading.columns if column not in frame]:
             raise MuvlaError(
-                f"probe {one.id}: frame", got=f"no column {missing[0]!r}",
-                expected=f"the columns {', '.join(one.reading.columns)}", remedy="correct the reading",
-            )  # fmt: skip
+                f"probe {one.id}: frame",
+                got=f"no column {missing[0]!r}",
+                expected=f"the columns {', '.join(one.reading.columns)}",
+                remedy="correct the reading",
+            )
         file.with_suffix(".json").unlink(missing_ok=True)  # of other episodes: it must not speak of the new frame
         write_atomically(file, frame.to_csv(index=False).encode())
         write_json(file.with_suffix(".json"), _taken_of(one) | {"provenance": provenance})
@@ -93,15 +106,19 @@ class Probing:
 
 def _taken_of(one: Read) -> dict[str, Any]:
     return {
-        "probe": one.id, "protocol": one.protocol.id, "protocol_hash": one.protocol.hash, "seeds": list(one.seeds),
-    }  # fmt: skip
+        "probe": one.id,
+        "protocol": one.protocol.id,
+        "protocol_hash": one.protocol.hash,
+        "seeds": list(one.seeds),
+    }
 
 
 def _require_unseen(one: Read, training_episodes: tuple[range, ...]) -> None:
     overlap = [seeds for seeds in training_episodes if set(one.seeds) & set(seeds)]
     if overlap:
         raise MuvlaError(
-            f"probe {one.id}: episodes", got=f"{one.seeds[0]}…{one.seeds[-1]}",
+            f"probe {one.id}: episodes",
+            got=f"{one.seeds[0]}…{one.seeds[-1]}",
             expected=f"none of the training episodes {overlap[0].start}…{overlap[0].stop - 1}",
             remedy="choose another protocol",
-        )  # fmt: skip
+        )

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muvla.checkpoints.released import Directory
+from muvla.checkpoints.tensors import sha256
 from muvla.config import ReleasedPrecision
-from muvla.configtools import content_hash
-from muvla.data.statistics import Statistics
+from muvla.config.serialization import content_hash
+from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.files import write_json
-from muvla.models.checkpoints import Directory
 from muvla.models.policy import Policy
-from muvla.models.tensorfiles import sha256
-from muvla.runs import Run
+from muvla.runs.run import Run
+from muvla.utils.io import write_json
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ def released_run(
         key = known[0]
     if key not in known:
         raise MuvlaError(
-            "--statistics", got=key, expected=f"one of {', '.join(known) or 'none: the directory has no statistics'}",
+            "--statistics",
+            got=key,
+            expected=f"one of {', '.join(known) or 'none: the directory has no statistics'}",
             remedy="name the dataset whose scale the actions have",
-        )  # fmt: skip
+        )
     directory.require_loadable()
     made_of = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
     made_of |= {"precision": precision} if precision != "float32" else {}

@@ -3,10 +3,10 @@
     runs/<train id>/
       run.json            the canonical cell, the folder of its dataset, or those of its mixture, and their content hash
       provenance/<id>.json
-      checkpoints/        see muvla.training.checkpoint
+      checkpoints/        see muvla.checkpoints.native
       train.jsonl         a line every few updates
       rows/               see muvla.evaluation.results
-      probes/             see muvla.probing
+      probes/             see muvla.runs.probe
       failure.json        why the cell has no (further) result; absent otherwise
       timings.jsonl       wall time and provenance of every training and evaluation
       set-aside-1/        what was no measurement, after a retry
@@ -27,35 +27,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muvla import provenance as origin
+from muvla.checkpoints import native as ckpt
+from muvla.checkpoints.build import prompts_of
+from muvla.checkpoints.hub import checkpoint_folder
 from muvla.config import Cell, canonical, started_at, train_id
-from muvla.configtools import from_dict, to_dict
-from muvla.data.episodes import EpisodeStore
+from muvla.config.serialization import from_dict, to_dict
 from muvla.data.mixture import joined
-from muvla.data.statistics import Statistics
+from muvla.data.normalization import Statistics
+from muvla.data.store import EpisodeStore
 from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
-from muvla.evaluation.branching import Branches
+from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.prefix_cache import Branches
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow, TakenReading, result_id
+from muvla.evaluation.replay import Watched, WatchedRollout
 from muvla.evaluation.results import Results
-from muvla.evaluation.watching import Watched, WatchedRollout
-from muvla.files import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 from muvla.interventions import intervention
-from muvla.interventions.donors import with_donors
-from muvla.models.build import prompts_of
-from muvla.models.compiling import compile_step, is_compiled
-from muvla.models.hub import checkpoint_folder
+from muvla.models.compilation import compile_step, is_compiled
 from muvla.models.policy import Policy
-from muvla.probing import Probing
-from muvla.training import checkpoint as ckpt
-from muvla.training.loop import Trainer, interface_of
+from muvla.runs.probe import Probing
+from muvla.training.distributed.base import ALONE, Ranks
+from muvla.training.oom import memory_explained
 from muvla.training.options import DEFAULT, TrainingOptions
-from muvla.training.outofmemory import memory_explained
-from muvla.training.ranks import ALONE, Ranks
 from muvla.training.run import Progress, train_to_the_end
-from muvla.training.visioncache import cache_vision
+from muvla.training.trainer import Trainer, interface_of
+from muvla.training.vision_cache import cache_vision
+from muvla.utils import provenance as origin
+from muvla.utils.io import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 SET_ASIDE = "set-aside"  # folders of what was not a measurement, numbered
@@ -112,10 +112,11 @@ class Run(Probing, Results):
         store = joined([EpisodeStore(self.data / name) for name in ([names] if isinstance(names, str) else names)])
         if store.sha256 != self._meta["sha256"]:
             raise MuvlaError(
-                f"{self.data}: {store.name}", got=f"content {store.sha256[:12]}",
+                f"{self.data}: {store.name}",
+                got=f"content {store.sha256[:12]}",
                 expected=f"content {self._meta['sha256'][:12]}",
                 remedy="restore the dataset; with other data the cell has another train id",
-            )  # fmt: skip
+            )
         return store
 
     # --- what is finished ------------------------------------------------------------------------------------------
@@ -237,10 +238,11 @@ class Run(Probing, Results):
         own = train_id(trainer.cell, trainer.stream.store.sha256, trainer.start)
         if trainer.start is not None and own != self.train:
             raise MuvlaError(
-                f"start.checkpoint {trainer.cell.start.checkpoint}", got=f"content {trainer.start} (train id {own})",
+                f"start.checkpoint {trainer.cell.start.checkpoint}",
+                got=f"content {trainer.start} (train id {own})",
                 expected=f"the content that train id {self.train} was made of",
                 remedy="it changed since the sweep began: plan it again, and on the hub name a revision (@…)",
-            )  # fmt: skip
+            )
 
     def evaluate(
         self,
@@ -298,11 +300,12 @@ class Run(Probing, Results):
         for identity, record in self._records({row.provenance for row in measured}).items():
             if record["simulator"] != (here := backends(protocol.task)):
                 raise MuvlaError(
-                    f"rows of {self.train}, {protocol.id}, {intervention_name}", got=f"simulator {here}",
+                    f"rows of {self.train}, {protocol.id}, {intervention_name}",
+                    got=f"simulator {here}",
                     expected=f"{record['simulator']}, as of provenance/{identity}.json",
                     remedy="go on where they were made, or remove "
                     f"{self.rows / result_id(self.train, protocol, intervention_name)}.jsonl, and all are run here",
-                )  # fmt: skip
+                )
 
     def watch(
         self,
@@ -319,9 +322,13 @@ class Run(Probing, Results):
         statistics, _, _ = self._trained_with()
         check, donors = lambda: _stop_if(should_stop), self._branches.of(protocol.hash).donors
         rollout = WatchedRollout(
-            policy, statistics, protocol, lambda: open_env(protocol.task, protocol.image_size),
-            with_donors(intervention_name, policy, statistics, protocol, donors, check, workers), environments=1,
-        )  # fmt: skip
+            policy,
+            statistics,
+            protocol,
+            lambda: open_env(protocol.task, protocol.image_size),
+            with_donors(intervention_name, policy, statistics, protocol, donors, check, workers),
+            environments=1,
+        )
         try:
             return rollout.watch(seed, check), statistics
         finally:
@@ -337,10 +344,11 @@ class Run(Probing, Results):
         now = self._statistics[of]
         if now != saved.statistics:
             raise MuvlaError(
-                f"{self.data}: {data.name}", got=f"statistics {now.id}",
+                f"{self.data}: {data.name}",
+                got=f"statistics {now.id}",
                 expected=f"{saved.statistics.id}, those of {self.train}: the data changed since it was trained",
                 remedy="restore the dataset, or remove it and collect or import it again",
-            )  # fmt: skip
+            )
         return saved.statistics, saved.cell.seed, tuple(part.seeds for part in data.parts)
 
     @contextlib.contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from muvla.errors import DiskError, Interrupted, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.watching import checks
+from muvla.evaluation.replay import checks
 from muvla.models.policy import Policy
-from muvla.runs import Run
+from muvla.runs.run import Run
 
 
 def look(

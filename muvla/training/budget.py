@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from muvla.config import BlockOrigin, BudgetConfig, DataConfig, OptimizerConfig
-from muvla.data.episodes import EpisodeStore
-from muvla.data.streams import SlotStream
+from muvla.data.store import EpisodeStore
+from muvla.data.stream import SlotStream
 from muvla.envs.phases import Phase
-from muvla.training.blocks import block_starts
+from muvla.training.truncation import block_starts
 
 
 def learning_rate(optimizer: OptimizerConfig, update: int, updates: int) -> float:
@@ -38,7 +38,7 @@ class Coverage:
     inside_block: dict[Truncation, float]  # share of pairs whose two ticks lie in one truncation block
     delay_frames: int
     look_ahead: dict[int, float]  # H → share of delay frames whose chunk holds decision actions
-    pieces: int  # of the datasets (`muvla.data.streams`) that begin
+    pieces: int  # of the datasets (`muvla.data.stream`) that begin
     frames: int
     parts: tuple[Coverage, ...] = ()  # the same of every dataset of a mixture
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from muvla.config import Cell, canonical
-from muvla.configtools import replace
+from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.models.policy import Interface
 
@@ -107,10 +107,11 @@ def memory_explained(cell: Cell, interface: Interface, checkpointing: bool, rank
             f"{name}: {share:.0%}" for name, share in knobs(cell, interface, checkpointing, ranks).items()
         )
         raise MuvlaError(
-            "memory", got=f"too little of it ({' '.join(str(error).split())[:160]})",
+            "memory",
+            got=f"too little of it ({' '.join(str(error).split())[:160]})",
             expected=f"for activations about {language} of the language model (K = {used.ticks} ticks of "
             f"{used.slots} slots of {used.tokens} tokens) and {towers} of the towers ({used.images} "
             "images in a window), and on top weights, gradients and moments",
             remedy=f"of the activations, about so much is saved by {saved}. Changed fields are another cell. The last "
             "checkpoint stays: `--retry-failed` continues from it",
-        ) from error  # fmt: skip
+        ) from error

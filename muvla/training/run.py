@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from muvla.files import append_line, read_lines, write_atomically
-from muvla.models.compiling import is_compiled
-from muvla.training import checkpoint as ckpt
+from muvla.checkpoints import native as ckpt
+from muvla.models.compilation import is_compiled
 from muvla.training.diagnostics import Diagnosis
-from muvla.training.loop import Trainer
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.selection import Selection
+from muvla.training.trainer import Trainer
+from muvla.utils.io import append_line, read_lines, write_atomically
 
 LOG_EVERY = 25  # updates per line of train.jsonl
 CHECKPOINTS = 4  # per run, the last at its end

@@ -19,28 +19,29 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from muvla.checkpoints import native as ckpt
+from muvla.checkpoints.build import build_policy, prompts_of, start_content, stored_parameters
 from muvla.config import Cell, canonical, of_sources, started_at
-from muvla.data.ahead import ReadAhead
 from muvla.data.augmentation import augmented
-from muvla.data.episodes import EpisodeStore
-from muvla.data.statistics import Statistics
-from muvla.data.streams import SlotStream, Window
+from muvla.data.normalization import Statistics
+from muvla.data.prefetch import ReadAhead
+from muvla.data.store import EpisodeStore
+from muvla.data.stream import SlotStream, Window
 from muvla.envs.phases import Phase, events
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models.build import build_policy, prompts_of, start_content, stored_parameters
+from muvla.interventions.base import Intervention
 from muvla.models.diffusion import STEPS, Noised, draw, noised
-from muvla.models.images import prepared
 from muvla.models.policy import Encoded, Interface, guard_canary
-from muvla.models.text import Prompts
-from muvla.randomness import key, torch_rng
-from muvla.recurrence import Intervention, Moment, Recurrence
-from muvla.training import checkpoint as ckpt
-from muvla.training.blocks import block_starts
+from muvla.models.preprocessing import prepared
+from muvla.models.prompts import Prompts
+from muvla.recurrence import Moment, Recurrence
 from muvla.training.budget import learning_rate
 from muvla.training.diagnostics import Diagnosis
-from muvla.training.outofmemory import memory_explained
-from muvla.training.ranks import ALONE, CHECK_EVERY, Ranks
-from muvla.training.slots import part_of
+from muvla.training.distributed.base import ALONE, CHECK_EVERY, Ranks
+from muvla.training.distributed.memory_state import part_of
+from muvla.training.oom import memory_explained
+from muvla.training.truncation import block_starts
+from muvla.utils.rng import key, torch_rng
 
 
 def interface_of(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interface:
@@ -55,9 +56,11 @@ def interface_of(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interface
     declared = cell.model.prompt_tokens
     if declared is not None and declared < max(lengths):
         raise MuvlaError(
-            "model.prompt_tokens", got=declared, expected=f"at least {max(lengths)}: the data's longest prompt",
+            "model.prompt_tokens",
+            got=declared,
+            expected=f"at least {max(lengths)}: the data's longest prompt",
             remedy="raise it, or leave it null",
-        )  # fmt: skip
+        )
     return Interface(
         cameras=(data.cameras or cameras) + data.first_image,
         first_image=data.first_image,
@@ -76,15 +79,19 @@ def require_trainable(intervention: Intervention | None, store: EpisodeStore) ->
         return
     if intervention.donor is not None:
         raise MuvlaError(
-            "intervention", got=intervention.name, expected="one that needs no donors, in training",
+            "intervention",
+            got=intervention.name,
+            expected="one that needs no donors, in training",
             remedy="intervene on the trained cell: `muvla intervene`",
-        )  # fmt: skip
+        )
     event = intervention.schedule and intervention.schedule.event
     if event and any(event not in events(line) for line in store.index):
         raise MuvlaError(
-            "intervention", got=f"{intervention.name}, with demonstrations that do not tell their {event}",
-            expected="a schedule of steps, or demonstrations with phases", remedy="choose another schedule",
-        )  # fmt: skip
+            "intervention",
+            got=f"{intervention.name}, with demonstrations that do not tell their {event}",
+            expected="a schedule of steps, or demonstrations with phases",
+            remedy="choose another schedule",
+        )
 
 
 class Trainer:
@@ -275,9 +282,11 @@ class Trainer:
             writes = [1 if first else n + 1 for n, first in zip(writes, is_first, strict=True)]
         if calls != len(window.is_first) or self.recurrence.writes != writes:
             raise NotAMeasurement(
-                f"memory at update {self.update + 1}", got=f"{calls} model calls, writes {self.recurrence.writes}",
-                expected=f"{len(window.is_first)} and {writes}", remedy="report this as a bug",
-            )  # fmt: skip
+                f"memory at update {self.update + 1}",
+                got=f"{calls} model calls, writes {self.recurrence.writes}",
+                expected=f"{len(window.is_first)} and {writes}",
+                remedy="report this as a bug",
+            )
 
     def _check(self, loss: float, norm: float) -> None:
         state, memory = self.recurrence.state, self.recurrence.memory
@@ -293,10 +302,12 @@ class Trainer:
         moved = any(bool((state[name] != initial[name]).any()) for name in state)
         if self.recurrence.intervention is None and moved != memory.recurrent:
             raise NotAMeasurement(
-                f"memory at update {self.update + 1}", got="moved" if moved else "frozen",
+                f"memory at update {self.update + 1}",
+                got="moved" if moved else "frozen",
                 expected=f"a memory that {'moves' if memory.recurrent else 'stays as it is'} under kind "
-                f"{self.cell.memory.kind}", remedy="report this as a bug",
-            )  # fmt: skip
+                f"{self.cell.memory.kind}",
+                remedy="report this as a bug",
+            )
 
     def canary(self) -> float:
         """The guard canary on this cell's own first frames; the stream is left where it was."""

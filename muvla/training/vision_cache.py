@@ -28,16 +28,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muvla.config import Cell
-from muvla.configtools import content_hash, identity
-from muvla.data.episodes import EpisodeStore
-from muvla.data.streams import Window
+from muvla.config.serialization import content_hash, identity
+from muvla.data.store import EpisodeStore
+from muvla.data.stream import Window
 from muvla.errors import DiskError, MuvlaError
-from muvla.files import disk_errors, locked, read_json, write_json
-from muvla.models.images import prepared
 from muvla.models.policy import Policy
-from muvla.provenance import processor
-from muvla.randomness import numpy_rng
-from muvla.training.loop import Trainer
+from muvla.models.preprocessing import prepared
+from muvla.training.trainer import Trainer
+from muvla.utils.io import disk_errors, locked, read_json, write_json
+from muvla.utils.provenance import processor
+from muvla.utils.rng import numpy_rng
 
 FOLDER = "vision-cache"
 SAMPLE = 0.01  # of all rows are computed again at every start, in whole batches
@@ -56,9 +56,11 @@ def require_cacheable(cell: Cell, ranks: int = 1) -> None:
     ):
         if got != expected:
             raise MuvlaError(
-                "--cache-vision", got=f"{name}={got}", expected=f"{name}={expected}: {why}",
+                "--cache-vision",
+                got=f"{name}={got}",
+                expected=f"{name}={expected}: {why}",
                 remedy=f"leave --cache-vision out, or set {name}",
-            )  # fmt: skip
+            )
 
 
 def cache_vision(trainer: Trainer, root: Path) -> None:
@@ -83,9 +85,11 @@ def cache_vision(trainer: Trainer, root: Path) -> None:
                 break
     if off > allowed:
         raise MuvlaError(
-            str(folder), got=f"features that differ by {off:.3g} from what the towers give again",
-            expected=f"at most {allowed:.3g}", remedy="leave --cache-vision out",
-        )  # fmt: skip
+            str(folder),
+            got=f"features that differ by {off:.3g} from what the towers give again",
+            expected=f"at most {allowed:.3g}",
+            remedy="leave --cache-vision out",
+        )
     trainer.ahead.features = cache
 
 
@@ -107,12 +111,18 @@ class _Towers:
         config = self.policy.config
         cpu = f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"  # another one adds up in another order
         return {
-            "towers": digest.hexdigest(), "data": self.store.sha256, "size": identity(config.size),
-            "images": config.images, "precision": config.precision, "cameras": self.cameras, "batch": self.batch,
+            "towers": digest.hexdigest(),
+            "data": self.store.sha256,
+            "size": identity(config.size),
+            "images": config.images,
+            "precision": config.precision,
+            "cameras": self.cameras,
+            "batch": self.batch,
             "device": cpu if self.device == "cpu" else torch.cuda.get_device_name(),
-            "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
             "transformers": metadata.version("transformers"),
-        }  # fmt: skip
+        }
 
     @torch.no_grad()
     def __call__(self, rows: np.ndarray) -> Tensor:
@@ -145,9 +155,11 @@ def _build(folder: Path, towers: _Towers) -> None:
     need, free = towers.rows * row_bytes, shutil.disk_usage(folder).free
     if need > free:
         raise DiskError(
-            str(folder), got=f"{free / 1e9:.1f} GB of room", expected=f"{need / 1e9:.1f} GB, {row_bytes / 1e6:.3g} MB "
-            "per image", remedy="leave --cache-vision out, or run with --runs on a larger disk",
-        )  # fmt: skip
+            str(folder),
+            got=f"{free / 1e9:.1f} GB of room",
+            expected=f"{need / 1e9:.1f} GB, {row_bytes / 1e6:.3g} MB per image",
+            remedy="leave --cache-vision out, or run with --runs on a larger disk",
+        )
     batches = range(0, towers.rows, towers.batch)
     try:
         with disk_errors(folder), unfinished.open("wb") as handle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -48,9 +49,11 @@ def locked(path: Path, wait: bool = False, waiting: Callable[[], None] = lambda:
         while not _try_lock(handle):
             if time.monotonic() > deadline:
                 raise MuvlaError(
-                    str(path), got=f"held by process {holder(path)}", expected="no other process here",
+                    str(path),
+                    got=f"held by process {holder(path)}",
+                    expected="no other process here",
                     remedy="wait for it, or stop it",
-                )  # fmt: skip
+                )
             waiting()
             time.sleep(0.02)
         handle.truncate(0)
@@ -153,3 +156,13 @@ def read_lines(path: Path) -> list[Any]:
                 remedy="remove that line and rerun what made the file; what is missing is run again",
             ) from None
     return rows
+
+
+def dump_canonical(data: Any) -> str:
+    """Canonical JSON of plain data: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def hash_json(data: Any, length: int = 12) -> str:
+    """First `length` hexadecimal digits of the SHA-256 of the canonical JSON of plain data."""
+    return hashlib.sha256(dump_canonical(data).encode()).hexdigest()[:length]

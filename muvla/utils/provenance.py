@@ -16,18 +16,26 @@ from typing import Any
 
 import torch
 
-from muvla.configtools import content_hash
-from muvla.files import write_json
+from muvla.utils.io import hash_json, write_json
 
 PACKAGES = (
-    "torch", "transformers", "peft", "flash-attn", "bitsandbytes", "numpy", "gymnasium", "mani-skill", "sapien",
-    "mikasa-robo-suite", "hf-libero", "robosuite", "bddl", "mujoco",
-)  # fmt: skip
-# Files that no number depends on: what a person sees, not what is computed; and presets, whose cells tell all of it.
-NOT_COMPUTING = (
-    "assetverbs.py", "ceilingverbs.py", "cli.py", "commands.py", "cores.py", "dataverbs.py", "doctor.py",
-    "inspection.py", "looking.py", "presets.py", "probeverbs.py", "provenance.py",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "peft",
+    "flash-attn",
+    "bitsandbytes",
+    "numpy",
+    "gymnasium",
+    "mani-skill",
+    "sapien",
+    "mikasa-robo-suite",
+    "hf-libero",
+    "robosuite",
+    "bddl",
+    "mujoco",
+)
+# Packages and modules that no number depends on: what a person sees. Presets spell out every field of their cells.
+NOT_COMPUTING = ("cli", "serving", "checkpoints/inspect.py", "config/presets.py", "runs/sanity_check.py")
 # Of a record, what no number depends on: the code has a hash of its own, and the platform names the kernel's build.
 NO_NUMBER = ("git", "platform", "command")
 
@@ -38,12 +46,13 @@ def _is_docstring(node: ast.AST) -> bool:
 
 def _code_version() -> str:
     """Hash of the package's syntax trees without docstrings: comments and formatting do not change it, code does."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.json")):  # the tokenizer decides what a prompt is
         digest.update(path.read_bytes())
     for path in sorted(package.rglob("*.py")):
-        if path.name in NOT_COMPUTING and path.parent == package:
+        inside = path.relative_to(package).as_posix()
+        if any(inside == name or inside.startswith(f"{name}/") for name in NOT_COMPUTING):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -87,7 +96,7 @@ def provenance(
 
 
 def provenance_id(record: dict[str, Any]) -> str:
-    return content_hash(record)
+    return hash_json(record)
 
 
 def keep(record: dict[str, Any], folder: Path) -> str:

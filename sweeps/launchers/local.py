@@ -24,13 +24,13 @@ from muvla.evaluation.evaluate import default_workers
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
 from muvla.evaluation.results import NeverFired
-from muvla.files import disk_errors, write_json
-from muvla.looking import look
-from muvla.models.compiling import compile_step
+from muvla.models.compilation import compile_step
 from muvla.probes.base import Read
-from muvla.runs import Run
+from muvla.runs.run import Run
+from muvla.runs.sanity_check import look
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress
+from muvla.utils.io import disk_errors, write_json
 
 POLL = 0.2  # seconds
 # Exit statuses of a cell's process. None of them is one that Python or a signal gives, so a process that dies by itself
@@ -116,8 +116,13 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
             (job.run.folder / LOOKS).unlink(missing_ok=True)
             store = open_data(job.run.data, job.cell.data)
             job.run.train_cell(
-                job.cell, store, job.device, training, should_stop, job.options,
-            )  # fmt: skip
+                job.cell,
+                store,
+                job.device,
+                training,
+                should_stop,
+                job.options,
+            )
             policy = job.run.load_policy(job.device)
             if job.options.compiled:
                 compile_step(policy)
@@ -155,7 +160,7 @@ class Pool:
     def __init__(self, processes: int):
         self.processes = processes
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["muvla.runs", "sweeps.launchers.local"])
+        self.context.set_forkserver_preload(["muvla.runs.run", "sweeps.launchers.local"])
 
     def run(
         self,

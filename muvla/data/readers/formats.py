@@ -13,7 +13,7 @@ from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import NOTE, Source
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.utils.io import read_json
 
 _RLDS = ("steps/observation/image", "steps/observation/wrist_image")
 _RLDS_TEXT = "steps/language_instruction"
@@ -27,12 +27,27 @@ _LIBERO_LEROBOT = ("observation.images.image", "observation.images.image2")
 SCHEMAS = {
     ("rlds", "mikasa"): Schema("mikasa", _RLDS, "steps/observation/proprio", 7, "steps/action", 7, _RLDS_TEXT),
     ("rlds", "libero"): Schema(
-        "libero", _RLDS, "steps/observation/state", 8, "steps/action", 7, _RLDS_TEXT, turn_gripper=True,
+        "libero",
+        _RLDS,
+        "steps/observation/state",
+        8,
+        "steps/action",
+        7,
+        _RLDS_TEXT,
+        turn_gripper=True,
         pass_through=(6,),
     ),
     ("rlds", "muvla"): Schema(
-        "muvla", _RLDS, "steps/observation/proprio", None, "steps/action", None, _RLDS_TEXT,
-        executed="steps/executed_action", phase="steps/phase", about="episode_metadata/about",
+        "muvla",
+        _RLDS,
+        "steps/observation/proprio",
+        None,
+        "steps/action",
+        None,
+        _RLDS_TEXT,
+        executed="steps/executed_action",
+        phase="steps/phase",
+        about="episode_metadata/about",
     ),
     ("lerobot", "mikasa"): Schema("mikasa", _MIKASA_LEROBOT, _STATE, 7, "action", 7, INSTRUCTION),
     # Not read off a published file: conversions copy LIBERO's own commands, -1 open and 1 closed, as RLDS has them.
@@ -40,8 +55,16 @@ SCHEMAS = {
         "libero", _LIBERO_LEROBOT, _STATE, 8, "action", 7, INSTRUCTION, turn_gripper=True, pass_through=(6,)
     ),
     ("lerobot", "muvla"): Schema(
-        "muvla", _MIKASA_LEROBOT, _STATE, None, "action", None, INSTRUCTION,
-        executed="executed_action", phase="phase", about=ABOUT,
+        "muvla",
+        _MIKASA_LEROBOT,
+        _STATE,
+        None,
+        "action",
+        None,
+        INSTRUCTION,
+        executed="executed_action",
+        phase="phase",
+        about=ABOUT,
     ),
     ("mikasa", "mikasa"): Schema(
         "mikasa", (mikasa.BASE, mikasa.WRIST), "proprio", 7, "action", 7, "language_instruction"
@@ -49,7 +72,7 @@ SCHEMAS = {
     ("maniskill", "maniskill"): Schema(  # all its cameras
         "maniskill", (), "agent/qpos", None, maniskill.ACTIONS, None, maniskill.INSTRUCTION
     ),
-}  # fmt: skip
+}
 FORMATS = tuple(dict.fromkeys(format for format, _ in SCHEMAS))
 
 
@@ -64,10 +87,12 @@ def detected(path: Path) -> str:
     if any(path.glob("train_data_*.npz")):
         return "mikasa"
     raise MuvlaError(
-        str(path), got="none of " + ", ".join(FORMATS) if path.exists() else "nothing",
+        str(path),
+        got="none of " + ", ".join(FORMATS) if path.exists() else "nothing",
         expected="the folder of one version (RLDS: DIRECTORY/1.0.0), one with meta/info.json (LeRobot) or "
-        "train_data_*.npz (MIKASA-Robo), or an .h5 file (ManiSkill)", remedy="correct the path",
-    )  # fmt: skip
+        "train_data_*.npz (MIKASA-Robo), or an .h5 file (ManiSkill)",
+        remedy="correct the path",
+    )
 
 
 def open_source(path: Path, format: str | None = None, instruction: str | None = None) -> Source:

@@ -20,7 +20,7 @@ import numpy as np
 from muvla.data.readers.source import Feature, Record, bytes_below, decoded, need, no_feature, require_keys, unlike
 from muvla.data.readers.video import VideoFile
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.utils.io import read_json
 
 MAJOR = "v3."
 INSTRUCTION = "task"  # a feature that no file declares: the text of each row's task_index
@@ -44,9 +44,11 @@ class LeRobotDirectory:
         version = str(self.info.get("codebase_version"))
         if not version.startswith(MAJOR):
             raise MuvlaError(
-                str(path / "meta" / "info.json"), got=f"codebase_version {version}", expected=f"{MAJOR}x",
+                str(path / "meta" / "info.json"),
+                got=f"codebase_version {version}",
+                expected=f"{MAJOR}x",
                 remedy="convert it with LeRobot's own script for v2.1 to v3.0",
-            )  # fmt: skip
+            )
         require_keys(path / "meta" / "info.json", self.info, TOLD)
         self.declared: dict[str, dict[str, Any]] = self.info["features"]
         self.rows = self._episodes()
@@ -164,9 +166,11 @@ class LeRobotDirectory:
         told = self.info["total_episodes"], self.info["total_frames"]
         if not rows or (len(rows), frames) != told or [row["episode_index"] for row in rows] != list(range(len(rows))):
             raise MuvlaError(
-                str(self.path / EPISODES), got=f"{len(rows)} episodes of {frames} frames",
-                expected=f"{told[0]} of {told[1]}, as meta/info.json tells", remedy="download what is missing",
-            )  # fmt: skip
+                str(self.path / EPISODES),
+                got=f"{len(rows)} episodes of {frames} frames",
+                expected=f"{told[0]} of {told[1]}, as meta/info.json tells",
+                remedy="download what is missing",
+            )
         return rows
 
     def _require_files(self) -> None:
@@ -175,9 +179,11 @@ class LeRobotDirectory:
             for file in (self._data_file(row), *(self._video_file(path, row) for path in videos)):
                 if not file.exists():
                     raise MuvlaError(
-                        str(file), got="no such file", expected=f"the one of episode {row['episode_index']}",
+                        str(file),
+                        got="no such file",
+                        expected=f"the one of episode {row['episode_index']}",
                         remedy="download what is missing",
-                    )  # fmt: skip
+                    )
 
     def _data_file(self, row: dict[str, Any]) -> Path:
         place = {name: row[f"data/{name}"] for name in PLACE}
@@ -199,9 +205,11 @@ class LeRobotDirectory:
             return parquet.read_table(file, columns=names)
         except (arrow.ArrowException, OSError) as error:
             raise MuvlaError(
-                str(file), got=f"no whole parquet file ({error})", expected="a table of LeRobot's",
+                str(file),
+                got=f"no whole parquet file ({error})",
+                expected="a table of LeRobot's",
                 remedy="download the file again",
-            ) from None  # fmt: skip
+            ) from None
 
 
 def _pictures(cells: list[dict[str, Any] | None], root: Path, where: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from muvla.data.readers.source import Feature, Record, need, no_feature, require_keys, unlike
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.utils.io import read_json
 
 ACTIONS, INSTRUCTION = "actions", "instruction"
 
@@ -32,9 +32,11 @@ class ManiSkillFile:
         self.path = path
         if not (instruction or "").strip():
             raise MuvlaError(
-                "--instruction", got=instruction, expected="what the policy is told: these files have no text",
+                "--instruction",
+                got=instruction,
+                expected="what the policy is told: these files have no text",
                 remedy="give the instruction of the task",
-            )  # fmt: skip
+            )
         self.instruction = instruction
         beside = path.with_suffix(".json")
         told: list[dict[str, Any]] = read_json(beside).get("episodes", [])
@@ -53,10 +55,12 @@ class ManiSkillFile:
             self.features = self._features(file[f"traj_{self.episodes[0]['episode_id']}"])
         if not self.cameras:
             raise MuvlaError(
-                str(path), got="trajectories without images", expected="obs/sensor_data/<camera>/rgb",
+                str(path),
+                got="trajectories without images",
+                expected="obs/sensor_data/<camera>/rgb",
                 remedy="record the images with `python -m mani_skill.trajectory.replay_trajectory --traj-path "
                 f"{path} --obs-mode rgb --save-traj`, and import what that writes",
-            )  # fmt: skip
+            )
 
     def __len__(self) -> int:
         """Episodes."""
@@ -136,6 +140,8 @@ class ManiSkillFile:
             return self._h5py.File(self.path, "r")
         except OSError as error:
             raise MuvlaError(
-                str(self.path), got=f"no whole HDF5 file ({error})", expected="ManiSkill's trajectories",
+                str(self.path),
+                got=f"no whole HDF5 file ({error})",
+                expected="ManiSkill's trajectories",
                 remedy="copy or download the file again",
-            ) from None  # fmt: skip
+            ) from None

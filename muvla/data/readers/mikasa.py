@@ -17,7 +17,7 @@ import numpy as np
 
 from muvla.data.readers.source import Feature, Record, bytes_below, no_feature, unlike
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.utils.io import read_json
 
 EPISODE = re.compile(r"train_data_(\d+)\.npz")
 BASE, WRIST = "rgb[..., :3]", "rgb[..., 3:]"  # the features that the one array of six channels is
@@ -38,9 +38,11 @@ class MikasaDirectory:
         if not found or missing:
             number = missing[0] if missing else 0
             raise MuvlaError(
-                str(path), got=f"no train_data_{number}.npz", expected=f"{told or 'some'} episodes",
+                str(path),
+                got=f"no train_data_{number}.npz",
+                expected=f"{told or 'some'} episodes",
                 remedy="copy or collect what is missing",
-            )  # fmt: skip
+            )
         self.files = [found[number] for number in sorted(found)]
         self.arrays = _headers(self.files[0])
         self.lengths = [_headers(file).get("action", ((0,), ""))[0][0] for file in self.files]
@@ -123,7 +125,8 @@ def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _no_episode(file: Path, error: Exception) -> MuvlaError:
     return MuvlaError(
-        str(file), got=f"no whole episode ({error})", 
+        str(file),
+        got=f"no whole episode ({error})",
         expected="arrays of one episode, as MIKASA-Robo's collectors leave them",
         remedy="copy the file again; or, of a folder of batches, let the suite's collector finish",
-    )  # fmt: skip
+    )

@@ -26,7 +26,7 @@ import numpy as np
 from muvla.data.readers.source import ANY, Feature, Record, decoded, no_feature, unlike
 from muvla.data.readers.tfrecord import Values, parse_example, records
 from muvla.errors import MuvlaError
-from muvla.files import read_json
+from muvla.utils.io import read_json
 
 SPLIT = "train"  # the only one of the published robot datasets
 STEPS = "steps/"
@@ -45,16 +45,20 @@ class RldsDirectory:
         for file in ("features.json", "dataset_info.json"):
             if not (path / file).exists():
                 raise MuvlaError(
-                    str(path), got=f"no {file}", expected="the folder of one version of a TFDS dataset",
+                    str(path),
+                    got=f"no {file}",
+                    expected="the folder of one version of a TFDS dataset",
                     remedy="name it with its version, for instance DIRECTORY/1.0.0",
-                )  # fmt: skip
+                )
         self.info: dict[str, Any] = read_json(path / "dataset_info.json")
         features = read_json(path / "features.json")
         if "featuresDict" not in features:
             raise MuvlaError(
-                str(path / "features.json"), got="another layout", expected="a `featuresDict`",
+                str(path / "features.json"),
+                got="another layout",
+                expected="a `featuresDict`",
                 remedy="open the dataset once with a newer tensorflow-datasets, and save its features",
-            )  # fmt: skip
+            )
         self.features = {one.path: one for one in _leaves(features, "", ())}
         self.lengths = self._shard_lengths()
         self.shards = self._shards()
@@ -113,18 +117,22 @@ class RldsDirectory:
                 number += 1
             if number != length:
                 raise MuvlaError(
-                    str(shard), got=f"{number} records", expected=f"{length}, as dataset_info.json tells",
+                    str(shard),
+                    got=f"{number} records",
+                    expected=f"{length}, as dataset_info.json tells",
                     remedy="copy or download the file again",
-                )  # fmt: skip
+                )
 
     def _shard_lengths(self) -> list[int]:
         splits = {split["name"]: split for split in self.info.get("splits", [])}
         lengths = [int(length) for length in splits.get(SPLIT, {}).get("shardLengths", [])]
         if sum(lengths) == 0:
             raise MuvlaError(
-                str(self.path / "dataset_info.json"), got=f"splits {', '.join(splits) or 'none'}",
-                expected=f"episodes in a split {SPLIT!r}", remedy="check that the dataset was generated to its end",
-            )  # fmt: skip
+                str(self.path / "dataset_info.json"),
+                got=f"splits {', '.join(splits) or 'none'}",
+                expected=f"episodes in a split {SPLIT!r}",
+                remedy="check that the dataset was generated to its end",
+            )
         return lengths
 
     def _shards(self) -> list[Path]:
@@ -137,10 +145,12 @@ class RldsDirectory:
         missing = [i for i in range(total) if i not in found]
         if missing:
             raise MuvlaError(
-                str(self.path), got=f"no *-{SPLIT}.tfrecord-{missing[0]:05d}-of-{total:05d}"
+                str(self.path),
+                got=f"no *-{SPLIT}.tfrecord-{missing[0]:05d}-of-{total:05d}"
                 + f", nor {len(missing) - 1} more" * (len(missing) > 1),
-                expected=f"the {total} shards of dataset_info.json", remedy="download what is missing",
-            )  # fmt: skip
+                expected=f"the {total} shards of dataset_info.json",
+                remedy="download what is missing",
+            )
         return [found[i] for i in range(total)]
 
 
@@ -170,9 +180,11 @@ def _decode(example: dict[str, Values], wanted: list[Feature], where: str) -> di
     steps = {path: len(column) for path, column in values.items() if path.startswith(STEPS)}
     if len(set(steps.values())) > 1 or 0 in steps.values():
         raise MuvlaError(
-            where, got=f"steps {steps}", expected="the same number of each, at least 1",
+            where,
+            got=f"steps {steps}",
+            expected="the same number of each, at least 1",
             remedy="report it to whoever made the dataset; such an episode cannot be used",
-        )  # fmt: skip
+        )
     return values
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from muvla.data.episodes import Episode
 from muvla.data.readers.source import Record, Source
+from muvla.data.store import Episode
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 
@@ -58,9 +58,11 @@ class Schema:
             fits = len(found.shape) == len(shape) and all(map(_fits, shape, found.shape))
             if found.kind != kind or not fits:
                 raise MuvlaError(
-                    f"{source.path}: feature {path}", got=f"{found.kind} of shape {found.shape}",
-                    expected=f"{kind} of shape {shape}", remedy=f"choose another schema than {self.name}",
-                )  # fmt: skip
+                    f"{source.path}: feature {path}",
+                    got=f"{found.kind} of shape {found.shape}",
+                    expected=f"{kind} of shape {shape}",
+                    remedy=f"choose another schema than {self.name}",
+                )
 
 
 def _fits(wanted: int | None, size: int) -> bool:
@@ -93,10 +95,12 @@ def demonstrations(
             recorded_action=action,
             phase=_phases(record, schema.phase, len(action)),
             info={
-                **record.info, **_about(record, schema.about), "task": task,
+                **record.info,
+                **_about(record, schema.about),
+                "task": task,
                 "instruction": _instruction(record, schema.instruction),
             },
-        )  # fmt: skip
+        )
 
 
 def _numbers(record: Record, path: str) -> np.ndarray:
@@ -133,9 +137,11 @@ def _images(record: Record, schema: Schema, image_size: int | None) -> np.ndarra
     images = [_sized(record.values[path], image_size) for path in schema.cameras]
     if len({one.shape for one in images}) > 1:
         raise MuvlaError(
-            record.where, got=f"images of shapes {', '.join(str(one.shape[1:]) for one in images)}",
-            expected="cameras of one size", remedy="bring them to one with --image-size",
-        )  # fmt: skip
+            record.where,
+            got=f"images of shapes {', '.join(str(one.shape[1:]) for one in images)}",
+            expected="cameras of one size",
+            remedy="bring them to one with --image-size",
+        )
     return np.stack(images, axis=1)
 
 
@@ -157,6 +163,8 @@ def _instruction(record: Record, path: str) -> str:
 
 def _bad(record: Record, path: str, got: str, expected: str) -> MuvlaError:
     return MuvlaError(
-        f"{record.where}: {path}", got=got, expected=expected,
+        f"{record.where}: {path}",
+        got=got,
+        expected=expected,
         remedy="report it to whoever made the dataset; such an episode cannot be used",
-    )  # fmt: skip
+    )

@@ -77,10 +77,11 @@ def need(package: str, why: str) -> ModuleType:
 
 def no_feature(path: Path, wanted: str, known: Iterable[str]) -> MuvlaError:
     return MuvlaError(
-        f"{path}: feature {wanted}", got="no such feature",
+        f"{path}: feature {wanted}",
+        got="no such feature",
         expected=f"an image, a text or numbers among {', '.join(known) or 'none'}",
         remedy="choose the schema that the dataset has, or name its features (--camera, --proprio, --action)",
-    )  # fmt: skip
+    )
 
 
 def unlike(where: str, got: str, expected: str) -> MuvlaError:

@@ -58,9 +58,11 @@ def masked_crc() -> Callable[[bytes], int]:
         from crc32c import crc32c
     except ImportError as error:
         raise MuvlaError(
-            "crc32c", got=f"no such package ({error})", expected="it, to check every record of a TFRecord file",
+            "crc32c",
+            got=f"no such package ({error})",
+            expected="it, to check every record of a TFRecord file",
             remedy="run `pip install crc32c`; it is in the extra `data`",
-        ) from None  # fmt: skip
+        ) from None
 
     def masked(data: bytes) -> int:
         value = crc32c(data)
@@ -78,9 +80,11 @@ def parse_example(data: bytes, where: str) -> dict[str, Values]:
         return dict(_entries(memoryview(data)))
     except (IndexError, ValueError, struct.error) as error:
         raise MuvlaError(
-            where, got=f"no tf.train.Example ({error})", expected="one per record",
+            where,
+            got=f"no tf.train.Example ({error})",
+            expected="one per record",
             remedy="check that the dataset was written by tensorflow-datasets as TFRecord",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _entries(example: memoryview) -> Iterator[tuple[str, Values]]:

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from muvla.data.episodes import EpisodeStore
 from muvla.data.readers.source import NOTE
+from muvla.data.store import EpisodeStore
 from muvla.data.writers.lerobot import CAMERAS, cameras, write_lerobot
 from muvla.data.writers.rlds import write_rlds
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors, locked, write_json
+from muvla.utils.io import disk_errors, locked, write_json
 
 
 def write_dataset(
@@ -51,8 +51,9 @@ def way_back(store: EpisodeStore, format: str) -> str:
     told = ["--schema muvla"]
     if not store.knows_phases:
         state, action = {
-            "rlds": ("steps/observation/proprio", "steps/action"), "lerobot": ("observation.state", "action")
-        }[format]  # fmt: skip
+            "rlds": ("steps/observation/proprio", "steps/action"),
+            "lerobot": ("observation.state", "action"),
+        }[format]
         told = [f"--schema mikasa --proprio {state} --action {action}"]
     if format == "lerobot" and store["images"].shape[1] != len(CAMERAS):
         told += [f"--camera {name}" for name in cameras(store)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from muvla.data.episodes import EpisodeStore
+from muvla.data.store import EpisodeStore
 
 ALREADY_WRITTEN = ("start", "length", "instruction")  # of an index line, by every format itself
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas
 
-from muvla.data.episodes import EpisodeStore
 from muvla.data.readers.source import need
+from muvla.data.store import EpisodeStore
 from muvla.data.writers.columns import about, png, rows
-from muvla.files import write_json
+from muvla.utils.io import write_json
 
 FPS = 20  # steps have no duration in a store; this is ManiSkill's control frequency, and makes the timestamps
 CAMERAS = ("top", "wrist")  # as the published MIKASA datasets name them; any more are numbered
@@ -106,11 +106,16 @@ def _episode(
     own, line = rows(store, number), store.index[number]
     steps = np.arange(line["length"])
     values: dict[str, np.ndarray] = {
-        "observation.state": own["proprio"], "action": own["recorded_action"], "phase": own.get("phase"),
-        "executed_action": own.get("executed_action"), "timestamp": (steps / FPS).astype(np.float32),
-        "frame_index": steps, "episode_index": np.full(len(steps), number), "index": line["start"] + steps,
+        "observation.state": own["proprio"],
+        "action": own["recorded_action"],
+        "phase": own.get("phase"),
+        "executed_action": own.get("executed_action"),
+        "timestamp": (steps / FPS).astype(np.float32),
+        "frame_index": steps,
+        "episode_index": np.full(len(steps), number),
+        "index": line["start"] + steps,
         "task_index": np.full(len(steps), task),
-    }  # fmt: skip
+    }
     pictures = iter(np.moveaxis(own["images"], 1, 0))
     columns, statistics, size = {}, {}, 0
     for key, told in features.items():
@@ -146,19 +151,26 @@ def _pooled(episodes: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[
         mean = (weight * told["mean"]).sum(axis=0)
         variance = (weight * (told["std"] ** 2 + (told["mean"] - mean) ** 2)).sum(axis=0)
         pooled[key] = {
-            "min": told["min"].min(axis=0), "max": told["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance),
+            "min": told["min"].min(axis=0),
+            "max": told["max"].max(axis=0),
+            "mean": mean,
+            "std": np.sqrt(variance),
             "count": np.array([counts.sum()]),
-        }  # fmt: skip
+        }
     return pooled
 
 
 def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict) -> dict[str, Any]:
     """A row of meta/episodes."""
     row = {
-        "episode_index": number, "tasks": [line["instruction"]], "length": line["length"],
-        "data/chunk_index": file // CHUNK_FILES, "data/file_index": file % CHUNK_FILES,
-        "dataset_from_index": line["start"], "dataset_to_index": line["start"] + line["length"],
-    }  # fmt: skip
+        "episode_index": number,
+        "tasks": [line["instruction"]],
+        "length": line["length"],
+        "data/chunk_index": file // CHUNK_FILES,
+        "data/file_index": file % CHUNK_FILES,
+        "dataset_from_index": line["start"],
+        "dataset_to_index": line["start"] + line["length"],
+    }
     for key, told in _lists(statistics).items():
         row |= {f"stats/{key}/{name}": value for name, value in told.items()}
     return row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, "about": json.dumps(about(line))}
@@ -166,11 +178,20 @@ def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict)
 
 def _info(store: EpisodeStore, features: dict[str, dict[str, Any]], tasks: int) -> dict[str, Any]:
     return {
-        "codebase_version": "v3.0", "robot_type": None, "total_episodes": len(store), "total_frames": store.frames,
-        "total_tasks": tasks, "chunks_size": CHUNK_FILES, "data_files_size_in_mb": FILE_MEGABYTES,
-        "video_files_size_in_mb": 200, "fps": FPS, "splits": {"train": f"0:{len(store)}"},
-        "data_path": f"data/{PLACE}.parquet", "video_path": None, "features": features,
-    }  # fmt: skip
+        "codebase_version": "v3.0",
+        "robot_type": None,
+        "total_episodes": len(store),
+        "total_frames": store.frames,
+        "total_tasks": tasks,
+        "chunks_size": CHUNK_FILES,
+        "data_files_size_in_mb": FILE_MEGABYTES,
+        "video_files_size_in_mb": 200,
+        "fps": FPS,
+        "splits": {"train": f"0:{len(store)}"},
+        "data_path": f"data/{PLACE}.parquet",
+        "video_path": None,
+        "features": features,
+    }
 
 
 def _lists(statistics: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list]]:

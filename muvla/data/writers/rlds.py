@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.episodes import EpisodeStore
+from muvla.data.store import EpisodeStore
 from muvla.data.writers.columns import about, png, rows
 from muvla.data.writers.tfrecord import example, record
 from muvla.errors import MuvlaError
-from muvla.files import write_json
+from muvla.utils.io import write_json
 
 VERSION = "1.0.0"
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # what tensorflow-datasets takes
@@ -34,23 +34,29 @@ def write_rlds(store: EpisodeStore, folder: Path, name: str, progress: Callable[
     take, and for a dataset without two cameras: the layout has these."""
     if not NAME.fullmatch(name):
         raise MuvlaError(
-            "the directory's name", got=name, expected="a-z, 0-9 and _, a letter first: it names the dataset",
+            "the directory's name",
+            got=name,
+            expected="a-z, 0-9 and _, a letter first: it names the dataset",
             remedy="choose another",
-        )  # fmt: skip
+        )
     if store["images"].shape[1] != len(CAMERAS):
         raise MuvlaError(
-            str(store.path), got=f"{store['images'].shape[1]} cameras", expected=f"the layout's {len(CAMERAS)}",
+            str(store.path),
+            got=f"{store['images'].shape[1]} cameras",
+            expected=f"the layout's {len(CAMERAS)}",
             remedy="write it with --format lerobot",
-        )  # fmt: skip
+        )
     place = folder / VERSION
     place.mkdir()
     lengths, size = _shards(store, place, progress)
     for number in range(len(lengths)):
         (place / f"{number}").rename(place / f"{name}-train.tfrecord-{number:05d}-of-{len(lengths):05d}")
     split = {
-        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "name": "train", "numBytes": str(size),
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "name": "train",
+        "numBytes": str(size),
         "shardLengths": [str(length) for length in lengths],
-    }  # fmt: skip
+    }
     description = f"{len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
     info = {"description": description, "fileFormat": "tfrecord", "name": name, "splits": [split], "version": VERSION}
     write_json(place / "dataset_info.json", info)

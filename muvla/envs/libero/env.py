@@ -35,9 +35,11 @@ def make_libero(task: TaskConfig, image_size: int | None = None) -> LiberoEnv:
     for name in ("blank", "cue", "delay", "palette", "physics", "shift", "step_limit"):
         if getattr(task, name) is not None:
             raise MuvlaError(
-                f"task.{name}", got=getattr(task, name), expected=f"null for {task.name}: LIBERO fixes it",
+                f"task.{name}",
+                got=getattr(task, name),
+                expected=f"null for {task.name}: LIBERO fixes it",
                 remedy=f"leave task.{name} out",
-            )  # fmt: skip
+            )
     return LiberoEnv(task.name, image_size)
 
 
@@ -89,9 +91,11 @@ class LiberoEnv(gymnasium.Env):
         number = int(self.np_random.integers(INITIAL_STATES)) if seed is None else seed
         if number >= INITIAL_STATES:
             raise MuvlaError(
-                f"episode of {self.task.name}", got=number, expected=f"an initial state, 0 to {INITIAL_STATES - 1}",
+                f"episode of {self.task.name}",
+                got=number,
+                expected=f"an initial state, 0 to {INITIAL_STATES - 1}",
                 remedy="let protocol.seed and protocol.episodes stay within them",
-            )  # fmt: skip
+            )
         self._simulator.start(number)
         for _ in range(SETTLING):
             raw, success = self._simulator.step(STAY)

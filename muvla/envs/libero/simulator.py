@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from muvla.configtools import content_hash
+from muvla.config.serialization import content_hash
 from muvla.envs.assets import LIBERO, content
 from muvla.envs.libero.tasks import INITIAL_STATES, LiberoTask
 from muvla.errors import MuvlaError
-from muvla.files import disk_errors, write_json
+from muvla.utils.io import disk_errors, write_json
 
 Raw = dict[str, np.ndarray]  # what robosuite observes, by its names
 RENDERERS = {  # of MUJOCO_GL, with the remedy where it does not work; EGL takes a GPU's driver, or Mesa's for the CPU
@@ -122,10 +122,12 @@ def _configure(assets: Path, renderer: str) -> Path:
         raise _not_installed("No module named 'libero'")
     package = Path(spec.submodule_search_locations[0]) / "libero"
     paths = {
-        "benchmark_root": str(package), "bddl_files": str(package / "bddl_files"),
-        "init_states": str(package / "init_files"), "datasets": str(package.parent / "datasets"),
+        "benchmark_root": str(package),
+        "bddl_files": str(package / "bddl_files"),
+        "init_states": str(package / "init_files"),
+        "datasets": str(package.parent / "datasets"),
         "assets": str(assets),
-    }  # fmt: skip
+    }
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "muvla" / f"libero-{content_hash(paths)}"  # a second installation has one of its own
     if not (folder / "config.yaml").exists():
@@ -167,6 +169,8 @@ def _not_installed(got: str) -> MuvlaError:
 
 def _no_renderer(error: Exception, renderer: str) -> MuvlaError:
     return MuvlaError(
-        "renderer", got=f"{type(error).__name__}: {error}", expected=f"OpenGL without a screen ({renderer})",
+        "renderer",
+        got=f"{type(error).__name__}: {error}",
+        expected=f"OpenGL without a screen ({renderer})",
         remedy=RENDERERS[renderer],
-    )  # fmt: skip
+    )

@@ -86,7 +86,9 @@ def make_maniskill(task: TaskConfig, image_size: int | None = None) -> ManiSkill
     for name in ("blank", "cue", "delay", "palette", "shift", "step_limit"):
         if getattr(task, name) is not None:
             raise MuvlaError(
-                f"task.{name}", got=getattr(task, name), expected=f"null for {task.name}: ManiSkill fixes it",
+                f"task.{name}",
+                got=getattr(task, name),
+                expected=f"null for {task.name}: ManiSkill fixes it",
                 remedy=f"leave task.{name} out",
-            )  # fmt: skip
+            )
     return ManiSkillEnv(task.name, image_size, sim_backend=task.physics or "cpu")

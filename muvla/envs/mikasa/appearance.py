@@ -77,9 +77,14 @@ def _add_distractor(base: Any) -> str:
 
         load(options)
         actors.build_cube(
-            base.scene, DISTRACTOR_HALF_SIDE, np.array([*COLOURS[DISTRACTOR], 255]) / 255, "distractor",
-            body_type="static", add_collision=False, initial_pose=sapien.Pose(DISTRACTOR_PLACE),
-        )  # fmt: skip
+            base.scene,
+            DISTRACTOR_HALF_SIDE,
+            np.array([*COLOURS[DISTRACTOR], 255]) / 255,
+            "distractor",
+            body_type="static",
+            add_collision=False,
+            initial_pose=sapien.Pose(DISTRACTOR_PLACE),
+        )
 
     base._load_scene = load_more
     return f"a {DISTRACTOR} cube at {DISTRACTOR_PLACE} m"

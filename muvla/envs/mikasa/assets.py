@@ -47,8 +47,10 @@ def write_bulb(folder: Path) -> None:
     ball = np.stack([np.sin(up) * np.cos(around), np.cos(up), np.sin(up) * np.sin(around)], axis=-1).reshape(-1, 3)
     corners = (BULB_RADIUS * ball + [0, BULB_HEIGHT, 0]).astype("<f4")
     ring = np.arange(_SIDES)
-    row = np.stack([ring, (ring + 1) % _SIDES, ring + _SIDES, (ring + 1) % _SIDES, (ring + 1) % _SIDES + _SIDES,
-                    ring + _SIDES], axis=1)  # fmt: skip
+    row = np.stack(
+        [ring, (ring + 1) % _SIDES, ring + _SIDES, (ring + 1) % _SIDES, (ring + 1) % _SIDES + _SIDES, ring + _SIDES],
+        axis=1,
+    )
     faces = np.concatenate([row + _SIDES * i for i in range(8)]).astype("<u4")
     data = corners.tobytes() + ball.astype("<f4").tobytes() + faces.tobytes()
     sizes = [corners.nbytes, corners.nbytes, faces.nbytes]
@@ -56,14 +58,19 @@ def write_bulb(folder: Path) -> None:
     bounds = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
     described = {
         "asset": {"version": "2.0", "generator": STAND_IN},
-        "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 1}, "indices": 2, "material": 0}]}],
         "materials": [{"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 1]}}],
-        "accessors": [shape | bounds, shape | {"bufferView": 1},
-                      {"bufferView": 2, "componentType": 5125, "count": faces.size, "type": "SCALAR"}],
+        "accessors": [
+            shape | bounds,
+            shape | {"bufferView": 1},
+            {"bufferView": 2, "componentType": 5125, "count": faces.size, "type": "SCALAR"},
+        ],
         "bufferViews": [{"buffer": 0, "byteOffset": sum(sizes[:i]), "byteLength": n} for i, n in enumerate(sizes)],
         "buffers": [{"byteLength": len(data)}],
-    }  # fmt: skip
+    }
     text = json.dumps(described).encode()
     text += b" " * (-len(text) % 4)
     parts = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
@@ -73,9 +80,21 @@ def write_bulb(folder: Path) -> None:
 
 # Of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.
 _FACES = np.array(
-    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1],
-     [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
-)  # fmt: skip
+    [
+        [0, 1, 3],
+        [0, 3, 2],
+        [4, 6, 7],
+        [4, 7, 5],
+        [0, 4, 5],
+        [0, 5, 1],
+        [2, 3, 7],
+        [2, 7, 6],
+        [0, 2, 6],
+        [0, 6, 4],
+        [1, 5, 7],
+        [1, 7, 3],
+    ]
+)
 
 
 def _box(centre: tuple[float, float, float], size: tuple[float, float, float], turn: float = 0.0) -> np.ndarray:

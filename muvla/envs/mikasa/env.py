@@ -16,9 +16,9 @@ from PIL import Image
 
 from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
+from muvla.envs.mikasa.appearance import colours, dress
 from muvla.envs.mikasa.assets import stand_ins
 from muvla.envs.mikasa.families import FAMILIES, NO_CHOICE, Family
-from muvla.envs.mikasa.looks import colours, dress
 from muvla.envs.mikasa.simulator import blind, build
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import NO_OP_PHASES, Phase
@@ -35,13 +35,21 @@ def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = 
     for name, value in given.items():
         if name not in known:
             raise MuvlaError(
-                f"task.{name}", got=value, expected=f"null for {task.name}: the suite fixes it",
+                f"task.{name}",
+                got=value,
+                expected=f"null for {task.name}: the suite fixes it",
                 remedy=f"leave task.{name} out, or take a task of the recall suite, where it can be set",
-            )  # fmt: skip
+            )
     return MikasaEnv(
-        task.name, image_size, sim_backend=task.physics or "cpu", palette=given.pop("palette", None), lengths=given,
-        shift=task.shift, limit=task.step_limit, frames=frames,
-    )  # fmt: skip
+        task.name,
+        image_size,
+        sim_backend=task.physics or "cpu",
+        palette=given.pop("palette", None),
+        lengths=given,
+        shift=task.shift,
+        limit=task.step_limit,
+        frames=frames,
+    )
 
 
 def settable(task: str) -> tuple[str, ...]:
@@ -73,7 +81,7 @@ class MikasaEnv(gymnasium.Env):
 
     lengths: `cue` and `delay`, ranges of steps, where the family draws them (`Family.settable`). The step limit grows
     with the longest of them, so that as many steps are left for the decision as in the published task; `limit` sets it.
-    palette, shift: see `muvla.envs.mikasa.looks`.
+    palette, shift: see `muvla.envs.mikasa.appearance`.
 
     Places and phase lengths are drawn by torch on the physics device, and CUDA draws others from the same seed: so the
     physics device is declared (`TaskConfig.physics`) and never chosen by what is there. `render_backend="auto"` takes

@@ -62,15 +62,22 @@ def make(name: str, step_limit: int, sim_backend: str, render_backend: str, **op
     render_backend = backend("render_backend", render_backend)
     try:
         return gymnasium.make(
-            name, num_envs=1, render_mode="rgb_array", max_episode_steps=step_limit, sim_backend=sim_backend,
+            name,
+            num_envs=1,
+            render_mode="rgb_array",
+            max_episode_steps=step_limit,
+            sim_backend=sim_backend,
             render_backend=render_backend,
-            human_render_camera_configs={"width": _HUMAN_VIEW, "height": _HUMAN_VIEW}, **(common | options),
-        )  # fmt: skip
+            human_render_camera_configs={"width": _HUMAN_VIEW, "height": _HUMAN_VIEW},
+            **(common | options),
+        )
     except RuntimeError as error:  # SAPIEN's only word for a missing or too old Vulkan driver
         raise MuvlaError(
-            "renderer", got=str(error).strip(), expected="a Vulkan driver: a GPU's, or Mesa 24.3 or newer for the CPU",
+            "renderer",
+            got=str(error).strip(),
+            expected="a Vulkan driver: a GPU's, or Mesa 24.3 or newer for the CPU",
             remedy="run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def blind(base: Any) -> None:
@@ -124,9 +131,11 @@ def _not_there(error: ImportError | OSError) -> MuvlaError:
             "simulator", got=str(error), expected="ManiSkill 3.0.1 and mikasa-robo-suite 1.0.0", remedy="run `make sim`"
         )
     return MuvlaError(
-        "simulator", got=str(error), expected="the shared libraries that it loads",
+        "simulator",
+        got=str(error),
+        expected="the shared libraries that it loads",
         remedy="run `sudo bash scripts/install-system-packages.sh`",
-    )  # fmt: skip
+    )
 
 
 def backends(task: TaskConfig, assets: Iterable[str]) -> str:

@@ -95,29 +95,45 @@ def _capacity(family: str, limits: tuple[int, int, int], long: bool = False) -> 
     once, delay = ((10, 100), (50, 400)) if long else (_SHORT, _SHORT)
     return [
         MikasaTask(
-            f"{family}{n}{'-Long' * long}-VLA-v0", family, limit, None if family == "BunchOfColors" else _COLOURS,
-            cue=once if family == "BunchOfColors" else (n * once[0], n * once[1]), delay=delay, free=True,
+            f"{family}{n}{'-Long' * long}-VLA-v0",
+            family,
+            limit,
+            None if family == "BunchOfColors" else _COLOURS,
+            cue=once if family == "BunchOfColors" else (n * once[0], n * once[1]),
+            delay=delay,
+            free=True,
         )
         for n, limit in zip((3, 5, 7), limits, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _remember_long() -> list[MikasaTask]:
     return [
         MikasaTask(
-            f"{family}{size}-Long-VLA-v0", family, 600, n, delay=(50, 450), free=True,
+            f"{family}{size}-Long-VLA-v0",
+            family,
+            600,
+            n,
+            delay=(50, 450),
+            free=True,
             cue=(100, 100) if f"{family}{size}" in ("RememberColor5", "RememberColor9") else (10, 100),
         )
         for family, sizes in _REMEMBER.items()
         for size, n in sizes.items()
-    ]  # fmt: skip
+    ]
 
 
 def _shuffle(family: str, *assets: str) -> MikasaTask:
     return MikasaTask(
-        f"{family}-Long-VLA-v0", family, 600, 3, assets=("shellgame", *assets), cue=(10, 100), delay=(100, 400),
+        f"{family}-Long-VLA-v0",
+        family,
+        600,
+        3,
+        assets=("shellgame", *assets),
+        cue=(10, 100),
+        delay=(100, 400),
         free=True,
-    )  # fmt: skip
+    )
 
 
 def _blink(level: str, blinks: tuple[int, int]) -> MikasaTask:
@@ -154,6 +170,9 @@ PUBLISHED, ALL_SHORT, LONG = (
 )
 # What the published policies were trained on.
 TRAINED = (
-    "ShellGamePush-VLA-v0", "InterceptMedium-VLA-v0", "RememberColor5-VLA-v0", "TakeItBack-VLA-v0",
+    "ShellGamePush-VLA-v0",
+    "InterceptMedium-VLA-v0",
+    "RememberColor5-VLA-v0",
+    "TakeItBack-VLA-v0",
     "RememberShapeAndColor3x3-VLA-v0",
-)  # fmt: skip
+)

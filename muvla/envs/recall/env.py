@@ -17,7 +17,7 @@ from muvla.envs.instructions import INSTRUCTIONS
 from muvla.envs.phases import Phase
 from muvla.envs.recall import scene
 from muvla.envs.recall.tasks import RECALL_TASKS, step_limit
-from muvla.randomness import numpy_rng
+from muvla.utils.rng import numpy_rng
 
 STEP = 0.25  # workspace units that a full action moves the effector
 HOME = (0.0, -0.25)  # the effector's start
@@ -31,9 +31,17 @@ NO_CHOICE = -1
 CAMERA_SIZE = 32  # pixels, square
 # What an episode is made of; every step replaces what it changes.
 _EPISODE = (
-    "blank_length", "cue_length", "delay_length", "places", "colour_at", "cued_colour", "target", "effector", "t",
+    "blank_length",
+    "cue_length",
+    "delay_length",
+    "places",
+    "colour_at",
+    "cued_colour",
+    "target",
+    "effector",
+    "t",
     "choice",
-)  # fmt: skip
+)
 
 
 class RecallEnv(gymnasium.Env):

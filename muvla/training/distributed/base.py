@@ -2,7 +2,7 @@
 
 Every draw is keyed by the number of a slot among all B, and the loss is divided by the window of all ranks, so that the
 sum of their gradients is the gradient of one process with B slots. Here is one process alone; several are in
-`muvla.training.launched`.
+`muvla.training.distributed.torchrun`.
 
 Legend: B slots of all ranks.
 """
@@ -42,9 +42,11 @@ class Ranks:
         """This rank's part of the slots of all ranks. Raises MuvlaError where they cannot be divided."""
         if total % self.size:
             raise MuvlaError(
-                "budget.slots", got=f"{total} slots for {self.size} ranks", expected="as many for every rank",
+                "budget.slots",
+                got=f"{total} slots for {self.size} ranks",
+                expected="as many for every rank",
                 remedy=f"start a number of ranks that divides {total}, or set budget.slots",
-            )  # fmt: skip
+            )
         own = total // self.size
         return range(self.rank * own, (self.rank + 1) * own)
 

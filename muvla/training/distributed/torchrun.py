@@ -2,7 +2,7 @@
 
 Nothing hooks into the backward pass: when all truncation blocks are done, one synchroniser adds up the gradient of
 every trained tensor, so that it does not matter how often a tensor was used before. Under `--shard` the blocks' own
-gradients are added up by FSDP (`muvla.training.sharding`).
+gradients are added up by FSDP (`muvla.training.distributed.fsdp`).
 
 What one rank raises, all raise. A rank that dies closes its connections, and the others end with RankLost; one that
 hangs is given up after TIMEOUT.
@@ -27,9 +27,9 @@ from torch.distributed.rendezvous import rendezvous
 from muvla import errors
 from muvla.errors import MuvlaError, NotAMeasurement, RankLost
 from muvla.models.policy import Policy
-from muvla.training import sharding
-from muvla.training.ranks import ALONE, Named, Ranks
-from muvla.training.slots import joined
+from muvla.training.distributed import fsdp as sharding
+from muvla.training.distributed.base import ALONE, Named, Ranks
+from muvla.training.distributed.memory_state import joined
 
 TIMEOUT = timedelta(minutes=10)  # until a rank that answers nothing is given up
 PATIENCE = timedelta(days=2)  # with ranks at long work; that one dies is seen at once
@@ -73,9 +73,11 @@ class TorchRanks(Ranks):
         with self.together():
             if value != expected:
                 raise MuvlaError(
-                    f"{what} on rank {self.rank}", got=value, expected=f"{expected}, as on rank 0",
+                    f"{what} on rank {self.rank}",
+                    got=value,
+                    expected=f"{expected}, as on rank 0",
                     remedy="give every machine the same one",
-                )  # fmt: skip
+                )
 
     def any(self, flag: bool) -> bool:
         told = torch.tensor(int(flag))
@@ -135,10 +137,12 @@ class TorchRanks(Ranks):
                 names = [list(own)[i] for i in differing.any(dim=0).nonzero().flatten()]
                 ranks = differing.any(dim=1).nonzero().flatten().tolist()
                 raise NotAMeasurement(
-                    f"parameters at {when}", got=f"other values on rank {', '.join(map(str, ranks))} than on rank 0 in "
-                    f"{', '.join(names[:3])}" + ", …" * (len(names) > 3), expected="the same bits on every rank",
+                    f"parameters at {when}",
+                    got=f"other values on rank {', '.join(map(str, ranks))} than on rank 0 in "
+                    f"{', '.join(names[:3])}" + ", …" * (len(names) > 3),
+                    expected="the same bits on every rank",
                     remedy="report this as a bug, or look for a broken machine; the ranks trained different policies",
-                )  # fmt: skip
+                )
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return self._collect(sharding.whole, tensors, self.leads) if self.sharded else tensors
@@ -200,9 +204,11 @@ class TorchRanks(Ranks):
                 if self._store.check([f"error {rank}"]):
                     return self._told(rank)
         return RankLost(
-            "ranks", got="one that is gone or does not answer", expected=f"all {self.size}",
+            "ranks",
+            got="one that is gone or does not answer",
+            expected=f"all {self.size}",
             remedy="run the same command again: it continues from the last checkpoint",
-        )  # fmt: skip
+        )
 
 
 def is_launched() -> bool:
@@ -226,17 +232,21 @@ def launched(sharded: bool) -> Iterator[Ranks]:
     if not is_launched():
         if sharded:
             raise MuvlaError(
-                "--shard", got="one process", expected="several ranks",
+                "--shard",
+                got="one process",
+                expected="several ranks",
                 remedy="start it by `torchrun --nproc-per-node N -m muvla.cli train …`, or leave it out",
-            )  # fmt: skip
+            )
         yield ALONE
         return
     cuda, local = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
         raise MuvlaError(
-            "torchrun --nproc-per-node", got=f"rank {local} of this machine", expected=f"{torch.cuda.device_count()} "
-            "ranks at most: as many as it has GPUs", remedy="start fewer",
-        )  # fmt: skip
+            "torchrun --nproc-per-node",
+            got=f"rank {local} of this machine",
+            expected=f"{torch.cuda.device_count()} ranks at most: as many as it has GPUs",
+            remedy="start fewer",
+        )
     if cuda:
         torch.cuda.set_device(local)
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))

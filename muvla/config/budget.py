@@ -1,0 +1,66 @@
+"""Training budget and optimizer.
+
+Legend: B slots, W window, U updates, K truncation length, F frames per update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from muvla.config.serialization import LATER
+from muvla.config.validation import require
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """Slots B, window W and updates U, as declared, and what a truncation length K makes of them.
+
+    `matched`: nothing; B, W and U are the same for every cell, whatever K and α are. `matched_frames`: W = K, and as
+    many updates as give the declared number of frames. `published`: W = K at the declared U, so that K multiplies the
+    frames of an update and of the whole training (spec 2.4). `Cell.effective_budget` is what comes out.
+    """
+
+    slots: int = 16
+    window: int = 8
+    updates: int = 1500
+    regime: Literal["matched", "matched_frames", "published"] = field(default="matched", metadata=LATER)
+
+    def __post_init__(self):
+        for name in ("slots", "window", "updates"):
+            require(getattr(self, name) >= 1, f"budget.{name}", getattr(self, name), "≥ 1", "set a positive number")
+
+    @property
+    def frames_per_update(self) -> int:
+        """F = B·W."""
+        return self.slots * self.window
+
+    @property
+    def total_frames(self) -> int:
+        return self.frames_per_update * self.updates
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, linear warm-up and cosine decay; both as fractions so that they scale with U."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    warmup: float = 0.05  # fraction of U
+    final: float = 0.1  # last learning rate, fraction of lr
+    clip: float | None = 1.0  # largest gradient norm; None leaves it (as published)
+
+    def __post_init__(self):
+        require(self.lr > 0, "optimizer.lr", self.lr, "> 0", "set a learning rate")
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "optimizer.betas",
+            self.betas,
+            "two fractions in [0, 1)",
+            "correct them",
+        )
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "≥ 0", "correct it")
+        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "correct it")
+        require(0 <= self.final <= 1, "optimizer.final", self.final, "a fraction in [0, 1]", "correct it")
+        require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "correct it")
