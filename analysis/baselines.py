@@ -1,4 +1,4 @@
-"""The lines of a table that no training has made: what the trained arms lie between."""
+"""The lines of a table that no training has made: what the trained variants lie between."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def _label(ceilings: Iterable[Ceilings], name: str) -> str:
 
 
 def with_readings(table: pd.DataFrame, ceilings: Ceilings, readings: dict[str, str]) -> pd.DataFrame:
-    """A table with a row per arm and training seed, and below them a row per ceiling. `readings` maps a column to the
-    reading that it shows; any other column of rates says that there is none."""
+    """A table with a row per variant and training seed, and below them a row per ceiling. `readings` maps a column to
+    the reading that it shows; any other column of rates says that there is none."""
     rows = []
     for name in (*NAMES, IDEAL):
-        row: dict[str, Any] = dict.fromkeys(table.columns, NO_VALUE) | {"arm": _label([ceilings], name)}
+        row: dict[str, Any] = dict.fromkeys(table.columns, NO_VALUE) | {"variant": _label([ceilings], name)}
         if "n" in row and name in ceilings.rows:
             row["n"] = rates_of(ceilings.rows[name])["measured"]
         rows.append(row | {column: reading(ceilings, name, of) for column, of in readings.items()})
@@ -77,22 +77,24 @@ def with_readings(table: pd.DataFrame, ceilings: Ceilings, readings: dict[str, s
 
 
 def by_seed(table: pd.DataFrame, ceilings: Ceilings, of: str) -> pd.DataFrame:
-    """A table with a row per arm and a column per training seed; the ceilings have none, and so their own column."""
+    """A table with a row per variant and a column per training seed; the ceilings have none, and so their own
+    column."""
     empty = dict.fromkeys(table.columns, "")
     rows = [
-        empty | {"arm": _label([ceilings], name), UNTRAINED: reading(ceilings, name, of, counts=True)}
+        empty | {"variant": _label([ceilings], name), UNTRAINED: reading(ceilings, name, of, counts=True)}
         for name in (*NAMES, IDEAL)
     ]
     return _below(table.assign(**{UNTRAINED: ""}), rows)
 
 
 def over_sets(table: pd.DataFrame, sets: dict[str, tuple[str, ...]], ceilings: dict[str, Ceilings]) -> pd.DataFrame:
-    """A table with a row per set of protocols, arm and training seed: the means of what was not trained over a set."""
+    """A table with a row per set of protocols, variant and training seed: the means of what was not trained over a
+    set."""
     rows = []
     for one in table["set"].drop_duplicates():
         of_set = [ceilings.get(protocol, Ceilings()) for protocol in sets[one]]
         for name in NAMES:
-            told = {"set": one, "arm": _label(of_set, name), "none": _mean(of_set, name)}
+            told = {"set": one, "variant": _label(of_set, name), "none": _mean(of_set, name)}
             rows.append(dict.fromkeys(table.columns, NO_VALUE) | told)
     return _below(table, rows)
 

@@ -41,21 +41,24 @@ def with_shams(names: Iterable[str]) -> list[tuple[str, bool]]:
 
 
 def labelled(cells: list[CellRecords]) -> list[tuple[str, CellRecords]]:
-    """Arm by name, with its training length where it has several."""
-    lengths = {(cell.arm, cell.cell.budget.updates) for cell in cells}
-    several = {arm for arm, count in Counter(arm for arm, _ in lengths).items() if count > 1}
-    return [(f"{cell.arm}, U={cell.cell.budget.updates}" if cell.arm in several else cell.arm, cell) for cell in cells]
+    """Variant by name, with its training length where it has several."""
+    lengths = {(cell.variant, cell.cell.budget.updates) for cell in cells}
+    several = {variant for variant, count in Counter(variant for variant, _ in lengths).items() if count > 1}
+    return [
+        (f"{cell.variant}, U={cell.cell.budget.updates}" if cell.variant in several else cell.variant, cell)
+        for cell in cells
+    ]
 
 
 def causal(cells: list[CellRecords]) -> pd.DataFrame:
-    """Columns: arm, seed, train, U, protocol, intervention, chance; `choices`, in how many measured episodes of the
+    """Columns: variant, seed, train, U, protocol, intervention, chance; `choices`, in how many measured episodes of the
     plain run there was something to choose; shares of all measured episodes in which the first touch was of the `own`
     target, the `donor`'s, `other` or `none`, which sum to 1; and for every quantity `_n`, `_without`, `_with`,
     `_difference`, `_low`, `_high` over the pairs with the plain run; `follow_rate_low` and `_high` with the follow
     rate's own interval. Where an intervention never fired, there is no pair, and each `_text` says it.
     """
     lines = []
-    for order, (arm, cell) in enumerate(labelled(cells)):
+    for order, (variant, cell) in enumerate(labelled(cells)):
         silent = {condition: [] for condition in cell.never_fired}
         for (protocol, intervention), rows in (cell.rows | silent).items():
             plain = cell.rows.get((protocol, "none"))
@@ -63,7 +66,7 @@ def causal(cells: list[CellRecords]) -> pd.DataFrame:
                 continue
             line = {
                 "order": order,
-                "arm": arm,
+                "variant": variant,
                 "seed": cell.cell.seed,
                 "train": cell.train,
                 "rule": update_rule(cell.cell),
@@ -105,27 +108,27 @@ def shares(rows: list[EpisodeRow]) -> dict[str, float]:
 
 
 def difference_table(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Of one protocol: a row per arm and intervention, a sham under what it is the sham of, a column per training
+    """Of one protocol: a row per variant and intervention, a sham under what it is the sham of, a column per training
     seed."""
     rows = []
-    for (_, arm), lines in frame.groupby([frame["arm"].map(_order(frame)), "arm"]):
+    for (_, variant), lines in frame.groupby([frame["variant"].map(_order(frame)), "variant"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
             of_name = lines[lines["intervention"] == name].sort_values("seed")
             entries = {f"seed {line['seed']}": line[f"{quantity}_text"] for _, line in of_name.iterrows()}
-            rows.append({"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"} | entries)
+            rows.append({"variant": variant, "intervention": f"{'↳ sham ' * is_sham}`{name}`"} | entries)
     return pd.DataFrame(rows).fillna(NOT_RUN)
 
 
 def short_difference_table(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Of one protocol: a row per intervention, a sham under what it is the sham of, a column per arm, the differences
-    by training seed and nothing else."""
+    """Of one protocol: a row per intervention, a sham under what it is the sham of, a column per variant, the
+    differences by training seed and nothing else."""
     seeds, rows = sorted(frame["seed"].unique()), []
-    arms = sorted(frame["arm"].unique(), key=_order(frame).get)
+    variants = sorted(frame["variant"].unique(), key=_order(frame).get)
     for name, is_sham in with_shams(frame.sort_values("order", kind="stable")["intervention"].drop_duplicates()):
         row = {"intervention": f"{'↳ sham ' * is_sham}`{name}`"}
-        for arm in arms:
-            lines = frame[(frame["intervention"] == name) & (frame["arm"] == arm)]
-            row[arm] = by_seeds({line["seed"]: _short(line, quantity) for _, line in lines.iterrows()}, seeds)
+        for variant in variants:
+            lines = frame[(frame["intervention"] == name) & (frame["variant"] == variant)]
+            row[variant] = by_seeds({line["seed"]: _short(line, quantity) for _, line in lines.iterrows()}, seeds)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -136,12 +139,12 @@ def _short(line: pd.Series, quantity: str) -> str:
 
 
 def short_follow_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, its interventions that have donors: a row per arm and intervention, a column per training seed
-    with the follow rate and its paired difference."""
+    """Of one protocol, its interventions that have donors: a row per variant and intervention, a column per training
+    seed with the follow rate and its paired difference."""
     rows = []
-    for (_, arm), lines in with_donors(frame).groupby([frame["arm"].map(_order(frame)), "arm"]):
+    for (_, variant), lines in with_donors(frame).groupby([frame["variant"].map(_order(frame)), "variant"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
-            row = {"arm": arm, "intervention": f"{'↳ sham ' * is_sham}`{name}`"}
+            row = {"variant": variant, "intervention": f"{'↳ sham ' * is_sham}`{name}`"}
             for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
                 known = line["follow_n"] > 0
                 row[f"seed {line['seed']}"] = (
@@ -159,12 +162,12 @@ def with_donors(frame: pd.DataFrame) -> pd.DataFrame:
 def follow_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Of one protocol, its interventions that have donors: follow rate, and the shares of first touches."""
     rows, donors = [], with_donors(frame)
-    for (_, arm), lines in donors.groupby([donors["arm"].map(_order(frame)), "arm"]):
+    for (_, variant), lines in donors.groupby([donors["variant"].map(_order(frame)), "variant"]):
         for name, is_sham in with_shams(lines["intervention"].drop_duplicates()):
             for _, line in lines[lines["intervention"] == name].sort_values("seed").iterrows():
                 rows.append(
                     {
-                        "arm": arm,
+                        "variant": variant,
                         "intervention": f"{'↳ sham ' * is_sham}`{name}`",
                         "seed": line["seed"],
                         "follow rate": line["follow_rate_text"],
@@ -185,15 +188,15 @@ def _two_digits(value: float) -> str:
 
 
 def _order(frame: pd.DataFrame) -> dict[str, int]:
-    return frame.groupby("arm")["order"].min().to_dict()
+    return frame.groupby("variant")["order"].min().to_dict()
 
 
 def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
-    """How far interventions move the predicted chunk: a line per arm, seed, protocol, intervention and step since the
-    cue's end, with the mean absolute difference of normalised actions over the `n` episodes and its 90 % interval of
-    Student's t (none of n = 1)."""
+    """How far interventions move the predicted chunk: a line per variant, seed, protocol, intervention and step since
+    the cue's end, with the mean absolute difference of normalised actions over the `n` episodes and its 90 % interval
+    of Student's t (none of n = 1)."""
     lines = []
-    for order, (arm, cell) in enumerate(labelled(cells)):
+    for order, (variant, cell) in enumerate(labelled(cells)):
         for (protocol, intervention), by_step in cell.chunk_changes.items():
             for since, values in by_step.items():
                 n, mean = len(values), float(values.mean())
@@ -201,7 +204,7 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
                 lines.append(
                     {
                         "order": order,
-                        "arm": arm,
+                        "variant": variant,
                         "seed": cell.cell.seed,
                         "protocol": protocol,
                         "intervention": intervention,
@@ -219,21 +222,21 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
 
 
 def verdicts(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.DataFrame:
-    """A line per prediction, arm and training seed, with `together`, the verdict over the arm's seeds."""
+    """A line per prediction, variant and training seed, with `together`, the verdict over the variant's seeds."""
     lines = []
     for number, one in enumerate(predictions, start=1):
-        for arm in dict.fromkeys(label for label, cell in labelled(cells) if cell.arm in one.arms):
-            found = [(cell, _verdict(one, cell)) for label, cell in labelled(cells) if label == arm]
+        for variant in dict.fromkeys(label for label, cell in labelled(cells) if cell.variant in one.variants):
+            found = [(cell, _verdict(one, cell)) for label, cell in labelled(cells) if label == variant]
             together = over_seeds(v.said for _, v in found)
             for cell, v in found:
                 line = {
                     "prediction": number,
                     "text": one.text,
-                    "arm": arm,
+                    "variant": variant,
                     "seed": cell.cell.seed,
                     "verdict": v.said,
                     "together": together,
-                } | {k: w for k, w in asdict(one).items() if k not in ("text", "arms")}
+                } | {k: w for k, w in asdict(one).items() if k not in ("text", "variants")}
                 line |= {f"difference_{k}": w for k, w in (asdict(v.difference) if v.difference else {}).items()}
                 line |= {"difference": v.difference.text if v.difference else "", "rate": v.rate.text if v.rate else ""}
                 lines.append(line)
@@ -257,15 +260,17 @@ def _verdict(one: Prediction, cell: CellRecords) -> Verdict:
 
 
 def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
-    """A row per prediction and arm, a column per training seed: the verdict, and the interval that it rests on."""
+    """A row per prediction and variant, a column per training seed: the verdict, and the interval that it rests on."""
     rows = []
-    for (number, arm), lines in found.groupby(["prediction", "arm"], sort=False):
+    for (number, variant), lines in found.groupby(["prediction", "variant"], sort=False):
         first = lines.iloc[0]
         entries = {
             f"seed {line['seed']}": " ".join([line["verdict"], *_evidence(line)])
             for _, line in lines.sort_values("seed").iterrows()
         }
-        rows.append({"": number, "prediction": first["text"], "arm": arm, "verdict": first["together"]} | entries)
+        rows.append(
+            {"": number, "prediction": first["text"], "variant": variant, "verdict": first["together"]} | entries
+        )
     return pd.DataFrame(rows).fillna(NOT_RUN)
 
 
@@ -282,15 +287,15 @@ def _evidence(line: pd.Series) -> Iterator[str]:
 
 
 def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
-    """A line per cell and point of the grid `id` that has run or never fired: arm, seed, H, protocol, condition (the
-    intervention), never_fired, chance, the point's coordinates under their names; where some point has a number h,
+    """A line per cell and point of the grid `id` that has run or never fired: variant, seed, H, protocol, condition
+    (the intervention), never_fired, chance, the point's coordinates under their names; where some point has a number h,
     `held`, that it is beyond H; of every quantity but `follow` `_n`, `_rate`, `_low`, `_high` (90 %); of an
     intervention, `difference`, `_low`, `_high`, `_n`: the paired difference of what the grid is drawn by, against the
     grid's own point of that protocol without intervention. No coordinate has one of these names
     (`muvla.probes.base.RESERVED`)."""
     points = [
-        (order, arm, cell, point)
-        for order, (arm, cell) in enumerate(labelled(cells))
+        (order, variant, cell, point)
+        for order, (variant, cell) in enumerate(labelled(cells))
         for grid in cell.grids
         for point in grid.points
         if grid.id == id and (point.rows or point.never_fired)
@@ -299,10 +304,10 @@ def grid_frame(cells: list[CellRecords], id: str) -> pd.DataFrame:
     drawn_by = "choice" if any(rate(point.rows, "choice").n for *_, point in points) else "success"
     plain = {(cell.train, p.protocol): p.rows for _, _, cell, p in points if p.intervention == "none"}
     lines = []
-    for order, arm, cell, point in points:
+    for order, variant, cell, point in points:
         line = {
             "order": order,
-            "arm": arm,
+            "variant": variant,
             "seed": cell.cell.seed,
             "H": cell.cell.model.chunk,
             "protocol": point.protocol,
@@ -341,10 +346,10 @@ def grids(cells: list[CellRecords]) -> dict[str, GridRows]:
 
 
 def readings(cells: list[CellRecords]) -> dict[tuple[str, str], pd.DataFrame]:
-    """(probe id, protocol id) → the frames of all cells that have it, with columns arm, seed and order."""
+    """(probe id, protocol id) → the frames of all cells that have it, with columns variant, seed and order."""
     found: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for order, (arm, cell) in enumerate(labelled(cells)):
+    for order, (variant, cell) in enumerate(labelled(cells)):
         for one in cell.readings:
-            frame = pd.read_csv(one.file).assign(arm=arm, seed=cell.cell.seed, order=order)
+            frame = pd.read_csv(one.file).assign(variant=variant, seed=cell.cell.seed, order=order)
             found.setdefault((one.id, one.protocol), []).append(frame)
     return {key: pd.concat(frames, ignore_index=True) for key, frames in found.items()}

@@ -40,22 +40,22 @@ def update_rule(cell: Cell) -> str:
 
 
 def tidy(cells: list[CellRecords]) -> pd.DataFrame:
-    """Columns: arm, rule, labels, H, m, K, alpha, B, W, U, frames, seed, train, protocol, intervention, chance,
+    """Columns: variant, rule, labels, H, m, K, alpha, B, W, U, frames, seed, train, protocol, intervention, chance,
     best_constant, counts, and for every reading its rate with the 95 % Wilson bounds; `never_fired` for an intervention
     that acted in no episode, whose counts are 0 and which has no rate.
 
-    Raises MuvlaError if two cells would be one line of a table (same arm, training length and seed).
+    Raises MuvlaError if two cells would be one line of a table (same variant, training length and seed).
     """
     lines = []
     seen: dict[tuple, str] = {}
     for order, item in enumerate(cells):
         cell = item.cell
         recurs = cell.memory.kind == "tokens"  # else K and α are canonical values that nothing uses
-        place = (item.arm, cell.budget.updates, cell.seed)
+        place = (item.variant, cell.budget.updates, cell.seed)
         if seen.setdefault(place, item.train) != item.train:
             raise MuvlaError(
                 "report",
-                got=f"two cells that are arm {item.arm!r} with U = {cell.budget.updates}, seed {cell.seed}",
+                got=f"two cells that are variant {item.variant!r} with U = {cell.budget.updates}, seed {cell.seed}",
                 expected="one",
                 remedy="report the studies apart",
             )
@@ -63,7 +63,7 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
         for (protocol, intervention), rows in (item.rows | silent).items():
             line: dict[str, Any] = {
                 "order": order,
-                "arm": item.arm,
+                "variant": item.variant,
                 "rule": update_rule(cell),
                 "labels": cell.data.labels,
                 "H": cell.model.chunk,
@@ -123,14 +123,14 @@ def readings_of(frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(READING_TITLES) if reading_of(frame) == "choice" else ("success",)
 
 
-def arms_in_order(frame: pd.DataFrame) -> list[str]:
-    return list(frame.sort_values("order")["arm"].drop_duplicates())
+def variants_in_order(frame: pd.DataFrame) -> list[str]:
+    return list(frame.sort_values("order")["variant"].drop_duplicates())
 
 
 def has_several_lengths(frame: pd.DataFrame) -> bool:
-    """Whether an arm was trained at several U: then tables and figures keep them apart. Arms that differ in U among
-    themselves stand side by side."""
-    return bool((frame.groupby("arm")["U"].nunique() > 1).any())
+    """Whether a variant was trained at several U: then tables and figures keep them apart. Variants that differ in U
+    among themselves stand side by side."""
+    return bool((frame.groupby("variant")["U"].nunique() > 1).any())
 
 
 def file_names(ids: Iterable[str]) -> dict[str, str]:

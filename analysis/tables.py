@@ -9,15 +9,15 @@ from analysis.frames import (
     NOT_RUN,
     READING_TITLES,
     READINGS,
-    arms_in_order,
     has_several_lengths,
     reading_of,
     readings_of,
+    variants_in_order,
 )
 
 NO_VALUE = "–"
 ONLY_ERRORS = "only errors"  # a result whose every episode ended in one
-BUDGET = ("B", "W", "U", "frames")  # what a table names of it where arms differ
+BUDGET = ("B", "W", "U", "frames")  # what a table names of it where variants differ
 
 
 def entry(line: pd.Series, reading: str, counts: bool = False, interval: bool = True) -> str:
@@ -35,39 +35,39 @@ def entry(line: pd.Series, reading: str, counts: bool = False, interval: bool = 
     return text + errors
 
 
-def _by_arm(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    """(identifying columns, lines) per arm, in the study's order: per training length, which is named, where an arm has
-    several; else with what differs between the arms' budgets."""
+def _by_variant(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
+    """(identifying columns, lines) per variant, in the study's order: per training length, which is named, where a
+    variant has several; else with what differs between the variants' budgets."""
     apart = has_several_lengths(frame)
     told = [column for column in BUDGET if not apart and frame[column].nunique() > 1]
     groups = []
     for u, of_length in frame.groupby("U") if apart else [(None, frame)]:
-        for arm in arms_in_order(of_length):
-            lines = of_length[of_length["arm"] == arm]
+        for variant in variants_in_order(of_length):
+            lines = of_length[of_length["variant"] == variant]
             budget = {column: lines[column].iloc[0] for column in told}
-            groups.append((({"U": u} if apart else {}) | {"arm": arm} | budget, lines))
+            groups.append((({"U": u} if apart else {}) | {"variant": variant} | budget, lines))
     return groups
 
 
 def above_constant(plain: pd.DataFrame) -> str:
-    """A sentence: in how many training seeds of each arm the interval of choice accuracy lies above what a constant
+    """A sentence: in how many training seeds of each variant the interval of choice accuracy lies above what a constant
     choice would reach."""
     counts = []
-    for name, lines in _by_arm(plain):
+    for name, lines in _by_variant(plain):
         above = int((lines["choice_low"] > lines["best_constant"]).sum())
         length = f"U = {name['U']}, " if has_several_lengths(plain) else ""
-        counts.append(f"{length}{name['arm']}: {above} of {len(lines)}")
+        counts.append(f"{length}{name['variant']}: {above} of {len(lines)}")
     return (
         "Training seeds whose whole interval of choice accuracy lies above the share of the most frequent target, "
-        f"by arm: {'; '.join(counts)}."
+        f"by variant: {'; '.join(counts)}."
     )
 
 
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, without intervention: a row per arm and training seed, a column per reading."""
+    """Of one protocol, without intervention: a row per variant and training seed, a column per reading."""
     plain = frame[frame["intervention"] == "none"]
     rows = []
-    for name, lines in _by_arm(plain):
+    for name, lines in _by_variant(plain):
         for _, line in lines.sort_values("seed").iterrows():
             rows.append(
                 name
@@ -78,23 +78,23 @@ def main_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_seed(frame: pd.DataFrame, reading: str, intervention: str, counts: bool = False) -> pd.DataFrame:
-    """Of one protocol: a row per arm, a column per training seed."""
+    """Of one protocol: a row per variant, a column per training seed."""
     chosen = frame[frame["intervention"] == intervention]
     rows = [
         name
         | {f"seed {line['seed']}": entry(line, reading, counts) for _, line in lines.sort_values("seed").iterrows()}
-        for name, lines in _by_arm(chosen)
+        for name, lines in _by_variant(chosen)
     ]
     return pd.DataFrame(rows).fillna(NOT_RUN)
 
 
 def intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, its reading: a row per arm and training seed, a column per intervention."""
+    """Of one protocol, its reading: a row per variant and training seed, a column per intervention."""
     reading = reading_of(frame)
     kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
     rows = []
-    for name, of_arm in _by_arm(_touched(frame)):
-        for seed, lines in of_arm.groupby("seed"):
+    for name, of_variant in _by_variant(_touched(frame)):
+        for seed, lines in of_variant.groupby("seed"):
             by_kind = {line["intervention"]: line for _, line in lines.iterrows()}
             rows.append(
                 name
@@ -105,21 +105,21 @@ def intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _touched(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of arms that something intervenes on."""
-    return frame[frame["arm"].isin(frame[frame["intervention"] != "none"]["arm"])]
+    """The lines of variants that something intervenes on."""
+    return frame[frame["variant"].isin(frame[frame["intervention"] != "none"]["variant"])]
 
 
 def short_intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, its reading: a row per intervention, a column per arm, the rates by training seed and nothing
-    else. Empty without interventions."""
-    reading, groups = reading_of(frame), _by_arm(_touched(frame))
+    """Of one protocol, its reading: a row per intervention, a column per variant, the rates by training seed and
+    nothing else. Empty without interventions."""
+    reading, groups = reading_of(frame), _by_variant(_touched(frame))
     seeds = sorted(frame["seed"].unique())
     rows = []
     for kind in frame.sort_values("order", kind="stable")["intervention"].drop_duplicates() if groups else ():
         row = {"intervention": kind if kind == "none" else f"`{kind}`"}
         for name, lines in groups:
             known = lines[lines["intervention"] == kind].set_index("seed")
-            label = ", ".join([name["arm"], *(f"{k} = {v}" for k, v in name.items() if k != "arm")])
+            label = ", ".join([name["variant"], *(f"{k} = {v}" for k, v in name.items() if k != "variant")])
             row[label] = by_seeds(
                 {seed: entry(known.loc[seed], reading, interval=False) for seed in known.index}, seeds
             )
@@ -134,13 +134,13 @@ def by_seeds(entries: dict[int, str], seeds: list[int]) -> str:
 
 
 def set_table(frame: pd.DataFrame, sets: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """The unweighted mean of the success rates under the protocols of each set: a row per set, arm and training seed, a
-    column per intervention. One that has not every result of the set has no mean."""
+    """The unweighted mean of the success rates under the protocols of each set: a row per set, variant and training
+    seed, a column per intervention. One that has not every result of the set has no mean."""
     kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
     rows = []
     for one, protocols in sets.items():
-        for name, of_arm in _by_arm(frame[frame["protocol"].isin(protocols)]):
-            for seed, lines in of_arm.groupby("seed"):
+        for name, of_variant in _by_variant(frame[frame["protocol"].isin(protocols)]):
+            for seed, lines in of_variant.groupby("seed"):
                 means = {kind: _mean_entry(lines[lines["intervention"] == kind], protocols) for kind in kinds}
                 rows.append({"set": one} | name | {"seed": seed} | means)
     return pd.DataFrame(rows)

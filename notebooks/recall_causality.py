@@ -29,7 +29,7 @@ from IPython.display import display
 from analysis import causal
 from analysis.by_seed import quantities_of
 from analysis.figures.grids import curves_figure, heatmap_figure
-from analysis.figures.interventions import arms_of, follow_figure, paired_figure
+from analysis.figures.interventions import follow_figure, paired_figure, variants_of
 from analysis.figures.measurements import reading_figure
 from sweeps.ledger import Ledger
 from sweeps.study import load_study
@@ -38,7 +38,7 @@ root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() els
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_causality")))
 ledger = Ledger(root / "runs", root / "data")
 cells = [entry.records() for entry in ledger.entries(study, ledger.opened(study))]
-arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
+variants = list(dict.fromkeys(variant for variant, _ in causal.labelled(cells)))
 
 # %% [markdown]
 # ## Predictions, written before the run
@@ -47,7 +47,7 @@ arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
 # %%
 verdicts = causal.verdicts(cells, study.predictions)
 if not verdicts.empty:
-    display(pd.crosstab([verdicts[name] for name in ("prediction", "text", "arm")], verdicts["verdict"]))
+    display(pd.crosstab([verdicts[name] for name in ("prediction", "text", "variant")], verdicts["verdict"]))
 
 # %% [markdown]
 # ## Paired differences
@@ -79,10 +79,10 @@ for id, grid in causal.grids(cells).items():
     if frame.empty:
         print(f"{id}: not run")
     elif grid.y is None:
-        display(curves_figure(frame, grid, arms, id))
+        display(curves_figure(frame, grid, variants, id))
     else:
-        for arm in arms_of(frame):
-            display(heatmap_figure(frame, arm, grid, f"{id}, {arm}"))
+        for variant in variants_of(frame):
+            display(heatmap_figure(frame, variant, grid, f"{id}, {variant}"))
 
 # %% [markdown]
 # ## Probes that read the memory
@@ -92,4 +92,4 @@ for id, grid in causal.grids(cells).items():
 # %%
 taken = {(one.id, one.protocol): one for cell in cells for one in cell.readings}
 for key, frame in causal.readings(cells).items():
-    display(reading_figure(frame, taken[key], arms, f"{key[0]}, {key[1]}"))
+    display(reading_figure(frame, taken[key], variants, f"{key[0]}, {key[1]}"))

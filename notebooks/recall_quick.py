@@ -38,10 +38,10 @@ entries = ledger.entries(study, ledger.opened(study))
 # The certificate is the exact difference of two configurations, fields that a computation does not use left out.
 
 # %%
-cells = {entry.item.arm: entry.item.cell for entry in entries}
+cells = {entry.item.variant: entry.item.cell for entry in entries}
 first, *others = cells
-for arm in others:
-    print(f"{first} → {arm}: {certificate(cells[first], cells[arm])}")
+for variant in others:
+    print(f"{first} → {variant}: {certificate(cells[first], cells[variant])}")
 
 # %% [markdown]
 # ## Rates

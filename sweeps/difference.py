@@ -1,4 +1,4 @@
-"""The certificate between two arms of a study, in print: what differs, what follows from it, and what is shared."""
+"""The certificate between two variants of a study, in print: what differs, what follows from it, and what is shared."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from sweeps.study import Study, certificate, train_id
 UNKNOWN = "The data are not collected yet: their content, the statistics and the train ids follow from them."
 
 
-def between_text(study: Study, stores: dict[str, EpisodeStore] | None, arms: tuple[str, str]) -> str:
-    """Of every training seed alike, as an arm is the same overrides under each. Without the data, their content is not
-    known. Raises MuvlaError for an unknown arm."""
-    cells = {item.arm: item.cell for item in reversed(study.cells())}  # of the first seed
-    for arm in arms:
-        if arm not in study.arms:
+def between_text(study: Study, stores: dict[str, EpisodeStore] | None, variants: tuple[str, str]) -> str:
+    """Of every training seed alike, as a variant is the same overrides under each. Without the data, their content is
+    not known. Raises MuvlaError for an unknown variant."""
+    cells = {item.variant: item.cell for item in reversed(study.cells())}  # of the first seed
+    for variant in variants:
+        if variant not in study.variants:
             raise MuvlaError(
-                "--between", got=arm, expected=f"one of {', '.join(map(repr, study.arms))}", remedy="correct the name"
+                "--between",
+                got=variant,
+                expected=f"one of {', '.join(map(repr, study.variants))}",
+                remedy="correct the name",
             )
-    a, b = (cells[arm] for arm in arms)
+    a, b = (cells[variant] for variant in variants)
     computed, declared = certificate(a, b), difference(a, b)
     effective = {name: values for name, values in computed.items() if name in declared}
     follows = {name: values for name, values in computed.items() if name not in declared}
     other = {name: values for name, values in declared.items() if name not in computed}
-    facts = dict(_facts(a, b, *((stores[arm] for arm in arms) if stores else (None, None))))
-    lines = [f"{arms[0]!r} | {arms[1]!r} of {study.name}, training seeds {', '.join(map(str, study.seeds))} alike"]
+    facts = dict(_facts(a, b, *((stores[variant] for variant in variants) if stores else (None, None))))
+    lines = [
+        f"{variants[0]!r} | {variants[1]!r} of {study.name}, training seeds {', '.join(map(str, study.seeds))} alike"
+    ]
     lines += _block("Declared:", effective)
     lines += _block(f"Declared, with no effect{' but what follows' * bool(follows)}:", other)
     lines += _block("Follows:", follows)
@@ -41,13 +46,13 @@ def between_text(study: Study, stores: dict[str, EpisodeStore] | None, arms: tup
 
 
 def certificate_lines(study: Study) -> list[str]:
-    """A line for each arm but the first: the exact difference of its computation from that of the first."""
-    cells = {item.arm: item.cell for item in reversed(study.cells())}
-    first, *others = study.arms
+    """A line for each variant but the first: the exact difference of its computation from that of the first."""
+    cells = {item.variant: item.cell for item in reversed(study.cells())}
+    first, *others = study.variants
     return [
-        f"`{arm}` against `{first}`: "
-        + "; ".join(f"{k} {b} against {a}" for k, (a, b) in certificate(cells[first], cells[arm]).items())
-        for arm in others
+        f"`{variant}` against `{first}`: "
+        + "; ".join(f"{k} {b} against {a}" for k, (a, b) in certificate(cells[first], cells[variant]).items())
+        for variant in others
     ]
 
 

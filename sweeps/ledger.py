@@ -91,7 +91,7 @@ class Entry:
         own = {(p.id, i) for p in study.protocols for i in ("none", *study.interventions)}
         silent = self.never_fired if rows else ()
         return CellRecords(
-            self.item.arm,
+            self.item.variant,
             canonical(self.item.cell),
             self.run.train,
             self.state,
@@ -159,58 +159,58 @@ class Ledger:
     def stores(
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
-        """The data of the study by arm, collected if need be; `jobs` bounds the simulator processes. Raises
-        MuvlaError, before anything is collected, for an import that is not there or does not tell what an arm's labels
-        need."""
+        """The data of the study by variant, collected if need be; `jobs` bounds the simulator processes. Raises
+        MuvlaError, before anything is collected, for an import that is not there or does not tell what a variant's
+        labels need."""
         self._require_imports(study)
-        mixtures = {item.arm: item.cell.data.datasets for item in study.cells()}
+        mixtures = {item.variant: item.cell.data.datasets for item in study.cells()}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
         presented = {datasets: joined([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
-        return {arm: presented[datasets] for arm, datasets in mixtures.items()}
+        return {variant: presented[datasets] for variant, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:
         """Whether nothing is left to collect. Raises MuvlaError for an import that is not there, as no collection makes
-        it, or that does not tell what an arm's labels need."""
+        it, or that does not tell what a variant's labels need."""
         self._require_imports(study)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
         return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
-        """The data that are already there, by arm; raises MuvlaError for one that is not."""
+        """The data that are already there, by variant; raises MuvlaError for one that is not."""
         self._require_imports(study)
-        return {item.arm: open_data(self.data, item.cell.data) for item in study.cells()}
+        return {item.variant: open_data(self.data, item.cell.data) for item in study.cells()}
 
     def ceilings(self, study: Study) -> dict[str, Ceilings]:
         """By protocol id: what its trained cells lie between, as far as it was measured."""
         return {one.id: measured(self.root, self.data, one) for one in study.protocols}
 
     def _require_imports(self, study: Study) -> None:
-        imports = {(i.arm, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
-        for arm, labels, spec in sorted(imports, key=str):
+        imports = {(i.variant, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
+        for variant, labels, spec in sorted(imports, key=str):
             if spec.source is not None:
                 store = open_store(self.data, spec)
                 if labels != "recorded":
-                    store.require_executed(f"arm {arm!r}, data.labels {labels}")
+                    store.require_executed(f"variant {variant!r}, data.labels {labels}")
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Raises MuvlaError if imported frames have another size than a protocol's."""
         _require_same_frames(study, stores)
         return [
-            Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.arm])))
+            Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.variant])))
             for item in study.cells()
         ]
 
 
 def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
     """What collected frames have is told by their configuration, and checked with it; an import has what it has."""
-    for arm, part in ((arm, part) for arm, store in stores.items() for part in store.parts):
+    for variant, part in ((variant, part) for variant, store in stores.items() for part in store.parts):
         shape = part["images"].shape[2:4]
         for one in study.every_protocol:
             camera = one.image_size or task_info(one.task.name).camera
             if part.spec.source is not None and shape != (camera, camera):
                 raise MuvlaError(
-                    f"study {study.name}, arm {arm!r}: data.dataset",
+                    f"study {study.name}, variant {variant!r}: data.dataset",
                     got=f"imported frames of {shape[0]}×{shape[1]}",
                     expected=f"{camera}×{camera}, those of protocol {one.id}",
                     remedy="import them at that size (--image-size), or choose another protocol",

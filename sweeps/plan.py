@@ -13,7 +13,7 @@ from sweeps.ledger import Entry
 from sweeps.study import Study, StudyCell, conditions, reads
 
 HEADER = [
-    "arm",
+    "variant",
     "differs from the base in",
     "budget",
     "B",
@@ -25,7 +25,7 @@ HEADER = [
     "done",
     "marked",
 ]
-NO_K = " Without recurrence there is no K: such arms have the declared budget under every regime."
+NO_K = " Without recurrence there is no K: such variants have the declared budget under every regime."
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:
@@ -36,7 +36,7 @@ def text_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def differences_from_base(study: Study, cell: Cell) -> str:
-    """The arm's own fields that are not the base's, `field=value`."""
+    """The variant's own fields that are not the base's, `field=value`."""
     base, own = flatten(study.base), flatten(cell)
     changed = {k: v for k, v in own.items() if k != "seed" and base[k] != v}
     if "data.mixture" in changed:
@@ -49,15 +49,15 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
     train ids yet, and so no states."""
     states: dict[str, list[str]] = {}
     for entry in entries or []:
-        states.setdefault(entry.item.arm, []).append(entry.state)
-    cells: dict[str, StudyCell] = {item.arm: item for item in reversed(study.cells())}
+        states.setdefault(entry.item.variant, []).append(entry.state)
+    cells: dict[str, StudyCell] = {item.variant: item for item in reversed(study.cells())}
     rows = []
-    for arm in study.arms:
-        cell, of_arm = cells[arm].cell, states.get(arm, [])
+    for variant in study.variants:
+        cell, of_variant = cells[variant].cell, states.get(variant, [])
         budget = cell.effective_budget
         rows.append(
             [
-                arm,
+                variant,
                 differences_from_base(study, cell),
                 cell.budget.regime if cell.recurs else "matched",
                 budget.slots,
@@ -66,13 +66,14 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
                 math.ceil(cell.optimizer.warmup * budget.updates),
                 budget.frames_per_update,
                 f"{budget.total_frames:,}",
-                f"{of_arm.count('done')}/{len(study.seeds)}" if of_arm else "–",
-                ", ".join(sorted({s for s in of_arm if s in ("failed", "not a measurement")})),
+                f"{of_variant.count('done')}/{len(study.seeds)}" if of_variant else "–",
+                ", ".join(sorted({s for s in of_variant if s in ("failed", "not a measurement")})),
             ]
         )
     lines = [
         f"Study {study.name}: {study.title}",
-        f"{len(study.arms)} arms × training seeds {', '.join(map(str, study.seeds))} = {len(study.cells())} cells",
+        f"{len(study.variants)} variants × training seeds {', '.join(map(str, study.seeds))} = "
+        f"{len(study.cells())} cells",
         f"Protocols: {', '.join(f'{p.id} ({p.episodes} episodes)' for p in study.protocols)}; interventions on every "
         f"cell with memory tokens: {', '.join(study.interventions) or 'none'}",
         *_probe_lines(study),
@@ -124,7 +125,7 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
     for (datasets, balance, order, budget), members in groups.items():
         tasks = " + ".join(one.task.name for one in datasets) + f", by {balance}" * (len(datasets) > 1)
         name = f" ({tasks}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
-        lines += [line + name for line in _coverage(members, stores[members[0].item.arm])]
+        lines += [line + name for line in _coverage(members, stores[members[0].item.variant])]
     silent = dict.fromkeys(part.name for store in stores.values() for part in store.parts if not part.seeds)
     unknown = f"Overlap of {' + '.join(silent)} with the evaluation's episodes: unknown, as no seeds are told"
     return lines + [unknown] * bool(silent)
@@ -178,6 +179,6 @@ def _counted(counted: Coverage, seed: int) -> list[str]:
     ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())
     return [
         f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {seed}'s stream: "
-        f"{inside or 'no recurrent arm'}",
+        f"{inside or 'no recurrent variant'}",
         f"Look-ahead share, of {counted.delay_frames} delay frames those whose chunk holds decision actions: {ahead}",
     ]

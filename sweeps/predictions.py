@@ -14,8 +14,8 @@ Where = Literal["any", "used", "unused"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of every training seed of `arms`, under one protocol: how a quantity under `intervention` compares with the same
-    episodes under `versus`, which is "none" or a sham. docs/causality.md defines the words.
+    """Of every training seed of `variants`, under one protocol: how a quantity under `intervention` compares with the
+    same episodes under `versus`, which is "none" or a sham. docs/causality.md defines the words.
 
     quantity  choice: own target among the episodes with a touch; own: among all; success; follow: the donor's target
     expected  null, lower, higher: the paired difference. chance, above_chance: the rate itself. to_chance: lower, and
@@ -24,7 +24,7 @@ class Prediction:
     """
 
     text: str
-    arms: tuple[str, ...]
+    variants: tuple[str, ...]
     intervention: str
     expected: Expected
     quantity: Quantity = "choice"
@@ -41,5 +41,7 @@ class Prediction:
                     expected=" or ".join(get_args(kind)),
                     remedy="correct it",
                 )
-        if not self.arms:
-            raise MuvlaError(f"prediction {self.text!r}: arms", got="none", expected="at least one", remedy="add one")
+        if not self.variants:
+            raise MuvlaError(
+                f"prediction {self.text!r}: variants", got="none", expected="at least one", remedy="add one"
+            )

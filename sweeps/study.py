@@ -1,4 +1,4 @@
-"""A study: base configuration × arms × training seeds, with its protocols and interventions.
+"""A study: base configuration × variants × training seeds, with its protocols and interventions.
 
 Between two cells of a study nothing differs but the declared factors; `Study.check` refuses anything else, and
 `certificate` shows the exact difference of any two cells.
@@ -30,22 +30,22 @@ SEED = "seed"  # the training seed differs between cells without being a factor
 
 @dataclass(frozen=True)
 class StudyCell:
-    arm: str
+    variant: str
     cell: Cell
 
     @property
     def label(self) -> str:
-        return f"{self.arm}, seed {self.cell.seed}"
+        return f"{self.variant}, seed {self.cell.seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """`arms` maps a name to overrides of `base`; `factors` are the dotted fields that arms may change."""
+    """`variants` maps a name to overrides of `base`; `factors` are the dotted fields that variants may change."""
 
     name: str
     title: str
     base: Cell
-    arms: dict[str, dict[str, Any]]
+    variants: dict[str, dict[str, Any]]
     factors: tuple[str, ...]
     seeds: tuple[int, ...]
     protocols: tuple[Protocol, ...]  # `protocol("recall-position3-rh@1")`, or one of your own
@@ -64,7 +64,7 @@ class Study:
                     expected=", ".join(sorted(set(known) - {SEED})),
                     remedy="declare a field of the cell",
                 )
-        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("protocols", self.protocols)):
+        for name, values in (("variants", self.variants), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"study {self.name}, {name}", got="nothing", expected="at least one", remedy="add one")
         for name in self.interventions:
@@ -98,11 +98,11 @@ class Study:
         )
 
     def cells(self) -> list[StudyCell]:
-        """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole arms."""
+        """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole variants."""
         return [
-            StudyCell(arm, replace(self.base, {**changes, SEED: seed}))
+            StudyCell(variant, replace(self.base, {**changes, SEED: seed}))
             for seed in self.seeds
-            for arm, changes in self.arms.items()
+            for variant, changes in self.variants.items()
         ]
 
     def check(self) -> None:
@@ -125,12 +125,12 @@ class Study:
             # Against the base is enough: what two cells differ in, at least one of them differs in from the base.
             undeclared = {k: v for k, v in difference(self.base, other.cell).items() if k not in allowed}
             if undeclared:
-                shown = "; ".join(f"{k}: {a!r} in the base, {b!r} in this arm" for k, (a, b) in undeclared.items())
+                shown = "; ".join(f"{k}: {a!r} in the base, {b!r} in this variant" for k, (a, b) in undeclared.items())
                 raise MuvlaError(
-                    f"study {self.name}, arm {other.arm!r}",
+                    f"study {self.name}, variant {other.variant!r}",
                     got=f"an undeclared difference: {shown}",
                     expected=f"differences in the declared factors only ({', '.join(self.factors)})",
-                    remedy="declare the field as a factor, or take it out of the arm",
+                    remedy="declare the field as a factor, or take it out of the variant",
                 )
         seen: dict[str, StudyCell] = {}
         for item in cells:
@@ -140,7 +140,7 @@ class Study:
                     f"study {self.name}",
                     got=f"{seen[one].label!r} and {item.label!r}, which are one computation",
                     expected="different cells",
-                    remedy="remove one arm (unused fields do not make a cell different)",
+                    remedy="remove one variant (unused fields do not make a cell different)",
                 )
             seen[one] = item
 
@@ -165,54 +165,55 @@ class Study:
                         raise MuvlaError(
                             f"{where} {one.id}: {what}",
                             got=got,
-                            expected=f"{expected} of arm {item.arm!r}",
-                            remedy="choose a protocol that fits every arm, or change the arm",
+                            expected=f"{expected} of variant {item.variant!r}",
+                            remedy="choose a protocol that fits every variant, or change the variant",
                         )
 
     def _check_predictions(self, cells: list[StudyCell]) -> None:
         """A prediction that no run could decide is a slip of the pen."""
-        run = {item.arm: {(p.id, kind) for p, kind in conditions(self, item.cell)} for item in cells}
+        run = {item.variant: {(p.id, kind) for p, kind in conditions(self, item.cell)} for item in cells}
         for one in self.predictions:
-            unknown = [arm for arm in one.arms if arm not in self.arms]
-            known = set().union(*(run[arm] for arm in one.arms if arm in run))
+            unknown = [variant for variant in one.variants if variant not in self.variants]
+            known = set().union(*(run[variant] for variant in one.variants if variant in run))
             named = one.protocol or self.protocols[0].id
             lacking = [i for i in (one.intervention, one.versus, "none") if (named, i) not in known]
             if unknown or lacking:
                 raise MuvlaError(
                     f"study {self.name}, prediction {one.text!r}",
-                    got=f"arm {unknown[0]}" if unknown else f"{lacking[0]} under {named}",
-                    expected="an arm of the study" if unknown else "a condition that the study runs on its arms",
+                    got=f"variant {unknown[0]}" if unknown else f"{lacking[0]} under {named}",
+                    expected="a variant of the study" if unknown else "a condition that the study runs on its variants",
                     remedy="correct it, or add what is missing to the study",
                 )
 
     def with_base(self, changes: dict[str, Any]) -> Study:
-        """The same study on a changed base. Raises MuvlaError for a field that an arm sets too: the arm would win."""
+        """The same study on a changed base. Raises MuvlaError for a field that a variant sets too: the variant would
+        win."""
         for field_name in changes:
-            arms = [arm for arm, own in self.arms.items() if field_name in own]
-            if arms or field_name == SEED:
+            variants = [variant for variant, own in self.variants.items() if field_name in own]
+            if variants or field_name == SEED:
                 raise MuvlaError(
                     f"--set {field_name}",
-                    got=f"a field that is set by {', '.join(arms) or 'the training seeds'}",
-                    expected="a field that all arms take from the base",
-                    remedy="change the arms in the study file",
+                    got=f"a field that is set by {', '.join(variants) or 'the training seeds'}",
+                    expected="a field that all variants take from the base",
+                    remedy="change the variants in the study file",
                 )
         return dataclasses.replace(self, base=replace(self.base, changes))
 
-    def narrowed(self, seeds: tuple[int, ...] | None = None, arms: tuple[str, ...] | None = None) -> Study:
-        """The same study restricted to some of its seeds or arms."""
-        for name, wanted, known in (("seeds", seeds, self.seeds), ("arms", arms, tuple(self.arms))):
+    def narrowed(self, seeds: tuple[int, ...] | None = None, variants: tuple[str, ...] | None = None) -> Study:
+        """The same study restricted to some of its seeds or variants."""
+        for name, wanted, known in (("seeds", seeds, self.seeds), ("variants", variants, tuple(self.variants))):
             unknown = [w for w in wanted or () if w not in known]
             if unknown:
                 raise MuvlaError(
                     f"--{name}", got=unknown[0], expected=f"one of {', '.join(map(str, known))}", remedy="correct it"
                 )
-        kept = {name: changes for name, changes in self.arms.items() if arms is None or name in arms}
+        kept = {name: changes for name, changes in self.variants.items() if variants is None or name in variants}
         told = [
-            dataclasses.replace(p, arms=left)
+            dataclasses.replace(p, variants=left)
             for p in self.predictions
-            if (left := tuple(a for a in p.arms if a in kept))
+            if (left := tuple(a for a in p.variants if a in kept))
         ]
-        return dataclasses.replace(self, seeds=seeds or self.seeds, arms=kept, predictions=tuple(told))
+        return dataclasses.replace(self, seeds=seeds or self.seeds, variants=kept, predictions=tuple(told))
 
 
 def _canonical(one: Prediction) -> Prediction:

@@ -88,7 +88,7 @@ class Tracker:
         if old:
             run = old[0].info.run_id
         else:
-            tags = {"train": train, "start": start, "arm": entry.item.arm, "study": entry.study.name}
+            tags = {"train": train, "start": start, "variant": entry.item.variant, "study": entry.study.name}
             run = self.client.create_run(self.experiment, run_name=entry.item.label, tags=tags).info.run_id
             params = [Param(k, str(v)) for k, v in flatten(canonical(entry.item.cell)).items()]
             self.client.log_batch(run, params=params)

@@ -60,7 +60,7 @@ def row(seed, choice, target=0, error=None, kind="none"):
     )
 
 
-def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=("none", "zero")):
+def records(base, variant, change, seed, correct, wrong, untouched, errors=0, kinds=("none", "zero")):
     n = 0
     rows = []
     for count, choice in ((correct, 0), (wrong, 1), (untouched, -1)):
@@ -71,7 +71,7 @@ def records(base, arm, change, seed, correct, wrong, untouched, errors=0, kinds=
     kinds = kinds if cell.memory.kind != "none" else ("none",)
     by_kind = {("p@1", k): [dataclasses.replace(r, intervention=k) for r in rows] for k in kinds}
     seconds = {"training": 60.0, "evaluation": 30.0}
-    return CellRecords(arm, cell, f"{arm}{seed}", "done", by_kind, {"x": PROVENANCE}, {"p@1": 1 / 3}, seconds)
+    return CellRecords(variant, cell, f"{variant}{seed}", "done", by_kind, {"x": PROVENANCE}, {"p@1": 1 / 3}, seconds)
 
 
 @pytest.fixture
@@ -100,12 +100,12 @@ def test_wilson_against_published_values():
 def test_the_frame_counts_and_never_pools(cells):
     frame = tidy(cells)
     assert len(frame) == 2 + 4
-    one = frame[(frame.arm == "none") & (frame.seed == 0)].iloc[0]
+    one = frame[(frame.variant == "none") & (frame.seed == 0)].iloc[0]
     assert (one.touch_rate, one.choice_rate, one.success_rate) == (18 / 20, 6 / 18, 6 / 20)
     assert (one.choice_low, one.choice_high) == wilson(6, 18)
-    untouched = frame[(frame.arm == "none") & (frame.seed == 1)].iloc[0]
+    untouched = frame[(frame.variant == "none") & (frame.seed == 1)].iloc[0]
     assert np.isnan(untouched.choice_rate), "no touch is no choice, not a wrong one"
-    with_errors = frame[(frame.arm == "K=8") & (frame.seed == 1) & (frame.intervention == "none")].iloc[0]
+    with_errors = frame[(frame.variant == "K=8") & (frame.seed == 1) & (frame.intervention == "none")].iloc[0]
     assert (with_errors.errors, with_errors.measured, with_errors.success_rate) == (4, 20, 1.0)
 
 
@@ -120,7 +120,7 @@ def test_rules_are_named(base):
 def test_tables(cells):
     frame = tidy(cells)
     main = tables.main_table(frame)
-    assert list(main["arm"]) == ["none", "none", "K=8", "K=8"]
+    assert list(main["variant"]) == ["none", "none", "K=8", "K=8"]
     assert main.iloc[0]["success"] == "0.30 [0.15, 0.52]" and main.iloc[1]["choice accuracy given a touch"] == "–"
     assert main.iloc[3]["n"] == 20 and main.iloc[3]["success"] == "1.00 [0.84, 1.00] (+4 errors)"
     across = tables.by_seed(frame, "touch", "none", counts=True).to_dict("records")
@@ -128,7 +128,9 @@ def test_tables(cells):
     assert across[1]["seed 1"] == "1.00 [0.84, 1.00] 20/20 (+4 errors)"
     assert tables.by_seed(frame, "choice", "none", counts=True).iloc[0]["seed 0"].endswith("6/18"), "of those touched"
     interventions = tables.intervention_table(frame)
-    assert list(interventions.columns) == ["arm", "seed", "none", "zero"] and set(interventions["arm"]) == {"K=8"}
+    assert list(interventions.columns) == ["variant", "seed", "none", "zero"] and set(interventions["variant"]) == {
+        "K=8"
+    }
 
 
 def test_a_missing_cell_is_not_run_and_never_a_zero(cells):
@@ -140,26 +142,27 @@ def test_two_training_lengths_are_told_apart(base, cells):
     longer = [dataclasses.replace(c, cell=replace(c.cell, {"budget.updates": 8})) for c in cells]
     frame = tidy(cells + longer)
     table = tables.by_seed(frame, "choice", "none")
-    assert list(table["U"]) == [4, 4, 8, 8] and list(table["arm"]) == ["none", "K=8"] * 2
+    assert list(table["U"]) == [4, 4, 8, 8] and list(table["variant"]) == ["none", "K=8"] * 2
     assert [axes.get_title() for axes in figures.main_figure(frame, "t").axes] == ["U = 4 updates", "U = 8 updates"]
     assert "U = 8, none: 0 of 2" in tables.above_constant(frame[frame["intervention"] == "none"])
     titles = [axes.get_title() for axes in figures.intervention_figure(frame, "t").axes]
     assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
 
 
-def test_arms_of_different_budgets_stand_side_by_side_with_what_differs(base):
-    """One arm per budget, as a study of budget regimes has them: in the study's order, in one table and one panel."""
-    arms = {
+def test_variants_of_different_budgets_stand_side_by_side_with_what_differs(base):
+    """One variant per budget, as a study of budget regimes has them: in the study's order, in one table and one
+    panel."""
+    variants = {
         "K=2": {},
         "K=2, matched frames": {"budget.regime": "matched_frames"},
         "K=2, published": {"budget.regime": "published"},
     }
-    cells = [records(base, arm, tbptt(2, 4) | change, 0, 18, 1, 1) for arm, change in arms.items()]
+    cells = [records(base, variant, tbptt(2, 4) | change, 0, 18, 1, 1) for variant, change in variants.items()]
     frame = tidy(cells)
     table = tables.by_seed(frame, "choice", "none")
-    assert list(table.columns) == ["arm", "W", "U", "frames", "seed 0"] and list(table["arm"]) == list(arms)
+    assert list(table.columns) == ["variant", "W", "U", "frames", "seed 0"] and list(table["variant"]) == list(variants)
     assert table[["W", "U", "frames"]].to_numpy().tolist() == [[8, 4, 128], [2, 16, 128], [2, 4, 32]]
-    assert list(tables.main_table(frame).columns)[:5] == ["arm", "W", "U", "frames", "seed"]
+    assert list(tables.main_table(frame).columns)[:5] == ["variant", "W", "U", "frames", "seed"]
     assert "K=2: 0 of 1; K=2, matched frames: 0 of 1" in tables.above_constant(frame[frame["intervention"] == "none"])
     (axes,) = figures.main_figure(frame, "t").axes
     assert axes.get_title() == "U = 4 to 16 updates" and len([x for x in axes.lines if x.get_marker() == "o"]) == 3
@@ -178,7 +181,7 @@ def test_nothing_that_explains_a_figure_is_cut_off(cells):
 
 
 def test_latex_is_escaped(cells):
-    table = pd.DataFrame([{"arm": "a_b & 10 %", "x": "–"}])
+    table = pd.DataFrame([{"variant": "a_b & 10 %", "x": "–"}])
     text = tables.to_latex(table, "100 % of a_b", "tab:x")
     assert r"a\_b \& 10 \% & --" in text and r"\toprule" in text and r"100 \% of a\_b" in text
 
@@ -187,7 +190,9 @@ def test_figures_show_every_seed_with_its_interval(cells):
     figure = figures.main_figure(tidy(cells), "title")
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() == "o"]
-    assert len(marks) == 3 and len([x for x in axes.lines if x.get_marker() == "x"]) == 1, "one arm-seed had no touch"
+    assert len(marks) == 3 and len([x for x in axes.lines if x.get_marker() == "x"]) == 1, (
+        "one variant-seed had no touch"
+    )
     assert sorted(round(float(m.get_ydata()[0]), 3) for m in marks) == [0.333, 0.947, 1.0]
     assert any(line.get_linestyle() == "--" for line in axes.lines), "the chance line"
     assert [t.get_text() for t in axes.get_xticklabels()] == ["none", "K=8"]
@@ -237,7 +242,7 @@ def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
         "A note.",
         "Pairs: K=8 0.67.",
         "c0de (commit 0123456789ab)",
-        "target, by arm: none:",
+        "target, by variant: none:",
         "Training seeds: 0, 1",
         "in no rate: 8",
         "0.33",
@@ -250,7 +255,7 @@ def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
 def test_a_report_names_what_never_fired(cells, tmp_path, undrawn):
     """Once, whichever cells it was silent in; and says nothing where all fired."""
     late = ("p@1", "zero@first_decision+11")
-    silent = [dataclasses.replace(c, never_fired=(late,) if c.arm == "K=8" else ()) for c in cells]
+    silent = [dataclasses.replace(c, never_fired=(late,) if c.variant == "K=8" else ()) for c in cells]
     for made, told in ((silent, 1), (cells, 0)):
         write(made, tmp_path)
         text = (tmp_path / "out" / "report.md").read_text()
@@ -300,7 +305,7 @@ def test_provenance_is_not_mixed_unless_told(cells, tmp_path, undrawn, key, valu
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells, tmp_path, undrawn):
+def test_simulators_are_compared_within_a_protocol_and_within_an_variants_data(cells, tmp_path, undrawn):
     """One task has a stand-in among its assets, the other has none."""
 
     def simulated(cell, **by_id):
@@ -311,7 +316,7 @@ def test_simulators_are_compared_within_a_protocol_and_within_an_arms_data(cells
         known = {name: {**PROVENANCE, "simulator": simulator} for name, simulator in by_id.items()}
         return dataclasses.replace(cell, rows=rows, provenance=known, chance={"p@1": 1 / 3, "q@1": 1 / 3})
 
-    alike = [simulated(cell, trained=cell.arm, x="cpu", y="cpu, stand-in") for cell in cells[:3]]
+    alike = [simulated(cell, trained=cell.variant, x="cpu", y="cpu, stand-in") for cell in cells[:3]]
     write(alike, tmp_path)
     assert "Mixed" not in (tmp_path / "out" / "report.md").read_text()
     for name, told in (("x", "p@1"), ("y", "q@1"), ("trained", "the data of none")):
@@ -367,16 +372,16 @@ def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_
     assert "Expected without memory: no bound" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_seeds_above_a_constant_choice_are_counted_by_arm(cells):
+def test_seeds_above_a_constant_choice_are_counted_by_variant(cells):
     plain = tidy(cells).query("intervention == 'none'").assign(best_constant=0.4)
-    assert tables.above_constant(plain).endswith("by arm: none: 0 of 2; K=8: 2 of 2.")
+    assert tables.above_constant(plain).endswith("by variant: none: 0 of 2; K=8: 2 of 2.")
     assert tables.above_constant(plain.assign(best_constant=0.8)).endswith("K=8: 1 of 2."), "18/19 from 0.75 on"
 
 
 def test_fields_that_a_cell_does_not_use_are_blank(cells):
     frame = tidy(cells)
-    assert frame[frame.arm == "none"][["K", "alpha"]].isna().all().all()
-    assert set(frame[frame.arm == "K=8"]["K"]) == {8}
+    assert frame[frame.variant == "none"][["K", "alpha"]].isna().all().all()
+    assert set(frame[frame.variant == "K=8"]["K"]) == {8}
 
 
 def test_a_package_that_was_added_later_is_no_mix(cells, tmp_path, undrawn):

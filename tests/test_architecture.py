@@ -16,7 +16,8 @@ HOUSE = [p for package in PACKAGES[:3] for p in sorted((ROOT / package).rglob("*
 # The import rule: a part imports parts of earlier lines. Parts of one line do not import each other, but for `data`,
 # which reads `envs`.
 ORDER = (
-    ("utils", "errors", "stats"),
+    ("errors", "stats"),
+    ("utils",),
     ("config",),
     ("memory", "envs"),
     ("data", "models"),

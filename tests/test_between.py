@@ -1,4 +1,5 @@
-"""The certificate between two arms, in print: the declared factor and nothing else; and what else follows from it."""
+"""The certificate between two variants, in print: the declared factor and nothing else; and what else follows from
+it."""
 
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sweeps.difference import between_text, certificate_lines
 from sweeps.study import Study, train_id
 
 BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
-ARMS = {
+VARIANTS = {
     "none": no_memory(),
     "dummy": dummy(4),
     "K=8": tbptt(8, 4),
@@ -27,14 +28,14 @@ ARMS = {
 
 @pytest.fixture
 def study(base):
-    """One that no check has seen: two of its arms are one computation."""
+    """One that no check has seen: two of its variants are one computation."""
     factors = ("memory.kind", "memory.m", "memory.alpha", "truncation", "budget.regime", "data.statistics")
-    return Study("small", "a small study", base, ARMS, factors, (0, 1), (protocol("recall-position3-rh@1"),))
+    return Study("small", "a small study", base, VARIANTS, factors, (0, 1), (protocol("recall-position3-rh@1"),))
 
 
 @pytest.fixture
 def stores(store):
-    return dict.fromkeys(ARMS, store)
+    return dict.fromkeys(VARIANTS, store)
 
 
 def blocks(text):
@@ -59,18 +60,18 @@ def test_the_declared_factor_and_nothing_else(study, stores, store):
     for told in (store.sha256[:12], Statistics.of(store).id, "4, episodic", "updates U: 4", "frames F·U: 128"):
         assert told in shared
     cells = {item.label: item.cell for item in study.cells()}
-    ids = [train_id(cells[f"{arm}, seed 0"], store) for arm in ("K=8", "K=2")]
+    ids = [train_id(cells[f"{variant}, seed 0"], store) for variant in ("K=8", "K=2")]
     assert found["Not shared"] == [f"train id, seed 0: {ids[0]} | {ids[1]}"]
 
 
 @pytest.mark.slow
 def test_every_field_that_differs_is_printed(study, stores):
-    """Field for field, of every pair of arms, against a comparison of the canonical cells that owes the function
+    """Field for field, of every pair of variants, against a comparison of the canonical cells that owes the function
     nothing."""
-    cells = {item.arm: item.cell for item in study.cells() if item.cell.seed == 0}
-    for a in ARMS:
-        for b in ARMS:
-            one, other = (flatten(canonical(cells[arm])) for arm in (a, b))
+    cells = {item.variant: item.cell for item in study.cells() if item.cell.seed == 0}
+    for a in VARIANTS:
+        for b in VARIANTS:
+            one, other = (flatten(canonical(cells[variant])) for variant in (a, b))
             expected = {f"{k}: {one[k]} | {other[k]}" for k in one if one[k] != other[k]}
             found = blocks(between_text(study, stores, (a, b)))
             assert {*found.get("Declared", []), *found.get("Follows", [])} == expected
@@ -103,7 +104,7 @@ def test_another_scale_is_not_shared(study, stores, store):
     assert f"statistics: {own} | {recorded}" in found["Not shared"]
 
 
-def test_unknown_arms_and_data_that_are_not_collected(study, tmp_path, capsys):
+def test_unknown_variants_and_data_that_are_not_collected(study, tmp_path, capsys):
     with pytest.raises(MuvlaError, match=r"--between: got 'K=3', expected one of 'none', 'dummy', 'K=8'"):
         between_text(study, None, ("K=8", "K=3"))
     place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
@@ -114,8 +115,8 @@ def test_unknown_arms_and_data_that_are_not_collected(study, tmp_path, capsys):
     assert "--between" in capsys.readouterr().err and not (tmp_path / "data").exists()
 
 
-def test_a_report_says_of_every_arm_how_it_differs(study):
+def test_a_report_says_of_every_variant_how_it_differs(study):
     lines = certificate_lines(study)
-    assert len(lines) == len(ARMS) - 1
+    assert len(lines) == len(VARIANTS) - 1
     differs = "memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
     assert lines[1] == f"`K=8` against `none`: {differs}"

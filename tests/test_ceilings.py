@@ -267,7 +267,7 @@ def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch
     text = (tmp_path / "out" / "report.md").read_text()
     assert text.count(f"| expert † |  |  | {full} 20/20 |") == 3, "three readings; nothing intervenes on it"
     assert (
-        "| arm | seed 0 | seed 1 | untrained |" in text
+        "| variant | seed 0 | seed 1 | untrained |" in text
         and "memoryless ideal" in (tmp_path / "out" / "main.tex").read_text()
     )
     assert "code version c1; simulator physx_cpu; taken without pictures." in text
@@ -296,11 +296,11 @@ def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
 
 
 def test_seeds_stay_whole_numbers_and_budgets_blank(base):
-    arms = [
+    variants = [
         records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
         records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1),
     ]
-    table = untrained.with_readings(tables.main_table(tidy(arms)), Ceilings(), {"success": "success"})
+    table = untrained.with_readings(tables.main_table(tidy(variants)), Ceilings(), {"success": "success"})
     assert list(table["W"]) == [8, 2, "–", "–", "–"] and list(table["seed"]) == [0, 0, "–", "–", "–"]
     assert list(table["success"])[2:] == ["not run", "not run", "–"]
 
@@ -318,7 +318,7 @@ def test_the_mean_over_a_set_needs_all_of_it(base):
         (Ceilings(), "not run"),
     ):
         found = untrained.over_sets(table, cells[0].sets, {"a@1": KNOWN, "b@1": of_b})
-        assert found[found["arm"] == "expert"]["none"].item() == said
+        assert found[found["variant"] == "expert"]["none"].item() == said
 
 
 @pytest.mark.sim

@@ -39,7 +39,7 @@ def at(root):
         (["--time-limit", "0"], "--time-limit: got 0.0, expected more than 0"),
         (["--set", "memory.m"], "--set: got 'memory.m', expected field=value"),
         (["--set", "data.dataset.task.name=RecallSmell3-v0"], "task.name: got 'RecallSmell3-v0'"),
-        (["--arm", "K=9"], "--arms: got 'K=9'"),
+        (["--variant", "K=9"], "--variants: got 'K=9'"),
         (["--seeds", "zero"], "--seeds: got 'zero'"),
         (["--device", "cuda"], "--device: got 'cuda'"),
     ],
@@ -59,7 +59,7 @@ def test_an_undeclared_difference_is_refused_before_anything_runs(tmp_path, caps
     text = STUDY.format(updates=6).replace("tbptt(8, 4)}", 'tbptt(8, 4) | {"optimizer.lr": 0.1}}')
     (tmp_path / "study.py").write_text(text)
     assert main(["sweep", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
-    assert "optimizer.lr: 0.001 in the base, 0.1 in this arm" in capsys.readouterr().err
+    assert "optimizer.lr: 0.001 in the base, 0.1 in this variant" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -69,7 +69,7 @@ def test_a_study_that_is_not_there(tmp_path, capsys):
 
 
 def test_a_failed_cell_gives_status_3(place, capsys):
-    arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--arm", "K=8", "--no-tracking"]
+    arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--variant", "K=8", "--no-tracking"]
     assert main(["sweep", str(place), *at(place), *arguments]) == EXIT_FAILED_CELLS
     out = capsys.readouterr().out
     assert "not a measurement" in out and "optimizer.lr" in out
@@ -82,9 +82,9 @@ def test_plan_lists_train_ids_and_runs_nothing(place, capsys):
     assert not [p for p in (place / "runs").iterdir() if p.name in out and (p / "train.jsonl").exists()]
 
 
-def train_id_of(place, capsys, arm="K=8"):
+def train_id_of(place, capsys, variant="K=8"):
     main(["sweep", str(place), *at(place), "--plan"])
-    return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(arm)}", capsys.readouterr().out, re.MULTILINE)[1]
+    return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(variant)}", capsys.readouterr().out, re.MULTILINE)[1]
 
 
 @pytest.mark.slow
@@ -147,12 +147,12 @@ def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
 
 
 def test_train_then_evaluate(place, capsys):
-    assert main(["train", str(place), *at(place), "--arm", "K=8", "--set", "budget.updates=3"]) == 0
+    assert main(["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]) == 0
     out = capsys.readouterr().out
     folder = re.search(r"trained, (\S+)", out)[1]
     run = find_run(place / "runs", place / "data", folder.split("/")[-1])
     assert run.is_trained and run.failure is None
-    assert main(["train", str(place), *at(place), "--arm", "K=8", "--set", "budget.updates=3"]) == 0
+    assert main(["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]) == 0
 
 
 def test_an_untrained_run_cannot_be_evaluated(place, capsys):
@@ -181,7 +181,7 @@ def test_a_plan_without_data_collects_nothing(tmp_path, capsys):
 
 
 def test_training_a_marked_cell_is_refused(place, capsys):
-    arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--arm", "K=8"]
+    arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--variant", "K=8"]
     main(["sweep", str(place), *at(place), *arguments, "--no-tracking"])
     assert main(["train", str(place), *at(place), *arguments]) == EXIT_BAD_INPUT
     assert "a cell marked 'not a measurement'" in capsys.readouterr().err

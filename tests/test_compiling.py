@@ -197,13 +197,13 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
     """Trained and evaluated compiled, in a process of its own and in this one; no table mixes it with what was not."""
     (tmp_path / "study.py").write_text(STUDY.format(updates=2))
     study = [str(tmp_path), *at(tmp_path)]
-    assert main(["sweep", *study, "--arm", "K=8", "--no-tracking", "--compile"]) == 0
+    assert main(["sweep", *study, "--variant", "K=8", "--no-tracking", "--compile"]) == 0
     (folder,) = {file.parent for file in (tmp_path / "runs").glob("*/run.json")}  # beside the ceilings
     more = ["evaluate", folder.name, *at(tmp_path), "--protocol", "recall-position5-rh@1"]
     assert main([*more, "--compile"]) == 0
     records = [read_json(file) for file in (folder / "provenance").iterdir()]
     assert records and all(record["compiled"] for record in records)
-    assert main(["train", *study, "--arm", "none"]) == 0
+    assert main(["train", *study, "--variant", "none"]) == 0
     assert main(["sweep", *study, "--no-tracking"]) == 0
     capsys.readouterr()
     assert main(["report", *study]) == EXIT_BAD_INPUT

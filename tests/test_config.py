@@ -27,7 +27,7 @@ def test_round_trip_and_hash_do_not_depend_on_field_order(base):
 
 def test_identities_outlive_new_fields(base):
     """Of published cells, as they were before fields were added; a field added later, once it is used, counts."""
-    cells = {c.arm: content_hash(canonical(c.cell)) for c in study.cells() if c.cell.seed == 0}
+    cells = {c.variant: content_hash(canonical(c.cell)) for c in study.cells() if c.cell.seed == 0}
     assert (cells["none"], cells["K=8"], cells["H=4, K=2"]) == ("ba0b21ce9368", "2fb6a2676472", "bd82562ac9a2")
     assert content_hash(replace(base, {"model.images": "released"})) != content_hash(base)
     assert content_hash(replace(base, {"start.checkpoint": "x", "lora.rank": 4})) != content_hash(

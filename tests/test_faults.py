@@ -37,7 +37,7 @@ def test_a_disk_that_is_really_full_marks_nothing_and_a_rerun_continues(study_fi
     assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
     assert "No space left" in reported[-1][0] and "free some space" in reported[-1][0]
     assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
-    assert main(["train", str(study_file), *at(tmp_path), "--arm", entry.item.arm]) == EXIT_BAD_INPUT
+    assert main(["train", str(study_file), *at(tmp_path), "--variant", entry.item.variant]) == EXIT_BAD_INPUT
 
 
 def at(root):
@@ -127,7 +127,7 @@ def test_a_failure_takes_nothing_back_that_was_complete(done):
 
 
 def test_another_robot_is_one_error(done):
-    class Arm(gymnasium.Env):
+    class Variant(gymnasium.Env):
         observation_space = spaces.Dict(
             images=spaces.Box(0, 255, (2, 32, 32, 3), "uint8"), proprio=spaces.Box(-1, 1, (7,))
         )
@@ -135,7 +135,7 @@ def test_another_robot_is_one_error(done):
 
     policy = done.run.load_policy("cpu")
     with pytest.raises(MuvlaError, match="2 cameras, 7 proprio numbers, 7 action numbers.*expected 2, 2 and 2"):
-        rollout.Rollout(policy, done.run.checkpoint().statistics, protocol(PROTOCOL), Arm)
+        rollout.Rollout(policy, done.run.checkpoint().statistics, protocol(PROTOCOL), Variant)
 
 
 def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):

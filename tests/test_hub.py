@@ -32,10 +32,10 @@ for name in sys.argv[1:]:
 """
 EVALUATE = """
 import sys
-from test_released_runs import PROTOCOL, PROTOCOLS, Arm, evaluate
+from test_released_runs import PROTOCOL, PROTOCOLS, Variant, evaluate
 from muvla.cli.main import main
 PROTOCOLS[PROTOCOL.id] = PROTOCOL
-evaluate.__kwdefaults__["env_factory"] = Arm
+evaluate.__kwdefaults__["env_factory"] = Variant
 for name in sys.argv[1:]:
     assert main(["evaluate", name, "--protocol", PROTOCOL.id]) == 0
 """

@@ -27,7 +27,7 @@ def place(tmp_path):
 
 
 def train(place, *options):
-    return torchrun("-m", "muvla.cli", "train", str(place), *at(place), "--arm", "K=8", "--device", "cpu", *options)
+    return torchrun("-m", "muvla.cli", "train", str(place), *at(place), "--variant", "K=8", "--device", "cpu", *options)
 
 
 def the_run(place) -> Path:
@@ -78,7 +78,7 @@ def test_a_killed_rank_ends_all_and_a_rerun_continues(place, victim, options):
     assert not (the_run(place) / "failure.json").exists()
     reached = ckpt.load(newest(place), ()).update
     assert 0 < reached < 40
-    assert main(["train", str(place), *at(place), "--arm", "K=8", "--device", "cpu"]) == 0
+    assert main(["train", str(place), *at(place), "--variant", "K=8", "--device", "cpu"]) == 0
     assert [row["update"] for row in read_lines(the_run(place) / "train.jsonl")] == [25, 40]
     kinds = [read_json(file).get("ranks") for file in (the_run(place) / "provenance").iterdir()]
     assert sorted(map(str, kinds)) == sorted(["None", "2 sharded" if options else "2 replicated"])

@@ -161,7 +161,7 @@ def test_it_tells_its_wrappers_and_renderers(env):
 
 
 @pytest.mark.sim
-def test_in_no_op_phases_nothing_is_executed_and_the_arm_stays(expert_episode):
+def test_in_no_op_phases_nothing_is_executed_and_the_variant_stays(expert_episode):
     observations, infos, _ = expert_episode
     for t in range(len(infos) - 1):
         sent, executed = infos[t]["expert_action"], infos[t + 1]["executed_action"]

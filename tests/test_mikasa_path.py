@@ -21,7 +21,7 @@ def test_from_demonstrations_to_rows(tmp_path):
         base=replace(study.base, small),
         protocols=(two,),
         interventions=("zero",),
-        arms={"K=8": study.arms["K=8"]},
+        variants={"K=8": study.variants["K=8"]},
     )
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     (entry,) = ledger.entries(short, stores := ledger.stores(short, jobs=2))

@@ -76,6 +76,6 @@ def test_protocols_are_checked_against_every_dataset(tmp_path):
     (tmp_path / "study.py").write_text(STUDY.format(seed=0))
     study = load_study(tmp_path)
     study.check()
-    alone = dataclasses.replace(study, base=replace(study.base, {"data.mixture": []}), arms={"alone": {}})
+    alone = dataclasses.replace(study, base=replace(study.base, {"data.mixture": []}), variants={"alone": {}})
     with pytest.raises(MuvlaError, match="short-RecallColor3-v0@1: task.*a prompt of 6 tokens"):
         alone.check()

@@ -39,7 +39,7 @@ study = dataclasses.replace(
     predictions=(Prediction("zero does nothing", ("K=8",), "zero", "null"),),
 )
 """
-FIGURES = {"recall_quick": 2, "recall_causality": 6}  # the second: paired, follow, a grid, a map per arm, dynamics
+FIGURES = {"recall_quick": 2, "recall_causality": 6}  # the second: paired, follow, a grid, a map per variant, dynamics
 
 
 def executed(name, tmp_path, monkeypatch, study):
@@ -84,8 +84,8 @@ def displayed(cells, monkeypatch):
 def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
     """Plain results alone; then an intervention that never fired; a map has a column per training seed of the study."""
     cells = [
-        records(base, arm, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
-        for arm, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))
+        records(base, variant, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
+        for variant, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))
     ]
     assert displayed(cells, monkeypatch) == []
     late = dataclasses.replace(cells[0], never_fired=(("p@1", "zero"),))

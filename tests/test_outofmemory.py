@@ -133,11 +133,11 @@ def test_in_a_sweep_it_costs_its_cell_alone(tmp_path):
 
     (tmp_path / "study.py").write_text(STUDY.format(updates=2))
     study = load_study(tmp_path)
-    arms = {"huge": tbptt(8, 4) | {"model.size.mlp": 10**11}, "K=8": tbptt(8, 4)}
-    study = dataclasses.replace(study, arms=arms, factors=(*study.factors, "model.size.mlp"), interventions=())
+    variants = {"huge": tbptt(8, 4) | {"model.size.mlp": 10**11}, "K=8": tbptt(8, 4)}
+    study = dataclasses.replace(study, variants=variants, factors=(*study.factors, "model.size.mlp"), interventions=())
     result = run_study(
         study, Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(processes=1, track=False), lambda _: None
     )
-    assert {e.item.arm: e.state for e in result.entries} == {"huge": "failed", "K=8": "done"}
+    assert {e.item.variant: e.state for e in result.entries} == {"huge": "failed", "K=8": "done"}
     (failed,) = result.failed
     assert "budget.slots=2" in failed.run.failure["error"]

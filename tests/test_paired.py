@@ -261,7 +261,7 @@ def test_how_seeds_combine(of_seeds, together):
     assert over_seeds(of_seeds) == together
 
 
-@pytest.mark.parametrize("changes", [{"expected": "best"}, {"quantity": "touch"}, {"where": "often"}, {"arms": ()}])
+@pytest.mark.parametrize("changes", [{"expected": "best"}, {"quantity": "touch"}, {"where": "often"}, {"variants": ()}])
 def test_a_prediction_in_other_words_is_refused(changes):
     with pytest.raises(MuvlaError, match=next(iter(changes))):
         dataclasses.replace(predicted("null"), **changes)

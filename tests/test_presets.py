@@ -1,4 +1,4 @@
-"""The arms of the published table: what their two versions differ in, and that they run."""
+"""The variants of the published table: what their two versions differ in, and that they run."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,16 @@ from test_checkpoints import SIZE
 from muvla.checkpoints.build import prompts_of
 from muvla.cli.main import main
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.config.presets import ARMS, CONFOUNDS, FACTORS, UNGUARDED, confounds, of_version, paper_arms, single_task
+from muvla.config.presets import (
+    CONFOUNDS,
+    FACTORS,
+    UNGUARDED,
+    VARIANTS,
+    confounds,
+    of_version,
+    paper_variants,
+    single_task,
+)
 from muvla.config.serialization import canonical_json, difference, replace
 from muvla.data.collect import collect
 from muvla.data.mixture import joined
@@ -31,23 +40,23 @@ VERSIONS = pytest.mark.parametrize("version", FILES)
 
 @pytest.fixture(scope="module")
 def cells():
-    """(controlled, published): the cells of the first seed by arm. Without the checkpoint, which is not here."""
+    """(controlled, published): the cells of the first seed by variant. Without the checkpoint, which is not here."""
     studies = [load_study(FOLDER / file) for file, _ in FILES.values()]
-    return tuple({c.arm: c.cell for c in study.cells() if c.cell.seed == 0} for study in studies)
+    return tuple({c.variant: c.cell for c in study.cells() if c.cell.seed == 0} for study in studies)
 
 
-def test_the_arms_of_the_table_are_all_there(cells):
-    assert all(tuple(version) == ARMS for version in cells) and len(ARMS) == 12
+def test_the_variants_of_the_table_are_all_there(cells):
+    assert all(tuple(version) == VARIANTS for version in cells) and len(VARIANTS) == 12
     recurrent = {(c.memory.m, c.memory.alpha, c.truncation) for c in cells[0].values() if c.recurs}
     assert recurrent == {(m, 1.0, K) for m in (1, 64) for K in (1, 2, 8)} | {(64, 0.1, 1), (64, 0.1, 8)}
     assert cells[0]["OFT"].data.order == "shuffled" and cells[0]["first image"].data.first_image
     assert cells[0]["EMA, guard full"].model.guard == "full"
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_an_arm_differs_from_its_twin_in_the_listed_confounds_and_nothing_else(cells, arm):
-    controlled, published = (version[arm] for version in cells)
-    listed = {field: (c.controlled, c.published) for field, c in confounds(arm).items()}
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_variant_differs_from_its_twin_in_the_listed_confounds_and_nothing_else(cells, variant):
+    controlled, published = (version[variant] for version in cells)
+    listed = {field: (c.controlled, c.published) for field, c in confounds(variant).items()}
     assert difference(controlled, published) == listed
     # As computations: m reserved positions instead of 64, the window that the regime makes of K, and the K that means
     # nothing without recurrence.
@@ -72,7 +81,7 @@ def test_confounds_name_their_sections():
 
 
 @VERSIONS
-def test_within_a_version_arms_differ_in_factors_alone(version):
+def test_within_a_version_variants_differ_in_factors_alone(version):
     table, alone = (load_study(FOLDER / file) for file in FILES[version])
     for item in table.cells():
         assert difference(table.base, item.cell).keys() <= {*FACTORS, "seed"}
@@ -89,7 +98,7 @@ def test_the_five_published_tasks_are_trained_in_one_policy_and_evaluated(versio
     regimes = ("rh", "ol8") if version == "published" else ("rh",)  # chunks of one action run open loop nowhere
     assert table.protocols == tuple(one for regime in regimes for one in protocols(f"mikasa5-{regime}@1"))
     assert {one.task for one in table.protocols} == {data.task for data in table.base.data.datasets}
-    assert list(alone.arms) == ["all tasks", "RememberColor5-VLA-v0 alone"]
+    assert list(alone.variants) == ["all tasks", "RememberColor5-VLA-v0 alone"]
     assert {one.task.name for one in alone.protocols} == {"RememberColor5-VLA-v0"}
     assert alone.cells()[1].cell.data.datasets == (table.base.data.dataset,)
 
@@ -97,7 +106,7 @@ def test_the_five_published_tasks_are_trained_in_one_policy_and_evaluated(versio
 def test_budgets_are_matched_under_control_and_grow_with_k_as_published(cells):
     controlled, published = cells
     assert len({c.effective_budget for c in controlled.values()}) == 1
-    frames = {arm: c.effective_budget.frames_per_update for arm, c in published.items()}
+    frames = {variant: c.effective_budget.frames_per_update for variant, c in published.items()}
     assert [frames[f"m=64, K={K}"] for K in (1, 2, 8)] == [32, 64, 256] and frames["OFT"] == frames["EMA"] == 32
     assert controlled["OFT"].effective_budget.frames_per_update == 32
 
@@ -110,11 +119,11 @@ OTHER = DatasetConfig(TaskConfig("RecallColor3-v0", cue=(4, 5)), episodes=6)
 def test_presets_fit_a_study_of_another_size(base, version):
     """On the embedded suite: not bound to the published size."""
     cell = replace(base, {"model.images": "released", "model.reserve": 64, **of_version(version)})
-    for changes in [*paper_arms(version).values(), *single_task(DATASET.task.name).values()]:
+    for changes in [*paper_variants(version).values(), *single_task(DATASET.task.name).values()]:
         replace(cell, changes)
 
 
-def test_tasks_have_the_published_shares_in_every_arm(cells, data_root):
+def test_tasks_have_the_published_shares_in_every_variant(cells, data_root):
     """Drawn episode by episode there, counted here; of single frames the shares that whole episodes give (spec 4.1)."""
     stores = [collect(one, data_root) for one in (DATASET, OTHER)]
     longer = stores[1].lengths.mean() / stores[0].lengths.mean()
@@ -142,7 +151,7 @@ def stand_in(tmp_path_factory):
 
 
 def _plan(file, stand_in, tmp_path, capsys):
-    """Rows of the printed plan by arm: of the real tasks and budget, without data or simulator."""
+    """Rows of the printed plan by variant: of the real tasks and budget, without data or simulator."""
     given = [f"{name}={canonical_json(stand_in[name])}" for name in ("model.size", "start.checkpoint", "lora.rank")]
     options = ["--plan", *(word for one in given for word in ("--set", one)), "--runs", str(tmp_path / "runs")]
     assert main(["sweep", str(FOLDER / file), *options, "--data", str(tmp_path / "data")]) == 0
@@ -154,7 +163,7 @@ def _plan(file, stand_in, tmp_path, capsys):
 @VERSIONS
 def test_the_plan_prints_the_budgets(version, stand_in, tmp_path, capsys):
     rows = _plan(FILES[version][0], stand_in, tmp_path, capsys)
-    budgets = {arm: rows[arm][-7:-1] for arm in ("OFT", "m=64, K=2", "m=64, K=8")}
+    budgets = {variant: rows[variant][-7:-1] for variant in ("OFT", "m=64, K=2", "m=64, K=8")}
     steps = ["150000", "2000"]
     if version == "controlled":
         assert set(map(tuple, budgets.values())) == {("4", "8", *steps, "32", "4,800,000")}
@@ -199,7 +208,7 @@ def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, 
         dataclasses.replace(study, base=replace(study.base, real)).check()
     with pytest.raises(
         MuvlaError,
-        match=r"mikasa-\S+: task.*a prompt of .* in the data without model.prompt_tokens, of arm '\S+ alone",
+        match=r"mikasa-\S+: task.*a prompt of .* in the data without model.prompt_tokens, of variant '\S+ alone",
     ):
         dataclasses.replace(alone, base=replace(alone.base, real), protocols=table.protocols).check()
     if version == "controlled":
@@ -209,8 +218,8 @@ def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, 
 
 @pytest.mark.slow
 @VERSIONS
-def test_every_arm_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
-    """To its rows: of all arms of the table, then the one of a single task, whose like is done by then."""
+def test_every_variant_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
+    """To its rows: of all variants of the table, then the one of a single task, whose like is done by then."""
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     two = (DATASET.task.name, OTHER.task.name)
     for file, tasks, ran in zip(FILES[version], (two, two[:1]), (12, 1), strict=True):

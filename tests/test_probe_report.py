@@ -34,7 +34,7 @@ KINDS = ("none", "zero", "drop", "mean", "empty")
 
 @pytest.fixture
 def cells(base):
-    """Two arms of two training seeds; something never fired in one cell of them, in all of the other arm."""
+    """Two variants of two training seeds; something never fired in one cell of them, in all of the other variant."""
     late = (("p@1", LATE),)
     kinds = (*KINDS, LATE)
     one, other = (records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1, kinds=kinds) for seed in (0, 1))
@@ -77,7 +77,9 @@ def test_the_block_has_each_intervention_once_and_a_file_has_all_of_them(cells, 
     assert "| intervention | K=8 | dummy |\n|---|---|---|\n| none | 0.95 / 0.95 | 0.33 / 0.33 |" in block
     assert f"| `{LATE}` | {seeds} | {NEVER_FIRED} |" in block
     for kind in KINDS[1:]:
-        assert f"under `{kind}`" not in block and block.count(f"| `{kind}` |") == 1 + 2 + 2, "short twice more, by arm"
+        assert f"under `{kind}`" not in block and block.count(f"| `{kind}` |") == 1 + 2 + 2, (
+            "short twice more, by variant"
+        )
         assert f"Choice accuracy given a touch under `{kind}`:" in by_seed
     assert "0.95 [0.75, 0.99] 18/19" in by_seed and block.count("18/19") == 2, "counts of the plain run alone"
     assert by_seed.count("Paired difference of") == 3 and block.count("Paired difference of") == 1
@@ -127,7 +129,7 @@ def test_a_study_without_interventions_has_no_such_file(base, tmp_path, unrender
 def test_what_never_fired_says_so_in_every_table(cells):
     frame, changed = tidy(cells), causal.causal(cells)
     assert tables.by_seed(frame, "choice", LATE).iloc[0].to_dict() == {
-        "arm": "K=8",
+        "variant": "K=8",
         "seed 0": "0.95 [0.75, 0.99]",
         "seed 1": NEVER_FIRED,
     }
@@ -273,7 +275,7 @@ def test_a_field_says_of_how_many_seeds_what_has_no_rate_is_told(base):
     cells = [gridded(records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1), MAP) for seed in (0, 1, 2)]
     cells[0] = gridded(cells[0], MAP | {("[0:2]", 0): None})
     cells[1] = gridded(cells[1], MAP | {("[0:2]", 0): None, ("[0:2]", 1): None})
-    cells[2] = dataclasses.replace(cells[2], arm="K=1")
+    cells[2] = dataclasses.replace(cells[2], variant="K=1")
     figure = gridfigures.heatmap_figure(causal.grid_frame(cells, "map@1"), "K=8", cells[0].grids[0], "t")
     panels = [axes for axes in figure.axes if axes.images]
     assert texts(panels[4]) == [".33\n2/3 seeds", ".90\n2/3 seeds", "×\n2/3 seeds", "–\n1/3 seeds"]
@@ -361,7 +363,7 @@ def read(**changes):
             "y": [0.1, 0.2, 0.3, 0.2],
             "curve": ["a", "a", "b", "b"],
             "even_share": [0.4, 0.4, 0.5, 0.5],
-            "arm": "K=8",
+            "variant": "K=8",
             "seed": 0,
             "order": 0,
         }
@@ -383,12 +385,12 @@ def test_the_bound_that_a_reading_declares_is_dashed_and_named():
 
 
 def test_chunks_are_one_page_of_one_scale_with_every_name(base):
-    arms = [f"K={k}" for k in range(1, 9)]
+    variants = [f"K={k}" for k in range(1, 9)]
     names = [f"lesion({i})" for i in range(8)] + ["transplant", "transplant_same"]
     lines = [
-        {"order": 0, "arm": arm, "seed": seed, "intervention": name, "since_cue": since, "value": 0.1 * i}
+        {"order": 0, "variant": variant, "seed": seed, "intervention": name, "since_cue": since, "value": 0.1 * i}
         for i, name in enumerate(names)
-        for arm in arms
+        for variant in variants
         for seed in (0, 1)
         for since in (0, 1)
     ]
@@ -396,8 +398,8 @@ def test_chunks_are_one_page_of_one_scale_with_every_name(base):
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [*names[:9], "sham: transplant_same"]
     assert len({axes.get_ylim() for axes in shown}) == 1 and all(len(axes.lines) == 16 for axes in shown)
-    assert figure.get_figwidth() > figure.get_figheight() and legend_of(figure) == arms
-    assert len({(line.get_color(), line.get_linestyle()) for line in shown[0].lines}) == len(arms)
+    assert figure.get_figwidth() > figure.get_figheight() and legend_of(figure) == variants
+    assert len({(line.get_color(), line.get_linestyle()) for line in shown[0].lines}) == len(variants)
     assert [axes.get_title() for axes in shown if axes.get_xlabel()] == [*names[4:9], "sham: transplant_same"]
 
 

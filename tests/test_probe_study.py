@@ -84,14 +84,14 @@ def study(base):
 
 
 def test_a_grids_points_are_conditions_once_and_those_of_a_memory_for_cells_that_have_one(study):
-    by_arm = {c.arm: [(p.name, i) for p, i in conditions(study, c.cell)] for c in study.cells()}
-    assert by_arm["none"] == [("few", "none"), ("few-longer", "none")]
-    assert by_arm["dummy"] == by_arm["K=8"] == [(p, i) for p in ("few", "few-longer") for i in ("none", "zero")]
+    by_variant = {c.variant: [(p.name, i) for p, i in conditions(study, c.cell)] for c in study.cells()}
+    assert by_variant["none"] == [("few", "none"), ("few-longer", "none")]
+    assert by_variant["dummy"] == by_variant["K=8"] == [(p, i) for p in ("few", "few-longer") for i in ("none", "zero")]
 
 
 def test_readings_are_of_cells_that_have_what_they_read(study):
     study = dataclasses.replace(study, probes=tuple(Read(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY)))
-    taken = {c.arm: [one.reading.name for one in reads(study, c.cell)] for c in study.cells()}
+    taken = {c.variant: [one.reading.name for one in reads(study, c.cell)] for c in study.cells()}
     assert taken == {"none": ["any"], "dummy": ["widths", "any"], "K=8": ["widths", "carried", "any"]}
 
 
@@ -111,10 +111,10 @@ def test_interventions_of_predictions_have_their_canonical_names(study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"predictions": (dataclasses.replace(LOWER, arms=("K=9",)),)}, "arm K=9"),
+        ({"predictions": (dataclasses.replace(LOWER, variants=("K=9",)),)}, "variant K=9"),
         ({"predictions": (dataclasses.replace(LOWER, intervention="drop"),)}, "drop under few@1"),
         ({"predictions": (dataclasses.replace(LOWER, versus="drop"),)}, "drop under few@1"),
-        ({"predictions": (dataclasses.replace(LOWER, arms=("none",)),)}, "zero under few@1"),
+        ({"predictions": (dataclasses.replace(LOWER, variants=("none",)),)}, "zero under few@1"),
         ({"predictions": (dataclasses.replace(LOWER, protocol="few@2"),)}, "under few@2"),
         ({"probes": (GRID, GRID)}, "limits@1 twice"),
         ({"probes": (at_zero(dataclasses.replace(BASE, slots=2), "none"),)}, "few@1 twice"),
@@ -128,8 +128,8 @@ def test_what_no_run_could_decide_is_refused_before_it(study, changes, message):
 
 
 def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
-    both = dataclasses.replace(study, predictions=(dataclasses.replace(LOWER, arms=("dummy", "K=8")), LOWER))
-    assert [one.arms for one in both.narrowed(arms=("dummy",)).predictions] == [("dummy",)]
+    both = dataclasses.replace(study, predictions=(dataclasses.replace(LOWER, variants=("dummy", "K=8")), LOWER))
+    assert [one.variants for one in both.narrowed(variants=("dummy",)).predictions] == [("dummy",)]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
                 lambda name=name: Grid("limits", 1, (Point(BASE, "zero", ((name, 1),)),), x=name),
                 f"a coordinate '{name}'",
             )
-            for name in ("H", "held", "arm", "difference", "difference_n", "own_rate")
+            for name in ("H", "held", "variant", "difference", "difference_n", "own_rate")
         ),
         (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "it names files"),
         (lambda: Grid("limits", 0, GRID.points, x="limit"), "version"),

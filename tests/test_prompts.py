@@ -104,7 +104,7 @@ def test_a_study_knows_the_declared_length(tmp_path):
 def test_a_set_is_refused_before_its_first_task_runs(tmp_path, capsys, monkeypatch):
     (tmp_path / "study.py").write_text(STUDY.format(updates=2))
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    assert main(["train", str(tmp_path), *at, "--arm", "K=8"]) == 0
+    assert main(["train", str(tmp_path), *at, "--variant", "K=8"]) == 0
     (run,) = (path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
     both = [protocol("recall-position3-rh@1"), LONGER]
     monkeypatch.setattr(commands, "protocols", lambda name: both)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 PROTOCOL = Protocol("released", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
 
 
-class Arm(RecallEnv):
+class Variant(RecallEnv):
     """The recall task with the numbers of MIKASA's robot: 128-pixel cameras, 7 of proprio, 7 of action."""
 
     def __init__(self, *_):
@@ -51,7 +51,7 @@ class Arm(RecallEnv):
 def _world(monkeypatch):
     monkeypatch.setitem(SIZES, "fixture", SIZE)
     monkeypatch.setitem(PROTOCOLS, PROTOCOL.id, PROTOCOL)
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Arm)
+    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Variant)
 
 
 def run(root, verb, directory, *more):

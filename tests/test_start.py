@@ -282,7 +282,7 @@ base = Cell(
     lora=LoraConfig(rank=4, alpha=8.0),
 )
 study = Study(
-    name="start", title="from a release", base=base, arms={{"K=4": {{}}, "none": no_memory()}},
+    name="start", title="from a release", base=base, variants={{"K=4": {{}}, "none": no_memory()}},
     factors=("memory.kind", "memory.m"), seeds=(0,),
     protocols=(Protocol("start", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2),),
 )
@@ -296,12 +296,12 @@ def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeyp
     file = tmp_path / "study.py"
     file.write_text(STUDY.format(checkpoint=str(oft)))
     folders = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    assert main(["train", str(file), "--arm", "K=4", *folders]) == 0
+    assert main(["train", str(file), "--variant", "K=4", *folders]) == 0
     (run,) = (p for p in (tmp_path / "runs").iterdir() if p.is_dir())
     losses = [json.loads(line)["loss"] for line in (run / "train.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
     logged = (run / "train.jsonl").stat().st_mtime_ns
-    assert main(["train", str(file), "--arm", "K=4", *folders]) == 0
+    assert main(["train", str(file), "--variant", "K=4", *folders]) == 0
     assert (run / "train.jsonl").stat().st_mtime_ns == logged, "what is trained is not trained again"
     assert main(["inspect", str(run)]) == 0
     out = capsys.readouterr().out
@@ -338,7 +338,7 @@ def test_one_checkpoint_at_two_places_is_one_computation(oft, tmp_path, monkeypa
     study = load_study(tmp_path)
     copy = str(shutil.copytree(oft, tmp_path / "copy"))
     twice = dataclasses.replace(
-        study, arms={"one": {}, "two": {"start.checkpoint": copy}}, factors=("start.checkpoint",)
+        study, variants={"one": {}, "two": {"start.checkpoint": copy}}, factors=("start.checkpoint",)
     )
     with pytest.raises(MuvlaError, match="one computation"):
         twice.check()
@@ -378,7 +378,7 @@ def test_flattened_cells_show_where_they_start(cell):
 @pytest.mark.slow
 def test_the_study_of_the_published_size_runs_on_a_tiny_checkpoint(folder, tmp_path):
     """experiments/openvla_remember with a tiny OpenVLA, the embedded suite and a tiny budget in place of the real ones;
-    every arm, to the table."""
+    every variant, to the table."""
     path = released.write(folder / "base", "openvla", own=ANATOMY)
     study = load_study(Path(__file__).parents[1] / "experiments" / "openvla_remember")
     tiny = {

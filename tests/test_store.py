@@ -311,7 +311,7 @@ def test_a_constant_dimension_stays_constant():
     assert statistics.normalise_proprio(np.array([3.0])).tolist() == [-1]
 
 
-def test_statistics_are_shared_by_all_label_arms(store, cell_with):
+def test_statistics_are_shared_by_all_label_variants(store, cell_with):
     from muvla.training.trainer import Trainer
 
     found = {Trainer(cell_with({"data.labels": k}), store).statistics for k in ("executed", "recorded", "masked")}

@@ -155,7 +155,7 @@ def test_shuffled_baselines_share_frames_and_the_episodic_cells_data(store, base
             assert all(torch.equal(a, b) for a, b in zip(own, of_frame[window.frame[at]], strict=True))
 
 
-def test_label_arms_share_inputs_and_order(store, base):
+def test_label_variants_share_inputs_and_order(store, base):
     for labels in ("recorded", "masked"):
         for a, b in zip(windows(base, store), windows(replace(base, {"data.labels": labels}), store), strict=True):
             assert torch.equal(a.images, b.images) and torch.equal(a.proprio, b.proprio)

@@ -22,7 +22,7 @@ def study(base):
         name="small",
         title="a small study",
         base=base,
-        arms={"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4), "EMA": ema(0.1, 4)},
+        variants={"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4), "EMA": ema(0.1, 4)},
         factors=FACTORS,
         seeds=(0, 1),
         protocols=(protocol("recall-position3-rh@1"),),
@@ -32,7 +32,7 @@ def study(base):
 
 def test_a_study_with_declared_differences_passes_and_seeds_are_the_outer_loop(study):
     study.check()
-    assert [(c.cell.seed, c.arm) for c in study.cells()][:5] == [
+    assert [(c.cell.seed, c.variant) for c in study.cells()][:5] == [
         (0, "none"),
         (0, "dummy"),
         (0, "K=8"),
@@ -58,17 +58,17 @@ def test_a_study_with_declared_differences_passes_and_seeds_are_the_outer_loop(s
 )
 def test_an_undeclared_difference_is_refused_and_shown(study, undeclared):
     field, value = next(iter(undeclared.items()))
-    arms = study.arms | {"odd": tbptt(2, 4) | undeclared}
+    variants = study.variants | {"odd": tbptt(2, 4) | undeclared}
     with pytest.raises(MuvlaError) as error:
-        dataclasses.replace(study, arms=arms).check()
+        dataclasses.replace(study, variants=variants).check()
     assert "'odd'" in str(error.value) and field in str(error.value) and repr(value) in str(error.value)
-    dataclasses.replace(study, arms=arms, factors=(*FACTORS, field)).check()
+    dataclasses.replace(study, variants=variants, factors=(*FACTORS, field)).check()
 
 
-def test_two_arms_of_one_computation_are_refused(study):
-    twice = study.arms | {"EMA 1.0": ema(1.0, 4), "K=1": tbptt(1, 4)}
+def test_two_variants_of_one_computation_are_refused(study):
+    twice = study.variants | {"EMA 1.0": ema(1.0, 4), "K=1": tbptt(1, 4)}
     with pytest.raises(MuvlaError, match="one computation"):
-        dataclasses.replace(study, arms=twice).check()
+        dataclasses.replace(study, variants=twice).check()
 
 
 def test_matched_budgets_of_all_cells(study):
@@ -79,19 +79,19 @@ def test_matched_budgets_of_all_cells(study):
 
 def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study):
     """In the base or as a factor; the plan and the certificate show what comes out of it."""
-    arms = {"none": no_memory(), "K=8": tbptt(8, 4), "K=2": tbptt(2, 4)}
-    published = dataclasses.replace(study, arms=arms, base=replace(study.base, {"budget.regime": "published"}))
+    variants = {"none": no_memory(), "K=8": tbptt(8, 4), "K=2": tbptt(2, 4)}
+    published = dataclasses.replace(study, variants=variants, base=replace(study.base, {"budget.regime": "published"}))
     published.check()
-    by_arm = {c.arm: c.cell for c in published.cells() if c.cell.seed == 0}
-    assert certificate(by_arm["K=8"], by_arm["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
+    by_variant = {c.variant: c.cell for c in published.cells() if c.cell.seed == 0}
+    assert certificate(by_variant["K=8"], by_variant["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
     rows = [line.split() for line in plan_text(published, None, None).splitlines()]
     assert ["none", "kind=none,", "m=0", "matched", "4", "8", "4", "1", "32", "128", "–"] in rows
     assert ["K=2", "truncation=2", "published", "4", "2", "4", "1", "8", "32", "–"] in rows
     assert "have the declared budget under every regime" in plan_text(published, None, None)
     frames = {"matched frames": tbptt(2, 4) | {"budget.regime": "matched_frames"}}
-    with pytest.raises(MuvlaError, match=r"budget\.regime: 'matched' in the base, 'matched_frames' in this arm"):
-        dataclasses.replace(study, arms=study.arms | frames).check()
-    both = dataclasses.replace(study, arms=study.arms | frames, factors=(*FACTORS, "budget.regime"))
+    with pytest.raises(MuvlaError, match=r"budget\.regime: 'matched' in the base, 'matched_frames' in this variant"):
+        dataclasses.replace(study, variants=study.variants | frames).check()
+    both = dataclasses.replace(study, variants=study.variants | frames, factors=(*FACTORS, "budget.regime"))
     both.check()
     assert [
         "matched",
@@ -109,14 +109,14 @@ def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study)
     ] in [line.split() for line in plan_text(both, None, None).splitlines()]
     same = {"K=8, published": tbptt(8, 4) | {"budget.regime": "published"}}
     with pytest.raises(MuvlaError, match="one computation"):
-        dataclasses.replace(both, arms=arms | same).check()
+        dataclasses.replace(both, variants=variants | same).check()
 
 
 def test_the_certificate_is_the_exact_difference(study):
-    by_arm = {c.arm: c.cell for c in study.cells() if c.cell.seed == 0}
-    assert certificate(by_arm["K=8"], by_arm["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
-    assert certificate(by_arm["K=8"], by_arm["dummy"]) == {"memory.kind": ("tokens", "dummy")}
-    assert certificate(by_arm["none"], replace(by_arm["none"], {"truncation": 1})) == {}
+    by_variant = {c.variant: c.cell for c in study.cells() if c.cell.seed == 0}
+    assert certificate(by_variant["K=8"], by_variant["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
+    assert certificate(by_variant["K=8"], by_variant["dummy"]) == {"memory.kind": ("tokens", "dummy")}
+    assert certificate(by_variant["none"], replace(by_variant["none"], {"truncation": 1})) == {}
 
 
 def test_train_ids_depend_on_computation_and_data_alone(study, store, tmp_path):
@@ -131,9 +131,9 @@ def test_train_ids_depend_on_computation_and_data_alone(study, store, tmp_path):
 
 
 def test_interventions_are_for_cells_with_memory_tokens(study):
-    by_arm = {c.arm: list(conditions(study, c.cell)) for c in study.cells()}
-    assert [k for _, k in by_arm["none"]] == ["none"]
-    assert [k for _, k in by_arm["dummy"]] == [k for _, k in by_arm["K=8"]] == ["none", "zero"]
+    by_variant = {c.variant: list(conditions(study, c.cell)) for c in study.cells()}
+    assert [k for _, k in by_variant["none"]] == ["none"]
+    assert [k for _, k in by_variant["dummy"]] == [k for _, k in by_variant["K=8"]] == ["none", "zero"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_interventions_are_for_cells_with_memory_tokens(study):
     [
         ({"factors": ("memory.length",)}, "memory.length"),
         ({"factors": ("seed",)}, "seed"),
-        ({"arms": {}}, "at least one"),
+        ({"variants": {}}, "at least one"),
         ({"seeds": ()}, "at least one"),
         ({"protocols": ()}, "at least one"),
         ({"interventions": ("amnesia",)}, "freeze_first"),
@@ -162,7 +162,7 @@ def test_narrowing(study):
     assert len(study.narrowed((1,), ("K=8",)).cells()) == 1
     with pytest.raises(MuvlaError, match="--seeds"):
         study.narrowed((7,))
-    with pytest.raises(MuvlaError, match="--arms"):
+    with pytest.raises(MuvlaError, match="--variants"):
         study.narrowed(None, ("K=9",))
 
 
@@ -171,7 +171,7 @@ def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study
     ledger = Ledger(tmp_path, data_root)
     stores = ledger.opened(study)
     text = plan_text(study, ledger.entries(study, stores), stores)
-    assert "4 arms × training seeds 0, 1 = 8 cells" in text
+    assert "4 variants × training seeds 0, 1 = 8 cells" in text
     assert "kind=none, m=0" in text and "1,920" in text and "0/2" in text
     assert "K=1 0.00, K=8 0." in text and "H=2 0." in text
     without_data = plan_text(study, None, None)
@@ -179,8 +179,8 @@ def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study
 
 
 def test_the_plan_tells_where_blocks_are_counted_from(study, store, data_root, tmp_path):
-    arms = {"K=4": tbptt(4, 4), "from the episode": tbptt(4, 4) | {"truncation_from": "episode"}}
-    study = dataclasses.replace(study, arms=arms, factors=(*FACTORS, "truncation_from"))
+    variants = {"K=4": tbptt(4, 4), "from the episode": tbptt(4, 4) | {"truncation_from": "episode"}}
+    study = dataclasses.replace(study, variants=variants, factors=(*FACTORS, "truncation_from"))
     ledger = Ledger(tmp_path, data_root)
     stores = ledger.opened(study)
     pairs, _ = coverage_lines(ledger.entries(study, stores), stores)
@@ -189,21 +189,21 @@ def test_the_plan_tells_where_blocks_are_counted_from(study, store, data_root, t
 
 def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp_path):
     """Cells with other budgets or data are not described by the first one's stream."""
-    longer = study.arms | {"longer": tbptt(2, 4) | {"budget.updates": 50}}
-    study = dataclasses.replace(study, arms=longer, factors=(*FACTORS, "budget.updates"))
+    longer = study.variants | {"longer": tbptt(2, 4) | {"budget.updates": 50}}
+    study = dataclasses.replace(study, variants=longer, factors=(*FACTORS, "budget.updates"))
     ledger = Ledger(tmp_path, data_root)
     stores = ledger.opened(study)
     lines = coverage_lines(ledger.entries(study, stores), stores)
     assert len(lines) == 4 and "U=4," in lines[0] and "U=50," in lines[2]
     orders = {"K=8": tbptt(8, 4), "shuffled": no_memory() | {"data.order": "shuffled"}}
     orders |= {f"groups of {n}": {"data.order": "grouped", "data.group": n} for n in (3, 4)}
-    by_order = dataclasses.replace(study, arms=orders, factors=(*FACTORS, "data.order", "data.group"))
+    by_order = dataclasses.replace(study, variants=orders, factors=(*FACTORS, "data.order", "data.group"))
     by_order.check()
     opened = ledger.opened(by_order)
     lines = coverage_lines(ledger.entries(by_order, opened), opened)
     told = [line[line.index("(RecallPosition3-v0") :].split(", ")[1] for line in lines[::2]]
-    assert told == ["episodic", *(arm for arm in orders if arm != "K=8")]
-    assert "of 0 in" in lines[2] and "no recurrent arm" in lines[2] and "of 0 delay" not in lines[3]
+    assert told == ["episodic", *(variant for variant in orders if variant != "K=8")]
+    assert "of 0 in" in lines[2] and "no recurrent variant" in lines[2] and "of 0 delay" not in lines[3]
     assert "K=8 0." in lines[4] and lines[4].split(" (")[0] != lines[6].split(" (")[0]
     published = dataclasses.replace(study, base=replace(study.base, {"budget.regime": "published"}))
     lines = coverage_lines(ledger.entries(published, stores), stores)
@@ -211,7 +211,7 @@ def test_coverage_is_counted_per_dataset_and_budget(study, store, data_root, tmp
     assert windows == ["W=8)"] * 2 + ["W=1)"] * 2 + ["W=2)"] * 2, "K = W of its own for EMA and the longer one"
 
 
-def test_a_changed_base_is_refused_where_arms_win(study):
+def test_a_changed_base_is_refused_where_variants_win(study):
     assert study.with_base({"optimizer.lr": 1e-4}).base.optimizer.lr == 1e-4
     with pytest.raises(MuvlaError, match=r"memory.m.*set by none, dummy, K=8, EMA"):
         study.with_base({"memory.m": 2})
@@ -282,16 +282,16 @@ def test_the_longer_study_differs_in_its_length_alone():
     shorter, longer = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_quick/longer.py"))
     updates = shorter.base.budget.updates
     for a, b in zip(shorter.cells(), longer.cells(), strict=True):
-        assert a.arm == b.arm and certificate(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}
+        assert a.variant == b.variant and certificate(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}
 
 
 def test_the_budget_study_differs_in_budgets_alone_and_shares_the_matched_cells():
-    """Its matched arms are cells of the main job, trained once for both; the rest of a K differs in what its regime
+    """Its matched variants are cells of the main job, trained once for both; the rest of a K differs in what its regime
     says."""
     main, study = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_budget"))
-    quick, cells = ({c.arm: c.cell for c in s.cells() if c.cell.seed == 0} for s in (main, study))
-    for arm, same in (("K=8, all three", "K=8"), ("K=2, matched", "K=2"), ("K=1, matched", "K=1")):
-        assert certificate(cells[arm], quick[same]) == {}
+    quick, cells = ({c.variant: c.cell for c in s.cells() if c.cell.seed == 0} for s in (main, study))
+    for variant, same in (("K=8, all three", "K=8"), ("K=2, matched", "K=2"), ("K=1, matched", "K=1")):
+        assert certificate(cells[variant], quick[same]) == {}
     for K in (1, 2):
         matched = cells[f"K={K}, matched"]
         in_frames, published = (

@@ -79,9 +79,9 @@ def test_a_cross_says_why_there_is_no_rate(base, cells):
 # --- sets -------------------------------------------------------------------------------------------------------------
 
 
-def over(base, arm, change, seed, rates, kinds=("none",)):
+def over(base, variant, change, seed, rates, kinds=("none",)):
     """Ten episodes by protocol, with these successes; None: it has no result, a negative number: all are errors."""
-    cell = records(base, arm, change, seed, 1, 0, 0)
+    cell = records(base, variant, change, seed, 1, 0, 0)
     rows = {}
     for name, rate in rates.items():
         for kind in kinds if rate is not None else ():
@@ -97,7 +97,7 @@ def over(base, arm, change, seed, rates, kinds=("none",)):
     return dataclasses.replace(cell, rows=rows, chance=chance, sets={"two@1": ("a@1", "b@1")})
 
 
-def test_the_mean_over_a_set_is_unweighted_by_arm_and_seed(base, tmp_path):
+def test_the_mean_over_a_set_is_unweighted_by_variant_and_seed(base, tmp_path):
     cells = [
         over(base, "none", no_memory(), 0, {"a@1": 1, "b@1": 4}),
         over(base, "K=8", tbptt(8, 4), 0, {"a@1": 5, "b@1": 9}, ("none", "zero")),

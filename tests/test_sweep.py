@@ -67,7 +67,7 @@ def swept(study_file, tmp_path_factory):
 def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     result, said, _ = swept
     assert not result.failed and not result.not_run
-    assert {e.item.arm: len(e.complete_rows()) for e in result.entries} == {"none": 1, "K=8": 2}
+    assert {e.item.variant: len(e.complete_rows()) for e in result.entries} == {"none": 1, "K=8": 2}
     for entry in result.entries:
         assert entry.state == "done"
         assert all(len(rows) == FEW.episodes for rows in entry.complete_rows().values())
@@ -103,7 +103,7 @@ def test_every_cell_is_an_mlflow_run(swept):
     client = MlflowClient(tracking_uri=f"sqlite:///{ledger.root / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("tiny_study").experiment_id])
     assert {r.data.tags["train"] for r in runs} == {e.run.train for e in result.entries}
-    one = next(r for r in runs if r.data.tags["arm"] == "K=8")
+    one = next(r for r in runs if r.data.tags["variant"] == "K=8")
     assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
     assert "few/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
     assert {
@@ -155,7 +155,7 @@ def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
     study = load_study(study_file)
     explosive = dataclasses.replace(
         study,
-        arms={"K=8": tbptt(8, 4), "explodes": no_memory() | {"optimizer.lr": 1e30}},
+        variants={"K=8": tbptt(8, 4), "explodes": no_memory() | {"optimizer.lr": 1e30}},
         factors=(*study.factors, "optimizer.lr", "optimizer.clip"),
         base=replace(study.base, {"optimizer.clip": None}),
     )
@@ -163,9 +163,9 @@ def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
     ledger, options = Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(processes=2, track=False)
     result = run_study(explosive, ledger, options, said.append)
     (failed,) = result.failed
-    assert failed.item.arm == "explodes" and failed.state == "not a measurement"
+    assert failed.item.variant == "explodes" and failed.state == "not a measurement"
     assert "not retried unless" in "\n".join(said) and not failed.complete_rows()
-    assert next(e for e in result.entries if e.item.arm == "K=8").state == "done"
+    assert next(e for e in result.entries if e.item.variant == "K=8").state == "done"
     said.clear()
     run_study(explosive, ledger, options, said.append)
     assert "0 to run" in "\n".join(said), "nothing is retried silently"
@@ -176,7 +176,7 @@ def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
 
 def one_cell(study_file, tmp_path, updates=6):
     """A study of one cell: (entry, job)."""
-    study = dataclasses.replace(load_study(study_file), arms={"K=8": tbptt(8, 4)})
+    study = dataclasses.replace(load_study(study_file), variants={"K=8": tbptt(8, 4)})
     study = study.with_base({"budget.updates": updates})
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     stores = ledger.stores(study)
@@ -253,7 +253,7 @@ def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_pa
 
 def test_the_time_limit_stops_cleanly_and_a_rerun_continues(study_file, tmp_path):
     """A training that no machine ends in time is stopped twice, and is further the second time."""
-    study = load_study(study_file).with_base({"budget.updates": 1_000_000}).narrowed(arms=("K=8",))
+    study = load_study(study_file).with_base({"budget.updates": 1_000_000}).narrowed(variants=("K=8",))
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     reached = []
     for _ in range(2):
@@ -352,7 +352,7 @@ def test_a_marked_cell_enters_no_table(swept, tmp_path):
     import shutil
 
     result, _, ledger = swept
-    entry = next(e for e in result.entries if e.item.arm == "K=8")
+    entry = next(e for e in result.entries if e.item.variant == "K=8")
     copy = dataclasses.replace(entry, run=Run(tmp_path, ledger.data, entry.run.train))
     shutil.copytree(entry.run.folder, copy.run.folder)
     assert len(copy.records().rows) == 2
@@ -403,12 +403,12 @@ def test_the_budget_study_from_plan_to_table(tmp_path):
     ledger, said = Ledger(tmp_path / "runs", tmp_path / "data"), []
     result = run_study(study, ledger, SweepOptions(processes=2, track=False), said.append)
     assert not result.failed and not result.not_run and len(result.entries) == 7, "\n".join(said)
-    updates = {e.item.arm: ckpt.latest(e.run.folder / "checkpoints").name for e in result.entries}
+    updates = {e.item.variant: ckpt.latest(e.run.folder / "checkpoints").name for e in result.entries}
     assert updates["K=1, matched frames"] == "update-000016" and updates["K=1, published"] == "update-000002"
     told = Report(study.name, study.title, "muvla sweep", study.notes, ())
     write_report([e.records() for e in result.entries], tmp_path / "out", told, say=said.append)
     table = [line.split(" | ")[:5] for line in (tmp_path / "out" / "main.md").read_text().splitlines()]
-    assert [cell.strip("| ") for cell in table[0]] == ["arm", "W", "U", "frames", "seed"]
+    assert [cell.strip("| ") for cell in table[0]] == ["variant", "W", "U", "frames", "seed"]
     assert [row[1:4] for row in table[2:9]] == [
         ["8", "2", "256"],
         ["1", "16", "256"],

@@ -233,7 +233,7 @@ def place(tmp_path_factory, few):
     root = tmp_path_factory.mktemp("watch")
     (root / "study.py").write_text(STUDY.format(updates=6))
     at = ["--runs", str(root / "runs"), "--data", str(root / "data")]
-    assert main(["train", str(root), *at, "--arm", "K=8"]) == 0
+    assert main(["train", str(root), *at, "--variant", "K=8"]) == 0
     (folder,) = (path.parent for path in (root / "runs").glob("*/run.json"))
     common = [folder.name, *at, "--protocol", few.id]
     assert main(["evaluate", *common]) == 0

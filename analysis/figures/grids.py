@@ -31,21 +31,21 @@ def _drawn_by(frame: pd.DataFrame) -> str:
     return "choice" if frame["choice_n"].any() else "success"
 
 
-def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: str) -> Figure:
-    """A grid without second axis: a row per quantity, a panel per arm, a colour per value of `curve`, a line per
+def curves_figure(frame: pd.DataFrame, grid: GridRows, variants: list[str], title: str) -> Figure:
+    """A grid without second axis: a row per quantity, a panel per variant, a colour per value of `curve`, a line per
     training seed with 90 % Wilson intervals. The horizontal axis is one of names: its values stand evenly. Where a line
-    has several points at one of them, they are small marks, and it goes through their mean; where h is beyond an arm's
-    chunk H, marks are hollow. Where the intervention never fired, that is written there in its curve's colour, "k of n"
-    where it is so of k of the n points and seeds alone, and no line passes through."""
+    has several points at one of them, they are small marks, and it goes through their mean; where h is beyond a
+    variant's chunk H, marks are hollow. Where the intervention never fired, that is written there in its curve's
+    colour, "k of n" where it is so of k of the n points and seeds alone, and no line passes through."""
     quantities = ("choice", "success") if _drawn_by(frame) == "choice" else ("success",)
     positions = {value: i for i, value in enumerate(_values(grid, grid.x))}
     curves = _values(grid, grid.curve) if grid.curve else [None]
-    figure = Figure(figsize=(max(8.0, 1.2 + 2.3 * len(arms)), 1.9 + 2.2 * len(quantities)), layout="constrained")
-    panels = figure.subplots(len(quantities), len(arms), sharex=True, sharey=True, squeeze=False)
+    figure = Figure(figsize=(max(8.0, 1.2 + 2.3 * len(variants)), 1.9 + 2.2 * len(quantities)), layout="constrained")
+    panels = figure.subplots(len(quantities), len(variants), sharex=True, sharey=True, squeeze=False)
     several = False
     for quantity, row in zip(quantities, panels, strict=True):
-        for arm, axes in zip(arms, row, strict=True):
-            lines = frame[frame["arm"] == arm]
+        for variant, axes in zip(variants, row, strict=True):
+            lines = frame[frame["variant"] == variant]
             if lines.empty:
                 say_not_run(axes)
             for i, curve in enumerate(curves):
@@ -70,9 +70,9 @@ def curves_figure(frame: pd.DataFrame, grid: GridRows, arms: list[str], title: s
             axes.grid(axis="y", alpha=0.25)
             bare(axes)
         row[0].set_ylabel(QUANTITY_TITLES[quantity], fontsize=8)
-    for arm, axes, last in zip(arms, panels[0], panels[-1], strict=True):
-        own = frame[frame["arm"] == arm]["H"].unique() if "held" in frame else []
-        axes.set_title(", ".join([arm, *(f"H={chunk}" for chunk in own)]), fontsize=9)
+    for variant, axes, last in zip(variants, panels[0], panels[-1], strict=True):
+        own = frame[frame["variant"] == variant]["H"].unique() if "held" in frame else []
+        axes.set_title(", ".join([variant, *(f"H={chunk}" for chunk in own)]), fontsize=9)
         last.set_xlabel(grid.x.replace("_", " "), fontsize=8)
     figure.suptitle(f"{title}\na line per training seed; bars: 90 % Wilson intervals", fontsize=9)
     handles = [
@@ -165,13 +165,13 @@ def _say_never_fired(axes: Axes, lines: pd.DataFrame, positions: dict, x: str, a
             )
 
 
-def heatmap_figure(frame: pd.DataFrame, arm: str, grid: GridRows, title: str) -> Figure:
-    """Of one arm, a grid with two axes: a row per value of `curve` with rates, and one with the paired differences
+def heatmap_figure(frame: pd.DataFrame, variant: str, grid: GridRows, title: str) -> Figure:
+    """Of one variant, a grid with two axes: a row per value of `curve` with rates, and one with the paired differences
     where the grid has a plain point to take them from; the mean over training seeds first and then every seed. A field
     over fewer than `FEW` episodes has no colour; one of some of its column's seeds alone is dotted, and says of how
-    many; one that has not run is empty. `frame` is of all arms, so that their figures have the same columns."""
+    many; one that has not run is empty. `frame` is of all variants, so that their figures have the same columns."""
     quantity, seeds = _drawn_by(frame), sorted(frame["seed"].unique())
-    lines, xs = frame[frame["arm"] == arm], _values(grid, grid.x)
+    lines, xs = frame[frame["variant"] == variant], _values(grid, grid.x)
     rates, differences = [], []
     for curve in _values(grid, grid.curve) if grid.curve else [None]:
         points = [p for p in grid.points if curve is None or p.coordinates[grid.curve] == curve]

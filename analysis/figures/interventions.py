@@ -37,9 +37,9 @@ def say_not_run(axes: Axes) -> None:
     axes.text(0.5, 0.5, NOT_RUN, transform=axes.transAxes, ha="center", va="center", fontsize=9, color="0.4")
 
 
-def arms_of(frame: pd.DataFrame) -> list[str]:
+def variants_of(frame: pd.DataFrame) -> list[str]:
     """In the study's order."""
-    return list(frame.sort_values("order")["arm"].drop_duplicates())
+    return list(frame.sort_values("order")["variant"].drop_duplicates())
 
 
 def legend(figure: Figure, handles: list) -> None:
@@ -50,15 +50,16 @@ def legend(figure: Figure, handles: list) -> None:
 
 
 def paired_figure(frame: pd.DataFrame, quantity: str, title: str) -> Figure:
-    """Of one protocol: the paired difference with its 90 % interval, a panel per arm, a row per intervention with its
-    shams under it, a mark per training seed; a cross where no pair says anything, and in words where it never fired."""
-    arms, seeds = arms_of(frame), sorted(frame["seed"].unique())
+    """Of one protocol: the paired difference with its 90 % interval, a panel per variant, a row per intervention with
+    its shams under it, a mark per training seed; a cross where no pair says anything, and in words where it never
+    fired."""
+    variants, seeds = variants_of(frame), sorted(frame["seed"].unique())
     names = with_shams(frame.sort_values("order")["intervention"].drop_duplicates())
     height = 1.6 + max(2.0, (0.12 + 0.09 * len(seeds)) * len(names))
-    figure = Figure(figsize=(max(8.0, 2.6 + 2.3 * len(arms)), height), layout="constrained")
-    panels = figure.subplots(1, len(arms), sharey=True, sharex=True, squeeze=False)[0]
-    for axes, arm in zip(panels, arms, strict=True):
-        lines = frame[frame["arm"] == arm].set_index(["intervention", "seed"])
+    figure = Figure(figsize=(max(8.0, 2.6 + 2.3 * len(variants)), height), layout="constrained")
+    panels = figure.subplots(1, len(variants), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, variant in zip(panels, variants, strict=True):
+        lines = frame[frame["variant"] == variant].set_index(["intervention", "seed"])
         axes.axvspan(-MARGIN, MARGIN, color=BAND, zorder=0)
         axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
         for y, (name, is_sham) in enumerate(names):
@@ -71,7 +72,7 @@ def paired_figure(frame: pd.DataFrame, quantity: str, title: str) -> Figure:
                     _difference(
                         axes, line.iloc[0] if isinstance(line, pd.DataFrame) else line, at, quantity, i, is_sham
                     )
-        axes.set_title(arm, fontsize=9)
+        axes.set_title(variant, fontsize=9)
         axes.set_xlim(-1.08, 1.08)
         axes.set_xticks((-1, -0.5, 0, 0.5, 1), ("−1", "−0.5", "0", "0.5", "1"), fontsize=8)
         axes.grid(axis="x", alpha=0.25)
@@ -112,12 +113,12 @@ def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
     donors = with_donors(frame)
     if donors.empty:
         return None
-    arms, seeds = arms_of(donors), sorted(donors["seed"].unique())
+    variants, seeds = variants_of(donors), sorted(donors["seed"].unique())
     names = with_shams(donors.sort_values("order")["intervention"].drop_duplicates())
-    figure = Figure(figsize=(max(8.0, 1.4 + 2.1 * len(arms)), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
-    for axes, arm in zip(panels, arms, strict=True):
-        lines = donors[donors["arm"] == arm]
+    figure = Figure(figsize=(max(8.0, 1.4 + 2.1 * len(variants)), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(variants), sharey=True, squeeze=False)[0]
+    for axes, variant in zip(panels, variants, strict=True):
+        lines = donors[donors["variant"] == variant]
         for _, line in lines.iterrows():
             x, i = [n for n, _ in names].index(line["intervention"]), seeds.index(line["seed"])
             colour, at = COLOURS[4] if names[x][1] else COLOURS[0], x + (i - (len(seeds) - 1) / 2) * 0.13
@@ -134,7 +135,7 @@ def follow_figure(frame: pd.DataFrame, title: str) -> Figure | None:
         axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=40, ha="right")
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylim(0, 1.02)
-        axes.set_title(arm, fontsize=9)
+        axes.set_title(variant, fontsize=9)
         axes.grid(axis="y", alpha=0.25)
         bare(axes)
     panels[0].set_ylabel("donor's target chosen, of all episodes", fontsize=9)

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.frames import NEVER_FIRED, READING_TITLES, arms_in_order, has_several_lengths, reading_of
+from analysis.frames import NEVER_FIRED, READING_TITLES, has_several_lengths, reading_of, variants_in_order
 
 # Okabe-Ito, safe for colour-blind readers; one colour per label kind and chunk length.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SPREAD = 0.5  # width over which the seeds of an arm are spread
+SPREAD = 0.5  # width over which the seeds of a variant are spread
 NARROWEST = 8.0  # inches: room for the title and for a legend of three columns
 LEGEND_COLUMN = 2.6  # inches
 PER_ROW = 6  # panels of interventions side by side
@@ -24,13 +24,13 @@ def _group(line: pd.Series) -> str:
     return f"{line['labels']} labels, H={line['H']}"
 
 
-def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[str], reading: str) -> None:
-    """One mark with its 95 % Wilson interval per arm and seed; a cross at 0 where there is no rate, and in words where
-    the intervention never fired."""
+def draw_reading(axes: Axes, lines: pd.DataFrame, variants: list[str], groups: list[str], reading: str) -> None:
+    """One mark with its 95 % Wilson interval per variant and seed; a cross at 0 where there is no rate, and in words
+    where the intervention never fired."""
     seeds = sorted(lines["seed"].unique())
     for _, line in lines.iterrows():
         shift = (seeds.index(line["seed"]) - (len(seeds) - 1) / 2) * SPREAD / max(1, len(seeds))
-        x, rate = arms.index(line["arm"]) + shift, line[f"{reading}_rate"]
+        x, rate = variants.index(line["variant"]) + shift, line[f"{reading}_rate"]
         colour = COLOURS[groups.index(_group(line)) % len(COLOURS)]
         if line["never_fired"]:
             axes.text(x, 0.02, NEVER_FIRED, rotation=90, ha="center", va="bottom", fontsize=5, color="0.4")
@@ -45,8 +45,8 @@ def draw_reading(axes: Axes, lines: pd.DataFrame, arms: list[str], groups: list[
             if pd.notna(bound):
                 axes.axhline(bound, color="0.4", linestyle=style, linewidth=1, zorder=0)
     axes.set_ylim(0, 1.02)
-    axes.set_xlim(-0.6, len(arms) - 0.4)
-    axes.set_xticks(range(len(arms)), arms, rotation=40, ha="right", fontsize=8)
+    axes.set_xlim(-0.6, len(variants) - 0.4)
+    axes.set_xticks(range(len(variants)), variants, rotation=40, ha="right", fontsize=8)
     axes.grid(axis="y", alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -68,7 +68,8 @@ def _legend(figure: Figure, groups: list[str], chance: float, constant: float, n
 
 
 def main_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """The protocol's reading by arm, without intervention; a panel per training length, where an arm has several."""
+    """The protocol's reading by variant, without intervention; a panel per training length, where a variant has
+    several."""
     plain = frame[frame["intervention"] == "none"]
     panels = [(f"{u} updates", plain[plain["U"].isin(us)]) for u, us in _lengths(plain)]
     return _grid(plain, [("", panels)], title)
@@ -77,8 +78,8 @@ def main_figure(frame: pd.DataFrame, title: str) -> Figure:
 def intervention_figure(frame: pd.DataFrame, title: str) -> Figure:
     """The same under each intervention: a panel per intervention, the plain run first, in rows of at most six, and rows
     of their own for every training length."""
-    touched = frame[frame["intervention"] != "none"]["arm"].unique()
-    shown = frame[frame["arm"].isin(touched)]
+    touched = frame[frame["intervention"] != "none"]["variant"].unique()
+    shown = frame[frame["variant"].isin(touched)]
     kinds = list(shown.sort_values("order")["intervention"].drop_duplicates())
     rows = []
     for u, us in _lengths(shown):
@@ -89,7 +90,8 @@ def intervention_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def _lengths(frame: pd.DataFrame) -> list[tuple[str, list[int]]]:
-    """Name and training lengths U of each panel: one of each length where an arm has several; else one for all arms."""
+    """Name and training lengths U of each panel: one of each length where a variant has several; else one for all
+    variants."""
     lengths = sorted(frame["U"].unique())
     if len(lengths) == 1 or has_several_lengths(frame):
         return [(f"U = {u}", [u]) for u in lengths]
@@ -102,16 +104,16 @@ def _grid(
     title: str,
 ) -> Figure:
     """`rows` are (label, panels), each panel (title, lines); a title is not repeated under itself."""
-    arms, reading = arms_in_order(frame), reading_of(frame)
+    variants, reading = variants_in_order(frame), reading_of(frame)
     groups = list(dict.fromkeys(_group(line) for _, line in frame.sort_values("order").iterrows()))
     columns = max(len(panels) for _, panels in rows)
-    width = 1.2 + max(2.4, 0.34 * len(arms)) * columns
+    width = 1.2 + max(2.4, 0.34 * len(variants)) * columns
     figure = Figure(figsize=(max(NARROWEST, width), 1.6 + 2.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, sharey=True, sharex=True, squeeze=False)
     above: list[str] = []
     for (label, panels), row in zip(rows, grid, strict=True):
         for (name, lines), axes in zip(panels, row, strict=False):
-            draw_reading(axes, lines, arms, groups, reading)
+            draw_reading(axes, lines, variants, groups, reading)
             axes.set_title("" if name in above else name, fontsize=9)
         for axes in row[len(panels) :]:
             axes.set_visible(False)

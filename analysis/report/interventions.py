@@ -58,16 +58,16 @@ def probe_block(
         stems = file_stems(chunks["protocol"])
         for protocol, lines in chunks.groupby("protocol", sort=False):
             block += [draw(readingfigures.chunks_figure(lines, title), f"chunks{stems[protocol]}"), ""]
-    arms = list(dict.fromkeys(arm for arm, _ in causal.labelled(cells)))
+    variants = list(dict.fromkeys(variant for variant, _ in causal.labelled(cells)))
     grids = causal.grids(cells)
     names = file_names(grids)
     for id, grid in grids.items():
-        block += _grid(causal.grid_frame(cells, id), grid, f"probe-{names[id]}", arms, out, title, draw)
+        block += _grid(causal.grid_frame(cells, id), grid, f"probe-{names[id]}", variants, out, title, draw)
     shown = {(one.id, one.protocol): one for cell in cells for one in cell.readings}
     names, protocols = (file_names(ids) for ids in zip(*shown, strict=True)) if shown else ({}, {})
     for key, of_all in causal.readings(cells).items():
         name = f"probe-{names[key[0]]}-{protocols[key[1]]}"
-        block += _reading(of_all, shown[key], name, arms, out, title, draw)
+        block += _reading(of_all, shown[key], name, variants, out, title, draw)
     return block
 
 
@@ -100,23 +100,27 @@ def _interventions(protocol: str, lines: pd.DataFrame, title: str, stem: str, mo
     return block + [draw(*one) for one in figures] + [""]
 
 
-def _grid(frame: pd.DataFrame, grid, name: str, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
+def _grid(
+    frame: pd.DataFrame, grid, name: str, variants: list[str], out: Path, title: str, draw: Callable
+) -> list[str]:
     block = [f"Probe `{grid.id}`. {grid.notes}".strip(), ""]
     if frame.empty:
         return [*block, "Not run.", ""]
     _write(frame.drop(columns="order"), out / f"{name}.csv")
     if grid.y is None:
-        figure = gridfigures.curves_figure(frame, grid, arms, f"{title}: {grid.id}")
+        figure = gridfigures.curves_figure(frame, grid, variants, f"{title}: {grid.id}")
         return [*block, draw(figure, name), ""]
-    for arm in probefigures.arms_of(frame):
-        figure = gridfigures.heatmap_figure(frame, arm, grid, f"{title}: {grid.id}, {arm}")
-        block.append(draw(figure, f"{name}-{slug(arm)}"))
+    for variant in probefigures.variants_of(frame):
+        figure = gridfigures.heatmap_figure(frame, variant, grid, f"{title}: {grid.id}, {variant}")
+        block.append(draw(figure, f"{name}-{slug(variant)}"))
     return [*block, ""]
 
 
-def _reading(frame: pd.DataFrame, one, name: str, arms: list[str], out: Path, title: str, draw: Callable) -> list[str]:
+def _reading(
+    frame: pd.DataFrame, one, name: str, variants: list[str], out: Path, title: str, draw: Callable
+) -> list[str]:
     _write(frame.drop(columns="order"), out / f"{name}.csv")
-    figure = readingfigures.reading_figure(frame, one, arms, f"{title}: {one.id}")
+    figure = readingfigures.reading_figure(frame, one, variants, f"{title}: {one.id}")
     return [f"Probe `{one.id}`, {one.episodes} episodes of `{one.protocol}`:", "", draw(figure, name), ""]
 
 

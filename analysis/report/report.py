@@ -43,7 +43,7 @@ class Report:
     command: str
     notes: str
     coverage: tuple[str, ...]
-    differences: tuple[str, ...] = ()  # what is computed differently, arm by arm
+    differences: tuple[str, ...] = ()  # what is computed differently, variant by variant
     mix_provenance: bool = False
     with_rows: bool = False  # also write every episode row
     ceilings: dict[str, Ceilings] = field(default_factory=dict)  # protocol id → what its cells lie between
@@ -108,7 +108,7 @@ def write_report(
     block += _sets_block(cells, frame, out, report, say)
     save = partial(_save, out)
     block += probe_block(cells, changed, out, report.title, report.predictions, save, here, more, say)
-    missing = [f"{c.arm}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
+    missing = [f"{c.variant}, seed {c.cell.seed}: {c.state}" for c in cells if c.state != "done"]
     if missing:
         block += [f"Not complete: {'; '.join(missing)}.", ""]
         say(f"Not complete: {'; '.join(missing)}.\n")
@@ -147,7 +147,7 @@ def _mixed(cells: list[CellRecords]) -> list[str]:
 
 
 def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
-    """Protocol → what simulated and drew its episodes, and arm → the same of its demonstrations. Only within one of
+    """Protocol → what simulated and drew its episodes, and variant → the same of its demonstrations. Only within one of
     them is a difference a mix: every task has assets of its own. A reading's record tells no renderer, so of it only
     another backend than that of its protocol's rows counts."""
     made, backends = defaultdict(set), defaultdict(set)
@@ -159,7 +159,7 @@ def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
             used[protocol] |= {row.provenance for row in rows if row.error is None}
             backends[protocol] |= {cell.provenance[identity]["simulator"] for identity in used[protocol]}
         evaluated = {row.provenance for _, rows in results for row in rows} | {one.provenance for one in cell.readings}
-        used[f"the data of {cell.arm}"] = cell.provenance.keys() - evaluated
+        used[f"the data of {cell.variant}"] = cell.provenance.keys() - evaluated
         for what, identities in used.items():
             for record in (cell.provenance[identity] for identity in identities):
                 drawn = sorted(set((record.get("environment") or {}).get("renderers", ())))

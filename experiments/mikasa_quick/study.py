@@ -34,7 +34,7 @@ study = Study(
     name="mikasa_quick",
     title="RememberColor3 on SAPIEN: a check of the path",
     base=base,
-    arms={"none": no_memory(), "K=8": tbptt(8, M)},
+    variants={"none": no_memory(), "K=8": tbptt(8, M)},
     factors=("memory.kind", "memory.m"),
     seeds=(0,),
     protocols=(protocol("mikasa-remember-color3-quick-rh@1"),),

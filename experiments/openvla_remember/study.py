@@ -46,7 +46,7 @@ study = Study(
     name="openvla_remember",
     title="OpenVLA-7B with memory on RememberColor3",
     base=base,
-    arms={
+    variants={
         "none": no_memory(),
         "dummy": dummy(M),
         "K=8": {},

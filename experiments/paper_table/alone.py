@@ -1,4 +1,4 @@
-"""The arm of a single task, under control: RememberColor5 alone beside all five, at one budget.
+"""The variant of a single task, under control: RememberColor5 alone beside all five, at one budget.
 
 "all tasks" is the cell `m=64, K=2` of study.py: it has the same train id, and is trained once.
 """
@@ -15,13 +15,13 @@ from sweeps.study import Study
 
 
 def of_table(table: Study) -> Study:
-    """The like of a table's study for its best published arm and the first task."""
+    """The like of a table's study for its best published variant and the first task."""
     return dataclasses.replace(
         table,
         name=f"{table.name}_alone",
         title=f"{table.title}: {TASKS[0]} trained alone",
-        base=replace(table.base, table.arms["m=64, K=2"]),
-        arms=single_task(TASKS[0]),
+        base=replace(table.base, table.variants["m=64, K=2"]),
+        variants=single_task(TASKS[0]),
         factors=("data.mixture",),
         protocols=tuple(one for one in table.protocols if one.task.name == TASKS[0]),
         notes=table.notes

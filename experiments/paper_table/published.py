@@ -1,20 +1,20 @@
-"""The same arms with the confounds of the published study: to see what they make of the table."""
+"""The same variants with the confounds of the published study: to see what they make of the table."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from experiments.paper_table.study import study as controlled
-from muvla.config.presets import of_version, paper_arms
+from muvla.config.presets import of_version, paper_variants
 from muvla.config.serialization import replace
 from muvla.evaluation.protocol import protocols
 
 study = dataclasses.replace(
     controlled,
     name="paper_table_published",
-    title="the arms of the published table, as published",
+    title="the variants of the published table, as published",
     base=replace(controlled.base, of_version("published")),
-    arms=paper_arms("published"),
+    variants=paper_variants("published"),
     protocols=(*controlled.protocols, *protocols("mikasa5-ol8@1")),
     notes="""
 K multiplies the frames here, as published: a difference between two K is one between two budgets as well.

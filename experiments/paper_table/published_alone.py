@@ -1,4 +1,4 @@
-"""The arm of a single task with the confounds of the published study."""
+"""The variant of a single task with the confounds of the published study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arms of the published table under control: one budget, executed labels, one guard; nothing differs but the
+"""The variants of the published table under control: one budget, executed labels, one guard; nothing differs but the
 factors.
 
 Needs a network, a GPU of 80 GB and months; it was never run.
@@ -18,14 +18,14 @@ from muvla.config import (
     StartConfig,
     TaskConfig,
 )
-from muvla.config.presets import FACTORS, M, of_version, paper_arms
+from muvla.config.presets import FACTORS, M, of_version, paper_variants
 from muvla.config.serialization import replace
 from muvla.config.sizes import size
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.evaluation.protocol import protocols
 from sweeps.study import Study
 
-# The task on which the published arms differ most stands first: the one that is trained alone (alone.py).
+# The task on which the published variants differ most stands first: the one that is trained alone (alone.py).
 TASKS = ("RememberColor5-VLA-v0", *(name for name in TRAINED if name != "RememberColor5-VLA-v0"))
 # 250 demonstrations of each; physics on the GPU, as published (spec 6.1).
 DATASETS = tuple(DatasetConfig(TaskConfig(name, physics="gpu"), episodes=250) for name in TASKS)
@@ -47,9 +47,9 @@ base = replace(
 
 study = Study(
     name="paper_table",
-    title="the arms of the published table, controlled",
+    title="the variants of the published table, controlled",
     base=base,
-    arms=paper_arms("controlled"),
+    variants=paper_variants("controlled"),
     factors=FACTORS,
     seeds=(0, 1, 2),
     protocols=protocols("mikasa5-rh@1"),

@@ -13,7 +13,7 @@ NOTES = """
 Within a regime K is compared with K; between the regimes of one K nothing differs but the budget. `matched`: one window
 and one number of updates for every K. `matched frames`: windows of K ticks, and as many updates as give the frames of
 the others. `published`: windows of K ticks at one number of updates, so that K multiplies the frames. K = 8 is the
-declared window, so that the three regimes are one computation there, and one arm.
+declared window, so that the three regimes are one computation there, and one variant.
 
 What these numbers cannot show:
 
@@ -28,7 +28,9 @@ study = Study(
     name="recall_budget",
     title="how much of K is its budget",
     base=base,
-    arms={f"K={K}, {name}": tbptt(K, M) | {"budget.regime": regime} for K in (1, 2) for name, regime in REGIMES.items()}
+    variants={
+        f"K={K}, {name}": tbptt(K, M) | {"budget.regime": regime} for K in (1, 2) for name, regime in REGIMES.items()
+    }
     | {"K=8, all three": tbptt(8, M)},
     factors=("truncation", "budget.regime"),
     seeds=(0, 1, 2, 3, 4),

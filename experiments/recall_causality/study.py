@@ -86,7 +86,7 @@ predictions = (
     used("lowers the choice, more than its sham does", "direction(4)", "lower", versus="orthogonal(4)"),
     used("changes nothing: the order that they have", "permute_tokens(identity)", "null"),
     used("changes nothing: noise of no size", "noise_relative(0)", "null"),
-    # Where the plain run is at chance there is nothing to lose, whatever the arm.
+    # Where the plain run is at chance there is nothing to lose, whatever the variant.
     *(
         Prediction(f"`{name}` {NOTHING}", ALL, name, "null", where="unused")
         for name in ("noise_matched", "zero", "drop", "freeze@cue_end..", "transplant", "transplant_same")
@@ -102,7 +102,7 @@ predictions = (
 )
 
 NOTES = """
-Arms, interventions, probes and predictions: experiments/recall_causality/README.md; the words: docs/causality.md.
+Variants, interventions, probes and predictions: experiments/recall_causality/README.md; the words: docs/causality.md.
 
 What these numbers cannot show:
 
@@ -120,7 +120,7 @@ study = Study(
     name="recall_causality",
     title="what a memory does, and what would do as well",
     base=base,
-    arms={
+    variants={
         "K=8": tbptt(8, M),
         "K=1": tbptt(1, M),
         "dummy": dummy(M),

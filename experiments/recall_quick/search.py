@@ -54,7 +54,7 @@ def _trial(trial: optuna.Trial, lines: dict[tuple[float, ...], dict], root: Path
     cells = dataclasses.replace(
         study,
         name="recall_quick_search",
-        arms={"K=8": recipe},
+        variants={"K=8": recipe},
         factors=tuple(SPACE),
         seeds=SEEDS,
         protocols=(PROTOCOL,),

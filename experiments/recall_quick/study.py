@@ -34,7 +34,7 @@ base = Cell(
 RECORDED, LONGER_CHUNK = {"data.labels": "recorded"}, {"model.chunk": 4}
 
 NOTES = """
-The arms: README.md, "What the demo shows". The interventions, at every tick: `noise_unit` and `noise_matched` read
+The variants: README.md, "What the demo shows". The interventions, at every tick: `noise_unit` and `noise_matched` read
 standard normal numbers, or such with the memory's own mean and spread, in place of the memory; `zero` reads zeros;
 `freeze_first` keeps what the first tick of the episode wrote.
 
@@ -46,18 +46,18 @@ What these numbers cannot show:
   counts.
 - The mark is shown in the first frame, so `freeze_first` keeps what a memory needs here: it tests that nothing later
   is needed, not retention.
-- The pairs inside a block count from the last frame of the cue to the first of the decision. An arm without such
-  pairs can still learn by other routes, and an arm at chance after U updates may learn later: see the other training
+- The pairs inside a block count from the last frame of the cue to the first of the decision. A variant without such
+  pairs can still learn by other routes, and a variant at chance after U updates may learn later: see the other training
   length.
 - One task with a delay of one or two steps, one small policy, and a recipe that was searched for `K=8` with executed
-  labels alone: other arms might do better with one of their own.
+  labels alone: other variants might do better with one of their own.
 """
 
 study = Study(
     name="recall_quick",
     title="who remembers which disc was marked, and what else could have told it",
     base=base,
-    arms={
+    variants={
         "none": no_memory(),
         "dummy": dummy(M),
         "K=8": tbptt(8, M),

@@ -173,7 +173,9 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
                 bar.set_postfix_str(f"loss {p.loss:.4f}, {p.frames_per_second:.0f} frames/s")
 
             with entry.run.working(ranks=ranks):
-                entry.run.train_cell(entry.item.cell, stores[entry.item.arm], device, progress, stop, options, ranks)
+                entry.run.train_cell(
+                    entry.item.cell, stores[entry.item.variant], device, progress, stop, options, ranks
+                )
         if ranks.leads:
             print(f"{entry.item.label}: trained, {entry.run.folder}")
 

@@ -84,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
             "study", type=Path, nargs="+" if several else None, help="a study file, or a folder with study.py"
         )
         sub.add_argument(
-            "--set", action="append", default=[], metavar="FIELD=VALUE", help="change the base, all arms alike"
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="change the base, all variants alike"
         )
         sub.add_argument("--seeds", help="only these training seeds, for instance 0,1")
-        sub.add_argument("--arm", action="append", help="only this arm; may be given several times")
+        sub.add_argument("--variant", action="append", help="only this variant; may be given several times")
 
     doctor = verb("doctor", _doctor, "check what is installed and what is missing, with the remedy")
     doctor.add_argument("--sim", action="store_true", help="the simulator counts as needed")
@@ -161,7 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluating(sweep)
     training(sweep)
     sweep.add_argument("--plan", action="store_true", help="print the plan and the train ids, run nothing")
-    sweep.add_argument("--between", nargs=2, metavar="ARM", help="print what two arms differ in, and what they share")
+    sweep.add_argument(
+        "--between", nargs=2, metavar="VARIANT", help="print what two variants differ in, and what they share"
+    )
     sweep.add_argument("--processes", type=int, help="cells at once (default: one per core)")
     sweep.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop cleanly after this long")
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
@@ -185,14 +187,14 @@ def _study(arguments):
 
 
 def _narrowed(arguments, path: Path):
-    """The study of a file with --set, --seeds and --arm applied."""
+    """The study of a file with --set, --seeds and --variant applied."""
     from muvla.config.serialization import parse_assignments
     from sweeps.study import load_study
     from sweeps.sweep import parse_seeds
 
     study = load_study(path).with_base(parse_assignments(arguments.set))
     study.check()
-    return study.narrowed(parse_seeds(arguments.seeds), tuple(arguments.arm) if arguments.arm else None)
+    return study.narrowed(parse_seeds(arguments.seeds), tuple(arguments.variant) if arguments.variant else None)
 
 
 def _ledger(arguments):
@@ -356,7 +358,9 @@ def _report(arguments) -> None:
         differences += [line for line in certificate_lines(study) if line not in differences]
     first, files = studies[0], " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
-    narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [f'--arm "{a}"' for a in arguments.arm or []]
+    narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [
+        f'--variant "{a}"' for a in arguments.variant or []
+    ]
     told = "".join(f" {one}" for one in narrowing)
     sweeps = [f"muvla sweep {path}{told}" for path in arguments.study]
     written = f" --out {arguments.out}" * bool(arguments.out) + f" --results {arguments.results}" * bool(

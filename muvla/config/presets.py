@@ -1,7 +1,7 @@
-"""The arms of the published table (μVLA, arXiv 2606.12497), each as it was published and under control.
+"""The variants of the published table (μVLA, arXiv 2606.12497), each as it was published and under control.
 
-Overrides for `muvla.config.serialization.replace`. Between the two versions of an arm nothing differs but
-`confounds(arm)`, each with its section of docs/published.md.
+Overrides for `muvla.config.serialization.replace`. Between the two versions of a variant nothing differs but
+`confounds(variant)`, each with its section of docs/published.md.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ class Confound:
     why: str  # what it would be taken for
 
 
-# Of every arm.
+# Of every variant.
 CONFOUNDS = {
     "model.memory_positions": Confound("shift", "reserved", "1.1", "text and action stand elsewhere with other m"),
     "model.chunk": Confound(8, 1, "1.9", "the chunk of a delay frame holds actions of the decision"),
     "data.labels": Confound("recorded", "executed", "4.4", "labels that were never executed tell the target"),
     "data.tail": Confound("repeat", "mask", "4.1", "the last action weighs more in short episodes"),
     "data.statistics": Confound("recorded", "executed", "4.2", "actions that were never executed stretch the scale"),
-    # Single frames, which the shuffled arm plays, have no episode that could be changed as one: so none at all.
+    # Single frames, which the shuffled variant plays, have no episode that could be changed as one: so none at all.
     "data.augmentation": Confound("frame", "none", "4.3", "the colour to be remembered is another in every frame"),
     "budget.regime": Confound("published", "matched", "2.4", "K multiplies the frames of an update and of a training"),
     "budget.slots": Confound(32, 4, "5", "without recurrence 32 frames an update in either version"),
     "budget.window": Confound(1, 8, "2.4", "without recurrence 32 frames an update in either version"),
     "optimizer.clip": Confound(None, 1.0, "5", "gradient through K ticks may be K times as large"),
 }
-# Of the arms without memory, which were trained with the mask of OpenVLA-OFT.
+# Of the variants without memory, which were trained with the mask of OpenVLA-OFT.
 UNGUARDED = {"model.guard": Confound("full", "context", "3.2", "the mask of all tokens changes with the memory")}
-# What two arms of one version may differ in.
+# What two variants of one version may differ in.
 FACTORS = (
     "memory.kind",
     "memory.m",
@@ -70,36 +70,39 @@ FACTORS = (
     "data.first_image",
 )
 
-_ARMS: dict[str, dict[str, Any]] = {
+_VARIANTS: dict[str, dict[str, Any]] = {
     "OFT": no_memory() | {"data.order": "shuffled"},  # spec 4.6
-    "OFT†": no_memory(),  # by the loader of the arms with memory
+    "OFT†": no_memory(),  # by the loader of the variants with memory
     **{f"m={m}, K={K}": tbptt(K, m) for m in (1, M) for K in (1, 2, 8)},
     "EMA": ema(ALPHA, M),
     "EMA, guard full": ema(ALPHA, M) | {"model.guard": "full"},
     f"α={ALPHA}, K=8": tbptt(8, M) | {"memory.alpha": ALPHA},  # the crossing that was not published
     "first image": no_memory() | {"data.first_image": True},  # an oracle for what the first frame shows
 }
-ARMS = tuple(_ARMS)
+VARIANTS = tuple(_VARIANTS)
 
 
-def confounds(arm: str) -> dict[str, Confound]:
-    """By field, what the two versions of an arm differ in."""
-    return CONFOUNDS | (UNGUARDED if _ARMS[arm]["memory.kind"] == "none" else {})
+def confounds(variant: str) -> dict[str, Confound]:
+    """By field, what the two versions of a variant differ in."""
+    return CONFOUNDS | (UNGUARDED if _VARIANTS[variant]["memory.kind"] == "none" else {})
 
 
 def of_version(version: Version) -> dict[str, Any]:
-    """What all arms of a version share: for the base of a study."""
+    """What all variants of a version share: for the base of a study."""
     return {field: getattr(confound, version) for field, confound in CONFOUNDS.items()} | {"model.guard": "context"}
 
 
-def paper_arms(version: Version) -> dict[str, dict[str, Any]]:
-    """Arms of a study whose base has `of_version(version)`."""
-    own = {arm: confounds(arm).items() - CONFOUNDS.items() for arm in ARMS}
-    return {arm: changes | {field: getattr(c, version) for field, c in own[arm]} for arm, changes in _ARMS.items()}
+def paper_variants(version: Version) -> dict[str, dict[str, Any]]:
+    """Variants of a study whose base has `of_version(version)`."""
+    own = {variant: confounds(variant).items() - CONFOUNDS.items() for variant in VARIANTS}
+    return {
+        variant: changes | {field: getattr(c, version) for field, c in own[variant]}
+        for variant, changes in _VARIANTS.items()
+    }
 
 
 def single_task(task: str) -> dict[str, dict[str, Any]]:
-    """By arm: the base as it is, and on its first dataset alone, which is `task`'s, at the same budget.
+    """By variant: the base as it is, and on its first dataset alone, which is `task`'s, at the same budget.
 
     A study of its own, under the protocols of `task`: a policy of one prompt takes none of another length. The m, K and
     updates of the published one are not known (spec 8); `data.mixture` is all that differs.

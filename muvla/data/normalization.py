@@ -24,8 +24,8 @@ class Statistics:
     """Quantiles 0.01 and 0.99 per dimension, over all frames.
 
     Under `executed` of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a
-    cell is supervised with: so all label arms share one object, never-executed actions do not enter the scale, and the
-    zeros that `executed` supervises lie inside the bounds and are not clipped. What was applied in imported
+    cell is supervised with: so all label variants share one object, never-executed actions do not enter the scale, and
+    the zeros that `executed` supervises lie inside the bounds and are not clipped. What was applied in imported
     demonstrations is unknown: their quantiles are of the recorded actions, those of no-op phases included, as
     published; `recorded` takes these of collected demonstrations too. A dimension that is constant becomes -1, and -1,
     or anything else, becomes that constant again. Mean and standard deviation scale nothing; they are told to people

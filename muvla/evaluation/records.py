@@ -194,7 +194,7 @@ class Choices:
 class CellRecords:
     """A trained cell with the rows of its complete results: what every table and figure is made of."""
 
-    arm: str
+    variant: str
     cell: Cell  # canonical
     train: str  # train id
     state: str  # done, or why rows may be missing

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # What a grid's frame says of each of its points, beside their coordinates.
 RESERVED = re.compile(
-    r"order|arm|seed|H|held|protocol|condition|never_fired|chance|difference(_.*)?|(choice|own|success)_.*"
+    r"order|variant|seed|H|held|protocol|condition|never_fired|chance|difference(_.*)?|(choice|own|success)_.*"
 )
 
 

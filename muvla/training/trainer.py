@@ -179,8 +179,8 @@ class Trainer:
         share of both.
 
         The loss is the sum of weighted errors over W·B·H·A, the published mean (spec 1.8): a masked entry has weight 0,
-        and every other entry the same weight in every label arm. An error is the absolute difference to the label, or
-        under a diffusion head the squared one to the noise (spec 1.11).
+        and every other entry the same weight in every label variant. An error is the absolute difference to the label,
+        or under a diffusion head the squared one to the noise (spec 1.11).
         """
         B = window.is_first.shape[1]
         starts = block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
