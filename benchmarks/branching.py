@@ -18,14 +18,14 @@ import torch
 
 from benchmarks.pairs import compare, table
 from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
-from muvla.evaluation.prefix_cache import Branches
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.models.policy import Policy
 from muvla.probes.time_map import time_map
 from muvla.training.trainer import Trainer
@@ -43,14 +43,16 @@ def one_map(
 ) -> Callable[[], dict[tuple[str, int], tuple]]:
     """Runs the map; what comes of each episode, by intervention and seed."""
     task = TaskConfig("RecallPosition3-v0", cue=(1, 3), delay=(delay, delay))
-    own = replace(protocol("recall-position3-rh@1"), name="branching", task=task, episodes=episodes, slots=episodes)
+    own = replace(get_protocol("recall-position3-rh@1"), name="branching", task=task, episodes=episodes, slots=episodes)
     steps = (delay // 2, delay - 1, delay, delay + 1)  # since the cue: within the delay, and about its end
     names = list(dict.fromkeys(point.intervention for point in time_map(own, ["zero"], steps).points))
 
     def run() -> dict[tuple[str, int], tuple]:
-        found, branches = {}, Branches() if branching else None
+        found, branches = {}, PrefixCache() if branching else None
         for name in names:
-            rollout = Rollout(policy, statistics, own, lambda: make_env(task), intervention(name), branches=branches)
+            rollout = Rollout(
+                policy, statistics, own, lambda: make_env(task), parse_intervention(name), branches=branches
+            )
             seeds = range(own.seed, own.seed + episodes)
             rollout.run(seeds, lambda o, name=name: found.update({(name, o.seed): (*o.info.values(),)}))
         return found
@@ -69,7 +71,7 @@ def rows(policy: Policy, statistics: Statistics, rounds: int = ROUNDS, episodes:
 def main(rounds: int = ROUNDS, here: Path = HERE) -> None:
     torch.set_num_threads(1)
     dataset = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=4)
-    cell = Cell(ModelConfig(size("tiny"), reserve=8), DataConfig(dataset), MemoryConfig("tokens", 4))
+    cell = Cell(ModelConfig(get_size("tiny"), reserve=8), DataConfig(dataset), MemoryConfig("tokens", 4))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(cell, collect(dataset, Path(folder)))
         found = rows(trainer.policy, trainer.statistics, rounds)

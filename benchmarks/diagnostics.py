@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.pairs import compare, median_interval, table
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.data.store import EpisodeStore
 from muvla.training.diagnostics import Diagnosis
@@ -33,7 +33,7 @@ DATASET = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=24)
 def update(store: EpisodeStore, truncation: int, diagnosed: bool) -> Callable[[], None]:
     """One update of the tiny size, of 16 slots and 8 ticks."""
     cell = Cell(
-        model=ModelConfig(size("tiny"), chunk=4),
+        model=ModelConfig(get_size("tiny"), chunk=4),
         data=DataConfig(DATASET),
         memory=MemoryConfig("tokens", 4),
         truncation=truncation,

@@ -29,14 +29,14 @@ from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env, open_env
 from muvla.envs.workers import WorkerEnv
-from muvla.evaluation.protocol import Protocol, protocol
+from muvla.evaluation.protocol import Protocol, get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface, Policy
 from muvla.utils.io import write_atomically
 from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
-PROTOCOL = protocol("mikasa-remember-color3-quick-rh@1")  # two slots, pictures of 64 pixels
+PROTOCOL = get_protocol("mikasa-remember-color3-quick-rh@1")  # two slots, pictures of 64 pixels
 CORES = 16  # of the estimate
 PARTS = ("render", "physics", "other of the environment", "policy", "transport")
 

@@ -23,7 +23,7 @@ from benchmarks.memory import added_peak
 from benchmarks.pairs import median_interval, table
 from benchmarks.query import MEMORY, TEXT, random_policy
 from muvla.config import Cell, DataConfig, DatasetConfig, LoraConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.stream import Window
 from muvla.envs.phases import Phase
 from muvla.memory.registry import build_memory
@@ -31,7 +31,7 @@ from muvla.models.init import initialise
 from muvla.models.lora import add_adapters
 from muvla.models.policy import Interface, Policy
 from muvla.recurrence import Recurrence
-from muvla.training.distributed.base import ALONE
+from muvla.training.distributed.base import SINGLE_PROCESS
 from muvla.training.trainer import Trainer
 from muvla.utils.io import write_atomically
 from muvla.utils.provenance import CODE_VERSION, hardware_line
@@ -65,7 +65,7 @@ class Ours(Trainer):
 
     def __init__(self, policy: Policy, cell: Cell, device: str):
         self.policy, self.device, self.cell = policy, device, cell
-        self.ranks, self.slots, self.diagnosis = ALONE, range(cell.budget.slots), None
+        self.ranks, self.slots, self.diagnosis = SINGLE_PROCESS, range(cell.budget.slots), None
         self.recurrence = Recurrence(policy, cell.budget.slots)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
@@ -90,8 +90,8 @@ class Published(Ours):
         loss, total = 0.0, 0.0
         for t in range(len(window.is_first)):
             given = (window.images, window.proprio, window.text_ids, window.text_lengths)
-            encoded = self.policy.encode(*(self.placed(tensor[t]) for tensor in given))
-            label, weight, is_first = (self.placed(x[t]) for x in (window.label, window.weight, window.is_first))
+            encoded = self.policy.encode(*(self.to_device(tensor[t]) for tensor in given))
+            label, weight, is_first = (self.to_device(x[t]) for x in (window.label, window.weight, window.is_first))
             output, _ = self.recurrence.tick(encoded, is_first, self._moment(window, t))
             loss = loss + ((output.actions - label).abs() * weight[..., None]).sum()
             if (t + 1) % self.cell.truncation == 0:
@@ -145,7 +145,7 @@ def random_window(policy: Policy, setting: Setting) -> Window:
 
 def made(setting: Setting, device: str) -> tuple[Policy, Cell]:
     """A policy with random weights: everything trained, or at 7B adapters, head, proprio and memory."""
-    anatomy = size(setting.name)
+    anatomy = get_size(setting.name)
     if setting.adapters:
         policy = random_policy(anatomy, device)
         add_adapters(policy, anatomy, LoraConfig(rank=32, alpha=16.0), seed=0)

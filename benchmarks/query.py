@@ -23,7 +23,7 @@ from benchmarks.memory import added_peak
 from benchmarks.pairs import median_interval, table
 from muvla.config import LoraConfig, MemoryConfig, ModelConfig
 from muvla.config.model import SizeConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.memory.registry import build_memory
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
 from muvla.models.policy import Encoded, Interface, Policy
@@ -151,7 +151,7 @@ def main() -> int:
         f"{CODE_VERSION}. Random weights, bfloat16, two cameras, proprio, m = {MEMORY}, prompt of {TEXT} tokens; "
         f"median of {ROUNDS} with its 95 % interval. Memory: peak beside weights and optimizer.",
         "",
-        *table(["", "time", "rate", "memory"], rows(random_policy(size("openvla-7b"), "cuda"), "cuda")),
+        *table(["", "time", "rate", "memory"], rows(random_policy(get_size("openvla-7b"), "cuda"), "cuda")),
     ]
     text = "\n".join(lines)
     write_atomically(HERE / "query.md", text.encode())

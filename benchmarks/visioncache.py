@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.pairs import compare, table
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import cache_vision
@@ -28,7 +28,7 @@ SETTINGS = (("tiny", 16, 21), ("small", 1, 3))  # size, slots, rounds
 
 def row(name: str, slots: int, rounds: int, root: Path) -> list[str]:
     """[size, computed, read, ratio, what the cache takes to be made and checked]."""
-    anatomy = size(name)
+    anatomy = get_size(name)
     dataset = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=24, image_size=anatomy.image_size)
     cell = Cell(
         model=ModelConfig(anatomy, chunk=4, reserve=16, vision="frozen"),

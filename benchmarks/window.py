@@ -19,7 +19,7 @@ import torch
 from benchmarks.memory import added_peak, in_a_process
 from benchmarks.pairs import compare, median_interval, table
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.training.trainer import Trainer
 from muvla.utils.io import write_atomically
@@ -33,7 +33,7 @@ ROUNDS = 5
 
 def window(name: str, truncation: int, checkpointing: bool, root: Path) -> Callable[[], None]:
     """One window's forward and backward pass at a size; gradients are dropped afterwards."""
-    anatomy = size(name)
+    anatomy = get_size(name)
     dataset = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=4, image_size=anatomy.image_size)
     cell = Cell(
         model=ModelConfig(anatomy, chunk=8, reserve=16),

@@ -26,7 +26,7 @@ from analysis.figures.rates import intervention_figure, main_figure
 from analysis.frames import tidy
 from analysis.tables import by_seed, intervention_table, main_table
 from sweeps.ledger import Ledger
-from sweeps.study import certificate, load_study
+from sweeps.study import difference_of, load_study
 
 root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_quick")))
@@ -41,7 +41,7 @@ entries = ledger.entries(study, ledger.opened(study))
 cells = {entry.item.variant: entry.item.cell for entry in entries}
 first, *others = cells
 for variant in others:
-    print(f"{first} → {variant}: {certificate(cells[first], cells[variant])}")
+    print(f"{first} → {variant}: {difference_of(cells[first], cells[variant])}")
 
 # %% [markdown]
 # ## Rates

@@ -10,12 +10,12 @@ from muvla.config.serialization import difference
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
-from sweeps.study import Study, certificate, train_id
+from sweeps.study import Study, difference_of, train_id
 
 UNKNOWN = "The data are not collected yet: their content, the statistics and the train ids follow from them."
 
 
-def between_text(study: Study, stores: dict[str, EpisodeStore] | None, variants: tuple[str, str]) -> str:
+def difference_text(study: Study, stores: dict[str, EpisodeStore] | None, variants: tuple[str, str]) -> str:
     """Of every training seed alike, as a variant is the same overrides under each. Without the data, their content is
     not known. Raises MuvlaError for an unknown variant."""
     cells = {item.variant: item.cell for item in reversed(study.cells())}  # of the first seed
@@ -28,7 +28,7 @@ def between_text(study: Study, stores: dict[str, EpisodeStore] | None, variants:
                 remedy="correct the name",
             )
     a, b = (cells[variant] for variant in variants)
-    computed, declared = certificate(a, b), difference(a, b)
+    computed, declared = difference_of(a, b), difference(a, b)
     effective = {name: values for name, values in computed.items() if name in declared}
     follows = {name: values for name, values in computed.items() if name not in declared}
     other = {name: values for name, values in declared.items() if name not in computed}
@@ -45,13 +45,13 @@ def between_text(study: Study, stores: dict[str, EpisodeStore] | None, variants:
     return "\n".join(lines if stores else [*lines, UNKNOWN])
 
 
-def certificate_lines(study: Study) -> list[str]:
+def difference_lines(study: Study) -> list[str]:
     """A line for each variant but the first: the exact difference of its computation from that of the first."""
     cells = {item.variant: item.cell for item in reversed(study.cells())}
     first, *others = study.variants
     return [
         f"`{variant}` against `{first}`: "
-        + "; ".join(f"{k} {b} against {a}" for k, (a, b) in certificate(cells[first], cells[variant]).items())
+        + "; ".join(f"{k} {b} against {a}" for k, (a, b) in difference_of(cells[first], cells[variant]).items())
         for variant in others
     ]
 

@@ -23,11 +23,11 @@ from muvla.evaluation.records import (
     GridPoint,
     GridRows,
     Summary,
-    TakenReading,
+    TakenMeasurement,
     summarise,
 )
 from muvla.interventions import canonical_name
-from muvla.probes.base import Grid, Read
+from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.runs.baselines import measured
 from muvla.runs.run import NOT_A_MEASUREMENT, Run
 from sweeps.study import Study, StudyCell, conditions, reads, train_id
@@ -59,7 +59,7 @@ class Entry:
         return tuple((p.id, i) for p, i in self.conditions if self.run.never_fired(p, i))
 
     @property
-    def missing_reads(self) -> list[Read]:
+    def missing_reads(self) -> list[ScheduledMeasurement]:
         return [one for one in reads(self.study, self.item.cell) if self.run.reading_meta(one) is None]
 
     @property
@@ -116,12 +116,12 @@ class Entry:
                 found |= {(protocol, name): change} if change else {}
         return found
 
-    def _readings(self) -> tuple[TakenReading, ...]:
+    def _readings(self) -> tuple[TakenMeasurement, ...]:
         """Those that are finished, of a cell whose numbers count."""
         if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
             return ()
         return tuple(
-            TakenReading(
+            TakenMeasurement(
                 one.id,
                 one.protocol.id,
                 one.reading.x,

@@ -22,7 +22,7 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
 from muvla.interventions import canonical_name
 from muvla.models.prompts import Prompts
-from muvla.probes.base import Grid, Read
+from muvla.probes.base import Grid, ScheduledMeasurement
 from sweeps.predictions import Prediction
 
 SEED = "seed"  # the training seed differs between cells without being a factor
@@ -48,9 +48,9 @@ class Study:
     variants: dict[str, dict[str, Any]]
     factors: tuple[str, ...]
     seeds: tuple[int, ...]
-    protocols: tuple[Protocol, ...]  # `protocol("recall-position3-rh@1")`, or one of your own
+    protocols: tuple[Protocol, ...]  # `get_protocol("recall-position3-rh@1")`, or one of your own
     interventions: tuple[str, ...] = ()
-    probes: tuple[Grid | Read, ...] = ()
+    probes: tuple[Grid | ScheduledMeasurement, ...] = ()
     predictions: tuple[Prediction, ...] = ()  # written before the run; the report says what became of each
     notes: str = field(default="", repr=False)  # printed with the results: what they can and cannot show
 
@@ -74,7 +74,7 @@ class Study:
                 )
         object.__setattr__(self, "predictions", tuple(_canonical(one) for one in self.predictions))
         _ = self.points  # their names too
-        ids = [(one.id, one.protocol.id if isinstance(one, Read) else None) for one in self.probes]
+        ids = [(one.id, one.protocol.id if isinstance(one, ScheduledMeasurement) else None) for one in self.probes]
         if twice := [one for one in ids if ids.count(one) > 1]:
             raise MuvlaError(
                 f"study {self.name}, probes", got=f"{twice[0][0]} twice", expected="each once", remedy="remove one"
@@ -87,8 +87,8 @@ class Study:
         return [(p.protocol, canonical_name(p.intervention)) for one in grids for p in one.points]
 
     @property
-    def reads(self) -> tuple[Read, ...]:
-        return tuple(one for one in self.probes if isinstance(one, Read))
+    def reads(self) -> tuple[ScheduledMeasurement, ...]:
+        return tuple(one for one in self.probes if isinstance(one, ScheduledMeasurement))
 
     @property
     def every_protocol(self) -> tuple[Protocol, ...]:
@@ -257,7 +257,7 @@ def _overlap(one: Protocol, data: DatasetConfig) -> bool:
     return data.source is None and max(one.seed, data.seed) < min(one.seed + one.episodes, data.seed + data.episodes)
 
 
-def certificate(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
+def difference_of(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
     """The exact difference of two cells, field by field; empty if they are one computation."""
     return difference(canonical(a), canonical(b))
 
@@ -278,7 +278,7 @@ def conditions(study: Study, cell: Cell) -> Iterator[tuple[Protocol, str]]:
             yield one, kind
 
 
-def reads(study: Study, cell: Cell) -> list[Read]:
+def reads(study: Study, cell: Cell) -> list[ScheduledMeasurement]:
     """The readings that are taken of a cell."""
     return [
         one

@@ -15,11 +15,11 @@ import torch
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
 from muvla.config.serialization import replace
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
-from muvla.evaluation.protocol import PROTOCOLS, protocol
+from muvla.evaluation.protocol import PROTOCOLS, get_protocol
 from muvla.models.attention import BACKENDS, usable
 from muvla.models.backends import obstacle
 from muvla.models.policy import Encoded, Interface, Policy
@@ -28,7 +28,7 @@ from muvla.training.trainer import Trainer, interface_of
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
 # A tenth of a published protocol, in slots that are used more than once.
-FEW = dataclasses.replace(protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
+FEW = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
 
 
 ON_CPU = usable("cpu", torch.float32)  # attention backends
@@ -106,7 +106,7 @@ def store(data_root):
 def base() -> Cell:
     """K = W = 8, m = 4, tokens, guard context; few updates."""
     return Cell(
-        model=ModelConfig(size=size("tiny"), chunk=2, reserve=8),
+        model=ModelConfig(size=get_size("tiny"), chunk=2, reserve=8),
         data=DataConfig(DATASET),
         memory=MemoryConfig("tokens", 4),
         truncation=8,

@@ -15,7 +15,7 @@ from muvla.config.serialization import from_dict
 from muvla.data.mixture import joined
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.training import run
 from muvla.training.distributed import fsdp as sharding
 from muvla.training.distributed import torchrun as module
@@ -36,11 +36,11 @@ def updates(trainer: Trainer, case: dict, folder: Path, ranks) -> dict:
     """Trains on from `from` if there is one, and leaves parameters, and a checkpoint to train on from."""
     if case.get("from"):
         trainer.resume(ckpt.load(ckpt.latest(Path(case["from"]))))
-    trainer.canary()
+    trainer.leak_test()
     steps = [trainer.step() for _ in range(case["updates"])]
     save_file(whole(trainer), folder / f"{case['name']}.{ranks.rank}.safetensors")
     checkpoint, rms = trainer.checkpoint(), trainer.memory_rms()
-    ranks.lead(lambda: str(ckpt.save(folder / case["name"], checkpoint)))
+    ranks.on_main(lambda: str(ckpt.save(folder / case["name"], checkpoint)))
     return {"steps": steps, "memory_rms": rms, "collected": collected}
 
 
@@ -116,7 +116,12 @@ if __name__ == "__main__":
             cell, ranks.sharded, collected = from_dict(Cell, case["cell"]), case.get("sharded", False), []
             try:
                 trainer = Trainer(
-                    cell, store, intervention(cell.intervention), told["device"], case.get("recompute", False), ranks
+                    cell,
+                    store,
+                    parse_intervention(cell.intervention),
+                    told["device"],
+                    case.get("recompute", False),
+                    ranks,
                 )
                 collected.clear()
                 results[case["name"]] = globals()[case.get("do", "updates")](trainer, case, folder, ranks)

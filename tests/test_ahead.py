@@ -52,7 +52,7 @@ def test_the_same_windows_and_the_cursor_of_the_consumed_ones(store, base, made_
 
 
 def test_a_moved_stream_gets_the_window_of_where_it_stands(store, base):
-    """A canary that peeks and rewinds, another number of ticks, a resume."""
+    """A leak test that peeks and rewinds, another number of ticks, a resume."""
     plain, stream = Trainer(base, store).stream, Trainer(base, store).stream
     with ReadAhead(stream) as ahead:
         start = stream.state()
@@ -102,7 +102,7 @@ def test_an_error_of_the_thread_is_raised_as_itself(store, cell_with, tmp_path, 
     with pytest.raises(type(error)) as raised:
         train_to_the_end(trainer, tmp_path)
     assert raised.value is error and made[3] == "windows_0"
-    assert trainer.update == 2, "the canary's window, two that were trained on, and the one that fails"
+    assert trainer.update == 2, "the leak test's window, two that were trained on, and the one that fails"
     assert not reader_threads()
 
 

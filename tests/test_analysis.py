@@ -16,8 +16,8 @@ from analysis.report import report
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import chance, protocol
-from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, TakenReading
+from muvla.evaluation.protocol import chance, get_protocol
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, TakenMeasurement
 from muvla.stats import wilson
 
 PROVENANCE = {
@@ -333,7 +333,7 @@ def test_grids_and_readings_are_compared_within_their_protocol(base):
         known = {name: {**PROVENANCE, "simulator": one} for name, one in known.items()}
         known |= {name: known[name] | drawn for name in ("x", "point")}
         held = GridPoint({"h": 2}, "p+h2@1", "none", None, [dataclasses.replace(row(0, 0), provenance="point")])
-        taken = TakenReading("r@1", "p@1", "x", "y", None, None, None, None, 1, Path("r.csv"), "reading")
+        taken = TakenMeasurement("r@1", "p@1", "x", "y", None, None, None, None, 1, Path("r.csv"), "reading")
         return dataclasses.replace(
             cell, rows=rows, provenance=known, grids=(GridRows("g@1", "h", None, None, "", (held,)),), readings=(taken,)
         )
@@ -362,8 +362,8 @@ def test_cells_of_other_numbers_of_ranks_are_not_mixed_unless_told(cells, tmp_pa
 
 def test_where_nothing_bounds_a_memoryless_policy_no_chance_is_shown(cells, tmp_path, undrawn):
     """Open loop, a chunk issued during the cue still acts when the choice is made."""
-    assert chance(protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
-    assert chance(protocol("recall-position3-ol4@1")) is None
+    assert chance(get_protocol("recall-position3-rh@1")) == pytest.approx(1 / 3)
+    assert chance(get_protocol("recall-position3-ol4@1")) is None
     unbounded = [dataclasses.replace(cell, chance={"p@1": None}) for cell in cells]
     figure = figures.main_figure(tidy(unbounded), "title")
     assert not any(line.get_linestyle() == "--" for line in figure.axes[0].lines)

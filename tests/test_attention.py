@@ -15,7 +15,7 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models import attention
 from muvla.models import backends as kernels
 from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend, resolve
-from muvla.models.policy import guard_canary
+from muvla.models.policy import leak_test
 from muvla.models.sequence import Layout, Segment
 
 GUARDS = sorted(BARRED_ROWS)
@@ -168,7 +168,7 @@ def memory_change(cell, interface):
     policy = build_policy(cell, interface)
     encoded = random_frames(policy, 4)
     memory = torch.randn(4, cell.memory.m, cell.model.size.width, generator=torch.Generator().manual_seed(1))
-    return guard_canary(policy, encoded, memory), policy, encoded, memory
+    return leak_test(policy, encoded, memory), policy, encoded, memory
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
@@ -179,7 +179,7 @@ def test_context_leaks_exactly_nothing(cell_with, backend, interface):
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
-def test_full_leaks_and_the_canary_sees_it(cell_with, backend):
+def test_full_leaks_and_the_leak_test_sees_it(cell_with, backend):
     assert memory_change(cell_with({"model.guard": "full", "model.attention": backend}), PADDED_INTERFACE)[0] > 1e-3
 
 
@@ -206,7 +206,7 @@ def test_a_leaking_kernel_under_context_stops_everything(cell_with, monkeypatch)
 
     monkeypatch.setattr(Layout, "segments", one_length_per_batch)
     with pytest.raises(NotAMeasurement, match="exactly 0"):
-        guard_canary(policy, encoded, memory)
+        leak_test(policy, encoded, memory)
 
 
 @pytest.mark.parametrize("guard", GUARDS)

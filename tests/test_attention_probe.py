@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose
@@ -18,7 +18,7 @@ from muvla.probes.attention import ALL, DRAWN, AttentionRollout, frame, read
 from muvla.probes.attention_maps import ACTION_READ
 from muvla.probes.attention_overlay import OPAQUE, TILE, overlaid, sheet, video
 
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3, step_limit=12)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3, step_limit=12)
 
 
 def attended(subject, seeds=None, environments=None):

@@ -27,9 +27,9 @@ from benchmarks import store as bench_store
 from benchmarks.memory import added_peak
 from benchmarks.pairs import compare
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.envs.registry import make_env
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.models.attention import usable
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
@@ -79,7 +79,7 @@ def test_the_peak_is_that_of_the_call_alone():
 def test_a_query_and_a_training_step_are_measured(monkeypatch):
     """At the tiny size; the real one needs a GPU."""
     monkeypatch.setattr(query, "BATCHES", (1, 2))
-    policy = query.random_policy(size("tiny"), "cpu")
+    policy = query.random_policy(get_size("tiny"), "cpu")
     before = {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
     made = query.rows(policy, "cpu", rounds=1)
     assert [row[0] for row in made] == ["query, batch 1", "query, batch 2", "LoRA training step, K = 2, 4 slots"]
@@ -176,7 +176,7 @@ def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
 @pytest.mark.slow
 def test_evaluation_is_measured_in_whole_episodes():
     """Here on the recall suite; every side runs the same episodes."""
-    one = replace(protocol("recall-position3-rh@1"), episodes=3, slots=2)
+    one = replace(get_protocol("recall-position3-rh@1"), episodes=3, slots=2)
     policy, statistics = evaluation.untrained(proprio=2, action=2)
     run = []
 

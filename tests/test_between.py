@@ -10,8 +10,8 @@ from muvla.config import canonical, dummy, no_memory, tbptt
 from muvla.config.serialization import flatten
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
-from sweeps.difference import between_text, certificate_lines
+from muvla.evaluation.protocol import get_protocol
+from sweeps.difference import difference_lines, difference_text
 from sweeps.study import Study, train_id
 
 BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
@@ -30,7 +30,7 @@ VARIANTS = {
 def study(base):
     """One that no check has seen: two of its variants are one computation."""
     factors = ("memory.kind", "memory.m", "memory.alpha", "truncation", "budget.regime", "data.statistics")
-    return Study("small", "a small study", base, VARIANTS, factors, (0, 1), (protocol("recall-position3-rh@1"),))
+    return Study("small", "a small study", base, VARIANTS, factors, (0, 1), (get_protocol("recall-position3-rh@1"),))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def blocks(text):
 
 
 def test_the_declared_factor_and_nothing_else(study, stores, store):
-    text = between_text(study, stores, ("K=8", "K=2"))
+    text = difference_text(study, stores, ("K=8", "K=2"))
     assert text.startswith("'K=8' | 'K=2' of small, training seeds 0, 1 alike")
     found = blocks(text)
     assert found["Declared"] == ["truncation: 8 | 2"] and found["Nothing else differs."] == []
@@ -73,32 +73,32 @@ def test_every_field_that_differs_is_printed(study, stores):
         for b in VARIANTS:
             one, other = (flatten(canonical(cells[variant])) for variant in (a, b))
             expected = {f"{k}: {one[k]} | {other[k]}" for k in one if one[k] != other[k]}
-            found = blocks(between_text(study, stores, (a, b)))
+            found = blocks(difference_text(study, stores, (a, b)))
             assert {*found.get("Declared", []), *found.get("Follows", [])} == expected
 
 
 def test_across_budget_regimes_what_follows_is_told(study, stores):
-    found = blocks(between_text(study, stores, ("K=8", "K=2, published")))
+    found = blocks(difference_text(study, stores, ("K=8", "K=2, published")))
     assert found["Declared"] == ["truncation: 8 | 2"]
     assert found["Declared, with no effect but what follows"] == ["budget.regime: matched | published"]
     assert found["Follows"] == ["budget.window: 8 | 2"]
     assert "frames F·U: 128 | 32" in found["Not shared"] and "updates U: 4" in found["Shared"]
-    found = blocks(between_text(study, stores, ("K=8", "dummy")))
+    found = blocks(difference_text(study, stores, ("K=8", "dummy")))
     assert found["Declared"] == ["memory.kind: tokens | dummy"] and "Follows" not in found
-    found = blocks(between_text(study, stores, ("K=8", "none")))
+    found = blocks(difference_text(study, stores, ("K=8", "none")))
     assert found["Follows"] == ["memory.init_std: 0.02 | 0.0"]
 
 
 def test_one_computation_is_called_one(study, stores):
-    text = between_text(study, stores, ("none", "none again"))
+    text = difference_text(study, stores, ("none", "none again"))
     found = blocks(text)
     assert "They are one computation: no field that it uses differs." in found and "Nothing else differs" not in text
     assert found["Declared, with no effect"] == ["memory.alpha: 1.0 | 0.5"] and "Not shared" not in found
-    assert "one computation" in between_text(study, stores, ("K=8", "K=8"))
+    assert "one computation" in difference_text(study, stores, ("K=8", "K=8"))
 
 
 def test_another_scale_is_not_shared(study, stores, store):
-    found = blocks(between_text(study, stores, ("K=8", "recorded scale")))
+    found = blocks(difference_text(study, stores, ("K=8", "recorded scale")))
     assert found["Declared"] == ["data.statistics: executed | recorded"]
     own, recorded = Statistics.of(store).id, Statistics.of(store, "recorded").id
     assert f"statistics: {own} | {recorded}" in found["Not shared"]
@@ -106,7 +106,7 @@ def test_another_scale_is_not_shared(study, stores, store):
 
 def test_unknown_variants_and_data_that_are_not_collected(study, tmp_path, capsys):
     with pytest.raises(MuvlaError, match=r"--between: got 'K=3', expected one of 'none', 'dummy', 'K=8'"):
-        between_text(study, None, ("K=8", "K=3"))
+        difference_text(study, None, ("K=8", "K=3"))
     place = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main(["sweep", BUDGET, "--between", "K=1, published", "K=2, matched", *place]) == 0
     out = capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_unknown_variants_and_data_that_are_not_collected(study, tmp_path, capsy
 
 
 def test_a_report_says_of_every_variant_how_it_differs(study):
-    lines = certificate_lines(study)
+    lines = difference_lines(study)
     assert len(lines) == len(VARIANTS) - 1
     differs = "memory.init_std 0.02 against 0.0; memory.kind tokens against none; memory.m 4 against 0"
     assert lines[1] == f"`K=8` against `none`: {differs}"

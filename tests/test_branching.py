@@ -9,15 +9,15 @@ from muvla.config import TaskConfig, dummy, ema
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.donor_recording import with_donors
-from muvla.evaluation.prefix_cache import Branches
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.probes.time_map import time_map
 from muvla.training.trainer import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 2), delay=(1, 2), blank=(0, 1))
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=10, slots=5)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=10, slots=5)
 NAMES = [
     "zero@cue_end+1",
     "noise_unit@delay_end..",
@@ -80,7 +80,7 @@ def require_same(one, other):
 @pytest.mark.parametrize("first", ["none", "zero@delay_end"])
 def test_rows_are_those_of_whole_episodes(trained, first):
     """Whoever ran first, and however far its episodes were plain."""
-    branches, saved = Branches(), 0
+    branches, saved = PrefixCache(), 0
     outcomes(trained, first, branches)
     for name in NAMES:
         whole, ticks = outcomes(trained, name)
@@ -95,7 +95,7 @@ def test_rows_are_those_of_whole_episodes(trained, first):
     "change", [{"regime": "open_loop", "h": 2, "tick": "call"}, {"regime": "open_loop", "h": 4, "tick": "env_step"}]
 )
 def test_also_where_a_chunk_is_under_way(trained, change):
-    one, branches = replace(SHORT, **change), Branches()
+    one, branches = replace(SHORT, **change), PrefixCache()
     outcomes(trained, "none", branches, one)
     for name in ("zero@cue_end+1", "stale(1)@first_decision.."):
         require_same(outcomes(trained, name, None, one)[0], outcomes(trained, name, branches, one)[0])
@@ -104,10 +104,10 @@ def test_also_where_a_chunk_is_under_way(trained, change):
 @pytest.mark.slow
 def test_also_of_a_donor_and_of_tokens_that_carry_nothing(trained, store, cell_with):
     task = replace(TASK, cue=(1, 1), delay=(1, 1), blank=None)
-    one, branches = replace(SHORT, task=task, episodes=18, slots=9), Branches()
+    one, branches = replace(SHORT, task=task, episodes=18, slots=9), PrefixCache()
     outcomes(trained, "none", branches, one)
     require_same(outcomes(trained, "transplant", None, one)[0], outcomes(trained, "transplant", branches, one)[0])
-    trainer, branches = Trainer(cell_with({**dummy(4), "model.chunk": 4}), store), Branches()
+    trainer, branches = Trainer(cell_with({**dummy(4), "model.chunk": 4}), store), PrefixCache()
     outcomes(trainer, "none", branches)
     require_same(outcomes(trainer, "zero@delay_end", None)[0], outcomes(trainer, "zero@delay_end", branches)[0])
 
@@ -115,7 +115,7 @@ def test_also_of_a_donor_and_of_tokens_that_carry_nothing(trained, store, cell_w
 @pytest.mark.slow
 def test_what_an_intervention_gave_stays_with_it(trained):
     """A transplant that ran first leaves no donor in the rows of others."""
-    one, branches = replace(SHORT, task=replace(TASK, cue=(1, 1), delay=(1, 1), blank=None), episodes=18), Branches()
+    one, branches = replace(SHORT, task=replace(TASK, cue=(1, 1), delay=(1, 1), blank=None), episodes=18), PrefixCache()
     given, _ = outcomes(trained, "transplant", branches, one)
     assert all(o.info["donor_seed"] is not None for o in given.values() if o.info["fired"])
     others, _ = outcomes(trained, "zero@delay_end", branches, one)
@@ -123,7 +123,7 @@ def test_what_an_intervention_gave_stays_with_it(trained):
 
 
 def test_another_protocol_starts_anew(trained):
-    branches = Branches()
+    branches = PrefixCache()
     outcomes(trained, "none", branches)
     longer = replace(SHORT, name="longer", task=replace(TASK, delay=(3, 3)))
     require_same(outcomes(trained, "zero@4", None, longer)[0], outcomes(trained, "zero@4", branches, longer)[0])
@@ -133,7 +133,7 @@ def test_an_environment_that_cannot_be_put_back_is_run_from_its_beginning(traine
     from muvla.envs.recall import RecallEnv
 
     monkeypatch.delattr(RecallEnv, "snapshot")
-    branches = Branches()
+    branches = PrefixCache()
     _, whole = outcomes(trained, "zero@delay_end", branches)
     assert not branches.places.get(SHORT.seed) and outcomes(trained, "zero@delay_end", branches)[1] == whole
 
@@ -142,7 +142,7 @@ def test_a_time_map_is_one_point_for_each_kind_step_and_block():
     grid = time_map(SHORT, ["zero", "stale(1)"], steps=(-1, 0, 2), blocks=((0, 2), (2, 4)))
     names = [p.intervention for p in grid.points if p.intervention != "none"]
     assert len(names) == len(set(names)) == 12 and "stale(1)[2:4]@cue_end" in names
-    assert "zero[0:2]@cue_end-1" in names and all(intervention(name).name == name for name in names)
+    assert "zero[0:2]@cue_end-1" in names and all(parse_intervention(name).name == name for name in names)
     assert (grid.x, grid.y, grid.curve) == ("since_cue", "tokens", "intervention")
     point = next(p for p in grid.points if p.intervention == "zero[2:4]@cue_end+2")
     assert dict(point.coordinates) == {"intervention": "zero", "since_cue": 2, "tokens": "[2:4]"}

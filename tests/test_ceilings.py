@@ -22,7 +22,7 @@ from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
-from muvla.evaluation.protocol import protocol, unbounded
+from muvla.evaluation.protocol import get_protocol, unbounded
 from muvla.evaluation.records import Ceilings, EpisodeRow, result_id, summarise
 from muvla.runs.baselines import UnlearnedRun, measured
 from muvla.utils.io import locked
@@ -32,7 +32,7 @@ from sweeps.ledger import Ledger
 from sweeps.sweep import SweepOptions, run_study
 
 __all__ = ["cells"]  # the fixture
-BASE = protocol("recall-position3-rh@1")
+BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=8, slots=3)
 
 
@@ -103,7 +103,7 @@ def test_they_are_nobodys_training(tmp_path):
 
 
 def test_a_task_without_an_expert_has_none(tmp_path):
-    libero = protocol("libero-spatial-0-rh@1")
+    libero = get_protocol("libero-spatial-0-rh@1")
     assert unlearned(libero) == ("random",) and unlearned(BASE) == ("random", "expert")
     with pytest.raises(MuvlaError, match=r"ceiling: got 'expert of libero_spatial-0', expected one of random"):
         UnlearnedRollout("expert", libero, lambda: None, 1)
@@ -112,16 +112,18 @@ def test_a_task_without_an_expert_has_none(tmp_path):
 
 def test_the_memoryless_ideal_is_told_where_it_is_known():
     assert memoryless_ideal(BASE) == {"touch": 1.0, "choice": pytest.approx(1 / 3), "success": pytest.approx(1 / 3)}
-    assert set(memoryless_ideal(protocol("recall-position3-ol8@1")).values()) == {None}, "a chunk may outlast the delay"
-    mikasa = memoryless_ideal(protocol("mikasa-remember-color5-rh@1"))
+    assert set(memoryless_ideal(get_protocol("recall-position3-ol8@1")).values()) == {None}, (
+        "a chunk may outlast the delay"
+    )
+    mikasa = memoryless_ideal(get_protocol("mikasa-remember-color5-rh@1"))
     assert mikasa == {"touch": 1.0, "choice": pytest.approx(1 / 5), "success": None}, "several can be touched there"
-    assert memoryless_ideal(protocol("mikasa-take-it-back-rh@1"))["choice"] is None
+    assert memoryless_ideal(get_protocol("mikasa-take-it-back-rh@1"))["choice"] is None
 
 
 def test_why_nothing_bounds_a_policy_without_memory():
     free = replace(BASE, task=TaskConfig("ChainOfColors5-VLA-v0", physics="gpu"))
     long = replace(free, regime="open_loop", h=8, tick="call")
-    assert [unbounded(one) for one in (BASE, protocol("recall-position3-ol8@1"), free, long)] == [
+    assert [unbounded(one) for one in (BASE, get_protocol("recall-position3-ol8@1"), free, long)] == [
         "",
         "chunks run open loop",
         "the arm moves in cue and delay",
@@ -141,7 +143,7 @@ def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkey
 
 
 def test_the_bridge_twins_have_no_random_policy(tmp_path):
-    twin = protocol("bridge-put-carrot-on-plate-in-scene-rh@1")
+    twin = get_protocol("bridge-put-carrot-on-plate-in-scene-rh@1")
     assert unlearned(twin) == ()
     assert measured(tmp_path, tmp_path, twin).absent == {"random": "–", "expert": "no expert"}
 
@@ -236,7 +238,7 @@ def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
     assert swept.measure_ceilings([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
     assert said[0].startswith("broken@1 random: not run: renderer: got 'none'")
     assert said[3].startswith("short@1 expert: n 8, touch rate 1.000, choice accuracy given a touch 1.000, success 1.0")
-    assert swept.without_simulator([SHORT, protocol("libero-spatial-0-rh@1")]) == [SHORT]
+    assert swept.without_simulator([SHORT, get_protocol("libero-spatial-0-rh@1")]) == [SHORT]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
     with the mask of spec 3, the head one to the left, the memory after the closing norm; with FiLM the towers of its
     file with their adapters, modulated by the average of the prompt."""
     path = released.write(tmp_path / "x", kind, film=film)
-    release = checkpoints.Directory(path, SIZE).load()
+    release = checkpoints.ReleasedCheckpoint(path, SIZE).load()
     policy = release.policy
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (2, 2, 3, 40, 40), dtype=torch.uint8, generator=generator)
@@ -266,7 +266,7 @@ def without_wrappers(tensors):
 )
 def test_import_then_export_is_the_identity(tmp_path, kind, film, head):
     source = released.write(tmp_path / "in", kind, film=film, head=head)
-    checkpoints.save(checkpoints.Directory(source, SIZE).load(), tmp_path / "out")
+    checkpoints.save(checkpoints.ReleasedCheckpoint(source, SIZE).load(), tmp_path / "out")
     before, after = (everything_in(path) for path in (source, tmp_path / "out"))
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -304,9 +304,9 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}
     native = checkpoints.Release(policy, {}, metafiles.config_json(SIZE), statistics, meta, "7")
     checkpoints.save(native, tmp_path / "one")
-    once = checkpoints.Directory(tmp_path / "one").load()
+    once = checkpoints.ReleasedCheckpoint(tmp_path / "one").load()
     checkpoints.save(once, tmp_path / "two")
-    twice = checkpoints.Directory(tmp_path / "two").load()
+    twice = checkpoints.ReleasedCheckpoint(tmp_path / "two").load()
     for name, value in policy.named_parameters():
         if "mask_token" in name or "cls_token" in name or "position_embeddings" in name:
             continue
@@ -320,13 +320,13 @@ def test_a_release_without_proprio_says_so(tmp_path):
     """Its files alone cannot: a projector that was not downloaded looks the same."""
     path = released.write(tmp_path / "x", "oft", own={"muvla_proprio": False})
     next(path.glob("proprio_projector--*")).unlink()
-    policy = checkpoints.Directory(path, SIZE).load().policy
+    policy = checkpoints.ReleasedCheckpoint(path, SIZE).load().policy
     assert policy.proprio is None and policy.layout().length == 1 + 8 + 64 + 56 + 1
     (path / "config.json").write_text(
         json.dumps(json.loads((path / "config.json").read_text()) | {"muvla_proprio": True})
     )
     with pytest.raises(MuvlaError, match="no proprio_projector--.*muvla_proprio: false"):
-        checkpoints.Directory(path, SIZE)
+        checkpoints.ReleasedCheckpoint(path, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -339,16 +339,18 @@ def test_a_release_without_proprio_says_so(tmp_path):
     ],
 )
 def test_the_memory_is_read_off_its_meta_file(tmp_path, meta, expected):
-    assert checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE).memory == metafiles.MemoryMeta(*expected)
+    assert checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE).memory == metafiles.MemoryMeta(
+        *expected
+    )
 
 
 @pytest.mark.parametrize("kind", ["openvla", "oft", "muvla"])
 def test_the_kind_is_told_by_what_is_there(tmp_path, kind):
-    directory = checkpoints.Directory(released.write(tmp_path / "x", kind), SIZE)
+    directory = checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", kind), SIZE)
     assert directory.kind == kind and directory.differences() == []
     assert list(directory.statistics) == ["mikasa_combined"]
 
 
 def test_openvla_itself_has_no_actions_to_predict(tmp_path):
     with pytest.raises(MuvlaError, match="without an action head"):
-        checkpoints.Directory(released.write(tmp_path / "x", "openvla"), SIZE).load()
+        checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", "openvla"), SIZE).load()

@@ -19,7 +19,7 @@ from muvla.models import compilation as compiling
 from muvla.models.attention import BARRED_ROWS
 from muvla.models.compilation import READ_OFF_THE_PLAN, compile_step, is_compiled
 from muvla.models.lora import add_adapters
-from muvla.models.policy import guard_canary
+from muvla.models.policy import leak_test
 from muvla.training.run import diagnosis_of
 from muvla.training.trainer import Trainer
 from muvla.utils.io import read_json
@@ -92,7 +92,7 @@ def test_two_windows_of_eight_ticks_are_compiled_once(store, base):
     compiled = backward(base, store, counter)
     assert counter.frame_count == 1
     assert_same(backward(base, store), compiled, 1e-6)
-    assert compiled[2].canary() == 0.0 and counter.frame_count == 2, "the canary has no gradient"
+    assert compiled[2].leak_test() == 0.0 and counter.frame_count == 2, "the leak test has no gradient"
 
 
 def test_together_with_gradient_checkpointing(store, base):
@@ -146,13 +146,13 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
     policy = build_policy(cell_with({"model.attention": attention}), PADDED_INTERFACE)
     compile_step(policy, "eager")
     memory = torch.randn(4, 4, 96)
-    assert guard_canary(policy, random_frames(policy, 4), memory) == 0.0
+    assert leak_test(policy, random_frames(policy, 4), memory) == 0.0
     monkeypatch.setitem(BARRED_ROWS, "context", ())
     monkeypatch.setattr(
         "muvla.models.attention._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
     )
     with pytest.raises(NotAMeasurement, match="exactly 0"):
-        guard_canary(policy, random_frames(policy, 4), memory)
+        leak_test(policy, random_frames(policy, 4), memory)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
 def test_compiled_for_real(store, base, device):
     plain, compiled = (backward(base, store, backend, device=device) for backend in (None, "inductor"))
     assert_same(plain, compiled, 1e-4)
-    assert compiled[2].canary() == 0.0
+    assert compiled[2].leak_test() == 0.0
     with torch.no_grad():
         window = compiled[2].stream.window(1)
         memory = torch.zeros(4, 4, 96, device=device)

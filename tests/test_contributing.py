@@ -12,15 +12,15 @@ from conftest import PLAIN_INTERFACE
 from test_interventions import tokens_read
 
 from muvla.checkpoints.build import build_policy
-from muvla.evaluation.protocol import protocol
-from muvla.interventions import intervention, kinds
+from muvla.evaluation.protocol import get_protocol
+from muvla.interventions import kinds, parse_intervention
 from muvla.probes import registry
-from muvla.probes.registry import GRIDS, READINGS, probe, reading
+from muvla.probes.registry import GRIDS, MEASUREMENTS, get_measurement, get_probe
 from muvla.probes.traces import traces_of
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=3, slots=3)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=3, slots=3)
 
 
 def example(title):
@@ -36,9 +36,9 @@ def test_an_intervention_is_a_function_and_a_line(cell_with, monkeypatch):
     line = eval(re.search(r"`(Kind\(\"negate\".*?\)),`", text)[1], names)
     monkeypatch.setitem(kinds.INTERVENTIONS, line.name, line)
     policy = build_policy(cell_with(), PLAIN_INTERFACE).eval()
-    (read, _), (plain, _) = (tokens_read(policy, kind) for kind in (intervention("negate"), None))
+    (read, _), (plain, _) = (tokens_read(policy, kind) for kind in (parse_intervention("negate"), None))
     np.testing.assert_array_equal(read[0], -plain[0])
-    assert intervention("negate[0:2]@cue_end..").tokens == (0, 2)
+    assert parse_intervention("negate[0:2]@cue_end..").tokens == (0, 2)
 
 
 def test_a_reading_is_a_module_and_a_line(subject_of, cell_with, monkeypatch):
@@ -47,8 +47,8 @@ def test_a_reading_is_a_module_and_a_line(subject_of, cell_with, monkeypatch):
     module = ModuleType(place.partition(":")[0])
     exec(code, vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(registry.READINGS, name, place)
-    one, subject = reading(name), subject_of(cell_with(), 3)
+    monkeypatch.setitem(registry.MEASUREMENTS, name, place)
+    one, subject = get_measurement(name), subject_of(cell_with(), 3)
     frame = one.read(subject)
     assert one.id == "drift@1" and set(one.columns) <= set(frame)
     assert frame["value"].iloc[0] == 0 < frame["value"].iloc[1:].min() and frame["n"].iloc[0] == 3
@@ -57,6 +57,6 @@ def test_a_reading_is_a_module_and_a_line(subject_of, cell_with, monkeypatch):
 
 
 def test_every_probe_has_its_line_under_its_version():
-    text, base = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8"), protocol("recall-color5-rh@1")
+    text, base = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8"), get_protocol("recall-color5-rh@1")
     told = re.findall(r"^\| `([a-z-]+@\d+)` \|", text, re.MULTILINE)
-    assert sorted(told) == sorted(probe(name, base).id for name in (*READINGS, *GRIDS))
+    assert sorted(told) == sorted(get_probe(name, base).id for name in (*MEASUREMENTS, *GRIDS))

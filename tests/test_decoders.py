@@ -8,7 +8,7 @@ from muvla.envs.phases import Phase
 from muvla.errors import Interrupted, MuvlaError
 from muvla.probes import linear_probes as decoders
 from muvla.probes.linear_probes import FOLDS, Ticks, episode_folds, frame, held_out, since_classes
-from muvla.probes.registry import reading
+from muvla.probes.registry import get_measurement
 from muvla.probes.traces import Trace
 
 CUE, DELAY, LENGTH = 2, 2, 7  # cue_end at step 1
@@ -241,6 +241,6 @@ def test_chance_is_what_a_constant_answer_gets_at_each_step():
 
 @pytest.mark.slow
 def test_the_frame_has_the_columns_that_the_reading_names():
-    one, table = reading("decoders"), frame(planted(episodes=30))
+    one, table = get_measurement("decoders"), frame(planted(episodes=30))
     assert set(one.columns) <= set(table) and one.id == "decoders@2"
     assert not table.duplicated([one.curve, one.x]).any()

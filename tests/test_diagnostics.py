@@ -7,7 +7,7 @@ import torch
 from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.data.collect import collect
 from muvla.envs.phases import Phase
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.training import run as training
 from muvla.training.diagnostics import Diagnosis, part_of, peak_memory
 from muvla.training.options import TrainingOptions
@@ -23,7 +23,7 @@ def diagnosed(trainer: Trainer) -> dict:
 
 
 def row_of(cell, store) -> dict:
-    return diagnosed(Trainer(cell, store, intervention(cell.intervention)))
+    return diagnosed(Trainer(cell, store, parse_intervention(cell.intervention)))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,8 @@ def test_looking_changes_nothing(store, cell_with, change, checkpointing):
     """Parameters, memory and losses with diagnostics at every update are those without, bit for bit."""
     cell = cell_with(change)
     seen, unseen = (
-        Trainer(cell, store, intervention(cell.intervention), checkpoint_gradients=checkpointing) for _ in range(2)
+        Trainer(cell, store, parse_intervention(cell.intervention), checkpoint_gradients=checkpointing)
+        for _ in range(2)
     )
     for _ in range(2):
         diagnosis = Diagnosis(seen.policy.memory, seen.names, seen.parameters)

@@ -17,7 +17,7 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.diffusion import STEPS, NoisyActions, denoise, kept, noised
-from muvla.models.policy import guard_canary
+from muvla.models.policy import leak_test
 from muvla.models.sequence import Layout, Segment
 from muvla.training.trainer import Trainer
 
@@ -89,15 +89,15 @@ def test_under_the_guard_neither_noise_nor_time_reaches_the_memory(cell_with, in
         passes.append(policy.predict_noise(encoded, memory, made))
     assert torch.equal(passes[0].memory, passes[1].memory)
     assert not torch.equal(passes[0].actions, passes[1].actions)
-    assert guard_canary(policy, encoded, memory) == 0.0
+    assert leak_test(policy, encoded, memory) == 0.0
     stepped = policy.step(encoded, memory, torch.randn(4, 2, 2))
     assert torch.equal(stepped.memory, passes[0].memory)
     full = build_policy(cell_with({**DIFFUSION, **dummy(4), "model.guard": "full"}), interface)
-    assert guard_canary(full, random_frames(full, 4), memory) > 1e-3
+    assert leak_test(full, random_frames(full, 4), memory) > 1e-3
 
 
 @pytest.mark.parametrize("leaking", [Segment.ACTION, Segment.STOP, Segment.TIME])
-def test_the_canary_sees_each_of_the_guarded_segments(cell_with, monkeypatch, leaking):
+def test_the_leak_test_sees_each_of_the_guarded_segments(cell_with, monkeypatch, leaking):
     """In one layer, where no segment can stand in for another."""
     from muvla.models import attention
 
@@ -106,7 +106,7 @@ def test_the_canary_sees_each_of_the_guarded_segments(cell_with, monkeypatch, le
     cell = cell_with({**DIFFUSION, "model.attention": "dense", "model.size.layers": 1})
     policy = build_policy(cell, PADDED_INTERFACE)
     with pytest.raises(NotAMeasurement, match="exactly 0"):
-        guard_canary(policy, random_frames(policy, 4), torch.randn(4, 4, 96))
+        leak_test(policy, random_frames(policy, 4), torch.randn(4, 4, 96))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
 def test_a_released_diffusion_head_computes_the_published_pass(tmp_path):
     """A pass written out from the files' own names: noisy actions embedded one by one, TIME after PROPRIO, no guard."""
     path = released.write(tmp_path / "x", "oft", head="diffusion")
-    directory = checkpoints.Directory(path, SIZE)
+    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
     assert directory.head == "diffusion" and directory.differences() == []
     release = directory.load()
     policy = release.policy
@@ -247,4 +247,4 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, head, spoil, me
     path = released.write(tmp_path / "x", "oft", head=head)
     spoil(path)
     with pytest.raises(MuvlaError, match=message):
-        checkpoints.Directory(path, SIZE).load()
+        checkpoints.ReleasedCheckpoint(path, SIZE).load()

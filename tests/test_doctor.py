@@ -39,7 +39,7 @@ def test_a_core_installation_is_healthy_without_the_simulator(without):
     status, said = diagnosis()
     assert status == 0 and "Everything needed is there." in said
     assert "ok       attention: dense, split" in said
-    assert "guard canary: leak 0.0 under `context`" in said and "absent   mani-skill" in said and "make sim" in said
+    assert "leak test: leak 0.0 under `context`" in said and "absent   mani-skill" in said and "make sim" in said
 
 
 def test_what_is_missing_is_named_with_its_remedy(without):
@@ -80,7 +80,7 @@ def test_a_leaking_guard_is_found(without, monkeypatch):
         property(lambda self: [([slice(0, self.layout.length)], self.layout.length, None)]),
     )
     status, said = diagnosis()
-    assert status == 1 and "MISSING  guard canary" in said
+    assert status == 1 and "MISSING  leak test" in said
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from muvla.config import TaskConfig
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.interventions.donors import Donor, DonorBank, _half
 
 
@@ -31,7 +31,7 @@ def test_a_direction_leads_to_the_other_class_and_its_sham_stands_upright_on_it(
     rng = np.random.default_rng(0)
     points = [(i % 2, (2.0 * (i % 2), rng.normal(), 0.0, 0.0)) for i in range(200)]
     for argument in (1.0, 0.5):
-        kind = replace(intervention(f"direction({argument})"), bank=None)
+        kind = replace(parse_intervention(f"direction({argument})"), bank=None)
         along = DonorBank(episodes(points), kind).gift(0, info(0))
         assert along.target == 1 and along.seed is None
         delta = along.state(1)["tokens"].flatten()
@@ -46,12 +46,12 @@ def test_a_direction_leads_to_the_other_class_and_its_sham_stands_upright_on_it(
 def test_a_direction_is_fitted_without_the_recipients_half():
     """Changing every episode of its own half changes nothing for it."""
     points = [(i % 2, (2.0 * (i % 2), float(i % 3), 0.0)) for i in range(40)]
-    bank = DonorBank(episodes(points), intervention("direction(1)"))
+    bank = DonorBank(episodes(points), parse_intervention("direction(1)"))
     first = bank.gift(0, info(0)).state(1)["tokens"]
     own = [i for i in range(40) if _half(i) == _half(0)]
     assert 5 < len(own) < 35
     changed = [(t, (9.0, 9.0, 9.0)) if i in own else (t, p) for i, (t, p) in enumerate(points)]
-    again = DonorBank(episodes(changed), intervention("direction(1)")).gift(0, info(0)).state(1)["tokens"]
+    again = DonorBank(episodes(changed), parse_intervention("direction(1)")).gift(0, info(0)).state(1)["tokens"]
     assert torch.equal(first, again)
 
 
@@ -61,7 +61,7 @@ def test_the_mean_is_of_the_same_phase_and_step_into_it():
         Donor(0, 0, (0, 1, 1), {0: state(1), 1: state(10), 2: state(100)}),
         Donor(1, 1, (1, 1, 1), {0: state(5), 1: state(3), 2: state(20), 3: state(200), 4: state(400)}),
     )
-    gift = DonorBank(donors, intervention("mean")).gift(7, info(0, (0, 1, 1)))
+    gift = DonorBank(donors, parse_intervention("mean")).gift(7, info(0, (0, 1, 1)))
     assert [gift.state(t)["tokens"].item() for t in range(6)] == [2, 15, 150, 400, 400, 400]
     assert (gift.seed, gift.target) == (None, None)
 
@@ -81,13 +81,13 @@ def test_the_mean_is_of_the_same_phase_and_step_into_it():
 )
 def test_a_pool_without_a_donor_is_refused_before_an_episode_runs(name, points, message):
     with pytest.raises(MuvlaError, match=message):
-        DonorBank(episodes(points), intervention(name)).require()
+        DonorBank(episodes(points), parse_intervention(name)).require()
 
 
 def test_another_length_is_no_donor():
     donors = (*episodes([(0, (0.0,))]), replace(episodes([(1, (1.0,))], (0, 2, 1))[0], seed=5))
     with pytest.raises(MuvlaError, match="none among 1 episodes"):
-        DonorBank(donors, intervention("transplant")).require()
+        DonorBank(donors, parse_intervention("transplant")).require()
 
 
 def test_a_colour_is_remembered_and_its_place_is_the_recipients():
@@ -98,7 +98,7 @@ def test_a_colour_is_remembered_and_its_place_is_the_recipients():
     donors = episodes([(0, (0.0,)), (1, (1.0,))])
     own = info(2) | {"identity": 0, "places_of": (2, 0, 1)}  # colour 0 lies at place 2, colour 1 at place 0
     for kind, expected in (("transplant", (1, 0)), ("transplant_self", (0, 2))):
-        gift = DonorBank(donors, intervention(kind)).gift(0, own)
+        gift = DonorBank(donors, parse_intervention(kind)).gift(0, own)
         assert (gift.seed, gift.target) == expected
 
 
@@ -106,18 +106,18 @@ def test_the_mean_leaves_the_recipient_out_and_is_held_where_few_get():
     lengths = (0, 0, 0)
     ends = (1, 1, 3)  # only one of three gets past step 1
     donors = tuple(Donor(i, 0, lengths, {t: state(10 * i + t) for t in range(end + 1)}) for i, end in enumerate(ends))
-    gift = DonorBank(donors, intervention("mean")).gift(0, info(0, lengths))
+    gift = DonorBank(donors, parse_intervention("mean")).gift(0, info(0, lengths))
     assert [gift.state(t)["tokens"].item() for t in range(4)] == [15, 16, 16, 16]
     with pytest.raises(MuvlaError, match="no other episode"):
-        DonorBank(donors[:1], intervention("mean")).gift(0, info(0, lengths))
+        DonorBank(donors[:1], parse_intervention("mean")).gift(0, info(0, lengths))
 
 
 def test_who_never_got_there_neither_gives_nor_is_given():
     donors = tuple(replace(one, states={}) if one.seed == 1 else one for one in episodes([(0, (0.0,)), (1, (1.0,))]))
-    gift = DonorBank(donors, intervention("transplant")).gift(1, info(1))
+    gift = DonorBank(donors, parse_intervention("transplant")).gift(1, info(1))
     assert (gift.seed, gift.target, gift.state(1)) == (None, None, None)
     with pytest.raises(MuvlaError, match="none among 1 episodes.*got to where it fires"):
-        DonorBank(donors, intervention("transplant")).gift(0, info(0))
+        DonorBank(donors, parse_intervention("transplant")).gift(0, info(0))
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_who_never_got_there_neither_gives_nor_is_given():
 )
 def test_what_makes_no_sense_of_tokens_or_sites_is_refused(name, message):
     with pytest.raises(MuvlaError, match=message):
-        intervention(name)
-    assert intervention("permute_tokens(identity)[0:1]").tokens == (0, 1)
+        parse_intervention(name)
+    assert parse_intervention("permute_tokens(identity)[0:1]").tokens == (0, 1)

@@ -13,15 +13,15 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.action_chunks import ChunkFile, chunk_change
 from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, choices, result_id
 from muvla.evaluation.results import NeverFired, Results
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.training.trainer import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 1), delay=(1, 1), blank=(1, 1))
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=18, slots=9)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", task=TASK, episodes=18, slots=9)
 N = SHORT.episodes
 GIVEN = ["transplant", "transplant_same", "transplant_self", "direction(4)", "orthogonal(4)", "mean"]
 
@@ -191,7 +191,7 @@ def test_each_class_of_choices_is_counted(trained, tmp_path):
 
 def test_the_change_of_the_chunk_by_step_since_the_cue(trained, tmp_path):
     evaluated(trained, tmp_path, None)
-    file = evaluated(trained, tmp_path, intervention("zero@cue_end+1.."))
+    file = evaluated(trained, tmp_path, parse_intervention("zero@cue_end+1.."))
     plain, moved = result_id("abc", SHORT, "none"), result_id("abc", SHORT, "zero@cue_end+1..")
     change = chunk_change(tmp_path / "chunks", plain, moved, file.rows)
     assert all((values == 0).all() for since, values in change.items() if since <= 0)
@@ -217,7 +217,7 @@ def test_a_chunk_file_cut_short(trained, tmp_path):
 
 def test_a_schedule_that_never_fires(trained, tmp_path):
     with pytest.raises(MuvlaError, match="fired in none of 18 episodes"):
-        evaluated(trained, tmp_path, intervention("zero@first_decision+11"))
+        evaluated(trained, tmp_path, parse_intervention("zero@first_decision+11"))
     assert not list((tmp_path / "rows").glob("*.jsonl")), "its rows are set aside"
     run = Measured("abc", tmp_path / "rows")
     assert "fired in none of 18" in str(run.never_fired(SHORT, "zero@first_decision+11"))
@@ -227,9 +227,9 @@ def test_a_schedule_that_never_fires(trained, tmp_path):
     assert len(run.result_rows(SHORT, "zero@first_decision+11")) == 18
     assert not run.has_result(SHORT, "zero@first_decision+11")
     with pytest.raises(NeverFired):
-        evaluated(trained, tmp_path, intervention("zero@first_decision+11"))
+        evaluated(trained, tmp_path, parse_intervention("zero@first_decision+11"))
     with pytest.raises(MuvlaError, match="first step 99.*before the step limit of short@1, 13"):
-        evaluated(trained, tmp_path, intervention("zero@99.."))
+        evaluated(trained, tmp_path, parse_intervention("zero@99.."))
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_a_schedule_that_never_fires(trained, tmp_path):
 )
 def test_what_cannot_act_is_refused_before_an_episode_runs(trained, tmp_path, name, message):
     with pytest.raises(MuvlaError, match=message):
-        evaluated(trained, tmp_path, intervention(name))
+        evaluated(trained, tmp_path, parse_intervention(name))
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_a_policy_without_memory_is_refused(store, cell_with, tmp_path):
     trainer = Trainer(cell_with({**no_memory(), "model.chunk": 4}), store)
     with pytest.raises(MuvlaError, match="a policy without memory"):
-        evaluated(trainer, tmp_path, intervention("zero"))
+        evaluated(trainer, tmp_path, parse_intervention("zero"))
 
 
 def test_an_event_that_the_task_lacks(trained, tmp_path, monkeypatch):
@@ -253,7 +253,7 @@ def test_an_event_that_the_task_lacks(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fit, "events", lambda info: {})
     with pytest.raises(MuvlaError, match="@cue_end.*RecallPosition3-v0: it has none"):
-        evaluated(trained, tmp_path, intervention("zero@cue_end"))
+        evaluated(trained, tmp_path, parse_intervention("zero@cue_end"))
 
 
 @pytest.mark.slow
@@ -267,13 +267,13 @@ def test_frozen_and_moved_are_held_against_what_is_seen_under_schedules(trained,
         "zero@every(2)",
         "zero[1:2]@2..",
     ):
-        assert len(evaluated(trained, tmp_path, intervention(name)).rows) == N, f"no false alarm: {name}"
+        assert len(evaluated(trained, tmp_path, parse_intervention(name)).rows) == N, f"no false alarm: {name}"
     kept = lambda state, context: state  # noqa: E731
     for schedule in ("2..", "cue_end.."):
-        wobbly = replace(intervention(f"freeze@{schedule}"), function=kept)
+        wobbly = replace(parse_intervention(f"freeze@{schedule}"), function=kept)
         with pytest.raises(NotAMeasurement, match="moved"):
             evaluated(trained, tmp_path, replace(wobbly, name=f"wobbly {schedule}"))
-    stuck = replace(intervention("zero@2.."), name="stuck", effect="moves")
+    stuck = replace(parse_intervention("zero@2.."), name="stuck", effect="moves")
     with pytest.raises(NotAMeasurement, match="frozen"):
         evaluated(trained, tmp_path, stuck)
 
@@ -309,7 +309,7 @@ def test_an_episode_that_fails_is_recorded_again_and_then_refused(trained):
 
 def test_donors_are_recorded_after_all_other_checks(trained, tmp_path):
     asked = []
-    kind = intervention("transplant[2:9]")
+    kind = parse_intervention("transplant[2:9]")
     for changes, message in (({}, "token 8"), ({"training_episodes": (range(SHORT.seed, SHORT.seed + 1),)}, "seed")):
         args = {"train": "abc", "training_seed": 0, "training_episodes": (), "rows": tmp_path} | changes
         with pytest.raises(MuvlaError, match=message):
@@ -342,4 +342,4 @@ def test_a_damaged_chunk_line_is_one_clear_error(tmp_path, line):
 def test_one_token_has_no_other_order(store, cell_with, tmp_path):
     trainer = Trainer(cell_with({"memory.m": 1, "model.chunk": 4}), store)
     with pytest.raises(MuvlaError, match="a memory of one token"):
-        evaluated(trainer, tmp_path, intervention("permute_tokens"))
+        evaluated(trainer, tmp_path, parse_intervention("permute_tokens"))

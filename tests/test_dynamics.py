@@ -6,7 +6,7 @@ import pytest
 
 from muvla.errors import MuvlaError
 from muvla.probes.dynamics import ALL, changes, figure, frame, norms, participation_ratios, write_ratios
-from muvla.probes.registry import reading
+from muvla.probes.registry import get_measurement
 from muvla.probes.traces import Trace
 
 
@@ -107,6 +107,6 @@ def test_the_figure_is_drawn_and_the_same_every_time():
 
 
 def test_the_frame_has_the_columns_that_the_reading_names():
-    one = reading("dynamics@1")
+    one = get_measurement("dynamics@1")
     table = frame([trace(np.ones((4, 2, 4)), seed=i) for i in range(2)])
     assert isinstance(table, pd.DataFrame) and set(one.columns) <= set(table) and one.id == "dynamics@1"

@@ -12,17 +12,17 @@ from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import EXAMPLES, intervention
+from muvla.interventions import EXAMPLES, parse_intervention
 from muvla.interventions.base import Intervention
 from muvla.recurrence import Recurrence
 from muvla.training.trainer import Trainer
 
-BASE = protocol("recall-position3-rh@1")
+BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
-ALONE = sorted(name for name in EXAMPLES.values() if intervention(name).donor is None)
+ALONE = sorted(name for name in EXAMPLES.values() if parse_intervention(name).donor is None)
 
 
 def outcomes(trainer, protocol, kind=None, seeds=None):
@@ -62,7 +62,7 @@ def test_model_calls_memory_writes_and_steps_are_held_against_each_other(trained
 @pytest.mark.parametrize("name", [None, *ALONE])
 def test_rows_do_not_depend_on_order_or_neighbours(trained, name):
     """At one batch shape, bit for bit, under every intervention: the same episodes in another order, other company."""
-    kind, one = intervention(name), replace(SHORT, episodes=7, slots=3)
+    kind, one = parse_intervention(name), replace(SHORT, episodes=7, slots=3)
     forward, _ = outcomes(trained, one, kind)
     backward, _ = outcomes(trained, one, kind, list(range(one.seed + 6, one.seed - 1, -1)))
     few, _ = outcomes(trained, one, kind, [one.seed + 3, one.seed + 5])
@@ -235,7 +235,7 @@ def test_every_intervention_does_to_the_memory_what_it_declares(store, cell_with
     trainer = Trainer(cell_with({**memory, "model.chunk": 4}), store)
     negate = Intervention("negate", "before_read", lambda s, c: {key: -leaf for key, leaf in s.items()}, "keeps")
     one = replace(SHORT, episodes=5, slots=2)
-    for kind in (*map(intervention, ALONE), negate):
+    for kind in (*map(parse_intervention, ALONE), negate):
         assert len(evaluated(trainer, tmp_path, one, kind).rows) == 5
 
 
@@ -264,13 +264,13 @@ def test_a_policy_that_emits_another_shape_is_no_measurement(trained, tmp_path, 
         evaluated(trained, tmp_path)
 
 
-def test_the_canary_runs_in_every_evaluation(trained, tmp_path, monkeypatch):
+def test_the_leak_test_runs_in_every_evaluation(trained, tmp_path, monkeypatch):
     from muvla.evaluation import rollout
 
     calls = []
-    monkeypatch.setattr(rollout, "guard_canary", lambda *a: calls.append(1) or 0.0)
+    monkeypatch.setattr(rollout, "leak_test", lambda *a: calls.append(1) or 0.0)
     evaluated(trained, tmp_path)
-    evaluated(trained, tmp_path, kind=intervention("zero"))
+    evaluated(trained, tmp_path, kind=parse_intervention("zero"))
     assert len(calls) == 2
 
 

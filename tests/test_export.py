@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_checkpoints import SIZE
 from test_start import ANATOMY
 
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, ema, no_memory
 from muvla.config.serialization import replace
@@ -72,7 +72,7 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
     changes = {k: str(base) if v == "BASE" else v for k, v in changes.items()}
     run = trained(replace(cell, changes), store, tmp_path)
     export(run, tmp_path / "out", "recall")
-    directory = Directory(tmp_path / "out")
+    directory = ReleasedCheckpoint(tmp_path / "out")
     assert directory.kind == kind and directory.step == "3" and directory.differences() == []
     ours, theirs = run.load_policy("cpu"), directory.load().policy
     from muvla.data.stream import SlotStream
@@ -116,7 +116,7 @@ def test_the_adapters_beside_the_weights_are_what_was_merged_into_them(base, cel
         json.loads((folder / "adapter_config.json").read_text()),
         load_file(folder / "adapter_model.safetensors"),
     )
-    before, after = Directory(base).parts["weights"], Directory(tmp_path / "out").parts["weights"]
+    before, after = ReleasedCheckpoint(base).parts["weights"], ReleasedCheckpoint(tmp_path / "out").parts["weights"]
     qkv = "vision_backbone.featurizer.blocks.0.attn.qkv"
     assert qkv in config["target_modules"] and "language_model.model.layers.1.mlp.up_proj" in config["target_modules"]
     assert config["rank_pattern"][qkv] == 12 and len(tensors) == 2 * len(config["target_modules"])

@@ -16,7 +16,7 @@ from test_sweep import STUDY, one_cell, study_file
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
-from muvla.evaluation.protocol import Protocol, protocol
+from muvla.evaluation.protocol import Protocol, get_protocol
 from muvla.evaluation.records import result_id
 from muvla.runs.run import NOT_A_MEASUREMENT
 from muvla.utils import io as files
@@ -91,7 +91,7 @@ def test_a_broken_invariant_marks_the_cell_whoever_asked(done, tmp_path, monkeyp
     def leaks(*_):
         raise NotAMeasurement("model.guard", got="a leak", expected="none", remedy="report it")
 
-    monkeypatch.setattr(rollout, "guard_canary", leaks)
+    monkeypatch.setattr(rollout, "leak_test", leaks)
     assert done.complete_rows()
     assert main(["intervene", done.run.train, "noise_unit", "--protocol", PROTOCOL, *at(tmp_path)]) == EXIT_BAD_INPUT
     assert "a leak" in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_another_robot_is_one_error(done):
 
     policy = done.run.load_policy("cpu")
     with pytest.raises(MuvlaError, match="2 cameras, 7 proprio numbers, 7 action numbers.*expected 2, 2 and 2"):
-        rollout.Rollout(policy, done.run.checkpoint().statistics, protocol(PROTOCOL), Variant)
+        rollout.Rollout(policy, done.run.checkpoint().statistics, get_protocol(PROTOCOL), Variant)
 
 
 def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
@@ -186,13 +186,13 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (f'(protocol("{PROTOCOL}"), protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
-        (f'(protocol("{PROTOCOL}"), protocol("{PROTOCOL}"))', "twice"),
-        (f'(replace_(protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
-        (f'(replace_(protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
-        (f'(replace_(protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
-        ('(protocol("mikasa-remember-color3-quick-rh@1"),)', "task: got 'mikasa', expected suite recall"),
-        ('(protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task: got 9, expected a prompt of 6 tokens"),
+        (f'(get_protocol("{PROTOCOL}"), protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
+        (f'(get_protocol("{PROTOCOL}"), get_protocol("{PROTOCOL}"))', "twice"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
+        ('(get_protocol("mikasa-remember-color3-quick-rh@1"),)', "task: got 'mikasa', expected suite recall"),
+        ('(get_protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task: got 9, expected a prompt of 6 tokens"),
     ],
 )
 def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, message):
@@ -217,7 +217,7 @@ def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_
 )
 def test_a_bad_protocol_names_its_field(change):
     with pytest.raises(MuvlaError, match=f"protocol.{next(iter(change))}"):
-        Protocol(**{"name": "x", "version": 1, "task": protocol(PROTOCOL).task, "episodes": 5} | change)
+        Protocol(**{"name": "x", "version": 1, "task": get_protocol(PROTOCOL).task, "episodes": 5} | change)
 
 
 def test_the_curve_of_a_cell_that_was_stopped_is_continued_in_mlflow(done, tmp_path):

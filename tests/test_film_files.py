@@ -14,7 +14,7 @@ from torch import nn
 from muvla.checkpoints import released as checkpoints
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.checkpoints.film_weights import VisionFile
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory
 from muvla.config.serialization import replace
@@ -93,13 +93,13 @@ def test_what_fits_no_layer_is_named(tmp_path):
     del tensors[f"{root}blocks.1.scale.bias"]
     tensors[f"{root}blocks.1.block.mlp.fc1.lora_B.default.weight"] = torch.zeros(3, 3)
     torch.save(tensors, path / FILE)
-    lines = Directory(path).differences()
+    lines = ReleasedCheckpoint(path).differences()
     assert f"vision: missing {root}blocks.0.block.attn.qkv.weight" in lines
     assert f"vision: unexpected {root}blocks.0.block.attn.qkv.lora_B.default.weight" in lines
     assert f"vision: unexpected {root}blocks.1.block.mlp.fc1.base_layer.weight" in lines
     assert f"vision: missing {root}blocks.1.scale.bias" in lines
     with pytest.raises(MuvlaError, match="vision: missing"):
-        Directory(path).load()
+        ReleasedCheckpoint(path).load()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -109,7 +109,7 @@ def test_without_adapters_and_with_the_prefix_of_ddp_it_is_the_same_file(tmp_pat
     generator = torch.Generator().manual_seed(1)
     plain = released.film_tensors(lambda *s: torch.randn(*s, generator=generator).bfloat16(), adapters=False)
     torch.save({f"module.{n}": t for n, t in plain.items()}, path / FILE)
-    checkpoints.save(Directory(path).load(precision), tmp_path / "out")
+    checkpoints.save(ReleasedCheckpoint(path).load(precision), tmp_path / "out")
     before, after = everything_in(path), everything_in(tmp_path / "out")
     assert {n.replace("module.vision", "vision") for n in before} == after.keys()
     for name, tensor in plain.items():
@@ -131,7 +131,7 @@ def test_it_is_evaluated_in_half_precision(oft):
     images = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8, generator=generator)
     outputs = []
     for precision in ("float32", "bfloat16"):
-        policy = Directory(oft).load(precision).policy
+        policy = ReleasedCheckpoint(oft).load(precision).policy
         text = policy.encode_text(["Touch the cube.", "Rest."])
         with torch.no_grad():
             encoded = policy.encode(images, torch.zeros(2, 2), *text)
@@ -144,7 +144,7 @@ def test_it_is_evaluated_in_half_precision(oft):
 def test_a_training_starts_from_its_towers(cell, oft, without, store):
     """Also with parts=weights, for FiLM is no head; and a policy without FiLM has no place for them."""
     policy = build_policy(cell, interface_of(store, prompts_of(cell), cell))
-    loaded = dict(Directory(oft).load().policy.named_parameters())
+    loaded = dict(ReleasedCheckpoint(oft).load().policy.named_parameters())
     for name, value in policy.named_parameters():
         assert torch.equal(value, loaded[name]), name
     weights = replace(cell, {"start.parts": "weights"})
@@ -169,7 +169,7 @@ def test_an_export_computes_the_same(cell, oft, without, store, tmp_path, start,
     changes = {"start.checkpoint": place and str(place), "lora.rank": 4 if lora else 0, "optimizer.lr": 5e-3}
     run = trained(replace(cell, changes), store, tmp_path)
     export(run, tmp_path / "out", "recall")
-    directory = Directory(tmp_path / "out")
+    directory = ReleasedCheckpoint(tmp_path / "out")
     assert directory.film and directory.kind == "oft" and directory.differences() == []
     ours, theirs = run.load_policy("cpu"), directory.load().policy
 
@@ -189,11 +189,11 @@ def test_an_export_computes_the_same(cell, oft, without, store, tmp_path, start,
     if start == "oft":
         assert torch.equal(written[unread], given[unread])
     if start == "without":
-        assert torch.equal(written[unread], Directory(without).parts["weights"][pool])
+        assert torch.equal(written[unread], ReleasedCheckpoint(without).parts["weights"][pool])
         assert not written[unread.replace("base_layer", "lora_B.default")].any()
     if place:
         tower = "vision_backbone.featurizer.blocks.0.attn.qkv.weight"
-        start_weights, out = Directory(place).parts["weights"], directory.parts["weights"]
+        start_weights, out = ReleasedCheckpoint(place).parts["weights"], directory.parts["weights"]
         assert torch.equal(out[tower], start_weights[tower]), "the towers of before the training, as published"
     if lora:
         names = load_file(tmp_path / "out" / "lora_adapter" / "adapter_model.safetensors")

@@ -10,11 +10,11 @@ from test_checkpoints import SIZE
 from test_released_runs import _world, run  # noqa: F401
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT
 from muvla.errors import MuvlaError
 from muvla.models.compilation import compile_step
-from muvla.models.policy import guard_canary
+from muvla.models.policy import leak_test
 
 MATRICES = {f"self_attn.{p}_proj" for p in "qkvo"} | {f"mlp.{p}_proj" for p in ("gate", "up", "down")}
 
@@ -39,7 +39,7 @@ def tick(policy):
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def half_and_four(tmp_path, request):
     pytest.importorskip("bitsandbytes")
-    directory = Directory(released.write(tmp_path / "x"), SIZE)
+    directory = ReleasedCheckpoint(released.write(tmp_path / "x"), SIZE)
     return [directory.load(precision, request.param).policy for precision in ("bfloat16", "nf4")]
 
 
@@ -62,7 +62,7 @@ def test_actions_are_near_those_of_half_precision(half_and_four):
     (half, _), (four, given) = map(tick, half_and_four)
     torch.testing.assert_close(four.actions, half.actions, rtol=0, atol=0.25 * half.actions.abs().max().item())
     assert not torch.equal(four.actions, half.actions) and four.actions.dtype == torch.float32
-    assert guard_canary(half_and_four[1], *given) == 0.0
+    assert leak_test(half_and_four[1], *given) == 0.0
 
 
 def test_it_is_half_precision_on_the_rounded_matrices(half_and_four):
@@ -84,7 +84,7 @@ def test_together_with_compilation(half_and_four):
     before, given = tick(four)
     compile_step(four, counter)
     assert torch.equal(tick(four)[0].actions, before.actions) and torch.equal(tick(four)[0].memory, before.memory)
-    assert guard_canary(four, *given) == 0.0 and counter.frame_count == 1
+    assert leak_test(four, *given) == 0.0 and counter.frame_count == 1
 
 
 @pytest.mark.slow
@@ -106,4 +106,4 @@ def test_without_the_package_the_extra_is_named(tmp_path, capsys, monkeypatch):
     assert "--precision: got 'nf4 without bitsandbytes" in error and error.count("\n") == 1
     assert ".venv/bin/pip install -e '.[four-bit]'" in error
     with pytest.raises(MuvlaError, match="four-bit"):
-        Directory(path, SIZE).load("nf4")
+        ReleasedCheckpoint(path, SIZE).load("nf4")

@@ -7,11 +7,11 @@ from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unle
 from muvla.checkpoints.build import build_policy
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.models.attention import BACKENDS, AttentionPlan
-from muvla.models.policy import Encoded, guard_canary
+from muvla.models.policy import Encoded, leak_test
 from muvla.models.sequence import Layout, Segment
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
@@ -29,7 +29,7 @@ def test_context_leaks_exactly_nothing_and_full_does(cell_with, backend, dtype, 
         encoded = random_frames(policy, 8)
         tensors = (t.detach().to("cuda", dtype) for t in encoded.tensors())
         moved = Encoded(*tensors, encoded.text_lengths.cuda())
-        leak = guard_canary(policy.to("cuda", dtype), moved, torch.randn(8, 4, 96, device="cuda", dtype=dtype))
+        leak = leak_test(policy.to("cuda", dtype), moved, torch.randn(8, 4, 96, device="cuda", dtype=dtype))
         assert (leak == 0.0) == (guard == "context")
 
 
@@ -67,10 +67,10 @@ def test_training_agrees_with_the_cpu(store, cell_with, tmp_path):
 
 def test_evaluation_under_an_intervention(store, cell_with):
     trainer = Trainer(cell_with(), store, device="cuda")
-    one = protocol("recall-position3-rh@1")
+    one = get_protocol("recall-position3-rh@1")
     rows = []
     rollout = Rollout(
-        trainer.policy, Statistics.of(store), one, lambda: open_env(one.task), intervention("noise_matched")
+        trainer.policy, Statistics.of(store), one, lambda: open_env(one.task), parse_intervention("noise_matched")
     )
     rollout.run(range(one.seed, one.seed + 60), rows.append)
     assert len(rows) == 60 and not any(r.error for r in rows)

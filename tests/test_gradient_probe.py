@@ -15,12 +15,12 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import LocalEnv
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.probes.jacobians import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence
 
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)
 T = 5
 
 

@@ -102,14 +102,14 @@ def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
     path = released.write(tmp_path / "x")
     spoil(path)
     with pytest.raises(MuvlaError, match=names):
-        checkpoints.Directory(path, SIZE)
+        checkpoints.ReleasedCheckpoint(path, SIZE)
 
 
 def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     edit_config(vision_backbone_id="siglip-vit-so400m")(path)
     with pytest.raises(MuvlaError, match="vision_backbone_id: got 'siglip-vit-so400m'"):
-        checkpoints.Directory(path)
+        checkpoints.ReleasedCheckpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
 )
 def test_a_memory_meta_that_contradicts_is_refused(tmp_path, meta, names):
     with pytest.raises(MuvlaError, match=names):
-        checkpoints.Directory(released.write(tmp_path / "x", **meta), SIZE)
+        checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE)
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path):
@@ -133,7 +133,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
         {"module.fc1.weight": torch.zeros(24, 7), "module.extra": torch.zeros(1)},
         path / "proprio_projector--150000_checkpoint.pt",
     )
-    directory = checkpoints.Directory(path, SIZE)
+    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
     assert directory.differences() == [
         "weights: missing projector.fc2.bias",
         "proprio: missing fc1.bias",
@@ -149,14 +149,14 @@ def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     built_in().tokenizer.save(str(path / "tokenizer.json"))
     with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
-        checkpoints.Directory(path, SIZE).load()
+        checkpoints.ReleasedCheckpoint(path, SIZE).load()
     remove("tokenizer.json")(path)
     with pytest.raises(MuvlaError, match="tokenizer.json: got 'unreadable"):
-        checkpoints.Directory(path, SIZE).load()
+        checkpoints.ReleasedCheckpoint(path, SIZE).load()
 
 
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):
-    wrong = checkpoints.Directory(muvla, OPENVLA_7B).differences()
+    wrong = checkpoints.ReleasedCheckpoint(muvla, OPENVLA_7B).differences()
     assert "weights: projector.fc3.weight is (24, 24) instead of (4096, 4096)" in wrong
 
 
@@ -170,7 +170,7 @@ def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_
     statistics["mikasa_combined"]["proprio"]["mask"] = [False] * 7
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     remove("tokenizer.json")(path)
-    directory = checkpoints.Directory(path, SIZE)
+    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
     first, second, third, fourth, last = directory.differences()
     assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
     assert second == "statistics: mikasa_combined, action, q99: 6 numbers instead of 7"
@@ -184,11 +184,11 @@ def test_the_prefix_of_ddp_may_be_there_or_not(tmp_path):
     path = released.write(tmp_path / "x")
     file = path / "memory_module--150000_checkpoint.pt"
     torch.save({f"module.{n}": t for n, t in torch.load(file).items()}, file)
-    assert checkpoints.Directory(path, SIZE).differences() == []
+    assert checkpoints.ReleasedCheckpoint(path, SIZE).differences() == []
 
 
 def test_a_full_disk_is_one_clear_error(muvla, small_disk):
-    release = checkpoints.Directory(muvla, SIZE).load()
+    release = checkpoints.ReleasedCheckpoint(muvla, SIZE).load()
     room = 1024 * 1024
     for filler in (room - 20_000, room - 120_000, room - 170_000):  # full in one file or another
         (small_disk / "filler").write_bytes(bytes(filler))
@@ -198,7 +198,7 @@ def test_a_full_disk_is_one_clear_error(muvla, small_disk):
 
 
 def test_nothing_is_written_over(muvla):
-    release = checkpoints.Directory(muvla, SIZE).load()
+    release = checkpoints.ReleasedCheckpoint(muvla, SIZE).load()
     with pytest.raises(MuvlaError, match="a new folder"):
         checkpoints.save(release, muvla)
 

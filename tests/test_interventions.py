@@ -8,13 +8,13 @@ from muvla.checkpoints.build import build_policy
 from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
-from muvla.interventions import EXAMPLES, INTERVENTIONS, intervention
+from muvla.interventions import EXAMPLES, INTERVENTIONS, parse_intervention
 from muvla.interventions.base import Context, Intervention
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
 
 NAMES = sorted(EXAMPLES.values())
-ALONE = [name for name in NAMES if intervention(name).donor is None]
+ALONE = [name for name in NAMES if parse_intervention(name).donor is None]
 
 
 def tokens_read(policy, kind, seeds=(0, 1), ticks=4, frame_seeds=None):
@@ -42,17 +42,17 @@ def policy(cell_with):
 
 
 def test_zero(policy):
-    assert not tokens_read(policy, intervention("zero"))[0].any()
+    assert not tokens_read(policy, parse_intervention("zero"))[0].any()
 
 
 def test_noise_unit_is_standard_normal_and_new_at_every_tick(policy):
-    read, _ = tokens_read(policy, intervention("noise_unit"), seeds=tuple(range(8)))
+    read, _ = tokens_read(policy, parse_intervention("noise_unit"), seeds=tuple(range(8)))
     assert read.mean().abs() < 0.02 and abs(read.std() - 1) < 0.02
     assert not torch.equal(read[0], read[1]) and not torch.equal(read[0, 0], read[0, 1])
 
 
 def test_noise_matched_keeps_the_moments_and_nothing_else(policy):
-    noisy, _ = tokens_read(policy, intervention("noise_matched"))
+    noisy, _ = tokens_read(policy, parse_intervention("noise_matched"))
     plain, _ = tokens_read(policy, None)
     for t in (0, 1):  # at t = 0 the memory is the initial one; at t = 1 what the disturbed first tick wrote
         assert noisy[t].std() == pytest.approx(plain[t].std().item(), rel=0.15)
@@ -61,7 +61,7 @@ def test_noise_matched_keeps_the_moments_and_nothing_else(policy):
 
 
 def test_freeze_first_locks_the_output_of_the_first_step(policy):
-    frozen, _ = tokens_read(policy, intervention("freeze_first"))
+    frozen, _ = tokens_read(policy, parse_intervention("freeze_first"))
     plain, _ = tokens_read(policy, None)
     assert torch.equal(frozen[:2], plain[:2]), "M₀ is read at t = 0 and M₁ at t = 1, as without"
     assert torch.equal(frozen[1], frozen[2]) and torch.equal(frozen[1], frozen[3])
@@ -70,7 +70,7 @@ def test_freeze_first_locks_the_output_of_the_first_step(policy):
 
 @pytest.mark.parametrize("name", ALONE)
 def test_it_bites_on_the_actions(policy, name):
-    _, actions = tokens_read(policy, intervention(name))
+    _, actions = tokens_read(policy, parse_intervention(name))
     _, plain = tokens_read(policy, None)
     assert (actions[-1] - plain[-1]).abs().max() > 1e-3
 
@@ -79,7 +79,7 @@ def test_it_bites_on_the_actions(policy, name):
 def test_on_dummy(cell_with, name):
     """It measures the out-of-distribution artefact of the intervention itself; freezing what never moves is nothing."""
     policy = build_policy(cell_with(dummy(4)), PLAIN_INTERFACE).eval()
-    _, actions = tokens_read(policy, intervention(name))
+    _, actions = tokens_read(policy, parse_intervention(name))
     _, plain = tokens_read(policy, None)
     nothing = {"empty", "freeze_first", "freeze", "stale(2)"}
     assert torch.equal(actions, plain) == (name in nothing)
@@ -111,16 +111,16 @@ def test_a_donor_reaches_its_slot_alone(policy):
 @pytest.mark.parametrize("name", NAMES)
 def test_without_memory_there_is_nothing_to_intervene_on(cell_with, name):
     policy = build_policy(cell_with(no_memory()), PLAIN_INTERFACE).eval()
-    assert torch.equal(tokens_read(policy, intervention(name))[1], tokens_read(policy, None)[1])
+    assert torch.equal(tokens_read(policy, parse_intervention(name))[1], tokens_read(policy, None)[1])
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_batched_equals_single(policy, name):
     """A slot under an intervention is what the same episode alone would be, and no slot's index matters."""
-    together, _ = tokens_read(policy, intervention(name), seeds=(5, 6, 7), frame_seeds=(5, 6, 7))
-    swapped, _ = tokens_read(policy, intervention(name), seeds=(7, 5, 6), frame_seeds=(7, 5, 6))
+    together, _ = tokens_read(policy, parse_intervention(name), seeds=(5, 6, 7), frame_seeds=(5, 6, 7))
+    swapped, _ = tokens_read(policy, parse_intervention(name), seeds=(7, 5, 6), frame_seeds=(7, 5, 6))
     assert torch.equal(together, swapped[:, [1, 2, 0]])
-    alone, _ = tokens_read(policy, intervention(name), seeds=(6,), frame_seeds=(6,))
+    alone, _ = tokens_read(policy, parse_intervention(name), seeds=(6,), frame_seeds=(6,))
     torch.testing.assert_close(together[:, 1:2], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_history_starts_anew_with_every_episode(policy):
 @pytest.mark.parametrize("name", ALONE)
 def test_usable_in_training(store, cell_with, name):
     cell = cell_with({**tbptt(8, 4), "intervention": name})
-    trainer = Trainer(cell, store, intervention(name))
+    trainer = Trainer(cell, store, parse_intervention(name))
     losses = [trainer.step()[0] for _ in range(2)]
     plain = Trainer(cell_with(), store)
     assert losses != [plain.step()[0] for _ in range(2)]
@@ -202,10 +202,10 @@ def test_training_needs_the_declared_intervention(store, cell_with):
     with pytest.raises(MuvlaError, match="the cell's own"):
         Trainer(cell_with({"intervention": "zero"}), store)
     with pytest.raises(MuvlaError, match="the cell's own"):
-        Trainer(cell_with(), store, intervention("zero"))
+        Trainer(cell_with(), store, parse_intervention("zero"))
 
 
 def test_unknown_intervention():
     with pytest.raises(MuvlaError, match="freeze_first"):
-        intervention("amnesia")
-    assert intervention(None) is None and intervention("none") is None
+        parse_intervention("amnesia")
+    assert parse_intervention(None) is None and parse_intervention("none") is None

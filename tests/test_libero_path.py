@@ -18,7 +18,7 @@ from muvla.envs.libero import simulator
 from muvla.envs.libero.env import make_libero
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, SETS, protocol
+from muvla.evaluation.protocol import PROTOCOLS, SETS, get_protocol
 from muvla.evaluation.records import read_rows, summarise
 from muvla.runs.run import Run
 from muvla.utils.io import read_json
@@ -46,7 +46,7 @@ def trained(base, tmp_path):
 
 
 def short(suite):
-    one = protocol(f"libero-{suite}-0-rh@1")
+    one = get_protocol(f"libero-{suite}-0-rh@1")
     return changed(one, name=f"short-{suite}", episodes=1, slots=1, step_limit=4, image_size=32)
 
 

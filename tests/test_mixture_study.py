@@ -12,11 +12,11 @@ from sweeps.study import load_study
 
 STUDY = """
 from muvla.config import *
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import Protocol, protocol
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import Protocol, get_protocol
 from sweeps.study import Study
 base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
     data=DataConfig(
         DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=6),
         mixture=(DatasetConfig(TaskConfig("RecallColor3-v0", delay=(3, 4)), episodes=4, seed={seed}),),

@@ -25,17 +25,17 @@ ROOT = Path(__file__).parents[1]
 PROBED = """
 import dataclasses
 from sweeps.predictions import Prediction
-from muvla.probes.base import Read
-from muvla.probes.registry import grid, reading
+from muvla.probes.base import ScheduledMeasurement
+from muvla.probes.registry import get_grid, get_measurement
 
 few = study.protocols[0]
 # In the same phases, so that every episode has donors.
 BASE = dataclasses.replace(few, name="held", task=dataclasses.replace(few.task, cue=(2, 2), delay=(2, 2)))
 study = dataclasses.replace(
     study, protocols=(BASE,), interventions=("zero", "transplant", "transplant_same"),
-    probes=(grid("chunk-length")(BASE, hs=(1, 2), memories=("none", "zero")),
-            grid("time-map")(BASE, kinds=("zero",), steps=(0, 1), blocks=(None, (0, 2))),
-            Read(reading("dynamics"), BASE)),
+    probes=(get_grid("chunk-length")(BASE, hs=(1, 2), memories=("none", "zero")),
+            get_grid("time-map")(BASE, kinds=("zero",), steps=(0, 1), blocks=(None, (0, 2))),
+            ScheduledMeasurement(get_measurement("dynamics"), BASE)),
     predictions=(Prediction("zero does nothing", ("K=8",), "zero", "null"),),
 )
 """

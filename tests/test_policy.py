@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from muvla.checkpoints.build import build_policy
 from muvla.config import no_memory, tbptt
-from muvla.config.sizes import SIZES, size
+from muvla.config.sizes import SIZES, get_size
 from muvla.errors import MuvlaError
 
 
@@ -127,11 +127,11 @@ def test_wrong_images_are_refused(cell_with):
 
 
 def test_sizes():
-    assert size("tiny") is not SIZES and size("tiny", image_size=64).patches == 16
+    assert get_size("tiny") is not SIZES and get_size("tiny", image_size=64).patches == 16
     with pytest.raises(MuvlaError, match="tiny"):
-        size("giant")
+        get_size("giant")
     with pytest.raises(MuvlaError, match="multiple of the patch"):
-        size("tiny", image_size=40)
+        get_size("tiny", image_size=40)
 
 
 def test_instructions_that_do_not_fit_are_refused(cell_with):

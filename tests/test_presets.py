@@ -28,10 +28,10 @@ from muvla.data.mixture_sampling import pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocols
+from muvla.evaluation.protocol import get_protocols
 from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger
-from sweeps.study import certificate, load_study
+from sweeps.study import difference_of, load_study
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
@@ -60,7 +60,7 @@ def test_an_variant_differs_from_its_twin_in_the_listed_confounds_and_nothing_el
     assert difference(controlled, published) == listed
     # As computations: m reserved positions instead of 64, the window that the regime makes of K, and the K that means
     # nothing without recurrence.
-    shown = certificate(controlled, published)
+    shown = difference_of(controlled, published)
     assert shown.keys() <= listed.keys() | {"model.reserve", "truncation"}
     assert {
         "data.labels",
@@ -86,7 +86,7 @@ def test_within_a_version_variants_differ_in_factors_alone(version):
     for item in table.cells():
         assert difference(table.base, item.cell).keys() <= {*FACTORS, "seed"}
     both, one = (item.cell for item in alone.cells()[:2])
-    assert difference(both, one).keys() == certificate(both, one).keys() == {"data.mixture"}
+    assert difference(both, one).keys() == difference_of(both, one).keys() == {"data.mixture"}
     assert both in [item.cell for item in table.cells()]  # one train id: it is trained once
 
 
@@ -96,7 +96,7 @@ def test_the_five_published_tasks_are_trained_in_one_policy_and_evaluated(versio
     tasks = [one.task.name for one in table.base.data.datasets]
     assert sorted(tasks) == sorted(TRAINED) and all(d.episodes == 250 for d in table.base.data.datasets)
     regimes = ("rh", "ol8") if version == "published" else ("rh",)  # chunks of one action run open loop nowhere
-    assert table.protocols == tuple(one for regime in regimes for one in protocols(f"mikasa5-{regime}@1"))
+    assert table.protocols == tuple(one for regime in regimes for one in get_protocols(f"mikasa5-{regime}@1"))
     assert {one.task for one in table.protocols} == {data.task for data in table.base.data.datasets}
     assert list(alone.variants) == ["all tasks", "RememberColor5-VLA-v0 alone"]
     assert {one.task.name for one in alone.protocols} == {"RememberColor5-VLA-v0"}
@@ -213,7 +213,7 @@ def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, 
         dataclasses.replace(alone, base=replace(alone.base, real), protocols=table.protocols).check()
     if version == "controlled":
         with pytest.raises(MuvlaError, match="mikasa-shell-game-push-ol8@1: h.*at most H = 1"):
-            dataclasses.replace(table, base=replace(table.base, real), protocols=protocols("mikasa5-ol8@1")).check()
+            dataclasses.replace(table, base=replace(table.base, real), protocols=get_protocols("mikasa5-ol8@1")).check()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
 from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
 from analysis.report import report
 from muvla.config import dummy, tbptt
-from muvla.evaluation.records import GridPoint, GridRows, TakenReading
+from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.probes import attention, dynamics
 from muvla.probes import linear_probes as decoders
 from muvla.probes.base import RESERVED
@@ -356,7 +356,7 @@ def test_what_is_executed_beyond_the_chunk_is_hollow(base):
 
 
 def read(**changes):
-    told = TakenReading("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, Path("r.csv"), "x")
+    told = TakenMeasurement("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, Path("r.csv"), "x")
     frame = pd.DataFrame(
         {
             "x": [0, 1] * 2,
@@ -416,7 +416,7 @@ def test_versions_of_a_probe_and_of_a_protocol_have_files_of_their_own(base, tmp
     rows = {(name, kind): found for (_, kind), found in cell.rows.items() for name in ("p@1", "p@2")}
     (tmp_path / "r.csv").write_text("x,y\n0,1\n")
     taken = [
-        TakenReading("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
+        TakenMeasurement("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
         for name in ("p@1", "p@2")
     ]
     cell = dataclasses.replace(

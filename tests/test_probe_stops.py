@@ -8,14 +8,14 @@ import pytest
 
 from muvla.config.serialization import replace
 from muvla.errors import Interrupted
-from muvla.evaluation.protocol import protocol
-from muvla.probes.base import Read, Reading
+from muvla.evaluation.protocol import get_protocol
+from muvla.probes.base import Measurement, ScheduledMeasurement
 from muvla.probes.jacobians import jacobian_norms
-from muvla.probes.registry import READINGS, reading
+from muvla.probes.registry import MEASUREMENTS, get_measurement
 from muvla.probes.traces import traces_of
 from muvla.runs.run import Run
 
-SHORT = dataclasses.replace(protocol("recall-position3-rh@1"), name="short", episodes=20, slots=4)
+SHORT = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="short", episodes=20, slots=4)
 EPISODES = {"decoders": 20}  # the fewest that it takes; else 2
 
 
@@ -47,9 +47,9 @@ def times(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", READINGS)
+@pytest.mark.parametrize("name", MEASUREMENTS)
 def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(trained_run, tmp_path, name):
-    one = Read(reading(name), SHORT, EPISODES.get(name, 2))
+    one = ScheduledMeasurement(get_measurement(name), SHORT, EPISODES.get(name, 2))
     whole, calls = copy_of(trained_run, tmp_path / "whole"), Calls()
     expected = whole.probe(one, "cpu", should_stop=calls).read_bytes()
     assert calls.n > 3 * len(one.seeds), "it listens more often than once an episode"
@@ -64,7 +64,10 @@ def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(trai
 
 def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_path):
     read = lambda subject: pd.DataFrame([{"x": one.seed, "y": one.memory.mean()} for one in traces_of(subject)])  # noqa: E731
-    run, one = copy_of(trained_run, tmp_path), Read(Reading("mean", 1, read, x="x", y="y"), SHORT, 6)
+    run, one = (
+        copy_of(trained_run, tmp_path),
+        ScheduledMeasurement(Measurement("mean", 1, read, x="x", y="y"), SHORT, 6),
+    )
     with pytest.raises(Interrupted):
         run.probe(one, "cpu", should_stop=Calls(20))
     before = times(run)

@@ -9,9 +9,9 @@ import pytest
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import dummy, no_memory, tbptt
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
-from muvla.probes.base import Grid, Point, Read, Reading
-from muvla.probes.registry import READINGS, probe
+from muvla.evaluation.protocol import get_protocol
+from muvla.probes.base import Grid, Measurement, Point, ScheduledMeasurement
+from muvla.probes.registry import MEASUREMENTS, get_probe
 from muvla.utils.io import read_json, write_json
 from sweeps.ledger import Ledger
 from sweeps.plan import plan_text
@@ -20,7 +20,7 @@ from sweeps.study import Study, conditions, load_study, reads
 from sweeps.sweep import SweepOptions, run_study
 
 ROOT = Path(__file__).parents[1]
-BASE = dataclasses.replace(protocol("recall-position3-rh@1"), name="few", episodes=6, slots=3)
+BASE = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="few", episodes=6, slots=3)
 LONGER = dataclasses.replace(BASE, name="few-longer", step_limit=20)
 
 
@@ -31,9 +31,9 @@ def read_widths(subject) -> pd.DataFrame:
     return pd.DataFrame({"seed_of": subject.seeds, "value": subject.policy.memory.width})
 
 
-WIDTHS = Reading("widths", 1, read_widths, x="seed_of", y="value")
-CARRIED = Reading("carried", 1, read_widths, x="seed_of", y="value", needs_recurrence=True)
-ANY = Reading("any", 1, read_widths, x="seed_of", y="value", needs_memory=False)
+WIDTHS = Measurement("widths", 1, read_widths, x="seed_of", y="value")
+CARRIED = Measurement("carried", 1, read_widths, x="seed_of", y="value", needs_recurrence=True)
+ANY = Measurement("any", 1, read_widths, x="seed_of", y="value", needs_memory=False)
 GRID = Grid(
     "limits",
     1,
@@ -78,7 +78,7 @@ def study(base):
         (0,),
         (BASE,),
         ("zero",),
-        (GRID, Read(WIDTHS, BASE, 2)),
+        (GRID, ScheduledMeasurement(WIDTHS, BASE, 2)),
         (LOWER,),
     )
 
@@ -90,7 +90,9 @@ def test_a_grids_points_are_conditions_once_and_those_of_a_memory_for_cells_that
 
 
 def test_readings_are_of_cells_that_have_what_they_read(study):
-    study = dataclasses.replace(study, probes=tuple(Read(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY)))
+    study = dataclasses.replace(
+        study, probes=tuple(ScheduledMeasurement(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY))
+    )
     taken = {c.variant: [one.reading.name for one in reads(study, c.cell)] for c in study.cells()}
     assert taken == {"none": ["any"], "dummy": ["widths", "any"], "K=8": ["widths", "carried", "any"]}
 
@@ -118,7 +120,7 @@ def test_interventions_of_predictions_have_their_canonical_names(study):
         ({"predictions": (dataclasses.replace(LOWER, protocol="few@2"),)}, "under few@2"),
         ({"probes": (GRID, GRID)}, "limits@1 twice"),
         ({"probes": (at_zero(dataclasses.replace(BASE, slots=2), "none"),)}, "few@1 twice"),
-        ({"probes": (Read(WIDTHS, dataclasses.replace(BASE, name="seen", seed=0)),)}, "not trained on"),
+        ({"probes": (ScheduledMeasurement(WIDTHS, dataclasses.replace(BASE, name="seen", seed=0)),)}, "not trained on"),
         ({"probes": (at_zero(BASE, "amnesia"),)}, "amnesia"),
     ],
 )
@@ -146,8 +148,8 @@ def test_a_narrowed_study_keeps_the_predictions_of_what_is_left(study):
         ),
         (lambda: Grid("Limits of it", 1, GRID.points, x="limit"), "it names files"),
         (lambda: Grid("limits", 0, GRID.points, x="limit"), "version"),
-        (lambda: Read(WIDTHS, BASE, 7), "1 to 6"),
-        (lambda: probe("telepathy", BASE), "telepathy"),
+        (lambda: ScheduledMeasurement(WIDTHS, BASE, 7), "1 to 6"),
+        (lambda: get_probe("telepathy", BASE), "telepathy"),
     ],
 )
 def test_bad_probes_are_refused(make, message):
@@ -156,25 +158,25 @@ def test_bad_probes_are_refused(make, message):
 
 
 def test_a_probe_on_the_command_line_is_a_grid_or_a_reading_by_name():
-    assert isinstance(probe("phase-length", protocol("recall-position3-rh@1")), Grid)
-    assert all(isinstance(probe(name, BASE), Reading) for name in READINGS)
+    assert isinstance(get_probe("phase-length", get_protocol("recall-position3-rh@1")), Grid)
+    assert all(isinstance(get_probe(name, BASE), Measurement) for name in MEASUREMENTS)
 
 
 STUDY = """
 import dataclasses
 from muvla.config import *
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from sweeps.predictions import Prediction
 from sweeps.study import Study
 from test_probe_study import *
 base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
     memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates=2),
 )
 study = Study("probed", "a study with probes", base, {"none": no_memory(), "K=8": tbptt(8, 4)},
               ("memory.kind", "memory.m", "truncation"), (0,), (BASE,), ("zero", "freeze_first"),
-              (GRID, MAP, Read(WIDTHS, BASE, 2)), (LOWER,))
+              (GRID, MAP, ScheduledMeasurement(WIDTHS, BASE, 2)), (LOWER,))
 """
 
 
@@ -251,13 +253,13 @@ def test_readings_refuse_what_they_cannot_read(place):
         entry.study, Ledger(root / "runs", root / "data").stores(entry.study)
     )[0]
     with pytest.raises(MuvlaError, match="a policy without memory"):
-        other.run.probe(Read(WIDTHS, BASE, 2), "cpu")
+        other.run.probe(ScheduledMeasurement(WIDTHS, BASE, 2), "cpu")
     wrong = dataclasses.replace(WIDTHS, name="wrong", y="missing")
     with pytest.raises(MuvlaError, match="no column 'missing'"):
-        entry.run.probe(Read(wrong, BASE, 2), "cpu")
+        entry.run.probe(ScheduledMeasurement(wrong, BASE, 2), "cpu")
     seen = dataclasses.replace(BASE, name="seen", seed=entry.run.store().parts[0].seeds.start)
     with pytest.raises(MuvlaError, match="training episodes"):
-        entry.run.probe(Read(WIDTHS, seen, 2), "cpu")
+        entry.run.probe(ScheduledMeasurement(WIDTHS, seen, 2), "cpu")
 
 
 @pytest.mark.slow

@@ -7,13 +7,13 @@ import pytest
 from muvla.cli.main import main
 from muvla.config import no_memory
 from muvla.config.serialization import replace
-from muvla.evaluation.protocol import PROTOCOLS, protocol
+from muvla.evaluation.protocol import PROTOCOLS, get_protocol
 from muvla.probes.base import Grid, Point
 from muvla.probes.registry import GRIDS
 from muvla.runs.run import Run
 from muvla.utils.io import read_json
 
-FEW = dataclasses.replace(protocol("recall-position3-rh@1"), name="four", episodes=4, slots=2)
+FEW = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="four", episodes=4, slots=2)
 LATE = "zero@first_decision+14"  # an episode ends before
 
 

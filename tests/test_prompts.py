@@ -14,12 +14,12 @@ from muvla.config.serialization import replace
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import evaluate, require_prompts
-from muvla.evaluation.protocol import protocol, protocols
+from muvla.evaluation.protocol import get_protocol, get_protocols
 from muvla.models.prompts import built_in
 from muvla.training.trainer import Trainer
 from sweeps.study import load_study
 
-LONGER = replaced(protocol("recall-color3-rh@1"), name="longer", episodes=2, slots=2)  # 9 tokens, the data have 6
+LONGER = replaced(get_protocol("recall-color3-rh@1"), name="longer", episodes=2, slots=2)  # 9 tokens, the data have 6
 
 
 def test_declared_prompts_compute_the_same_and_leave_room(store, base):
@@ -80,12 +80,12 @@ def test_every_angle_of_a_rotation_counts(store, base):
     told = max(len(built_in().encode(text)) for text in task_info("RotateStrictPosNeg-VLA-v0").instructions)
     assert told > len(built_in().encode(task_info("RotateStrictPosNeg-VLA-v0").instruction))
     with pytest.raises(MuvlaError, match=f"a prompt of {told} tokens .*model.prompt_tokens={told} or more"):
-        require_prompts(policy, protocols("mikasa23-rh@1"))
+        require_prompts(policy, get_protocols("mikasa23-rh@1"))
     with pytest.raises(MuvlaError, match=f"got 'a prompt of {told}.* expected at most {told - 1}"):
         require_prompts(
-            Trainer(replace(base, {"model.prompt_tokens": told - 1}), store).policy, protocols("mikasa23-rh@1")
+            Trainer(replace(base, {"model.prompt_tokens": told - 1}), store).policy, get_protocols("mikasa23-rh@1")
         )
-    require_prompts(Trainer(replace(base, {"model.prompt_tokens": told}), store).policy, protocols("mikasa23-rh@1"))
+    require_prompts(Trainer(replace(base, {"model.prompt_tokens": told}), store).policy, get_protocols("mikasa23-rh@1"))
 
 
 def test_a_study_knows_the_declared_length(tmp_path):
@@ -106,7 +106,7 @@ def test_a_set_is_refused_before_its_first_task_runs(tmp_path, capsys, monkeypat
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
     assert main(["train", str(tmp_path), *at, "--variant", "K=8"]) == 0
     (run,) = (path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
-    both = [protocol("recall-position3-rh@1"), LONGER]
+    both = [get_protocol("recall-position3-rh@1"), LONGER]
     monkeypatch.setattr(commands, "protocols", lambda name: both)
     capsys.readouterr()
     assert main(["evaluate", run, *at, "--protocol", "both"]) == EXIT_BAD_INPUT

@@ -11,10 +11,10 @@ from muvla.config.serialization import content_hash
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.mikasa import TRAINED
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, protocol, protocols, require_decisions
+from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, get_protocol, get_protocols, require_decisions
 
 GOLDEN = Path(__file__).parent / "golden" / "protocols.json"
-BASE = protocol("recall-position3-rh@1")
+BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
 
 
@@ -32,18 +32,18 @@ def test_an_edited_protocol_needs_a_new_version():
 def test_a_suite_is_its_tasks_under_one_regime():
     sizes = {"mikasa5": 5, "mikasa23": 23, "mikasa32": 32, "mikasa-long": 26, "maniskill12": 12, "bridge4": 4}
     for name, size in sizes.items():
-        assert [len(protocols(f"{name}-{regime}@1")) for regime in ("rh", "ol8")] == [size, size]
-    assert set(protocols("mikasa23-rh@1")) < set(protocols("mikasa32-rh@1"))
-    twins = protocols("bridge4-ol8@1")
+        assert [len(get_protocols(f"{name}-{regime}@1")) for regime in ("rh", "ol8")] == [size, size]
+    assert set(get_protocols("mikasa23-rh@1")) < set(get_protocols("mikasa32-rh@1"))
+    twins = get_protocols("bridge4-ol8@1")
     assert {(one.seed, one.episodes, one.h, one.task.physics) for one in twins} == {(0, 24, 8, None)}
-    assert {one.task.name for one in protocols("mikasa5-ol8@1")} == set(TRAINED)
-    for one in protocols("mikasa23-ol8@1"):
+    assert {one.task.name for one in get_protocols("mikasa5-ol8@1")} == set(TRAINED)
+    for one in get_protocols("mikasa23-ol8@1"):
         assert (one.regime, one.h, one.tick, one.task.physics, one.episodes) == ("open_loop", 8, "call", "gpu", 100)
-    closed = protocols("mikasa23-rh@1")
-    assert {one.regime for one in closed} == {"receding"} and protocol("mikasa-remember-color3-rh@2") in closed
-    assert protocols(BASE.id) == (BASE,)
+    closed = get_protocols("mikasa23-rh@1")
+    assert {one.regime for one in closed} == {"receding"} and get_protocol("mikasa-remember-color3-rh@2") in closed
+    assert get_protocols(BASE.id) == (BASE,)
     with pytest.raises(MuvlaError, match="expected one of mikasa5-rh@1"):
-        protocols("mikasa5-rh@2")
+        get_protocols("mikasa5-rh@2")
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Protocol)])
@@ -84,7 +84,7 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
 def test_bad_protocols_are_refused(changes, message):
     with pytest.raises(MuvlaError, match=message):
         replace(BASE, **changes)
-    for find in (protocol, protocols):
+    for find in (get_protocol, get_protocols):
         with pytest.raises(MuvlaError, match="recall-position3-rh@1"):
             find("recall-position3-rh@9")
 
@@ -114,13 +114,13 @@ def test_every_published_protocol_leaves_steps_for_the_decision():
 
 def test_a_set_is_one_protocol_per_task():
     """A suite in both published regimes; four suites together; and a protocol alone is a set of one."""
-    assert protocols(BASE.id) == (BASE,)
-    spatial = protocols("libero-spatial-ol8@1")
+    assert get_protocols(BASE.id) == (BASE,)
+    spatial = get_protocols("libero-spatial-ol8@1")
     assert [one.task.name for one in spatial] == [f"libero_spatial-{i}" for i in range(10)]
     assert {(one.seed, one.episodes, one.regime, one.h, one.tick, one.break_at_success) for one in spatial} == {
         (0, 50, "open_loop", 8, "call", True)
     }
-    assert spatial[3] == protocol("libero-spatial-3-ol8@1") and len(protocols("libero-90-rh@1")) == 90
-    four = protocols("libero4-rh@1")
+    assert spatial[3] == get_protocol("libero-spatial-3-ol8@1") and len(get_protocols("libero-90-rh@1")) == 90
+    four = get_protocols("libero4-rh@1")
     assert len(four) == len({one.id for one in four}) == 40 and {one.regime for one in four} == {"receding"}
     assert "libero_90-0" not in {one.task.name for one in four}

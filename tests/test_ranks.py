@@ -21,10 +21,10 @@ from muvla.data.collect import collect
 from muvla.data.mixture import Mixture
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.runs.run import Run
 from muvla.training import run as training
-from muvla.training.distributed.base import ALONE, Ranks
+from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.training.distributed.memory_state import joined, part_of
 from muvla.training.distributed.torchrun import BUCKET, TorchRanks, buckets, checksum, launched
 from muvla.training.run import train_to_the_end
@@ -63,7 +63,7 @@ def torchrun(*arguments) -> subprocess.Popen:
 
 
 def trained(cell, store, updates=3, start=None):
-    trainer = Trainer(cell, store, intervention(cell.intervention))
+    trainer = Trainer(cell, store, parse_intervention(cell.intervention))
     if start:
         trainer.resume(ckpt.load(ckpt.latest(start)))
     steps = [trainer.step() for _ in range(updates)]
@@ -194,7 +194,7 @@ def test_gradients_are_added_up_once_per_update(ran):
     update = ["all_reduce torch." + dtype for dtype in ("int64", "float64", "float32", "int64")]
     for name in ("K=1", "K=4"):
         sent = of_ranks(ran, name)[1]["collected"]
-        assert sent[: 1 + 3 * 4] == ["all_reduce torch.int64", *update * 3], "the first of them tells of the canary"
+        assert sent[: 1 + 3 * 4] == ["all_reduce torch.int64", *update * 3], "the first of them tells of the leak test"
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -336,6 +336,6 @@ def test_data_are_verified_with_patience(base, store, tmp_path, monkeypatch):
 def test_one_process_is_alone_and_says_so_to_shard(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with launched(sharded=False) as ranks:
-        assert ranks is ALONE and not torch.distributed.is_initialized()
+        assert ranks is SINGLE_PROCESS and not torch.distributed.is_initialized()
     with pytest.raises(MuvlaError, match="--shard: got 'one process'"), launched(sharded=True):
         pass

@@ -7,7 +7,7 @@ from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import no_memory
 from muvla.envs.phases import Phase
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.models.diffusion import Noised
 from muvla.models.sequence import Layout, Segment
 from muvla.recurrence import Moment, Recurrence
@@ -79,7 +79,7 @@ def test_removed_tokens_are_padding():
 def test_what_is_not_in_the_sequence_is_not_written(cell_with):
     """It stays what it was, and is there again when the schedule is over."""
     policy = build_policy(cell_with(), PLAIN_INTERFACE).eval()
-    loop = Recurrence(policy, 2, intervention("lesion(1)@cue_end"))
+    loop = Recurrence(policy, 2, parse_intervention("lesion(1)@cue_end"))
     states = []
     with torch.no_grad():
         for t in range(3):
@@ -96,7 +96,7 @@ def test_a_block_of_tokens_is_dropped_as_the_same_tokens_one_by_one(cell_with):
     policy = build_policy(cell_with(), PLAIN_INTERFACE).eval()
     actions = []
     for name in ("drop[1:2]", "lesion(1)"):
-        loop = Recurrence(policy, 1, intervention(name))
+        loop = Recurrence(policy, 1, parse_intervention(name))
         with torch.no_grad():
             output, _ = loop.tick(random_frames(policy, 1), torch.tensor([True]), Moment([0], [Phase.CUE], ["a"], [0]))
         actions.append(output.actions)
@@ -107,7 +107,7 @@ def test_dropping_reaches_training(store, cell_with):
     """What is never seen gets no gradient."""
     from muvla.training.trainer import Trainer
 
-    trainer = Trainer(cell_with({"intervention": "drop"}), store, intervention("drop"))
+    trainer = Trainer(cell_with({"intervention": "drop"}), store, parse_intervention("drop"))
     trainer.backward(trainer.ahead.window(8, last=True))
     gradient = trainer.policy.memory.initial.grad
     assert gradient is None or not gradient.any()

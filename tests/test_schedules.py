@@ -8,8 +8,8 @@ from muvla.checkpoints.build import build_policy
 from muvla.config import ema
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
-from muvla.interventions import EXAMPLES, intervention
-from muvla.interventions.schedule import schedule
+from muvla.interventions import EXAMPLES, parse_intervention
+from muvla.interventions.schedule import parse_schedule
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
 
@@ -33,7 +33,7 @@ EVENTS = {"cue_end": 2, "delay_end": 4, "first_decision": 5}
     ],
 )
 def test_when_it_fires(text, steps):
-    when = schedule(text)
+    when = parse_schedule(text)
     assert [t for t in range(8) if when.fires(t, EVENTS)] == steps
     assert when.text == text and when.first(EVENTS) == (steps[0] if steps else None)
     if when.event:
@@ -44,7 +44,7 @@ def test_when_it_fires(text, steps):
     ("text", "ticks"), [("3", [4]), ("4", [4]), ("0", [0]), ("cue_end..", [4]), ("every(3)", [0, 4]), ("..3", [0])]
 )
 def test_where_memory_ticks_by_call_it_fires_at_the_first_tick_at_or_after(text, ticks):
-    when = schedule(text)
+    when = parse_schedule(text)
     assert [t for t, previous in ((0, -1), (4, 0)) if when.fires(t, EVENTS, previous)] == ticks
 
 
@@ -54,8 +54,8 @@ def test_a_name_means_itself(name, rest):
     confined = name.startswith(("direction", "orth", "lesion")) and "[" in rest
     if confined or (name == "freeze" and "+" in rest) or (name.startswith(("direction", "orth")) and ".." in rest):
         pytest.skip("refused: see below")
-    kind = intervention(name + rest)
-    assert kind.name == name + rest and intervention(kind.name) == kind
+    kind = parse_intervention(name + rest)
+    assert kind.name == name + rest and parse_intervention(kind.name) == kind
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_name_means_itself(name, rest):
     ],
 )
 def test_equal_interventions_have_one_name(text, name):
-    assert intervention(text).name == name
+    assert parse_intervention(text).name == name
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_equal_interventions_have_one_name(text, name):
 )
 def test_what_is_no_intervention_says_why(text, message):
     with pytest.raises(MuvlaError, match=message):
-        intervention(text)
+        parse_intervention(text)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def policy(cell_with):
 
 def read(policy, name, ticks=6):
     """(ticks, m, D) read in an episode of EVENTS."""
-    loop, found = Recurrence(policy, 1, intervention(name)), []
+    loop, found = Recurrence(policy, 1, parse_intervention(name)), []
     with torch.no_grad():
         for t in range(ticks):
             moment = Moment([t], [Phase.DELAY], ["a"], [7], events=[EVENTS])
@@ -157,7 +157,7 @@ def test_stale_is_what_was_carried_d_ticks_ago(policy):
 
 
 def test_a_slot_that_begins_mid_episode_does_not_make_up_for_what_is_past(policy):
-    loop = Recurrence(policy, 2, intervention("zero@3"))
+    loop = Recurrence(policy, 2, parse_intervention("zero@3"))
     with torch.no_grad():
         moment = Moment([5, 3], [Phase.DELAY] * 2, ["a", "b"], [0, 1], events=[{}, {}])
         loop.tick(random_frames(policy, 2), torch.tensor([True, True]), moment)
@@ -190,7 +190,7 @@ def test_a_kind_draws_the_same_for_every_schedule_and_nobody_elses(policy):
 def test_events_reach_training(store, cell_with):
     """Each slot at its own episode's event."""
     name = "zero@cue_end+1"
-    trainer = Trainer(cell_with({"intervention": name}), store, intervention(name))
+    trainer = Trainer(cell_with({"intervention": name}), store, parse_intervention(name))
     window = trainer.ahead.window(8, last=True)
     trainer.backward(window)
     hits = 0
@@ -205,10 +205,10 @@ def test_events_reach_training(store, cell_with):
 @pytest.mark.parametrize("name", ["freeze@cue_end..", "stale(1)@2..", "zero@every(3)"])
 def test_an_exact_resume_under_a_schedule(store, cell_with, name):
     cell = cell_with({"intervention": name})
-    whole = Trainer(cell, store, intervention(name))
+    whole = Trainer(cell, store, parse_intervention(name))
     whole.step()
     saved = whole.checkpoint()
-    again = Trainer(cell, store, intervention(name))
+    again = Trainer(cell, store, parse_intervention(name))
     again.resume(saved)
     assert again.step() == whole.step() and again.recurrence.fired == whole.recurrence.fired
 
@@ -217,7 +217,7 @@ def test_what_training_cannot_give_is_refused(store, cell_with, monkeypatch):
     from muvla.training import trainer as loop
 
     with pytest.raises(MuvlaError, match="needs no donors"):
-        Trainer(cell_with({"intervention": "mean"}), store, intervention("mean"))
+        Trainer(cell_with({"intervention": "mean"}), store, parse_intervention("mean"))
     monkeypatch.setattr(loop, "events", lambda line: {})
     with pytest.raises(MuvlaError, match="do not tell their cue_end"):
-        Trainer(cell_with({"intervention": "zero@cue_end"}), store, intervention("zero@cue_end"))
+        Trainer(cell_with({"intervention": "zero@cue_end"}), store, parse_intervention("zero@cue_end"))

@@ -18,16 +18,16 @@ from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
 from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation import evaluate as evaluation
-from muvla.evaluation.checks import told
+from muvla.evaluation.checks import get_attribute
 from muvla.evaluation.evaluate import default_workers, evaluate
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.models.policy import Policy
 from muvla.utils import devices as cores
 
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=EPISODES, slots=3)
 FIRST = SHORT.seed
 assert SHORT.task.name == TASK
 
@@ -37,7 +37,7 @@ def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
         trainer.policy,
         trainer.statistics,
         protocol,
-        intervention(kind),
+        parse_intervention(kind),
         train="abc",
         training_seed=0,
         training_episodes=(range(24),),
@@ -207,16 +207,16 @@ def test_what_an_environment_tells_is_asked_twice_at_most(losses):
 
     env = Lost()
     if losses < 2:
-        assert told(env, "provenance", {}) == {"provenance": ({},)}
+        assert get_attribute(env, "provenance", {}) == {"provenance": ({},)}
     else:
         with pytest.raises(MuvlaError, match="simulator: got 'loss 2; at first: loss 1'"):
-            told(env, "provenance", {})
+            get_attribute(env, "provenance", {})
     assert (env.asked, env.retired) == (min(losses + 1, 2), min(losses, 1))
 
 
 def test_simulators_of_all_evaluations_at_once_share_the_cores(monkeypatch):
     """Environments in this process cost no core each."""
-    simulated = protocol("mikasa-remember-color3-rh@2")
+    simulated = get_protocol("mikasa-remember-color3-rh@2")
     monkeypatch.setattr(evaluation, "usable_cores", lambda: 8)
     assert [default_workers(simulated, n) for n in (1, 3, 8, 20)] == [8, 2, 1, 1]
     assert default_workers(SHORT, 20) == SHORT.slots

@@ -12,7 +12,7 @@ from test_checkpoints import SIZE
 
 from muvla.checkpoints import native as ckpt
 from muvla.checkpoints.build import build_policy, prompts_of, stored_parameters
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import (
     BudgetConfig,
@@ -97,7 +97,7 @@ def test_the_checkpoint_gives_what_it_has_and_the_seed_the_rest(cell, oft, store
 
 def _of_the_release(path):
     """A release of two action numbers, loaded as it would be for evaluation."""
-    return Directory(path).load().policy.named_parameters()
+    return ReleasedCheckpoint(path).load().policy.named_parameters()
 
 
 def test_weights_alone_leave_the_head_to_the_seed(cell, store):

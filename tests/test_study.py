@@ -8,10 +8,10 @@ import pytest
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from sweeps.ledger import Ledger
 from sweeps.plan import coverage_lines, plan_text
-from sweeps.study import Study, certificate, conditions, load_study, train_id
+from sweeps.study import Study, conditions, difference_of, load_study, train_id
 
 FACTORS = ("memory.kind", "memory.m", "memory.alpha", "truncation")
 
@@ -25,7 +25,7 @@ def study(base):
         variants={"none": no_memory(), "dummy": dummy(4), "K=8": tbptt(8, 4), "EMA": ema(0.1, 4)},
         factors=FACTORS,
         seeds=(0, 1),
-        protocols=(protocol("recall-position3-rh@1"),),
+        protocols=(get_protocol("recall-position3-rh@1"),),
         interventions=("zero",),
     )
 
@@ -83,7 +83,7 @@ def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study)
     published = dataclasses.replace(study, variants=variants, base=replace(study.base, {"budget.regime": "published"}))
     published.check()
     by_variant = {c.variant: c.cell for c in published.cells() if c.cell.seed == 0}
-    assert certificate(by_variant["K=8"], by_variant["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
+    assert difference_of(by_variant["K=8"], by_variant["K=2"]) == {"budget.window": (8, 2), "truncation": (8, 2)}
     rows = [line.split() for line in plan_text(published, None, None).splitlines()]
     assert ["none", "kind=none,", "m=0", "matched", "4", "8", "4", "1", "32", "128", "–"] in rows
     assert ["K=2", "truncation=2", "published", "4", "2", "4", "1", "8", "32", "–"] in rows
@@ -114,9 +114,9 @@ def test_a_declared_regime_lets_k_change_the_budget_and_nothing_else_does(study)
 
 def test_the_certificate_is_the_exact_difference(study):
     by_variant = {c.variant: c.cell for c in study.cells() if c.cell.seed == 0}
-    assert certificate(by_variant["K=8"], by_variant["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
-    assert certificate(by_variant["K=8"], by_variant["dummy"]) == {"memory.kind": ("tokens", "dummy")}
-    assert certificate(by_variant["none"], replace(by_variant["none"], {"truncation": 1})) == {}
+    assert difference_of(by_variant["K=8"], by_variant["EMA"]) == {"memory.alpha": (1.0, 0.1), "truncation": (8, 1)}
+    assert difference_of(by_variant["K=8"], by_variant["dummy"]) == {"memory.kind": ("tokens", "dummy")}
+    assert difference_of(by_variant["none"], replace(by_variant["none"], {"truncation": 1})) == {}
 
 
 def test_train_ids_depend_on_computation_and_data_alone(study, store, tmp_path):
@@ -282,7 +282,7 @@ def test_the_longer_study_differs_in_its_length_alone():
     shorter, longer = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_quick/longer.py"))
     updates = shorter.base.budget.updates
     for a, b in zip(shorter.cells(), longer.cells(), strict=True):
-        assert a.variant == b.variant and certificate(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}
+        assert a.variant == b.variant and difference_of(a.cell, b.cell) == {"budget.updates": (updates, 2 * updates)}
 
 
 def test_the_budget_study_differs_in_budgets_alone_and_shares_the_matched_cells():
@@ -291,11 +291,11 @@ def test_the_budget_study_differs_in_budgets_alone_and_shares_the_matched_cells(
     main, study = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_budget"))
     quick, cells = ({c.variant: c.cell for c in s.cells() if c.cell.seed == 0} for s in (main, study))
     for variant, same in (("K=8, all three", "K=8"), ("K=2, matched", "K=2"), ("K=1, matched", "K=1")):
-        assert certificate(cells[variant], quick[same]) == {}
+        assert difference_of(cells[variant], quick[same]) == {}
     for K in (1, 2):
         matched = cells[f"K={K}, matched"]
         in_frames, published = (
-            certificate(matched, cells[f"K={K}, {name}"]) for name in ("matched frames", "published")
+            difference_of(matched, cells[f"K={K}, {name}"]) for name in ("matched frames", "published")
         )
         assert in_frames == {"budget.updates": (400, 3200 // K), "budget.window": (8, K)}
         assert published == {"budget.window": (8, K)}

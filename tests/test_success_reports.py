@@ -11,7 +11,7 @@ from analysis import tables
 from analysis.figures import rates as figures
 from analysis.frames import tidy
 from muvla.config import no_memory, tbptt
-from muvla.evaluation.protocol import SETS, protocol
+from muvla.evaluation.protocol import SETS, get_protocol
 from muvla.evaluation.records import CellRecords
 from muvla.runs.run import Run
 from sweeps.ledger import Entry
@@ -145,9 +145,9 @@ def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
         study = Study("s", "s", base, {"none": no_memory()}, ("memory.kind", "memory.m", "truncation"), (0,), protocols)
         return Entry(study, study.cells()[0], Run(tmp_path, tmp_path, "t")).records().sets
 
-    assert sets(protocol("recall-position3-rh@1")) == {}
+    assert sets(get_protocol("recall-position3-rh@1")) == {}
     trained = SETS["mikasa5-rh@1"]
-    assert sets(protocol("recall-position3-rh@1"), *trained) == {"mikasa5-rh@1": tuple(one.id for one in trained)}
+    assert sets(get_protocol("recall-position3-rh@1"), *trained) == {"mikasa5-rh@1": tuple(one.id for one in trained)}
     assert sets(*trained[:4]) == {}
 
 

@@ -18,7 +18,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.chunk_policy import SuitePolicy
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface
 from muvla.models.prompts import built_in
@@ -26,7 +26,7 @@ from muvla.runs.chunk_policy import chunk_policy
 
 TASK, LIMIT = "RememberColor3-VLA-v0", 25
 RECEDING = replace(
-    protocol("mikasa-remember-color3-rh@2"),
+    get_protocol("mikasa-remember-color3-rh@2"),
     name="short",
     task=TaskConfig(TASK),
     episodes=2,
@@ -203,8 +203,8 @@ def test_an_end_that_is_anothers_is_no_measurement(policy):
 @pytest.mark.parametrize(
     ("one", "message"),
     [
-        (protocol("recall-position3-rh@1"), "protocol.task: got 'RecallPosition3-v0'"),
-        (protocol("mikasa-rotate-lenient-pos-rh@1"), "episodes share one instruction"),
+        (get_protocol("recall-position3-rh@1"), "protocol.task: got 'RecallPosition3-v0'"),
+        (get_protocol("mikasa-rotate-lenient-pos-rh@1"), "episodes share one instruction"),
         (replace(OPEN, tick="env_step"), "protocol.tick: got 'env_step with h = 4'"),
         (replace(OPEN, h=5), "protocol.h: got 5, expected at most the policy's chunk H = 4"),
         (replace(OPEN, h=5, beyond="hold_last"), "protocol.h: got 5.*the runner holds no action"),

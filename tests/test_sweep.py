@@ -33,15 +33,15 @@ ROOT = Path(__file__).parents[1]
 STUDY = """
 from dataclasses import replace as replace_
 from muvla.config import *
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import protocol
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import get_protocol
 from sweeps.study import Study
 base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, reserve=4),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
     memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates={updates}),
 )
-few = replace_(protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
+few = replace_(get_protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
 study = Study("tiny_study", "a study for tests", base, {{"none": no_memory(), "K=8": tbptt(8, 4)}},
               ("memory.kind", "memory.m", "truncation"), (0,), (few,), ("zero",))
 """

@@ -13,20 +13,20 @@ from muvla.config.serialization import content_hash
 from muvla.envs.colours import COLOURS
 from muvla.envs.registry import colours, make_env, settable, step_limit
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import PROTOCOLS, chance, protocol
+from muvla.evaluation.protocol import PROTOCOLS, chance, get_protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.palette import NEW, palettes
 from muvla.probes.phase_length import phase_lengths
-from muvla.probes.registry import GRIDS, grid
+from muvla.probes.registry import GRIDS, get_grid
 from muvla.probes.visual_shift import shifts
 from muvla.training.trainer import Trainer
 from sweeps.study import Study
 
 GOLDEN = Path(__file__).parent / "golden" / "probes.json"
-POSITION, COLOR = protocol("recall-position3-rh@1"), protocol("recall-color5-rh@1")
-REMEMBER = protocol("mikasa-remember-color3-rh@2")
+POSITION, COLOR = get_protocol("recall-position3-rh@1"), get_protocol("recall-color5-rh@1")
+REMEMBER = get_protocol("mikasa-remember-color3-rh@2")
 SHIFTS = ("camera", "light", "distractor")
 
 
@@ -35,7 +35,7 @@ def test_an_edited_grid_needs_a_new_version(name):
     """The committed hashes say what each point of each id means; an edited base is refused elsewhere."""
     golden, now = json.loads(GOLDEN.read_text(encoding="utf-8")), {}
     for base in (POSITION, COLOR, REMEMBER):
-        made = grid(name)(base)
+        made = get_grid(name)(base)
         points = [[p.protocol.id, p.protocol.hash, p.intervention, list(map(list, p.coordinates))] for p in made.points]
         now[f"{made.id} of {base.id}"] = content_hash(points)
     known = {key: value for key, value in golden.items() if key.startswith(f"{name}@")}
@@ -46,7 +46,7 @@ def test_an_edited_grid_needs_a_new_version(name):
 def test_one_id_is_one_protocol_and_none_is_a_published_one(base):
     seen = {}
     for name in GRIDS:
-        for point in grid(name)(base).points:
+        for point in get_grid(name)(base).points:
             assert seen.setdefault(point.protocol.id, point.protocol) == point.protocol
             assert point.protocol == base or point.protocol.id not in PROTOCOLS
             same = ("seed", "episodes", "slots", "image_size", "break_at_success")
@@ -56,9 +56,9 @@ def test_one_id_is_one_protocol_and_none_is_a_published_one(base):
 
 
 def test_an_unknown_grid_names_the_known_ones():
-    assert grid("shift@1") is shifts
+    assert get_grid("shift@1") is shifts
     with pytest.raises(MuvlaError, match="phase-length"):
-        grid("phase")
+        get_grid("phase")
 
 
 # --- phase length -----------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def acted(trainer, one, kind="none"):
     """The actions (steps, A) of one episode, and the ticks that it took."""
     one = replace(one, episodes=1, slots=1)
     env = Recorder(one.task.name)
-    rollout = Rollout(trainer.policy, trainer.statistics, one, lambda: env, intervention(kind))
+    rollout = Rollout(trainer.policy, trainer.statistics, one, lambda: env, parse_intervention(kind))
     rollout.run([one.seed], lambda outcome: None)
     return np.array(env.actions), rollout.ticks
 
@@ -204,7 +204,7 @@ def test_h_tick_and_memory_bite(trainer):
     for h in (1, 2):
         plain, zeroed = (acted(trainer, made[h, kind], kind)[0] for kind in ("none", "zero"))
         assert not np.array_equal(plain, zeroed)
-    opened = protocol("recall-position3-ol8@1")
+    opened = get_protocol("recall-position3-ol8@1")
     assert points_of(chunk_lengths(opened, (1,), ("none",)))[1, "none"].regime == "receding"
 
 
@@ -243,7 +243,7 @@ def test_every_memory_at_every_h():
     assert chance(made.points[0].protocol) and not chance(made.points[-1].protocol)
 
 
-@pytest.mark.parametrize("base", [POSITION, protocol("recall-position3-ol8@1")], ids=lambda base: base.id)
+@pytest.mark.parametrize("base", [POSITION, get_protocol("recall-position3-ol8@1")], ids=lambda base: base.id)
 def test_coordinates_of_an_h_are_those_of_its_protocol(base):
     """When memory ticks, and what is past the chunk, is a question of h > 1 alone."""
     of = {tick: chunk_lengths(base, (1, 2, 4), ("none", "zero"), tick=tick).points for tick in ("call", "env_step")}

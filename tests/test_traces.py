@@ -15,7 +15,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, MuvlaError
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.models.compilation import compile_step
 from muvla.probes import traces
@@ -25,7 +25,7 @@ from muvla.training.trainer import Trainer
 from muvla.utils import provenance
 
 SHORT = replace(
-    protocol("recall-position3-rh@1"),
+    get_protocol("recall-position3-rh@1"),
     name="short",
     episodes=4,
     slots=3,

@@ -12,7 +12,7 @@ from muvla.checkpoints import native as ckpt
 from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.config.serialization import flatten, replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.recurrence import Recurrence
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
@@ -21,7 +21,7 @@ from muvla.utils.io import read_lines
 
 
 def parameters_after(cell, store, updates=2):
-    trainer = Trainer(cell, store, intervention(cell.intervention))
+    trainer = Trainer(cell, store, parse_intervention(cell.intervention))
     for _ in range(updates):
         trainer.step()
     return {n: p.detach().clone() for n, p in trainer.policy.named_parameters()}
@@ -214,7 +214,7 @@ def test_resume_equals_uninterrupted_bit_for_bit(store, cell_with, tmp_path, cha
     cell = cell_with({**change, "budget.updates": 7})
 
     def run(folder, **kwargs):
-        train_to_the_end(Trainer(cell, store, intervention(cell.intervention)), folder, **kwargs)
+        train_to_the_end(Trainer(cell, store, parse_intervention(cell.intervention)), folder, **kwargs)
 
     run(tmp_path / "whole")
     seen = []
@@ -264,19 +264,19 @@ def test_memory_that_does_not_do_what_its_kind_says_stops_training(store, cell_w
         trainer.step()
 
 
-def test_the_canary_runs_at_start_up(store, base, tmp_path, monkeypatch):
+def test_the_leak_test_runs_at_start_up(store, base, tmp_path, monkeypatch):
     from muvla.training import trainer as loop
 
     called = []
-    monkeypatch.setattr(loop, "guard_canary", lambda *a: called.append(a) or 0.0)
+    monkeypatch.setattr(loop, "leak_test", lambda *a: called.append(a) or 0.0)
     train_to_the_end(Trainer(base, store), tmp_path)
     assert len(called) == 1
 
 
-def test_the_canary_leaves_the_stream_where_it_was(store, base):
+def test_the_leak_test_leaves_the_stream_where_it_was(store, base):
     trainer = Trainer(base, store)
     before = trainer.stream.state()
-    assert trainer.canary() == 0.0
+    assert trainer.leak_test() == 0.0
     assert trainer.stream.state() == before
 
 

@@ -114,7 +114,7 @@ def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell
     assert len(seen) == 3, "the towers ran for the plain one alone"
     for (name, a), (_, b) in zip(plain.policy.named_parameters(), with_cache.policy.named_parameters(), strict=True):
         assert torch.equal(a, b), name
-    assert plain.canary() == with_cache.canary() == 0.0
+    assert plain.leak_test() == with_cache.leak_test() == 0.0
 
 
 def test_a_mixture_is_cached_too(store, cell, data_root, tmp_path):
@@ -140,7 +140,7 @@ def test_a_stopped_training_continues_with_its_cache(store, cell, tmp_path, seen
     assert seen, "a sample is computed again"
     sampled = len(seen)
     train_to_the_end(resumed, tmp_path / "run")
-    assert len(seen) == sampled + 1, "the canary looks at images"
+    assert len(seen) == sampled + 1, "the leak test looks at images"
     alone = Trainer(cell, store)
     for _ in range(4):
         alone.step()

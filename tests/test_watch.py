@@ -20,22 +20,22 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.prefix_cache import Branches
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, Summary
-from muvla.evaluation.replay import Step, Watched, WatchedRollout, checks, require_same
+from muvla.evaluation.replay import ReplayedEpisode, Step, WatchedRollout, checks, require_same
 from muvla.evaluation.rollout import Outcome, Rollout
 from muvla.evaluation.video import FPS, compose, memory_change, write_video
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.runs.run import Run
 from muvla.runs.sanity_check import look
 from muvla.utils.io import read_lines
 
-SHORT = replace(protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
+SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
 
 
 def watched(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.seed + 4):
-    rollout = WatchedRollout(trainer.policy, trainer.statistics, SHORT, make, intervention(kind), 1)
+    rollout = WatchedRollout(trainer.policy, trainer.statistics, SHORT, make, parse_intervention(kind), 1)
     try:
         return rollout.watch(seed)
     finally:
@@ -46,7 +46,9 @@ def watched(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.
 def test_a_watched_episode_is_the_one_among_others(trained, kind):
     """Whoever else was evaluated beside it; its steps and pictures are all there, and its memory as it was read."""
     found = {}
-    rollout = Rollout(trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), intervention(kind), None)
+    rollout = Rollout(
+        trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), parse_intervention(kind), None
+    )
     rollout.run(range(SHORT.seed, SHORT.seed + 6), lambda o: found.update({o.seed: o}))
     one = watched(trained, kind)
     assert one.outcome.info == found[SHORT.seed + 4].info
@@ -103,7 +105,7 @@ def test_what_the_video_shows_of_action_and_memory():
         steps = [Step(np.zeros(2), phase, np.array(action), memory) for _ in range(3)]
         told = {"success_once": False, "choice": -1, "target": 0}
         pictures = [np.zeros((1, 8, 8, 3), np.uint8)] * 4
-        return compose(Watched(Outcome(1, told), steps, pictures), "")[1]
+        return compose(ReplayedEpisode(Outcome(1, told), steps, pictures), "")[1]
 
     def area(picture, colour):
         return (picture == colour).all(axis=-1)
@@ -127,11 +129,11 @@ ROW = {"target": 0, "choice": 1, "steps": 9, "success_once": False}
 
 def test_an_episode_that_ends_otherwise_is_one_error_that_names_the_difference():
     row = EpisodeRow(**dict.fromkeys(EpisodeRow.__dataclass_fields__) | ROW | {"seed": 7, "provenance": "abc"})
-    require_same(Watched(Outcome(7, ROW), [], []), row)
+    require_same(ReplayedEpisode(Outcome(7, ROW), [], []), row)
     with pytest.raises(
         MuvlaError, match="episode seed 7: got 'choice 2, steps 8', expected choice 1, steps 9, as in its row.*abc"
     ):
-        require_same(Watched(Outcome(7, ROW | {"choice": 2, "steps": 8}), [], []), row)
+        require_same(ReplayedEpisode(Outcome(7, ROW | {"choice": 2, "steps": 8}), [], []), row)
 
 
 STATISTICS = Statistics((-1.0,) * 2, (1.0,) * 2, (0.0,) * 2, (1.0,) * 2, (True, True), "x")
@@ -144,13 +146,13 @@ def test_checks_where_nothing_succeeds(wrong):
     action = np.array([0.5, 3.0 if wrong == "action" else 0.5])
     steps = [Step(p, Phase.DECISION, action, np.zeros((1, 1))) for p in position]
     frames = [np.full((1, 4, 4, 3), min(t, 1) if wrong == "pictures" else t, np.uint8) for t in range(6)]
-    lines = checks(Watched(Outcome(1), steps, frames), STATISTICS, proprio_told=True)
+    lines = checks(ReplayedEpisode(Outcome(1), steps, frames), STATISTICS, proprio_told=True)
     looks = [line for line in lines if line.startswith("  LOOK")]
     assert len(lines) == 3 and len(looks) == (wrong is not None)
     told = {"pictures": "changed in 1 of 4 steps", "action": "0.50 of the action's", "proprio": "1.00 of the proprio"}
     assert wrong is None or told[wrong] in looks[0]
     foreign = replace(STATISTICS, proprio_low=(0.0,) * 8, proprio_high=(1.0,) * 8)  # another robot's
-    assert checks(Watched(Outcome(1), steps, frames), foreign, proprio_told=False) == lines[:2]
+    assert checks(ReplayedEpisode(Outcome(1), steps, frames), foreign, proprio_told=False) == lines[:2]
 
 
 def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
@@ -165,7 +167,7 @@ def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
 def test_watching_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
     asked = []
     monkeypatch.setattr("muvla.runs.run.with_donors", lambda *given: asked.append(given))
-    run = SimpleNamespace(_trained_with=lambda: (trained.statistics, None, None), _branches=Branches())
+    run = SimpleNamespace(_trained_with=lambda: (trained.statistics, None, None), _branches=PrefixCache())
     run._branches.of(SHORT.hash).donors["recorded"] = ()
     Run.watch(run, SHORT, "transplant", SHORT.seed, trained.policy, workers=3)
     (given,) = asked
@@ -201,7 +203,7 @@ def looked(trained, stop=lambda: False, error=None):
         result_rows=lambda *_: ROWS,
         watch=watch,
         _trained_with=lambda: (trained.statistics, None, None),
-        _branches=Branches(),
+        _branches=PrefixCache(),
     )
     return look(run, SHORT, "none", trained.policy, stop)
 

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from analysis.causal import with_shams
 from analysis.figures.interventions import bare, legend, say_not_run, variants_of
 from analysis.figures.rates import COLOURS
-from muvla.evaluation.records import TakenReading
+from muvla.evaluation.records import TakenMeasurement
 
 PER_ROW = 6  # interventions side by side
 STYLES = ("-", "--", ":", "-.")  # of variants, where there are more of them than colours
 
 
-def reading_figure(frame: pd.DataFrame, one: TakenReading, variants: list[str], title: str) -> Figure:
+def reading_figure(frame: pd.DataFrame, one: TakenMeasurement, variants: list[str], title: str) -> Figure:
     """A reading's frame as its columns declare: a row per curve, which have scales of their own unless they are shares,
     a panel per variant, a line per training seed with its interval as a band."""
     frame = frame.dropna(subset=[c for c in (one.x, one.y, one.curve) if c is not None])
@@ -56,7 +56,7 @@ def reading_figure(frame: pd.DataFrame, one: TakenReading, variants: list[str], 
     return figure
 
 
-def _band(axes: Axes, lines: pd.DataFrame, one: TakenReading, colour: str) -> None:
+def _band(axes: Axes, lines: pd.DataFrame, one: TakenMeasurement, colour: str) -> None:
     axes.plot(lines[one.x], lines[one.y], color=colour, linewidth=1.1, marker="o", markersize=2)
     if one.low and one.high:
         axes.fill_between(

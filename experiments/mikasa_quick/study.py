@@ -14,15 +14,15 @@ from muvla.config import (
     no_memory,
     tbptt,
 )
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import protocol
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import get_protocol
 from sweeps.study import Study
 
 M = 4
 IMAGE = 64  # pixels; the simulator's cameras give 128
 
 base = Cell(
-    model=ModelConfig(size=size("tiny", image_size=IMAGE), chunk=4, reserve=M),
+    model=ModelConfig(size=get_size("tiny", image_size=IMAGE), chunk=4, reserve=M),
     data=DataConfig(DatasetConfig(task=TaskConfig("RememberColor3-VLA-v0"), episodes=250, image_size=IMAGE)),
     memory=MemoryConfig(kind="tokens", m=M),
     truncation=8,
@@ -37,7 +37,7 @@ study = Study(
     variants={"none": no_memory(), "K=8": tbptt(8, M)},
     factors=("memory.kind", "memory.m"),
     seeds=(0,),
-    protocols=(protocol("mikasa-remember-color3-quick-rh@1"),),
+    protocols=(get_protocol("mikasa-remember-color3-quick-rh@1"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
     notes="One training seed and 30 episodes: this shows that the path works from demonstrations to table, and is no "
     "evidence about memory.",

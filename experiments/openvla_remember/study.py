@@ -20,14 +20,14 @@ from muvla.config import (
     no_memory,
     tbptt,
 )
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import protocol
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import get_protocol
 from sweeps.study import Study
 
 M = 64
 
 base = Cell(
-    model=ModelConfig(size("openvla-7b"), chunk=8, reserve=M, images="released", precision="bfloat16"),
+    model=ModelConfig(get_size("openvla-7b"), chunk=8, reserve=M, images="released", precision="bfloat16"),
     data=DataConfig(
         # Physics on the GPU, as the published demonstrations and episodes have it (spec 6.1).
         DatasetConfig(TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=250),
@@ -56,6 +56,6 @@ study = Study(
     },
     factors=("memory.kind", "memory.m", "memory.alpha", "truncation", "data.labels"),
     seeds=(0, 1, 2),
-    protocols=(protocol("mikasa-remember-color3-rh@2"),),
+    protocols=(get_protocol("mikasa-remember-color3-rh@2"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
 )

@@ -7,7 +7,7 @@ import dataclasses
 from experiments.paper_table.study import study as controlled
 from muvla.config.presets import of_version, paper_variants
 from muvla.config.serialization import replace
-from muvla.evaluation.protocol import protocols
+from muvla.evaluation.protocol import get_protocols
 
 study = dataclasses.replace(
     controlled,
@@ -15,7 +15,7 @@ study = dataclasses.replace(
     title="the variants of the published table, as published",
     base=replace(controlled.base, of_version("published")),
     variants=paper_variants("published"),
-    protocols=(*controlled.protocols, *protocols("mikasa5-ol8@1")),
+    protocols=(*controlled.protocols, *get_protocols("mikasa5-ol8@1")),
     notes="""
 K multiplies the frames here, as published: a difference between two K is one between two budgets as well.
 """,

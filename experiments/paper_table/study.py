@@ -20,9 +20,9 @@ from muvla.config import (
 )
 from muvla.config.presets import FACTORS, M, of_version, paper_variants
 from muvla.config.serialization import replace
-from muvla.config.sizes import size
+from muvla.config.sizes import get_size
 from muvla.envs.mikasa.tasks import TRAINED
-from muvla.evaluation.protocol import protocols
+from muvla.evaluation.protocol import get_protocols
 from sweeps.study import Study
 
 # The task on which the published variants differ most stands first: the one that is trained alone (alone.py).
@@ -33,7 +33,7 @@ U, WARMUP = 150_000, 0.01333  # 2,000 updates
 
 base = replace(
     Cell(
-        model=ModelConfig(size("openvla-7b"), reserve=M, images="released", precision="bfloat16"),
+        model=ModelConfig(get_size("openvla-7b"), reserve=M, images="released", precision="bfloat16"),
         data=DataConfig(DATASETS[0], mixture=DATASETS[1:]),  # tasks by episodes, as published (spec 4.1)
         memory=MemoryConfig("tokens", M),
         truncation=8,
@@ -52,7 +52,7 @@ study = Study(
     variants=paper_variants("controlled"),
     factors=FACTORS,
     seeds=(0, 1, 2),
-    protocols=protocols("mikasa5-rh@1"),
+    get_protocols=get_protocols("mikasa5-rh@1"),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
     notes="""
 Every step is queried: chunks of one action, so that no delay frame is supervised by a decision, cannot run open loop.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.recall_quick.study import M, base
 from muvla.config import tbptt
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from sweeps.study import Study
 
 REGIMES = {"matched": "matched", "matched frames": "matched_frames", "published": "published"}
@@ -34,6 +34,6 @@ study = Study(
     | {"K=8, all three": tbptt(8, M)},
     factors=("truncation", "budget.regime"),
     seeds=(0, 1, 2, 3, 4),
-    protocols=(protocol("recall-position3-rh@1"),),
+    protocols=(get_protocol("recall-position3-rh@1"),),
     notes=NOTES,
 )

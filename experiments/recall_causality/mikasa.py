@@ -8,11 +8,11 @@ import dataclasses
 from experiments.mikasa_quick.study import study as trained
 from experiments.recall_causality.study import DONORS, HELD, NOISE, REMOVED
 from muvla.config.serialization import replace
-from muvla.probes.base import Read
+from muvla.probes.base import ScheduledMeasurement
 from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.palette import palettes
 from muvla.probes.phase_length import phase_lengths
-from muvla.probes.registry import reading
+from muvla.probes.registry import get_measurement
 
 BASE = trained.protocols[0]
 # One cue and delay, so that transplants have donors in the same phases.
@@ -31,9 +31,9 @@ study = dataclasses.replace(
         phase_lengths(FEWER, lengths=(3, 10)),
         chunk_lengths(FEWER, hs=(1, 4), memories=("none", "zero")),
         palettes(FEWER, replaced=(1, 3), sample=1),
-        Read(reading("dynamics"), FEWER),
-        Read(reading("attention"), FEWER, episodes=1),
-        Read(reading("gradients"), FEWER, episodes=2),
+        ScheduledMeasurement(get_measurement("dynamics"), FEWER),
+        ScheduledMeasurement(get_measurement("attention"), FEWER, episodes=1),
+        ScheduledMeasurement(get_measurement("gradients"), FEWER, episodes=2),
     ),
     notes="Sixteen episodes of one training seed: the path works, from interventions to figures, and this is no "
     "evidence about memory.",

@@ -15,12 +15,12 @@ from muvla.config import (
     tbptt,
 )
 from muvla.config.serialization import replace
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import protocol
-from muvla.probes.base import Read
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import get_protocol
+from muvla.probes.base import ScheduledMeasurement
 from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.phase_length import phase_lengths
-from muvla.probes.registry import reading
+from muvla.probes.registry import get_measurement
 from muvla.probes.time_map import time_map
 from sweeps.predictions import Prediction
 from sweeps.study import Study
@@ -29,11 +29,11 @@ M = 4  # memory width
 U = 400  # updates
 BLANK = (0, 3)  # steps before the mark is shown: what the first tick writes has seen no mark, but where it is 0
 
-BASE = protocol("recall-position3-blank-rh@1")
+BASE = get_protocol("recall-position3-blank-rh@1")
 FEWER = replace(BASE, {"name": "recall-position3-blank50-rh", "episodes": 50})  # what the probes' grids start from
 
 base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, guard="context", memory_positions="reserved", reserve=M),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", memory_positions="reserved", reserve=M),
     data=DataConfig(dataset=DatasetConfig(task=TaskConfig("RecallPosition3-v0", blank=BLANK), episodes=500)),
     memory=MemoryConfig(kind="tokens", m=M),
     truncation=8,
@@ -134,10 +134,10 @@ study = Study(
         phase_lengths(FEWER, lengths=(3, 5, 10, 20, 50, 100)),
         chunk_lengths(FEWER, hs=(1, 2, 4, 8, 16)),
         time_map(FEWER, kinds=("noise_matched",), steps=(0, 1, 2, 3, 5), blocks=(None, (0, 2), (2, 4))),
-        Read(reading("dynamics"), BASE, episodes=100),
-        Read(reading("decoders"), BASE),
-        Read(reading("gradients"), BASE, episodes=25),
-        Read(reading("attention"), BASE, episodes=4),
+        ScheduledMeasurement(get_measurement("dynamics"), BASE, episodes=100),
+        ScheduledMeasurement(get_measurement("decoders"), BASE),
+        ScheduledMeasurement(get_measurement("gradients"), BASE, episodes=25),
+        ScheduledMeasurement(get_measurement("attention"), BASE, episodes=4),
     ),
     predictions=predictions,
     notes=NOTES,

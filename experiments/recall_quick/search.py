@@ -19,13 +19,13 @@ import pandas as pd
 from analysis.report.report import write_between_markers
 from analysis.tables import to_markdown
 from experiments.recall_quick.study import study
-from muvla.evaluation.protocol import protocol
+from muvla.evaluation.protocol import get_protocol
 from muvla.utils.io import write_atomically
 from sweeps.ledger import Ledger
 from sweeps.sweep import SweepOptions, default_processes, run_study
 
 SEEDS = (100, 101, 102, 103, 104)
-PROTOCOL = protocol("recall-position3-search@1")
+PROTOCOL = get_protocol("recall-position3-search@1")
 TARGET = 0.9
 SPACE = {
     "optimizer.lr": [2.5e-4, 5e-4, 1e-3, 2e-3],

@@ -16,15 +16,15 @@ from muvla.config import (
     no_memory,
     tbptt,
 )
-from muvla.config.sizes import size
-from muvla.evaluation.protocol import protocol
+from muvla.config.sizes import get_size
+from muvla.evaluation.protocol import get_protocol
 from sweeps.study import Study
 
 M = 4  # memory width
 U = 400  # updates; the recipe's training length (README.md, search)
 
 base = Cell(
-    model=ModelConfig(size=size("tiny"), chunk=1, guard="context", memory_positions="reserved", reserve=M),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", memory_positions="reserved", reserve=M),
     data=DataConfig(dataset=DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=500)),
     memory=MemoryConfig(kind="tokens", m=M),
     truncation=8,
@@ -71,7 +71,7 @@ study = Study(
     },
     factors=("memory.kind", "memory.m", "memory.alpha", "truncation", "data.labels", "model.chunk"),
     seeds=(0, 1, 2, 3, 4),
-    protocols=(protocol("recall-position3-rh@1"),),
+    protocols=(get_protocol("recall-position3-rh@1"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
     notes=NOTES,
 )

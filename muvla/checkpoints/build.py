@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from muvla.checkpoints.hub import checkpoint_folder
 from muvla.checkpoints.names import never_published
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import Cell
 from muvla.config.serialization import difference
 from muvla.errors import MuvlaError
@@ -20,9 +20,9 @@ from muvla.models.policy import Interface, Policy
 from muvla.models.prompts import Prompts, built_in
 
 
-def start_directory(cell: Cell) -> Directory:
+def start_directory(cell: Cell) -> ReleasedCheckpoint:
     """Of a cell that starts from a checkpoint. Raises MuvlaError if that is of another size, or has FiLM alone."""
-    directory = Directory(checkpoint_folder(cell.start.checkpoint), None)
+    directory = ReleasedCheckpoint(checkpoint_folder(cell.start.checkpoint), None)
     if differing := difference(cell.model.size, directory.size):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from muvla.checkpoints import native as native
 from muvla.checkpoints.comparison import shapes_of
 from muvla.checkpoints.parts import PARTS
-from muvla.checkpoints.released import CONFIG, Directory
+from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
 from muvla.config.model import SizeConfig
 from muvla.errors import MuvlaError
@@ -27,7 +27,7 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
     Raises MuvlaError for a folder that is none of these, and at the end if it would not load.
     """
     if (path / CONFIG).exists():
-        yield from _released(Directory(path, size))
+        yield from _released(ReleasedCheckpoint(path, size))
         return
     folder = native.selected(path / "checkpoints") or path
     if not (folder / native.META).exists():
@@ -40,7 +40,7 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
     yield from _native(folder)
 
 
-def _released(directory: Directory) -> Iterator[str]:
+def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
     yield f"{directory.path}: {KINDS[directory.kind]}, step {directory.step}"
     yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
     for part, tensors in directory.parts.items():

@@ -91,7 +91,7 @@ class Release:
 
 
 @dataclass
-class Directory:
+class ReleasedCheckpoint:
     """A released directory, its headers read. Raises MuvlaError for what is missing, unreadable or contradictory.
 
     `size` is needed only where config.json names neither a released backbone nor a size of ours. `without_memory`
@@ -338,7 +338,7 @@ def save(release: Release, path: Path) -> None:
     if release.memory_meta is not None:
         write_json(path / MEMORY_META, release.memory_meta)
     write_json(path / CONFIG, release.config)  # last: without it the directory is none
-    if wrong := Directory(path, size).differences():
+    if wrong := ReleasedCheckpoint(path, size).differences():
         raise MuvlaError(
             str(path),
             got="; ".join(wrong[:8]),

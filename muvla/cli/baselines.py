@@ -24,14 +24,14 @@ def add_ceiling_verb(
 def _ceilings(arguments, stop_on_signal: Callable) -> int:
     """1 where one of them could not be run."""
     from muvla.errors import MuvlaError
-    from muvla.evaluation.protocol import protocols
+    from muvla.evaluation.protocol import get_protocols
     from sweeps.baselines import measure_ceilings
     from sweeps.ledger import Ledger
     from sweeps.study import load_study
 
     if arguments.workers is not None and arguments.workers < 1:
         raise MuvlaError("--workers", got=arguments.workers, expected="at least 1", remedy="correct it")
-    named = [load_study(Path(one)).protocols if Path(one).exists() else protocols(one) for one in arguments.what]
+    named = [load_study(Path(one)).protocols if Path(one).exists() else get_protocols(one) for one in arguments.what]
     wanted = {one.id: one for several in named for one in several}
     ledger = Ledger(arguments.runs, arguments.data)
     stop, retry = stop_on_signal(), arguments.retry_errors

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from muvla.checkpoints.hub import checkpoint_folder
 from muvla.checkpoints.inspect import inspect
-from muvla.checkpoints.released import Directory
-from muvla.config.sizes import size
+from muvla.checkpoints.released import ReleasedCheckpoint
+from muvla.config.sizes import get_size
 from muvla.envs.registry import backends
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
-from muvla.evaluation.protocol import protocol, protocols, require_decisions
+from muvla.evaluation.protocol import get_protocol, get_protocols, require_decisions
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.replay import require_same
 from muvla.evaluation.video import compose, write_video
@@ -36,7 +36,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
     """Evaluates under every protocol and every intervention in `kinds`, and prints a line for each."""
     run = run_of(arguments)
     require_measurement(run)
-    wanted = {name: protocols(name) for name in arguments.protocol}
+    wanted = {name: get_protocols(name) for name in arguments.protocol}
     require_decisions(one for several in wanted.values() for one in several)
     kinds = [canonical_name(kind) for kind in kinds]
     for one in (one for several in wanted.values() for one in several):
@@ -74,7 +74,7 @@ def run_conditions(arguments: Namespace, kinds: list[str], device: str, stop_on_
 
 def watch(arguments: Namespace, device: str) -> None:
     """Runs a recorded episode again, holds it against its row and writes a video of it."""
-    run, one, kind = run_of(arguments), protocol(arguments.protocol), canonical_name(arguments.intervention)
+    run, one, kind = run_of(arguments), get_protocol(arguments.protocol), canonical_name(arguments.intervention)
     require_measurement(run)
     seed = one.seed + arguments.episode
     row = next((row for row in run.result_rows(one, kind) if row.seed == seed), None)
@@ -96,7 +96,7 @@ def watch(arguments: Namespace, device: str) -> None:
 
 
 def inspect_checkpoint(name: str, size_name: str | None) -> None:
-    for line in inspect(checkpoint_folder(name), size(size_name) if size_name else None):
+    for line in inspect(checkpoint_folder(name), get_size(size_name) if size_name else None):
         print(line)
 
 
@@ -113,7 +113,9 @@ def run_of(arguments: Namespace) -> Run:
         _require_no_option_of_a_release(arguments)
         return find_run(arguments.runs, arguments.data, arguments.run)
     place = checkpoint_folder(arguments.run)
-    directory = Directory(place, size(arguments.size) if arguments.size else None, arguments.without_memory)
+    directory = ReleasedCheckpoint(
+        place, get_size(arguments.size) if arguments.size else None, arguments.without_memory
+    )
     return released_run(
         arguments.runs, arguments.data, arguments.run, directory, arguments.statistics, arguments.precision
     )
@@ -154,18 +156,18 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
     if options.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell, ranks.size)
-    ranks.lead(lambda: ledger.stores(study) and None, patiently=True)
+    ranks.on_main(lambda: ledger.stores(study) and None, patiently=True)
     with ranks.together():
         stores = ledger.opened(study)
     for entry in ledger.entries(study, stores):
-        if failure := ranks.lead(lambda run=entry.run: run.failure):
+        if failure := ranks.on_main(lambda run=entry.run: run.failure):
             raise MuvlaError(
                 entry.item.label,
                 got=f"a cell marked {failure['kind']!r}",
                 expected="a cell without a mark",
                 remedy=entry.run.way_out,
             )
-        hidden = not (ranks.leads and sys.stderr.isatty())
+        hidden = not (ranks.is_main and sys.stderr.isatty())
         with tqdm(unit="update", disable=hidden, dynamic_ncols=True, desc=entry.item.label) as bar:
 
             def progress(p: Progress, bar=bar) -> None:
@@ -176,7 +178,7 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
                 entry.run.train_cell(
                     entry.item.cell, stores[entry.item.variant], device, progress, stop, options, ranks
                 )
-        if ranks.leads:
+        if ranks.is_main:
             print(f"{entry.item.label}: trained, {entry.run.folder}")
 
 

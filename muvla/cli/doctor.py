@@ -34,7 +34,7 @@ class Finding:
 def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     """Prints every finding; returns 1 if anything needed is missing, else 0."""
     findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
-    findings += [_tokenizer(), _device(), _attention(), _canary(), _recall(), _disk()]
+    findings += [_tokenizer(), _device(), _attention(), _leak_test(), _recall(), _disk()]
     simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
     findings += simulator
     if all(f.ok for f in simulator):
@@ -120,29 +120,29 @@ def _attention() -> Finding:
     return _attempt("attention", check, REINSTALL)
 
 
-def _canary() -> Finding:
+def _leak_test() -> Finding:
     def check() -> str:
         import torch
 
         from muvla.checkpoints.build import build_policy
         from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-        from muvla.config.sizes import size
-        from muvla.models.policy import Interface, guard_canary
+        from muvla.config.sizes import get_size
+        from muvla.models.policy import Interface, leak_test
 
         data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
         leaks = {}
         for guard in ("context", "full"):
-            cell = Cell(ModelConfig(size("tiny"), guard=guard), data, MemoryConfig("tokens", 4))
+            cell = Cell(ModelConfig(get_size("tiny"), guard=guard), data, MemoryConfig("tokens", 4))
             policy = build_policy(cell, Interface(cameras=2, proprio_dim=2, action_dim=2, text=8, text_padded=True))
             ids, lengths = policy.encode_text(["touch it", "touch the marked disc"])
             images = torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)
             encoded = policy.encode(images, torch.zeros(2, 2), ids, lengths)
-            leaks[guard] = guard_canary(policy, encoded, policy.memory.read(policy.memory.init_state(2)))
+            leaks[guard] = leak_test(policy, encoded, policy.memory.read(policy.memory.init_state(2)))
         if leaks["full"] == 0:
-            raise RuntimeError("the canary does not see the leak of guard `full`")
+            raise RuntimeError("the leak test does not see the leak of guard `full`")
         return f"leak {leaks['context']} under `context`, {leaks['full']:.2g} under `full`"
 
-    return _attempt("guard canary", check, "report this as a bug")
+    return _attempt("leak test", check, "report this as a bug")
 
 
 def _recall() -> Finding:

@@ -334,16 +334,16 @@ def _sweep(arguments) -> int:
 
 
 def _between(arguments) -> None:
-    from sweeps.difference import between_text
+    from sweeps.difference import difference_text
 
     study, ledger = _study(arguments), _ledger(arguments)
     stores = ledger.opened(study) if ledger.has_data(study) else None
-    print(between_text(study, stores, tuple(arguments.between)))
+    print(difference_text(study, stores, tuple(arguments.between)))
 
 
 def _report(arguments) -> None:
     from analysis.report.report import Report, write_report
-    from sweeps.difference import certificate_lines
+    from sweeps.difference import difference_lines
     from sweeps.plan import coverage_lines
 
     cells, coverage, differences, ceilings = [], [], [], {}
@@ -355,7 +355,7 @@ def _report(arguments) -> None:
         cells += [entry.records() for entry in entries]
         ceilings |= ledger.ceilings(study)
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
-        differences += [line for line in certificate_lines(study) if line not in differences]
+        differences += [line for line in difference_lines(study) if line not in differences]
     first, files = studies[0], " ".join(map(str, arguments.study))
     narrowing = [f"--set {one}" for one in arguments.set]
     narrowing += [f"--seeds {arguments.seeds}"] * bool(arguments.seeds) + [

@@ -24,15 +24,15 @@ def add_probe_verbs(
 def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Callable) -> None:
     from muvla.cli.commands import require_measurement, run_of
     from muvla.errors import MuvlaError
-    from muvla.evaluation.protocol import protocol
+    from muvla.evaluation.protocol import get_protocol
     from muvla.models.compilation import compile_step
-    from muvla.probes.base import Grid, Read
-    from muvla.probes.registry import probe
+    from muvla.probes.base import Grid, ScheduledMeasurement
+    from muvla.probes.registry import get_probe
 
     device = prepare(arguments)
-    run, base = run_of(arguments), protocol(arguments.protocol)
+    run, base = run_of(arguments), get_protocol(arguments.protocol)
     require_measurement(run)
-    probes = [probe(name, base) for name in arguments.probe]
+    probes = [get_probe(name, base) for name in arguments.probe]
     if arguments.episodes is not None and any(isinstance(one, Grid) for one in probes):
         raise MuvlaError(
             "--episodes", got="with a grid", expected="a reading", remedy="leave it out: a protocol has its episodes"
@@ -46,7 +46,7 @@ def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Cal
             if isinstance(one, Grid):
                 _run_grid(run, one, device, policy, stop)
             else:
-                file = run.probe(Read(one, base, arguments.episodes), device, policy, stop)
+                file = run.probe(ScheduledMeasurement(one, base, arguments.episodes), device, policy, stop)
                 print(f"{one.id}: {file}")
 
 

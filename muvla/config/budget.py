@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from muvla.config.serialization import LATER
+from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require
 
 
@@ -24,7 +24,7 @@ class BudgetConfig:
     slots: int = 16
     window: int = 8
     updates: int = 1500
-    regime: Literal["matched", "matched_frames", "published"] = field(default="matched", metadata=LATER)
+    regime: Literal["matched", "matched_frames", "published"] = field(default="matched", metadata=ADDED_LATER)
 
     def __post_init__(self):
         for name in ("slots", "window", "updates"):

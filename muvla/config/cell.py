@@ -13,7 +13,7 @@ from muvla.config.budget import BudgetConfig, OptimizerConfig
 from muvla.config.data import DataConfig
 from muvla.config.memory import MemoryConfig
 from muvla.config.model import LoraConfig, ModelConfig, StartConfig
-from muvla.config.serialization import LATER, flatten
+from muvla.config.serialization import ADDED_LATER, flatten
 from muvla.config.validation import require
 
 BlockOrigin = Literal["window", "episode"]
@@ -30,14 +30,14 @@ class Cell:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     intervention: str | None = None  # applied to the memory during training; null is none
     seed: int = 0  # training seed
-    start: StartConfig = field(default_factory=StartConfig, metadata=LATER)
-    lora: LoraConfig = field(default_factory=LoraConfig, metadata=LATER)
+    start: StartConfig = field(default_factory=StartConfig, metadata=ADDED_LATER)
+    lora: LoraConfig = field(default_factory=LoraConfig, metadata=ADDED_LATER)
     # What the K ticks of a block are counted from: the window's first tick, for all slots at once (as published), or
     # the first tick of each slot's own episode (`muvla.training.truncation`).
-    truncation_from: BlockOrigin = field(default="window", metadata=LATER)
+    truncation_from: BlockOrigin = field(default="window", metadata=ADDED_LATER)
     # Which of the training's checkpoints is evaluated: the last, or the one before which the mean training `loss` since
     # the previous checkpoint was lowest. A factor like any other.
-    selection: str = field(default="final", metadata=LATER)
+    selection: str = field(default="final", metadata=ADDED_LATER)
 
     def __post_init__(self):
         for name, value in flatten(self).items():

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from muvla.config.serialization import LATER
+from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require as _require
 
 
@@ -22,11 +22,11 @@ class TaskConfig:
     # is another episode on a GPU. Rendering follows the hardware and is recorded beside every result.
     physics: Literal["cpu", "gpu"] | None = None
     # Steps before the cue in which nothing is shown: then the cue is no longer in an episode's first frame.
-    blank: tuple[int, int] | None = field(default=None, metadata=LATER)
+    blank: tuple[int, int] | None = field(default=None, metadata=ADDED_LATER)
     # A change of looks alone, as its suite makes it: the camera moved, the light dimmed, an object that nothing does.
-    shift: Literal["camera", "light", "distractor"] | None = field(default=None, metadata=LATER)
+    shift: Literal["camera", "light", "distractor"] | None = field(default=None, metadata=ADDED_LATER)
     # Most steps of an episode; null leaves the task's own, which grows with its longest phases.
-    step_limit: int | None = field(default=None, metadata=LATER)
+    step_limit: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         for name, least in (("cue", 1), ("delay", 1), ("blank", 0)):
@@ -50,7 +50,7 @@ class DatasetConfig:
     episodes: int = 500
     seed: int = 0
     image_size: int | None = None  # pixels the frames are stored at; None keeps the camera's own
-    source: str | None = field(default=None, metadata=LATER)  # the name of an import; null collects
+    source: str | None = field(default=None, metadata=ADDED_LATER)  # the name of an import; null collects
 
     def __post_init__(self):
         _require(
@@ -74,25 +74,25 @@ class DataConfig:
     # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
     tail: Literal["mask", "repeat"] = "mask"
     # The first so many of the robot's cameras; null is all of them.
-    cameras: int | None = field(default=None, metadata=LATER)
+    cameras: int | None = field(default=None, metadata=ADDED_LATER)
     # One image more at every step, the first camera's of the episode's first: an oracle for what was visible then.
-    first_image: bool = field(default=False, metadata=LATER)
+    first_image: bool = field(default=False, metadata=ADDED_LATER)
     # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
-    augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=LATER)
+    augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=ADDED_LATER)
     # What a slot plays: episodes frame by frame; single frames in random order, as memoryless baselines were trained
     # (spec 4.6), but with the data, statistics and tail of the other cells; or at most `group` random frames of an
     # episode in their order, others at every visit (as MemoryVLA, arXiv 2508.19236, which fills a shorter episode up
     # with its last frame; here it is played whole).
-    order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=LATER)
-    group: int = field(default=16, metadata=LATER)
+    order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=ADDED_LATER)
+    group: int = field(default=16, metadata=ADDED_LATER)
     # Further datasets that are trained together with `dataset`, other tasks as a rule: one policy, one scale.
-    mixture: tuple[DatasetConfig, ...] = field(default=(), metadata=LATER)
+    mixture: tuple[DatasetConfig, ...] = field(default=(), metadata=ADDED_LATER)
     # What the datasets of a mixture have equal shares of: episodes, so that one of longer episodes gives more frames
     # (as published, spec 4.1), or frames (`muvla.data.mixture_sampling`).
-    balance: Literal["episode", "frame"] = field(default="episode", metadata=LATER)
+    balance: Literal["episode", "frame"] = field(default="episode", metadata=ADDED_LATER)
     # The actions whose quantiles are the scale: those that the simulator applied, or, as published, the expert's in all
     # frames, never executed ones included (spec 4.2, 4.4).
-    statistics: Literal["executed", "recorded"] = field(default="executed", metadata=LATER)
+    statistics: Literal["executed", "recorded"] = field(default="executed", metadata=ADDED_LATER)
 
     def __post_init__(self):
         _require(self.cameras is None or self.cameras >= 1, "data.cameras", self.cameras, "≥ 1 or null", "correct it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from muvla.config.serialization import LATER
+from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require
 
 
@@ -95,18 +95,20 @@ class ModelConfig:
     attention: Literal["split", "dense", "flash", "flex", "auto"] = "split"
     # What is done to a camera's frames, in training as in evaluation: nothing (they have the model's size), Lanczos-3
     # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
-    images: Literal["stored", "resized", "released"] = field(default="stored", metadata=LATER)
+    images: Literal["stored", "resized", "released"] = field(default="stored", metadata=ADDED_LATER)
     # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
-    precision: Precision = field(default="float32", metadata=LATER)
-    proprio: bool = field(default=True, metadata=LATER)  # whether there is a PROPRIO token
-    head: Literal["l1", "diffusion"] = field(default="l1", metadata=LATER)  # how actions come about (spec 1.7, 1.11)
+    precision: Precision = field(default="float32", metadata=ADDED_LATER)
+    proprio: bool = field(default=True, metadata=ADDED_LATER)  # whether there is a PROPRIO token
+    head: Literal["l1", "diffusion"] = field(
+        default="l1", metadata=ADDED_LATER
+    )  # how actions come about (spec 1.7, 1.11)
     # FiLM: the prompt's average embedding scales and shifts the tokens of every block of both towers (spec 1.10).
-    film: bool = field(default=False, metadata=LATER)
+    film: bool = field(default=False, metadata=ADDED_LATER)
     # Whether the two towers are trained, or keep their initial values, without adapters; the projector is trained.
-    vision: Literal["trained", "frozen"] = field(default="trained", metadata=LATER)
+    vision: Literal["trained", "frozen"] = field(default="trained", metadata=ADDED_LATER)
     # Tokens that prompts are padded to, so that tasks of longer prompts than the data's can be evaluated; null is what
     # the data need, without padding where all have one length.
-    prompt_tokens: int | None = field(default=None, metadata=LATER)
+    prompt_tokens: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")

@@ -20,7 +20,7 @@ from muvla.utils.io import dump_canonical, hash_json
 T = TypeVar("T")
 # Metadata of a field that was added when identities were already in use: at its default, a configuration means what it
 # meant before, and keeps its identity. Such a default must never be changed.
-LATER = {"later": True}
+ADDED_LATER = {"later": True}
 _type_hints = lru_cache(typing.get_type_hints)  # they are written as text, and a plan reads thousands of cells
 
 

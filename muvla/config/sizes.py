@@ -55,8 +55,8 @@ OPENVLA_7B = SizeConfig(
 SIZES = {size.name: size for size in (TINY, SMALL, OPENVLA_7B)}
 
 
-def size(name: str, **changes: int) -> SizeConfig:
-    """A preset by name, with top-level numbers changed: `size("tiny", image_size=64)`."""
+def get_size(name: str, **changes: int) -> SizeConfig:
+    """A preset by name, with top-level numbers changed: `get_size("tiny", image_size=64)`."""
     if name not in SIZES:
         raise MuvlaError("model.size", got=name, expected=f"one of {', '.join(SIZES)}", remedy="choose a preset")
     return dataclasses.replace(SIZES[name], **changes)

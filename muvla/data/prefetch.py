@@ -1,8 +1,8 @@
 """Reading ahead: the next window is prepared in a thread while the one before it is trained on.
 
-The stream stays where the last window that was taken left it, so that a checkpoint's cursor, a canary that peeks and a
-resume need not know of this: what was prepared is used only if the stream still stands where that preparation began.
-"""
+The stream stays where the last window that was taken left it, so that a checkpoint's cursor, a leak test that peeks
+and a resume need not know of this: what was prepared is used only if the stream still stands where that preparation
+began."""
 
 from __future__ import annotations
 

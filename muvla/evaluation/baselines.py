@@ -22,22 +22,22 @@ import numpy as np
 from muvla.envs.registry import task_info
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
-from muvla.evaluation.episode import Slot
+from muvla.evaluation.episode import RunningEpisode
 from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.rollout import Rollout
 from muvla.utils.rng import numpy_rng
 
 
-def _random(slot: Slot) -> np.ndarray:
+def _random(slot: RunningEpisode) -> np.ndarray:
     numbers = slot.env.attribute("action_space").shape
     return numpy_rng(slot.seed, "random policy", slot.step).uniform(-1, 1, numbers).astype(np.float32)
 
 
-def _expert(slot: Slot) -> np.ndarray:
+def _expert(slot: RunningEpisode) -> np.ndarray:
     return np.asarray(slot.info["expert_action"], dtype=np.float32)
 
 
-ACTIONS: dict[str, Callable[[Slot], np.ndarray]] = {"random": _random, "expert": _expert}
+ACTIONS: dict[str, Callable[[RunningEpisode], np.ndarray]] = {"random": _random, "expert": _expert}
 
 
 def unlearned(protocol: Protocol) -> tuple[str, ...]:
@@ -61,21 +61,21 @@ class UnlearnedRollout(Rollout):
                 remedy="choose another task, or leave it out",
             )
         self._act, self.protocol, self.intervention, self.branches = ACTIONS[name], protocol, None, None
-        self.slots = [Slot() for _ in range(environments)]
+        self.slots = [RunningEpisode() for _ in range(environments)]
         self._tick_seconds = 0.0
         self._open(make_env, environments)
 
     def _require_fit(self, env: WorkerEnv | LocalEnv) -> None:
         """It acts in whatever space there is."""
 
-    def _tick(self, ready: list[Slot]) -> None:
+    def _tick(self, ready: list[RunningEpisode]) -> None:
         for slot in ready:
             slot.chunk, slot.chunk_age = self._act(slot)[None], 0
 
-    def _is_due(self, slot: Slot) -> bool:
+    def _is_due(self, slot: RunningEpisode) -> bool:
         return True
 
-    def _check_episode(self, slot: Slot) -> None:
+    def _check_episode(self, slot: RunningEpisode) -> None:
         """There is no memory to check."""
 
 

@@ -20,7 +20,7 @@ def require_sense(kind: Intervention | None, policy: Policy, env: WorkerEnv | Lo
     if kind is None:
         return
     require_tokens(kind, policy)
-    limit = protocol.step_limit or told(env, "step_limit", None) or math.inf
+    limit = protocol.step_limit or get_attribute(env, "step_limit", None) or math.inf
     step = kind.schedule.first({}) if kind.schedule and kind.schedule.event is None else 0
     _require(
         kind,
@@ -66,7 +66,7 @@ def require_event(kind: Intervention | None, info: Mapping[str, Any], task: str)
 
 def require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
     """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
-    space, actions = told(env, "observation_space"), told(env, "action_space")
+    space, actions = get_attribute(env, "observation_space"), get_attribute(env, "action_space")
     require_robot(policy, (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0]))
 
 
@@ -85,7 +85,7 @@ def require_robot(policy: Policy, got: tuple[int, int, int]) -> None:
         )
 
 
-def told(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
+def get_attribute(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
     """A constant of the environment. A process that is lost at its start, or fails there, is started once more; raises
     MuvlaError if that does not help."""
     try:

@@ -26,7 +26,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.checks import require_robot
-from muvla.evaluation.episode import Slot, executable
+from muvla.evaluation.episode import RunningEpisode, executable
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Policy
@@ -110,7 +110,7 @@ class SuitePolicy(Rollout):
 
     def _begin_episode(self, seed: int) -> None:
         told = {"instruction": self._instruction, "phase": Phase.UNKNOWN}
-        self.slots[0].__dict__.update(Slot(seed=seed, info=told).__dict__)
+        self.slots[0].__dict__.update(RunningEpisode(seed=seed, info=told).__dict__)
 
     def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
         """The runner has the environment."""

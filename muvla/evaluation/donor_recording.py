@@ -23,7 +23,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions.base import Context, Intervention
 from muvla.interventions.donors import Donor, DonorBank, lengths_of, remembered
-from muvla.interventions.grammar import intervention
+from muvla.interventions.grammar import parse_intervention
 from muvla.memory.base import State, export
 from muvla.models.policy import Policy
 
@@ -44,7 +44,7 @@ def with_donors(
     `record` is entered while the episodes run, as that of `muvla.evaluation.evaluate`.
 
     Raises MuvlaError if an episode lacks a donor, or cannot be recorded in two attempts."""
-    kind = intervention(name)
+    kind = parse_intervention(name)
     if kind is None or kind.donor is None:
         return kind
     place = protocol.hash, kind.site, kind.schedule

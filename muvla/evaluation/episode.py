@@ -33,7 +33,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class Slot:
+class RunningEpisode:
     """One running episode; `seed` None means that no episode is left for this slot."""
 
     env: WorkerEnv | LocalEnv | None = None
@@ -58,7 +58,7 @@ class Slot:
     moved: bool = False
     reads: int = 0
     fired: int = 0  # ticks so far at which the intervention acted
-    donor: Any = None  # what the episode is given by others (`muvla.interventions.donors.Gift`)
+    donor: Any = None  # what the episode is given by others (`muvla.interventions.donors.DonorAssignment`)
     ticks: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
     @property
@@ -67,7 +67,7 @@ class Slot:
         return self.chunk[min(self.chunk_age, len(self.chunk) - 1)]
 
 
-def executable(action: np.ndarray, slot: Slot) -> np.ndarray:
+def executable(action: np.ndarray, slot: RunningEpisode) -> np.ndarray:
     """(A,) in [-1, 1]. Raises NotAMeasurement where the policy gave no numbers."""
     if not np.isfinite(action).all():
         raise NotAMeasurement(

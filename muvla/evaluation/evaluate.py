@@ -15,7 +15,7 @@ from muvla.envs.registry import open_env, task_info
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.action_chunks import MOST, ChunkFile
 from muvla.evaluation.checks import require_tokens
-from muvla.evaluation.prefix_cache import Branches
+from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import EpisodeRow, RowFile, result_id
 from muvla.evaluation.results import require_fired
@@ -41,7 +41,7 @@ def evaluate(
     retry_errors: bool = False,
     workers: int | None = None,
     chunks: Path | None = None,
-    branches: Branches | None = None,
+    branches: PrefixCache | None = None,
     donors: Callable[[Intervention], Intervention] = lambda kind: kind,
 ) -> RowFile:
     """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,

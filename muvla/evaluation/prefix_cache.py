@@ -16,36 +16,36 @@ from typing import Any
 
 from muvla.envs.phases import events
 from muvla.envs.workers import LocalEnv
-from muvla.evaluation.episode import Slot
+from muvla.evaluation.episode import RunningEpisode
 from muvla.interventions.base import Intervention
 from muvla.memory.base import State, export
 from muvla.recurrence import Recurrence
 
 
 @dataclass(frozen=True)
-class Place:
+class Snapshot:
     """Where an episode stands before a tick."""
 
-    slot: Slot  # without environment and observation
+    slot: RunningEpisode  # without environment and observation
     env: Any  # its snapshot
     state: State  # of its memory
 
 
 @dataclass
-class Branches:
+class PrefixCache:
     """What rollouts of one policy share: places, by episode seed and step, and the donors that were recorded."""
 
     protocol: str = ""  # hash
-    places: dict[int, dict[int, Place]] = field(default_factory=dict)
+    places: dict[int, dict[int, Snapshot]] = field(default_factory=dict)
     donors: dict[Any, Any] = field(default_factory=dict)
 
-    def of(self, protocol: str) -> Branches:
+    def of(self, protocol: str) -> PrefixCache:
         """Itself, emptied if it held another protocol's."""
         if protocol != self.protocol:
             self.protocol, self.places, self.donors = protocol, {}, {}
         return self
 
-    def keep(self, slot: Slot, state: State) -> None:
+    def keep(self, slot: RunningEpisode, state: State) -> None:
         """Before a tick of the slot, whose memory's `state` has the leaves (m, D)."""
         own = self.places.setdefault(slot.seed, {})
         if slot.step in own or not can_branch(slot.env):
@@ -54,9 +54,9 @@ class Branches:
         kept.env = kept.observation = kept.donor = None  # what an intervention gives or did is its own
         kept.compared = kept.moved = False
         kept.ticks = list(slot.ticks)
-        own[slot.step] = Place(kept, slot.env.env.snapshot(), export(state))
+        own[slot.step] = Snapshot(kept, slot.env.env.snapshot(), export(state))
 
-    def put(self, slot: Slot, index: int, seed: int, kind: Intervention, recurrence: Recurrence) -> bool:
+    def put(self, slot: RunningEpisode, index: int, seed: int, kind: Intervention, recurrence: Recurrence) -> bool:
         """Brings a slot and its memory to where `kind` first acts in the episode of this seed, or close before it;
         whether such a place is known."""
         own = self.places.get(seed, {})

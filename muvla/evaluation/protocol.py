@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from muvla.config import TaskConfig
-from muvla.config.serialization import LATER, content_hash
+from muvla.config.serialization import ADDED_LATER, content_hash
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
 from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TRAINED
@@ -44,7 +44,7 @@ class Protocol:
     # Episodes per forward pass. Part of the protocol, because rows are equal bit for bit only at one batch shape.
     slots: int = 50
     # An h past the policy's chunk: refused, or the chunk's last action is executed again for what it lacks.
-    beyond: Beyond = field(default="refuse", metadata=LATER)
+    beyond: Beyond = field(default="refuse", metadata=ADDED_LATER)
 
     def __post_init__(self):
         for name, known in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
@@ -207,13 +207,13 @@ PROTOCOLS = {
 }
 
 
-def protocol(id: str) -> Protocol:
+def get_protocol(id: str) -> Protocol:
     if id not in PROTOCOLS:
         raise _unknown(id, PROTOCOLS)
     return PROTOCOLS[id]
 
 
-def protocols(id: str) -> tuple[Protocol, ...]:
+def get_protocols(id: str) -> tuple[Protocol, ...]:
     """Those of a set, or the one of that id."""
     if id not in SETS and id not in PROTOCOLS:
         raise _unknown(id, [*PROTOCOLS, *SETS])

@@ -152,9 +152,9 @@ class GridRows:
 
 
 @dataclass(frozen=True)
-class TakenReading:
+class TakenMeasurement:
     """A finished reading of one cell: the columns it is drawn by, and the file of its frame. See
-    `muvla.probes.base.Reading`."""
+    `muvla.probes.base.Measurement`."""
 
     id: str
     protocol: str  # its id
@@ -206,7 +206,7 @@ class CellRecords:
     grids: tuple[GridRows, ...] = ()  # of its probes
     # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
     chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
-    readings: tuple[TakenReading, ...] = ()
+    readings: tuple[TakenMeasurement, ...] = ()
     never_fired: tuple[tuple[str, str], ...] = ()  # of `rows`' conditions, those that acted in no episode
 
 

@@ -14,7 +14,7 @@ from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import ADDED_LATER, EpisodeRow
-from muvla.evaluation.rollout import Outcome, Rollout, Slot
+from muvla.evaluation.rollout import Outcome, Rollout, RunningEpisode
 
 CLIPPED, OUTSIDE = 0.5, 0.5  # shares from which on something is likely to be wrong
 MOVED = 1e-3  # of proprio, in a step
@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Watched:
+class ReplayedEpisode:
     """An episode of T steps."""
 
     outcome: Outcome
@@ -43,12 +43,14 @@ class Watched:
 class WatchedRollout(Rollout):
     """A rollout that keeps every step. It computes what any other computes."""
 
-    def watch(self, seed: int, check_stop: Callable[[], None] = lambda: None) -> Watched:
+    def watch(self, seed: int, check_stop: Callable[[], None] = lambda: None) -> ReplayedEpisode:
         """The episode of this seed; `check_stop` is called before every step and may raise. Raises MuvlaError if its
         environment fails."""
         return self.watch_all([seed], check_stop)[seed]
 
-    def watch_all(self, seeds: Sequence[int], check_stop: Callable[[], None] = lambda: None) -> dict[int, Watched]:
+    def watch_all(
+        self, seeds: Sequence[int], check_stop: Callable[[], None] = lambda: None
+    ) -> dict[int, ReplayedEpisode]:
         """The same of several episodes, by seed."""
         self._check_stop, self._steps, self._frames, watched = check_stop, {}, {}, {}
 
@@ -62,12 +64,12 @@ class WatchedRollout(Rollout):
                     remedy="run it again",
                 )
             self._keep_frame(next(slot for slot in self.slots if slot.seed == seed))
-            watched[seed] = Watched(outcome, self._steps[seed], self._frames[seed])
+            watched[seed] = ReplayedEpisode(outcome, self._steps[seed], self._frames[seed])
 
         self.run(seeds, keep)
         return {seed: watched[seed] for seed in seeds}
 
-    def _start_step(self, slot: Slot) -> None:
+    def _start_step(self, slot: RunningEpisode) -> None:
         self._check_stop()
         if slot.step == 0:  # also where a second attempt begins
             self._steps[slot.seed], self._frames[slot.seed] = [], []
@@ -76,11 +78,11 @@ class WatchedRollout(Rollout):
         self._steps[slot.seed].append(Step(slot.observation["proprio"], slot.info["phase"], action, memory))
         super()._start_step(slot)
 
-    def _keep_frame(self, slot: Slot) -> None:
+    def _keep_frame(self, slot: RunningEpisode) -> None:
         self._frames[slot.seed].append(slot.observation["images"].copy())
 
 
-def require_same(watched: Watched, row: EpisodeRow) -> None:
+def require_same(watched: ReplayedEpisode, row: EpisodeRow) -> None:
     """Raises MuvlaError if the episode did not end as its row says."""
     untold = {name for name in ADDED_LATER if getattr(row, name) is None}  # by rows of before
     differences = {
@@ -97,7 +99,7 @@ def require_same(watched: Watched, row: EpisodeRow) -> None:
         )
 
 
-def checks(watched: Watched, statistics: Statistics, proprio_told: bool) -> list[str]:
+def checks(watched: ReplayedEpisode, statistics: Statistics, proprio_told: bool) -> list[str]:
     """Lines on what makes all episodes fail through no fault of the policy's: a renderer that does not follow the
     physics, actions that are clipped, a scale that is another robot's, of which a policy that is told no proprio may
     have none."""

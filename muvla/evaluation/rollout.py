@@ -26,12 +26,12 @@ from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerLost, close_all, wait_any
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.checks import describe, require_event, require_fit, require_sense, told
-from muvla.evaluation.episode import Outcome, Slot, executable
-from muvla.evaluation.prefix_cache import Branches
+from muvla.evaluation.checks import describe, get_attribute, require_event, require_fit, require_sense
+from muvla.evaluation.episode import Outcome, RunningEpisode, executable
+from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
-from muvla.models.policy import Encoded, Policy, guard_canary
+from muvla.models.policy import Encoded, Policy, leak_test
 from muvla.recurrence import Moment, Recurrence
 
 
@@ -48,7 +48,7 @@ class Rollout:
         make_env: Callable[[], gymnasium.Env],
         intervention: Intervention | None = None,
         environments: int | None = None,
-        branches: Branches | None = None,
+        branches: PrefixCache | None = None,
     ):
         if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
             raise MuvlaError(
@@ -61,9 +61,9 @@ class Rollout:
         self.device = next(policy.parameters()).device
         self.recurrence = Recurrence(policy, protocol.slots, intervention)
         self.intervention, self.branches = intervention, branches and branches.of(protocol.hash)
-        self.slots = [Slot() for _ in range(protocol.slots)]
+        self.slots = [RunningEpisode() for _ in range(protocol.slots)]
         self.ticks, self._tick_seconds = 0, 0.0
-        self._canary_done = False
+        self._leak_tested = False
         self._open(make_env, environments)
 
     def _open(self, make_env: Callable[[], gymnasium.Env], environments: int | None) -> None:
@@ -74,7 +74,7 @@ class Rollout:
                 slot.env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
             self._require_fit(self.slots[0].env)
             # What the environments tell of themselves, for provenance; empty where no simulator is involved.
-            self.simulator: dict[str, Any] = told(self.slots[0].env, "provenance", {})
+            self.simulator: dict[str, Any] = get_attribute(self.slots[0].env, "provenance", {})
         except BaseException:
             self.close()
             raise
@@ -115,13 +115,13 @@ class Rollout:
     @property
     def most_numbers(self) -> float:
         """That the chunks of all episodes can have."""
-        limit = self.protocol.step_limit or told(self.slots[0].env, "step_limit", None) or math.inf
+        limit = self.protocol.step_limit or get_attribute(self.slots[0].env, "step_limit", None) or math.inf
         return self.protocol.episodes * limit * self.policy.config.chunk * self.policy.interface.action_dim
 
     def close(self) -> None:
         close_all([slot.env for slot in self.slots if slot.env is not None])
 
-    def _tick(self, ready: list[Slot]) -> None:
+    def _tick(self, ready: list[RunningEpisode]) -> None:
         """One model call for all slots; those that are not ready keep their memory."""
         due = torch.tensor([slot in ready for slot in self.slots], device=self.device)
         if self.branches:
@@ -136,9 +136,9 @@ class Rollout:
             donor=[slot.donor and slot.donor.state(slot.step) for slot in self.slots],
             events=[events(slot.info) for slot in self.slots],
         )
-        if not self._canary_done:
-            guard_canary(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
-            self._canary_done = True
+        if not self._leak_tested:
+            leak_test(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
+            self._leak_tested = True
         calls = self.policy.calls
         output, tokens = self.recurrence.tick(encoded, is_first, moment, None if due.all() else due)
         if self.policy.calls != calls + 1:
@@ -175,11 +175,11 @@ class Rollout:
             if slot.seed is not None and not slot.asked and slot.fired == 0:
                 self.branches.keep(slot, {name: leaf[i] for name, leaf in self.recurrence.state.items()})
 
-    def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
+    def _ticked(self, index: int, slot: RunningEpisode, chunk: np.ndarray) -> None:
         """For those who keep what happens: slot `index` has had its tick, whose chunk (H, A) is normalised and whose
         tokens (m, D) are `slot.tokens`; `self.recurrence` holds what was written."""
 
-    def _is_due(self, slot: Slot) -> bool:
+    def _is_due(self, slot: RunningEpisode) -> bool:
         """Whether the model is called before its next step; not so while a chunk lasts and memory ticks by call."""
         return self.protocol.tick == "env_step" or slot.chunk is None or slot.chunk_age >= self.protocol.h
 
@@ -199,12 +199,12 @@ class Rollout:
             lengths.to(self.device),
         )
 
-    def _images(self, slot: Slot) -> np.ndarray:
+    def _images(self, slot: RunningEpisode) -> np.ndarray:
         """(V, h, w, 3), the images that the policy was trained with."""
         first, interface = [slot.first_image] * self.policy.interface.first_image, self.policy.interface
         return np.concatenate([slot.observation["images"][: interface.cameras - len(first)], *first])
 
-    def _watch_memory(self, slot: Slot, tokens: Tensor) -> None:
+    def _watch_memory(self, slot: RunningEpisode, tokens: Tensor) -> None:
         """Finite at every tick; over the episode moved, or frozen where it was to be frozen (checked at its end)."""
         if not torch.isfinite(tokens).all():
             raise NotAMeasurement(
@@ -222,7 +222,7 @@ class Rollout:
             slot.compared = True
         slot.tokens = tokens
 
-    def _check_episode(self, slot: Slot) -> None:
+    def _check_episode(self, slot: RunningEpisode) -> None:
         """Memory writes == ticks that the environment's steps ask for; and the memory moved, or was frozen, as it had
         to."""
         per_query = self.protocol.h if self.protocol.tick == "call" else 1
@@ -249,7 +249,7 @@ class Rollout:
                 remedy="the cell has no result; look at the intervention or the update rule",
             )
 
-    def _start_step(self, slot: Slot) -> None:
+    def _start_step(self, slot: RunningEpisode) -> None:
         phase = slot.info["phase"]
         if phase is Phase.DECISION and slot.first_decision is None:
             slot.first_decision = slot.step
@@ -257,7 +257,7 @@ class Rollout:
         slot.asked = True
         slot.env.start_step(slot.action)
 
-    def _take_answer(self, slot: Slot, waiting: Iterator[int], on_outcome: Callable[[Outcome], None]) -> None:
+    def _take_answer(self, slot: RunningEpisode, waiting: Iterator[int], on_outcome: Callable[[Outcome], None]) -> None:
         """To a reset or to a step; starts what needs no tick before: a chunk's next action, the next episode."""
         slot.asked = False
         try:
@@ -286,7 +286,7 @@ class Rollout:
         elif not self._is_due(slot):
             self._start_step(slot)
 
-    def _is_over(self, slot: Slot, answer: tuple) -> bool:
+    def _is_over(self, slot: RunningEpisode, answer: tuple) -> bool:
         slot.observation, _, terminated, truncated, slot.info = answer
         slot.chunk_age += 1
         slot.step += 1
@@ -298,7 +298,7 @@ class Rollout:
         stop = slot.info["success"] and self.protocol.break_at_success
         return terminated or truncated or stop or (limit is not None and slot.step >= limit)
 
-    def _require_decision(self, slot: Slot) -> None:
+    def _require_decision(self, slot: RunningEpisode) -> None:
         """Raises MuvlaError if the protocol ends the episode before it can be decided: it would measure nothing."""
         phases = events(slot.info).get("first_decision", 0)
         for name, limit in (("", self.protocol.step_limit), ("task.", self.protocol.task.step_limit)):
@@ -310,7 +310,7 @@ class Rollout:
                     remedy="raise it, or shorten the phases (task.cue, task.delay)",
                 )
 
-    def _measured(self, slot: Slot) -> dict[str, Any]:
+    def _measured(self, slot: RunningEpisode) -> dict[str, Any]:
         given = slot.donor is not None and slot.fired  # what was never given is nobody's
         return {
             "target": slot.info["target"],
@@ -329,7 +329,7 @@ class Rollout:
         }
 
     @staticmethod
-    def _outcome(slot: Slot, info: dict[str, Any], error: str | None = None) -> Outcome:
+    def _outcome(slot: RunningEpisode, info: dict[str, Any], error: str | None = None) -> Outcome:
         attempts = 1 + (slot.lost is not None)
         return Outcome(
             slot.seed,
@@ -342,15 +342,15 @@ class Rollout:
             slot.info.get("identity"),
         )
 
-    def _next_episode(self, slot: Slot, waiting: Iterator[int]) -> None:
+    def _next_episode(self, slot: RunningEpisode, waiting: Iterator[int]) -> None:
         seed = next(waiting, None)
         if seed is not None:
             self._begin(slot, seed)
         else:
             slot.seed, slot.is_first = None, True
 
-    def _begin(self, slot: Slot, seed: int, lost: str | None = None) -> None:
-        fresh = Slot(slot.env, seed, lost, asked=True, started=time.perf_counter())
+    def _begin(self, slot: RunningEpisode, seed: int, lost: str | None = None) -> None:
+        fresh = RunningEpisode(slot.env, seed, lost, asked=True, started=time.perf_counter())
         slot.__dict__.update(fresh.__dict__)
         if self.branches and self.intervention:
             index = self.slots.index(slot)
@@ -359,7 +359,7 @@ class Rollout:
                 return
         slot.env.start_reset(seed)
 
-    def _receive(self, slot: Slot) -> None:
+    def _receive(self, slot: RunningEpisode) -> None:
         """What the episode is given by others; raises MuvlaError if there is none that can give."""
         if self.intervention and self.intervention.bank:
             slot.donor = self.intervention.bank.gift(slot.seed, slot.info)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
-from muvla.evaluation.replay import Step, Watched
+from muvla.evaluation.replay import ReplayedEpisode, Step
 from muvla.utils.io import disk_errors
 
 FPS = 5  # slow enough to follow; the published demonstrations are of 10 steps per second
@@ -34,7 +34,7 @@ def memory_change(steps: list[Step]) -> np.ndarray:
     return np.concatenate([[0.0], np.maximum(0.0, 1 - cosines)])
 
 
-def compose(watched: Watched, title: str) -> list[np.ndarray]:
+def compose(watched: ReplayedEpisode, title: str) -> list[np.ndarray]:
     """A frame per step and one for the end, all (height, width, 3) uint8 with even sides: the cameras side by side, the
     action's bars, and the change of the memory up to then."""
     change = memory_change(watched.steps)
@@ -58,7 +58,7 @@ def compose(watched: Watched, title: str) -> list[np.ndarray]:
     return frames
 
 
-def _caption(watched: Watched, t: int) -> str:
+def _caption(watched: ReplayedEpisode, t: int) -> str:
     told = watched.outcome.info
     if t < len(watched.steps):
         return f"step {t}  {watched.steps[t].phase.name.lower()}"

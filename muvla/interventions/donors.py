@@ -57,7 +57,7 @@ class Donor:
 
 
 @dataclass(frozen=True)
-class Gift:
+class DonorAssignment:
     """What an episode is given: by whom, of which target, and the state or what is added to it at a step, if any. Of
     which target is the place in the recipient's scene; in what a giver returns, the thing that is remembered."""
 
@@ -74,15 +74,15 @@ class DonorBank:
     kind: Intervention
     fitted: dict[Any, Any] = field(default_factory=dict)  # decoders, by fold
 
-    def gift(self, seed: int, info: dict[str, Any]) -> Gift:
+    def gift(self, seed: int, info: dict[str, Any]) -> DonorAssignment:
         """For the episode of this seed, of which `info` tells what it remembers, where that lies, and lengths. Raises
         MuvlaError if there is no donor for it."""
         own = remembered(info)
         if self.kind.donor != "mean" and own is None:
             raise self._lacks(seed, "a task without target", "a task in which something is chosen")
         if seed in self.by_seed and not self.by_seed[seed].states:
-            return Gift(None, None, lambda step: None)  # it ends before the schedule fires
-        gift, places = GIVERS[self.kind.donor](self, seed, own, lengths_of(info)), info.get("places_of")
+            return DonorAssignment(None, None, lambda step: None)  # it ends before the schedule fires
+        gift, places = ASSIGNERS[self.kind.donor](self, seed, own, lengths_of(info)), info.get("places_of")
         return gift if places is None or gift.target is None else replace(gift, target=places[gift.target])
 
     def require(self) -> None:
@@ -144,20 +144,20 @@ def _place(lengths: Lengths, step: int) -> tuple[int, int]:
 # --- who gets what ----------------------------------------------------------------------------------------------------
 
 
-def _other(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+def _other(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> DonorAssignment:
     return _drawn(bank, seed, lengths, "another target", lambda one: one.remembered not in (own, None))
 
 
-def _same(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+def _same(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> DonorAssignment:
     wanted = lambda one: one.remembered == own and one.seed != seed  # noqa: E731
     return _drawn(bank, seed, lengths, f"target {own}, besides itself", wanted)
 
 
-def _self(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+def _self(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> DonorAssignment:
     return _drawn(bank, seed, lengths, "its own seed", lambda one: one.seed == seed)
 
 
-def _drawn(bank: DonorBank, seed: int, lengths: Lengths, what: str, wanted: Callable[[Donor], bool]) -> Gift:
+def _drawn(bank: DonorBank, seed: int, lengths: Lengths, what: str, wanted: Callable[[Donor], bool]) -> DonorAssignment:
     alike = [one for one in bank.donors if one.lengths == lengths and one.states]
     pool = [one for one in alike if wanted(one)]
     if not pool:
@@ -168,10 +168,10 @@ def _drawn(bank: DonorBank, seed: int, lengths: Lengths, what: str, wanted: Call
             f"one of {what} with these lengths",
         )
     one = pool[int(numpy_rng(seed, "donor", bank.kind.donor).integers(len(pool)))]
-    return Gift(one.seed, one.remembered, one.states.get)
+    return DonorAssignment(one.seed, one.remembered, one.states.get)
 
 
-def _mean(bank: DonorBank, seed: int, own: int | None, lengths: Lengths) -> Gift:
+def _mean(bank: DonorBank, seed: int, own: int | None, lengths: Lengths) -> DonorAssignment:
     itself = bank.by_seed[seed].by_place if seed in bank.by_seed else {}
 
     def state(step: int) -> State | None:
@@ -189,10 +189,10 @@ def _mean(bank: DonorBank, seed: int, own: int | None, lengths: Lengths) -> Gift
     if not any(one.states for one in bank.donors if one.seed != seed):
         raise bank._lacks(seed, "no other episode that got to where it fires", "at least one")
 
-    return Gift(None, None, state)
+    return DonorAssignment(None, None, state)
 
 
-def _direction(bank: DonorBank, seed: int, own: int, lengths: Lengths, orthogonal: bool = False) -> Gift:
+def _direction(bank: DonorBank, seed: int, own: int, lengths: Lengths, orthogonal: bool = False) -> DonorAssignment:
     """s times the distance of the class means, along the difference of the two classes' weights in a ridge regression
     onto indicators. It is fitted on the other half of the episodes, in its dual form: n is small and P is not."""
     half = 1 - _half(seed)
@@ -214,10 +214,10 @@ def _direction(bank: DonorBank, seed: int, own: int, lengths: Lengths, orthogona
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     parts = dict(zip(shapes, delta.split(sizes), strict=True))
     added = {name: part.view(shapes[name]) for name, part in parts.items()}
-    return Gift(None, towards, lambda step: added)
+    return DonorAssignment(None, towards, lambda step: added)
 
 
-def _orthogonal(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> Gift:
+def _orthogonal(bank: DonorBank, seed: int, own: int, lengths: Lengths) -> DonorAssignment:
     return _direction(bank, seed, own, lengths, orthogonal=True)
 
 
@@ -243,7 +243,7 @@ def _fit(donors: list[Donor]) -> tuple[list[int], np.ndarray, np.ndarray, dict[s
     return classes, means, weights, {name: leaf.shape for name, leaf in next(iter(donors[0].states.values())).items()}
 
 
-GIVERS: dict[str, Callable[..., Gift]] = {
+ASSIGNERS: dict[str, Callable[..., DonorAssignment]] = {
     "other": _other,
     "same": _same,
     "self": _self,

@@ -14,7 +14,7 @@ import re
 from muvla.errors import MuvlaError
 from muvla.interventions.base import Intervention
 from muvla.interventions.kinds import IDENTITY, INTERVENTIONS, Kind
-from muvla.interventions.schedule import Schedule, schedule
+from muvla.interventions.schedule import Schedule, parse_schedule
 
 FORM = "KIND[(ARGUMENT)][TOKENS][/SITE][@SCHEDULE]"
 _FORM = re.compile(
@@ -23,7 +23,7 @@ _FORM = re.compile(
 )
 
 
-def intervention(text: str | None) -> Intervention | None:
+def parse_intervention(text: str | None) -> Intervention | None:
     """By name; None and "none" are no intervention. Raises MuvlaError, which tells the part that is wrong."""
     if text in (None, "none"):
         return None
@@ -67,7 +67,7 @@ def intervention(text: str | None) -> Intervention | None:
 
 def canonical_name(text: str) -> str:
     """The one name of an intervention, "none" of none. Raises MuvlaError for what is none."""
-    kind = intervention(text)
+    kind = parse_intervention(text)
     return "none" if kind is None else kind.name
 
 
@@ -102,7 +102,7 @@ def _require_confinable(kind: Kind, argument, tokens: tuple[int, int] | None) ->
 
 def _schedule(kind: Kind, text: str | None) -> Schedule | None:
     """None is always. Raises MuvlaError for one that the kind has no use for."""
-    when = kind.schedule if text is None else schedule(text)
+    when = kind.schedule if text is None else parse_schedule(text)
     if kind.function is INTERVENTIONS["freeze"].function and when and when.kind == "at":
         raise MuvlaError(
             f"intervention {kind.name}",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from muvla.interventions.base import SITES, Context, Effect, Site
-from muvla.interventions.schedule import Schedule, schedule
+from muvla.interventions.schedule import Schedule, parse_schedule
 from muvla.memory.base import State
 
 INIT_STD = 0.02  # of the published initial memory (μVLA spec 2.1)
@@ -163,7 +163,7 @@ def _refuse(expected: str) -> Any:
 
 
 _STATES: tuple[Site, ...] = ("before_read", "after_write")  # where the carried state itself is at hand
-_ONCE = schedule("delay_end")
+_ONCE = parse_schedule("delay_end")
 _DECODED = "its decoder, its norm and its sham's right angle are of the whole state"
 
 INTERVENTIONS = {

@@ -75,7 +75,7 @@ class Schedule:
         return {"at": point, "from": f"{point}..", "until": f"..{point}"}[self.kind]
 
 
-def schedule(text: str) -> Schedule:
+def parse_schedule(text: str) -> Schedule:
     """Raises MuvlaError for what is none."""
     if (every := _EVERY.fullmatch(text)) and int(every[1]) > 0:
         return Schedule("every", int(every[1]))

@@ -180,7 +180,7 @@ class Policy(nn.Module):
         return self._predict(encoded, memory, noised.actions, noised.time, removed)
 
     def perturbed(self, encoded: Encoded, memory: Tensor, guarded: Tensor) -> StepOutput:
-        """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's canary."""
+        """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's leak test."""
         slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
         return self._forward(replace(encoded, stop=encoded.stop + stop), memory, slots, [time] * self.layout().time)
 
@@ -242,7 +242,7 @@ def _unpadded_plan(layout: Layout, guard: str, backend: str, device: str) -> tup
 
 
 @torch.no_grad()
-def guard_canary(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
+def leak_test(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
     """Largest change of the written memory when the embeddings of ACTION, STOP and TIME are perturbed; exactly 0.0
     under `context`.
 

@@ -1,1 +1,1 @@
-"""Evaluations that change the task (a Grid), and what is read from a memory (a Reading)."""
+"""Evaluations that change the task (a Grid), and what is read from a memory (a Measurement)."""

@@ -17,13 +17,13 @@ import pandas as pd
 from muvla.envs.phases import events
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import default_workers
-from muvla.evaluation.replay import Watched, WatchedRollout
-from muvla.evaluation.rollout import Slot
+from muvla.evaluation.replay import ReplayedEpisode, WatchedRollout
+from muvla.evaluation.rollout import RunningEpisode
 from muvla.evaluation.video import write_video
 from muvla.models.sequence import Segment
 from muvla.probes.attention_maps import ACTION_READ, Attention, Maps, watching
 from muvla.probes.attention_overlay import Attended, sheet, video
-from muvla.probes.base import Reading, Subject
+from muvla.probes.base import Measurement, Subject
 from muvla.probes.means import means
 from muvla.utils.io import disk_errors
 
@@ -50,14 +50,14 @@ class AttentionRollout(WatchedRollout):
         for seed, watched in self.watch_all(seeds, check_stop).items():
             yield Attended(self.policy, watched, self._attention.pop(seed))
 
-    def _tick(self, ready: list[Slot]) -> None:
+    def _tick(self, ready: list[RunningEpisode]) -> None:
         with watching(self.policy, self._maps):
             super()._tick(ready)
 
-    def _ticked(self, index: int, slot: Slot, chunk: Any) -> None:
+    def _ticked(self, index: int, slot: RunningEpisode, chunk: Any) -> None:
         self._newest[slot.seed] = self._maps.of(index)
 
-    def _start_step(self, slot: Slot) -> None:
+    def _start_step(self, slot: RunningEpisode) -> None:
         if slot.step == 0:  # also where a second attempt begins
             self._attention[slot.seed] = []
         self._attention[slot.seed].append(self._newest[slot.seed])
@@ -117,7 +117,7 @@ def _lines(one: Attended) -> Iterator[dict[str, Any]]:
                     }
 
 
-def _cue_end(watched: Watched) -> int:
+def _cue_end(watched: ReplayedEpisode) -> int:
     known = events(watched.outcome.info)
     if "cue_end" not in known:
         raise MuvlaError(
@@ -155,7 +155,7 @@ def read(subject: Subject) -> pd.DataFrame:
     return table
 
 
-READING = Reading(
+READING = Measurement(
     "attention",
     1,
     read,

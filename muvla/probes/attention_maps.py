@@ -83,7 +83,7 @@ class Attention:
 
 class Maps:
     """A `watch` that reduces the attention of slots 0 … `slots` − 1; `of(slot)` tells the last forward pass, which in
-    a tick is the one that counts: of a diffusion head the last denoising pass, and the one after the guard's canary.
+    a tick is the one that counts: of a diffusion head the last denoising pass, and the one after the guard's leak test.
 
     Attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, arXiv 2005.00928):
     with A the mean over heads, the product over layers of 0.5·A + 0.5·I, rows normalised, later layers from the left.

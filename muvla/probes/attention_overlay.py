@@ -17,7 +17,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from muvla.evaluation.replay import Watched
+from muvla.evaluation.replay import ReplayedEpisode
 from muvla.evaluation.video import GAP, INK, LINE, MARK, compose
 from muvla.models.policy import Policy
 from muvla.models.preprocessing import prepared
@@ -37,7 +37,7 @@ class Attended:
     """An episode of T steps with the attention of each."""
 
     policy: Policy
-    watched: Watched
+    watched: ReplayedEpisode
     attention: list[Attention]  # T
 
     def pictures(self, step: int) -> np.ndarray:

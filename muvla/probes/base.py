@@ -1,7 +1,7 @@
 """What a probe is. Both kinds are versioned, listed in a study's `probes`, and drawn by its report.
 
 A Grid is episode rows: points of protocol × intervention, each with its coordinates in the probe's own axes.
-A Reading runs a trained cell's memory, and returns a tidy frame.
+A Measurement runs a trained cell's memory, and returns a tidy frame.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """`x` and `y` are the columns that are drawn, with a curve per value of column `curve`; `low`, `high` the columns
     of an interval, `chance` that of a bound, which the legend calls by that column's name; a `y` that is a `share` is
     drawn from 0 to 1. What further columns say is the reading's own."""
@@ -128,10 +128,10 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Read:
+class ScheduledMeasurement:
     """A reading of the first `episodes` of a protocol, all of them by default: what a study lists."""
 
-    reading: Reading
+    reading: Measurement
     protocol: Protocol
     episodes: int | None = None
 

@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from muvla.errors import MuvlaError
-from muvla.probes.base import Reading, Subject
+from muvla.probes.base import Measurement, Subject
 from muvla.probes.traces import Trace, traces_of
 from muvla.utils.io import write_atomically
 
@@ -142,4 +142,4 @@ def read(subject: Subject) -> pd.DataFrame:
     return table
 
 
-DYNAMICS = Reading("dynamics", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high")
+DYNAMICS = Measurement("dynamics", 1, read, x="since_cue", y="value", curve="curve", low="low", high="high")

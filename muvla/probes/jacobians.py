@@ -32,7 +32,7 @@ from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
 from muvla.memory.base import State
 from muvla.models.policy import Encoded, Policy
-from muvla.probes.base import Reading, Subject
+from muvla.probes.base import Measurement, Subject
 from muvla.probes.means import means
 from muvla.recurrence import Moment, Recurrence
 
@@ -164,4 +164,6 @@ def _norms(subject: Subject, episodes: list[Shown], policy: Policy, trained: boo
     return lines
 
 
-READING = Reading("gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high", needs_recurrence=True)
+READING = Measurement(
+    "gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high", needs_recurrence=True
+)

@@ -42,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from muvla.errors import MuvlaError
-from muvla.probes.base import Reading, Subject
+from muvla.probes.base import Measurement, Subject
 from muvla.probes.traces import LABELS, Trace, traces_of
 from muvla.utils.rng import numpy_rng
 
@@ -269,6 +269,6 @@ def read(subject: Subject) -> pd.DataFrame:
         return frame(traces, subject.check_stop)
 
 
-DECODERS = Reading(
+DECODERS = Measurement(
     "decoders", 2, read, x="since_cue", y="value", curve="curve", low="low", high="high", chance="chance", share=True
 )

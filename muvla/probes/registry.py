@@ -12,10 +12,10 @@ from typing import Any
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
-from muvla.probes.base import Grid, Reading
+from muvla.probes.base import Grid, Measurement
 
-# Of a `Reading`.
-READINGS: dict[str, str] = {
+# Of a `Measurement`.
+MEASUREMENTS: dict[str, str] = {
     "dynamics": "muvla.probes.dynamics:DYNAMICS",
     "decoders": "muvla.probes.linear_probes:DECODERS",
     "attention": "muvla.probes.attention:READING",
@@ -32,19 +32,19 @@ GRIDS: dict[str, str] = {
 }
 
 
-def reading(name: str) -> Reading:
+def get_measurement(name: str) -> Measurement:
     """Raises MuvlaError for an unknown one."""
-    return _found(READINGS, name)
+    return _found(MEASUREMENTS, name)
 
 
-def grid(name: str) -> Callable[..., Grid]:
-    """The function of this name: `grid("phase-length")(protocol)`. Raises MuvlaError for an unknown one."""
+def get_grid(name: str) -> Callable[..., Grid]:
+    """The function of this name: `get_grid("phase-length")(protocol)`. Raises MuvlaError for an unknown one."""
     return _found(GRIDS, name)
 
 
-def probe(name: str, base: Protocol) -> Grid | Reading:
+def get_probe(name: str, base: Protocol) -> Grid | Measurement:
     """A reading, or a grid from this protocol. Raises MuvlaError for an unknown one."""
-    return grid(name)(base) if name.partition("@")[0] in GRIDS else _found(READINGS, name, GRIDS)
+    return get_grid(name)(base) if name.partition("@")[0] in GRIDS else _found(MEASUREMENTS, name, GRIDS)
 
 
 def _found(places: dict[str, str], name: str, others: Iterable[str] = ()) -> Any:

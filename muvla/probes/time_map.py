@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.probes.base import Grid, Point
 
 
@@ -29,7 +29,7 @@ def time_map(
     points = [Point(base, "none", (("intervention", "none"), ("since_cue", d), ("tokens", "all"))) for d in steps]
     sites = {}
     for kind in kinds:
-        given = intervention(kind)
+        given = parse_intervention(kind)
         if given is None or given.tokens or "@" in kind or given.name.startswith("freeze"):
             raise MuvlaError(
                 "time-map",
@@ -44,7 +44,7 @@ def time_map(
                 named, _, site = given.name.partition("/")
                 name = f"{named}{tokens}{'/' + site if site else ''}@cue_end{f'{d:+d}' if d else ''}"
                 where = (("intervention", given.name), ("since_cue", d), ("tokens", tokens or "all"))
-                points.append(Point(base, intervention(name).name, where))
+                points.append(Point(base, parse_intervention(name).name, where))
     if len(sites) > 1:
         raise MuvlaError(
             "time-map",

@@ -32,7 +32,7 @@ from muvla.envs.phases import events
 from muvla.envs.registry import backends
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.evaluate import default_workers, require_prompts
-from muvla.evaluation.rollout import Outcome, Rollout, Slot
+from muvla.evaluation.rollout import Outcome, Rollout, RunningEpisode
 from muvla.memory.base import Memory
 from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
@@ -89,18 +89,18 @@ class TracedRollout(Rollout):
         self.run(seeds, ended)
         return errors
 
-    def _tick(self, ready: list[Slot]) -> None:
+    def _tick(self, ready: list[RunningEpisode]) -> None:
         self._check_stop()
         super()._tick(ready)
 
-    def _ticked(self, index: int, slot: Slot, chunk: np.ndarray) -> None:
+    def _ticked(self, index: int, slot: RunningEpisode, chunk: np.ndarray) -> None:
         if slot.reads == 1:  # also where a second attempt begins
             self._kept[index] = []
         written = {name: _half(leaf[index]) for name, leaf in self.recurrence.state.items()}
         self._kept[index].append((written, _half(slot.tokens), slot.step, int(slot.info["phase"])))
 
     @staticmethod
-    def _traced(slot: Slot, ticks: list[tuple], outcome: Outcome) -> Trace:
+    def _traced(slot: RunningEpisode, ticks: list[tuple], outcome: Outcome) -> Trace:
         written, read, step, phase = zip(*ticks, strict=True)
         return Trace(
             seed=outcome.seed,

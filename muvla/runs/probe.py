@@ -16,7 +16,7 @@ from muvla.envs.registry import backends, open_env
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.evaluate import require_prompts
 from muvla.models.policy import Policy
-from muvla.probes.base import Read, Subject
+from muvla.probes.base import ScheduledMeasurement, Subject
 from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Probing:
     """The part of a `Run` that takes readings."""
 
-    def frame_file(self: Run, one: Read) -> Path:
+    def frame_file(self: Run, one: ScheduledMeasurement) -> Path:
         return self.folder / "probes" / f"{one.id}-{one.protocol.id}.csv"
 
-    def reading_meta(self: Run, one: Read) -> dict[str, Any] | None:
+    def reading_meta(self: Run, one: ScheduledMeasurement) -> dict[str, Any] | None:
         """Of a finished reading: probe, protocol, protocol hash, seeds, provenance id; None if it is not finished.
         None too for one of other episodes, which is taken anew.
         Raises MuvlaError for one of the same name that was taken
@@ -48,7 +48,11 @@ class Probing:
         return meta if meta["seeds"] == list(one.seeds) else None
 
     def probe(
-        self: Run, one: Read, device: str, policy: Policy | None = None, should_stop: Callable[[], bool] = lambda: False
+        self: Run,
+        one: ScheduledMeasurement,
+        device: str,
+        policy: Policy | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Path:
         """The file of the reading's frame, taken now if it is not there. Raises MuvlaError for a policy without memory,
         for episodes that it was trained on, and for a frame without the columns that the reading declares; Interrupted,
@@ -104,7 +108,7 @@ class Probing:
         return file
 
 
-def _taken_of(one: Read) -> dict[str, Any]:
+def _taken_of(one: ScheduledMeasurement) -> dict[str, Any]:
     return {
         "probe": one.id,
         "protocol": one.protocol.id,
@@ -113,7 +117,7 @@ def _taken_of(one: Read) -> dict[str, Any]:
     }
 
 
-def _require_unseen(one: Read, training_episodes: tuple[range, ...]) -> None:
+def _require_unseen(one: ScheduledMeasurement, training_episodes: tuple[range, ...]) -> None:
     overlap = [seeds for seeds in training_episodes if set(one.seeds) & set(seeds)]
     if overlap:
         raise MuvlaError(

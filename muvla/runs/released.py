@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muvla.checkpoints.released import Directory
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
 from muvla.config import ReleasedPrecision
 from muvla.config.serialization import content_hash
@@ -23,7 +23,7 @@ from muvla.utils.io import write_json
 
 @dataclass(frozen=True)
 class ReleasedRun(Run):
-    directory: Directory
+    directory: ReleasedCheckpoint
     bounds: dict[str, Any]  # one dataset's entry of the statistics
     precision: ReleasedPrecision
 
@@ -43,7 +43,7 @@ def released_run(
     root: Path,
     data: Path,
     name: str,
-    directory: Directory,
+    directory: ReleasedCheckpoint,
     key: str | None = None,
     precision: ReleasedPrecision = "float32",
 ) -> ReleasedRun:

@@ -39,16 +39,16 @@ from muvla.envs.registry import backends, open_env
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
 from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.prefix_cache import Branches
+from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import EpisodeRow, TakenReading, result_id
-from muvla.evaluation.replay import Watched, WatchedRollout
+from muvla.evaluation.records import EpisodeRow, TakenMeasurement, result_id
+from muvla.evaluation.replay import ReplayedEpisode, WatchedRollout
 from muvla.evaluation.results import Results
-from muvla.interventions import intervention
+from muvla.interventions import parse_intervention
 from muvla.models.compilation import compile_step, is_compiled
 from muvla.models.policy import Policy
 from muvla.runs.probe import Probing
-from muvla.training.distributed.base import ALONE, Ranks
+from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.training.oom import memory_explained
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress, train_to_the_end
@@ -134,18 +134,18 @@ class Run(Probing, Results):
     # --- doing it ---------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def working(self, marks_failure: bool = True, ranks: Ranks = ALONE) -> Iterator[None]:
+    def working(self, marks_failure: bool = True, ranks: Ranks = SINGLE_PROCESS) -> Iterator[None]:
         """Holds the folder's lock; an error is recorded as the cell's failure, unless told otherwise, and raised
         again. A full disk, a lost rank and a stop are nobody's failure; a broken invariant always is the cell's. Of
         several ranks the first does so for all."""
         with contextlib.ExitStack() as stack:
-            ranks.lead(lambda: stack.enter_context(locked(self.folder / "lock")))
+            ranks.on_main(lambda: stack.enter_context(locked(self.folder / "lock")))
             try:
                 yield
             except (Interrupted, DiskError, RankLost):
                 raise
             except Exception as error:
-                if ranks.leads and (marks_failure or isinstance(error, NotAMeasurement)):
+                if ranks.is_main and (marks_failure or isinstance(error, NotAMeasurement)):
                     kind = NOT_A_MEASUREMENT if isinstance(error, NotAMeasurement) else "failed"
                     trace = "" if isinstance(error, MuvlaError) else traceback.format_exc()
                     self.fail(kind, f"{type(error).__name__}: {error}", trace)
@@ -198,27 +198,27 @@ class Run(Probing, Results):
         progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = never,
         options: TrainingOptions = DEFAULT,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         """Train to the end, or continue; raises Interrupted with a fresh checkpoint when asked to stop."""
-        ranks.lead(lambda: self.create(cell, store))
-        if ranks.lead(lambda: self.is_trained):
+        ranks.on_main(lambda: self.create(cell, store))
+        if ranks.on_main(lambda: self.is_trained):
             return
         with ranks.together(patiently=True):  # every byte is read, by some from a slower disk
             store.verify()
-        ranks.agree("muvla's code", origin.CODE_VERSION)
-        ranks.agree("data and start", self.train)
+        ranks.assert_equal("muvla's code", origin.CODE_VERSION)
+        ranks.assert_equal("data and start", self.train)
         wanted, recompute = canonical(cell), options.checkpoint_gradients
         interface = interface_of(store, prompts_of(wanted), wanted)
         with memory_explained(wanted, interface, recompute, ranks.size):
-            trainer = Trainer(wanted, store, intervention(wanted.intervention), device, recompute, ranks)
+            trainer = Trainer(wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks)
         with ranks.together():
             self._require_same_start(trainer)
             if options.compiled:
                 compile_step(trainer.policy)
         if options.cached_vision:
             cache_vision(trainer, self.root)
-        with self._timed_training(device, store, trainer, options) if ranks.leads else contextlib.nullcontext():
+        with self._timed_training(device, store, trainer, options) if ranks.is_main else contextlib.nullcontext():
             train_to_the_end(trainer, self.folder, progress, should_stop, options)
         if trainer.update < trainer.cell.budget.updates:
             raise Interrupted
@@ -274,7 +274,7 @@ class Run(Probing, Results):
                 policy,
                 statistics,
                 protocol,
-                intervention(intervention_name),
+                parse_intervention(intervention_name),
                 train=self.train,
                 training_seed=training_seed,
                 training_episodes=training_episodes,
@@ -292,8 +292,8 @@ class Run(Probing, Results):
         return self.result_rows(protocol, intervention_name)
 
     @cached_property
-    def _branches(self) -> Branches:
-        return Branches()
+    def _branches(self) -> PrefixCache:
+        return PrefixCache()
 
     def _require_same_simulator(self, protocol: Protocol, intervention_name: str) -> None:
         measured = [row for row in self.result_rows(protocol, intervention_name) if row.error is None]
@@ -315,7 +315,7 @@ class Run(Probing, Results):
         policy: Policy,
         should_stop: Callable[[], bool] = never,
         workers: int | None = None,
-    ) -> tuple[Watched, Statistics]:
+    ) -> tuple[ReplayedEpisode, Statistics]:
         """The episode of this seed, run now at the protocol's batch shape, and the scale of its actions. Writes
         nothing. Donors that this object has not recorded yet are, in `workers` environments side by side."""
         _stop_if(should_stop)
@@ -389,7 +389,7 @@ class Run(Probing, Results):
         record = origin.provenance(device, backends, is_compiled(policy), environment, **training)
         return origin.keep(record, self.folder / "provenance")
 
-    def provenance(self, rows: Iterable[EpisodeRow | TakenReading]) -> dict[str, dict[str, Any]]:
+    def provenance(self, rows: Iterable[EpisodeRow | TakenMeasurement]) -> dict[str, dict[str, Any]]:
         """The records of what trained this cell and of what measured these, by provenance id."""
         trained = {one["provenance"] for one in read_lines(self.folder / "timings.jsonl") if one["what"] == "training"}
         return self._records(trained | {row.provenance for row in rows})

@@ -54,7 +54,7 @@ def _train(
     options: TrainingOptions,
 ) -> Path:
     ranks, updates, checkpoints = trainer.ranks, trainer.cell.budget.updates, folder / "checkpoints"
-    newest = ranks.lead(lambda: _name(ckpt.latest(checkpoints)))
+    newest = ranks.on_main(lambda: _name(ckpt.latest(checkpoints)))
     saved = None
     if newest is not None:
         with ranks.together():
@@ -63,10 +63,10 @@ def _train(
         if trainer.update == updates:
             return checkpoints / newest
     selection = Selection(saved and saved.selection) if trainer.cell.selection == "loss" else None
-    ranks.lead(lambda: _cut_log(folder / "train.jsonl", trainer.update))
-    trainer.canary()
+    ranks.on_main(lambda: _cut_log(folder / "train.jsonl", trainer.update))
+    trainer.leak_test()
     marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
-    may_look = ranks.leads and not ranks.sharded  # of several ranks one looks, at its own slots; at no shard
+    may_look = ranks.is_main and not ranks.sharded  # of several ranks one looks, at its own slots; at no shard
     started, frames = time.perf_counter(), 0
     while trainer.update < updates:
         logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
@@ -88,7 +88,7 @@ def _train(
             row |= diagnosis.row if diagnosis else {}
             if diagnosis and ranks.size > 1:  # beside loss, norm and RMS, which are of all slots
                 row["slots_looked_at"] = len(trainer.slots)
-            ranks.lead(lambda row=row: append_line(folder / "train.jsonl", row))
+            ranks.on_main(lambda row=row: append_line(folder / "train.jsonl", row))
             progress(Progress(trainer.update, updates, loss, speed))
         stopping = ranks.any(should_stop())
         if selection and trainer.update in marks:
@@ -96,7 +96,7 @@ def _train(
         if trainer.update in marks or stopping:
             state = selection.state() if selection else None
             checkpoint = replace(trainer.checkpoint(), selection=state)
-            newest = ranks.lead(lambda c=checkpoint: _name(ckpt.save(checkpoints, c, options.keep)), patiently=True)
+            newest = ranks.on_main(lambda c=checkpoint: _name(ckpt.save(checkpoints, c, options.keep)), patiently=True)
         if stopping:
             break
     return checkpoints / newest

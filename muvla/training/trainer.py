@@ -31,13 +31,13 @@ from muvla.envs.phases import Phase, events
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.interventions.base import Intervention
 from muvla.models.diffusion import STEPS, Noised, draw, noised
-from muvla.models.policy import Encoded, Interface, guard_canary
+from muvla.models.policy import Encoded, Interface, leak_test
 from muvla.models.preprocessing import prepared
 from muvla.models.prompts import Prompts
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.budget import learning_rate
 from muvla.training.diagnostics import Diagnosis
-from muvla.training.distributed.base import ALONE, CHECK_EVERY, Ranks
+from muvla.training.distributed.base import CHECK_EVERY, SINGLE_PROCESS, Ranks
 from muvla.training.distributed.memory_state import part_of
 from muvla.training.oom import memory_explained
 from muvla.training.truncation import block_starts
@@ -104,7 +104,7 @@ class Trainer:
         intervention: Intervention | None = None,
         device: str = "cpu",
         checkpoint_gradients: bool = False,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ):
         self.cell, self.device, self.ranks = canonical(cell), device, ranks
         self.checkpoint_gradients = checkpoint_gradients
@@ -155,19 +155,19 @@ class Trainer:
         self.diagnosis: Diagnosis | None = None  # of the update at hand
 
     def encode(self, window: Window) -> Encoded:
-        flat = (self.placed(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
-        lengths = self.placed(window.text_lengths.flatten())
+        flat = (self.to_device(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
+        lengths = self.to_device(window.text_lengths.flatten())
         if window.features is not None:
-            return self.policy.encode_prepared(None, *flat, lengths, self.placed(window.features))
+            return self.policy.encode_prepared(None, *flat, lengths, self.to_device(window.features))
         return self.policy.encode_prepared(self.prepared(window), *flat, lengths)
 
-    def placed(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """On the device; nobody waits for the copy of what is pinned."""
         return tensor.to(self.device, non_blocking=True)
 
     def prepared(self, window: Window) -> Tensor:
         """(W·B, V, 3, s, s) uint8: the window's images as the towers see them, augmented if so declared."""
-        images, model = self.placed(window.images.flatten(0, 1)), self.cell.model
+        images, model = self.to_device(window.images.flatten(0, 1)), self.cell.model
         if self.cell.data.augmentation == "none":
             return prepared(images, model.size.image_size, model.images)
         images = prepared(images, model.size.image_size, "resized")  # what is cropped at random is not cropped again
@@ -186,7 +186,7 @@ class Trainer:
         starts = block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
-        label, weight, is_first = (self.placed(t) for t in (window.label, window.weight, window.is_first))
+        label, weight, is_first = (self.to_device(t) for t in (window.label, window.weight, window.is_first))
         entries = label.numel() * self.ranks.size
         # Ranks that share layers go back through them together, and each sees its own slots' episodes alone.
         alike = self.cell.truncation_from == "window" or not self.ranks.sharded
@@ -294,7 +294,7 @@ class Trainer:
         if not finite:
             raise NotAMeasurement(
                 f"training at update {self.update + 1}",
-                got=f"loss {loss}, gradient norm {norm}, memory RMS {self.memory_rms(ALONE)}",
+                got=f"loss {loss}, gradient norm {norm}, memory RMS {self.memory_rms(SINGLE_PROCESS)}",
                 expected="finite numbers",
                 remedy="lower optimizer.lr or set optimizer.clip; the cell is marked and has no result",
             )
@@ -309,14 +309,14 @@ class Trainer:
                 remedy="report this as a bug",
             )
 
-    def canary(self) -> float:
-        """The guard canary on this cell's own first frames; the stream is left where it was."""
+    def leak_test(self) -> float:
+        """The leak test on this cell's own first frames; the stream is left where it was."""
         before = self.stream.state()
         window = self.stream.window(1)
         self.stream.load_state(before)
         tokens = self.recurrence.memory.read(self.recurrence.memory.init_state(len(self.slots)))
         with torch.no_grad(), self.ranks.together():
-            return guard_canary(self.policy, self.encode(window), tokens)
+            return leak_test(self.policy, self.encode(window), tokens)
 
     def check_ranks(self) -> None:
         """Raises NotAMeasurement if the ranks' policies have become different ones."""
@@ -326,8 +326,8 @@ class Trainer:
         """The same whatever the number of ranks; whole on rank 0 alone, but every rank takes part."""
         self.check_ranks()
         tensors = {
-            "model": self.ranks.whole(stored_parameters(self.policy, self.cell)),
-            "optimizer": self.ranks.whole(ckpt.optimizer_tensors(self.optimizer, self.names)),
+            "model": self.ranks.gather(stored_parameters(self.policy, self.cell)),
+            "optimizer": self.ranks.gather(ckpt.optimizer_tensors(self.optimizer, self.names)),
             "memory": self.ranks.gather_slots(self.recurrence.export()),
         }
         return ckpt.Checkpoint(
@@ -347,8 +347,8 @@ class Trainer:
                     f"checkpoint {name}", got=got, expected=str(own), remedy="train in a new folder, or undo the change"
                 )
         own = stored_parameters(self.policy, self.cell)
-        ckpt.load_parameters(own, self.ranks.placed(saved.tensors["model"], own))
-        ckpt.load_optimizer(self.optimizer, self.names, self.ranks.placed(saved.tensors["optimizer"], own))
+        ckpt.load_parameters(own, self.ranks.shard_like(saved.tensors["model"], own))
+        ckpt.load_optimizer(self.optimizer, self.names, self.ranks.shard_like(saved.tensors["optimizer"], own))
         self.recurrence.load(part_of(saved.tensors["memory"], self.slots))
         self.stream.load_state(saved.cursor)
         self.update = saved.update

@@ -25,7 +25,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
 from muvla.evaluation.results import NeverFired
 from muvla.models.compilation import compile_step
-from muvla.probes.base import Read
+from muvla.probes.base import ScheduledMeasurement
 from muvla.runs.run import Run
 from muvla.runs.sanity_check import look
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -52,7 +52,7 @@ class Job:
     retry_errors: bool = False
     options: TrainingOptions = DEFAULT
     workers: int | None = None
-    reads: tuple[Read, ...] = ()  # readings to take
+    reads: tuple[ScheduledMeasurement, ...] = ()  # readings to take
     at_once: int = 1  # cells side by side, which share the cores where `workers` is None
 
 

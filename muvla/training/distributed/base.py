@@ -30,7 +30,7 @@ class Ranks:
     rank, size, sharded = 0, 1, False
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     @property
@@ -55,11 +55,11 @@ class Ranks:
         take hours longer than others."""
         return contextlib.nullcontext()
 
-    def lead(self, work: Callable[[], T], patiently: bool = False) -> T:
+    def on_main(self, work: Callable[[], T], patiently: bool = False) -> T:
         """Rank 0 does it while the others wait, for hours if need be, and tells them what came of it (plain data)."""
         return work()
 
-    def agree(self, what: str, value: str) -> None:
+    def assert_equal(self, what: str, value: str) -> None:
         """Raises MuvlaError where a rank has another one than rank 0."""
 
     def any(self, flag: bool) -> bool:
@@ -89,11 +89,11 @@ class Ranks:
     def check(self, named: Iterable[tuple[str, Tensor]], when: str) -> None:
         """Raises NotAMeasurement if the ranks do not hold the same bits."""
 
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of which each rank holds a shard, whole on rank 0."""
         return tensors
 
-    def placed(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def shard_like(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
         """The way back: `tensors` by the name in `own`, and what an optimizer has by `name/…`, sharded as those are."""
         return tensors
 
@@ -102,4 +102,4 @@ class Ranks:
         return exported
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()

@@ -75,7 +75,7 @@ def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     return gathered
 
 
-def placed(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def shard_like(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors, sharded as `own` has it under the same name, or under that of an optimizer's `name/…`."""
     return {name: _placed(tensor, own.get(name, own.get(name.rsplit("/", 1)[0]))) for name, tensor in tensors.items()}
 

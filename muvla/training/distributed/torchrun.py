@@ -28,7 +28,7 @@ from muvla import errors
 from muvla.errors import MuvlaError, NotAMeasurement, RankLost
 from muvla.models.policy import Policy
 from muvla.training.distributed import fsdp as sharding
-from muvla.training.distributed.base import ALONE, Named, Ranks
+from muvla.training.distributed.base import SINGLE_PROCESS, Named, Ranks
 from muvla.training.distributed.memory_state import joined
 
 TIMEOUT = timedelta(minutes=10)  # until a rank that answers nothing is given up
@@ -61,15 +61,15 @@ class TorchRanks(Ranks):
         if failed < self.size:
             raise self._told(int(failed)) from error
 
-    def lead(self, work: Callable[[], T], patiently: bool = False) -> T:
+    def on_main(self, work: Callable[[], T], patiently: bool = False) -> T:
         self._led += 1
         with self.together(patiently):
-            if self.leads:
+            if self.is_main:
                 self._store.set(f"led {self._led}", json.dumps(work()))
         return json.loads(self._store.get(f"led {self._led}"))
 
-    def agree(self, what: str, value: str) -> None:
-        expected = self.lead(lambda: value)
+    def assert_equal(self, what: str, value: str) -> None:
+        expected = self.on_main(lambda: value)
         with self.together():
             if value != expected:
                 raise MuvlaError(
@@ -144,11 +144,11 @@ class TorchRanks(Ranks):
                     remedy="report this as a bug, or look for a broken machine; the ranks trained different policies",
                 )
 
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self._collect(sharding.whole, tensors, self.leads) if self.sharded else tensors
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self._collect(sharding.whole, tensors, self.is_main) if self.sharded else tensors
 
-    def placed(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        return sharding.placed(tensors, own) if self.sharded else tensors
+    def shard_like(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        return sharding.shard_like(tensors, own) if self.sharded else tensors
 
     def gather_slots(self, exported: dict[str, Tensor]) -> dict[str, Tensor]:
         content = torch.frombuffer(
@@ -237,7 +237,7 @@ def launched(sharded: bool) -> Iterator[Ranks]:
                 expected="several ranks",
                 remedy="start it by `torchrun --nproc-per-node N -m muvla.cli train …`, or leave it out",
             )
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     cuda, local = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
