@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -38,3 +40,22 @@ class Interrupted(Exception):
 
 def _rebuild(cls, field, got, expected, remedy):
     return cls(field, got=got, expected=expected, remedy=remedy)
+
+
+def unknown_name(field: str, got: object, known: Iterable[str], listed_by: str = "") -> MuvlaError:
+    """The error for a name that is none of `known`: it suggests the nearest match.
+
+    Args:
+        field: option or field that holds the name.
+        got: the name as it was given.
+        known: every name that would do.
+        listed_by: command that lists them all, for example `muvla ls tasks`; for long lists.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    expected = f"one of {', '.join(near or names)}" if names else "nothing: there is none"
+    if near:
+        remedy = f"use {near[0]!r}" + (f"; `{listed_by}` lists all" if listed_by else "")
+    else:
+        remedy = f"`{listed_by}` lists all" if listed_by else "use one of them"
+    return MuvlaError(field, got=got, expected=expected, remedy=remedy)

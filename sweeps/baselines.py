@@ -1,4 +1,4 @@
-"""What a sweep, or `muvla ceilings`, measures beside the cells of a study: policies that were never trained."""
+"""What a sweep, or `muvla baselines`, measures beside the cells of a study: policies that were never trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from muvla.runs.run import never
 from sweeps.ledger import Ledger
 
 
-def measure_ceilings(
+def measure_baselines(
     protocols: Iterable[Protocol],
     ledger: Ledger,
     say: Callable[[str], None] = print,
@@ -42,5 +42,5 @@ def measure_ceilings(
 
 
 def without_simulator(protocols: Iterable[Protocol]) -> list[Protocol]:
-    """Those whose episodes take a second or two for all of them, so that a sweep measures their ceilings unasked."""
+    """Those whose episodes take a second or two for all of them, so that a sweep measures their baselines unasked."""
     return [one for one in protocols if not task_info(one.task.name).own_process]

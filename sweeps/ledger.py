@@ -17,7 +17,7 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import chunk_change
 from muvla.evaluation.protocol import SETS, Protocol, chance
 from muvla.evaluation.records import (
-    Ceilings,
+    Baselines,
     CellRecords,
     EpisodeRow,
     GridPoint,
@@ -181,7 +181,7 @@ class Ledger:
         self._require_imports(study)
         return {item.variant: open_data(self.data, item.cell.data) for item in study.cells()}
 
-    def ceilings(self, study: Study) -> dict[str, Ceilings]:
+    def baselines(self, study: Study) -> dict[str, Baselines]:
         """By protocol id: what its trained cells lie between, as far as it was measured."""
         return {one.id: measured(self.root, self.data, one) for one in study.protocols}
 

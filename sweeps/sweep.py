@@ -16,7 +16,7 @@ from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
 from muvla.utils.devices import usable_cores
 from muvla.utils.io import read_json
-from sweeps.baselines import measure_ceilings, without_simulator
+from sweeps.baselines import measure_baselines, without_simulator
 from sweeps.launchers.local import DONE, LOOKS, MARKED, NO_DISK, STOPPED, Job, Pool, Running
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
@@ -69,10 +69,10 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
         say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
         return SweepResult(entries, [], [])
     cheap = without_simulator(study.protocols)
-    say("\nChance and ceilings (of a simulator's tasks: `muvla ceilings STUDY`):" * bool(cheap))
+    say("\nChance and baselines (of a simulator's tasks: `muvla baselines STUDY`):" * bool(cheap))
     deadline = time.monotonic() + (options.time_limit or math.inf)  # the cells' own begins with them
     try:
-        measure_ceilings(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
+        measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
     except Interrupted:
         say("The time limit was reached in them; the cells follow with the same command.")
         return SweepResult(entries, [e for e in entries if e.state != "done"], [])

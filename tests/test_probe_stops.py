@@ -79,7 +79,7 @@ def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_p
 
 
 def test_a_stopped_gradient_leaves_the_policy_as_it_was(trained_run):
-    from test_gradient_probe import drawn
+    from test_jacobians import drawn
 
     policy, encoded = drawn(trained_run.cell)
     asked, calls = [p.requires_grad for p in policy.parameters()], Calls(3)

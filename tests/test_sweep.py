@@ -76,11 +76,11 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
 
 
-def test_ceilings_are_measured_unasked_where_no_simulator_is_needed(swept):
+def test_baselines_are_measured_unasked_where_no_simulator_is_needed(swept):
     """And stand beside the cells of a report; a second sweep measures none again."""
     result, said, ledger = swept
     assert said.count("few@1 expert: n 20, touch rate 1.000") == 1
-    (known,) = ledger.ceilings(result.entries[0].study).values()
+    (known,) = ledger.baselines(result.entries[0].study).values()
     assert {name: len(rows) for name, rows in known.rows.items()} == {"random": 20, "expert": 20}
     assert not known.absent and known.ideal["choice"] == pytest.approx(1 / 3)
 

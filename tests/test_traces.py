@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_watch import Broken
+from test_replay import Broken
 from troubled import Troubled
 
 from muvla.config import TaskConfig

@@ -21,7 +21,7 @@ from analysis.figures import rates as figures
 from analysis.frames import READING_TITLES, file_stems, reading_of, readings_of, tidy
 from analysis.report.interventions import WORDS, probe_block
 from muvla.errors import MuvlaError
-from muvla.evaluation.records import Ceilings, CellRecords
+from muvla.evaluation.records import Baselines, CellRecords
 from muvla.utils.io import disk_errors, write_atomically
 from sweeps.predictions import Prediction
 
@@ -46,7 +46,7 @@ class Report:
     differences: tuple[str, ...] = ()  # what is computed differently, variant by variant
     mix_provenance: bool = False
     with_rows: bool = False  # also write every episode row
-    ceilings: dict[str, Ceilings] = field(default_factory=dict)  # protocol id → what its cells lie between
+    baselines: dict[str, Baselines] = field(default_factory=dict)  # protocol id → what its cells lie between
     predictions: tuple[Prediction, ...] = ()
 
 
@@ -63,7 +63,7 @@ def write_report(
     Raises MuvlaError if no cell has a result, or if rows come from different code versions, devices or simulators, or
     only some from a compiled step, or by another number of ranks.
     """
-    report = replace(report, ceilings={p: untrained.compared(one, cells, p) for p, one in report.ceilings.items()})
+    report = replace(report, baselines={p: untrained.compared(one, cells, p) for p, one in report.baselines.items()})
     frame = tidy(cells)
     if frame.empty:
         raise MuvlaError(
@@ -84,8 +84,8 @@ def write_report(
     if report.with_rows:
         rows = [asdict(row) for cell in cells for of_result in cell.rows.values() for row in of_result]
         write_atomically(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    if not (known := untrained.frame(report.ceilings)).empty:
-        write_atomically(out / "ceilings.csv", known.to_csv(index=False).encode())
+    if not (known := untrained.frame(report.baselines)).empty:
+        write_atomically(out / "baselines.csv", known.to_csv(index=False).encode())
     here, changed = results.parent if results else out, causal.causal(cells)
     more = f"[{byseed.NAME}]({os.path.relpath(out / byseed.NAME, here)})"
     if (frame["intervention"] != "none").any():
@@ -96,11 +96,11 @@ def write_report(
     for protocol, lines in frame.groupby("protocol", sort=False):
         stem = stems[protocol]
         drawn = _draw(lines, out, report.title, stem)
-        ceilings = report.ceilings.get(protocol, Ceilings())
-        main, interventions = _tables(lines, ceilings)
+        baselines = report.baselines.get(protocol, Baselines())
+        main, interventions = _tables(lines, baselines)
         _write_tables(main, interventions, lines, out, report, stem)
         links = [os.path.relpath(out / name, here) for name in drawn]
-        block += _protocol_block(protocol, lines, links, ceilings, more)
+        block += _protocol_block(protocol, lines, links, baselines, more)
         say(f"{protocol}:\n" * bool(stem) + tables.to_text(main))
         if not interventions.empty:
             say(f"\n{_title(reading_of(lines))}, under interventions on the memory:\n")
@@ -172,14 +172,14 @@ def _simulators(cells: list[CellRecords]) -> dict[str, set[str]]:
     return made
 
 
-def _tables(lines: pd.DataFrame, ceilings: Ceilings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(lines: pd.DataFrame, baselines: Baselines) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The main one, and that of interventions, which is empty where there are none."""
     columns = {READING_TITLES[one]: one for one in readings_of(lines)}
-    main = untrained.with_readings(tables.main_table(lines), ceilings, columns)
+    main = untrained.with_readings(tables.main_table(lines), baselines, columns)
     interventions = tables.intervention_table(lines)
     if interventions.empty:
         return main, interventions
-    return main, untrained.with_readings(interventions, ceilings, {"none": reading_of(lines)})
+    return main, untrained.with_readings(interventions, baselines, {"none": reading_of(lines)})
 
 
 def _write_tables(
@@ -207,7 +207,7 @@ def _sets_block(
     table = tables.set_table(frame, sets)
     if table.empty:
         return []
-    table = untrained.over_sets(table, sets, report.ceilings)
+    table = untrained.over_sets(table, sets, report.baselines)
     caption = "Success by set of protocols: the unweighted mean of its protocols' rates, by training seed."
     _write_table(table, out, report, "sets", caption)
     say(f"\n{caption}\n\n{tables.to_text(table)}\n")
@@ -273,13 +273,13 @@ def _provenance_lines(cells: list[CellRecords], frame: pd.DataFrame, report: Rep
     ]
 
 
-def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilings: Ceilings, more: str) -> list[str]:
+def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], baselines: Baselines, more: str) -> list[str]:
     """`more` is the link to what has no room here."""
     plain = lines[lines["intervention"] == "none"]
     episodes = "/".join(map(str, sorted(lines[~lines["never_fired"]]["episodes"].unique())))
     chance = plain["chance"].iloc[0]
     constant = plain["best_constant"].max()
-    bound = f"no bound{', ' * bool(ceilings.unbounded)}{ceilings.unbounded}" if pd.isna(chance) else f"{chance:.2f}"
+    bound = f"no bound{', ' * bool(baselines.unbounded)}{baselines.unbounded}" if pd.isna(chance) else f"{chance:.2f}"
     expected = f"Expected without memory: {bound}; always the most frequent target of this block: {constant:.2f}"
     if pd.isna(constant):
         expected = "Nothing is chosen in this task: its reading is the success rate"
@@ -290,12 +290,12 @@ def _protocol_block(protocol: str, lines: pd.DataFrame, links: list[str], ceilin
         f"Entries: rate [95 % Wilson interval] count/n of one trained policy{given}. Episodes are never pooled over "
         "training seeds.",
         "",
-        untrained.sentence(ceilings),
+        untrained.sentence(baselines),
         "",
     ]
 
     def table(of: str, kind: str) -> str:
-        return tables.to_markdown(untrained.by_seed(tables.by_seed(lines, of, kind, counts=True), ceilings, of))
+        return tables.to_markdown(untrained.by_seed(tables.by_seed(lines, of, kind, counts=True), baselines, of))
 
     block += [] if pd.isna(constant) else [f"{tables.above_constant(plain)}", ""]
     for one in readings_of(lines):

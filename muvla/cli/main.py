@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from muvla.cli.assets import add_asset_verbs
-from muvla.cli.baselines import add_ceiling_verb
+from muvla.cli.baselines import add_baseline_verb
 from muvla.cli.data import add_data_verbs
 from muvla.cli.probe import add_probe_verbs
 
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--retry-failed", action="store_true", help="run marked cells and episodes with errors again")
     sweep.add_argument("--no-tracking", action="store_true", help="no MLflow")
 
-    add_ceiling_verb(verb, evaluating, _stop_on_signal)
+    add_baseline_verb(verb, evaluating, _stop_on_signal)
 
     report = verb("report", _report, "tables, figures and a results block from the episode rows")
     of_study(report, several=True)
@@ -346,14 +346,14 @@ def _report(arguments) -> None:
     from sweeps.difference import difference_lines
     from sweeps.plan import coverage_lines
 
-    cells, coverage, differences, ceilings = [], [], [], {}
+    cells, coverage, differences, baselines = [], [], [], {}
     studies = [_narrowed(arguments, path) for path in arguments.study]
     for study in studies:
         ledger = _ledger(arguments)
         stores = ledger.opened(study)
         entries = ledger.entries(study, stores)
         cells += [entry.records() for entry in entries]
-        ceilings |= ledger.ceilings(study)
+        baselines |= ledger.baselines(study)
         coverage += [line for line in coverage_lines(entries, stores) if line not in coverage]
         differences += [line for line in difference_lines(study) if line not in differences]
     first, files = studies[0], " ".join(map(str, arguments.study))
@@ -376,7 +376,7 @@ def _report(arguments) -> None:
         differences=tuple(differences),
         mix_provenance=arguments.mix_provenance,
         with_rows=arguments.rows,
-        ceilings=ceilings,
+        baselines=baselines,
         predictions=tuple(dict.fromkeys(one for study in studies for one in study.predictions)),
     )
     write_report(cells, arguments.out or arguments.runs / "report" / first.name, report, arguments.results)

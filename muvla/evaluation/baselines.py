@@ -55,7 +55,7 @@ class UnlearnedRollout(Rollout):
         if name not in unlearned(protocol):
             known = ", ".join(unlearned(protocol)) or "none"
             raise MuvlaError(
-                "ceiling",
+                "baseline",
                 got=f"{name} of {protocol.task.name}",
                 expected=f"one of {known}",
                 remedy="choose another task, or leave it out",

@@ -211,7 +211,7 @@ class CellRecords:
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class Baselines:
     """Of one protocol, what trained cells lie between. See `muvla.evaluation.baselines`."""
 
     rows: dict[str, list[EpisodeRow]] = field(default_factory=dict)  # `random`, `expert` → their complete results

@@ -4,7 +4,7 @@ Legend: B slots, L layers, N heads, S sequence, d head width, R kinds of rows, C
 
 Attention kernels never tell their probabilities, so they are computed again: from the very q and k (after RoPE) and
 the segments that the backend got in that pass, and from the guard's only definition, `may_attend`. Probabilities times
-v is what the backend put out (tests/test_maps.py, for every guard and padding).
+v is what the backend put out (tests/test_attention_maps.py, for every guard and padding).
 
 Of a 7B model the probabilities of one tick would take 32 layers · 32 heads · S² · 4 bytes = 1.8 GB a slot at S = 670.
 They are reduced layer by layer and slot by slot: one slot's (N, S, S) of one layer, 57 MB, is the most that is held.

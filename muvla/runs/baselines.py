@@ -15,7 +15,7 @@ from muvla.errors import Interrupted
 from muvla.evaluation.baselines import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
 from muvla.evaluation.protocol import Protocol, unbounded
-from muvla.evaluation.records import Ceilings, EpisodeRow, RowFile, result_id
+from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
 from muvla.runs.run import Run, never
 from muvla.utils import provenance as origin
 from muvla.utils.io import holder, locked
@@ -77,7 +77,7 @@ class UnlearnedRun(Run):
             yield identity
 
 
-def measured(root: Path, data: Path, protocol: Protocol) -> Ceilings:
+def measured(root: Path, data: Path, protocol: Protocol) -> Baselines:
     """What is known of the protocol beside trained policies, from complete results alone."""
     rows, records, known = {}, {}, unlearned(protocol)
     for name in known:
@@ -87,4 +87,4 @@ def measured(root: Path, data: Path, protocol: Protocol) -> Ceilings:
             records |= run.provenance(rows[name])
     never_run = {"random": "–", "expert": "no expert"}
     absent = {name: "not run" if name in known else never_run[name] for name in ACTIONS if name not in rows}
-    return Ceilings(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol))
+    return Baselines(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol))

@@ -1,4 +1,4 @@
-"""Chance and ceilings: measured under the protocols, told in every table, and never taken for a trained cell."""
+"""Chance and baselines: measured under the protocols, told in every table, and never taken for a trained cell."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.protocol import get_protocol, unbounded
-from muvla.evaluation.records import Ceilings, EpisodeRow, result_id, summarise
+from muvla.evaluation.records import Baselines, EpisodeRow, result_id, summarise
 from muvla.runs.baselines import UnlearnedRun, measured
 from muvla.utils.io import locked
 from muvla.utils.rng import numpy_rng
@@ -105,7 +105,7 @@ def test_they_are_nobodys_training(tmp_path):
 def test_a_task_without_an_expert_has_none(tmp_path):
     libero = get_protocol("libero-spatial-0-rh@1")
     assert unlearned(libero) == ("random",) and unlearned(BASE) == ("random", "expert")
-    with pytest.raises(MuvlaError, match=r"ceiling: got 'expert of libero_spatial-0', expected one of random"):
+    with pytest.raises(MuvlaError, match=r"baseline: got 'expert of libero_spatial-0', expected one of random"):
         UnlearnedRollout("expert", libero, lambda: None, 1)
     assert measured(tmp_path, tmp_path, libero).absent == {"random": "not run", "expert": "no expert"}
 
@@ -135,7 +135,7 @@ def test_why_nothing_bounds_a_policy_without_memory():
 def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_draw", lambda *_: [])
     free = replace(KNOWN, unbounded="the arm moves in cue and delay")
-    told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": free})
+    told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": free})
     no_bound = [replace(one, chance={"p@1": None}) for one in cells]
     report.write_report(no_bound, tmp_path / "out", told, say=lambda _: None)
     text = (tmp_path / "out" / "report.md").read_text()
@@ -194,7 +194,7 @@ def test_an_evaluation_asks_for_every_simulator_before_its_first_episode(monkeyp
     assert bool(asked) != complete, "what is complete is read anywhere"
 
 
-def test_a_sweeps_time_limit_holds_in_its_ceilings(tmp_path, monkeypatch):
+def test_a_sweeps_time_limit_holds_in_its_baselines(tmp_path, monkeypatch):
     study = SimpleNamespace(check=lambda: None, protocols=[SHORT], name="x")
     monkeypatch.setattr(Ledger, "stores", lambda *_: {})
     monkeypatch.setattr(Ledger, "entries", lambda *_: [])
@@ -211,17 +211,17 @@ def test_a_full_disk_and_a_broken_invariant_are_no_not_run(tmp_path, monkeypatch
 
     monkeypatch.setattr(UnlearnedRun, "measure", fails)
     with pytest.raises(error):
-        swept.measure_ceilings([SHORT], Ledger(tmp_path / "runs", tmp_path / "data"), lambda _: None)
+        swept.measure_baselines([SHORT], Ledger(tmp_path / "runs", tmp_path / "data"), lambda _: None)
 
 
 def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    monkeypatch.setattr("sweeps.baselines.measure_ceilings", lambda several, *_: print([p.id for p in several]) or 0)
-    assert cli.main(["ceilings", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
+    monkeypatch.setattr("sweeps.baselines.measure_baselines", lambda several, *_: print([p.id for p in several]) or 0)
+    assert cli.main(["baselines", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
     told = capsys.readouterr().out
     assert told.count(BASE.id) == 1 and told.count("-ol8@1") == 5
     for bad, message in (([BASE.id, "--workers", "0"], "--workers"), (["recall-x@1"], "protocol: got 'recall-x@1'")):
-        assert cli.main(["ceilings", *bad, *at]) == cli.EXIT_BAD_INPUT
+        assert cli.main(["baselines", *bad, *at]) == cli.EXIT_BAD_INPUT
         assert message in capsys.readouterr().err
 
 
@@ -235,7 +235,7 @@ def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(UnlearnedRun, "measure", refuses)
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    assert swept.measure_ceilings([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
+    assert swept.measure_baselines([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
     assert said[0].startswith("broken@1 random: not run: renderer: got 'none'")
     assert said[3].startswith("short@1 expert: n 8, touch rate 1.000, choice accuracy given a touch 1.000, success 1.0")
     assert swept.without_simulator([SHORT, get_protocol("libero-spatial-0-rh@1")]) == [SHORT]
@@ -245,7 +245,7 @@ def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
 
 EXPERT = [row(i, 0) for i in range(20)]
 RECORD = {"code": "c1", "simulator": "physx_cpu", "environment": {"pictures": "none taken"}}
-KNOWN = Ceilings(
+KNOWN = Baselines(
     {"expert": EXPERT}, {"random": "not run"}, {"touch": 1.0, "choice": 1 / 3, "success": None}, {"x": RECORD}
 )
 
@@ -253,7 +253,7 @@ KNOWN = Ceilings(
 def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_draw", lambda *_: [])  # figures take seconds
     said = []
-    told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": KNOWN})
+    told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": KNOWN})
     report.write_report(cells, tmp_path / "out", told, say=said.append)
     main = (tmp_path / "out" / "main.md").read_text().splitlines()
     full = "1.00 [0.84, 1.00]"
@@ -274,7 +274,7 @@ def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch
     )
     assert "code version c1; simulator physx_cpu; taken without pictures." in text
     assert "memoryless ideal" in "\n".join(said)
-    (line,) = (tmp_path / "out" / "ceilings.csv").read_text().splitlines()[1:]
+    (line,) = (tmp_path / "out" / "baselines.csv").read_text().splitlines()[1:]
     assert line.startswith("expert,p@1,20,0,20,20,20,20,20")
 
 
@@ -282,8 +282,8 @@ def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_draw", lambda *_: [])
     there = {**RECORD, "environment": {"stand_in_assets": ["025_mug"]}}
 
-    def written(ceilings):
-        told = report.Report("small", "a study", "muvla sweep x", "", (), ceilings={"p@1": ceilings})
+    def written(baselines):
+        told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": baselines})
         report.write_report(cells, tmp_path / "out", told, say=lambda _: None)
         return (tmp_path / "out" / "report.md").read_text(), (tmp_path / "out" / "main.md").read_text()
 
@@ -302,7 +302,7 @@ def test_seeds_stay_whole_numbers_and_budgets_blank(base):
         records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
         records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1),
     ]
-    table = untrained.with_readings(tables.main_table(tidy(variants)), Ceilings(), {"success": "success"})
+    table = untrained.with_readings(tables.main_table(tidy(variants)), Baselines(), {"success": "success"})
     assert list(table["W"]) == [8, 2, "–", "–", "–"] and list(table["seed"]) == [0, 0, "–", "–", "–"]
     assert list(table["success"])[2:] == ["not run", "not run", "–"]
 
@@ -313,11 +313,11 @@ def test_the_mean_over_a_set_needs_all_of_it(base):
     half = [row(i, 0 if i < 10 else 1) for i in range(20)]
     lost = [row(i, 0, error="RuntimeError: x") for i in range(4)]
     for of_b, said in (
-        (Ceilings({"expert": half}), "0.75 over 2"),
-        (Ceilings({"expert": half + lost}), "0.75 over 2 (+4 errors)"),
-        (Ceilings({"expert": lost}), "– (+4 errors)"),
-        (Ceilings(absent={"expert": "no expert"}), "no expert"),
-        (Ceilings(), "not run"),
+        (Baselines({"expert": half}), "0.75 over 2"),
+        (Baselines({"expert": half + lost}), "0.75 over 2 (+4 errors)"),
+        (Baselines({"expert": lost}), "– (+4 errors)"),
+        (Baselines(absent={"expert": "no expert"}), "no expert"),
+        (Baselines(), "not run"),
     ):
         found = untrained.over_sets(table, cells[0].sets, {"a@1": KNOWN, "b@1": of_b})
         assert found[found["variant"] == "expert"]["none"].item() == said

@@ -198,7 +198,7 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
     (tmp_path / "study.py").write_text(STUDY.format(updates=2))
     study = [str(tmp_path), *at(tmp_path)]
     assert main(["sweep", *study, "--variant", "K=8", "--no-tracking", "--compile"]) == 0
-    (folder,) = {file.parent for file in (tmp_path / "runs").glob("*/run.json")}  # beside the ceilings
+    (folder,) = {file.parent for file in (tmp_path / "runs").glob("*/run.json")}  # beside the baselines
     more = ["evaluate", folder.name, *at(tmp_path), "--protocol", "recall-position5-rh@1"]
     assert main([*more, "--compile"]) == 0
     records = [read_json(file) for file in (folder / "provenance").iterdir()]
