@@ -52,7 +52,7 @@ study = Study(
     variants=paper_variants("controlled"),
     factors=FACTORS,
     seeds=(0, 1, 2),
-    get_protocols=get_protocols("mikasa5-rh@1"),
+    protocols=get_protocols("mikasa5-rh@1"),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
     notes="""
 Every step is queried: chunks of one action, so that no delay frame is supervised by a decision, cannot run open loop.
