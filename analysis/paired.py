@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from analysis.frames import NEVER_FIRED, NOT_RUN
 from muvla.evaluation.records import EpisodeRow, acted
-from muvla.stats import wilson
+from muvla.stats import newcombe, wilson
 from sweeps.predictions import Prediction
 
 CONFIDENCE = 0.90  # two-sided: one bound alone errs in 5 of 100
@@ -21,28 +21,6 @@ MARGIN = 0.10  # a difference smaller than this is none
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NO_GROUND = "no ground"  # of one training seed: its plain run is not what the prediction speaks of
 DECIDING_SEEDS = 2  # so many with ground are needed for any verdict over seeds; one of twenty is refuted by chance
-
-
-def newcombe(both: int, first: int, second: int, neither: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of the second proportion less the first, of pairs by which of the two they have; (nan, nan) of none.
-
-    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
-    paired data", Statistics in Medicine 17 (1998), 2635-2650: the Wilson limits of the two, squared and added, less
-    what their correlation takes away, with its continuity correction."""
-    n = both + first + second + neither
-    if n == 0:
-        return math.nan, math.nan
-    p, q = (both + first) / n, (both + second) / n
-    (p_low, p_high), (q_low, q_high) = wilson(both + first, n, confidence), wilson(both + second, n, confidence)
-    margins = math.prod((both + first, second + neither, both + second, first + neither))
-    product = both * neither - first * second
-    corrected = max(product - n / 2, 0) if product > 0 else product
-    phi = corrected / math.sqrt(margins) if margins else 0.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
-
-    return q - p - reach(q - q_low, p_high - p), q - p + reach(q_high - q, p - p_low)
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ def difference(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow], quanti
     table = [counts[True, True], counts[True, False], counts[False, True], counts[False, False]]
     n = sum(table)
     first_rate, second_rate = ((table[0] + table[i]) / n if n else math.nan for i in (1, 2))
-    return Difference(n, first_rate, second_rate, *newcombe(*table))
+    return Difference(n, first_rate, second_rate, *newcombe(*table, CONFIDENCE))
 
 
 @dataclass(frozen=True)

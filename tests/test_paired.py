@@ -17,7 +17,6 @@ from analysis.paired import (
     SUPPORTED,
     UNDECIDED,
     difference,
-    newcombe,
     over_seeds,
     rate,
     uses_memory,
@@ -25,6 +24,7 @@ from analysis.paired import (
 )
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import acted
+from muvla.stats import newcombe
 from sweeps.predictions import Prediction
 
 CHANCE = 1 / 3
@@ -178,7 +178,8 @@ def test_the_interval_covers_as_it_says():
         a, b = rng.random((2, 60))
         first, second = a < 0.7, np.where(rng.random(60) < 0.5, a, b) < 0.5
         low, high = newcombe(
-            *(int(x.sum()) for x in (first & second, first & ~second, ~first & second, ~first & ~second))
+            *(int(x.sum()) for x in (first & second, first & ~second, ~first & second, ~first & ~second)),
+            confidence=0.90,
         )
         held += low <= -0.2 <= high
     assert 260 <= held <= 290
