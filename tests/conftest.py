@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -12,32 +11,21 @@ from functools import lru_cache
 import pytest
 import torch
 
+from helpers.release_size import SIZE
+from helpers.released_runs import PROTOCOL, Variant
+from helpers.rows import records
+from helpers.studies import DATASET, FEW, STUDY
 from muvla.checkpoints.build import build_policy, prompts_of
-from muvla.config import BudgetConfig, Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory, tbptt
 from muvla.config.serialization import replace
-from muvla.config.sizes import get_size
+from muvla.config.sizes import SIZES, get_size
 from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
-from muvla.evaluation.protocol import PROTOCOLS, get_protocol
-from muvla.models.attention import BACKENDS, usable
-from muvla.models.backends import obstacle
-from muvla.models.policy import Encoded, Interface, Policy
+from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.protocol import PROTOCOLS
 from muvla.probes.base import Subject
 from muvla.training.trainer import Trainer, interface_of
-
-DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
-# A tenth of a published protocol, in slots that are used more than once.
-FEW = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
-
-
-ON_CPU = usable("cpu", torch.float32)  # attention backends
-EVERYWHERE = [*ON_CPU, *(pytest.param(name, marks=pytest.mark.gpu) for name in BACKENDS if name not in ON_CPU)]
-
-
-def skip_unless_usable(backend: str, device: str, dtype: torch.dtype) -> None:
-    if problem := obstacle(backend, device, dtype):
-        pytest.skip(str(problem))
 
 
 def pytest_configure(config):
@@ -158,6 +146,32 @@ def few():
         yield FEW
 
 
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("study") / "study.py"
+    file.write_text(STUDY.format(updates=6))
+    return file
+
+
+@pytest.fixture
+def cells(base):
+    """Four finished cells of two variants and two seeds, with made-up rows."""
+    return [
+        records(base, "none", no_memory(), 0, 6, 12, 2),
+        records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1),
+        records(base, "none", no_memory(), 1, 0, 0, 20),
+        records(base, "K=8", tbptt(8, 4), 1, 20, 0, 0, errors=4),
+    ]
+
+
+@pytest.fixture
+def small_release(monkeypatch):
+    """The tiny release's size, its protocol and its environment, known by name to the command line of this process."""
+    monkeypatch.setitem(SIZES, "fixture", SIZE)
+    monkeypatch.setitem(PROTOCOLS, PROTOCOL.id, PROTOCOL)
+    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Variant)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 1 MB, full for real when it is full; needs to be root and allowed to mount."""
@@ -173,19 +187,3 @@ def small_disk(tmp_path):
         pytest.skip("no file system can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
-
-
-TEXT = 12
-PADDED_INTERFACE = Interface(cameras=2, proprio_dim=2, action_dim=2, text=TEXT, text_padded=True)
-PLAIN_INTERFACE = Interface(cameras=2, proprio_dim=2, action_dim=2, text=6, text_padded=False)
-PROMPTS = ["Touch it.", "Touch the marked disc.", "Touch the disc of the same color.", "Wait, then touch the cube."]
-
-
-def random_frames(policy: Policy, slots: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Encoded:
-    """Encoded random observations; prompts of different lengths where the policy's interface is padded."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (slots, 2, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    proprio = torch.randn(slots, 2, generator=generator, dtype=dtype)
-    prompts = PROMPTS if policy.interface.text_padded else [PROMPTS[1]]
-    ids, lengths = policy.encode_text([prompts[i % len(prompts)] for i in range(slots)])
-    return policy.encode(images, proprio, ids, lengths)

@@ -13,75 +13,13 @@ from analysis import tables
 from analysis.figures import rates as figures
 from analysis.frames import best_constant_choice, tidy, update_rule
 from analysis.report import report
+from helpers.rows import PROVENANCE, records, row, write
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import chance, get_protocol
-from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, TakenMeasurement
+from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.stats import wilson
-
-PROVENANCE = {
-    "code": "c0de",
-    "processor": "P",
-    "device": "cpu",
-    "threads": 1,
-    "simulator": None,
-    "git": {"commit": "0123456789abcdef", "dirty": False},
-    "packages": {"torch": "2.13"},
-}
-
-
-def row(seed, choice, target=0, error=None, kind="none"):
-    measured = error is None
-    return EpisodeRow(
-        result="r",
-        train="t",
-        training_seed=0,
-        task="RecallPosition3-v0",
-        group="recall",
-        protocol="p@1",
-        protocol_hash="h",
-        intervention=kind,
-        seed=seed,
-        attempt=1,
-        target=target if measured else None,
-        choice=choice if measured else None,
-        cue_length=1,
-        delay_length=1,
-        first_decision_step=2,
-        success_once=choice == target if measured else None,
-        success_at_end=None,
-        first_success_step=None,
-        steps=5,
-        error=error,
-        seconds=0.1,
-        environment_seconds=0.05,
-        provenance="x",
-    )
-
-
-def records(base, variant, change, seed, correct, wrong, untouched, errors=0, kinds=("none", "zero")):
-    n = 0
-    rows = []
-    for count, choice in ((correct, 0), (wrong, 1), (untouched, -1)):
-        rows += [row(n + i, choice) for i in range(count)]
-        n += count
-    rows += [row(n + i, 0, error="RuntimeError: lost") for i in range(errors)]
-    cell = canonical(replace(base, {**change, "seed": seed}))
-    kinds = kinds if cell.memory.kind != "none" else ("none",)
-    by_kind = {("p@1", k): [dataclasses.replace(r, intervention=k) for r in rows] for k in kinds}
-    seconds = {"training": 60.0, "evaluation": 30.0}
-    return CellRecords(variant, cell, f"{variant}{seed}", "done", by_kind, {"x": PROVENANCE}, {"p@1": 1 / 3}, seconds)
-
-
-@pytest.fixture
-def cells(base):
-    return [
-        records(base, "none", no_memory(), 0, 6, 12, 2),
-        records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1),
-        records(base, "none", no_memory(), 1, 0, 0, 20),
-        records(base, "K=8", tbptt(8, 4), 1, 20, 0, 0, errors=4),
-    ]
 
 
 def test_wilson_against_published_values():
@@ -196,19 +134,6 @@ def test_figures_show_every_seed_with_its_interval(cells):
     assert sorted(round(float(m.get_ydata()[0]), 3) for m in marks) == [0.333, 0.947, 1.0]
     assert any(line.get_linestyle() == "--" for line in axes.lines), "the chance line"
     assert [t.get_text() for t in axes.get_xticklabels()] == ["none", "K=8"]
-
-
-def write(cells, tmp_path, results=None, **changes):
-    said = []
-    told = {
-        "name": "small",
-        "title": "a study",
-        "command": "muvla sweep x",
-        "notes": "A note.",
-        "coverage": ("Pairs: K=8 0.67",),
-    }
-    frame = report.write_report(cells, tmp_path / "out", report.Report(**(told | changes)), results, said.append)
-    return frame, "\n".join(said)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The import rule, the size of functions, and what must not be in the tree."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 PACKAGES = ("muvla", "sweeps", "analysis", "experiments", "benchmarks")
 FILES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
 HOUSE = [p for package in PACKAGES[:3] for p in sorted((ROOT / package).rglob("*.py"))]
@@ -132,3 +134,12 @@ def test_make_works_on_one_target_at_a_time_also_under_j(tmp_path):
     (tmp_path / "Makefile").write_text(f"include {ROOT / 'Makefile'}\n{own}")
     run = subprocess.run(["make", "-s", "-j4", "both"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.stdout.split() == ["first", "second"], run.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_test_imports_another(path):
+    """What several tests need lies in tests/helpers; fixtures lie in conftest.py. Code in strings counts too."""
+    modules = {p.stem for p in (ROOT / "tests").rglob("test_*.py")} | {"conftest"}
+    text = path.read_text(encoding="utf-8")
+    assert not {name.split(".")[-1] for name in imports(path)} & modules
+    assert not [name for name in re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE) if name in modules]

@@ -15,8 +15,8 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from hub_server import COMMIT, Hub
 
+from helpers.hub_server import COMMIT, Hub
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.envs import assets
 from muvla.envs.assets import LIBERO, archive_from_hub, archive_from_web, content

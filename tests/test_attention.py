@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import EVERYWHERE, ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 from torch.nn.attention.flex_attention import create_mask
 
+from helpers.policies import EVERYWHERE, ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 from muvla.checkpoints.build import build_policy
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError, NotAMeasurement

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
+from helpers.policies import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.models.attention import BARRED_ROWS, may_attend
 from muvla.models.policy import Policy

@@ -8,13 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_analysis import cells, records, row
-from test_success_reports import over
 
 from analysis import baselines as untrained
 from analysis import tables
 from analysis.frames import tidy
 from analysis.report import report
+from helpers.rows import over, records, row
 from muvla.cli import commands
 from muvla.cli import main as cli
 from muvla.cli.commands import find_run
@@ -31,7 +30,6 @@ from sweeps import baselines as swept
 from sweeps.ledger import Ledger
 from sweeps.sweep import SweepOptions, run_study
 
-__all__ = ["cells"]  # the fixture
 BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=8, slots=3)
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 
+from helpers.policies import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.models.policy import Encoded
 

@@ -5,9 +5,9 @@ import os
 import re
 
 import pytest
-from conftest import FEW
-from test_sweep import ROOT, STUDY
 
+from helpers.paths import ROOT
+from helpers.studies import FEW, STUDY, at
 from muvla.cli.commands import find_run
 from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
 from muvla.evaluation.protocol import SETS
@@ -20,10 +20,6 @@ def place(tmp_path_factory, few):
     (root / "study.py").write_text(STUDY.format(updates=6))
     assert main(["sweep", str(root), *at(root), "--no-tracking"]) == 0
     return root
-
-
-def at(root):
-    return ["--runs", str(root / "runs"), "--data", str(root / "data")]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
-from test_cli import at
-from test_sweep import STUDY
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
+from helpers.studies import STUDY, at
 from muvla.checkpoints.build import build_policy
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import LoraConfig

@@ -3,14 +3,13 @@
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import PLAIN_INTERFACE
-from test_interventions import tokens_read
 
+from helpers.paths import ROOT
+from helpers.policies import PLAIN_INTERFACE, tokens_read
 from muvla.checkpoints.build import build_policy
 from muvla.evaluation.protocol import get_protocol
 from muvla.interventions import kinds, parse_intervention
@@ -18,7 +17,6 @@ from muvla.probes import registry
 from muvla.probes.registry import GRIDS, MEASUREMENTS, get_measurement, get_probe
 from muvla.probes.traces import traces_of
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=3, slots=3)
 

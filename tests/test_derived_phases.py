@@ -3,8 +3,8 @@ not enough."""
 
 import numpy as np
 import pytest
-from test_sweep import STUDY
 
+from helpers.studies import STUDY
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig
 from muvla.config.serialization import replace

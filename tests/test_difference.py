@@ -1,10 +1,9 @@
 """The certificate between two variants, in print: the declared factor and nothing else; and what else follows from
 it."""
 
-from pathlib import Path
-
 import pytest
 
+from helpers.paths import ROOT
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import canonical, dummy, no_memory, tbptt
 from muvla.config.serialization import flatten
@@ -14,7 +13,7 @@ from muvla.evaluation.protocol import get_protocol
 from sweeps.difference import difference_lines, difference_text
 from sweeps.study import Study, train_id
 
-BUDGET = str(Path(__file__).parents[1] / "experiments" / "recall_budget")
+BUDGET = str(ROOT / "experiments" / "recall_budget")
 VARIANTS = {
     "none": no_memory(),
     "dummy": dummy(4),

@@ -4,11 +4,12 @@ import dataclasses
 import itertools
 
 import pytest
-import released
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
-from test_checkpoints import SIZE, published_forward
 
+from helpers import released
+from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
+from helpers.release_size import SIZE
+from helpers.released_forward import published_forward
 from muvla.checkpoints import released as checkpoints
 from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig, dummy, no_memory

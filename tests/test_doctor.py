@@ -2,11 +2,11 @@
 
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from helpers.paths import ROOT
 from muvla.cli import doctor
 
 SIMULATOR = ("mani-skill", "sapien", "mikasa-robo-suite")
@@ -85,7 +85,7 @@ def test_a_leaking_guard_is_found(without, monkeypatch):
 
 @pytest.mark.slow
 def test_every_declared_dependency_is_checked_and_its_version(monkeypatch):
-    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra, texts in (("", declared["dependencies"]), ("sim", declared["optional-dependencies"]["sim"])):
         assert {one.name for one in doctor.requirements(extra)} == {Requirement(text).name for text in texts}
     real = metadata.version

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import released
 import torch
-from conftest import DATASET
 from safetensors.torch import load_file
-from test_checkpoints import SIZE
-from test_start import ANATOMY
 
+from helpers import released
+from helpers.release_size import ANATOMY, SIZE
+from helpers.runs import one_step, trained
+from helpers.studies import DATASET
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, ema, no_memory
@@ -18,8 +18,7 @@ from muvla.config.serialization import replace
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
 from muvla.runs.export import export
-from muvla.runs.run import NOT_A_MEASUREMENT, Run
-from sweeps.study import train_id
+from muvla.runs.run import NOT_A_MEASUREMENT
 
 pytestmark = pytest.mark.slow
 
@@ -38,21 +37,6 @@ def cell():
         truncation=2,
         budget=BudgetConfig(slots=4, window=4, updates=3),
     )
-
-
-def trained(cell, store, root) -> Run:
-    run = Run(root / "runs", store.path.parent, train_id(cell, store))
-    with run.working():
-        run.train_cell(cell, store, "cpu")
-    return run
-
-
-def one_step(policy, stream):
-    window = stream.window(1)
-    frames = (t.flatten(0, 1) for t in (window.images, window.proprio))
-    text = policy.encode_text(["Touch the marked disc."] * 4)
-    with torch.no_grad():
-        return policy.step(policy.encode(*frames, *text), policy.memory.read(policy.memory.init_state(4)))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-from conftest import FEW
 from gymnasium import spaces
-from test_sweep import STUDY, one_cell, study_file
 
+from helpers.studies import FEW, STUDY, one_cell
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
@@ -24,7 +23,6 @@ from muvla.utils.io import holder, locked, read_lines, write_json
 from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
 from sweeps.tracking import Tracker
 
-__all__ = ["study_file"]  # the fixture
 pytestmark = pytest.mark.slow  # whole cells, some in processes of their own
 PROTOCOL = "recall-position3-rh@1"
 

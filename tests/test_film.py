@@ -1,15 +1,12 @@
 """FiLM: what it computes, what reaches it, and how it is trained (spec 1.10)."""
 
 import pytest
-import released
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, PROMPTS, TEXT
-from test_checkpoints import SIZE
-from test_gradient_checkpointing import gradients
-from test_policy import frames
-from test_start import ANATOMY
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
+from helpers import released
+from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, PROMPTS, TEXT, frames, gradients
+from helpers.release_size import ANATOMY, SIZE
 from muvla.checkpoints import native as ckpt
 from muvla.checkpoints.build import build_policy
 from muvla.config import ema, no_memory, tbptt

@@ -2,15 +2,15 @@
 
 import peft
 import pytest
-import released
 import torch
-from conftest import DATASET
 from safetensors.torch import load_file
-from test_checkpoints import SIZE, everything_in
-from test_export import one_step, trained
-from test_start import ANATOMY
 from torch import nn
 
+from helpers import released
+from helpers.release_size import ANATOMY, SIZE
+from helpers.released_forward import everything_in
+from helpers.runs import one_step, trained
+from helpers.studies import DATASET
 from muvla.checkpoints import released as checkpoints
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.checkpoints.film_weights import VisionFile

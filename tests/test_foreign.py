@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 
-import foreign_files as files
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import foreign_files as files
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.readers.formats import open_source, schema_of

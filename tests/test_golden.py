@@ -1,14 +1,13 @@
 """Train ids and protocol hashes of the committed studies: promises that no refactoring may move."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from muvla.config import train_id
 from sweeps.study import load_study
 
-ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests/golden/studies.json").read_text(encoding="utf-8"))
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 
+from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, skip_unless_usable
 from muvla.checkpoints.build import build_policy
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env

@@ -3,14 +3,9 @@
 import pytest
 import torch
 
+from helpers.policies import gradients
 from muvla.config import ema, no_memory, tbptt
 from muvla.training.trainer import Trainer
-
-
-def gradients(cell, store, recompute):
-    trainer = Trainer(cell, store, checkpoint_gradients=recompute)
-    loss = trainer.backward(trainer.stream.window(cell.budget.window))
-    return loss, [p.grad for p in trainer.parameters], trainer
 
 
 @pytest.mark.parametrize(

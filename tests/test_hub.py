@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import released
-from hub_server import COMMIT, Hub
-from test_checkpoints import SIZE
 
+from helpers import released
+from helpers.hub_server import COMMIT, Hub
+from helpers.paths import TESTS
+from helpers.release_size import SIZE
 from muvla.checkpoints import hub as names
 from muvla.checkpoints.metadata import SIZE_KEY
 from muvla.cli.main import main
@@ -22,7 +23,6 @@ from muvla.errors import DiskError, MuvlaError
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).parent
 UNWANTED = ("optimizer--150000_checkpoint.pt", "scheduler--150000_checkpoint.pt", "pytorch_model.bin", "README.md")
 INSPECT = """
 import sys
@@ -32,8 +32,10 @@ for name in sys.argv[1:]:
 """
 EVALUATE = """
 import sys
-from test_released_runs import PROTOCOL, PROTOCOLS, Variant, evaluate
+from helpers.released_runs import PROTOCOL, Variant
 from muvla.cli.main import main
+from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.protocol import PROTOCOLS
 PROTOCOLS[PROTOCOL.id] = PROTOCOL
 evaluate.__kwdefaults__["env_factory"] = Variant
 for name in sys.argv[1:]:

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-import rlds_files as files
 from PIL import Image
-from test_sweep import STUDY
 
+from helpers import rlds_files as files
+from helpers.studies import STUDY
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.config.serialization import replace

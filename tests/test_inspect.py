@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import released
 import torch
-from test_checkpoints import SIZE
 
+from helpers import released
+from helpers.release_size import SIZE
 from muvla.checkpoints import released as checkpoints
 from muvla.cli.main import main
 from muvla.config.sizes import OPENVLA_7B, SIZES

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import PLAIN_INTERFACE, random_frames
 
+from helpers.policies import PLAIN_INTERFACE, random_frames, tokens_read
 from muvla.checkpoints.build import build_policy
 from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
@@ -15,25 +15,6 @@ from muvla.training.trainer import Trainer
 
 NAMES = sorted(EXAMPLES.values())
 ALONE = [name for name in NAMES if parse_intervention(name).donor is None]
-
-
-def tokens_read(policy, kind, seeds=(0, 1), ticks=4, frame_seeds=None):
-    """(ticks, B, m, D) tokens read in one episode per slot, and the actions."""
-    loop = Recurrence(policy, len(seeds), kind)
-    read, actions = [], []
-    with torch.no_grad():
-        for t in range(ticks):
-            moment = Moment([t] * len(seeds), [Phase.DELAY] * len(seeds), [str(s) for s in seeds], list(seeds))
-            frames = random_frames(policy, len(seeds), seed=t)
-            if frame_seeds is not None:
-                parts = [random_frames(policy, 1, seed=100 * f + t) for f in frame_seeds]
-                frames = type(frames)(
-                    *(torch.cat([getattr(p, n) for p in parts]) for n in ("prefix", "text", "stop", "text_lengths"))
-                )
-            output, tokens = loop.tick(frames, torch.full((len(seeds),), t == 0), moment)
-            read.append(tokens)
-            actions.append(output.actions)
-    return torch.stack(read), torch.stack(actions)
 
 
 @pytest.fixture(scope="module")

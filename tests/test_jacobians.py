@@ -6,10 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import PLAIN_INTERFACE, random_frames
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from muvla.checkpoints.build import build_policy
+from helpers.policies import random_episode
 from muvla.config import TaskConfig
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
@@ -20,15 +19,8 @@ from muvla.evaluation.replay import WatchedRollout
 from muvla.probes.jacobians import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence
 
+T = 5  # ticks of an episode
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=4, slots=2)
-T = 5
-
-
-def drawn(cell):
-    """A policy in double precision, and an episode of T random frames."""
-    policy = build_policy(cell, PLAIN_INTERFACE).double().eval()
-    with torch.no_grad():
-        return policy, random_frames(policy, T, dtype=torch.float64)
 
 
 def continued(policy, encoded, d, tokens):
@@ -53,7 +45,7 @@ def written(policy, encoded, d):
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_the_jacobian_is_that_of_autograd_at_every_distance(cell_with, alpha):
-    policy, encoded = drawn(cell_with({"memory.alpha": alpha}))
+    policy, encoded = random_episode(cell_with({"memory.alpha": alpha}), T)
     rows = list(jacobian_rows(policy, encoded))
     assert len(rows) == 2 * 2  # H·A
     norms = jacobian_norms(policy, encoded)
@@ -75,7 +67,7 @@ def whole_norm(norm, hidden):
 def test_the_linear_part_of_a_moving_average_is_that_of_finite_differences(cell_with, monkeypatch):
     """At α = 0.1, in a random direction, at every distance."""
     monkeypatch.setattr(LlamaRMSNorm, "forward", whole_norm)
-    policy, encoded = drawn(cell_with({"memory.alpha": 0.1}))
+    policy, encoded = random_episode(cell_with({"memory.alpha": 0.1}), T)
     rows, step = list(jacobian_rows(policy, encoded)), 1e-6
     for d in range(1, T):
         memory = written(policy, encoded, d)
@@ -87,7 +79,7 @@ def test_the_linear_part_of_a_moving_average_is_that_of_finite_differences(cell_
 
 
 def test_asking_leaves_the_policy_as_it_was(cell_with):
-    policy, encoded = drawn(cell_with())
+    policy, encoded = random_episode(cell_with(), T)
     asked = [p.requires_grad for p in policy.parameters()]
     with torch.no_grad():  # as an evaluation is, in which it may be asked
         jacobian_norms(policy, encoded)
@@ -97,7 +89,7 @@ def test_asking_leaves_the_policy_as_it_was(cell_with):
 
 def test_what_training_cuts_is_not_cut_here(cell_with):
     """K is no part of the question: the norms are the same for every K."""
-    one, eight = (jacobian_norms(*drawn(cell_with({"truncation": K}))) for K in (1, 8))
+    one, eight = (jacobian_norms(*random_episode(cell_with({"truncation": K}), T)) for K in (1, 8))
     np.testing.assert_array_equal(one, eight)
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from helpers.libero import Fake
+from helpers.paths import ROOT
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
 from muvla.envs.assets import Content
@@ -27,40 +29,6 @@ from muvla.envs.registry import make_env, task_info
 from muvla.errors import MuvlaError
 
 TASK = "libero_spatial-0"
-
-
-class Fake(Simulator):
-    """Writes down what it is asked; the hand is at x = number of steps. The pictures are bright in their first row's
-    first pixel, which the real ones show at the bottom right."""
-
-    succeeds_at = 1_000_000  # steps, the settling included
-    hopeless = "nowhere"
-    render_backend = "none"
-    renderer = "Fake GPU"
-
-    def __init__(self, task, size):
-        self.task, self.size, self.starts, self.actions, self.closed = task, size, [], [], False
-
-    def start(self, number):
-        self.starts.append(number)
-        self.actions.append([])
-
-    def step(self, action):
-        self.actions[-1].append(action)
-        picture = np.full((self.size, self.size, 3), 20, np.uint8)
-        picture[0, 0] = 250
-        raw = {
-            "agentview_image": picture,
-            "robot0_eye_in_hand_image": picture // 2,
-            "joint": np.zeros(7),
-            "robot0_eef_pos": np.array([len(self.actions[-1]), 2.0, 3.0]),
-            "robot0_eef_quat": np.array([1.0, 0, 0, 0]),
-            "robot0_gripper_qpos": np.array([0.04, -0.03]),
-        }
-        return raw, len(self.actions[-1]) >= self.succeeds_at and self.task.suite != self.hopeless
-
-    def close(self):
-        self.closed = True
 
 
 @pytest.fixture
@@ -335,7 +303,7 @@ def test_what_goes_wrong_in_importing_is_one_clear_error(some_assets, monkeypatc
 
 def test_each_renderer_has_its_own_remedy():
     """scripts/install-system-packages.sh has EGL alone."""
-    script = (Path(__file__).parents[1] / "scripts" / "install-system-packages.sh").read_text()
+    script = (ROOT / "scripts" / "install-system-packages.sh").read_text()
     assert "libegl1" in script and "osmesa" not in script
     egl, osmesa = (simulator._no_renderer(ImportError("x"), one).remedy for one in simulator.RENDERERS)
     assert egl.startswith("run `sudo bash scripts/install-system-packages.sh`")

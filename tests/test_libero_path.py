@@ -5,10 +5,10 @@ from dataclasses import replace as changed
 
 import numpy as np
 import pytest
-import rlds_files as files
-from test_libero import Fake
 
 from analysis.frames import best_constant_choice
+from helpers import rlds_files as files
+from helpers.libero import Fake
 from muvla.cli.main import main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig, train_id
 from muvla.config.serialization import replace

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-import rlds_files as files
 import torch
 
+from helpers import rlds_files as files
 from muvla.config import DatasetConfig, TaskConfig, canonical, no_memory, train_id
 from muvla.config.serialization import identity, replace
 from muvla.data.collect import collect

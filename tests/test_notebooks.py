@@ -1,7 +1,6 @@
 """Notebooks are executed, on the rows of small sweeps."""
 
 import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import IPython.display
@@ -9,9 +8,10 @@ import jupytext
 import matplotlib.figure
 import pytest
 from nbclient import NotebookClient
-from test_analysis import records
-from test_sweep import STUDY
 
+from helpers.paths import ROOT
+from helpers.rows import records
+from helpers.studies import STUDY
 from muvla.config import tbptt
 from muvla.evaluation.records import GridPoint, GridRows
 from sweeps import ledger
@@ -20,7 +20,6 @@ from sweeps.ledger import Ledger
 from sweeps.study import load_study
 from sweeps.sweep import SweepOptions, run_study
 
-ROOT = Path(__file__).parents[1]
 # What the small study does beyond test_sweep's: an intervention with its sham, a grid of either kind, a reading.
 PROBED = """
 import dataclasses

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PLAIN_INTERFACE, random_frames
 
+from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
 from muvla.errors import MuvlaError

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from helpers.studies import STUDY
 from muvla.checkpoints import native as ckpt
 from muvla.config import tbptt, train_id
 from muvla.errors import MuvlaError
@@ -129,8 +130,6 @@ def test_a_knob_that_is_turned_or_cannot_be_is_not_named(store, cell_with):
 @pytest.mark.slow
 def test_in_a_sweep_it_costs_its_cell_alone(tmp_path):
     """A language model that no machine has the memory for, beside one of the tiny size."""
-    from test_sweep import STUDY
-
     (tmp_path / "study.py").write_text(STUDY.format(updates=2))
     study = load_study(tmp_path)
     variants = {"huge": tbptt(8, 4) | {"model.size.mlp": 10**11}, "K=8": tbptt(8, 4)}

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_analysis import row
 
 from analysis.paired import (
     MARGIN,
@@ -22,6 +21,7 @@ from analysis.paired import (
     uses_memory,
     verdict,
 )
+from helpers.rows import row
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import acted
 from muvla.stats import newcombe

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from transformers import LlamaConfig, LlamaModel
 
+from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, frames, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import no_memory, tbptt
 from muvla.config.sizes import SIZES, get_size
@@ -47,12 +47,6 @@ def oft_forward(policy, images, proprio, ids):
     mask = torch.ones(n, 1, length, length, dtype=torch.bool)
     hidden = llama(inputs_embeds=sequence, attention_mask=mask).last_hidden_state
     return policy.head(hidden[:, -1 - slots.shape[1] - 1 : -1 - 1])
-
-
-def frames(n=3):
-    g = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, 2, 3, 32, 32), dtype=torch.uint8, generator=g)
-    return images, torch.randn(n, 2, generator=g)
 
 
 @pytest.mark.parametrize("positions", [{"model.memory_positions": "shift"}, {"model.reserve": 0}])

@@ -1,13 +1,13 @@
 """The variants of the published table: what their two versions differ in, and that they run."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
-import released
-from conftest import DATASET
-from test_checkpoints import SIZE
 
+from helpers import released
+from helpers.paths import ROOT
+from helpers.release_size import SIZE
+from helpers.studies import DATASET
 from muvla.checkpoints.build import prompts_of
 from muvla.cli.main import main
 from muvla.config import DatasetConfig, TaskConfig
@@ -33,7 +33,7 @@ from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger
 from sweeps.study import difference_of, load_study
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "paper_table"
+FOLDER = ROOT / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
 VERSIONS = pytest.mark.parametrize("version", FILES)
 

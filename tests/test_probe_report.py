@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from test_analysis import records, row, write
 
 from analysis import causal, tables
 from analysis.by_seed import quantities_of
@@ -21,6 +20,7 @@ from analysis.figures.grids import FEW
 from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
 from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
 from analysis.report import report
+from helpers.rows import records, row, write
 from muvla.config import dummy, tbptt
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.probes import attention, dynamics

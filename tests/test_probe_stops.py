@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from helpers.policies import random_episode
 from muvla.config.serialization import replace
 from muvla.errors import Interrupted
 from muvla.evaluation.protocol import get_protocol
@@ -79,9 +80,7 @@ def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_p
 
 
 def test_a_stopped_gradient_leaves_the_policy_as_it_was(trained_run):
-    from test_jacobians import drawn
-
-    policy, encoded = drawn(trained_run.cell)
+    policy, encoded = random_episode(trained_run.cell, 5)
     asked, calls = [p.requires_grad for p in policy.parameters()], Calls(3)
 
     def check_stop():

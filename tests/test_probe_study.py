@@ -1,11 +1,11 @@
 """Probes and predictions of a study: what is run, what is kept, what is skipped, and what the report makes of it."""
 
 import dataclasses
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from helpers.probe_study import ANY, BASE, CARRIED, GRID, LOWER, WIDTHS
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import dummy, no_memory, tbptt
 from muvla.errors import MuvlaError
@@ -15,56 +15,12 @@ from muvla.probes.registry import MEASUREMENTS, get_probe
 from muvla.utils.io import read_json, write_json
 from sweeps.ledger import Ledger
 from sweeps.plan import plan_text
-from sweeps.predictions import Prediction
 from sweeps.study import Study, conditions, load_study, reads
 from sweeps.sweep import SweepOptions, run_study
-
-ROOT = Path(__file__).parents[1]
-BASE = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="few", episodes=6, slots=3)
-LONGER = dataclasses.replace(BASE, name="few-longer", step_limit=20)
-
-
-def read_widths(subject) -> pd.DataFrame:
-    """The memory's width by episode."""
-    (subject.folder / "note.txt").write_text("no frame")
-    assert not subject.policy.training and len(subject.store()) and subject.open_env().observation_space
-    return pd.DataFrame({"seed_of": subject.seeds, "value": subject.policy.memory.width})
-
-
-WIDTHS = Measurement("widths", 1, read_widths, x="seed_of", y="value")
-CARRIED = Measurement("carried", 1, read_widths, x="seed_of", y="value", needs_recurrence=True)
-ANY = Measurement("any", 1, read_widths, x="seed_of", y="value", needs_memory=False)
-GRID = Grid(
-    "limits",
-    1,
-    x="limit",
-    curve="memory",
-    points=(
-        Point(BASE, "none", (("limit", 15), ("memory", "active"))),
-        Point(BASE, "zero", (("limit", 15), ("memory", "zero"))),
-        Point(LONGER, "none", (("limit", 20), ("memory", "active"))),
-        Point(LONGER, "zero", (("limit", 20), ("memory", "zero"))),
-    ),
-)
-MAP = Grid(
-    "map",
-    1,
-    x="step",
-    y="tokens",
-    curve="kind",
-    points=tuple(
-        Point(BASE, f"zero{tokens}@{step}", (("step", step), ("tokens", tokens or "all"), ("kind", "zero")))
-        for step in (0, 1)
-        for tokens in ("", "[0:2]")
-    ),
-)
 
 
 def at_zero(protocol, intervention):
     return dataclasses.replace(GRID, points=(Point(protocol, intervention, GRID.points[0].coordinates),))
-
-
-LOWER = Prediction("zero does nothing", ("K=8",), "zero", "null")
 
 
 @pytest.fixture
@@ -168,7 +124,7 @@ from muvla.config import *
 from muvla.config.sizes import get_size
 from sweeps.predictions import Prediction
 from sweeps.study import Study
-from test_probe_study import *
+from helpers.probe_study import *
 base = Cell(
     model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),

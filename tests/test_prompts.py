@@ -5,8 +5,8 @@ from dataclasses import replace as replaced
 
 import pytest
 import torch
-from test_sweep import STUDY
 
+from helpers.studies import STUDY
 from muvla.cli import commands
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import canonical

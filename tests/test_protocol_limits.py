@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import TESTS
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
@@ -13,7 +13,7 @@ from muvla.envs.recall import tasks as recall
 from muvla.envs.registry import step_limit, task_info
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 
-GOLDEN = Path(__file__).parent / "golden" / "limits.json"
+GOLDEN = TESTS / "golden" / "limits.json"
 
 
 def resolved(one: Protocol) -> list:

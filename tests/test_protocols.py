@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import TESTS
 from muvla.config import TaskConfig
 from muvla.config.serialization import content_hash
 from muvla.envs.libero.tasks import LIBERO_TASKS
@@ -13,7 +13,7 @@ from muvla.envs.mikasa import TRAINED
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, SETS, Protocol, get_protocol, get_protocols, require_decisions
 
-GOLDEN = Path(__file__).parent / "golden" / "protocols.json"
+GOLDEN = TESTS / "golden" / "protocols.json"
 BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
 

@@ -4,18 +4,19 @@ import json
 import sys
 
 import pytest
-import released
 import torch
-from test_checkpoints import SIZE
-from test_released_runs import _world, run  # noqa: F401
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from helpers import released
+from helpers.release_size import SIZE
+from helpers.released_runs import run
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT
 from muvla.errors import MuvlaError
 from muvla.models.compilation import compile_step
 from muvla.models.policy import leak_test
 
+pytestmark = pytest.mark.usefixtures("small_release")
 MATRICES = {f"self_attn.{p}_proj" for p in "qkvo"} | {f"mlp.{p}_proj" for p in ("gate", "up", "down")}
 
 

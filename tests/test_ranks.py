@@ -2,18 +2,15 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import released
 import torch
 from safetensors.torch import load_file
-from test_checkpoints import SIZE
-from test_start import ANATOMY
 
+from helpers import released
+from helpers.paths import TESTS
+from helpers.processes import torchrun
+from helpers.release_size import ANATOMY, SIZE
 from muvla.checkpoints import native as ckpt
 from muvla.config import DatasetConfig, TaskConfig, no_memory, tbptt
 from muvla.config.serialization import replace, to_dict
@@ -32,7 +29,6 @@ from muvla.training.trainer import Trainer
 from muvla.utils.io import read_lines
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
 SLOW = {"optimizer.lr": 2e-5}  # AdamW divides by the gradient's size: where that is rounding, so is the step
 ADAPTED = {"model.size": to_dict(SIZE), "lora.rank": 4, "lora.alpha": 8.0, "model.images": "resized"}
 EQUAL = {
@@ -53,13 +49,6 @@ EQUAL = {
 
 
 OTHER = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
-
-
-def torchrun(*arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def trained(cell, store, updates=3, start=None):
@@ -120,7 +109,7 @@ def ran(cells, store, everyday, both, tmp_path_factory):
 
 def launch(store, cases, folder, device="cpu") -> list[dict]:
     (folder / "cases.json").write_text(json.dumps({"store": str(store.path), "device": device, "cases": cases}))
-    run = torchrun(str(ROOT / "tests" / "ranks_worker.py"), str(folder / "cases.json"))
+    run = torchrun(str(TESTS / "helpers" / "ranks_worker.py"), str(folder / "cases.json"))
     _, error = run.communicate(timeout=300)
     assert run.returncode == 0, error[-3000:]
     return [json.loads((folder / f"results.{rank}.json").read_text()) for rank in (0, 1)]

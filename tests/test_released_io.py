@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import released
 import torch
 from PIL import Image
 
+from helpers import released
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
 from muvla.models.preprocessing import central_crop, lanczos, prepared

@@ -2,74 +2,18 @@
 
 import json
 
-import numpy as np
 import pytest
-import released
 import torch
-from gymnasium import spaces
-from test_checkpoints import SIZE
 
+from helpers import released
+from helpers.release_size import SIZE
+from helpers.released_runs import run
 from muvla.checkpoints.released import ReleasedCheckpoint
-from muvla.cli.main import EXIT_BAD_INPUT, main
-from muvla.config import TaskConfig
-from muvla.config.sizes import SIZES
-from muvla.envs.recall.env import RecallEnv
-from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.cli.main import EXIT_BAD_INPUT
 from muvla.evaluation.records import read_rows
 from muvla.runs.run import NOT_A_MEASUREMENT, Run
 
-pytestmark = pytest.mark.slow
-
-PROTOCOL = Protocol("released", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
-
-
-class Variant(RecallEnv):
-    """The recall task with the numbers of MIKASA's robot: 128-pixel cameras, 7 of proprio, 7 of action."""
-
-    def __init__(self, *_):
-        super().__init__(PROTOCOL.task.name, image_size=128)
-        self.observation_space = spaces.Dict(
-            self.observation_space.spaces | {"proprio": spaces.Box(-1, 1, (7,), np.float32)}
-        )
-        self.action_space = spaces.Box(-1, 1, (7,), np.float32)
-
-    def reset(self, **kwargs):
-        observation, info = super().reset(**kwargs)
-        return self._padded(observation), info
-
-    def step(self, action):
-        observation, *rest = super().step(action[:2])
-        return self._padded(observation), *rest
-
-    @staticmethod
-    def _padded(observation):
-        return observation | {"proprio": np.pad(observation["proprio"], (0, 5))}
-
-
-@pytest.fixture(autouse=True)
-def _world(monkeypatch):
-    monkeypatch.setitem(SIZES, "fixture", SIZE)
-    monkeypatch.setitem(PROTOCOLS, PROTOCOL.id, PROTOCOL)
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Variant)
-
-
-def run(root, verb, directory, *more):
-    return main(
-        [
-            verb,
-            str(directory),
-            *more,
-            "--size",
-            "fixture",
-            "--protocol",
-            PROTOCOL.id,
-            "--runs",
-            str(root / "runs"),
-            "--data",
-            str(root / "data"),
-        ]
-    )
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_release")]
 
 
 def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import FEW
-from test_sweep import STUDY
-from troubled import Troubled
 
+from helpers.studies import FEW, STUDY
+from helpers.troubled import Broken, Troubled
 from muvla.cli import commands
 from muvla.cli.commands import find_run
 from muvla.cli.main import EXIT_BAD_INPUT, main
@@ -65,11 +64,6 @@ def test_an_attempt_that_lost_its_worker_is_no_part_of_the_episode(trained, tmp_
     assert all(np.array_equal(a, b) for a, b in zip(once.frames, plain.frames, strict=True))
     with pytest.raises(MuvlaError, match="expected an episode without an error"):
         watched(trained, make=lambda: Broken(SHORT.task.name))
-
-
-class Broken(type(make_env(SHORT.task))):
-    def step(self, action):
-        raise ValueError("the physics exploded")
 
 
 @pytest.mark.slow

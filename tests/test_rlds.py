@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import rlds_files as files
 from PIL import Image
 
+from helpers import rlds_files as files
 from muvla.data.readers.formats import SCHEMAS, schema_of
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import demonstrations

@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from test_sweep import one_cell, study_file
 
+from helpers.studies import one_cell
 from muvla.runs.run import Run
 from muvla.utils.io import read_json
 from sweeps import sweep as run_module
@@ -12,7 +12,6 @@ from sweeps.launchers.local import DONE, LOOKS, Pool, Running, bring_to_end
 from sweeps.sweep import SweepOptions
 from sweeps.tracking import Tracker
 
-__all__ = ["study_file"]  # the fixture
 pytestmark = pytest.mark.slow
 
 

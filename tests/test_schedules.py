@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import PLAIN_INTERFACE, random_frames
 
+from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import ema
 from muvla.envs.phases import Phase

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-import released
 import torch
-from conftest import DATASET
-from test_checkpoints import SIZE
 
+from helpers import released
+from helpers.paths import ROOT
+from helpers.release_size import ANATOMY, SIZE
+from helpers.studies import DATASET
 from muvla.checkpoints import native as ckpt
 from muvla.checkpoints.build import build_policy, prompts_of, stored_parameters
 from muvla.checkpoints.released import ReleasedCheckpoint
@@ -37,7 +38,6 @@ from sweeps.ledger import Ledger
 from sweeps.study import load_study, train_id
 from sweeps.sweep import SweepOptions, run_study
 
-ANATOMY = {"muvla_size": dataclasses.asdict(SIZE)}
 LORA = {"lora.rank": 4, "lora.alpha": 8.0}
 
 
@@ -380,7 +380,7 @@ def test_the_study_of_the_published_size_runs_on_a_tiny_checkpoint(folder, tmp_p
     """experiments/openvla_remember with a tiny OpenVLA, the embedded suite and a tiny budget in place of the real ones;
     every variant, to the table."""
     path = released.write(folder / "base", "openvla", own=ANATOMY)
-    study = load_study(Path(__file__).parents[1] / "experiments" / "openvla_remember")
+    study = load_study(ROOT / "experiments" / "openvla_remember")
     tiny = {
         "model.size": SIZE,
         "start.checkpoint": str(path),

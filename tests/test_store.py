@@ -10,14 +10,13 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_workers import running_below
-from troubled import Troubled, wait_until
 
+from helpers.processes import is_running, running_below, wait_until
+from helpers.troubled import Troubled
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.data import collect as module
 from muvla.data.collect import collect, demonstrate
@@ -116,7 +115,7 @@ def test_a_collection_in_processes_is_the_same_and_survives_kill_9(tmp_path, mon
     workers = running_below(pid)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert len(workers) >= 2 and wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in workers))
+    assert len(workers) >= 2 and wait_until(lambda: not any(is_running(worker) for worker in workers))
     assert 2 <= index.read_text().count("\n") < spec.episodes
     done = [json.loads(line) for line in index.read_text().splitlines()]
     again = collect(spec, tmp_path / "cut", jobs=2)

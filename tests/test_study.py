@@ -1,10 +1,10 @@
 """Control: what two cells of a study may differ in, and the identity of a cell."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
@@ -219,7 +219,7 @@ def test_a_changed_base_is_refused_where_variants_win(study):
         study.with_base({"seed": 2})
 
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_protocol_that_may_end_before_the_decision_is_refused_before_training(
 
 
 def test_the_study_in_the_readme_is_complete(tmp_path):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     (tmp_path / "study.py").write_text(text.split("```python\n")[1].split("```")[0])
     study = load_study(tmp_path)
     study.check()

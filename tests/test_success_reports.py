@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_analysis import records, row, write
 
 from analysis import tables
 from analysis.figures import rates as figures
 from analysis.frames import tidy
+from helpers.rows import over, records, write
 from muvla.config import no_memory, tbptt
 from muvla.evaluation.protocol import SETS, get_protocol
 from muvla.evaluation.records import CellRecords
@@ -77,24 +77,6 @@ def test_a_cross_says_why_there_is_no_rate(base, cells):
 
 
 # --- sets -------------------------------------------------------------------------------------------------------------
-
-
-def over(base, variant, change, seed, rates, kinds=("none",)):
-    """Ten episodes by protocol, with these successes; None: it has no result, a negative number: all are errors."""
-    cell = records(base, variant, change, seed, 1, 0, 0)
-    rows = {}
-    for name, rate in rates.items():
-        for kind in kinds if rate is not None else ():
-            rows[name, kind] = [
-                dataclasses.replace(
-                    row(i, 0 if i < rate else 1, error="RuntimeError: x" if rate < 0 or i == rate == 9 else None),
-                    protocol=name,
-                    intervention=kind,
-                )
-                for i in range(10)
-            ]
-    chance = dict.fromkeys(rates, 1 / 3)
-    return dataclasses.replace(cell, rows=rows, chance=chance, sets={"two@1": ("a@1", "b@1")})
 
 
 def test_the_mean_over_a_set_is_unweighted_by_variant_and_seed(base, tmp_path):

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from conftest import FEW
 
 from analysis.report.report import Report, write_report
+from helpers.paths import ROOT
+from helpers.studies import FEW, STUDY, one_cell
 from muvla.checkpoints import native as ckpt
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.config.serialization import replace
@@ -22,36 +22,13 @@ from muvla.probes.base import Grid, Point
 from muvla.runs.run import Run
 from muvla.utils.io import write_json
 from sweeps import sweep as run_module
-from sweeps.launchers.local import DONE, MARKED, STOPPED, Job, Pool, bring_to_end, run_job
+from sweeps.launchers.local import DONE, MARKED, STOPPED, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
 from sweeps.study import load_study
 from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
 from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
-ROOT = Path(__file__).parents[1]
-STUDY = """
-from dataclasses import replace as replace_
-from muvla.config import *
-from muvla.config.sizes import get_size
-from muvla.evaluation.protocol import get_protocol
-from sweeps.study import Study
-base = Cell(
-    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
-    data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
-    memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates={updates}),
-)
-few = replace_(get_protocol("recall-position3-rh@1"), name="few", episodes=20, slots=8)
-study = Study("tiny_study", "a study for tests", base, {{"none": no_memory(), "K=8": tbptt(8, 4)}},
-              ("memory.kind", "memory.m", "truncation"), (0,), (few,), ("zero",))
-"""
-
-
-@pytest.fixture(scope="module")
-def study_file(tmp_path_factory):
-    file = tmp_path_factory.mktemp("study") / "study.py"
-    file.write_text(STUDY.format(updates=6))
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -172,16 +149,6 @@ def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
     said.clear()
     run_study(explosive, ledger, dataclasses.replace(options, retry_failed=True), said.append)
     assert "1 to run" in "\n".join(said)
-
-
-def one_cell(study_file, tmp_path, updates=6):
-    """A study of one cell: (entry, job)."""
-    study = dataclasses.replace(load_study(study_file), variants={"K=8": tbptt(8, 4)})
-    study = study.with_base({"budget.updates": updates})
-    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    stores = ledger.stores(study)
-    (entry,) = ledger.entries(study, stores)
-    return entry, Job("K=8", entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
 
 
 def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):

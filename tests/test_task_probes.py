@@ -3,11 +3,11 @@
 import json
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.paths import TESTS
 from muvla.config import TaskConfig
 from muvla.config.serialization import content_hash
 from muvla.envs.colours import COLOURS
@@ -24,7 +24,7 @@ from muvla.probes.visual_shift import shifts
 from muvla.training.trainer import Trainer
 from sweeps.study import Study
 
-GOLDEN = Path(__file__).parent / "golden" / "probes.json"
+GOLDEN = TESTS / "golden" / "probes.json"
 POSITION, COLOR = get_protocol("recall-position3-rh@1"), get_protocol("recall-color5-rh@1")
 REMEMBER = get_protocol("mikasa-remember-color3-rh@2")
 SHIFTS = ("camera", "light", "distractor")

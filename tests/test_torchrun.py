@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import at
-from test_ranks import torchrun
-from test_sweep import STUDY
 
+from helpers.processes import torchrun
+from helpers.studies import STUDY, at
 from muvla.checkpoints import native as ckpt
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.runs.run import NOT_A_MEASUREMENT

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_replay import Broken
-from troubled import Troubled
 
+from helpers.troubled import Broken, Troubled
 from muvla.config import TaskConfig
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env

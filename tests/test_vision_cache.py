@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_cli import at
-from test_sweep import STUDY
 
+from helpers.studies import STUDY, at
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.cli.commands import train_cells
 from muvla.cli.main import EXIT_BAD_INPUT, main

@@ -1,7 +1,6 @@
 """An environment in its own process behaves as in this one, and its death costs one episode."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -9,80 +8,16 @@ import sys
 import textwrap
 import time
 from functools import partial
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
-from troubled import wait_until
 
+from helpers.environments import CountingEnv, PictureEnv
+from helpers.paths import ROOT, TESTS
+from helpers.processes import is_running, running_below, shared_memory_of, wait_until
 from muvla.envs.workers import Limits, WorkerEnv, WorkerError, WorkerLost, wait_any
 from muvla.errors import MuvlaError
-
-
-class CountingEnv(gymnasium.Env):
-    """Adds up actions; what it does on top is in the action's first number."""
-
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = gymnasium.spaces.Box(-10, 10, (2,), np.float64)
-    instruction = "count"
-    RAISE, REFUSE, DIE, HANG, NAP, HANG_IN_C = 1.0, 2.0, 3.0, 4.0, 5.0, 6.0
-
-    def __init__(self, start: float = 0.0):
-        self.start = start
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.total = np.array([self.start, self.np_random.random()])
-        return self.total.copy(), {"seed": seed, "options": options}
-
-    def step(self, action):
-        if action[0] == self.RAISE:
-            raise KeyError("no such cube")
-        if action[0] == self.REFUSE:
-            raise MuvlaError("action", got=2.0, expected="another", remedy="send another")
-        if action[0] == self.DIE:
-            os._exit(7)
-        if action[0] == self.HANG:
-            time.sleep(60)
-        if action[0] == self.HANG_IN_C:
-            ctypes.PyDLL(None).sleep(60)  # and lets no other thread of the process run
-        began = time.monotonic()  # one clock for all processes
-        if action[0] == self.NAP:
-            time.sleep(0.5)
-        self.total = self.total + action
-        return (
-            self.total.copy(),
-            float(self.total[0]),
-            False,
-            bool(self.total[1] > 2),
-            {
-                "executed_action": action,
-                "span": (began, time.monotonic()),
-            },
-        )
-
-
-class PictureEnv(gymnasium.Env):
-    """Images that count the steps; at the fourth step they have another shape than was said."""
-
-    observation_space = gymnasium.spaces.Dict(
-        images=gymnasium.spaces.Box(0, 255, (2, 8, 8, 3), np.uint8), proprio=gymnasium.spaces.Box(-1, 1, (2,))
-    )
-    action_space = gymnasium.spaces.Box(-1, 1, (2,))
-    provenance = {"wrappers": ["None"]}  # noqa: RUF012
-
-    def reset(self, *, seed=None, options=None):
-        self.t = 0
-        return self.observation(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self.observation(), 0.0, False, False, {"pid": os.getpid()}
-
-    def observation(self):
-        shape = self.observation_space["images"].shape if self.t < 4 else (1, 8, 8, 3)
-        return {"images": np.full(shape, self.t, np.uint8), "proprio": np.full(2, self.t, np.float32)}
 
 
 def refuse() -> gymnasium.Env:
@@ -98,14 +33,6 @@ def worker():
     env = WorkerEnv(partial(CountingEnv, 0.25))
     yield env
     env.close()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_steps_like_the_environment_in_this_process(worker):
@@ -208,21 +135,6 @@ def test_the_worker_ignores_ctrl_c(worker):
     assert worker.step(np.zeros(2))[1] == 0.25
 
 
-def running_below(pid: int) -> list[int]:
-    """The processes that `pid` has started and that still run, theirs too."""
-    found, parents = [], {pid}
-    status = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = place.read_text().rpartition(")")[2].split()[:2]
-            status[int(place.parent.name)] = (state, int(parent))
-    while parents:
-        children = {child for child, (state, parent) in status.items() if parent in parents and state != "Z"}
-        found += children
-        parents = children
-    return found
-
-
 def test_frames_come_through_shared_memory_and_stay_as_they_were():
     """Not through the pipe, whatever is asked next; a picture of another shape is an error and no picture."""
     with contextlib.closing(WorkerEnv(PictureEnv)) as env:
@@ -296,13 +208,12 @@ def test_a_process_is_replaced_after_its_episodes():
 @pytest.mark.parametrize("busy", [None, CountingEnv.HANG, CountingEnv.HANG_IN_C])
 def test_nothing_is_left_of_a_parent_that_is_killed(busy, tmp_path):
     """No process, even of a worker that hangs, and no shared memory."""
-    before = set(os.listdir("/dev/shm"))
     (tmp_path / "parent.py").write_text(
         textwrap.dedent(f"""
         import sys, time
-        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}
+        sys.path[:0] = {[str(TESTS), str(ROOT)]}
         from muvla.envs import workers
-        from test_workers import CountingEnv, PictureEnv
+        from helpers.environments import CountingEnv, PictureEnv
         import numpy as np
         if __name__ == "__main__":
             limits = workers.Limits(step=30.0 if {busy} == CountingEnv.HANG else 0.5)
@@ -319,8 +230,9 @@ def test_nothing_is_left_of_a_parent_that_is_killed(busy, tmp_path):
     assert parent.stdout.readline() == "ready\n"
     below = running_below(parent.pid)
     assert len(below) >= 2
+    shared = shared_memory_of(parent.pid, *below)
     parent.kill()
     parent.wait()
     parent.stdout.close()
     assert wait_until(lambda: not any(is_running(pid) for pid in below))
-    assert set(os.listdir("/dev/shm")) <= before
+    assert not any(file.exists() for file in shared)

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import DATASET
-from test_workers import running_below
-from troubled import EPISODES, TASK, ThreeCameras, Troubled, lost_at_start, wait_until
 
+from helpers.processes import is_running, running_below, shared_memory_of, wait_until
+from helpers.studies import DATASET
+from helpers.troubled import EPISODES, TASK, ThreeCameras, Troubled, lost_at_start
 from muvla.data import collect as collection
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
@@ -246,7 +246,7 @@ def test_a_collection_uses_the_same_cores(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_nothing_and_continues(trained, tmp_path, serial):
     """kill −9 in the middle: no process, no shared memory, no half row; the same command completes the rows."""
-    before, file = set(os.listdir("/dev/shm")), tmp_path / "rows"
+    file = tmp_path / "rows"
     options = {"workers": 2, **in_processes(tmp_path, dict.fromkeys(range(FIRST, FIRST + 8), "be slow"))}
     pid = os.fork()
     if pid == 0:
@@ -254,13 +254,15 @@ def test_a_run_that_is_killed_leaves_nothing_and_continues(trained, tmp_path, se
         os._exit(0)
     assert wait_until(lambda: any(path.read_text().count("\n") >= 2 for path in file.glob("*")))
     workers = running_below(pid)
+    shared = shared_memory_of(pid, *workers) - shared_memory_of(os.getpid())
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert len(workers) == 2 and wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    assert len(workers) == 2 and wait_until(lambda: not any(is_running(worker) for worker in workers))
+    assert not any(file.exists() for file in shared)
     (rows,) = file.glob("*")
     done = len(read_rows(rows))
     assert 2 <= done < 8
     with rows.open("a") as handle:
         handle.write('{"result": "cut')
     assert content(evaluated(trained, tmp_path, **options)) == serial
-    assert len(read_rows(rows)) == 8 and set(os.listdir("/dev/shm")) <= before
+    assert len(read_rows(rows)) == 8

@@ -5,16 +5,10 @@ import signal
 import time
 from pathlib import Path
 
+from helpers.processes import wait_until
 from muvla.envs.recall.env import RecallEnv
 
 TASK, EPISODES = "RecallPosition3-v0", 8
-
-
-def wait_until(condition, seconds: float = 30.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.02)
-    return bool(condition())
 
 
 class Troubled(RecallEnv):
@@ -61,3 +55,10 @@ class ThreeCameras(RecallEnv):
         super().__init__(TASK)
         images = self.observation_space["images"]
         self.observation_space["images"] = type(images)(0, 255, (3, *images.shape[1:]), images.dtype)
+
+
+class Broken(RecallEnv):
+    """An environment whose every step raises."""
+
+    def step(self, action):
+        raise ValueError("the physics exploded")
