@@ -125,6 +125,7 @@ from muvla.config.sizes import get_size
 from sweeps.predictions import Prediction
 from sweeps.study import Study
 from helpers.probe_study import *
+from muvla.probes.base import ScheduledMeasurement
 base = Cell(
     model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
