@@ -92,10 +92,10 @@ class Published(Ours):
             given = (window.images, window.proprio, window.text_ids, window.text_lengths)
             encoded = self.policy.encode(*(self.to_device(tensor[t]) for tensor in given))
             label, weight, is_first = (self.to_device(x[t]) for x in (window.label, window.weight, window.is_first))
-            output, _ = self.recurrence.tick(encoded, is_first, self._moment(window, t))
+            output, _ = self.recurrence.tick(encoded, is_first, self.get_moment(window, t))
             loss = loss + ((output.actions - label).abs() * weight[..., None]).sum()
             if (t + 1) % self.cell.truncation == 0:
-                total += self._end_blocks(loss / window.label.numel())
+                total += self.end_block(loss / window.label.numel())
                 loss = 0.0
         return total
 

@@ -39,7 +39,7 @@ class StepByStep(Trainer):
                 encoded = self.policy.encode(
                     window.images[t], window.proprio[t], window.text_ids[t], window.text_lengths[t]
                 )
-                output, _ = self.recurrence.tick(encoded, window.is_first[t], self._moment(window, t))
+                output, _ = self.recurrence.tick(encoded, window.is_first[t], self.get_moment(window, t))
                 loss = loss + ((output.actions - window.label[t]).abs() * window.weight[t][..., None]).sum()
             loss = loss / window.label.numel()
             loss.backward()

@@ -10,7 +10,7 @@ from typing import Any
 class MuvlaError(ValueError):
     """Bad input or a bad environment. The command line prints it as it is, without a traceback, and exits with 2."""
 
-    said = False  # by another process of the same training
+    reported_elsewhere = False  # another process of the same training reports this error
 
     def __init__(self, field: str, *, got: Any, expected: str, remedy: str):
         self.field, self.got, self.expected, self.remedy = field, got, expected, remedy

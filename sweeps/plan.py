@@ -8,7 +8,7 @@ from muvla.config import Cell, canonical
 from muvla.config.serialization import flatten
 from muvla.data.store import EpisodeStore
 from muvla.probes.base import Grid
-from muvla.training.budget import Coverage, coverage
+from muvla.training.coverage import Coverage, coverage
 from sweeps.ledger import Entry
 from sweeps.study import Study, StudyCell, conditions, reads
 

@@ -25,7 +25,8 @@ from muvla.envs.registry import make_env
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS
 from muvla.probes.base import Subject
-from muvla.training.trainer import Trainer, interface_of
+from muvla.training.interface import get_interface
+from muvla.training.trainer import Trainer
 
 
 def pytest_configure(config):
@@ -114,7 +115,7 @@ def subject_of(request, store, tmp_path_factory):
 
     def subject(cell: Cell, seeds: int = 4) -> Subject:
         short = request.module.SHORT
-        policy = build_policy(cell, interface_of(store, prompts_of(cell), cell)).eval()
+        policy = build_policy(cell, get_interface(store, prompts_of(cell), cell)).eval()
         return Subject(
             policy,
             Statistics.of(store),

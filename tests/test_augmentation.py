@@ -80,7 +80,7 @@ def test_draws_lie_in_the_published_ranges_and_depend_on_their_key_alone():
 def shown(trainer):
     """What the towers see of a window, (W, B, V, 3, s, s)."""
     window = trainer.stream.window(8)
-    return trainer.prepared(window).unflatten(0, (8, 4)), window
+    return trainer.prepare_images(window).unflatten(0, (8, 4)), window
 
 
 def test_all_cells_of_a_seed_see_the_same_pixels(store, cell_with):
@@ -97,7 +97,7 @@ def test_an_episode_is_changed_once_or_frame_by_frame(store, cell_with, scope):
     trainer = Trainer(cell_with({**ON, "data.augmentation": scope}), store)
     window = trainer.stream.window(8)
     still = window.images[:1, :1, :1].expand(8, 4, 2, -1, -1, -1).clone()
-    out = trainer.prepared(dataclasses.replace(window, images=still)).unflatten(0, (8, 4))
+    out = trainer.prepare_images(dataclasses.replace(window, images=still)).unflatten(0, (8, 4))
     for slot in range(4):
         for t in range(1, 8):
             continues = window.visit[t, slot] == window.visit[t - 1, slot]

@@ -6,7 +6,8 @@ import pytest
 from muvla.config import OptimizerConfig
 from muvla.config.serialization import replace
 from muvla.envs.phases import Phase
-from muvla.training.budget import coverage, learning_rate
+from muvla.training.coverage import coverage
+from muvla.training.lr_schedule import learning_rate
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 
@@ -17,8 +18,8 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
     budget as far as they go."""
     cell = cell_with({"truncation": 2, "budget.regime": regime, "optimizer.warmup": 0.0})
     trainer, seen, rates = Trainer(cell, store), [], []
-    window, step = trainer.ahead.window, trainer.step
-    trainer.ahead.window = lambda *asked, **how: seen.append(window(*asked, **how)) or seen[-1]
+    window, step = trainer.prefetcher.window, trainer.step
+    trainer.prefetcher.window = lambda *asked, **how: seen.append(window(*asked, **how)) or seen[-1]
 
     def stepped(diagnosis):
         result = step(diagnosis)

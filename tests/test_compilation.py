@@ -19,7 +19,7 @@ from muvla.models.attention import BARRED_ROWS
 from muvla.models.compilation import READ_OFF_THE_PLAN, compile_step, is_compiled
 from muvla.models.lora import add_adapters
 from muvla.models.policy import leak_test
-from muvla.training.run import diagnosis_of
+from muvla.training.run import make_diagnosis
 from muvla.training.trainer import Trainer
 from muvla.utils.io import read_json
 from muvla.utils.provenance import provenance, provenance_id
@@ -116,7 +116,7 @@ def test_together_with_diagnostics(store, base, backend, recompute):
     for diagnosed in (False, True):
         trainer = Trainer(base, store, checkpoint_gradients=recompute)
         compile_step(trainer.policy, backend)
-        diagnosis = diagnosis_of(trainer) if diagnosed else None
+        diagnosis = make_diagnosis(trainer) if diagnosed else None
         trained.append((trainer.step(diagnosis), [p.detach().clone() for p in trainer.parameters]))
     assert "gradient_read" not in diagnosis.row and diagnosis.row["write_ratio"] > 0
     assert trained[0][0] == trained[1][0]

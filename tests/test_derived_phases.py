@@ -16,7 +16,7 @@ from muvla.data.readers.formats import open_source, schema_of
 from muvla.data.store import EpisodeStore
 from muvla.data.writers import write_dataset
 from muvla.errors import MuvlaError
-from muvla.training.budget import coverage
+from muvla.training.coverage import coverage
 from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"

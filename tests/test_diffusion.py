@@ -176,7 +176,7 @@ def test_an_episode_is_the_same_whatever_runs_beside_it(store, cell_with):
 
 def noised_at(trainer, chunk, tick):
     window = trainer.stream.window(8)
-    return trainer._noised(torch.zeros(4, chunk, 2), window, tick)
+    return trainer.add_label_noise(torch.zeros(4, chunk, 2), window, tick)
 
 
 def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
@@ -191,11 +191,11 @@ def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
     for i in range(4):
         part = short.stream.window(2)
         for t in range(2):
-            one = trainer._noised(torch.zeros(4, 2, 2), window, 2 * i + t)
-            other = short._noised(torch.zeros(4, 2, 2), part, t)
+            one = trainer.add_label_noise(torch.zeros(4, 2, 2), window, 2 * i + t)
+            other = short.add_label_noise(torch.zeros(4, 2, 2), part, t)
             assert torch.equal(one.noise, other.noise) and torch.equal(one.time, other.time)
     long = trainer.stream.window(150)
-    many = [trainer._noised(torch.zeros(4, 2, 2), long, t) for t in range(150)]
+    many = [trainer.add_label_noise(torch.zeros(4, 2, 2), long, t) for t in range(150)]
     assert {int(t) for one in many for t in one.time} == set(range(STEPS))
     assert abs(torch.cat([one.noise for one in many]).std() - 1) < 0.05
 

@@ -25,7 +25,8 @@ from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy
 from muvla.runs.export import export
-from muvla.training.trainer import Trainer, interface_of
+from muvla.training.interface import get_interface
+from muvla.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +144,7 @@ def test_it_is_evaluated_in_half_precision(oft):
 
 def test_a_training_starts_from_its_towers(cell, oft, without, store):
     """Also with parts=weights, for FiLM is no head; and a policy without FiLM has no place for them."""
-    policy = build_policy(cell, interface_of(store, prompts_of(cell), cell))
+    policy = build_policy(cell, get_interface(store, prompts_of(cell), cell))
     loaded = dict(ReleasedCheckpoint(oft).load().policy.named_parameters())
     for name, value in policy.named_parameters():
         assert torch.equal(value, loaded[name]), name

@@ -27,7 +27,7 @@ from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.runs.run import Run
-from muvla.training.budget import coverage
+from muvla.training.coverage import coverage
 from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"

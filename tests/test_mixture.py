@@ -20,7 +20,8 @@ from muvla.data.readers.formats import SCHEMAS
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.errors import MuvlaError
-from muvla.training.budget import coverage
+from muvla.training.coverage import coverage
+from muvla.training.resume import make_checkpoint, resume
 from muvla.training.trainer import Trainer
 
 # Longer episodes, another instruction of another length, fewer episodes.
@@ -192,16 +193,16 @@ def test_a_mixed_training_resumes_exactly_and_from_its_own_checkpoints_alone(sto
     for _ in range(3):
         whole.step()
     first.step()
-    second.resume(first.checkpoint())
+    resume(second, make_checkpoint(first))
     for _ in range(2):
         second.step()
     for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(MuvlaError, match="checkpoint configuration"):
-        Trainer(base, store).resume(first.checkpoint())
-    changed = dataclasses.replace(first.checkpoint(), statistics=Statistics.of(mixture, "recorded"))
+        resume(Trainer(base, store), make_checkpoint(first))
+    changed = dataclasses.replace(make_checkpoint(first), statistics=Statistics.of(mixture, "recorded"))
     with pytest.raises(MuvlaError, match="checkpoint statistics"):
-        second.resume(changed)
+        resume(second, changed)
 
 
 def test_one_scale_over_all_frames(store, other, mixture, cell):

@@ -10,9 +10,10 @@ import torch
 
 from muvla.checkpoints import native as ckpt
 from muvla.config.serialization import replace
-from muvla.data.prefetch import ReadAhead, pinned
+from muvla.data.prefetch import Prefetcher, pinned
 from muvla.data.stream import SlotStream
 from muvla.errors import MuvlaError
+from muvla.training.resume import make_checkpoint
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 
@@ -44,7 +45,7 @@ def made_in(monkeypatch) -> list[str]:
 def test_the_same_windows_and_the_cursor_of_the_consumed_ones(store, base, made_in, order):
     cell = replace(base, {"data.order": order, "data.group": 4})
     plain, stream = Trainer(cell, store).stream, Trainer(cell, store).stream
-    with ReadAhead(stream) as ahead:
+    with Prefetcher(stream) as ahead:
         for i in range(6):
             assert same(ahead.window(8, last=i == 5), plain.window(8))
             assert stream.state() == plain.state(), "not of what lies prepared"
@@ -54,7 +55,7 @@ def test_the_same_windows_and_the_cursor_of_the_consumed_ones(store, base, made_
 def test_a_moved_stream_gets_the_window_of_where_it_stands(store, base):
     """A leak test that peeks and rewinds, another number of ticks, a resume."""
     plain, stream = Trainer(base, store).stream, Trainer(base, store).stream
-    with ReadAhead(stream) as ahead:
+    with Prefetcher(stream) as ahead:
         start = stream.state()
         first = ahead.window(8)
         before = stream.state()
@@ -77,7 +78,7 @@ def test_a_stopped_training_continues_bit_for_bit(store, cell_with, tmp_path, ma
     alone = Trainer(cell, store)
     for _ in range(6):
         alone.step()
-    assert end.cursor == alone.checkpoint().cursor
+    assert end.cursor == make_checkpoint(alone).cursor
     for name, value in alone.policy.named_parameters():
         assert torch.equal(end.tensors["model"][name], value), name
     assert not reader_threads()
@@ -128,6 +129,6 @@ def test_pinned_windows_hold_the_same(store, base):
     losses = {}
     for ahead in (False, True):
         trainer = Trainer(base, store, device="cuda")
-        with trainer.ahead if ahead else contextlib.nullcontext():
+        with trainer.prefetcher if ahead else contextlib.nullcontext():
             losses[ahead] = [trainer.step() for _ in range(4)]
     assert losses[False] == losses[True]

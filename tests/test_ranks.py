@@ -22,8 +22,9 @@ from muvla.interventions import parse_intervention
 from muvla.runs.run import Run
 from muvla.training import run as training
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
-from muvla.training.distributed.memory_state import joined, part_of
-from muvla.training.distributed.torchrun import BUCKET, TorchRanks, buckets, checksum, launched
+from muvla.training.distributed.memory_state import join_slots, select_slots
+from muvla.training.distributed.torchrun import BUCKET, TorchRanks, buckets, checksum, join_ranks
+from muvla.training.resume import make_checkpoint, resume
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 from muvla.utils.io import read_lines
@@ -54,7 +55,7 @@ OTHER = DatasetConfig(TaskConfig("RecallColor3-v0"), episodes=6, seed=100)
 def trained(cell, store, updates=3, start=None):
     trainer = Trainer(cell, store, parse_intervention(cell.intervention))
     if start:
-        trainer.resume(ckpt.load(ckpt.latest(start)))
+        resume(trainer, ckpt.load(ckpt.latest(start)))
     steps = [trainer.step() for _ in range(updates)]
     return trainer, steps
 
@@ -93,7 +94,7 @@ def ran(cells, store, everyday, both, tmp_path_factory):
     cases.append(cases[len(cells) + 1] | {"name": "sharded recompute", "recompute": True})
     for name in ("K=4", "frozen memory"):
         first, _ = trained(cells[name], store, 2)
-        ckpt.save(folder / f"one {name}", first.checkpoint())
+        ckpt.save(folder / f"one {name}", make_checkpoint(first))
         for sharded in (False, True):
             two, one = {"name": f"two {name} {sharded}", "updates": 2}, {"name": f"on {name} {sharded}", "updates": 1}
             one["from"] = str(folder / f"one {name}")
@@ -164,8 +165,8 @@ class Sharded(Ranks):
 def test_ranks_that_share_layers_go_back_once_a_window(store, cells, monkeypatch, ranks, passes):
     """Blocks from the episode, of a rank's only slot, end at ticks that no other rank knows."""
     trainer = Trainer(replace(cells["a slot each"], {"budget.slots": 1}), store, ranks=ranks)
-    ended, end = [], trainer._end_blocks
-    monkeypatch.setattr(trainer, "_end_blocks", lambda loss: ended.append(loss) or end(loss))
+    ended, end = [], trainer.end_block
+    monkeypatch.setattr(trainer, "end_block", lambda loss: ended.append(loss) or end(loss))
     window = trainer.stream.window(8)
     window.is_first[1:] = False
     trainer.backward(window)
@@ -293,26 +294,26 @@ def test_parts_of_the_slots_are_joined_again():
     whole = {"state/tokens": torch.randn(4, 3, 2), "writes": torch.tensor([1, 2, 0, 1])}
     places = [(slot, i) for slot, writes in enumerate([1, 2, 0, 1]) for i in range(writes)]
     whole |= {f"history/{slot}/{i:06d}/tokens": torch.randn(3, 2) for slot, i in places}
-    parts = [part_of(whole, slots) for slots in (range(0, 2), range(2, 4))]
+    parts = [select_slots(whole, slots) for slots in (range(0, 2), range(2, 4))]
     assert sorted(parts[1]) == ["history/1/000000/tokens", "state/tokens", "writes"]
-    again = joined(parts)
+    again = join_slots(parts)
     assert again.keys() == whole.keys() and all(torch.equal(again[name], value) for name, value in whole.items())
 
 
 def test_data_are_verified_with_patience(base, store, tmp_path, monkeypatch):
     """Of a large dataset that takes longer than a rank that answers nothing is waited for."""
     ranks = object.__new__(TorchRanks)
-    ranks.rank, ranks.size, ranks._patient, groups = 0, 2, "the patient group", []
+    ranks.rank, ranks.size, ranks._long_group, groups = 0, 2, "the group for long work", []
     ranks._collect = lambda operation, told, how, group: groups.append(group)
-    for patiently in (False, True):
-        with ranks.together(patiently):
+    for long_running in (False, True):
+        with ranks.raise_together(long_running):
             pass
-    assert groups == [None, "the patient group"]
+    assert groups == [None, "the group for long work"]
 
     class Watched(Ranks):
         @contextlib.contextmanager
-        def together(self, patiently=False):
-            asked.append(patiently)
+        def raise_together(self, long_running=False):
+            asked.append(long_running)
             yield
 
     asked, found = [], []
@@ -324,7 +325,7 @@ def test_data_are_verified_with_patience(base, store, tmp_path, monkeypatch):
 
 def test_one_process_is_alone_and_says_so_to_shard(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with launched(sharded=False) as ranks:
+    with join_ranks(sharded=False) as ranks:
         assert ranks is SINGLE_PROCESS and not torch.distributed.is_initialized()
-    with pytest.raises(MuvlaError, match="--shard: got 'one process'"), launched(sharded=True):
+    with pytest.raises(MuvlaError, match="--shard: got 'one process'"), join_ranks(sharded=True):
         pass

@@ -108,6 +108,6 @@ def test_dropping_reaches_training(store, cell_with):
     from muvla.training.trainer import Trainer
 
     trainer = Trainer(cell_with({"intervention": "drop"}), store, parse_intervention("drop"))
-    trainer.backward(trainer.ahead.window(8, last=True))
+    trainer.backward(trainer.prefetcher.window(8, last=True))
     gradient = trainer.policy.memory.initial.grad
     assert gradient is None or not gradient.any()

@@ -11,6 +11,7 @@ from muvla.errors import MuvlaError
 from muvla.interventions import EXAMPLES, parse_intervention
 from muvla.interventions.schedule import parse_schedule
 from muvla.recurrence import Moment, Recurrence
+from muvla.training.resume import make_checkpoint, resume
 from muvla.training.trainer import Trainer
 
 EVENTS = {"cue_end": 2, "delay_end": 4, "first_decision": 5}
@@ -191,11 +192,11 @@ def test_events_reach_training(store, cell_with):
     """Each slot at its own episode's event."""
     name = "zero@cue_end+1"
     trainer = Trainer(cell_with({"intervention": name}), store, parse_intervention(name))
-    window = trainer.ahead.window(8, last=True)
+    window = trainer.prefetcher.window(8, last=True)
     trainer.backward(window)
     hits = 0
     for t in range(8):
-        for slot, events in enumerate(trainer._moment(window, t).events):
+        for slot, events in enumerate(trainer.get_moment(window, t).events):
             line = store.index[int(window.episode[t, slot])]
             assert events["cue_end"] == line["cue_length"] - 1
             hits += int(window.tick[t, slot]) == line["cue_length"]
@@ -207,17 +208,17 @@ def test_an_exact_resume_under_a_schedule(store, cell_with, name):
     cell = cell_with({"intervention": name})
     whole = Trainer(cell, store, parse_intervention(name))
     whole.step()
-    saved = whole.checkpoint()
+    saved = make_checkpoint(whole)
     again = Trainer(cell, store, parse_intervention(name))
-    again.resume(saved)
+    resume(again, saved)
     assert again.step() == whole.step() and again.recurrence.fired == whole.recurrence.fired
 
 
 def test_what_training_cannot_give_is_refused(store, cell_with, monkeypatch):
-    from muvla.training import trainer as loop
-
-    with pytest.raises(MuvlaError, match="needs no donors"):
+    with pytest.raises(MuvlaError) as info:
         Trainer(cell_with({"intervention": "mean"}), store, parse_intervention("mean"))
-    monkeypatch.setattr(loop, "events", lambda line: {})
-    with pytest.raises(MuvlaError, match="do not tell their cue_end"):
+    assert info.value.field == "intervention"
+    monkeypatch.setattr("muvla.training.checks.events", lambda line: {})
+    with pytest.raises(MuvlaError) as info:
         Trainer(cell_with({"intervention": "zero@cue_end"}), store, parse_intervention("zero@cue_end"))
+    assert info.value.field == "intervention" and "cue_end" in info.value.got

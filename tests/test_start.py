@@ -31,9 +31,11 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
 from muvla.models.lora import MergedParameters, adapters, targets
 from muvla.runs.run import Run
+from muvla.training.interface import get_interface
 from muvla.training.options import TrainingOptions
+from muvla.training.resume import resume
 from muvla.training.run import train_to_the_end
-from muvla.training.trainer import Trainer, interface_of
+from muvla.training.trainer import Trainer
 from sweeps.ledger import Ledger
 from sweeps.study import load_study, train_id
 from sweeps.sweep import SweepOptions, run_study
@@ -75,7 +77,7 @@ def with_adapters(cell, **changes):
 
 
 def policy_of(cell, store):
-    return build_policy(cell, interface_of(store, prompts_of(cell), cell))
+    return build_policy(cell, get_interface(store, prompts_of(cell), cell))
 
 
 def values(policy):
@@ -242,12 +244,12 @@ def test_identity_is_the_content_and_not_the_place(cell, folder, oft, store, tmp
     there = replace(cell, {"start.checkpoint": str(moved)})
     assert train_id(there, store) == train_id(cell, store)
     train_to_the_end(Trainer(cell, store), tmp_path / "run")
-    Trainer(there, store).resume(ckpt.load(ckpt.latest(tmp_path / "run" / "checkpoints")))
+    resume(Trainer(there, store), ckpt.load(ckpt.latest(tmp_path / "run" / "checkpoints")))
     meta = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(meta | {"another": 1}))
     assert train_id(there, store) != train_id(cell, store)
     with pytest.raises(MuvlaError, match="checkpoint start"):
-        Trainer(there, store).resume(ckpt.load(ckpt.latest(tmp_path / "run" / "checkpoints")))
+        resume(Trainer(there, store), ckpt.load(ckpt.latest(tmp_path / "run" / "checkpoints")))
 
 
 def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
@@ -255,7 +257,7 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
     here = with_adapters(cell, **{"start.checkpoint": str(path)})
     saved = ckpt.load(train_to_the_end(Trainer(here, store), tmp_path / "run"))
     one, again = ckpt.load_policy(saved), Trainer(here, store)
-    again.resume(saved)
+    resume(again, saved)
     assert all(torch.equal(p, dict(again.policy.named_parameters())[n]) for n, p in one.named_parameters())
     (path / "tokenizer.json").write_text((path / "tokenizer.json").read_text() + " ")
     with pytest.raises(MuvlaError, match="from which this was trained"):

@@ -20,9 +20,10 @@ from muvla.errors import DiskError, MuvlaError
 from muvla.models.lora import adapters, add_adapters
 from muvla.models.preprocessing import prepared
 from muvla.models.vision import FusedVision
+from muvla.training.interface import get_interface
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
-from muvla.training.trainer import Trainer, interface_of
+from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import FOLDER, cache_vision, require_cacheable
 from muvla.utils.provenance import provenance
 
@@ -81,7 +82,7 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
     policies = {}
     for vision in ("trained", "frozen"):
         cell = cell_with({"model.vision": vision})
-        policies[vision] = build_policy(cell, interface_of(store, prompts_of(cell), cell))
+        policies[vision] = build_policy(cell, get_interface(store, prompts_of(cell), cell))
         add_adapters(policies[vision], cell.model.size, LoraConfig(rank=2), seed=0)
     names = {vision: set(adapters(policy)) for vision, policy in policies.items()}
     assert names["frozen"] == {n for n in names["trained"] if not n.startswith(("vision.dino", "vision.siglip"))}
@@ -108,7 +109,7 @@ def test_a_training_with_cached_features_is_bit_for_bit_that_without(store, cell
     changed = replace(cell, change)
     plain, with_cache = Trainer(changed, store), cached(changed, store, tmp_path)
     seen.clear()
-    with with_cache.ahead:
+    with with_cache.prefetcher:
         assert [with_cache.step() for _ in range(3)] == [plain.step() for _ in range(3)]
     assert len(seen) == 3, "the towers ran for the plain one alone"
     for (name, a), (_, b) in zip(plain.policy.named_parameters(), with_cache.policy.named_parameters(), strict=True):
@@ -121,9 +122,9 @@ def test_a_mixture_is_cached_too(store, cell, data_root, tmp_path):
     both = Mixture([store, collect(other, data_root)])
     mixed = replace(cell, {"data.mixture": [other]})
     plain, with_cache = Trainer(mixed, both), cached(mixed, both, tmp_path)
-    with with_cache.ahead:
+    with with_cache.prefetcher:
         assert with_cache.step() == plain.step()
-    last = with_cache.ahead.features.read(np.array([both.frames * 2 - 1]))  # a row of the second, by its second camera
+    last = with_cache.prefetcher.features.read(np.array([both.frames * 2 - 1]))  # second dataset, second camera
     images = torch.from_numpy(both["images"][np.array([both.frames - 1])][:, 1]).movedim(-1, -3)
     size = mixed.model.size.image_size
     made = plain.policy.vision.features(prepared(images, size, mixed.model.images)[:, None])[:, 0]
@@ -148,7 +149,7 @@ def test_a_stopped_training_continues_with_its_cache(store, cell, tmp_path, seen
 
 @pytest.mark.parametrize("damage", ["cut", "no meta", "other bytes"])
 def test_what_is_damaged_is_made_anew(store, cell, tmp_path, damage):
-    features = cached(cell, store, tmp_path).ahead.features
+    features = cached(cell, store, tmp_path).prefetcher.features
     window = Trainer(cell, store).stream.window(8)
     expected, folder = features(window), the_folder(tmp_path)
     file = folder / "features.bin"
@@ -156,13 +157,13 @@ def test_what_is_damaged_is_made_anew(store, cell, tmp_path, damage):
     if damage == "no meta":
         (folder / "meta.json").unlink()
     file.write_bytes({"cut": whole[:-5], "no meta": whole, "other bytes": bytes(len(whole))}[damage])
-    assert torch.equal(cached(cell, store, tmp_path).ahead.features(window), expected)
+    assert torch.equal(cached(cell, store, tmp_path).prefetcher.features(window), expected)
     assert file.read_bytes() == whole
 
 
 def test_it_is_made_anew_beside_whoever_reads_it(store, cell, tmp_path, monkeypatch):
     """Who has mapped the file that is replaced goes on reading it; and its room counts as free for the next one."""
-    reader = cached(cell, store, tmp_path).ahead.features
+    reader = cached(cell, store, tmp_path).prefetcher.features
     window, file = Trainer(cell, store).stream.window(8), the_folder(tmp_path) / "features.bin"
     expected = reader(window)
     (the_folder(tmp_path) / "meta.json").unlink()
@@ -241,7 +242,7 @@ def test_a_disk_that_is_really_full(store, cell, small_disk):
     (small_disk / "filler").write_bytes(bytes(1000 * 1024))
     with pytest.raises(DiskError, match="room"):
         cached(cell, store, small_disk)
-    assert cached(cell, store, small_disk.parent).ahead.features is not None
+    assert cached(cell, store, small_disk.parent).prefetcher.features is not None
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_on_a_gpu_it_agrees(store, cell, tmp_path):
     plain, with_cache = Trainer(cell, store, device="cuda"), Trainer(cell, store, device="cuda")
     cache_vision(with_cache, tmp_path)
     window = plain.stream.window(8)
-    with with_cache.ahead:
-        given = with_cache.ahead.window(8)
+    with with_cache.prefetcher:
+        given = with_cache.prefetcher.window(8)
     assert given.features.is_pinned() and plain.stream.state() == with_cache.stream.state()
     torch.testing.assert_close(with_cache.encode(given).prefix, plain.encode(window).prefix, rtol=1e-5, atol=1e-5)

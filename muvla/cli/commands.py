@@ -156,8 +156,8 @@ def train_cells(study, ledger, device: str, options: TrainingOptions, ranks: Ran
     if options.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell, ranks.size)
-    ranks.on_main(lambda: ledger.stores(study) and None, patiently=True)
-    with ranks.together():
+    ranks.on_main(lambda: ledger.stores(study) and None, long_running=True)
+    with ranks.raise_together():
         stores = ledger.opened(study)
     for entry in ledger.entries(study, stores):
         if failure := ranks.on_main(lambda run=entry.run: run.failure):

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.verb(arguments) or 0
     except MuvlaError as error:
-        if not error.said:
+        if not error.reported_elsewhere:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, Interrupted) as stopped:
@@ -267,11 +267,11 @@ def _collect(arguments) -> None:
 def _train(arguments) -> None:
     from muvla.cli.commands import train_cells
     from muvla.errors import MuvlaError
-    from muvla.training.distributed.torchrun import launched
+    from muvla.training.distributed.torchrun import join_ranks
 
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
-    with launched(arguments.shard) as ranks:
+    with join_ranks(arguments.shard) as ranks:
         device, options = _prepare(arguments, one_process=False), _training_options(arguments)
         study, ledger = _study(arguments), _ledger(arguments)
         stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died

@@ -19,7 +19,7 @@ from muvla.data.stream import SlotStream, Window
 Place = tuple[dict[str, Any], int]  # where the stream stands, and how many ticks are asked for
 
 
-class ReadAhead:
+class Prefetcher:
     """The windows of `stream`: inside a `with` block made one ahead, outside it when they are asked for; the same in
     either case. `pin` is for a GPU; `features`, once set, are what frozen towers make of a window's images."""
 
@@ -29,7 +29,7 @@ class ReadAhead:
         self._worker: ThreadPoolExecutor | None = None
         self._prepared: tuple[Place, Future[tuple[Window, dict[str, Any]]]] | None = None
 
-    def __enter__(self) -> ReadAhead:
+    def __enter__(self) -> Prefetcher:
         self._worker = ThreadPoolExecutor(1, "windows")
         return self
 

@@ -70,10 +70,10 @@ class SlotStream:
         slots: int,
         chunk: int,
         seed: int,
-        own: range | None = None,
+        local_slots: range | None = None,
     ):
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
-        self.own = range(slots) if own is None else own
+        self.local_slots = range(slots) if local_slots is None else local_slots
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
         self._statistics = statistics
         if data.labels != "recorded":
@@ -101,7 +101,7 @@ class SlotStream:
         if self._ticks == 0:  # also in the middle of an episode: there is no memory yet that could be continued
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
-        episode, step, visit, is_first = (of[:, self.own] for of in (episode, step, visit, is_first))
+        episode, step, visit, is_first = (array[:, self.local_slots] for array in (episode, step, visit, is_first))
         start, length = self.store.starts[episode], self.store.lengths[episode]
         frame = start + step
         ahead = step[..., None] + np.arange(self.chunk)  # step of chunk entry i
@@ -144,7 +144,7 @@ class SlotStream:
         return [
             draw_change(self.seed, slot, int(window.visit[t, i]), camera, *([int(window.tick[t, i])] * by_frame))
             for t in range(len(window.tick))
-            for i, slot in enumerate(self.own)
+            for i, slot in enumerate(self.local_slots)
             for camera in range(window.images.shape[2])
         ]
 

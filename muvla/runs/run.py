@@ -49,10 +49,11 @@ from muvla.models.compilation import compile_step, is_compiled
 from muvla.models.policy import Policy
 from muvla.runs.probe import Probing
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
+from muvla.training.interface import get_interface
 from muvla.training.oom import memory_explained
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress, train_to_the_end
-from muvla.training.trainer import Trainer, interface_of
+from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import cache_vision
 from muvla.utils import provenance as origin
 from muvla.utils.io import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
@@ -204,15 +205,15 @@ class Run(Probing, Results):
         ranks.on_main(lambda: self.create(cell, store))
         if ranks.on_main(lambda: self.is_trained):
             return
-        with ranks.together(patiently=True):  # every byte is read, by some from a slower disk
+        with ranks.raise_together(long_running=True):  # every byte is read, by some from a slower disk
             store.verify()
         ranks.assert_equal("muvla's code", origin.CODE_VERSION)
         ranks.assert_equal("data and start", self.train)
         wanted, recompute = canonical(cell), options.checkpoint_gradients
-        interface = interface_of(store, prompts_of(wanted), wanted)
+        interface = get_interface(store, prompts_of(wanted), wanted)
         with memory_explained(wanted, interface, recompute, ranks.size):
             trainer = Trainer(wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks)
-        with ranks.together():
+        with ranks.raise_together():
             self._require_same_start(trainer)
             if options.compiled:
                 compile_step(trainer.policy)
@@ -229,7 +230,9 @@ class Run(Probing, Results):
         cached = options.cached_vision and device != "cpu"  # on a CPU they are the towers' own features, bit for bit
         return self._timed(
             "training",
-            self._record(device, store.simulator, trainer.policy, cached_vision=cached, ranks=trainer.ranks.kind),
+            self._record(
+                device, store.simulator, trainer.policy, cached_vision=cached, ranks=trainer.ranks.description
+            ),
         )
 
     def _require_same_start(self, trainer: Trainer) -> None:

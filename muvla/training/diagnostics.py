@@ -1,10 +1,10 @@
-"""What an update of training tells beside its loss: where the error lies, what the memory does, how far credit flows.
+"""Measurements of one training update beside its loss: where the error lies, what the memory does, how far credit
+flows.
 
 Legend: W window ticks, B slots, H chunk, A action dim, m memory, D width, d distance in ticks.
 
-Looking changes nothing: gradient is asked for on the side, and nothing is drawn or written. It costs about one more
-backward pass through the window's last truncation block, so it is done for the updates that are logged.
-"""
+Measuring changes nothing: it adds to no gradient, draws no random number and writes no state. It costs about one more
+backward pass through the window's last truncation block, so only logged updates are measured."""
 
 from __future__ import annotations
 
@@ -22,24 +22,40 @@ from muvla.memory.base import Memory, State
 
 
 class Diagnosis:
-    """Of one update. The trainer calls `tick` at every tick of the window, `credit` before its last backward pass,
-    `before_update` and `after_update` around the optimizer's step; then `row` is whole."""
+    """Measurements of one update.
+
+    The trainer calls `tick` at every tick of the window, `credit` before its last backward pass, and `before_update`
+    and `after_update` around the optimizer's step. Then `row` is complete."""
 
     def __init__(self, memory: Memory, names: list[str], parameters: list[Tensor], credit: bool = True):
-        """Without `credit` nothing goes back twice through the graph: compiled code may overwrite what its backward
-        pass has read, and a second one then gives other gradients."""
-        self.memory, self.names, self.parameters, self.credited = memory, names, parameters, credit
+        """Prepares the measurements.
+
+        Args:
+            memory: the policy's memory.
+            names: names of the trained parameters.
+            parameters: the trained parameters, in the order of `names`.
+            credit: False skips the second backward pass. Compiled code may overwrite what its backward pass has
+                read, and a second pass then gives wrong gradients.
+        """
+        self.memory, self.names, self.parameters, self.with_credit = memory, names, parameters, credit
         self.error: list[Tensor] = []  # (B, H), weighted, mean over A
         self.weight: list[Tensor] = []  # (B, H)
         self.phase: list[np.ndarray] = []  # (B,)
         self.ratios: list[Tensor] = []  # (B,)
         self.read: list[Tensor] = []  # the memory as each tick read it, (B, m, D)
-        self.written: list[State] = []  # and as it left it
+        self.written: list[State] = []  # the memory as each tick left it
         self.row: dict[str, Any] = {}
 
     def tick(self, error: Tensor, weight: Tensor, phase: np.ndarray, read: Tensor, written: State) -> None:
-        """error (B, H, A) weighted, in the graph; weight (B, H); phase (B,); read (B, m, D); written: the state after
-        this tick's write, before any cut."""
+        """Records one tick.
+
+        Args:
+            error: (B, H, A) weighted, in the graph.
+            weight: (B, H).
+            phase: (B,).
+            read: (B, m, D), the memory tokens that the tick read.
+            written: the state after the tick's write, before any truncation.
+        """
         self.last = error.sum()
         self.error.append(error.detach().float().mean(dim=-1))
         self.weight.append(weight)
@@ -51,26 +67,32 @@ class Diagnosis:
             self.ratios.append((new - old).norm(dim=1) / old.norm(dim=1))
 
     def credit(self, entries: int) -> None:
-        """How far back the loss of the window's last tick, a sum of errors over `entries`, sends gradient.
+        """Measures how far back the loss of the window's last tick sends gradient.
 
-        `gradient_read[d]`: norm over all slots of ∂loss/∂(what was read d ticks before), the way out of the memory;
-        `gradient_written[d − 1]`: of ∂loss/∂(what was written d ticks before), the way in. Behind a cut it is exactly
-        0, not small. Where a slot's episode begins at that tick, what it read is the memory's initial value, and its
-        share of `gradient_read[d]` is what that learns; no tick before it is credited, and `gradient_written` has
-        nothing of it. Of several ranks, `entries` are those of all, and the slots this one's.
-        """
-        if self.credited and self.read[-1].numel():
+        `gradient_read[d]` is the norm over all slots of ∂loss/∂(memory read d ticks before), the way out of the memory.
+        `gradient_written[d − 1]` is the norm of ∂loss/∂(memory written d ticks before), the way in. Behind a cut the
+        gradient is exactly 0.
+
+        On an episode's first step the memory that is read is the learned initial state, so that part of
+        `gradient_read[d]` is the gradient of `memory.initial`. No tick before this step is credited, and
+        `gradient_written` holds nothing of it.
+
+        `entries` divides the loss, a sum of errors. With several ranks, `entries` counts all ranks, and the slots are
+        this rank's."""
+        if self.with_credit and self.read[-1].numel():
             states = [[tokens] for tokens in self.read] + [list(state.values()) for state in self.written[:-1]]
             norms = _gradient_norms(self.last / entries, states)
             ticks = len(self.read)
             self.row |= {"gradient_read": norms[:ticks][::-1], "gradient_written": norms[ticks:][::-1]}
-        del self.last, self.read, self.written  # they hold the graph
+        del self.last, self.read, self.written  # these hold the graph
 
     def before_update(self) -> None:
+        """Remembers the parameters."""
         self.old = [p.detach().clone() for p in self.parameters]
 
     def after_update(self) -> None:
-        """Completes the row: plain numbers; what a cell or a window does not have is not in it, or None in a list."""
+        """Completes the row with plain numbers. The row omits what a cell or a window does not have; a list has None
+        there."""
         self.row |= self._losses()
         ratios = torch.cat(self.ratios) if self.ratios else torch.empty(0)
         if ratios.isfinite().any():  # a memory of zeros has no ratio
@@ -80,7 +102,7 @@ class Diagnosis:
         del self.old
 
     def _losses(self) -> dict[str, Any]:
-        """Mean error of what is supervised, by chunk entry and by phase of the tick; phases only where they are
+        """Returns the mean supervised error by chunk entry and by phase of the tick; by phase only where all phases are
         known."""
         error, weight = (torch.stack(each).double().cpu().numpy() for each in (self.error, self.weight))  # (W, B, H)
         phase = np.stack(self.phase)
@@ -88,42 +110,44 @@ class Diagnosis:
             "loss_by_chunk": [_mean(error[..., i], weight[..., i]) for i in range(error.shape[2])]
         }
         if (phase != Phase.UNKNOWN).all():
-            of_phase = {p.name.lower(): _mean(error[phase == p], weight[phase == p]) for p in Phase}
-            losses["loss_by_phase"] = {name: loss for name, loss in of_phase.items() if loss is not None}
+            by_phase = {p.name.lower(): _mean(error[phase == p], weight[phase == p]) for p in Phase}
+            losses["loss_by_phase"] = {name: loss for name, loss in by_phase.items() if loss is not None}
         return losses
 
     def _update_ratios(self) -> dict[str, float]:
-        """‖p' − p‖ / ‖p‖ by part of the policy."""
+        """Returns ‖p' − p‖ / ‖p‖ by part of the policy."""
         members: dict[str, list[int]] = defaultdict(list)
         for i, name in enumerate(self.names):
             members[part_of(name)].append(i)
         ratios = {}
-        for part, own in members.items():
-            size = _norm([self.old[i] for i in own])
+        for part, indices in members.items():
+            size = _norm([self.old[i] for i in indices])
             if size > 0:
-                ratios[part] = _norm([self.parameters[i].detach() - self.old[i] for i in own]) / size
+                ratios[part] = _norm([self.parameters[i].detach() - self.old[i] for i in indices]) / size
         return ratios
 
 
 def part_of(name: str) -> str:
-    """`vision.dino.layer.0…` → `vision.dino`: the towers and the projector apart, everything else by its module."""
+    """Returns the part of the policy that a parameter belongs to: `vision.dino.layer.0…` → `vision.dino`.
+
+    The towers and the projector are parts of their own; every other parameter belongs to its top module."""
     return ".".join(name.split(".")[: 2 if name.startswith("vision.") else 1])
 
 
 def peak_memory(device: torch.device) -> int:
-    """MB: the most that torch has allocated on a GPU, or that this process has held."""
+    """Returns MB: the most that torch has allocated on a GPU, or that this process has held on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def _gradient_norms(loss: Tensor, groups: list[list[Tensor]]) -> list[float]:
-    """Norm of the gradient of `loss` in each group of tensors; the graph and the gradients collected so far stay."""
-    wanted = [[t for t in tensors if t.requires_grad] for tensors in groups]
-    flat = [t for tensors in wanted for t in tensors]
+    """Returns the norm of the gradient of `loss` in each group of tensors. The graph and collected gradients stay."""
+    in_graph = [[t for t in tensors if t.requires_grad] for tensors in groups]
+    flat = [t for tensors in in_graph for t in tensors]
     gradients = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True) if flat else ())
-    return [_norm([g for g in (next(gradients) for _ in tensors) if g is not None]) for tensors in wanted]
+    return [_norm([g for g in (next(gradients) for _ in tensors) if g is not None]) for tensors in in_graph]
 
 
 def _norm(tensors: list[Tensor]) -> float:

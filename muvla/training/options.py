@@ -1,4 +1,4 @@
-"""How a training is computed and what it leaves on the disk: never part of what is computed, nor of its identity."""
+"""Options of a training that do not belong to its identity: how it is computed and what it leaves on the disk."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from muvla.errors import MuvlaError
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The same numbers under all of them, but for the rounding of a compiled step and, on a GPU, of cached features."""
+    """Every combination trains the same policy.
 
-    checkpoint_gradients: bool = False  # activations are computed twice and not held
+    Two options change the rounding: a compiled step, and cached features on a GPU.
+    """
+
+    checkpoint_gradients: bool = False  # recompute activations in the backward pass instead of holding them
     compiled: bool = False
-    cached_vision: bool = False  # what frozen towers make of the images is read from the disk
-    diagnostics: bool = True  # in the log, beside the loss
-    keep: int = 1  # the newest so many checkpoints of a cell
+    cached_vision: bool = False  # read the features of frozen towers from the disk
+    diagnostics: bool = True  # measurements in the log, beside the loss
+    keep: int = 1  # newest checkpoints that stay
 
     def __post_init__(self):
         if self.keep < 1:
-            raise MuvlaError("--keep-checkpoints", got=self.keep, expected="at least 1", remedy="correct it")
+            raise MuvlaError(
+                "--keep-checkpoints", got=self.keep, expected="at least 1", remedy="set --keep-checkpoints to 1 or more"
+            )
 
 
 DEFAULT = TrainingOptions()

@@ -1,4 +1,4 @@
-"""A trainer brought to update U in a folder: log, checkpoints, clean stops, exact continuation."""
+"""A whole training in a folder: log, checkpoints, clean stops and exact continuation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from muvla.checkpoints import native as ckpt
+from muvla.checkpoints import native
 from muvla.models.compilation import is_compiled
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.options import DEFAULT, TrainingOptions
+from muvla.training.resume import make_checkpoint, resume
 from muvla.training.selection import Selection
 from muvla.training.trainer import Trainer
 from muvla.utils.io import append_line, read_lines, write_atomically
@@ -35,84 +37,117 @@ def train_to_the_end(
     should_stop: Callable[[], bool] = lambda: False,
     options: TrainingOptions = DEFAULT,
 ) -> Path:
-    """Train to update U, with a log line every LOG_EVERY updates and CHECKPOINTS checkpoints; returns the last one.
-    With `options.diagnostics` a line holds those of its update, too. The newest `options.keep` checkpoints stay, and
-    the selected one.
+    """Trains to update U and returns the last checkpoint.
 
-    A folder with a checkpoint is continued from it; a finished one is returned at once. When `should_stop` turns true,
-    the update at hand is finished and checkpointed. Of several ranks, which share the folder, the first alone writes.
+    A folder with a checkpoint is continued from this checkpoint. A finished folder is returned at once. The newest
+    `options.keep` checkpoints stay, and the selected one. Ranks share the folder, and only rank 0 writes.
+
+    Args:
+        trainer: a fresh trainer of the cell.
+        folder: receives `train.jsonl` (a line every LOG_EVERY updates) and `checkpoints/` (CHECKPOINTS of them).
+        progress: called with every log line.
+        should_stop: when it returns True, the current update is finished and checkpointed, and training ends.
+        options: how the training is computed and what it keeps; with `diagnostics`, log lines hold measurements.
     """
-    with trainer.ahead:
-        return _train(trainer, folder, progress, should_stop, options)
+    with trainer.prefetcher:
+        return _Training(trainer, folder, progress, should_stop, options).run()
 
 
-def _train(
-    trainer: Trainer,
-    folder: Path,
-    progress: Callable[[Progress], None],
-    should_stop: Callable[[], bool],
-    options: TrainingOptions,
-) -> Path:
-    ranks, updates, checkpoints = trainer.ranks, trainer.cell.budget.updates, folder / "checkpoints"
-    newest = ranks.on_main(lambda: _name(ckpt.latest(checkpoints)))
-    saved = None
-    if newest is not None:
-        with ranks.together():
-            saved = ckpt.load(checkpoints / newest)
-            trainer.resume(saved)
-        if trainer.update == updates:
-            return checkpoints / newest
-    selection = Selection(saved and saved.selection) if trainer.cell.selection == "loss" else None
-    ranks.on_main(lambda: _cut_log(folder / "train.jsonl", trainer.update))
-    trainer.leak_test()
-    marks = {round(updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
-    may_look = ranks.is_main and not ranks.sharded  # of several ranks one looks, at its own slots; at no shard
-    started, frames = time.perf_counter(), 0
-    while trainer.update < updates:
-        logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == updates
-        diagnosis = diagnosis_of(trainer) if options.diagnostics and logged and may_look else None
-        loss, norm = trainer.step(diagnosis)
-        if selection:
-            selection.add(loss)
-        frames += trainer.cell.budget.frames_per_update
-        if logged:
-            speed = frames / (time.perf_counter() - started)
-            row = {
-                "update": trainer.update,
-                "loss": loss,
-                "gradient_norm": norm,
-                "memory_rms": trainer.memory_rms(),
-                "lr": trainer.optimizer.param_groups[0]["lr"],
-                "frames_per_second": round(speed, 1),
-            }
-            row |= diagnosis.row if diagnosis else {}
-            if diagnosis and ranks.size > 1:  # beside loss, norm and RMS, which are of all slots
+class _Training:
+    """The state of `train_to_the_end` beside the trainer's."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        options: TrainingOptions,
+    ):
+        self.trainer, self.ranks = trainer, trainer.ranks
+        self.log, self.checkpoints = folder / "train.jsonl", folder / "checkpoints"
+        self.progress, self.should_stop, self.options = progress, should_stop, options
+        self.updates = trainer.cell.budget.updates
+        self.marks = {round(self.updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
+        self.newest: str | None = None  # name of the newest checkpoint's folder
+        self.selection: Selection | None = None
+
+    def run(self) -> Path:
+        trainer = self.trainer
+        saved = self._resume()
+        if saved is not None and trainer.update == self.updates:
+            return self.checkpoints / self.newest
+        if trainer.cell.selection == "loss":
+            self.selection = Selection(saved and saved.selection)
+        self.ranks.on_main(lambda: _cut_log(self.log, trainer.update))
+        trainer.leak_test()
+        # Rank 0 measures its own slots; nobody can measure a shard.
+        measures = self.options.diagnostics and self.ranks.is_main and not self.ranks.sharded
+        started, frames = time.perf_counter(), 0
+        while trainer.update < self.updates:
+            logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == self.updates
+            diagnosis = make_diagnosis(trainer) if measures and logged else None
+            loss, norm = trainer.step(diagnosis)
+            if self.selection:
+                self.selection.add(loss)
+            frames += trainer.cell.budget.frames_per_update
+            if logged:
+                self._log(loss, norm, frames / (time.perf_counter() - started), diagnosis)
+            stopping = self.ranks.any(self.should_stop())
+            if trainer.update in self.marks or stopping:
+                self._save()
+            if stopping:
+                break
+        return self.checkpoints / self.newest
+
+    def _resume(self) -> native.Checkpoint | None:
+        """Continues from the folder's newest checkpoint, if there is one, and returns it."""
+        self.newest = self.ranks.on_main(lambda: _name(native.latest(self.checkpoints)))
+        if self.newest is None:
+            return None
+        with self.ranks.raise_together():
+            saved = native.load(self.checkpoints / self.newest)
+            resume(self.trainer, saved)
+        return saved
+
+    def _log(self, loss: float, norm: float, speed: float, diagnosis: Diagnosis | None) -> None:
+        trainer = self.trainer
+        row: dict[str, Any] = {
+            "update": trainer.update,
+            "loss": loss,
+            "gradient_norm": norm,
+            "memory_rms": trainer.memory_rms(),
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "frames_per_second": round(speed, 1),
+        }
+        if diagnosis:
+            row |= diagnosis.row
+            if self.ranks.size > 1:  # loss, norm and RMS are of all slots, the diagnosis of rank 0's
                 row["slots_looked_at"] = len(trainer.slots)
-            ranks.on_main(lambda row=row: append_line(folder / "train.jsonl", row))
-            progress(Progress(trainer.update, updates, loss, speed))
-        stopping = ranks.any(should_stop())
-        if selection and trainer.update in marks:
-            selection.candidate(trainer.update)
-        if trainer.update in marks or stopping:
-            state = selection.state() if selection else None
-            checkpoint = replace(trainer.checkpoint(), selection=state)
-            newest = ranks.on_main(lambda c=checkpoint: _name(ckpt.save(checkpoints, c, options.keep)), patiently=True)
-        if stopping:
-            break
-    return checkpoints / newest
+        self.ranks.on_main(lambda: append_line(self.log, row))
+        self.progress(Progress(trainer.update, self.updates, loss, speed))
+
+    def _save(self) -> None:
+        if self.selection and self.trainer.update in self.marks:
+            self.selection.candidate(self.trainer.update)
+        state = self.selection.state() if self.selection else None
+        checkpoint = replace(make_checkpoint(self.trainer), selection=state)
+        write = lambda: _name(native.save(self.checkpoints, checkpoint, self.options.keep))  # noqa: E731
+        self.newest = self.ranks.on_main(write, long_running=True)
 
 
 def _name(checkpoint: Path | None) -> str | None:
     return checkpoint and checkpoint.name
 
 
-def diagnosis_of(trainer: Trainer) -> Diagnosis:
+def make_diagnosis(trainer: Trainer) -> Diagnosis:
+    """Returns a diagnosis for the trainer's next update; compiled policies get no credit measurement."""
     compiled = is_compiled(trainer.policy)
     return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters, credit=not compiled)
 
 
 def _cut_log(path: Path, update: int) -> None:
-    """Log lines after the checkpoint that training continues from will be written again."""
+    """Removes the log lines behind the checkpoint; the continued training writes them again."""
     if path.exists():
         rows = [row for row in read_lines(path) if row["update"] <= update]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

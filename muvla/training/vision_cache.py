@@ -90,7 +90,7 @@ def cache_vision(trainer: Trainer, root: Path) -> None:
             expected=f"at most {allowed:.3g}",
             remedy="leave --cache-vision out",
         )
-    trainer.ahead.features = cache
+    trainer.prefetcher.features = cache
 
 
 class _Towers:

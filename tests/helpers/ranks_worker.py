@@ -17,9 +17,10 @@ from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.interventions import parse_intervention
 from muvla.training import run
-from muvla.training.distributed import fsdp as sharding
+from muvla.training.distributed import fsdp
 from muvla.training.distributed import torchrun as module
-from muvla.training.distributed.torchrun import launched
+from muvla.training.distributed.torchrun import join_ranks
+from muvla.training.resume import make_checkpoint, resume
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 
@@ -28,18 +29,18 @@ GROUPS = ("vision.", "language.", "proprio.", "head.", "memory.")
 
 def whole(trainer: Trainer) -> dict[str, torch.Tensor]:
     """On every rank, copied."""
-    everything = sharding.whole(dict(trainer.policy.named_parameters()), keep=True)
+    everything = fsdp.gather(dict(trainer.policy.named_parameters()), keep=True)
     return {name: value.clone() for name, value in everything.items()}
 
 
 def updates(trainer: Trainer, case: dict, folder: Path, ranks) -> dict:
     """Trains on from `from` if there is one, and leaves parameters, and a checkpoint to train on from."""
     if case.get("from"):
-        trainer.resume(ckpt.load(ckpt.latest(Path(case["from"]))))
+        resume(trainer, ckpt.load(ckpt.latest(Path(case["from"]))))
     trainer.leak_test()
     steps = [trainer.step() for _ in range(case["updates"])]
     save_file(whole(trainer), folder / f"{case['name']}.{ranks.rank}.safetensors")
-    checkpoint, rms = trainer.checkpoint(), trainer.memory_rms()
+    checkpoint, rms = make_checkpoint(trainer), trainer.memory_rms()
     ranks.on_main(lambda: str(ckpt.save(folder / case["name"], checkpoint)))
     return {"steps": steps, "memory_rms": rms, "collected": collected}
 
@@ -110,7 +111,7 @@ if __name__ == "__main__":
     told = json.loads(Path(sys.argv[1]).read_text())
     folder, results = Path(sys.argv[1]).parent, {}
     module.TorchRanks._collect = collect
-    with launched(sharded=False) as ranks:
+    with join_ranks(sharded=False) as ranks:
         for case in told["cases"]:
             store = joined([EpisodeStore(Path(path)) for path in case.get("stores", [told["store"]])])
             cell, ranks.sharded, collected = from_dict(Cell, case["cell"]), case.get("sharded", False), []

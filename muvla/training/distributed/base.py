@@ -1,8 +1,8 @@
 """The processes that train one cell together, each with its part of the slots.
 
-Every draw is keyed by the number of a slot among all B, and the loss is divided by the window of all ranks, so that the
-sum of their gradients is the gradient of one process with B slots. Here is one process alone; several are in
-`muvla.training.distributed.torchrun`.
+Every draw is keyed by the number of a slot among all B, and the loss is divided by the window of all ranks. So the sum
+of the ranks' gradients is the gradient of one process with B slots. This module holds the single process; several
+processes are in `muvla.training.distributed.torchrun`.
 
 Legend: B slots of all ranks.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """One process alone: it leads, has all slots, and nothing is to be exchanged."""
+    """A single process: rank 0 of 1, with all slots; it exchanges nothing."""
 
     rank, size, sharded = 0, 1, False
 
@@ -34,71 +34,76 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def kind(self) -> str | None:
-        """For provenance: their sums are rounded otherwise than one process's."""
+    def description(self) -> str | None:
+        """Text for provenance, because several ranks round their sums differently; None for a single process."""
         return None if self.size == 1 else f"{self.size} {'sharded' if self.sharded else 'replicated'}"
 
     def slots(self, total: int) -> range:
-        """This rank's part of the slots of all ranks. Raises MuvlaError where they cannot be divided."""
+        """Returns the numbers of this rank's slots. Raises MuvlaError if the ranks cannot divide the slots evenly."""
         if total % self.size:
             raise MuvlaError(
                 "budget.slots",
                 got=f"{total} slots for {self.size} ranks",
-                expected="as many for every rank",
+                expected="the same number of slots for every rank",
                 remedy=f"start a number of ranks that divides {total}, or set budget.slots",
             )
-        own = total // self.size
-        return range(self.rank * own, (self.rank + 1) * own)
+        count = total // self.size
+        return range(self.rank * count, (self.rank + 1) * count)
 
-    def together(self, patiently: bool = False) -> contextlib.AbstractContextManager[None]:
-        """What one rank raises in the block, all raise at its end; nothing is exchanged within. `patiently`: some may
-        take hours longer than others."""
+    def raise_together(self, long_running: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Makes every rank raise, at the block's end, an error that one rank raised in the block.
+
+        The block itself must exchange nothing. `long_running` allows some ranks to take hours longer than others.
+        """
         return contextlib.nullcontext()
 
-    def on_main(self, work: Callable[[], T], patiently: bool = False) -> T:
-        """Rank 0 does it while the others wait, for hours if need be, and tells them what came of it (plain data)."""
+    def on_main(self, work: Callable[[], T], long_running: bool = False) -> T:
+        """Runs `work` on rank 0 while the other ranks wait; returns its result (plain data) on every rank."""
         return work()
 
-    def assert_equal(self, what: str, value: str) -> None:
-        """Raises MuvlaError where a rank has another one than rank 0."""
+    def assert_equal(self, name: str, value: str) -> None:
+        """Raises MuvlaError on every rank if a rank's value differs from rank 0's."""
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Returns True on every rank if any rank's flag is True."""
         return flag
 
     def mean(self, value: Tensor) -> Tensor:
-        """Of one number, over the ranks."""
+        """Returns the mean of a number over the ranks."""
         return value
 
     def place(self, policy: Policy, device: str) -> Policy:
-        """On the device, with the parameters that all ranks start from."""
+        """Moves the policy to the device; every rank starts from rank 0's parameters."""
         return policy.to(device)
 
-    def groups(self, named: Named) -> list[Named]:
-        """Of parameters that an optimizer can take in one go."""
+    def group_parameters(self, named: Named) -> list[Named]:
+        """Splits parameters into groups that one optimizer kernel can update."""
         return [named]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter], loss: float) -> float:
-        """The sums over the ranks: of every gradient, in place, and of the loss, which is returned."""
+        """Sums every gradient over the ranks, in place; returns the sum of the losses."""
         return loss
 
     def clip(self, parameters: list[nn.Parameter], limit: float) -> float:
-        """The norm of the whole gradient, which is scaled down to `limit` if it is larger."""
+        """Scales the whole gradient down to norm `limit` if it is larger; returns the norm before clipping."""
         return float(nn.utils.clip_grad_norm_(parameters, limit))
 
-    def check(self, named: Iterable[tuple[str, Tensor]], when: str) -> None:
-        """Raises NotAMeasurement if the ranks do not hold the same bits."""
+    def check_parameters(self, named: Iterable[tuple[str, Tensor]], when: str) -> None:
+        """Raises NotAMeasurement if the ranks hold different bits. `when` names the moment in the error."""
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of which each rank holds a shard, whole on rank 0."""
+        """Returns whole tensors on rank 0 from the shards of all ranks."""
         return tensors
 
-    def shard_like(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The way back: `tensors` by the name in `own`, and what an optimizer has by `name/…`, sharded as those are."""
+    def shard_like(self, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Shards whole tensors as the parameters are; the inverse of `gather`.
+
+        A tensor is matched to the parameter of its name; an optimizer's tensor `name/…` to the parameter `name`.
+        """
         return tensors
 
     def gather_slots(self, exported: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What `Recurrence.export` tells of each rank's slots, of all slots on rank 0."""
+        """Returns on rank 0 the memory export of all slots from each rank's `Recurrence.export`."""
         return exported
 
 

@@ -1,14 +1,13 @@
 """Sharded parameters (FSDP2) for policies that do not fit on one GPU.
 
-The blocks of the language model and of the towers, nearly all of the parameters, are sharded: gathered when they
-compute, freed afterwards, in every tick's forward pass and again in its backward pass. Everything else (embedding,
-projector, proprio, head, memory, FiLM) is called by other ways than `forward` or read outside of any call, and stays
-whole on every rank, under the one synchroniser.
+The blocks of the language model and of the towers hold nearly all parameters, and these blocks are sharded. A block is
+gathered when it computes and freed afterwards, in every tick's forward pass and again in its backward pass. Everything
+else (embedding, projector, proprio, head, memory, FiLM) is called by other methods than `forward`, or read outside of
+any call. It stays whole on every rank, and the synchroniser of `torchrun` sums its gradient.
 
-Gradients of a block are added up over the ranks at every backward pass, once for all ticks of its truncation block,
-into each rank's shard. Adding them up once per update instead would hold them whole until then, as large as the
-parameters that are sharded because they do not fit; and every tick gathers the block twice anyway.
-"""
+Every backward pass sums a block's gradient over the ranks into each rank's shard, once for all ticks of a truncation
+block. A sum once per update would hold whole gradients until then, as large as the parameters that are sharded because
+they do not fit. Every tick gathers the block twice in any case."""
 
 from __future__ import annotations
 
@@ -26,18 +25,21 @@ from muvla.models.policy import Policy
 
 
 def shard(policy: Policy, mesh: DeviceMesh) -> None:
-    """In place, on the mesh's device; parameters keep their names. Raises MuvlaError for a torch that is too old."""
+    """Shards the policy in place, on the mesh's device; parameters keep their names. Raises MuvlaError if torch is too
+    old."""
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise MuvlaError("--shard", got=f"torch {torch.__version__}", expected="2.8 or newer", remedy="upgrade torch")
+        raise MuvlaError(
+            "--shard", got=f"torch {torch.__version__}", expected="torch 2.8 or newer", remedy="install a newer torch"
+        )
     blocks = {policy.language: [*policy.language.layers]}
-    if policy.film is None:  # else the towers' blocks are written out, not called, and nothing would gather them
+    if policy.film is None:  # with FiLM the towers' blocks are written out, not called, so nothing would gather them
         blocks[policy.vision] = [*policy.vision.dino.encoder.layer, *policy.vision.siglip.encoder.layers]
-    for root, own in blocks.items():
-        for block in own:
+    for root, members in blocks.items():
+        for block in members:
             fully_shard(block, mesh=mesh)
-        # Over all blocks, so that the next one is gathered while one computes.
+        # The root spans all blocks, so that FSDP gathers the next block while one computes.
         fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if not is_sharded(p)})
-    # The towers' output is a view, which nobody changes in place.
+    # The towers' output is a view, and nothing changes this view in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     for module in policy.modules():
         if isinstance(module, FSDPModule):
@@ -49,24 +51,26 @@ def is_sharded(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def groups(named: list[tuple[str, nn.Parameter]]) -> list[list[tuple[str, nn.Parameter]]]:
-    """Whole ones and sharded ones: no kernel takes both."""
+def group_parameters(named: list[tuple[str, nn.Parameter]]) -> list[list[tuple[str, nn.Parameter]]]:
+    """Splits into whole and sharded parameters: no kernel takes both."""
     return [[pair for pair in named if is_sharded(pair[1]) == sharded] for sharded in (False, True)]
 
 
 def clip(parameters: list[nn.Parameter], limit: float) -> float:
-    """As `clip_grad_norm_`, over whole and sharded gradients."""
-    kinds = [[p for p in parameters if p.grad is not None and is_sharded(p) == sharded] for sharded in (False, True)]
-    norms = [nn.utils.get_total_norm([p.grad for p in kind]) for kind in kinds]
+    """Clips whole and sharded gradients together, as `clip_grad_norm_` does; returns the norm before clipping."""
+    groups = [[p for p in parameters if p.grad is not None and is_sharded(p) == sharded] for sharded in (False, True)]
+    norms = [nn.utils.get_total_norm([p.grad for p in group]) for group in groups]
     norm = torch.stack([n.full_tensor() if is_sharded(n) else n for n in norms]).norm()
     if math.isfinite(limit):
-        for kind in kinds:
-            nn.utils.clip_grads_with_norm_(kind, limit, norm)
+        for group in groups:
+            nn.utils.clip_grads_with_norm_(group, limit, norm)
     return float(norm)
 
 
-def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Every rank takes part, one tensor after the other; only who keeps them holds them, in its main memory."""
+def gather(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Gathers sharded tensors, one after the other; every rank must call this function.
+
+    Only a rank with `keep` holds the whole tensors, in main memory."""
     gathered = {}
     for name, tensor in tensors.items():
         full = tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()
@@ -75,13 +79,17 @@ def whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     return gathered
 
 
-def shard_like(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors, sharded as `own` has it under the same name, or under that of an optimizer's `name/…`."""
-    return {name: _placed(tensor, own.get(name, own.get(name.rsplit("/", 1)[0]))) for name, tensor in tensors.items()}
+def shard_like(tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Shards whole tensors as the parameter of the same name is; an optimizer's tensor `name/…` as the parameter
+    `name`."""
+    return {
+        name: _shard(tensor, parameters.get(name, parameters.get(name.rsplit("/", 1)[0])))
+        for name, tensor in tensors.items()
+    }
 
 
-def _placed(tensor: Tensor, like: Tensor | None) -> Tensor:
+def _shard(tensor: Tensor, like: Tensor | None) -> Tensor:
     if like is None or not is_sharded(like) or tensor.shape != like.shape:
-        return tensor  # also an optimizer's count of its steps, and what does not fit, which is told elsewhere
-    # Every rank has read the same file, so nobody sends anything.
+        return tensor  # also an optimizer's step count, and tensors of a wrong shape, which the loader refuses
+    # Every rank has read the same file, so no rank sends anything.
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,6 +1,7 @@
-"""What a checkpoint holds of the carried memory, of all slots, and a rank's part of it.
+"""The carried memory in a checkpoint: exports of all slots, and the part of one rank.
 
-The tensors are those of `Recurrence.export`: the first dimension is the slot, but for histories, whose names tell it.
+The tensors are those of `Recurrence.export`: their first dimension is the slot. Histories are an exception: their names
+hold the slot.
 """
 
 from __future__ import annotations
@@ -11,30 +12,32 @@ import torch
 from torch import Tensor
 
 
-def joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Exports of neighbouring parts of the slots as one export of all of them."""
-    whole: dict[str, list[Tensor]] = {}
+def join_slots(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Joins the exports of consecutive parts of the slots into one export of all slots."""
+    collected: dict[str, list[Tensor]] = {}
     first = 0
     for part in parts:
         for name, tensor in part.items():
-            whole.setdefault(_of_slot(name, first), []).append(tensor)
+            collected.setdefault(_shift_slot(name, first), []).append(tensor)
         first += len(part["writes"])
-    return {name: tensors[0] if name.startswith("history/") else torch.cat(tensors) for name, tensors in whole.items()}
+    return {
+        name: tensors[0] if name.startswith("history/") else torch.cat(tensors) for name, tensors in collected.items()
+    }
 
 
-def part_of(exported: dict[str, Tensor], slots: range) -> dict[str, Tensor]:
-    """An export of all slots as one of these alone; the way back from `joined`."""
+def select_slots(exported: dict[str, Tensor], slots: range) -> dict[str, Tensor]:
+    """Returns the export of these slots alone; the inverse of `join_slots`."""
     kept = {}
     for name, tensor in exported.items():
         if not name.startswith("history/"):
             kept[name] = tensor[slots.start : slots.stop]
         elif int(name.split("/")[1]) in slots:
-            kept[_of_slot(name, -slots.start)] = tensor
+            kept[_shift_slot(name, -slots.start)] = tensor
     return kept
 
 
-def _of_slot(name: str, by: int) -> str:
-    """The name of a history's tensor, its slot counted on."""
+def _shift_slot(name: str, by: int) -> str:
+    """Returns the name of a history's tensor with its slot number shifted; other names as they are."""
     if not name.startswith("history/"):
         return name
     history, slot, rest = name.split("/", 2)

@@ -1,12 +1,11 @@
-"""The ranks of a training that torchrun has started: what they exchange, and how they end when one is lost.
+"""The ranks of a training that torchrun started: what they exchange, and how they end when a rank is lost.
 
-Nothing hooks into the backward pass: when all truncation blocks are done, one synchroniser adds up the gradient of
-every trained tensor, so that it does not matter how often a tensor was used before. Under `--shard` the blocks' own
-gradients are added up by FSDP (`muvla.training.distributed.fsdp`).
+Nothing hooks into the backward pass. When all truncation blocks are done, one synchroniser sums the gradient of every
+trained tensor, however often the tensor was used. Under `--shard`, FSDP sums the gradients of the blocks
+(`muvla.training.distributed.fsdp`).
 
-What one rank raises, all raise. A rank that dies closes its connections, and the others end with RankLost; one that
-hangs is given up after TIMEOUT.
-"""
+An error of one rank is raised by all ranks. A rank that dies closes its connections, and the others raise RankLost. A
+rank that hangs counts as lost after TIMEOUT."""
 
 from __future__ import annotations
 
@@ -27,89 +26,92 @@ from torch.distributed.rendezvous import rendezvous
 from muvla import errors
 from muvla.errors import MuvlaError, NotAMeasurement, RankLost
 from muvla.models.policy import Policy
-from muvla.training.distributed import fsdp as sharding
+from muvla.training.distributed import fsdp
 from muvla.training.distributed.base import SINGLE_PROCESS, Named, Ranks
-from muvla.training.distributed.memory_state import joined
+from muvla.training.distributed.memory_state import join_slots
 
-TIMEOUT = timedelta(minutes=10)  # until a rank that answers nothing is given up
-PATIENCE = timedelta(days=2)  # with ranks at long work; that one dies is seen at once
-BUCKET = 2**25  # numbers that are added up at once: 128 MB beside the gradients
+TIMEOUT = timedelta(minutes=10)  # without an answer, after which a rank counts as lost
+LONG_TIMEOUT = timedelta(days=2)  # for long work; a rank that dies is noticed at once
+BUCKET = 2**25  # numbers that are summed at once: 128 MB beside the gradients
 
 T = TypeVar("T")
 
 
 class TorchRanks(Ranks):
-    """A rank of several, within `launched`."""
+    """One rank of several, inside `join_ranks`."""
 
     def __init__(self, rank: int, size: int, sharded: bool, store: dist.Store):
-        self.rank, self.size, self.sharded, self._store, self._led = rank, size, sharded, store, 0
-        self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self.rank, self.size, self.sharded, self._store, self._main_calls = rank, size, sharded, store, 0
+        self._long_group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
 
     @contextlib.contextmanager
-    def together(self, patiently: bool = False) -> Iterator[None]:
+    def raise_together(self, long_running: bool = False) -> Iterator[None]:
         error = None
         try:
             yield
         except Exception as raised:
             error = raised
-            if not _is_of_a_connection(error):
-                self.tell(error)
+            if not _is_connection_error(error):
+                self.publish_error(error)
         failed = torch.tensor(self.rank if error else self.size)
-        self._collect(dist.all_reduce, failed, dist.ReduceOp.MIN, group=self._patient if patiently else None)
+        self._collect(dist.all_reduce, failed, dist.ReduceOp.MIN, group=self._long_group if long_running else None)
         if failed == self.rank:
             raise error
         if failed < self.size:
-            raise self._told(int(failed)) from error
+            raise self._published_error(int(failed)) from error
 
-    def on_main(self, work: Callable[[], T], patiently: bool = False) -> T:
-        self._led += 1
-        with self.together(patiently):
+    def on_main(self, work: Callable[[], T], long_running: bool = False) -> T:
+        self._main_calls += 1
+        with self.raise_together(long_running):
             if self.is_main:
-                self._store.set(f"led {self._led}", json.dumps(work()))
-        return json.loads(self._store.get(f"led {self._led}"))
+                self._store.set(f"result {self._main_calls}", json.dumps(work()))
+        return json.loads(self._store.get(f"result {self._main_calls}"))
 
-    def assert_equal(self, what: str, value: str) -> None:
+    def assert_equal(self, name: str, value: str) -> None:
         expected = self.on_main(lambda: value)
-        with self.together():
+        with self.raise_together():
             if value != expected:
                 raise MuvlaError(
-                    f"{what} on rank {self.rank}",
+                    f"{name} on rank {self.rank}",
                     got=value,
                     expected=f"{expected}, as on rank 0",
-                    remedy="give every machine the same one",
+                    remedy=f"give every machine the same {name}",
                 )
 
     def any(self, flag: bool) -> bool:
-        told = torch.tensor(int(flag))
-        self._collect(dist.all_reduce, told, dist.ReduceOp.MAX)
-        return bool(told)
+        flags = torch.tensor(int(flag))
+        self._collect(dist.all_reduce, flags, dist.ReduceOp.MAX)
+        return bool(flags)
 
     def mean(self, value: Tensor) -> Tensor:
-        told = value.detach().clone()
-        self._collect(dist.all_reduce, told)
-        return told / self.size
+        total = value.detach().clone()
+        self._collect(dist.all_reduce, total)
+        return total / self.size
 
     def place(self, policy: Policy, device: str) -> Policy:
         if not self.sharded:
-            policy.to(device)  # else block by block: whole, it may not fit there
+            policy.to(device)  # a sharded policy moves block by block: the whole may not fit on the device
         for parameter in policy.parameters():
-            if parameter.requires_grad:  # the rest is as it was drawn or read, which the check tells
+            if parameter.requires_grad:  # `check_parameters` compares the frozen ones
                 self._collect(dist.broadcast, parameter.data, 0)
-        self.check(policy.named_parameters(), "the start")
+        self.check_parameters(policy.named_parameters(), "the start")
         if self.sharded:
-            sharding.shard(policy, init_device_mesh(device, (self.size,)))
+            fsdp.shard(policy, init_device_mesh(device, (self.size,)))
         return policy.to(device)
 
-    def groups(self, named: Named) -> list[Named]:
-        return sharding.groups(named) if self.sharded else [named]
+    def group_parameters(self, named: Named) -> list[Named]:
+        return fsdp.group_parameters(named) if self.sharded else [named]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter], loss: float) -> float:
-        """A tensor that no rank has a gradient for keeps none; one that some have counts as zero on the others."""
-        own = [p for p in parameters if not sharding.is_sharded(p)]
-        told = torch.tensor([loss, *(p.grad is not None for p in own)], dtype=torch.float64)
-        self._collect(dist.all_reduce, told)
-        loss, *counts = told.tolist()
-        reached = [p for p, count in zip(own, counts, strict=True) if count]
+        """Sums gradients and loss over the ranks.
+
+        A tensor without gradient on every rank keeps none. A tensor with gradient on some ranks counts as zero on the
+        others."""
+        replicated = [p for p in parameters if not fsdp.is_sharded(p)]
+        totals = torch.tensor([loss, *(p.grad is not None for p in replicated)], dtype=torch.float64)
+        self._collect(dist.all_reduce, totals)
+        loss, *counts = totals.tolist()
+        reached = [p for p, count in zip(replicated, counts, strict=True) if count]
         for parameter in reached:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -122,33 +124,33 @@ class TorchRanks(Ranks):
 
     def clip(self, parameters: list[nn.Parameter], limit: float) -> float:
         if self.sharded:
-            return self._collect(sharding.clip, parameters, limit)
+            return self._collect(fsdp.clip, parameters, limit)
         return super().clip(parameters, limit)
 
-    def check(self, named: Iterable[tuple[str, Tensor]], when: str) -> None:
-        """What is sharded has no second copy to be compared with."""
-        own = {name: checksum(tensor.detach()) for name, tensor in named if not sharding.is_sharded(tensor)}
-        mine = torch.tensor(list(own.values()))
-        everybody = [torch.empty_like(mine) for _ in range(self.size)]
-        self._collect(dist.all_gather, everybody, mine)
-        differing = torch.stack(everybody) != everybody[0]  # (ranks, tensors)
-        with self.together():
+    def check_parameters(self, named: Iterable[tuple[str, Tensor]], when: str) -> None:
+        """Compares replicated parameters; a sharded parameter has no second copy to compare with."""
+        sums = {name: checksum(tensor.detach()) for name, tensor in named if not fsdp.is_sharded(tensor)}
+        mine = torch.tensor(list(sums.values()))
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        self._collect(dist.all_gather, gathered, mine)
+        differing = torch.stack(gathered) != gathered[0]  # (ranks, tensors)
+        with self.raise_together():
             if differing.any():
-                names = [list(own)[i] for i in differing.any(dim=0).nonzero().flatten()]
+                names = [list(sums)[i] for i in differing.any(dim=0).nonzero().flatten()]
                 ranks = differing.any(dim=1).nonzero().flatten().tolist()
                 raise NotAMeasurement(
                     f"parameters at {when}",
-                    got=f"other values on rank {', '.join(map(str, ranks))} than on rank 0 in "
-                    f"{', '.join(names[:3])}" + ", …" * (len(names) > 3),
+                    got=f"values on rank {', '.join(map(str, ranks))} that differ from rank 0 in "
+                    f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}",
                     expected="the same bits on every rank",
-                    remedy="report this as a bug, or look for a broken machine; the ranks trained different policies",
+                    remedy="check the machines for faults, or report a bug; the ranks have trained different policies",
                 )
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self._collect(sharding.whole, tensors, self.is_main) if self.sharded else tensors
+        return self._collect(fsdp.gather, tensors, self.is_main) if self.sharded else tensors
 
-    def shard_like(self, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        return sharding.shard_like(tensors, own) if self.sharded else tensors
+    def shard_like(self, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return fsdp.shard_like(tensors, parameters) if self.sharded else tensors
 
     def gather_slots(self, exported: dict[str, Tensor]) -> dict[str, Tensor]:
         content = torch.frombuffer(
@@ -159,42 +161,35 @@ class TorchRanks(Ranks):
         padded = nn.functional.pad(content, (0, int(max(lengths)) - len(content)))
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         self._collect(dist.all_gather, parts, padded)
-        return joined(load(part[:n].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True))
+        return join_slots(load(part[:n].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True))
 
-    # --- errors -------------------------------------------------------------------------------------------------------
-
-    def tell(self, error: Exception) -> None:
-        """Leaves word for the others, who see nothing but that this rank is gone."""
-        known = isinstance(error, MuvlaError)
-        word = [type(error).__name__, *((error.field, error.got, error.expected, error.remedy) if known else [])]
-        if not known:
-            word = [
-                "MuvlaError",
-                f"rank {self.rank}",
-                f"{type(error).__name__}: {error}",
-                "no error",
-                "see its traceback",
-            ]
+    def publish_error(self, error: Exception) -> None:
+        """Publishes the error to the other ranks, which would notice only that this rank is gone."""
+        if isinstance(error, MuvlaError):
+            message = [type(error).__name__, error.field, error.got, error.expected, error.remedy]
+        else:
+            got = f"{type(error).__name__}: {error}"
+            message = ["MuvlaError", f"rank {self.rank}", got, "no error", f"read the traceback of rank {self.rank}"]
         with contextlib.suppress(RuntimeError):  # the store may be gone with the process that kept it
-            self._store.set(f"error {self.rank}", json.dumps(word, default=str))
+            self._store.set(f"error {self.rank}", json.dumps(message, default=str))
 
-    def says(self, error: Exception) -> bool:
-        """Whether this rank is the first to report this error."""
+    def reports_first(self, error: Exception) -> bool:
+        """Returns True if no other rank has reported this error yet, and marks the error as reported."""
         try:
-            return self._store.add(f"said {error}", 1) == 1
+            return self._store.add(f"reported {error}", 1) == 1
         except RuntimeError:
             return True
 
-    def _told(self, rank: int) -> MuvlaError:
+    def _published_error(self, rank: int) -> MuvlaError:
         name, field, got, expected, remedy = json.loads(self._store.get(f"error {rank}"))
         return getattr(errors, name)(field, got=got, expected=expected, remedy=remedy)
 
     def _collect(self, operation: Callable[..., T], *arguments, **named) -> T:
-        """Raises, when another rank is gone, what it left word of, or RankLost."""
+        """Runs a collective operation. If another rank is gone, raises the error that it published, or RankLost."""
         try:
             return operation(*arguments, **named)
         except RuntimeError as error:
-            if not _is_of_a_connection(error):
+            if not _is_connection_error(error):
                 raise
             raise self._lost() from error
 
@@ -202,32 +197,35 @@ class TorchRanks(Ranks):
         with contextlib.suppress(RuntimeError):
             for rank in range(self.size):
                 if self._store.check([f"error {rank}"]):
-                    return self._told(rank)
+                    return self._published_error(rank)
         return RankLost(
             "ranks",
-            got="one that is gone or does not answer",
-            expected=f"all {self.size}",
+            got="a rank that is gone or does not answer",
+            expected=f"answers of all {self.size} ranks",
             remedy="run the same command again: it continues from the last checkpoint",
         )
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes, by the environment that torchrun gives them."""
+    """Returns True if torchrun started this process among several, by its environment variables."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _is_of_a_connection(error: BaseException) -> bool:
-    """Also from within a sharded block, where it is not wrapped; gloo has no class for them."""
+def _is_connection_error(error: BaseException) -> bool:
+    """Returns True for a lost connection. Errors inside a sharded block are not wrapped, and gloo has no class for
+    them."""
     lost = isinstance(error, (RankLost, dist.DistError))
     return lost or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 @contextlib.contextmanager
-def launched(sharded: bool) -> Iterator[Ranks]:
-    """This process among those that torchrun has started; ALONE, and nothing of torch.distributed, if it is by itself.
+def join_ranks(sharded: bool) -> Iterator[Ranks]:
+    """Joins this process to the others that torchrun started; a process by itself gets SINGLE_PROCESS.
 
-    Errors that several ranks meet are marked as `said` on all but one. Raises MuvlaError for a lonely `--shard`, and
-    for more ranks than GPUs.
+    Sets `reported_elsewhere` on an error that another rank reports.
+
+    Raises:
+        MuvlaError: `--shard` in a single process, or more ranks than GPUs.
     """
     if not is_launched():
         if sharded:
@@ -235,7 +233,7 @@ def launched(sharded: bool) -> Iterator[Ranks]:
                 "--shard",
                 got="one process",
                 expected="several ranks",
-                remedy="start it by `torchrun --nproc-per-node N -m muvla.cli train …`, or leave it out",
+                remedy="start the training by `torchrun --nproc-per-node N -m muvla.cli train …`, or omit --shard",
             )
         yield SINGLE_PROCESS
         return
@@ -244,8 +242,8 @@ def launched(sharded: bool) -> Iterator[Ranks]:
         raise MuvlaError(
             "torchrun --nproc-per-node",
             got=f"rank {local} of this machine",
-            expected=f"{torch.cuda.device_count()} ranks at most: as many as it has GPUs",
-            remedy="start fewer",
+            expected=f"at most {torch.cuda.device_count()} ranks, one per GPU",
+            remedy=f"set --nproc-per-node to {torch.cuda.device_count()} or less",
         )
     if cuda:
         torch.cuda.set_device(local)
@@ -255,21 +253,21 @@ def launched(sharded: bool) -> Iterator[Ranks]:
     ranks = TorchRanks(rank, size, sharded, dist.PrefixStore("muvla", store))
     try:
         yield ranks
-    except BaseException as error:  # and no farewell: with a rank gone it may never end
-        if isinstance(error, Exception) and not _is_of_a_connection(error):
-            ranks.tell(error)
-        error.said = not ranks.says(error)
+    except BaseException as error:  # the process group stays open: closing it may hang when a rank is gone
+        if isinstance(error, Exception) and not _is_connection_error(error):
+            ranks.publish_error(error)
+        error.reported_elsewhere = not ranks.reports_first(error)
         raise
     dist.destroy_process_group()
 
 
 def checksum(tensor: Tensor) -> int:
-    """The sum of its bits, taken as integers."""
+    """Returns the sum of the tensor's bits, read as integers."""
     return int(tensor.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]).sum())
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """In their order, as few as hold BUCKET numbers each or a single tensor."""
+    """Splits tensors, in order, into buckets of at most BUCKET numbers; a larger tensor has its own bucket."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:

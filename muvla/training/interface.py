@@ -1,0 +1,44 @@
+"""The inputs and outputs that a policy needs for a dataset: cameras, proprio, actions and prompt length."""
+
+from __future__ import annotations
+
+from muvla.config import Cell
+from muvla.data.store import EpisodeStore
+from muvla.errors import MuvlaError
+from muvla.models.policy import Interface
+from muvla.models.prompts import Prompts
+
+
+def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interface:
+    """Reads the interface off the dataset.
+
+    Raises:
+        MuvlaError: `data.cameras` names as many cameras as the robot has, or more; or the longest prompt of the data
+            exceeds `model.prompt_tokens`.
+    """
+    data, cameras = cell.data, store["images"].shape[1]
+    if (data.cameras or 0) >= cameras:
+        raise MuvlaError(
+            "data.cameras",
+            got=data.cameras,
+            expected=f"fewer than the robot's {cameras} cameras, or null for all of them",
+            remedy="set data.cameras to null",
+        )
+    longest = {len(prompts.encode(instruction)) for instruction in store.instructions}
+    declared = cell.model.prompt_tokens
+    if declared is not None and declared < max(longest):
+        raise MuvlaError(
+            "model.prompt_tokens",
+            got=declared,
+            expected=f"at least {max(longest)} tokens, the data's longest prompt",
+            remedy="raise model.prompt_tokens, or set it to null",
+        )
+    return Interface(
+        cameras=(data.cameras or cameras) + data.first_image,
+        first_image=data.first_image,
+        robot_cameras=cameras if data.cameras else None,
+        proprio_dim=store["proprio"].shape[1],
+        action_dim=store["recorded_action"].shape[1],
+        text=declared or max(longest),
+        text_padded=declared is not None or len(longest) > 1,
+    )
