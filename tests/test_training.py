@@ -1,6 +1,7 @@
 """The loop: knobs bite, resume is exact, damage and NaN stop it."""
 
 import dataclasses
+import inspect
 import json
 import math
 from functools import lru_cache
@@ -30,6 +31,16 @@ def parameters_after(cell, store, updates=2):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_the_example_of_the_trainer_runs(tmp_path, monkeypatch, capsys):
+    """The indented lines of the class docstring, as they stand there."""
+    lines = inspect.cleandoc(Trainer.__doc__).splitlines()
+    code = "\n".join(line[4:] for line in lines if line.startswith("    ") and not line.startswith("    `"))
+    code = code.split("cell: the canonical cell.")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "the docstring of Trainer", "exec"), {})
+    assert "update 5: loss" in capsys.readouterr().out
 
 
 def test_two_runs_of_one_cell_are_bit_identical(store, base):
