@@ -19,7 +19,8 @@ from torch import Tensor
 
 from benchmarks.memory import added_peak, in_a_process
 from benchmarks.pairs import compare, median_interval, table
-from muvla.models.attention import BACKENDS, AttentionPlan, usable
+from muvla.models.attention_plan import AttentionPlan
+from muvla.models.backends import BACKENDS, usable_backends
 from muvla.models.sequence import Layout
 from muvla.utils.io import write_atomically
 from muvla.utils.provenance import CODE_VERSION, hardware_line
@@ -65,7 +66,7 @@ def _peak(guard: str, backend: str, backward: bool) -> float:
 
 def costs(rounds: int = ROUNDS, layout: Layout = LAYOUT, memory: Callable[..., float] = peak) -> list[list[str]]:
     rows = []
-    for backend in usable(DEVICE, DTYPE):
+    for backend in usable_backends(DEVICE, DTYPE):
         for name, backward in (("forward", False), ("with backward", True)):
             # `full` without padding is one call without a mask, or with a mask that flex knows to be full.
             free, guarded = (attention(guard, backend, backward, layout) for guard in ("full", "context"))

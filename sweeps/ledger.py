@@ -10,7 +10,7 @@ from pathlib import Path
 
 from muvla.config import canonical
 from muvla.data.collect import collect
-from muvla.data.mixture import joined, open_data
+from muvla.data.mixture import join, open_data
 from muvla.data.store import EpisodeStore, is_sealed, open_store, store_path
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
@@ -166,7 +166,7 @@ class Ledger:
         mixtures = {item.variant: item.cell.data.datasets for item in study.cells()}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
-        presented = {datasets: joined([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
+        presented = {datasets: join([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
         return {variant: presented[datasets] for variant, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:

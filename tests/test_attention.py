@@ -12,9 +12,10 @@ from helpers.policies import EVERYWHERE, ON_CPU, PADDED_INTERFACE, PLAIN_INTERFA
 from muvla.checkpoints.build import build_policy
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.models import attention
-from muvla.models import backends as kernels
-from muvla.models.attention import BACKENDS, BARRED_ROWS, AttentionPlan, may_attend, resolve
+from muvla.models import attention, backends
+from muvla.models.attention_plan import AttentionPlan
+from muvla.models.backends import BACKENDS, resolve
+from muvla.models.guard import BARRED_ROWS, may_attend
 from muvla.models.policy import leak_test
 from muvla.models.sequence import Layout, Segment
 
@@ -39,8 +40,9 @@ def test_the_guard_table():
 
 
 def test_unknown_guard():
-    with pytest.raises(MuvlaError, match="context"):
+    with pytest.raises(MuvlaError) as info:
         may_attend(torch.tensor(0), torch.tensor(0), "contextual")
+    assert info.value.field == "model.guard" and "context" in info.value.remedy
 
 
 @pytest.mark.parametrize("guard", GUARDS)
@@ -81,8 +83,8 @@ def varlen_reference(
 @pytest.fixture
 def pretended_flash(monkeypatch):
     """The backend `flash`, computed by the reference above on any device."""
-    monkeypatch.setattr(kernels, "obstacle", lambda *_: None)
-    monkeypatch.setattr(kernels, "varlen_kernel", lambda: varlen_reference)
+    monkeypatch.setattr(backends, "obstacle", lambda *_: None)
+    monkeypatch.setattr(backends, "varlen_kernel", lambda: varlen_reference)
 
 
 def drawn(trial, guard, backend, device="cpu", dtype=torch.float64):
@@ -205,8 +207,9 @@ def test_a_leaking_kernel_under_context_stops_everything(cell_with, monkeypatch)
         return shifted
 
     monkeypatch.setattr(Layout, "segments", one_length_per_batch)
-    with pytest.raises(NotAMeasurement, match="exactly 0"):
+    with pytest.raises(NotAMeasurement) as info:
         leak_test(policy, encoded, memory)
+    assert info.value.field == "model.guard"
 
 
 @pytest.mark.parametrize("guard", GUARDS)
@@ -229,7 +232,7 @@ def test_under_autocast_every_kernel_gets_one_dtype(monkeypatch):
     """Rotary positions are float32 there, and so are q and k, but not v."""
     plan, q, k, v = drawn(0, "context", "split", dtype=torch.float32)
     seen = []
-    monkeypatch.setitem(BACKENDS, "split", lambda *given: seen.extend(given[:3]) or attention.split(*given))
+    monkeypatch.setitem(BACKENDS, "split", lambda *given: seen.extend(given[:3]) or backends.split(*given))
     with torch.autocast("cpu", torch.bfloat16):
         attention.guarded_attention(None, q, k, v.bfloat16(), None, scaling=0.25, plan=plan)
     assert [x.dtype for x in seen] == [torch.bfloat16] * 3
@@ -237,18 +240,18 @@ def test_under_autocast_every_kernel_gets_one_dtype(monkeypatch):
 
 def hide_flash_attn(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # what makes an import fail
-    kernels.varlen_kernel.cache_clear()
+    backends.varlen_kernel.cache_clear()
 
 
 def install_flash_attn(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=varlen_reference))
-    kernels.varlen_kernel.cache_clear()
+    backends.varlen_kernel.cache_clear()
 
 
 @pytest.fixture
 def choices(monkeypatch):
     """Caches as in a new process, here and after."""
-    caches = (kernels.varlen_kernel, attention._chosen)
+    caches = (backends.varlen_kernel, backends._choose)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -257,23 +260,21 @@ def choices(monkeypatch):
         cached.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("backend", "expected"), [("flash", "flash on cpu.*CUDA device.*use split"), ("flex", "flex on cpu.*CUDA device")]
-)
-def test_backends_for_a_gpu_refuse_the_cpu(cell_with, backend, expected):
-    with pytest.raises(MuvlaError, match=expected) as error:
+@pytest.mark.parametrize("backend", ["flash", "flex"])
+def test_backends_for_a_gpu_refuse_the_cpu(cell_with, backend):
+    with pytest.raises(MuvlaError) as info:
         memory_change(cell_with({"model.attention": backend}), PADDED_INTERFACE)
-    assert error.value.field == "model.attention"
+    assert info.value.field == "model.attention" and info.value.got == f"{backend} on cpu"
 
 
 def test_flash_refuses_other_precisions_and_a_missing_kernel(monkeypatch, choices):
     install_flash_attn(monkeypatch)
-    assert kernels.obstacle("flash", "cuda", torch.float16) is kernels.obstacle("flash", "cuda", torch.bfloat16) is None
-    with pytest.raises(MuvlaError, match="torch.float32.*float16 or bfloat16"):
-        raise kernels.obstacle("flash", "cuda", torch.float32)
+    assert (
+        backends.obstacle("flash", "cuda", torch.float16) is backends.obstacle("flash", "cuda", torch.bfloat16) is None
+    )
+    assert "float32" in backends.obstacle("flash", "cuda", torch.float32).got
     hide_flash_attn(monkeypatch)
-    with pytest.raises(MuvlaError, match="flash_attn.*package flash-attn.*install"):
-        raise kernels.obstacle("flash", "cuda", torch.float16)
+    assert "install" in backends.obstacle("flash", "cuda", torch.float16).remedy
 
 
 def test_auto_takes_flash_only_for_padded_half_precision_on_a_gpu(monkeypatch, choices):
@@ -291,14 +292,14 @@ def test_auto_takes_flash_only_for_padded_half_precision_on_a_gpu(monkeypatch, c
 
 
 def test_auto_computes_what_split_does_and_says_so_once(cell_with, choices, caplog):
-    caplog.set_level(logging.INFO, "muvla.models.attention")
+    caplog.set_level(logging.INFO, "muvla.models.backends")
     outputs = []
     for backend in ("split", "auto"):
         _, policy, encoded, memory = memory_change(cell_with({"model.attention": backend}), PADDED_INTERFACE)
         outputs.append(policy.step(encoded, memory).memory)
         assert len(caplog.messages) == (backend == "auto")
     assert torch.equal(*outputs)
-    assert caplog.messages == ["attention: auto is split: flash needs tensors on a CUDA device, got flash on cpu"]
+    assert "auto is split" in caplog.messages[0]
 
 
 def test_attention_is_bidirectional_within_its_group(cell_with):
@@ -312,8 +313,9 @@ def test_attention_is_bidirectional_within_its_group(cell_with):
 
 def test_the_language_model_refuses_to_run_without_a_plan(cell_with):
     policy = build_policy(cell_with(), PLAIN_INTERFACE)
-    with pytest.raises(MuvlaError, match="never a default"):
+    with pytest.raises(MuvlaError) as info:
         policy.language(inputs_embeds=torch.zeros(1, 4, 96))
+    assert info.value.field == "plan"
 
 
 def test_a_padded_row_computes_what_the_unpadded_row_does(cell_with):

@@ -8,7 +8,7 @@ import torch
 
 from helpers.policies import ON_CPU, PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
-from muvla.models.attention import BARRED_ROWS, may_attend
+from muvla.models.guard import BARRED_ROWS, may_attend
 from muvla.models.policy import Policy
 from muvla.models.sequence import Segment
 from muvla.probes.attention_maps import ACTION_READ, Maps, probabilities, watching

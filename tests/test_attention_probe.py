@@ -12,7 +12,7 @@ from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose
-from muvla.models.preprocessing import prepared
+from muvla.models.preprocessing import prepare
 from muvla.models.sequence import Segment
 from muvla.probes.attention import ALL, DRAWN, AttentionRollout, frame, read
 from muvla.probes.attention_maps import ACTION_READ
@@ -139,7 +139,7 @@ def test_the_pictures_are_what_the_model_gets(subject_of, cell_with):
     (one,) = attended(subject, subject.seeds[:1])
     frames = one.watched.frames
     raw = torch.from_numpy(np.concatenate([frames[2], frames[0][:1]])).movedim(-1, -3)
-    expected = prepared(raw, 32, "released").movedim(-3, -1).numpy()
+    expected = prepare(raw, 32, "released").movedim(-3, -1).numpy()
     assert np.array_equal(one.pictures(2), expected) and len(expected) == 3
     assert one.kinds["memory to vision"].shape == (len(one.attention), 3, 4)
 

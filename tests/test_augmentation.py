@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from muvla.config import no_memory
-from muvla.data.augmentation import Change, augmented, draw_change
+from muvla.data.augmentation import Change, augment, draw_change
 from muvla.errors import MuvlaError
 from muvla.training.trainer import Trainer
 
@@ -31,7 +31,7 @@ def test_the_crop_is_a_square_of_nine_tenths_of_the_area(top, left):
     ramp = torch.arange(size, dtype=torch.uint8) * 7
     for axis, share in ((2, top), (1, left)):
         image = ramp.view([1, 1, size, 1] if axis == 2 else [1, 1, 1, size]).expand(1, 3, size, size)
-        out = augmented(image, [only(top=top, left=left)])[0, 0].float()
+        out = augment(image, [only(top=top, left=left)])[0, 0].float()
         line = out[:, 0] if axis == 2 else out[0]
         side = np.sqrt(0.9) * (size - 1)
         start = share * (size - 1 - side)
@@ -43,8 +43,8 @@ def test_the_crop_is_a_square_of_nine_tenths_of_the_area(top, left):
 def test_colours_by_the_standard_librarys_hsv():
     """Pixel by pixel, after the same crop."""
     images = pictures()
-    cropped = augmented(images, [NOTHING] * 2).float() / 255
-    out = augmented(images, [only(saturation=0.8, hue=0.05), only(saturation=1.2, hue=-0.05)]).float() / 255
+    cropped = augment(images, [NOTHING] * 2).float() / 255
+    out = augment(images, [only(saturation=0.8, hue=0.05), only(saturation=1.2, hue=-0.05)]).float() / 255
     for i, (factor, shift) in enumerate(((0.8, 0.05), (1.2, -0.05))):
         for y, x in ((0, 0), (3, 7), (15, 15), (8, 2)):
             h, s, v = colorsys.rgb_to_hsv(*cropped[i, :, y, x].tolist())
@@ -54,10 +54,10 @@ def test_colours_by_the_standard_librarys_hsv():
 
 def test_brightness_and_contrast():
     images = pictures(1)
-    cropped = augmented(images, [NOTHING]).float() / 255
-    brighter = augmented(images, [only(brightness=0.2)]).float() / 255
+    cropped = augment(images, [NOTHING]).float() / 255
+    brighter = augment(images, [only(brightness=0.2)]).float() / 255
     torch.testing.assert_close(brighter, (cropped + 0.2).clamp(0, 1), atol=1.5 / 255, rtol=0)
-    flatter = augmented(images, [only(contrast=0.8)]).float() / 255
+    flatter = augment(images, [only(contrast=0.8)]).float() / 255
     mean = cropped.mean(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(flatter, (cropped - mean) * 0.8 + mean, atol=1.5 / 255, rtol=0)
 

@@ -30,7 +30,7 @@ from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.config.sizes import get_size
 from muvla.envs.registry import make_env
 from muvla.evaluation.protocol import get_protocol
-from muvla.models.attention import usable
+from muvla.models.backends import usable_backends
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
 from muvla.training.trainer import Trainer
@@ -61,7 +61,7 @@ def test_every_table_is_made(store, monkeypatch):
 def test_the_cost_of_the_guard_is_measured_for_every_usable_backend():
     small = Layout(vision=8, memory=2, text=3, action=4, reserve=2, padded=False)
     rows = attention.costs(rounds=1, layout=small, memory=lambda *_: 1.0)
-    backends = usable(attention.DEVICE, attention.DTYPE)
+    backends = usable_backends(attention.DEVICE, attention.DTYPE)
     assert [row[0] for row in rows] == [f"{b}, {way}" for b in backends for way in ("forward", "with backward")]
     assert backends[:2] == ["dense", "split"]
     assert all(len(row) == 6 and row[3].endswith("]") for row in rows)

@@ -19,7 +19,7 @@ from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy
-from muvla.models.preprocessing import prepared
+from muvla.models.preprocessing import prepare
 from muvla.models.vision import FusedVision
 
 GOLDEN = TESTS / "golden" / "towers.safetensors"
@@ -110,7 +110,7 @@ def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
     policy = release.policy
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (2, 2, 3, 40, 40), dtype=torch.uint8, generator=generator)
-    images = prepared(frames, 28, "released")
+    images = prepare(frames, 28, "released")
     proprio = torch.rand(2, 7, generator=generator)
     prompts = [f"In: What action should the robot take to {what}?\nOut:" for what in ("touch the cube.", "rest.")]
 

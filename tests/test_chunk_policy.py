@@ -21,7 +21,7 @@ from muvla.evaluation.chunk_policy import SuitePolicy
 from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface
-from muvla.models.prompts import built_in
+from muvla.models.prompts import built_in_prompts
 from muvla.runs.chunk_policy import chunk_policy
 
 TASK, LIMIT = "RememberColor3-VLA-v0", 25
@@ -90,7 +90,7 @@ class Ours(gymnasium.Env):
 
 @pytest.fixture(scope="module")
 def policy(base):
-    length = len(built_in().encode(task_info(TASK).instruction))
+    length = len(built_in_prompts().encode(task_info(TASK).instruction))
     return build_policy(replace_in(base, {"model.chunk": 4}), Interface(2, 7, 7, length, False))
 
 
@@ -217,7 +217,7 @@ def test_what_the_runner_cannot_evaluate_is_refused(policy, one, message):
 
 
 def test_another_robot_is_refused(base):
-    length = len(built_in().encode(task_info(TASK).instruction))
+    length = len(built_in_prompts().encode(task_info(TASK).instruction))
     with pytest.raises(MuvlaError, match="a task with 2 cameras, 7 proprio numbers, 7 action numbers"):
         suite_policy(build_policy(replace_in(base, {"model.chunk": 4}), Interface(2, 2, 2, length, False)))
 

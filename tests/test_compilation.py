@@ -15,8 +15,8 @@ from muvla.config import LoraConfig
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models import compilation as compiling
-from muvla.models.attention import BARRED_ROWS
 from muvla.models.compilation import READ_OFF_THE_PLAN, compile_step, is_compiled
+from muvla.models.guard import BARRED_ROWS
 from muvla.models.lora import add_adapters
 from muvla.models.policy import leak_test
 from muvla.training.run import make_diagnosis
@@ -148,7 +148,7 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
     assert leak_test(policy, random_frames(policy, 4), memory) == 0.0
     monkeypatch.setitem(BARRED_ROWS, "context", ())
     monkeypatch.setattr(
-        "muvla.models.attention._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
+        "muvla.models.attention_plan._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
     )
     with pytest.raises(NotAMeasurement, match="exactly 0"):
         leak_test(policy, random_frames(policy, 4), memory)

@@ -17,7 +17,7 @@ from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
-from muvla.models.diffusion import STEPS, NoisyActions, denoise, kept, noised
+from muvla.models.diffusion import STEPS, NoisyActions, add_noise, denoise, kept_variance
 from muvla.models.policy import leak_test
 from muvla.models.sequence import Layout, Segment
 from muvla.training.trainer import Trainer
@@ -28,7 +28,7 @@ DIFFUSION = {"model.head": "diffusion", "data.tail": "repeat"}
 def test_the_schedule_and_the_sampler_are_those_of_diffusers():
     """Numbers by diffusers 0.42.1, DDIMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2")."""
     expected = [0.9982525110244751, 0.9945700168609619, 0.8791225552558899, 0.46270686388015747, 9.711807251733262e-07]
-    assert kept()[[0, 1, 10, 25, 49]].tolist() == pytest.approx(expected, rel=2e-5)  # of float32
+    assert kept_variance()[[0, 1, 10, 25, 49]].tolist() == pytest.approx(expected, rel=2e-5)  # of float32
     asked = []
 
     def predict(actions, time):
@@ -45,12 +45,12 @@ def test_noise_that_is_told_exactly_is_taken_out_exactly():
     actions = torch.rand(3, 2, 2, dtype=torch.float64) * 2 - 1
 
     def truth(noisy, time):
-        left = kept()[time].view(-1, 1, 1)
+        left = kept_variance()[time].view(-1, 1, 1)
         return (noisy - left.sqrt() * actions) / (1 - left).sqrt()
 
     assert torch.allclose(denoise(torch.randn(3, 2, 2, dtype=torch.float64), truth), actions, atol=1e-4)
-    made = noised(actions, torch.randn(3, 2, 2, dtype=torch.float64), torch.tensor([0, 20, 49]))
-    left = kept()[made.time].view(-1, 1, 1)
+    made = add_noise(actions, torch.randn(3, 2, 2, dtype=torch.float64), torch.tensor([0, 20, 49]))
+    left = kept_variance()[made.time].view(-1, 1, 1)
     assert torch.allclose(made.actions, left.sqrt() * actions + (1 - left).sqrt() * made.noise)
 
 
@@ -86,7 +86,7 @@ def test_under_the_guard_neither_noise_nor_time_reaches_the_memory(cell_with, in
     for seed in (0, 1):
         generator = torch.Generator().manual_seed(seed)
         noise, time = torch.randn(4, 2, 2, generator=generator), torch.randint(STEPS, (4,), generator=generator)
-        made = noised(torch.rand(4, 2, 2, generator=generator), noise, time)
+        made = add_noise(torch.rand(4, 2, 2, generator=generator), noise, time)
         passes.append(policy.predict_noise(encoded, memory, made))
     assert torch.equal(passes[0].memory, passes[1].memory)
     assert not torch.equal(passes[0].actions, passes[1].actions)
@@ -100,10 +100,10 @@ def test_under_the_guard_neither_noise_nor_time_reaches_the_memory(cell_with, in
 @pytest.mark.parametrize("leaking", [Segment.ACTION, Segment.STOP, Segment.TIME])
 def test_the_leak_test_sees_each_of_the_guarded_segments(cell_with, monkeypatch, leaking):
     """In one layer, where no segment can stand in for another."""
-    from muvla.models import attention
+    from muvla.models import guard
 
-    rest = tuple(segment for segment in attention.GUARDED_KEYS if segment is not leaking)
-    monkeypatch.setattr(attention, "GUARDED_KEYS", rest)
+    rest = tuple(segment for segment in guard.GUARDED_KEYS if segment is not leaking)
+    monkeypatch.setattr(guard, "GUARDED_KEYS", rest)
     cell = cell_with({**DIFFUSION, "model.attention": "dense", "model.size.layers": 1})
     policy = build_policy(cell, PADDED_INTERFACE)
     with pytest.raises(NotAMeasurement, match="exactly 0"):

@@ -70,12 +70,12 @@ def test_what_libero_renders_with_and_shows_is_told(monkeypatch):
 
 
 def test_a_leaking_guard_is_found(without, monkeypatch):
-    from muvla.models import attention
+    from muvla.models import attention_plan, guard
 
     without(*SIMULATOR)
-    monkeypatch.setitem(attention.BARRED_ROWS, "context", ())
+    monkeypatch.setitem(guard.BARRED_ROWS, "context", ())
     monkeypatch.setattr(
-        attention.AttentionPlan,
+        attention_plan.AttentionPlan,
         "row_groups",
         property(lambda self: [([slice(0, self.layout.length)], self.layout.length, None)]),
     )

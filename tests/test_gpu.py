@@ -10,7 +10,8 @@ from muvla.envs.registry import open_env
 from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
-from muvla.models.attention import BACKENDS, AttentionPlan
+from muvla.models.attention_plan import AttentionPlan
+from muvla.models.backends import BACKENDS
 from muvla.models.policy import Encoded, leak_test
 from muvla.models.sequence import Layout, Segment
 from muvla.training.run import train_to_the_end

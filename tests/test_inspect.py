@@ -14,7 +14,7 @@ from muvla.checkpoints import released as checkpoints
 from muvla.cli.main import main
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import DiskError, MuvlaError
-from muvla.models.prompts import built_in
+from muvla.models.prompts import built_in_prompts
 from muvla.runs.run import Run
 
 
@@ -147,7 +147,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
 
 def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
-    built_in().tokenizer.save(str(path / "tokenizer.json"))
+    built_in_prompts().tokenizer.save(str(path / "tokenizer.json"))
     with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
         checkpoints.ReleasedCheckpoint(path, SIZE).load()
     remove("tokenizer.json")(path)

@@ -10,7 +10,7 @@ import torch
 
 from muvla.checkpoints import native as ckpt
 from muvla.config.serialization import replace
-from muvla.data.prefetch import Prefetcher, pinned
+from muvla.data.prefetch import Prefetcher, pin
 from muvla.data.stream import SlotStream
 from muvla.errors import MuvlaError
 from muvla.training.resume import make_checkpoint
@@ -125,7 +125,7 @@ def test_the_thread_ends_when_training_fails(store, base, tmp_path, error):
 @pytest.mark.gpu
 def test_pinned_windows_hold_the_same(store, base):
     window = Trainer(base, store).stream.window(8)
-    assert same(pinned(window), window) and pinned(window).images.is_pinned()
+    assert same(pin(window), window) and pin(window).images.is_pinned()
     losses = {}
     for ahead in (False, True):
         trainer = Trainer(base, store, device="cuda")

@@ -23,7 +23,7 @@ from muvla.config.presets import (
 )
 from muvla.config.serialization import canonical_json, difference, replace
 from muvla.data.collect import collect
-from muvla.data.mixture import joined
+from muvla.data.mixture import join
 from muvla.data.mixture_sampling import pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
@@ -129,7 +129,7 @@ def test_tasks_have_the_published_shares_in_every_variant(cells, data_root):
     longer = stores[1].lengths.mean() / stores[0].lengths.mean()
     assert longer > 1
     for cell in (cell for version in cells for cell in version.values()):
-        often = pieces_per_round(joined(stores), cell.data)
+        often = pieces_per_round(join(stores), cell.data)
         assert often == pytest.approx([1, longer if cell.data.order == "shuffled" else 1])
 
 

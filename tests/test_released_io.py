@@ -10,7 +10,7 @@ from PIL import Image
 from helpers import released
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.preprocessing import central_crop, lanczos, prepared
+from muvla.models.preprocessing import central_crop, lanczos, prepare
 
 SIZE = 224
 
@@ -70,14 +70,14 @@ def test_the_crop_is_bilinear_between_its_corners():
 
 def test_the_pipeline_keeps_an_even_image_and_every_leading_dimension():
     even = torch.full((2, 2, 3, 128, 128), 137, dtype=torch.uint8)
-    out = prepared(even, SIZE, "released")
+    out = prepare(even, SIZE, "released")
     assert out.shape == (2, 2, 3, SIZE, SIZE) and out.dtype == torch.uint8 and (out == 137).all()
     images = torch.from_numpy(np.stack([frame(128, seed) for seed in (0, 1)])).movedim(-1, 1)
-    assert torch.equal(prepared(images, SIZE, "released")[1], prepared(images[1:], SIZE, "released")[0])
-    assert not torch.equal(prepared(images, SIZE, "resized"), prepared(images, SIZE, "released"))
-    assert prepared(images, SIZE, "stored") is images
+    assert torch.equal(prepare(images, SIZE, "released")[1], prepare(images[1:], SIZE, "released")[0])
+    assert not torch.equal(prepare(images, SIZE, "resized"), prepare(images, SIZE, "released"))
+    assert prepare(images, SIZE, "stored") is images
     with pytest.raises(MuvlaError, match="uint8"):
-        prepared(even.float(), SIZE, "released")
+        prepare(even.float(), SIZE, "released")
 
 
 def test_actions_and_proprio_follow_the_released_bounds():

@@ -29,7 +29,7 @@ from muvla.config.serialization import flatten, replace
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import PROTOCOLS, Protocol
-from muvla.models.lora import MergedParameters, adapters, targets
+from muvla.models.lora import MergedParameters, adapter_targets, get_adapters
 from muvla.runs.run import Run
 from muvla.training.interface import get_interface
 from muvla.training.options import TrainingOptions
@@ -151,18 +151,18 @@ def test_another_robots_head_is_named_with_the_way_out(cell, folder, store):
 @pytest.mark.parametrize(("size", "count"), [(OPENVLA_7B, 6 * 23 + 6 * 26 + 3 + 7 * 32), (SIZE, 12 + 12 + 3 + 14)])
 def test_every_linear_layer_that_computes_has_an_adapter(size, count):
     """Of 7B: 521 of them."""
-    assert len(targets(size)) == len(set(targets(size))) == count
+    assert len(adapter_targets(size)) == len(set(adapter_targets(size))) == count
 
 
 def test_adapters_add_nothing_at_the_start_and_train_alone(cell, store):
     """The policy computes what it computed; what is trained: A and B of every target, head, proprio, memory."""
     plain, policy = policy_of(cell, store), policy_of(with_adapters(cell), store)
-    assert set(adapters(policy)) == set(targets(SIZE))
+    assert set(get_adapters(policy)) == set(adapter_targets(SIZE))
     before, after = values(plain), MergedParameters(policy)
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
     trained = {n for n, p in policy.named_parameters() if p.requires_grad}
     rest = {n for n in trained if ".lora_" not in n}
-    assert len(trained - rest) == 2 * len(targets(SIZE))
+    assert len(trained - rest) == 2 * len(adapter_targets(SIZE))
     assert rest == {n for n in before if n.startswith(("head.", "proprio.", "memory."))}
     assert set(stored_parameters(policy, with_adapters(cell))) == trained
 

@@ -17,8 +17,8 @@ from muvla.config.serialization import replace
 from muvla.data.collect import collect
 from muvla.data.mixture import Mixture
 from muvla.errors import DiskError, MuvlaError
-from muvla.models.lora import adapters, add_adapters
-from muvla.models.preprocessing import prepared
+from muvla.models.lora import add_adapters, get_adapters
+from muvla.models.preprocessing import prepare
 from muvla.models.vision import FusedVision
 from muvla.training.interface import get_interface
 from muvla.training.options import TrainingOptions
@@ -84,7 +84,7 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
         cell = cell_with({"model.vision": vision})
         policies[vision] = build_policy(cell, get_interface(store, prompts_of(cell), cell))
         add_adapters(policies[vision], cell.model.size, LoraConfig(rank=2), seed=0)
-    names = {vision: set(adapters(policy)) for vision, policy in policies.items()}
+    names = {vision: set(get_adapters(policy)) for vision, policy in policies.items()}
     assert names["frozen"] == {n for n in names["trained"] if not n.startswith(("vision.dino", "vision.siglip"))}
     assert "vision.projector.0" in names["frozen"]
     assert not any(p.requires_grad for n, p in policies["frozen"].named_parameters() if n.startswith("vision.dino"))
@@ -127,7 +127,7 @@ def test_a_mixture_is_cached_too(store, cell, data_root, tmp_path):
     last = with_cache.prefetcher.features.read(np.array([both.frames * 2 - 1]))  # second dataset, second camera
     images = torch.from_numpy(both["images"][np.array([both.frames - 1])][:, 1]).movedim(-1, -3)
     size = mixed.model.size.image_size
-    made = plain.policy.vision.features(prepared(images, size, mixed.model.images)[:, None])[:, 0]
+    made = plain.policy.vision.features(prepare(images, size, mixed.model.images)[:, None])[:, 0]
     assert (last - made).abs().max() < 1e-5
 
 

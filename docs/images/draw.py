@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from muvla.models.attention import may_attend
+from muvla.models.guard import may_attend
 from muvla.models.sequence import Segment
 
 FOLDER = Path(__file__).parent

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from muvla.checkpoints.released import rules_of
 from muvla.config import LoraConfig
-from muvla.models.lora import ADAPTER, adapters
+from muvla.models.lora import ADAPTER, get_adapters
 from muvla.models.policy import Policy
 
 FOLDER = "lora_adapter"
@@ -25,7 +25,7 @@ FOLDER = "lora_adapter"
 
 def adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, bytes]:
     """Name below the directory → content; nothing for a policy without adapters. `base` says what they belong to."""
-    layers = adapters(policy)
+    layers = get_adapters(policy)
     if not layers:
         return {}
     tensors: dict[str, Tensor] = {}

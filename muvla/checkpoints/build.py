@@ -17,7 +17,7 @@ from muvla.memory.registry import build_memory
 from muvla.models.init import initialise
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
 from muvla.models.policy import Interface, Policy
-from muvla.models.prompts import Prompts, built_in
+from muvla.models.prompts import Prompts, built_in_prompts
 
 
 def start_directory(cell: Cell) -> ReleasedCheckpoint:
@@ -43,7 +43,7 @@ def start_directory(cell: Cell) -> ReleasedCheckpoint:
 
 def prompts_of(cell: Cell) -> Prompts:
     """A checkpoint brings its tokenizer and the prompt that it was trained with."""
-    return built_in() if cell.start.checkpoint is None else start_directory(cell).prompts()
+    return built_in_prompts() if cell.start.checkpoint is None else start_directory(cell).prompts()
 
 
 def start_content(cell: Cell) -> str | None:

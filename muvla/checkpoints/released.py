@@ -64,8 +64,8 @@ from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.lora import MergedParameters
 from muvla.models.policy import Interface, Policy
-from muvla.models.prompts import Prompts, built_in, released
-from muvla.models.quantization import bitsandbytes, quantise
+from muvla.models.prompts import Prompts, built_in_prompts, load_released_prompts
+from muvla.models.quantization import import_bitsandbytes, quantize
 from muvla.utils.io import disk_errors, read_json, write_json
 
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -204,7 +204,7 @@ class ReleasedCheckpoint:
         return not self.config.get(BUILT_IN_KEY)
 
     def prompts(self) -> Prompts:
-        return released(self.path / TOKENIZER) if self._own_tokenizer else built_in()
+        return load_released_prompts(self.path / TOKENIZER) if self._own_tokenizer else built_in_prompts()
 
     def parts_for(self, policy: Policy, wanted: Literal["all", "weights"]) -> list[str]:
         """Those that are here, that `policy` has a place for, and that are wanted."""
@@ -267,7 +267,7 @@ class ReleasedCheckpoint:
         """Strict; in bfloat16 the matrices take half the memory, in nf4 those of the language model a seventh, on
         `device`. Raises MuvlaError for what would not load."""
         if precision == "nf4":
-            bitsandbytes()
+            import_bitsandbytes()
         self.require_loadable()
         policy = self.skeleton()
         policy.prompts = self.prompts()
@@ -283,7 +283,7 @@ class ReleasedCheckpoint:
             values[name] = torch.zeros(policy.get_parameter(name).shape)
         policy.load_state_dict(values, assign=True)
         if precision == "nf4":
-            quantise(policy, device)
+            quantize(policy, device)
         policy.to(device)
         meta = read_json(self.path / MEMORY_META) if self.memory else None
         carried, upstream = self.carried(self.film), self.upstream_files()

@@ -87,9 +87,9 @@ def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
 
 def _tokenizer() -> Finding:
     def check() -> str:
-        from muvla.models.prompts import built_in
+        from muvla.models.prompts import built_in_prompts
 
-        return f"{built_in().tokenizer.get_vocab_size()} tokens"
+        return f"{built_in_prompts().tokenizer.get_vocab_size()} tokens"
 
     return _attempt("tokenizer", check, REINSTALL)
 
@@ -107,8 +107,7 @@ def _attention() -> Finding:
     def check() -> str:
         import torch
 
-        from muvla.models.attention import BACKENDS
-        from muvla.models.backends import obstacle
+        from muvla.models.backends import BACKENDS, obstacle
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         problems = {name: obstacle(name, device, torch.bfloat16) for name in BACKENDS}

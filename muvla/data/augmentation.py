@@ -47,7 +47,7 @@ def draw_change(seed: int, *key: int) -> Change:
     )
 
 
-def augmented(images: Tensor, changes: list[Change]) -> Tensor:
+def augment(images: Tensor, changes: list[Change]) -> Tensor:
     """(N, 3, s, s) uint8 and N changes → (N, 3, s, s) uint8."""
     size = images.shape[-1]
     column = lambda name: torch.tensor([getattr(c, name) for c in changes], device=images.device).float()  # noqa: E731

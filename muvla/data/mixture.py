@@ -115,14 +115,14 @@ class Mixture(EpisodeStore):
             store.verify()
 
 
-def joined(stores: Sequence[EpisodeStore]) -> EpisodeStore:
+def join(stores: Sequence[EpisodeStore]) -> EpisodeStore:
     """The one store, or a mixture of several."""
     return stores[0] if len(stores) == 1 else Mixture(stores)
 
 
 def open_data(root: Path, data: DataConfig) -> EpisodeStore:
     """What `data` names under `root`; raises MuvlaError for what is not there (`open_store`) or does not fit."""
-    return joined([open_store(root, spec) for spec in data.datasets])
+    return join([open_store(root, spec) for spec in data.datasets])
 
 
 def _unlike(one: EpisodeStore, other: EpisodeStore, got: str, expected: str, remedy: str) -> MuvlaError:

@@ -60,10 +60,10 @@ class Prefetcher:
         window = twin.window(place[1])
         if self.features is not None:
             window = replace(window, features=self.features(window))
-        return pinned(window) if self.pin else window, twin.state()
+        return pin(window) if self.pin else window, twin.state()
 
 
-def pinned(window: Window) -> Window:
+def pin(window: Window) -> Window:
     """In page-locked memory, from which a GPU copies while others compute. torch gives that memory to another window
     only after the copies that were begun from it have ended."""
     tensors = {f.name: value for f in fields(window) if isinstance(value := getattr(window, f.name), Tensor)}

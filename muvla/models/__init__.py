@@ -1,1 +1,1 @@
-"""The OpenVLA-OFT anatomy with MEMORY tokens. Knows no simulator and no dataset."""
+"""The OpenVLA-OFT model with MEMORY tokens. This package knows no simulator and no dataset."""

@@ -1,84 +1,98 @@
-"""The backends `flash` and `flex`, which need a GPU, and what stands in the way of them elsewhere.
+"""The attention backends, and the conditions under which each can compute.
 
 Legend: B slots, S sequence, N query heads, G key heads, d head width.
+
+| backend | computes | needs |
+|---|---|---|
+| `split` | one torch kernel per group of rows that see the same keys; a mask only where there is padding | |
+| `dense` | one torch kernel with the whole mask | |
+| `flash` | flash-attn per group, padding removed by packing | CUDA, half precision, flash-attn |
+| `flex` | one kernel that torch compiles for the guard | CUDA |
+| `auto` | `flash` or `split`, see `resolve` | |
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
-from torch.nn.functional import pad
+from torch.nn.functional import scaled_dot_product_attention
 
 from muvla.errors import MuvlaError
+from muvla.models.attention_plan import AttentionPlan, Packed
 
-if TYPE_CHECKING:
-    from muvla.models.attention import AttentionPlan
+_log = logging.getLogger(__name__)
 
 HALF = (torch.float16, torch.bfloat16)
 
 
-def obstacle(backend: str, device: str, dtype: torch.dtype) -> MuvlaError | None:
-    """Why a backend cannot compute on tensors of this device type and dtype; None if it can."""
-    if backend not in ("flash", "flex"):
-        return None
-    # flex as well: on a CPU torch has no backward pass for it, and dies of some masks.
-    if device != "cuda":
-        return _unfit(f"{backend} on {device}", "tensors on a CUDA device", "use split")
-    if backend == "flash" and dtype not in HALF:
-        return _unfit(f"flash in {dtype}", "tensors in float16 or bfloat16", "use split, or half precision")
-    if backend == "flash" and isinstance(why := varlen_kernel(), ImportError):
-        remedy = "use split, or install the extra (`pip install --no-build-isolation -e '.[flash]'`)"
-        return _unfit(f"flash without its kernel ({why})", "the package flash-attn", remedy)
-    return None
+def dense(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
+    """(B, N, S, d) → (B, N, S, d) by one kernel with the boolean mask.
 
-
-def _unfit(got: str, expected: str, remedy: str) -> MuvlaError:
-    return MuvlaError("model.attention", got=got, expected=expected, remedy=remedy)
-
-
-@lru_cache(maxsize=1)
-def varlen_kernel() -> Callable[..., Tensor] | ImportError:
-    """flash-attn's kernel for packed sequences, or why it cannot be imported: absent, or built for another torch."""
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError as error:
-        return error
-    return flash_attn_varlen_func
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Some of a batch's tokens, slot after slot and without padding."""
-
-    index: Tensor  # (n,) int64, into the batch's B·S tokens
-    ends: Tensor  # (B + 1,) int32, where each slot's tokens end, after a leading 0
-    most: int  # of one slot
-
-
-def pack(is_token: Tensor, *parts: slice) -> Packed:
-    """(B, S) bool, False at PAD, and parts of the sequence → the tokens in them.
-
-    `most` counts PAD too: the kernel cuts its work by it, and a slot must get the same cut whoever its neighbours are.
+    Args:
+        q: (B, N, S, d).
+        k, v: (B, G, S, d).
+        plan: the pass's masks and row groups.
+        scale: factor of the scores.
+        grouped: True if G < N.
     """
-    chosen = torch.zeros_like(is_token)
-    for part in parts:
-        chosen[:, part] = is_token[:, part]
-    ends = pad(chosen.sum(dim=1).cumsum(dim=0), (1, 0)).to(torch.int32)
-    return Packed(chosen.flatten().nonzero()[:, 0], ends, sum(part.stop - part.start for part in parts))
+    return scaled_dot_product_attention(q, k, v, attn_mask=plan.mask, scale=scale, enable_gqa=grouped)
+
+
+def split(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
+    """(B, N, S, d) → (B, N, S, d) by one kernel per row group, unmasked without padding. Args: as of `dense`."""
+    pieces: list[tuple[slice, Tensor]] = []
+    for rows, keys, key_mask in plan.row_groups:
+        queries = torch.cat([q[:, :, r] for r in rows], dim=2) if len(rows) > 1 else q[:, :, rows[0]]
+        out = scaled_dot_product_attention(
+            queries, k[:, :, :keys], v[:, :, :keys], attn_mask=key_mask, scale=scale, enable_gqa=grouped
+        )
+        pieces += list(zip(rows, out.split([r.stop - r.start for r in rows], dim=2), strict=True))
+    pieces.sort(key=lambda piece: piece[0].start)
+    return torch.cat([out for _, out in pieces], dim=2) if len(pieces) > 1 else pieces[0][1]
+
+
+def flash(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
+    """(B, N, S, d) → (B, N, S, d) by flash-attn on every packed row group. Args: as of `dense`.
+
+    Raises MuvlaError if flash-attn cannot run on these tensors.
+    """
+    if problem := obstacle("flash", q.device.type, q.dtype):
+        raise problem
+    return packed_attention(q, k, v, plan.packed(len(q)), scale, varlen_kernel())
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
+    """(B, N, S, d) → (B, N, S, d) by one compiled kernel that skips fully masked blocks. Args: as of `dense`.
+
+    Raises MuvlaError if flex cannot run on these tensors.
+    """
+    if problem := obstacle("flex", q.device.type, q.dtype):
+        raise problem
+    return _compiled_flex()(q, k, v, block_mask=plan.block_mask, scale=scale, enable_gqa=grouped)
+
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {"dense": dense, "split": split, "flash": flash, "flex": flex}
 
 
 def packed_attention(
     q: Tensor, k: Tensor, v: Tensor, groups: list[tuple[Packed, Packed]], scale: float, kernel: Callable[..., Tensor]
 ) -> Tensor:
-    """(B, N, S, d), (B, G, S, d) twice and the (rows, keys) of every group → (B, N, S, d), zero at PAD.
+    """Attention over packed groups.
 
-    `kernel` has the signature of flash-attn's `flash_attn_varlen_func`, and is called once per group.
+    Args:
+        q: (B, N, S, d).
+        k, v: (B, G, S, d).
+        groups: (rows, keys) of every group.
+        scale: factor of the scores.
+        kernel: a function with the signature of flash-attn's `flash_attn_varlen_func`; called once per group.
+
+    Returns:
+        (B, N, S, d), zero at PAD.
     """
     slots, heads, length, width = q.shape
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
@@ -99,22 +113,67 @@ def packed_attention(
     return out.unflatten(0, (slots, length)).transpose(1, 2)
 
 
-def flash(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
-    """(B, N, S, d) → (B, N, S, d) by flash-attn on every row group, packed; raises MuvlaError where it cannot run."""
-    if problem := obstacle("flash", q.device.type, q.dtype):
-        raise problem
-    return packed_attention(q, k, v, plan.packed(len(q)), scale, varlen_kernel())
+@lru_cache(maxsize=1)
+def varlen_kernel() -> Callable[..., Tensor] | ImportError:
+    """Returns flash-attn's kernel for packed sequences, or the error of its import."""
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError as error:
+        return error
+    return flash_attn_varlen_func
 
 
 @lru_cache(maxsize=1)
 def _compiled_flex() -> Callable[..., Tensor]:
-    # fullgraph: else torch, after eight shapes in one process, goes on with another kernel and all scores in memory.
+    # Without fullgraph torch would, after eight shapes in one process, use another kernel that holds all scores.
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
-    """(B, N, S, d) → (B, N, S, d) by one compiled kernel that skips blocks without an allowed pair; raises MuvlaError
-    where it cannot run."""
-    if problem := obstacle("flex", q.device.type, q.dtype):
-        raise problem
-    return _compiled_flex()(q, k, v, block_mask=plan.block_mask, scale=scale, enable_gqa=grouped)
+def obstacle(backend: str, device: str, dtype: torch.dtype) -> MuvlaError | None:
+    """Returns the reason why a backend cannot compute on tensors of this device type and dtype; None if it can."""
+    if backend not in ("flash", "flex"):
+        return None
+    # torch has no backward pass for flex on a CPU, and some masks crash it.
+    if device != "cuda":
+        return _obstacle(f"{backend} on {device}", "tensors on a CUDA device", "set model.attention to split")
+    if backend == "flash" and dtype not in HALF:
+        remedy = "set model.attention to split, or model.precision to bfloat16"
+        return _obstacle(f"flash in {dtype}", "tensors in float16 or bfloat16", remedy)
+    if backend == "flash" and isinstance(reason := varlen_kernel(), ImportError):
+        remedy = "set model.attention to split, or run `pip install --no-build-isolation -e '.[flash]'`"
+        return _obstacle(f"flash without its kernel ({reason})", "the package flash-attn", remedy)
+    return None
+
+
+def _obstacle(got: str, expected: str, remedy: str) -> MuvlaError:
+    return MuvlaError("model.attention", got=got, expected=expected, remedy=remedy)
+
+
+def usable_backends(device: str, dtype: torch.dtype) -> list[str]:
+    """Returns the backends that can compute on tensors of this device type and dtype."""
+    return [name for name in BACKENDS if obstacle(name, device, dtype) is None]
+
+
+def resolve(backend: str, device: str, dtype: torch.dtype, padded: bool) -> str:
+    """Returns the backend that computes. For `auto` this depends on the tensors, and is logged once per process.
+
+    Args:
+        backend: `model.attention`.
+        device: device type of the tensors.
+        dtype: dtype of the tensors.
+        padded: True if the batch may hold padding.
+    """
+    if backend != "auto":
+        return backend
+    if not padded:
+        return _choose("split", "without padding it needs no mask, so torch can use its own flash kernel")
+    if problem := obstacle("flash", device, dtype):
+        return _choose("split", f"flash needs {problem.expected}, got {problem.got}")
+    return _choose("flash", "split would need a mask for the padding, and flash removes the padding")
+
+
+@lru_cache(maxsize=16)
+def _choose(backend: str, reason: str) -> str:
+    """Cached, because every layer of every tick asks and the log needs one line."""
+    _log.info("attention: auto is %s: %s", backend, reason)
+    return backend

@@ -1,9 +1,8 @@
 """`--compile`: the language model's layers as one kernel sequence each, by torch.compile.
 
-The layers are what every tick computes; the rest runs once per window. Shapes are static, so that a layer is compiled
-once for all layers, ticks and windows of one batch shape, with gradient and without. It changes numbers by rounding:
-provenance, no part of a cell's identity.
-"""
+Every tick computes these layers; the other parts run once per window. Shapes are static, so torch compiles a layer once
+for all layers, ticks and windows of one batch shape, with gradient and without. Compilation changes results by
+rounding, so it belongs to provenance and not to a cell's identity."""
 
 from __future__ import annotations
 
@@ -16,17 +15,22 @@ import torch
 from muvla.errors import MuvlaError
 from muvla.models.policy import Policy
 
-# What a layer reads off the plan, by attention backend. Made before the layers run: the guard is computed by the same
-# code as without compilation, and a plan whose parts appear after the first layer would be compiled for twice.
+# The part of the plan that a layer reads, by attention backend. It is made before the layers run: then uncompiled code
+# computes the guard, and torch does not compile a second time for a plan whose parts appear after the first layer.
 READ_OFF_THE_PLAN = {"dense": "mask", "split": "row_groups"}
 
 
 def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
-    """Compile the layers of `policy`, in place, when they first run; parameters keep their names. `backend` is
-    torch.compile's: another one counts what is compiled.
+    """Makes the policy's layers compile, in place, when they first run; parameters keep their names.
 
-    Raises MuvlaError for an attention backend that cannot be compiled. Later, torch raises where it would have to leave
-    compiled code: nothing falls back silently.
+    Later, torch raises an error instead of leaving compiled code, so nothing falls back silently.
+
+    Args:
+        policy: the policy to compile.
+        backend: torch.compile's backend; a test passes a function that counts compilations.
+
+    Raises:
+        MuvlaError: the attention backend cannot be compiled.
     """
     attention = policy.config.attention
     if attention not in READ_OFF_THE_PLAN:
@@ -34,23 +38,23 @@ def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
             "--compile",
             got=f"model.attention={attention}",
             expected=f"one of {', '.join(READ_OFF_THE_PLAN)}",
-            remedy="leave --compile out, or set model.attention",
+            remedy="omit --compile, or set model.attention",
         )
-    torch.compiler.reset()  # torch compiles a function for eight shapes at most, counted over all policies of a process
+    torch.compiler.reset()  # torch compiles a function for at most eight shapes per process, over all policies
     policy.language.register_forward_pre_hook(_make_plan, with_kwargs=True)
     for layer in policy.language.layers:
         layer.compile(backend=backend, dynamic=False, fullgraph=True)
 
 
 def require_compiler(device: str) -> None:
-    """Raises MuvlaError where torch finds no compiler: of C++ for a CPU, of C for what launches code on a GPU."""
-    what, variable, names = ("C++", "CXX", ("g++",)) if device == "cpu" else ("C", "CC", ("gcc", "clang"))
+    """Raises MuvlaError if torch lacks its compiler: C++ for a CPU, C for code that launches kernels on a GPU."""
+    language, variable, names = ("C++", "CXX", ("g++",)) if device == "cpu" else ("C", "CC", ("gcc", "clang"))
     if not any(shutil.which(os.environ.get(variable, name)) for name in names):
         raise MuvlaError(
             "--compile",
-            got=f"no {what} compiler",
-            expected=f"{' or '.join(names)}, or the one that {variable} names",
-            remedy=f"install {names[0]}, or leave --compile out",
+            got=f"no {language} compiler",
+            expected=f"{' or '.join(names)}, or the compiler that {variable} names",
+            remedy=f"install {names[0]}, or omit --compile",
         )
 
 

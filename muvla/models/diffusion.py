@@ -1,11 +1,11 @@
 """Actions by denoising, as OpenVLA-OFT's diffusion head does it (spec 1.11).
 
-The ACTION slots hold the embedded noisy actions instead of zeros, a TIME token tells how noisy they are, and the head
-predicts the noise. Schedule: squared cosine (Nichol and Dhariwal 2021, equation 17) in 50 steps. Sampling: DDIM without
-noise of its own (Song et al. 2021, equation 12, η = 0) over all 50, the predicted actions clipped to [-1, 1].
+The ACTION tokens hold the embedded noisy actions instead of zeros, a TIME token holds the noise level, and the head
+predicts the noise. The schedule is the squared cosine (Nichol and Dhariwal 2021, equation 17) in 50 steps. Sampling is
+DDIM without added noise (Song et al. 2021, equation 12, η = 0) over all 50 steps, with predicted actions clipped to
+[-1, 1].
 
-Legend: B slots, H chunk, A action dim, D width.
-"""
+Legend: B slots, H chunk, A action dim, D width."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OFFSET, LARGEST_BETA = 0.008, 0.999
 
 @dataclass(frozen=True)
 class Noised:
-    """Actions with a known share of noise in them."""
+    """Actions mixed with noise."""
 
     actions: Tensor  # (B, H, A) = √ᾱ·actions + √(1−ᾱ)·noise
     noise: Tensor  # (B, H, A)
@@ -32,38 +32,44 @@ class Noised:
 
 
 @lru_cache(maxsize=1)
-def kept() -> Tensor:
-    """(STEPS,) ᾱ: the share of the actions' variance that is left after each step."""
+def kept_variance() -> Tensor:
+    """Returns (STEPS,) ᾱ: the share of the actions' variance that is left after each step."""
     share = [math.cos((i / STEPS + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2 for i in range(STEPS + 1)]
     beta = [min(1 - after / before, LARGEST_BETA) for before, after in itertools.pairwise(share)]
     return (1 - torch.tensor(beta, dtype=torch.float64)).cumprod(dim=0)
 
 
-def draw(chunk: int, action_dim: int, generator_of: Callable[[int], torch.Generator]) -> Tensor:
-    """(H, A) noise, entry by entry of the chunk: cells of different H share that of the entries that both have."""
+def draw_noise(chunk: int, action_dim: int, generator_of: Callable[[int], torch.Generator]) -> Tensor:
+    """Returns (H, A) noise, drawn entry by entry of the chunk: cells of different H share the entries that both
+    have."""
     return torch.stack([torch.randn(action_dim, generator=generator_of(entry)) for entry in range(chunk)])
 
 
-def noised(actions: Tensor, noise: Tensor, time: Tensor) -> Noised:
-    """(B, H, A) actions and noise, (B,) times."""
-    noise, left = noise.to(actions), kept()[time].view(-1, 1, 1).to(actions)
+def add_noise(actions: Tensor, noise: Tensor, time: Tensor) -> Noised:
+    """Mixes (B, H, A) actions with (B, H, A) noise at (B,) noise levels."""
+    noise, left = noise.to(actions), kept_variance()[time].view(-1, 1, 1).to(actions)
     return Noised(left.sqrt() * actions + (1 - left).sqrt() * noise, noise, time.to(actions.device))
 
 
 def denoise(noise: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(B, H, A) pure noise → actions; `predict(noisy (B, H, A), time (B,))` tells the noise. It is asked STEPS times,
-    the last time at 0."""
-    actions, left = noise, kept().tolist()
+    """Turns (B, H, A) pure noise into actions.
+
+    Args:
+        noise: (B, H, A).
+        predict: returns the noise in `noisy` (B, H, A) at `time` (B,); called STEPS times, the last time at 0.
+    """
+    actions, left = noise, kept_variance().tolist()
     for t in reversed(range(STEPS)):
         before = left[t - 1] if t else 1.0
-        told = predict(actions, torch.full((len(noise),), t, device=noise.device))
-        clean = ((actions - math.sqrt(1 - left[t]) * told) / math.sqrt(left[t])).clamp(-1, 1)
-        actions = math.sqrt(before) * clean + math.sqrt(1 - before) * told
+        predicted = predict(actions, torch.full((len(noise),), t, device=noise.device))
+        clean = ((actions - math.sqrt(1 - left[t]) * predicted) / math.sqrt(left[t])).clamp(-1, 1)
+        actions = math.sqrt(before) * clean + math.sqrt(1 - before) * predicted
     return actions
 
 
 class NoisyActions(nn.Module):
-    """(B, H, A) noisy actions → (B, H·A, D) ACTION embeddings, every number by itself; (B,) times → (B, 1, D) TIME."""
+    """Embeds noisy actions (B, H, A) as (B, H·A, D) ACTION embeddings, number by number, and times (B,) as (B, 1, D)
+    TIME."""
 
     def __init__(self, width: int):
         super().__init__()

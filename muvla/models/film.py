@@ -1,7 +1,6 @@
 """FiLM as OpenVLA-OFT has it: the prompt scales and shifts the tokens of every block of both towers (spec 1.10).
 
-Legend: N frames, V cameras, T text, D width of the language model, d width of a tower, S tokens of a tower.
-"""
+Legend: N frames, V cameras, T text, D width of the language model, d width of a tower, S tokens of a tower."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ from muvla.config.model import SizeConfig
 
 
 class FilmLayer(nn.Module):
-    """x (N·V, S, d), e (N·V, D) → x·(1 + γ) + β with γ = scale(e), β = shift(e), the same for all tokens of a row."""
+    """Computes x·(1 + γ) + β from x (N·V, S, d) and language e (N·V, D), with γ = scale(e), β = shift(e) for all
+    tokens."""
 
     def __init__(self, width: int, tower: int):
         super().__init__()
@@ -23,13 +23,14 @@ class FilmLayer(nn.Module):
         self.shift = nn.Linear(width, tower)
 
     def forward(self, x: Tensor, language: Tensor) -> Tensor:
-        # In the precision of the tokens: in bfloat16, 1 + γ would lose a small γ.
+        # The sum has the precision of the tokens: in bfloat16, 1 + γ would lose a small γ.
         scale, shift = (layer(language)[:, None].to(x.dtype) for layer in (self.scale, self.shift))
         return x * (1 + scale) + shift
 
 
 class Film(nn.Module):
-    """A layer for every block that computes: features come from before the last one, so that its own is never read."""
+    """A FiLM layer for every block that computes: features come from before a tower's last block, so the last
+    has none."""
 
     def __init__(self, size: SizeConfig):
         super().__init__()
@@ -38,11 +39,15 @@ class Film(nn.Module):
 
 
 def average_language(bos: Tensor, words: Tensor, stop: Tensor, lengths: Tensor) -> Tensor:
-    """(N, D), the mean embedding of BOS, prompt and STOP: bos and stop (N, 1, D), words (N, T, D) padded on the left,
-    lengths (N,).
+    """Returns (N, D), the mean embedding of BOS, prompt and STOP.
 
-    The published training averages over the padding of its batch too, so that what a frame looks like depends on the
-    other rows' prompts (spec 1.10). Here padding is left out.
+    The published training averages over the padding of its batch too, so a frame's features depend on the other rows'
+    prompts (spec 1.10). This function omits padding.
+
+    Args:
+        bos, stop: (N, 1, D).
+        words: (N, T, D), padded on the left.
+        lengths: (N,) true prompt lengths.
     """
     padding = torch.arange(words.shape[1], device=words.device) < (words.shape[1] - lengths)[:, None]
     total = words.masked_fill(padding[..., None], 0).sum(1) + bos[:, 0] + stop[:, 0]
@@ -61,9 +66,11 @@ def siglip_block(block: nn.Module, film: FilmLayer, x: Tensor, language: Tensor)
     return x + block.mlp(block.layer_norm2(x))
 
 
-def modulated(compute: Callable[..., Tensor], block: nn.Module, *inputs: nn.Module | Tensor) -> Tensor:
-    """FiLM stands between attention and MLP, inside the library's block. So that block is not called but written out in
-    `compute`, and recomputed in the backward pass where the library would recompute it."""
+def modulate(compute: Callable[..., Tensor], block: nn.Module, *inputs: nn.Module | Tensor) -> Tensor:
+    """Runs a block with FiLM between attention and MLP.
+
+    This point lies inside the library's block, so `compute` writes the block out instead of calling the block. The
+    backward pass recomputes `compute` where the library would recompute the block."""
     if block.gradient_checkpointing and block.training:
         return checkpoint(compute, block, *inputs, use_reentrant=False)
     return compute(block, *inputs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ProprioProjector(nn.Module):
-    """(B, Q) normalised proprio → (B, 1, D) PROPRIO token (spec 1.3)."""
+    """Projects (B, Q) normalised proprio to the (B, 1, D) PROPRIO token (spec 1.3)."""
 
     def __init__(self, proprio_dim: int, width: int):
         super().__init__()
@@ -22,7 +22,7 @@ class ProprioProjector(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """x + ReLU(Linear(LayerNorm(x)))."""
+    """Computes x + ReLU(Linear(LayerNorm(x)))."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -35,11 +35,10 @@ class _ResidualBlock(nn.Module):
 
 
 class ActionHead(nn.Module):
-    """(B, H·A, D) hidden states → (B, H, A), linear output: normalised actions (spec 1.7), or what noise is in them, by
-    a diffusion head of the same form (spec 1.11).
+    """Maps (B, H·A, D) hidden states to (B, H, A) normalised actions, with a linear output (spec 1.7).
 
-    The A states of one chunk step are concatenated, and all H steps share one MLP.
-    """
+    Under a diffusion head, the same module predicts the noise in the actions (spec 1.11). The head concatenates the A
+    states of one chunk step, and all H steps share one MLP."""
 
     def __init__(self, chunk: int, action_dim: int, width: int):
         super().__init__()

@@ -1,11 +1,10 @@
 """Low-rank adapters on every linear layer of towers, projector and language model (spec 5), by peft.
 
-Published with rank 32 and alpha 16 on timm's joined query-key-value matrices; here the three are matrices of their own,
-each with its own adapter. The last block of a tower, which is never read, has none. FiLM, which is published as added
-after the adapters, is trained in full (spec 1.10).
+The published adapters have rank 32 and alpha 16 on timm's joined query-key-value matrices. Here query, key and value
+are separate matrices with an adapter each. A tower's last block has no adapter, because nothing reads it. The published
+training adds FiLM after the adapters, so FiLM is trained in full (spec 1.10).
 
-Legend: r rank.
-"""
+Legend: r rank."""
 
 from __future__ import annotations
 
@@ -25,9 +24,11 @@ ADAPTER = "default"  # peft's name of a policy's only adapter
 TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.", "film.")
 
 
-def targets(size: SizeConfig, towers: bool = True) -> list[str]:
-    """Names of the layers that get an adapter, written out: what "all linear layers" means changed between versions of
-    peft. Without those of the `towers`, where these are frozen."""
+def adapter_targets(size: SizeConfig, towers: bool = True) -> list[str]:
+    """Returns the names of the layers that get an adapter.
+
+    The names are written out, because versions of peft differ in what "all linear layers" means. `towers` is False if
+    the towers are frozen."""
     names = [f"vision.projector.{i}" for i in (0, 2, 4)]
     for i in range(size.dino.layers - 1 if towers else 0):
         block = f"vision.dino.encoder.layer.{i}"
@@ -44,12 +45,20 @@ def targets(size: SizeConfig, towers: bool = True) -> list[str]:
 
 
 def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: int) -> None:
-    """Freezes all but the adapters and what is trained in full. At the start an adapter adds nothing: A is
-    normal(0, 1/r), keyed by (seed, name), and B is zero.
+    """Adds adapters and freezes everything but adapters and the modules of TRAINED_IN_FULL.
 
-    Raises MuvlaError if the listed layers are not all the linear layers that compute.
+    At the start an adapter adds nothing: A is normal(0, 1/r), keyed by (seed, name), and B is zero.
+
+    Args:
+        policy: changed in place.
+        size: number of layers.
+        lora: rank and alpha.
+        seed: training seed.
+
+    Raises:
+        MuvlaError: the listed layers are not exactly the linear layers that compute.
     """
-    names = targets(size, towers=policy.config.vision == "trained")
+    names = adapter_targets(size, towers=policy.config.vision == "trained")
     linear = {
         name
         for name, module in policy.named_modules()
@@ -59,8 +68,8 @@ def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: in
         raise MuvlaError(
             "lora",
             got=f"{len(linear)} linear layers, among them {sorted(linear ^ set(names))[:3]}",
-            expected=f"the {len(names)} listed ones",
-            remedy="report this: the libraries renamed or added layers",
+            expected=f"the {len(names)} listed layers",
+            remedy="report this as a bug: a library renamed or added layers",
         )
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=names, init_lora_weights=False
@@ -78,18 +87,20 @@ def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: in
                     parameter.zero_()
 
 
-def adapters(policy: nn.Module) -> dict[str, LoraLayer]:
-    """By the name of the layer; empty without adapters."""
+def get_adapters(policy: nn.Module) -> dict[str, LoraLayer]:
+    """Returns the adapted layers by name; empty without adapters."""
     return {name: module for name, module in policy.named_modules() if isinstance(module, LoraLayer)}
 
 
 class MergedParameters(Mapping[str, Tensor]):
-    """A policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A,
-    computed when it is asked for, since all of them at once are as much again as the policy. That stays as it is."""
+    """A policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A.
+
+    Each value is computed on access, because all values at once would take as much memory again as the policy. The
+    policy does not change."""
 
     def __init__(self, policy: nn.Module):
         self._plain = {n.replace(".base_layer.", "."): p for n, p in policy.named_parameters() if ".lora_" not in n}
-        self._layers = {f"{name}.weight": layer for name, layer in adapters(policy).items()}
+        self._layers = {f"{name}.weight": layer for name, layer in get_adapters(policy).items()}
 
     @torch.no_grad()
     def __getitem__(self, name: str) -> Tensor:

@@ -1,12 +1,11 @@
 """From a camera's frames to images of the model's size: the pipeline of the released policies (spec 4.3).
 
-uint8 frames of any size → Lanczos-3 with antialiasing to the model's 224 pixels, rounded to bytes → the central 90 % of
-the area, bilinear, back to 224 pixels. By its published definition (TensorFlow's `image.resize` and
-`image.crop_and_resize`), without TensorFlow: both steps are linear and separable, so each is a matrix on the rows and
-one on the columns.
+The pipeline resizes uint8 frames of any size to the model's 224 pixels (Lanczos-3 with antialiasing) and rounds to
+bytes. It then crops the central 90 % of the area and resizes the crop back to 224 pixels (bilinear). The definition is
+TensorFlow's `image.resize` and `image.crop_and_resize`, computed here without TensorFlow: both steps are linear and
+separable, so each step is a matrix on the rows and a matrix on the columns.
 
-Legend: h×w pixels of the frame, s of the model.
-"""
+Legend: h×w pixels of the frame, s of the model."""
 
 from __future__ import annotations
 
@@ -22,9 +21,17 @@ CROPPED_AREA = 0.9
 LANCZOS_RADIUS = 3
 
 
-def prepared(images: Tensor, size: int, how: str) -> Tensor:
-    """(…, 3, h, w) uint8 → (…, 3, s, s) uint8, s = `size`; `how` as in `ModelConfig.images`: `stored` leaves the
-    frames, `resized` is the first step, `released` both. Raises MuvlaError for another dtype."""
+def prepare(images: Tensor, size: int, how: str) -> Tensor:
+    """Returns (…, 3, s, s) uint8 images.
+
+    Args:
+        images: (…, 3, h, w) uint8.
+        size: s.
+        how: `ModelConfig.images`. `stored` leaves the frames, `resized` does the first step, `released` both.
+
+    Raises:
+        MuvlaError: the images are not uint8.
+    """
     if how == "stored":
         return images
     if images.dtype != torch.uint8:
@@ -36,7 +43,7 @@ def prepared(images: Tensor, size: int, how: str) -> Tensor:
     if how == "resized":
         return resized
     cropped = _apply(resized.float() / 255, central_crop(size), central_crop(size))
-    # TensorFlow's conversion to bytes: half a level is added and the fraction cut.
+    # TensorFlow converts to bytes so: add half a level, cut the fraction.
     return (cropped.clamp(0, 1) * 255.5).to(torch.uint8)
 
 
@@ -46,7 +53,7 @@ def _apply(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def lanczos(given: int, size: int) -> Tensor:
-    """(size, given) weights; where the image shrinks, the kernel is widened by the same factor (antialiasing)."""
+    """Returns (size, given) weights; where the image shrinks, the kernel widens by the same factor (antialiasing)."""
     scale = given / size
     width = max(scale, 1.0)
     centres = (np.arange(size) + 0.5) * scale
@@ -57,8 +64,7 @@ def lanczos(given: int, size: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def central_crop(size: int) -> Tensor:
-    """(size, size) bilinear weights of the central part whose square has 90 % of the area, its corners on pixels'
-    centres."""
+    """Returns (size, size) bilinear weights of the central square with 90 % of the area, corners on pixel centres."""
     side = np.sqrt(CROPPED_AREA)
     start = (1 - side) / 2 * (size - 1)
     places = start + np.arange(size) * side

@@ -1,9 +1,8 @@
 """Instructions to token ids: the sentence around an instruction and the tokenizer that splits it.
 
 The built-in tokenizer ships with the package (no download). It is a byte-level BPE trained on the suites' instructions
-by `scripts/build_tokenizer.py`; being byte-level, it encodes any other text too, in more tokens. A released checkpoint
-brings Llama's own, and the prompt that it was trained with (spec 1.4).
-"""
+by `scripts/build_tokenizer.py`. As a byte-level tokenizer it encodes any other text too, in more tokens. A released
+checkpoint brings Llama's tokenizer and the prompt of its training (spec 1.4)."""
 
 from __future__ import annotations
 
@@ -26,7 +25,9 @@ LLAMA_EMPTY = "▁"  # 29871 in Llama's vocabulary
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """`empty` closes every prompt: it is the row in which the action head starts to read (spec 1.4, 1.6)."""
+    """A tokenizer with its prompt template.
+
+    The token `empty` closes every prompt: the action head starts to read in its row (spec 1.4, 1.6)."""
 
     tokenizer: Tokenizer
     template: str
@@ -34,23 +35,32 @@ class Prompts:
     stop: int
     pad: int
     empty: int
-    _known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _encoded: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def encode(self, instruction: str) -> tuple[int, ...]:
-        """Ids of one prompt, its instruction lower-cased, closed by `empty`; without BOS, which stands before the
-        image. Raises MuvlaError for an empty instruction."""
+        """Returns the ids of one prompt: lower-cased, closed by `empty`, without BOS (which stands before the image).
+
+        Raises MuvlaError for an empty instruction."""
         if not instruction.strip():
-            raise MuvlaError("instruction", got=instruction, expected="a sentence", remedy="give the task one")
-        if instruction not in self._known:
+            raise MuvlaError(
+                "instruction", got=instruction, expected="a sentence", remedy="give the task an instruction"
+            )
+        if instruction not in self._encoded:
             prompt = self.template.format(instruction=instruction.strip().lower())
             ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
-            self._known[instruction] = (*ids, *([self.empty] if ids[-1] != self.empty else []))
-        return self._known[instruction]
+            self._encoded[instruction] = (*ids, *([self.empty] if ids[-1] != self.empty else []))
+        return self._encoded[instruction]
 
     def encode_batch(self, instructions: list[str], length: int, padded: bool = True) -> tuple[Tensor, Tensor]:
-        """(B, T = length) ids padded on the left, and (B,) true lengths.
+        """Returns (B, T = length) ids padded on the left, and (B,) true lengths.
 
-        Raises MuvlaError for one that does not fit, or that would need padding in a batch shape declared without it.
+        Args:
+            instructions: B texts.
+            length: T.
+            padded: False if the batch shape was declared without padding.
+
+        Raises:
+            MuvlaError: a prompt is too long, or needs padding in a batch shape without padding.
         """
         rows = [self.encode(text) for text in instructions]
         for text, row in zip(instructions, rows, strict=True):
@@ -58,30 +68,31 @@ class Prompts:
                 raise MuvlaError(
                     "instruction",
                     got=f"{len(row)} tokens: {text!r}",
-                    expected=f"{'at most' if padded else 'exactly'} {length}, as in the training data",
-                    remedy="train with a larger model.prompt_tokens, or evaluate on tasks that its data hold",
+                    expected=f"{'at most' if padded else 'exactly'} {length} tokens, as in the training data",
+                    remedy="train with a larger model.prompt_tokens, or evaluate on tasks of the training data",
                 )
         ids = torch.tensor([[self.pad] * (length - len(row)) + list(row) for row in rows])
         return ids, torch.tensor([len(row) for row in rows])
 
 
 @lru_cache(maxsize=1)
-def built_in() -> Prompts:
-    """The instruction and nothing around it, by the tokenizer of this package."""
+def built_in_prompts() -> Prompts:
+    """Returns the package's tokenizer with a template that adds nothing to the instruction."""
     text = resources.files("muvla.models").joinpath("tokenizer.json").read_text(encoding="utf-8")
     return Prompts(Tokenizer.from_str(text), "{instruction}", *range(len(SPECIAL_TOKENS)))
 
 
-def released(path: Path) -> Prompts:
-    """The released prompt by the `tokenizer.json` of a checkpoint. Raises MuvlaError for one that is missing, or that
-    splits the prompt otherwise than Llama's does."""
+def load_released_prompts(path: Path) -> Prompts:
+    """Returns the released prompt with the `tokenizer.json` of a checkpoint.
+
+    Raises MuvlaError if the file is missing, or splits the prompt differently from Llama's tokenizer."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions
         raise MuvlaError(
             str(path),
             got=f"unreadable ({error})",
-            expected="a tokenizer of Llama's kind",
+            expected="Llama's tokenizer",
             remedy="download the checkpoint's tokenizer.json",
         ) from None
     named = {name: tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<PAD>", LLAMA_EMPTY)}

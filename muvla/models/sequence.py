@@ -4,12 +4,11 @@ Legend: B slots, S sequence, V cameras, P patches, m memory, T text, H chunk, A 
 
     BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | ACTION (H·A) | STOP [| TIME]   (μVLA spec 1.1)
 
-The published code pads on the far right, which moves ACTION to another place in every row of a mixed batch; its guard
-was then computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
-other segment starts at the same index in every row, and what a token *is* is told by a segment id per row. RoPE
-positions are given explicitly and skip the padding, so a padded row computes what the unpadded row would. The TIME
-token of a diffusion head stands last and has the position before TEXT that it was published with (spec 1.11).
-"""
+The published code pads on the far right, which moves ACTION to a different index in every row of a mixed batch. Its
+guard was computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
+other segment starts at the same index in every row, and a segment id per row says what a token is. RoPE positions are
+explicit and skip the padding, so a padded row computes what the unpadded row would. The TIME token of a diffusion head
+stands last and has its published position, before TEXT (spec 1.11)."""
 
 from __future__ import annotations
 
@@ -29,17 +28,16 @@ class Segment(IntEnum):
     ACTION = 5
     STOP = 6
     PAD = 7
-    TIME = 8  # of a diffusion head: how noisy the ACTION slots are
+    TIME = 8  # noise level of the ACTION tokens, under a diffusion head
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Token counts of a batch; everything static that attention and the heads need.
+    """Token counts of a batch; every static number that attention and the heads need.
 
-    `reserve` is the number of RoPE positions kept free for MEMORY (≥ m), `text` the padded text length, and `padded`
-    says whether any row may be shorter. It belongs to the batch shape, not to the rows at hand: a slot must get the
-    same kernel, and so the same bits, whoever its neighbours are.
-    """
+    `reserve` is the number of RoPE positions kept free for MEMORY (≥ m), `text` the padded text length. `padded` says
+    whether any row may be shorter. It belongs to the batch shape and not to the current rows: a slot must get the same
+    kernel, and so the same bits, beside any neighbours."""
 
     vision: int  # V·P
     memory: int  # m
@@ -47,7 +45,7 @@ class Layout:
     action: int  # H·A
     reserve: int
     padded: bool
-    proprio: int = 1  # 0 for a policy that is not told it
+    proprio: int = 1  # 0 for a policy without proprio
     time: int = 0  # 1 for a diffusion head
 
     @property
@@ -73,12 +71,12 @@ class Layout:
 
     @property
     def action_read(self) -> slice:
-        """The rows that the action head reads: one to the left of the ACTION slots, from the last TEXT token to the
-        last slot but one (spec 1.6, kept for parity)."""
+        """The rows that the action head reads: one to the left of the ACTION tokens, from the last TEXT token to the
+        last ACTION token but one (spec 1.6, kept for parity)."""
         return slice(self.action_start - 1, self.action_start - 1 + self.action)
 
     def segments(self, text_lengths: Tensor, removed: Tensor | None = None) -> Tensor:
-        """(B,) text lengths → (B, S) segment ids; MEMORY tokens that are `removed` (B, m) are PAD."""
+        """Returns (B, S) segment ids for (B,) text lengths; MEMORY tokens in `removed` (B, m) become PAD."""
         row = torch.cat(
             [
                 torch.tensor([Segment.BOS]),
@@ -100,10 +98,10 @@ class Layout:
         return torch.where(is_pad, int(Segment.PAD), rows)
 
     def positions(self, text_lengths: Tensor) -> Tensor:
-        """(B,) text lengths → (B, S) RoPE positions: 0… through MEMORY, then TEXT from memory_start + reserve.
+        """Returns (B, S) RoPE positions for (B,) text lengths: 0… through MEMORY, then TEXT from memory_start +
+        reserve.
 
-        With `reserve == m` these are the published plain positions 0…S−1 of the unpadded row (`shift`).
-        """
+        With `reserve == m` these are the published plain positions 0…S−1 of the unpadded row (`shift`)."""
         index = torch.arange(self.length, device=text_lengths.device).expand(len(text_lengths), -1)
         padding = (self.text - text_lengths)[:, None]
         time = self.memory_start + self.reserve

@@ -1,6 +1,6 @@
 """Fused vision: DINOv2 with registers and SigLIP side by side, then the projector (μVLA spec 1.2).
 
-Legend: N images sets, V cameras, P patches, D width of the language model.
+Legend: N image sets, V cameras, P patches, F joined width of the towers, D width of the language model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, Si
 
 from muvla.config.model import SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
-from muvla.models.film import Film, FilmLayer, dino_block, modulated, siglip_block
+from muvla.models.film import Film, FilmLayer, dino_block, modulate, siglip_block
 
 DINO_REGISTERS = 4
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,13 +27,13 @@ def _tower_kwargs(tower: TowerConfig, size: SizeConfig) -> dict:
         "image_size": size.image_size,
         "patch_size": size.patch,
         "layer_norm_eps": 1e-6,
-        # SigLIP's default, the tanh approximation, is not what the published weights were trained with.
+        # The published weights were trained with exact GELU, not with SigLIP's default, the tanh approximation.
         "hidden_act": "gelu",
     }
 
 
 class FusedVision(nn.Module):
-    """(N, V, 3, h, w) uint8 → (N, V·P, D)."""
+    """Maps (N, V, 3, h, w) uint8 images to (N, V·P, D) VISION tokens."""
 
     def __init__(self, size: SizeConfig):
         super().__init__()
@@ -44,7 +44,7 @@ class FusedVision(nn.Module):
             num_register_tokens=DINO_REGISTERS,
         )
         siglip = SiglipVisionConfig(**_tower_kwargs(size.siglip, size), intermediate_size=size.siglip.mlp)
-        siglip.vision_use_head = False  # the pooling head is never read
+        siglip.vision_use_head = False  # nothing reads the pooling head
         self.dino = Dinov2WithRegistersModel(dino)
         self.siglip = SiglipVisionModel(siglip)
         fused = size.dino.width + size.siglip.width
@@ -55,16 +55,16 @@ class FusedVision(nn.Module):
             nn.GELU(),
             nn.Linear(size.width, size.width),
         )
-        # Normalisation as scale·byte + shift, one pass over the pixels per tower.
+        # Normalisation is scale·byte + shift: one pass over the pixels per tower.
         mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
         self.register_buffer("dino_scale", 1 / (255 * std), persistent=False)
         self.register_buffer("dino_shift", -mean / std, persistent=False)
         self.register_buffer("siglip_scale", torch.full((1,), 2 / 255), persistent=False)
         self.register_buffer("siglip_shift", torch.full((1,), -1.0), persistent=False)
-        self._freeze_what_is_never_read()
+        self._freeze_unread()
 
-    def _freeze_what_is_never_read(self) -> None:
-        """The last block and the closing norm exist in the published checkpoints, but features come from before
+    def _freeze_unread(self) -> None:
+        """Freezes the last block and the closing norm: published checkpoints hold them, but features come from before
         them."""
         for unused in (
             self.dino.encoder.layer[-1],
@@ -80,18 +80,19 @@ class FusedVision(nn.Module):
             tower.requires_grad_(False)
 
     def forward(self, images: Tensor, film: Film | None = None, language: Tensor | None = None) -> Tensor:
-        """With `film`, the blocks are modulated by language (N, D), which all cameras of a frame share."""
+        """Computes the VISION tokens. With `film`, language (N, D) modulates the blocks; all cameras of a frame share
+        it."""
         return self.project(self.features(images, film, language))
 
     def features(self, images: Tensor, film: Film | None = None, language: Tensor | None = None) -> Tensor:
-        """(N, V, P, F) what the towers make of the images, their widths joined to F."""
+        """Returns (N, V, P, F): the features of both towers, joined along the width."""
         n, cameras, _, height, width = images.shape
         if images.dtype != torch.uint8 or (height, width) != (self.size.image_size,) * 2:
             raise MuvlaError(
                 "images",
                 got=f"{images.dtype} of {height}×{width}",
                 expected=f"uint8 of {self.size.image_size}×{self.size.image_size}",
-                remedy="set model.size.image_size to the stored size, or resize the frames at collection",
+                remedy="set model.size.image_size to the stored size, or collect with this image size",
             )
         bytes_ = images.flatten(0, 1).to(self.dino_scale.dtype)
         dino_pixels = torch.addcmul(self.dino_shift, bytes_, self.dino_scale)
@@ -105,7 +106,7 @@ class FusedVision(nn.Module):
         return torch.cat([dino, siglip], dim=-1).unflatten(0, (n, cameras))
 
     def project(self, features: Tensor) -> Tensor:
-        """(N, V, P, F) → (N, V·P, D)."""
+        """Projects (N, V, P, F) features to (N, V·P, D) tokens."""
         return self.projector(features.flatten(0, 1)).reshape(len(features), -1, self.size.width)
 
     def _dino_features(
@@ -116,7 +117,7 @@ class FusedVision(nn.Module):
             if film is None:
                 hidden = _first(block(hidden))
             else:
-                hidden = modulated(dino_block, block, film[i], hidden, language)
+                hidden = modulate(dino_block, block, film[i], hidden, language)
         return hidden[:, 1 + DINO_REGISTERS :]
 
     def _siglip_features(
@@ -127,7 +128,7 @@ class FusedVision(nn.Module):
             if film is None:
                 hidden = _first(block(hidden, None))
             else:
-                hidden = modulated(siglip_block, block, film[i], hidden, language)
+                hidden = modulate(siglip_block, block, film[i], hidden, language)
         return hidden
 
 

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from muvla.models.attention import ATTENTION_NAME, AttentionPlan, as_multiplied, guarded_attention, may_attend
+from muvla.models.attention import ATTENTION_NAME, as_multiplied, guarded_attention
+from muvla.models.attention_plan import AttentionPlan
+from muvla.models.guard import may_attend
 from muvla.models.policy import Policy
 from muvla.models.sequence import Layout, Segment
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from muvla.evaluation.replay import ReplayedEpisode
 from muvla.evaluation.video import GAP, INK, LINE, MARK, compose
 from muvla.models.policy import Policy
-from muvla.models.preprocessing import prepared
+from muvla.models.preprocessing import prepare
 from muvla.models.sequence import Segment
 from muvla.probes.attention_maps import ACTION_READ, Attention
 
@@ -46,7 +46,7 @@ class Attended:
         own = self.watched.frames[step][: interface.cameras - interface.first_image]
         first = self.watched.frames[0][:1] if interface.first_image else own[:0]
         images = torch.from_numpy(np.concatenate([own, first])).movedim(-1, -3)
-        return prepared(images, config.size.image_size, config.images).movedim(-3, -1).numpy()
+        return prepare(images, config.size.image_size, config.images).movedim(-3, -1).numpy()
 
     @cached_property
     def kinds(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.interventions.base import Context, Intervention, Site
 from muvla.memory.base import State, detach, export
-from muvla.models.diffusion import Noised, draw
+from muvla.models.diffusion import Noised, draw_noise
 from muvla.models.policy import Encoded, Policy, StepOutput
 from muvla.utils.rng import torch_rng
 
@@ -98,7 +98,9 @@ class Recurrence:
             return None
         shape = (self.policy.config.chunk, self.policy.interface.action_dim)
         rows = zip(moment.seed, moment.tick, strict=True)
-        return torch.stack([draw(*shape, partial(torch_rng, seed, "denoising", tick)) for seed, tick in rows]).to(like)
+        return torch.stack([draw_noise(*shape, partial(torch_rng, seed, "denoising", tick)) for seed, tick in rows]).to(
+            like
+        )
 
     @property
     def _carries(self) -> bool:

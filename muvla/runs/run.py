@@ -32,7 +32,7 @@ from muvla.checkpoints.build import prompts_of
 from muvla.checkpoints.hub import checkpoint_folder
 from muvla.config import Cell, canonical, started_at, train_id
 from muvla.config.serialization import from_dict, to_dict
-from muvla.data.mixture import joined
+from muvla.data.mixture import join
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
 from muvla.envs.registry import backends, open_env
@@ -110,7 +110,7 @@ class Run(Probing, Results):
     def store(self) -> EpisodeStore:
         """The dataset that the cell was trained on; raises MuvlaError if its content is another one now."""
         names = self._meta["data"]
-        store = joined([EpisodeStore(self.data / name) for name in ([names] if isinstance(names, str) else names)])
+        store = join([EpisodeStore(self.data / name) for name in ([names] if isinstance(names, str) else names)])
         if store.sha256 != self._meta["sha256"]:
             raise MuvlaError(
                 f"{self.data}: {store.name}",

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from muvla.config import Cell
-from muvla.data.augmentation import Change, augmented
+from muvla.data.augmentation import Change, augment
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import Window
 from muvla.envs.phases import Phase, events
-from muvla.models.diffusion import STEPS, Noised, draw, noised
-from muvla.models.preprocessing import prepared
+from muvla.models.diffusion import STEPS, Noised, add_noise, draw_noise
+from muvla.models.preprocessing import prepare
 from muvla.recurrence import Moment
 from muvla.utils.rng import key, torch_rng
 
@@ -32,9 +32,9 @@ def prepare_images(images: Tensor, cell: Cell, changes: Callable[[], list[Change
     """
     model = cell.model
     if cell.data.augmentation == "none":
-        return prepared(images, model.size.image_size, model.images)
-    images = prepared(images, model.size.image_size, "resized")  # a random crop replaces the central one
-    return augmented(images.flatten(0, 1), changes()).unflatten(0, images.shape[:2])
+        return prepare(images, model.size.image_size, model.images)
+    images = prepare(images, model.size.image_size, "resized")  # a random crop replaces the central one
+    return augment(images.flatten(0, 1), changes()).unflatten(0, images.shape[:2])
 
 
 def add_label_noise(label: Tensor, window: Window, t: int, slots: Sequence[int], seed: int) -> Noised:
@@ -53,9 +53,9 @@ def add_label_noise(label: Tensor, window: Window, t: int, slots: Sequence[int],
     rng = partial(torch_rng, seed)
     _, chunk, action_dim = label.shape
     keys = [(slot, int(window.visit[t, i]), int(window.tick[t, i])) for i, slot in enumerate(slots)]
-    noise = [draw(chunk, action_dim, partial(rng, "noise", *key)) for key in keys]
+    noise = [draw_noise(chunk, action_dim, partial(rng, "noise", *key)) for key in keys]
     time = [torch.randint(STEPS, (), generator=rng("noise time", *key)) for key in keys]
-    return noised(label, torch.stack(noise), torch.stack(time))
+    return add_noise(label, torch.stack(noise), torch.stack(time))
 
 
 def get_moment(window: Window, t: int, slots: Sequence[int], seed: int, store: EpisodeStore | None = None) -> Moment:

@@ -33,7 +33,7 @@ from muvla.data.store import EpisodeStore
 from muvla.data.stream import Window
 from muvla.errors import DiskError, MuvlaError
 from muvla.models.policy import Policy
-from muvla.models.preprocessing import prepared
+from muvla.models.preprocessing import prepare
 from muvla.training.trainer import Trainer
 from muvla.utils.io import disk_errors, locked, read_json, write_json
 from muvla.utils.provenance import processor
@@ -131,7 +131,7 @@ class _Towers:
         frames = self.store["images"][padded // self.cameras]  # (M, V, h, w, 3); a mixture's column takes rows alone
         images = torch.from_numpy(frames[np.arange(self.batch), padded % self.cameras]).movedim(-1, -3)
         config = self.policy.config
-        seen = prepared(images.to(self.device), config.size.image_size, config.images)
+        seen = prepare(images.to(self.device), config.size.image_size, config.images)
         with self.policy.computing(seen.device):
             return self.policy.vision.features(seen[:, None])[: len(rows), 0].cpu()
 

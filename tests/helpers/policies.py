@@ -7,13 +7,12 @@ import torch
 
 from muvla.checkpoints.build import build_policy
 from muvla.envs.phases import Phase
-from muvla.models.attention import BACKENDS, usable
-from muvla.models.backends import obstacle
+from muvla.models.backends import BACKENDS, obstacle, usable_backends
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
 
-ON_CPU = usable("cpu", torch.float32)  # attention backends
+ON_CPU = usable_backends("cpu", torch.float32)  # attention backends
 
 
 EVERYWHERE = [*ON_CPU, *(pytest.param(name, marks=pytest.mark.gpu) for name in BACKENDS if name not in ON_CPU)]

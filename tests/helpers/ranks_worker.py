@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from muvla.checkpoints import native as ckpt
 from muvla.config import Cell
 from muvla.config.serialization import from_dict
-from muvla.data.mixture import joined
+from muvla.data.mixture import join
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.interventions import parse_intervention
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     module.TorchRanks._collect = collect
     with join_ranks(sharded=False) as ranks:
         for case in told["cases"]:
-            store = joined([EpisodeStore(Path(path)) for path in case.get("stores", [told["store"]])])
+            store = join([EpisodeStore(Path(path)) for path in case.get("stores", [told["store"]])])
             cell, ranks.sharded, collected = from_dict(Cell, case["cell"]), case.get("sharded", False), []
             try:
                 trainer = Trainer(
