@@ -38,6 +38,7 @@ def test_declared_prompts_compute_the_same_and_leave_room(store, base):
 def test_data_with_longer_prompts_than_declared_are_refused(store, base):
     with pytest.raises(MuvlaError) as info:
         Trainer(replace(base, {"model.prompt_tokens": 5}), store)
+    assert info.value.field == "model.prompt_tokens"
     assert Trainer(replace(base, {"model.prompt_tokens": 6}), store).interface.text_padded
 
 
