@@ -1,1 +1,0 @@
-"""Claims of speed as ratios, both sides measured in turn in one run."""

@@ -1,1 +1,0 @@
-"""One folder per study: README.md and study.py."""
