@@ -32,7 +32,7 @@ from analysis.figures.grids import curves_figure, heatmap_figure
 from analysis.figures.interventions import follow_figure, paired_figure, variants_of
 from analysis.figures.measurements import reading_figure
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 
 root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_causality")))

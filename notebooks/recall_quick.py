@@ -25,8 +25,9 @@ from pathlib import Path
 from analysis.figures.rates import intervention_figure, main_figure
 from analysis.frames import tidy
 from analysis.tables import by_seed, intervention_table, main_table
+from sweeps.difference import difference
 from sweeps.ledger import Ledger
-from sweeps.study import difference_of, load_study
+from sweeps.loader import load_study
 
 root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() else Path.cwd().parent))
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_quick")))
@@ -35,13 +36,13 @@ entries = ledger.entries(study, ledger.opened(study))
 
 # %% [markdown]
 # ## What differs between two cells
-# The certificate is the exact difference of two configurations, fields that a computation does not use left out.
+# The exact difference of two configurations, without the fields that a computation does not use.
 
 # %%
 cells = {entry.item.variant: entry.item.cell for entry in entries}
 first, *others = cells
 for variant in others:
-    print(f"{first} → {variant}: {difference_of(cells[first], cells[variant])}")
+    print(f"{first} → {variant}: {difference(cells[first], cells[variant])}")
 
 # %% [markdown]
 # ## Rates

@@ -1,5 +1,4 @@
-"""What is done and what is left of a study, read off the run folders. Optuna and MLflow are views; this is the
-truth."""
+"""What is done of a study and what is left, read from the run folders. Optuna and MLflow are views of these folders."""
 
 from __future__ import annotations
 
@@ -7,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from muvla.config import canonical
 from muvla.data.collect import collect
@@ -30,12 +31,15 @@ from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.runs.baselines import measured
 from muvla.runs.run import NOT_A_MEASUREMENT, Run
-from sweeps.study import Study, StudyCell, conditions, reads, train_id
+from sweeps.cells import StudyCell, train_id
+from sweeps.study import Study
+
+Condition = tuple[str, str]  # protocol id, intervention
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A study cell with its folder."""
+    """A cell of a study with its run folder."""
 
     study: Study
     item: StudyCell
@@ -43,24 +47,27 @@ class Entry:
 
     @property
     def conditions(self) -> list[tuple[Protocol, str]]:
-        return list(conditions(self.study, self.item.cell))
+        return list(self.study.conditions(self.item.cell))
 
     def missing(self, retry_errors: bool = False) -> list[tuple[Protocol, str]]:
-        """(protocol, intervention) of the results that are not complete, without those that are known to have none."""
+        """(protocol, intervention) of the incomplete results. An intervention that never fired has no result and is not
+        missing."""
         return [
-            (p, i)
-            for p, i in self.conditions
-            if not self.run.has_result(p, i, without_errors=retry_errors) and not self.run.never_fired(p, i)
+            (protocol, name)
+            for protocol, name in self.conditions
+            if not self.run.has_result(protocol, name, without_errors=retry_errors)
+            and not self.run.never_fired(protocol, name)
         ]
 
     @property
-    def never_fired(self) -> tuple[tuple[str, str], ...]:
-        """(protocol id, intervention) of those that acted in no episode, and so have no result."""
-        return tuple((p.id, i) for p, i in self.conditions if self.run.never_fired(p, i))
+    def never_fired(self) -> tuple[Condition, ...]:
+        """The conditions whose intervention acted in no episode."""
+        return tuple((protocol.id, name) for protocol, name in self.conditions if self.run.never_fired(protocol, name))
 
     @property
-    def missing_reads(self) -> list[ScheduledMeasurement]:
-        return [one for one in reads(self.study, self.item.cell) if self.run.reading_meta(one) is None]
+    def missing_measurements(self) -> list[ScheduledMeasurement]:
+        scheduled = self.study.measurements_of(self.item.cell)
+        return [measurement for measurement in scheduled if self.run.reading_meta(measurement) is None]
 
     @property
     def state(self) -> str:
@@ -69,84 +76,97 @@ class Entry:
             return self.run.failure["kind"]
         if not (self.run.folder / "run.json").exists():
             return "planned"
-        if not self.missing() and not self.missing_reads:
+        if not self.missing() and not self.missing_measurements:
             return "done"
         return "running" if self.run.owner else "partial"
 
-    def complete_rows(self) -> dict[tuple[str, str], list[EpisodeRow]]:
-        """(protocol id, intervention) → rows, of the results that are complete. A cell marked as no measurement has
-        none: what broke speaks against everything that was computed with it. One that merely failed keeps what it
-        has."""
-        if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
-            return {}
-        missing = {(p.id, i) for p, i in self.missing()} | set(self.never_fired)
-        return {(p.id, i): self.run.result_rows(p, i) for p, i in self.conditions if (p.id, i) not in missing}
+    @property
+    def _counts(self) -> bool:
+        """Whether the cell's numbers count. After a broken invariant none does; a cell that merely failed keeps its
+        results."""
+        return (self.run.failure or {}).get("kind") != NOT_A_MEASUREMENT
 
-    def summaries(self) -> dict[tuple[str, str], Summary]:
+    def complete_rows(self) -> dict[Condition, list[EpisodeRow]]:
+        """The rows of every complete result; none for a cell that is not a measurement."""
+        if not self._counts:
+            return {}
+        incomplete = {(protocol.id, name) for protocol, name in self.missing()} | set(self.never_fired)
+        return {
+            (protocol.id, name): self.run.result_rows(protocol, name)
+            for protocol, name in self.conditions
+            if (protocol.id, name) not in incomplete
+        }
+
+    def summaries(self) -> dict[Condition, Summary]:
         return {condition: summarise(rows) for condition, rows in self.complete_rows().items()}
 
     def records(self) -> CellRecords:
         """The cell for tables and figures."""
-        rows, readings, study = self.complete_rows(), self._readings(), self.study
-        own = {(p.id, i) for p in study.protocols for i in ("none", *study.interventions)}
+        rows, measurements, study = self.complete_rows(), self._measurements(), self.study
+        declared = {(protocol.id, name) for protocol in study.protocols for name in ("none", *study.interventions)}
         silent = self.never_fired if rows else ()
+        sets = {name: members for name, members in SETS.items() if set(members) <= set(study.protocols)}
+        of_study = {condition: result for condition, result in rows.items() if condition in declared}
         return CellRecords(
             self.item.variant,
             canonical(self.item.cell),
             self.run.train,
             self.state,
-            {condition: found for condition, found in rows.items() if condition in own},
-            self.run.provenance([*chain.from_iterable(rows.values()), *readings]) if rows or readings else {},
-            {p.id: chance(p) for p in study.protocols},
+            of_study,
+            self.run.provenance([*chain.from_iterable(rows.values()), *measurements]) if rows or measurements else {},
+            {protocol.id: chance(protocol) for protocol in study.protocols},
             self.run.seconds(),
-            {name: tuple(p.id for p in one) for name, one in SETS.items() if set(one) <= set(study.protocols)},
-            grids=tuple(_grid_rows(one, rows, silent) for one in study.probes if isinstance(one, Grid)),
-            readings=readings,
-            never_fired=tuple(condition for condition in silent if condition in own),
-            chunk_changes=self._chunk_changes(rows, own),
+            {name: tuple(protocol.id for protocol in members) for name, members in sets.items()},
+            grids=tuple(_grid_rows(probe, rows, silent) for probe in study.probes if isinstance(probe, Grid)),
+            readings=measurements,
+            never_fired=tuple(condition for condition in silent if condition in declared),
+            chunk_changes=self._chunk_changes(of_study),
         )
 
-    def _chunk_changes(self, rows: dict[tuple[str, str], list[EpisodeRow]], own: set) -> dict:
-        """Of its own conditions, where chunks were kept of both."""
-        found, folder = {}, self.run.folder / "chunks"
+    def _chunk_changes(self, rows: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, np.ndarray]]:
+        """How each intervention changes the chunks of the plain run, where the chunks of both were kept."""
+        changes, folder = {}, self.run.folder / "chunks"
         for (protocol, name), of_result in rows.items():
             plain = rows.get((protocol, "none"))
-            if name != "none" and plain and of_result and (protocol, name) in own:
+            if name != "none" and plain and of_result:
                 change = chunk_change(folder, plain[0].result, of_result[0].result, of_result)
-                found |= {(protocol, name): change} if change else {}
-        return found
+                if change:
+                    changes[protocol, name] = change
+        return changes
 
-    def _readings(self) -> tuple[TakenMeasurement, ...]:
-        """Those that are finished, of a cell whose numbers count."""
-        if (self.run.failure or {}).get("kind") == NOT_A_MEASUREMENT:
+    def _measurements(self) -> tuple[TakenMeasurement, ...]:
+        """The finished measurements; none for a cell that is not a measurement."""
+        if not self._counts:
             return ()
-        return tuple(
-            TakenMeasurement(
-                one.id,
-                one.protocol.id,
-                one.reading.x,
-                one.reading.y,
-                one.reading.curve,
-                one.reading.low,
-                one.reading.high,
-                one.reading.chance,
-                len(one.seeds),
-                self.run.frame_file(one),
-                meta["provenance"],
-                one.reading.share,
-            )
-            for one in reads(self.study, self.item.cell)
-            if (meta := self.run.reading_meta(one)) is not None
-        )
+        scheduled = self.study.measurements_of(self.item.cell)
+        finished = ((item, self.run.reading_meta(item)) for item in scheduled)
+        return tuple(_taken(self.run, item, meta) for item, meta in finished if meta is not None)
 
 
-def _grid_rows(
-    grid: Grid, rows: dict[tuple[str, str], list[EpisodeRow]], silent: tuple[tuple[str, str], ...]
-) -> GridRows:
+def _taken(run: Run, scheduled: ScheduledMeasurement, meta: dict) -> TakenMeasurement:
+    measurement = scheduled.reading
+    return TakenMeasurement(
+        scheduled.id,
+        scheduled.protocol.id,
+        measurement.x,
+        measurement.y,
+        measurement.curve,
+        measurement.low,
+        measurement.high,
+        measurement.chance,
+        len(scheduled.seeds),
+        run.frame_file(scheduled),
+        meta["provenance"],
+        measurement.share,
+    )
+
+
+def _grid_rows(grid: Grid, rows: dict[Condition, list[EpisodeRow]], silent: tuple[Condition, ...]) -> GridRows:
     points = []
-    for p in grid.points:
-        at = p.protocol.id, canonical_name(p.intervention)
-        points.append(GridPoint(dict(p.coordinates), *at, chance(p.protocol), rows.get(at, []), at in silent))
+    for point in grid.points:
+        condition = point.protocol.id, canonical_name(point.intervention)
+        of_point, never = rows.get(condition, []), condition in silent
+        points.append(GridPoint(dict(point.coordinates), *condition, chance(point.protocol), of_point, never))
     return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
 
 
@@ -159,9 +179,17 @@ class Ledger:
     def stores(
         self, study: Study, progress: Callable[[int, int], None] = lambda *_: None, jobs: int | None = None
     ) -> dict[str, EpisodeStore]:
-        """The data of the study by variant, collected if need be; `jobs` bounds the simulator processes. Raises
-        MuvlaError, before anything is collected, for an import that is not there or does not tell what a variant's
-        labels need."""
+        """Variant → its data, collected where they are missing.
+
+        Args:
+            study: the study.
+            progress: called with (episodes collected, episodes in all).
+            jobs: simulator processes at most; None takes one per core.
+
+        Raises:
+            MuvlaError: before anything is collected, for an import that does not exist or lacks what the labels of a
+                variant need.
+        """
         self._require_imports(study)
         mixtures = {item.variant: item.cell.data.datasets for item in study.cells()}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
@@ -170,20 +198,20 @@ class Ledger:
         return {variant: presented[datasets] for variant, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:
-        """Whether nothing is left to collect. Raises MuvlaError for an import that is not there, as no collection makes
-        it, or that does not tell what a variant's labels need."""
+        """Whether nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
+        labels of a variant need: no collection makes up for that."""
         self._require_imports(study)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
         return all(is_sealed(store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
-        """The data that are already there, by variant; raises MuvlaError for one that is not."""
+        """Variant → its data; raises MuvlaError for data that are not collected."""
         self._require_imports(study)
         return {item.variant: open_data(self.data, item.cell.data) for item in study.cells()}
 
     def baselines(self, study: Study) -> dict[str, Baselines]:
-        """By protocol id: what its trained cells lie between, as far as it was measured."""
-        return {one.id: measured(self.root, self.data, one) for one in study.protocols}
+        """Protocol id → what was measured of its baselines."""
+        return {protocol.id: measured(self.root, self.data, protocol) for protocol in study.protocols}
 
     def _require_imports(self, study: Study) -> None:
         imports = {(i.variant, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
@@ -194,7 +222,7 @@ class Ledger:
                     store.require_executed(f"variant {variant!r}, data.labels {labels}")
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
-        """Raises MuvlaError if imported frames have another size than a protocol's."""
+        """Every cell with its run folder. Raises MuvlaError if imported frames differ in size from a protocol's."""
         _require_same_frames(study, stores)
         return [
             Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.variant])))
@@ -203,15 +231,15 @@ class Ledger:
 
 
 def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
-    """What collected frames have is told by their configuration, and checked with it; an import has what it has."""
+    """Imported frames have the protocols' size. `Study.check` checks collected frames by their configuration."""
     for variant, part in ((variant, part) for variant, store in stores.items() for part in store.parts):
         shape = part["images"].shape[2:4]
-        for one in study.every_protocol:
-            camera = one.image_size or task_info(one.task.name).camera
+        for protocol in study.every_protocol:
+            camera = protocol.image_size or task_info(protocol.task.name).camera
             if part.spec.source is not None and shape != (camera, camera):
                 raise MuvlaError(
                     f"study {study.name}, variant {variant!r}: data.dataset",
                     got=f"imported frames of {shape[0]}×{shape[1]}",
-                    expected=f"{camera}×{camera}, those of protocol {one.id}",
-                    remedy="import them at that size (--image-size), or choose another protocol",
+                    expected=f"{camera}×{camera}, the size of protocol {protocol.id}",
+                    remedy="import the frames at that size (--image-size), or choose another protocol",
                 )

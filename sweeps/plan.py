@@ -1,4 +1,4 @@
-"""What a sweep is about to do, in print: cells, budgets, what differs, and what each K and H can credit."""
+"""What a sweep is about to do, in print: cells, budgets, what differs, and which cues each K and H can credit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 from muvla.config import Cell, canonical
 from muvla.config.serialization import flatten
 from muvla.data.store import EpisodeStore
-from muvla.probes.base import Grid
+from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, coverage
+from sweeps.cells import StudyCell
 from sweeps.ledger import Entry
-from sweeps.study import Study, StudyCell, conditions, reads
+from sweeps.study import Study
 
 HEADER = [
     "variant",
@@ -25,7 +26,11 @@ HEADER = [
     "done",
     "marked",
 ]
-NO_K = " Without recurrence there is no K: such variants have the declared budget under every regime."
+U_NOTE = "U counts optimizer steps, one per window, and is the length of the learning-rate schedule, warm-up included."
+NO_K_NOTE = " A variant without recurrence has no K, and so the declared budget under every regime."
+NO_DATA_NOTE = (
+    "The data are not collected yet: train ids and what each K and H can credit follow from them (`muvla collect`)"
+)
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:
@@ -36,21 +41,41 @@ def text_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def differences_from_base(study: Study, cell: Cell) -> str:
-    """The variant's own fields that are not the base's, `field=value`."""
-    base, own = flatten(study.base), flatten(cell)
-    changed = {k: v for k, v in own.items() if k != "seed" and base[k] != v}
+    """`field=value` for each field in which a variant's cell differs from the base."""
+    base, fields = flatten(study.base), flatten(cell)
+    changed = {name: value for name, value in fields.items() if name != "seed" and base[name] != value}
     if "data.mixture" in changed:
-        changed["data.mixture"] = " + ".join(one.task.name for one in cell.data.mixture) or "none"
-    return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in changed.items()) or "nothing"
+        changed["data.mixture"] = " + ".join(data.task.name for data in cell.data.mixture) or "none"
+    return ", ".join(f"{name.split('.')[-1]}={value}" for name, value in changed.items()) or "nothing"
 
 
 def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, EpisodeStore] | None) -> str:
-    """The plan of a study as it stands: finished cells are skipped, marked ones named. Without its data there are no
-    train ids yet, and so no states."""
-    states: dict[str, list[str]] = {}
-    for entry in entries or []:
-        states.setdefault(entry.item.variant, []).append(entry.state)
+    """The plan of a study as it stands: how many cells are finished, and which are marked.
+
+    Without the data (`entries` and `stores` are None) there are no train ids yet, and so no states.
+    """
     cells: dict[str, StudyCell] = {item.variant: item for item in reversed(study.cells())}
+    seeds = ", ".join(map(str, study.seeds))
+    protocols = ", ".join(f"{protocol.id} ({protocol.episodes} episodes)" for protocol in study.protocols)
+    lines = [
+        f"Study {study.name}: {study.title}",
+        f"{len(study.variants)} variants × training seeds {seeds} = {len(study.cells())} cells",
+        f"Protocols: {protocols}; interventions on every cell with memory tokens: "
+        f"{', '.join(study.interventions) or 'none'}",
+        *_probe_lines(study),
+        f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
+        "",
+        text_table(HEADER, _budget_rows(study, cells, entries or [])),
+    ]
+    has_no_k = any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values())
+    lines += [U_NOTE + NO_K_NOTE if has_no_k else U_NOTE, ""]
+    return "\n".join(lines + (coverage_lines(entries, stores) if entries else [NO_DATA_NOTE]))
+
+
+def _budget_rows(study: Study, cells: dict[str, StudyCell], entries: list[Entry]) -> list[list[str]]:
+    states: dict[str, list[str]] = {}
+    for entry in entries:
+        states.setdefault(entry.item.variant, []).append(entry.state)
     rows = []
     for variant in study.variants:
         cell, of_variant = cells[variant].cell, states.get(variant, [])
@@ -70,52 +95,34 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
                 ", ".join(sorted({s for s in of_variant if s in ("failed", "not a measurement")})),
             ]
         )
-    lines = [
-        f"Study {study.name}: {study.title}",
-        f"{len(study.variants)} variants × training seeds {', '.join(map(str, study.seeds))} = "
-        f"{len(study.cells())} cells",
-        f"Protocols: {', '.join(f'{p.id} ({p.episodes} episodes)' for p in study.protocols)}; interventions on every "
-        f"cell with memory tokens: {', '.join(study.interventions) or 'none'}",
-        *_probe_lines(study),
-        f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
-        "",
-        text_table(HEADER, rows),
-        "U counts optimizer steps, one per window, and is the length of the learning-rate schedule, warm-up included."
-        + NO_K * any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values()),
-        "",
-        *(
-            coverage_lines(entries, stores)
-            if entries
-            else [
-                "The data are not collected yet: train ids and what each K "
-                "and H can credit follow from them (`muvla collect`)"
-            ]
-        ),
-    ]
-    return "\n".join(lines)
+    return rows
 
 
 def _probe_lines(study: Study) -> list[str]:
-    """What the probes add, and how much every cell is evaluated in all."""
-    lines = [
-        f"Probe {one.id}: "
-        + (
-            f"{len(one.points)} conditions"
-            if isinstance(one, Grid)
-            else f"a reading of {len(one.seeds)} episodes of {one.protocol.id}"
-        )
-        for one in study.probes
-    ]
+    """A line for each probe, and the number of evaluations in all."""
+    lines = [f"Probe {probe.id}: {_size_of(probe)}" for probe in study.probes]
     if lines:
-        counts = [len(list(conditions(study, item.cell))) for item in study.cells()]
-        cells = [len(reads(study, item.cell)) for item in study.cells()]
-        lines.append(f"Conditions in all: {sum(counts)}, at most {max(counts)} a cell; readings: {sum(cells)}")
-    return lines + [f"Predictions, written before the run: {len(study.predictions)}"] * bool(study.predictions)
+        conditions = [len(list(study.conditions(item.cell))) for item in study.cells()]
+        measurements = sum(len(study.measurements_of(item.cell)) for item in study.cells())
+        at_most = f"at most {max(conditions)} a cell"
+        lines.append(f"Conditions in all: {sum(conditions)}, {at_most}; measurements: {measurements}")
+    if study.predictions:
+        lines.append(f"Predictions, written before the run: {len(study.predictions)}")
+    return lines
+
+
+def _size_of(probe: Grid | ScheduledMeasurement) -> str:
+    if isinstance(probe, Grid):
+        return f"{len(probe.points)} conditions"
+    return f"a measurement on {len(probe.seeds)} episodes of {probe.protocol.id}"
 
 
 def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> list[str]:
-    """Two lines per dataset, order and budget among the cells, counted on the first of its training seeds' streams; of
-    a mixture, a line on its shares and two per dataset of it. And one on imports that might hold what is evaluated."""
+    """Which cues each K and H can credit, counted on the stream of the first training seed.
+
+    Two lines per dataset, order and budget among the cells; for a mixture, a line on its shares and two lines per
+    dataset. A last line names imports that might hold evaluation episodes.
+    """
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
@@ -123,26 +130,33 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
         groups.setdefault((cell.data.datasets, cell.data.balance, order, cell.budget), []).append(entry)
     lines = []
     for (datasets, balance, order, budget), members in groups.items():
-        tasks = " + ".join(one.task.name for one in datasets) + f", by {balance}" * (len(datasets) > 1)
-        name = f" ({tasks}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})" * (len(groups) > 1)
+        name = ""
+        if len(groups) > 1:
+            tasks = " + ".join(data.task.name for data in datasets)
+            if len(datasets) > 1:
+                tasks += f", by {balance}"
+            name = f" ({tasks}, {order}, U={budget.updates}, B={budget.slots}, W={budget.window})"
         lines += [line + name for line in _coverage(members, stores[members[0].item.variant])]
     silent = dict.fromkeys(part.name for store in stores.values() for part in store.parts if not part.seeds)
-    unknown = f"Overlap of {' + '.join(silent)} with the evaluation's episodes: unknown, as no seeds are told"
-    return lines + [unknown] * bool(silent)
+    if silent:
+        names = " + ".join(silent)
+        lines.append(f"Overlap of {names} with the evaluation's episodes: unknown, as the import names no seeds")
+    return lines
 
 
 def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     if store.knows_executed and not store.knows_phases:
         derived = {part.name: part.meta["derived"]["rule"] for part in store.parts if not part.knows_phases}
+        rules = ", ".join(sorted(set(derived.values())))
         return [
             f"Cue-to-decision pairs and look-ahead share: unknown, the phases of {' + '.join(derived)} are derived by "
-            f"{', '.join(sorted(set(derived.values())))}, which does not tell cue from delay"
+            f"{rules}, which does not separate cue from delay"
         ]
     if not store.knows_executed:
         unknown = " + ".join(part.name for part in store.parts if not part.knows_executed)
         return [
-            f"Cue-to-decision pairs and look-ahead share: unknown, the imported {unknown} tells no phases",
-            f"Statistics of {store.name}: of the recorded actions, as what was executed is unknown too",
+            f"Cue-to-decision pairs and look-ahead share: unknown, the import {unknown} has no phases",
+            f"Statistics of {store.name}: of the recorded actions, as the executed actions are unknown too",
         ]
     cells = [canonical(entry.item.cell) for entry in entries]
     cell = cells[0]
@@ -152,33 +166,32 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     if not counted.parts:
         return _counted(counted, cell.seed)
     named = dict(zip(_part_names(store), counted.parts, strict=True))
-    # Single frames are no episodes: of them there are the frames alone.
-    shares = ", ".join(
-        name
-        + f" {part.pieces / counted.pieces:.2f} of the episodes," * (cell.data.order != "shuffled")
-        + f" {part.frames / counted.frames:.2f} of the frames"
-        for name, part in named.items()
-    )
+    shares = []
+    for name, part in named.items():
+        of_episodes = f" {part.pieces / counted.pieces:.2f} of the episodes,"
+        if cell.data.order == "shuffled":  # single frames: the stream has no episodes
+            of_episodes = ""
+        shares.append(f"{name}{of_episodes} {part.frames / counted.frames:.2f} of the frames")
     return [
-        f"Mixture balanced by {cell.data.balance}, in seed {cell.seed}'s stream: {shares}",
+        f"Mixture balanced by {cell.data.balance}, in seed {cell.seed}'s stream: {', '.join(shares)}",
         *(f"{name}: {line}" for name, part in named.items() for line in _counted(part, cell.seed)),
     ]
 
 
 def _part_names(store: EpisodeStore) -> list[str]:
-    """Of a mixture's datasets: their tasks, or where two have one task, their folders."""
+    """Names for the datasets of a mixture: their tasks, or their folders where two datasets have one task."""
     tasks = [part.spec.task.name for part in store.parts]
     return tasks if len(set(tasks)) == len(tasks) else [part.name for part in store.parts]
 
 
 def _counted(counted: Coverage, seed: int) -> list[str]:
-    inside = ", ".join(
-        f"K={k}{' from the episode' * (origin == 'episode')} {share:.2f}"
-        for (k, origin), share in counted.inside_block.items()
-    )
+    inside = []
+    for (k, origin), share in counted.inside_block.items():
+        blocks = f"K={k} from the episode" if origin == "episode" else f"K={k}"
+        inside.append(f"{blocks} {share:.2f}")
     ahead = ", ".join(f"H={h} {share:.2f}" for h, share in counted.look_ahead.items())
     return [
         f"Cue-to-decision pairs inside one truncation block, of {counted.pairs} in seed {seed}'s stream: "
-        f"{inside or 'no recurrent variant'}",
+        f"{', '.join(inside) or 'no recurrent variant'}",
         f"Look-ahead share, of {counted.delay_frames} delay frames those whose chunk holds decision actions: {ahead}",
     ]

@@ -1,26 +1,47 @@
-"""What a study expects of its interventions, written down before it runs. `analysis.paired` holds rows against it."""
+"""What a study predicts of its interventions, written down before it runs. `analysis.paired` compares rows with it."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, unknown_name
+from muvla.interventions import canonical_name
 
 Expected = Literal["null", "lower", "higher", "chance", "to_chance", "above_chance"]
 Quantity = Literal["choice", "own", "success", "follow"]
 Where = Literal["any", "used", "unused"]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Of every training seed of `variants`, under one protocol: how a quantity under `intervention` compares with the
-    same episodes under `versus`, which is "none" or a sham. docs/causality.md defines the words.
+class NamesVariants:
+    """A base that answers the former word `arms` with the word `variants`."""
 
-    quantity  choice: own target among the episodes with a touch; own: among all; success; follow: the donor's target
-    expected  null, lower, higher: the paired difference. chance, above_chance: the rate itself. to_chance: lower, and
-              at chance
-    where     only training seeds whose plain run chooses above chance (used), or does not (unused)
+    def __new__(cls, *arguments: Any, **fields: Any):
+        if "arms" in fields:
+            raise MuvlaError(
+                f"{cls.__name__}: arms", got="the field `arms`", expected="`variants`", remedy="write variants=…"
+            )
+        return super().__new__(cls)
+
+
+@dataclass(frozen=True)
+class Prediction(NamesVariants):
+    """How a quantity under `intervention` compares with the same episodes under `versus`, in every training seed.
+
+    docs/causality.md defines the words, and when a prediction is supported, refuted or undecided.
+
+    Attributes:
+        text: the prediction in words.
+        variants: the variants that it is about.
+        intervention: name of the intervention.
+        expected: "null", "lower" and "higher" are about the paired difference; "chance" and "above_chance" about the
+            rate itself; "to_chance" means lower, and at chance.
+        quantity: "choice" is the correct target among the episodes with a touch, "own" the correct target among all
+            episodes, "success" the success rate, "follow" the donor's target.
+        versus: "none", or the sham of the intervention.
+        where: "used" takes only training seeds whose plain run chooses above chance, "unused" only the others.
+        protocol: id of the protocol; None is the first protocol of the study.
     """
 
     text: str
@@ -30,18 +51,21 @@ class Prediction:
     quantity: Quantity = "choice"
     versus: str = "none"
     where: Where = "any"
-    protocol: str | None = None  # its id; None: the study's first
+    protocol: str | None = None
 
     def __post_init__(self):
-        for name, kind in (("expected", Expected), ("quantity", Quantity), ("where", Where)):
-            if getattr(self, name) not in get_args(kind):
-                raise MuvlaError(
-                    f"prediction {self.text!r}: {name}",
-                    got=getattr(self, name),
-                    expected=" or ".join(get_args(kind)),
-                    remedy="correct it",
-                )
+        for name, words in (("expected", Expected), ("quantity", Quantity), ("where", Where)):
+            if getattr(self, name) not in get_args(words):
+                raise unknown_name(f"prediction {self.text!r}: {name}", getattr(self, name), get_args(words))
         if not self.variants:
             raise MuvlaError(
-                f"prediction {self.text!r}: variants", got="none", expected="at least one", remedy="add one"
+                f"prediction {self.text!r}: variants",
+                got="none",
+                expected="at least one",
+                remedy="name the variants of the study that the prediction is about",
             )
+
+    def canonical(self) -> Prediction:
+        """The same prediction with the canonical names of its interventions."""
+        names = {name: canonical_name(getattr(self, name)) for name in ("intervention", "versus")}
+        return dataclasses.replace(self, **names)

@@ -125,7 +125,7 @@ def _run_cells(
             options.retry_failed,
             options.training,
             options.workers,
-            tuple(e.missing_reads),
+            tuple(e.missing_measurements),
             at_once,
         )
         for e in todo

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.paths import ROOT
 from muvla.config import train_id
-from sweeps.study import load_study
+from sweeps.loader import load_study
 
 GOLDEN = json.loads((ROOT / "tests/golden/studies.json").read_text(encoding="utf-8"))
 

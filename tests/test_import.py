@@ -270,11 +270,11 @@ def test_import_refuses_by_name(directory, tmp_path, capsys):
 def test_an_import_overlaps_no_protocol(base, imported):
     """Nobody knows the seeds of its episodes; a collection from seed 0 on would be refused with such a protocol."""
     from muvla.evaluation.protocol import get_protocol
-    from sweeps.study import _overlap
+    from sweeps.checks import overlap
 
     one = get_protocol("recall-position3-rh@1")
     collected = DatasetConfig(TaskConfig(TASK), seed=one.seed)
-    assert _overlap(one, collected) and not _overlap(one, replace(collected, {"source": "toy"}))
+    assert overlap(one, collected) and not overlap(one, replace(collected, {"source": "toy"}))
 
 
 def test_a_store_of_that_name_that_was_collected_is_no_import(tmp_path):

@@ -14,10 +14,9 @@ from helpers.rows import records
 from helpers.studies import STUDY
 from muvla.config import tbptt
 from muvla.evaluation.records import GridPoint, GridRows
-from sweeps import ledger
-from sweeps import study as grid
+from sweeps import ledger, loader
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
 # What the small study does beyond test_sweep's: an intervention with its sham, a grid of either kind, a reading.
@@ -72,7 +71,7 @@ def displayed(cells, monkeypatch):
     study = SimpleNamespace(title="s", predictions=())
     entries = [SimpleNamespace(records=lambda one=one: one) for one in cells]
     held = SimpleNamespace(entries=lambda *_: entries, opened=lambda _: None)
-    monkeypatch.setattr(grid, "load_study", lambda _: study)
+    monkeypatch.setattr(loader, "load_study", lambda _: study)
     monkeypatch.setattr(ledger, "Ledger", lambda *_: held)
     monkeypatch.setattr(IPython.display, "display", shown.append)
     source = (ROOT / "notebooks" / "recall_causality.py").read_text()  # its magic is a comment

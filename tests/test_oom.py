@@ -14,7 +14,7 @@ from muvla.training.oom import activations, is_out_of_memory, knobs, memory_expl
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried")

@@ -21,7 +21,8 @@ from muvla.config.presets import (
     paper_variants,
     single_task,
 )
-from muvla.config.serialization import canonical_json, difference, replace
+from muvla.config.serialization import canonical_json, replace
+from muvla.config.serialization import difference as declared_difference
 from muvla.data.collect import collect
 from muvla.data.mixture import join
 from muvla.data.mixture_sampling import pieces_per_round
@@ -29,9 +30,10 @@ from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import get_protocols
+from sweeps.difference import difference
 from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger
-from sweeps.study import difference_of, load_study
+from sweeps.loader import load_study
 
 FOLDER = ROOT / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
@@ -57,10 +59,10 @@ def test_the_variants_of_the_table_are_all_there(cells):
 def test_an_variant_differs_from_its_twin_in_the_listed_confounds_and_nothing_else(cells, variant):
     controlled, published = (version[variant] for version in cells)
     listed = {field: (c.controlled, c.published) for field, c in confounds(variant).items()}
-    assert difference(controlled, published) == listed
+    assert declared_difference(controlled, published) == listed
     # As computations: m reserved positions instead of 64, the window that the regime makes of K, and the K that means
     # nothing without recurrence.
-    shown = difference_of(controlled, published)
+    shown = difference(controlled, published)
     assert shown.keys() <= listed.keys() | {"model.reserve", "truncation"}
     assert {
         "data.labels",
@@ -84,9 +86,9 @@ def test_confounds_name_their_sections():
 def test_within_a_version_variants_differ_in_factors_alone(version):
     table, alone = (load_study(FOLDER / file) for file in FILES[version])
     for item in table.cells():
-        assert difference(table.base, item.cell).keys() <= {*FACTORS, "seed"}
+        assert declared_difference(table.base, item.cell).keys() <= {*FACTORS, "seed"}
     both, one = (item.cell for item in alone.cells()[:2])
-    assert difference(both, one).keys() == difference_of(both, one).keys() == {"data.mixture"}
+    assert declared_difference(both, one).keys() == difference(both, one).keys() == {"data.mixture"}
     assert both in [item.cell for item in table.cells()]  # one train id: it is trained once
 
 

@@ -17,7 +17,7 @@ from muvla.evaluation.evaluate import evaluate, require_prompts
 from muvla.evaluation.protocol import get_protocol, get_protocols
 from muvla.models.prompts import built_in_prompts
 from muvla.training.trainer import Trainer
-from sweeps.study import load_study
+from sweeps.loader import load_study
 
 LONGER = replaced(get_protocol("recall-color3-rh@1"), name="longer", episodes=2, slots=2)  # 9 tokens, the data have 6
 

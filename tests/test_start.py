@@ -36,8 +36,9 @@ from muvla.training.options import TrainingOptions
 from muvla.training.resume import resume
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
+from sweeps.cells import train_id
 from sweeps.ledger import Ledger
-from sweeps.study import load_study, train_id
+from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
 LORA = {"lora.rank": 4, "lora.alpha": 8.0}

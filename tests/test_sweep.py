@@ -24,7 +24,7 @@ from muvla.utils.io import write_json
 from sweeps import sweep as run_module
 from sweeps.launchers.local import DONE, MARKED, STOPPED, Pool, bring_to_end, run_job
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
 from sweeps.tracking import Tracker
 

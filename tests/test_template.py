@@ -4,7 +4,7 @@ import pytest
 
 from muvla.errors import MuvlaError
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 from sweeps.template import write_study
 

@@ -27,7 +27,7 @@ def _baselines(arguments, stop_on_signal: Callable) -> int:
     from muvla.evaluation.protocol import get_protocols
     from sweeps.baselines import measure_baselines
     from sweeps.ledger import Ledger
-    from sweeps.study import load_study
+    from sweeps.loader import load_study
 
     if arguments.workers is not None and arguments.workers < 1:
         raise MuvlaError("--workers", got=arguments.workers, expected="at least 1", remedy="correct it")

@@ -189,7 +189,7 @@ def _study(arguments):
 def _narrowed(arguments, path: Path):
     """The study of a file with --set, --seeds and --variant applied."""
     from muvla.config.serialization import parse_assignments
-    from sweeps.study import load_study
+    from sweeps.loader import load_study
     from sweeps.sweep import parse_seeds
 
     study = load_study(path).with_base(parse_assignments(arguments.set))

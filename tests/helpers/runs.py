@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from muvla.runs.run import Run
-from sweeps.study import train_id
+from sweeps.cells import train_id
 
 
 def trained(cell, store, root) -> Run:

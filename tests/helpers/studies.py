@@ -8,7 +8,7 @@ from muvla.config import DatasetConfig, TaskConfig, tbptt
 from muvla.evaluation.protocol import get_protocol
 from sweeps.launchers.local import Job
 from sweeps.ledger import Ledger
-from sweeps.study import load_study
+from sweeps.loader import load_study
 
 DATASET = DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)
 

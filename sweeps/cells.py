@@ -1,0 +1,31 @@
+"""The cells of a study: what one is, its identity with its data, and what its memory allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from muvla.checkpoints.build import start_content
+from muvla.config import Cell, canonical, identity
+from muvla.data.store import EpisodeStore
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """A variant of a study with one of its training seeds."""
+
+    variant: str
+    cell: Cell
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant}, seed {self.cell.seed}"
+
+
+def train_id(cell: Cell, store: EpisodeStore) -> str:
+    """Hash of the canonical training configuration, of the data's content and of the checkpoint that it starts from."""
+    return identity.train_id(cell, store.sha256, start_content(cell))
+
+
+def has_memory(cell: Cell) -> bool:
+    """Whether the cell has MEMORY tokens to intervene on. The learned tokens of `dummy`, never written, count too."""
+    return canonical(cell).memory.kind != "none"
