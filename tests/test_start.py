@@ -352,8 +352,9 @@ def test_frames_of_another_size_in_training_than_in_evaluation_are_refused(oft, 
     (tmp_path / "study.py").write_text(STUDY.format(checkpoint=str(oft)))
     study = load_study(tmp_path)
     study.check()
-    with pytest.raises(MuvlaError, match="image_size: got 32, expected 8, the data's"):
+    with pytest.raises(MuvlaError) as info:
         study.with_base({"data.dataset.image_size": 8}).check()
+    assert info.value.field.endswith("image_size") and info.value.got == 32
 
 
 def test_a_relative_place_is_found_from_anywhere(cell, oft, store, tmp_path, monkeypatch):
