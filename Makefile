@@ -11,15 +11,18 @@ PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist workst
 # simulators' pins are left out on purpose, below.
 PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
-.PHONY: help demo test test-quick test-sim lint ui doctor setup sim libero renderer clean
+HEAVY := browser or paper or cluster or peers or fuzz
+
+.PHONY: help demo test test-quick test-heavy test-sim lint docs ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
 # Also under -j: two of the set-ups would run pip in one virtual environment at once.
 .NOTPARALLEL:
 
 help:
 	@echo "make demo        the main job on the embedded suite: train, evaluate, intervene, table, plots"
-	@echo "make test        all tests, the simulator's included where it can render"
-	@echo "make test-quick  the everyday part: no simulator, no slow test"
+	@echo "make test-quick  the everyday tests: no simulator, no slow test; 3 minutes on 2 cores"
+	@echo "make test        all tests but the heavy ones, the simulators' included where they can render; 15 minutes"
+	@echo "make test-heavy  the tests marked browser, paper, cluster, peers or fuzz; 30 minutes at most"
 	@echo "make test-sim    the simulators' tests alone"
 	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
 	@echo "make lint | ui | doctor | clean (removes the virtual environment; runs and data stay)"
@@ -69,10 +72,14 @@ renderer: $(VENV)/.full $(VENV)/.libero
 	@bash scripts/ensure-renderer.sh "$(BIN)/python"
 
 test: $(VENV)/.full renderer
-	@$(PYTEST)
+	@$(PYTEST) -m "not ($(HEAVY))"
 
 test-quick: $(VENV)/.dev
-	@$(PYTEST) -m "not sim and not slow"
+	@$(PYTEST) -m "not sim and not slow and not ($(HEAVY))"
+
+# Status 5 of pytest: no test carries a heavy marker yet.
+test-heavy: $(VENV)/.full renderer
+	@$(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 test-sim: $(VENV)/.full renderer
 	@MUVLA_EVERY_TASK=1 $(PYTEST) -m sim

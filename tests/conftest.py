@@ -34,6 +34,19 @@ def pytest_configure(config):
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
+HEAVY = {"browser", "paper", "cluster", "peers", "fuzz"}  # markers of `make test-heavy`
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A heavy test runs by request alone, so under CI a skipped one is a failure."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and HEAVY & {mark.name for mark in item.iter_markers()}:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"under CI a heavy test must run: {reason}"
+    return report
+
+
 @lru_cache(maxsize=1)
 def simulator_problem() -> str | None:
     """Why the simulator cannot run here, in a process of its own; None if it can."""
