@@ -1,4 +1,4 @@
-"""The one error that a user sees: which field, what was got, what was expected, and the remedy."""
+"""The errors that a user sees: each names a field, the value, the expectation and a remedy."""
 
 from __future__ import annotations
 
@@ -6,56 +6,96 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+LISTED = 12  # names that an error lists in full
+
 
 class MuvlaError(ValueError):
-    """Bad input or a bad environment. The command line prints it as it is, without a traceback, and exits with 2."""
+    """Bad input or an unusable environment. The command line prints the error on one line and exits with status 2.
 
-    reported_elsewhere = False  # another process of the same training reports this error
+    Args:
+        field: option, field or file that is wrong.
+        got: the wrong value, or a description of several words. A value is printed with `repr`, a description without
+            quotation marks.
+        expected: the values that are accepted.
+        remedy: what the user can do.
+    """
+
+    reported_elsewhere = False  # True if another process of the same training reports this error
 
     def __init__(self, field: str, *, got: Any, expected: str, remedy: str):
         self.field, self.got, self.expected, self.remedy = field, got, expected, remedy
-        super().__init__(f"{field}: got {got!r}, expected {expected}. Remedy: {remedy}")
+        super().__init__(f"{field}: got {self._shown(got)}, expected {expected}. Remedy: {remedy}")
+
+    @staticmethod
+    def _shown(got: Any) -> str:
+        """A text of several words is a description; everything else is a value."""
+        return got if isinstance(got, str) and len(got.split()) > 1 else repr(got)
 
     def __reduce__(self):  # keyword-only arguments do not survive the default pickling between processes
         return (_rebuild, (type(self), self.field, self.got, self.expected, self.remedy))
 
 
+class UnknownName(MuvlaError):
+    """A name that is not in a list of known names. Build it with `unknown_name`."""
+
+    @staticmethod
+    def _shown(got: Any) -> str:
+        return repr(got)
+
+
 class NotAMeasurement(MuvlaError):
-    """A run-time invariant broke (leaking guard, frozen memory, NaN): what was computed must not become a number."""
+    """A run-time invariant broke (a leak through the guard, frozen memory, NaN). The results must not be used."""
 
 
 class DiskError(MuvlaError):
-    """The disk is full or not writable: nobody's failure but the machine's, so nothing is marked and a rerun
-    continues."""
+    """The disk is full or not writable. The error marks no run as failed; the same command continues."""
 
 
 class RankLost(MuvlaError):
-    """Another process of the same training is gone: nobody's failure but the machine's, so nothing is marked and a
-    rerun continues."""
+    """Another process of the same training is gone. The error marks no run as failed; the same command continues."""
 
 
 class Interrupted(Exception):
-    """A stop was asked for and everything so far is on disk."""
+    """A stop was asked for; everything computed so far is on disk."""
+
+    reported_elsewhere = False  # True if another process of the same training reports it
 
 
 def _rebuild(cls, field, got, expected, remedy):
     return cls(field, got=got, expected=expected, remedy=remedy)
 
 
-def unknown_name(field: str, got: object, known: Iterable[str], listed_by: str = "") -> MuvlaError:
-    """The error for a name that is none of `known`: it suggests the nearest match.
+def nearest(name: object, names: Iterable[str]) -> list[str]:
+    """At most three of `names` that resemble `name`, the nearest first."""
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    wanted = str(name).lower()
+    near = difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.5)
+    near += [candidate for candidate in sorted(by_lower) if len(wanted) > 1 and candidate.startswith(wanted)]
+    return [by_lower[candidate] for candidate in dict.fromkeys(near)][:3]
+
+
+def unknown_name(field: str, got: object, names: Iterable[str], listed_by: str = "") -> UnknownName:
+    """The error for a name that is not in `names`. It suggests the nearest match.
 
     Args:
         field: option or field that holds the name.
-        got: the name as it was given.
-        known: every name that would do.
+        got: the name that the user gave.
+        names: every accepted name.
         listed_by: command that lists them all, for example `muvla ls tasks`; for long lists.
     """
-    names = sorted(set(known))
-    near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
-    expected = f"one of {', '.join(near or names)}" if names else "nothing: there is none"
-    if near:
-        remedy = f"use {near[0]!r}" + (f"; `{listed_by}` lists all" if listed_by else "")
+    names = sorted(set(names))
+    near = nearest(got, names)
+    lists_all = f"`{listed_by}` lists all" if listed_by else ""
+    if not names:
+        expected, remedy = "a name, but none exists", lists_all or "leave it out"
+    elif any("," in name for name in near or names):  # one name a line, because a comma may be part of a name
+        expected = "a known name"
+        remedy = "use one of these names" + "".join(f"\n  {name}" for name in near or names)
+    elif near:
+        expected = f"one of {', '.join(near if lists_all or len(names) > LISTED else names)}"
+        remedy = f"use {near[0]!r}" + (f"; {lists_all}" if lists_all else "")
+    elif lists_all and len(names) > LISTED:
+        expected, remedy = f"one of {len(names)} names", lists_all
     else:
-        remedy = f"`{listed_by}` lists all" if listed_by else "use one of them"
-    return MuvlaError(field, got=got, expected=expected, remedy=remedy)
+        expected, remedy = f"one of {', '.join(names)}", lists_all or "use one of these names"
+    return UnknownName(field, got=got, expected=expected, remedy=remedy)

@@ -9,8 +9,8 @@ from muvla.errors import DiskError, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import unlearned
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
-from muvla.runs.baselines import UnlearnedRun
-from muvla.runs.run import never
+from muvla.runs.baselines import measure_baseline
+from muvla.runs.run import Run
 from sweeps.ledger import Ledger
 
 
@@ -18,7 +18,7 @@ def measure_baselines(
     protocols: Iterable[Protocol],
     ledger: Ledger,
     say: Callable[[str], None] = print,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = lambda: False,
     retry_errors: bool = False,
     workers: int | None = None,
 ) -> int:
@@ -28,9 +28,8 @@ def measure_baselines(
     for protocol in protocols:
         for name in unlearned(protocol):
             try:
-                rows = UnlearnedRun(ledger.root, ledger.data, name).measure(
-                    protocol, should_stop, retry_errors, workers, say
-                )
+                run = Run(ledger.root, ledger.data, name)
+                rows = measure_baseline(run, protocol, should_stop, retry_errors, workers, say)
             except (DiskError, NotAMeasurement):
                 raise
             except MuvlaError as error:

@@ -29,7 +29,9 @@ from muvla.evaluation.records import (
 )
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
-from muvla.runs.baselines import measured
+from muvla.runs.baselines import finished_baselines
+from muvla.runs.probe import frame_file, measurement_meta
+from muvla.runs.results import has_result, never_fired, result_rows
 from muvla.runs.run import NOT_A_MEASUREMENT, Run
 from sweeps.cells import StudyCell, train_id
 from sweeps.study import Study
@@ -55,19 +57,19 @@ class Entry:
         return [
             (protocol, name)
             for protocol, name in self.conditions
-            if not self.run.has_result(protocol, name, without_errors=retry_errors)
-            and not self.run.never_fired(protocol, name)
+            if not has_result(self.run, protocol, name, without_errors=retry_errors)
+            and not never_fired(self.run, protocol, name)
         ]
 
     @property
     def never_fired(self) -> tuple[Condition, ...]:
         """The conditions whose intervention acted in no episode."""
-        return tuple((protocol.id, name) for protocol, name in self.conditions if self.run.never_fired(protocol, name))
+        return tuple((protocol.id, name) for protocol, name in self.conditions if never_fired(self.run, protocol, name))
 
     @property
     def missing_measurements(self) -> list[ScheduledMeasurement]:
         scheduled = self.study.measurements_of(self.item.cell)
-        return [measurement for measurement in scheduled if self.run.reading_meta(measurement) is None]
+        return [measurement for measurement in scheduled if measurement_meta(self.run, measurement) is None]
 
     @property
     def state(self) -> str:
@@ -92,7 +94,7 @@ class Entry:
             return {}
         incomplete = {(protocol.id, name) for protocol, name in self.missing()} | set(self.never_fired)
         return {
-            (protocol.id, name): self.run.result_rows(protocol, name)
+            (protocol.id, name): result_rows(self.run, protocol, name)
             for protocol, name in self.conditions
             if (protocol.id, name) not in incomplete
         }
@@ -139,7 +141,7 @@ class Entry:
         if not self._counts:
             return ()
         scheduled = self.study.measurements_of(self.item.cell)
-        finished = ((item, self.run.reading_meta(item)) for item in scheduled)
+        finished = ((item, measurement_meta(self.run, item)) for item in scheduled)
         return tuple(_taken(self.run, item, meta) for item, meta in finished if meta is not None)
 
 
@@ -155,7 +157,7 @@ def _taken(run: Run, scheduled: ScheduledMeasurement, meta: dict) -> TakenMeasur
         measurement.high,
         measurement.chance,
         len(scheduled.seeds),
-        run.frame_file(scheduled),
+        frame_file(run, scheduled),
         meta["provenance"],
         measurement.share,
     )
@@ -211,7 +213,7 @@ class Ledger:
 
     def baselines(self, study: Study) -> dict[str, Baselines]:
         """Protocol id → what was measured of its baselines."""
-        return {protocol.id: measured(self.root, self.data, protocol) for protocol in study.protocols}
+        return {protocol.id: finished_baselines(self.root, self.data, protocol) for protocol in study.protocols}
 
     def _require_imports(self, study: Study) -> None:
         imports = {(i.variant, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}

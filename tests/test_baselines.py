@@ -14,16 +14,18 @@ from analysis import tables
 from analysis.frames import tidy
 from analysis.report import report
 from helpers.rows import over, records, row
-from muvla.cli import commands
 from muvla.cli import main as cli
-from muvla.cli.commands import find_run
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
-from muvla.evaluation.protocol import get_protocol, unbounded
+from muvla.evaluation.protocol import get_protocol, get_protocols, unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, result_id, summarise
-from muvla.runs.baselines import UnlearnedRun, measured
+from muvla.runs import conditions
+from muvla.runs.baselines import finished_baselines, measure_baseline
+from muvla.runs.find import find_run
+from muvla.runs.results import result_rows
+from muvla.runs.run import Run
 from muvla.utils.io import locked
 from muvla.utils.rng import numpy_rng
 from sweeps import baselines as swept
@@ -35,7 +37,7 @@ SHORT = replace(BASE, name="short", episodes=8, slots=3)
 
 
 def run_of(name, root):
-    return UnlearnedRun(root / "runs", root / "data", name)
+    return Run(root / "runs", root / "data", name)
 
 
 def outcome(one: EpisodeRow) -> dict:
@@ -44,7 +46,7 @@ def outcome(one: EpisodeRow) -> dict:
 
 
 def test_the_expert_succeeds_and_a_random_policy_hardly_ever(tmp_path):
-    expert, random = (summarise(run_of(name, tmp_path).measure(SHORT)) for name in ("expert", "random"))
+    expert, random = (summarise(measure_baseline(run_of(name, tmp_path), SHORT)) for name in ("expert", "random"))
     assert (expert.success, expert.correct, expert.measured) == (8, 8, 8)
     assert random.success < 8 and random.touched < 8 and random.measured == 8
 
@@ -52,7 +54,7 @@ def test_the_expert_succeeds_and_a_random_policy_hardly_ever(tmp_path):
 @pytest.mark.parametrize("one", [SHORT, replace(SHORT, regime="open_loop", h=8, tick="call", step_limit=9)], ids=str)
 def test_a_random_episode_is_what_the_loop_by_hand_gives(tmp_path, one):
     """Anew at every step, also where policies run chunks open loop; keyed by the episode's seed and the step."""
-    for found in run_of("random", tmp_path).measure(one):
+    for found in measure_baseline(run_of("random", tmp_path), one):
         env = make_env(one.task)
         _, info = env.reset(seed=found.seed)
         steps, over = 0, False
@@ -67,29 +69,30 @@ def test_a_random_episode_is_what_the_loop_by_hand_gives(tmp_path, one):
 
 def test_rows_do_not_depend_on_how_many_environments_step(tmp_path):
     alone, together = (
-        sorted(map(str, map(outcome, run_of("random", tmp_path / str(n)).measure(SHORT, workers=n)))) for n in (1, 3)
+        sorted(map(str, map(outcome, measure_baseline(run_of("random", tmp_path / str(n)), SHORT, workers=n))))
+        for n in (1, 3)
     )
     assert alone == together
 
 
 def test_a_stop_is_continued_and_no_episode_is_run_twice(tmp_path):
-    run, whole = run_of("random", tmp_path), run_of("random", tmp_path / "whole").measure(SHORT)
+    run, whole = run_of("random", tmp_path), measure_baseline(run_of("random", tmp_path / "whole"), SHORT)
     with pytest.raises(Interrupted):
-        run.measure(SHORT, lambda: len(run.result_rows(SHORT, "none")) >= 3)
-    assert len(run.result_rows(SHORT, "none")) == 3
-    assert measured(run.root, run.data, SHORT).absent["random"] == "not run", "a part of a result is none"
-    rows = run.measure(SHORT)
+        measure_baseline(run, SHORT, lambda: len(result_rows(run, SHORT, "none")) >= 3)
+    assert len(result_rows(run, SHORT, "none")) == 3
+    assert finished_baselines(run.root, run.data, SHORT).absent["random"] == "not run", "a part of a result is none"
+    rows = measure_baseline(run, SHORT)
     assert sorted(map(str, map(outcome, rows))) == sorted(map(str, map(outcome, whole)))
     lines = (run.rows / f"{result_id('random', SHORT, 'none')}.jsonl").read_text().splitlines()
     assert len(lines) == 8
-    run.measure(SHORT)
+    measure_baseline(run, SHORT)
     assert [json.loads(line)["attempt"] for line in lines] == [1] * 8
 
 
 def test_they_are_nobodys_training(tmp_path):
     """No train id, no training seed, no configuration; provenance as of any row."""
     run = run_of("expert", tmp_path)
-    (one, *_) = run.measure(SHORT)
+    (one, *_) = measure_baseline(run, SHORT)
     assert (one.train, one.training_seed, one.intervention, one.protocol_hash) == ("expert", None, "none", SHORT.hash)
     with pytest.raises(ValueError, match="invalid literal"):
         int(one.train, 16)
@@ -103,9 +106,9 @@ def test_they_are_nobodys_training(tmp_path):
 def test_a_task_without_an_expert_has_none(tmp_path):
     libero = get_protocol("libero-spatial-0-rh@1")
     assert unlearned(libero) == ("random",) and unlearned(BASE) == ("random", "expert")
-    with pytest.raises(MuvlaError, match=r"baseline: got 'expert of libero_spatial-0', expected one of random"):
+    with pytest.raises(MuvlaError, match=r"baseline: got expert of libero_spatial-0, expected one of random"):
         UnlearnedRollout("expert", libero, lambda: None, 1)
-    assert measured(tmp_path, tmp_path, libero).absent == {"random": "not run", "expert": "no expert"}
+    assert finished_baselines(tmp_path, tmp_path, libero).absent == {"random": "not run", "expert": "no expert"}
 
 
 def test_the_memoryless_ideal_is_told_where_it_is_known():
@@ -143,20 +146,20 @@ def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkey
 def test_the_bridge_twins_have_no_random_policy(tmp_path):
     twin = get_protocol("bridge-put-carrot-on-plate-in-scene-rh@1")
     assert unlearned(twin) == ()
-    assert measured(tmp_path, tmp_path, twin).absent == {"random": "–", "expert": "no expert"}
+    assert finished_baselines(tmp_path, tmp_path, twin).absent == {"random": "–", "expert": "no expert"}
 
 
 def test_what_is_complete_waits_for_nobody_and_a_stop_ends_waiting(tmp_path):
     run, other, said = run_of("random", tmp_path), replace(SHORT, name="other"), []
     lock = run.folder / "locks" / result_id("random", SHORT, "none")
     with locked(lock):
-        assert len(run.measure(other)) == 8, "another protocol's lock"
+        assert len(measure_baseline(run, other)) == 8, "another protocol's lock"
         with pytest.raises(Interrupted):
-            run.measure(SHORT, lambda: bool(said), say=said.append)
+            measure_baseline(run, SHORT, lambda: bool(said), say=said.append)
     assert said == [f"short@1 random: process {os.getpid()} works on it, waiting"]
-    rows = run.measure(SHORT)
+    rows = measure_baseline(run, SHORT)
     with locked(lock):
-        assert run.measure(SHORT) == rows
+        assert measure_baseline(run, SHORT) == rows
 
 
 def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, monkeypatch):
@@ -166,7 +169,7 @@ def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, mo
     monkeypatch.setattr("muvla.runs.baselines.backends", absent)
     monkeypatch.setattr("muvla.runs.baselines.open_blind", lambda _: pytest.fail("opened"))
     with pytest.raises(MuvlaError, match="sim_backend"):
-        run_of("random", tmp_path).measure(SHORT)
+        measure_baseline(run_of("random", tmp_path), SHORT)
 
 
 @pytest.mark.parametrize("complete", [False, True])
@@ -178,17 +181,11 @@ def test_an_evaluation_asks_for_every_simulator_before_its_first_episode(monkeyp
         if task.name == "ShellGamePush-VLA-v0":
             raise MuvlaError("assets shellgame", got="no mug", expected="a mug", remedy="fetch it")
 
-    def loads(_):
-        raise Interrupted
-
-    run = SimpleNamespace(
-        failure=None, has_result=lambda *_, **__: complete, load_policy=loads, working=lambda **_: nullcontext()
-    )
-    monkeypatch.setattr(commands, "run_of", lambda _: run)
-    monkeypatch.setattr(commands, "backends", absent)
-    told = SimpleNamespace(protocol=["mikasa5-rh@1"], retry_errors=False)
-    with pytest.raises(Interrupted if complete else MuvlaError, match=None if complete else "assets shellgame"):
-        commands.run_conditions(told, ["none"], "cpu", lambda: None)
+    monkeypatch.setattr(conditions, "has_result", lambda *_, **__: complete)
+    monkeypatch.setattr(conditions, "backends", absent)
+    with nullcontext() if complete else pytest.raises(MuvlaError) as info:
+        conditions.require_runnable(None, get_protocols("mikasa5-rh@1"), ["none"], retry=False)
+    assert complete or info.value.field == "assets shellgame"
     assert bool(asked) != complete, "what is complete is read anywhere"
 
 
@@ -207,7 +204,7 @@ def test_a_full_disk_and_a_broken_invariant_are_no_not_run(tmp_path, monkeypatch
     def fails(*_):
         raise error("disk", got="full", expected="room", remedy="free some")
 
-    monkeypatch.setattr(UnlearnedRun, "measure", fails)
+    monkeypatch.setattr(swept, "measure_baseline", fails)
     with pytest.raises(error):
         swept.measure_baselines([SHORT], Ledger(tmp_path / "runs", tmp_path / "data"), lambda _: None)
 
@@ -224,14 +221,14 @@ def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
 
 
 def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
-    said, real = [], UnlearnedRun.measure
+    said, real = [], swept.measure_baseline
 
-    def refuses(self, one, *arguments):
+    def refuses(run, one, *arguments):
         if one.name == "broken":
             raise MuvlaError("renderer", got="none", expected="one", remedy="install one")
-        return real(self, one, *arguments)
+        return real(run, one, *arguments)
 
-    monkeypatch.setattr(UnlearnedRun, "measure", refuses)
+    monkeypatch.setattr(swept, "measure_baseline", refuses)
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     assert swept.measure_baselines([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
     assert said[0].startswith("broken@1 random: not run: renderer: got 'none'")
@@ -326,7 +323,7 @@ def test_the_mean_over_a_set_needs_all_of_it(base):
 def test_a_simulators_are_measured_without_pictures(tmp_path):
     one = replace(SHORT, name="sim", task=TaskConfig("RememberColor3-VLA-v0"), episodes=1, slots=1)
     run = run_of("expert", tmp_path)
-    (row,) = run.measure(one)
+    (row,) = measure_baseline(run, one)
     assert task_info(one.task.name).expert and row.success_once
     (record,) = run.provenance([row]).values()
     assert record["environment"]["pictures"] == "none taken" and record["simulator"].startswith("physx_cpu")

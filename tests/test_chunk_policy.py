@@ -23,6 +23,7 @@ from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface
 from muvla.models.prompts import built_in_prompts
 from muvla.runs.chunk_policy import chunk_policy
+from muvla.runs.run import TrainedOn
 
 TASK, LIMIT = "RememberColor3-VLA-v0", 25
 RECEDING = replace(
@@ -153,7 +154,7 @@ def test_a_real_task_by_the_suites_own_runner(policy, monkeypatch):
     """Simulated and rendered by the suite alone: it executes what our own rollout of the same episode does."""
     from muvla.envs.mikasa import MikasaEnv
 
-    run = SimpleNamespace(_trained_with=lambda: (STATISTICS, 0, ()), load_policy=lambda device: policy)
+    run = SimpleNamespace(trained_on=lambda: TrainedOn(STATISTICS, 0, ()), load_policy=lambda device: policy)
     one = replace(OPEN, episodes=1, task=TaskConfig(TASK))
     chunks, executed = chunk_policy(run, one), []
     from mikasa_robo_suite.vla import benchmarking
@@ -187,14 +188,14 @@ def test_a_real_task_by_the_suites_own_runner(policy, monkeypatch):
 def test_a_callback_that_was_forgotten_is_noticed(policy):
     fake, chunks = Fake(), suite_policy(policy)
     run_by_hand(fake, chunks, RECEDING.seed)
-    with pytest.raises(MuvlaError, match="episode_callback: got 'a query after 25 steps of one episode'"):
+    with pytest.raises(MuvlaError, match="episode_callback: got a query after 25 steps of one episode"):
         run_by_hand(fake, chunks, RECEDING.seed + 1)
 
 
 def test_an_end_that_is_anothers_is_no_measurement(policy):
     chunks = suite_policy(policy, OPEN)
     run_by_hand(Fake(), chunks, OPEN.seed)
-    with pytest.raises(NotAMeasurement, match=f"got 'the end of episode seed 7', expected that of {OPEN.seed}"):
+    with pytest.raises(NotAMeasurement, match=f"got the end of episode seed 7, expected that of {OPEN.seed}"):
         chunks.episode_ended(0, SimpleNamespace(seed=7, n_steps=LIMIT))
     with pytest.raises(NotAMeasurement, match="7 writes in 8 steps"):
         chunks.episode_ended(0, SimpleNamespace(seed=OPEN.seed, n_steps=8))
@@ -205,7 +206,7 @@ def test_an_end_that_is_anothers_is_no_measurement(policy):
     [
         (get_protocol("recall-position3-rh@1"), "protocol.task: got 'RecallPosition3-v0'"),
         (get_protocol("mikasa-rotate-lenient-pos-rh@1"), "episodes share one instruction"),
-        (replace(OPEN, tick="env_step"), "protocol.tick: got 'env_step with h = 4'"),
+        (replace(OPEN, tick="env_step"), "protocol.tick: got env_step with h = 4"),
         (replace(OPEN, h=5), "protocol.h: got 5, expected at most the policy's chunk H = 4"),
         (replace(OPEN, h=5, beyond="hold_last"), "protocol.h: got 5.*the runner holds no action"),
     ],
@@ -224,14 +225,16 @@ def test_another_robot_is_refused(base):
 
 def test_a_policy_that_gives_no_numbers_ends_the_runners_evaluation(policy):
     broken = replace(STATISTICS, action_low=(float("nan"),) * 7)
-    with pytest.raises(NotAMeasurement, match="action: got 'NaN at step 0"):
+    with pytest.raises(NotAMeasurement, match="action: got NaN at step 0"):
         run_by_hand(Fake(), SuitePolicy(policy, broken, RECEDING), RECEDING.seed)
 
 
 def test_episodes_that_were_trained_on_are_refused(policy, monkeypatch):
     monkeypatch.setattr("muvla.runs.chunk_policy.load_suite", lambda: None)
     for seeds, refused in ((range(RECEDING.seed + 1, RECEDING.seed + 9), True), (range(9), False)):
-        run = SimpleNamespace(_trained_with=lambda seeds=seeds: (STATISTICS, 0, (seeds,)), load_policy=lambda _: policy)
+        run = SimpleNamespace(
+            trained_on=lambda seeds=seeds: TrainedOn(STATISTICS, 0, (seeds,)), load_policy=lambda _: policy
+        )
         if refused:
             with pytest.raises(MuvlaError, match="protocol.seed"):
                 chunk_policy(run, RECEDING)

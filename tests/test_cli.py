@@ -8,9 +8,9 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.studies import FEW, STUDY, at
-from muvla.cli.commands import find_run
 from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
 from muvla.evaluation.protocol import SETS
+from muvla.runs.find import find_run
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def place(tmp_path_factory, few):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "memory.width=3"], "memory.width: got 'an unknown field'"),
+        (["--set", "memory.width=3"], "memory.width: got an unknown field"),
         (["--set", "budget.window=12"], "truncation: got 8, expected a divisor K of the window W = 12"),
-        (["--set", "truncation=4"], "--set truncation: got 'a field that is set by K=8'"),
+        (["--set", "truncation=4"], "--set truncation: got a field that is set by K=8"),
         (["--set", "optimizer.lr=-1"], "optimizer.lr: got -1.0, expected > 0"),
         (["--processes", "0"], "--processes: got 0, expected at least 1"),
         (["--workers", "0"], "--workers: got 0, expected at least 1"),

@@ -96,7 +96,7 @@ def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
         check(known)
     told = brought_back(given_away, tmp_path / "told", schema="muvla")
     assert told.knows_phases
-    with pytest.raises(MuvlaError, match="--checked-on: got 'toy, an import', expected demonstrations collected here"):
+    with pytest.raises(MuvlaError, match="--checked-on: got toy, an import, expected demonstrations collected here"):
         check(told)
     with pytest.raises(MuvlaError, match="whose targets are unknown"):
         audit(known, "recorded", 1)

@@ -15,9 +15,11 @@ from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, choices, result_id
-from muvla.evaluation.results import NeverFired, Results
+from muvla.evaluation.results import NeverFired
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
+from muvla.runs.results import has_result, never_fired, result_rows
+from muvla.runs.run import Run
 from muvla.training.trainer import Trainer
 
 TASK = TaskConfig("RecallPosition3-v0", cue=(1, 1), delay=(1, 1), blank=(1, 1))
@@ -138,11 +140,6 @@ def test_who_gives_does_not_depend_on_when_or_where(trained, recorded):
     assert givers[0] == givers[1]
 
 
-class Measured(Results):
-    def __init__(self, train, rows):
-        self.train, self.rows = train, rows
-
-
 @pytest.mark.slow
 def test_on_dummy_a_transplant_is_nothing(store, cell_with):
     """All episodes have one memory; and what is added along a decoder that can tell nothing apart is nothing."""
@@ -216,20 +213,21 @@ def test_a_chunk_file_cut_short(trained, tmp_path):
 
 
 def test_a_schedule_that_never_fires(trained, tmp_path):
+    folder = tmp_path / "abc"
     with pytest.raises(MuvlaError, match="fired in none of 18 episodes"):
-        evaluated(trained, tmp_path, parse_intervention("zero@first_decision+11"))
-    assert not list((tmp_path / "rows").glob("*.jsonl")), "its rows are set aside"
-    run = Measured("abc", tmp_path / "rows")
-    assert "fired in none of 18" in str(run.never_fired(SHORT, "zero@first_decision+11"))
-    assert run.never_fired(SHORT, "zero") is None
-    (aside,) = (tmp_path / "rows").glob("*.invalid")  # as if the process had ended before it looked
+        evaluated(trained, folder, parse_intervention("zero@first_decision+11"))
+    assert not list((folder / "rows").glob("*.jsonl")), "its rows are set aside"
+    run = Run(tmp_path, tmp_path, "abc")
+    assert "fired in none of 18" in str(never_fired(run, SHORT, "zero@first_decision+11"))
+    assert never_fired(run, SHORT, "zero") is None
+    (aside,) = (folder / "rows").glob("*.invalid")  # as if the process had ended before it looked
     aside.rename(aside.with_suffix(".jsonl"))
-    assert len(run.result_rows(SHORT, "zero@first_decision+11")) == 18
-    assert not run.has_result(SHORT, "zero@first_decision+11")
+    assert len(result_rows(run, SHORT, "zero@first_decision+11")) == 18
+    assert not has_result(run, SHORT, "zero@first_decision+11")
     with pytest.raises(NeverFired):
-        evaluated(trained, tmp_path, parse_intervention("zero@first_decision+11"))
+        evaluated(trained, folder, parse_intervention("zero@first_decision+11"))
     with pytest.raises(MuvlaError, match="first step 99.*before the step limit of short@1, 13"):
-        evaluated(trained, tmp_path, parse_intervention("zero@99.."))
+        evaluated(trained, folder, parse_intervention("zero@99.."))
 
 
 @pytest.mark.parametrize(

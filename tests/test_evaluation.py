@@ -260,7 +260,7 @@ def test_a_policy_that_emits_another_shape_is_no_measurement(trained, tmp_path, 
         return replace(output, actions=output.actions[..., :1]), tokens
 
     monkeypatch.setattr(Recurrence, "tick", short)
-    with pytest.raises(NotAMeasurement, match=r"action: got 'shape \(5, 4, 1\)', expected \(slots, chunk, numbers\)"):
+    with pytest.raises(NotAMeasurement, match=r"action: got shape \(5, 4, 1\), expected \(slots, chunk, numbers\)"):
         evaluated(trained, tmp_path)
 
 

@@ -17,6 +17,8 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
 from muvla.evaluation.protocol import Protocol, get_protocol
 from muvla.evaluation.records import result_id
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.results import result_rows
 from muvla.runs.run import NOT_A_MEASUREMENT
 from muvla.utils import io as files
 from muvla.utils.io import holder, locked, read_lines, write_json
@@ -113,7 +115,7 @@ def test_what_was_no_measurement_is_none_after_a_retry_either(done):
 
 def test_a_killed_training_leaves_its_provenance(done):
     """Before anything is computed: a later report knows of every version that had a hand in it."""
-    with done.run._timed("training", "somebody"):
+    with done.run.timed("training", "somebody"):
         lines = read_lines(done.run.folder / "timings.jsonl")
     assert lines[-1] == {"what": "training", "seconds": 0.0, "provenance": "somebody"}
 
@@ -147,17 +149,17 @@ def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
 def test_a_result_is_continued_where_it_was_begun_or_not_at_all(done, monkeypatch):
     """Its first episodes were another simulator's, or had other assets: the rows of one result are of one."""
     one = FEW
-    whole = done.run.result_rows(one, "none")
+    whole = result_rows(done.run, one, "none")
     path = done.run.rows / f"{result_id(done.run.train, one, 'none')}.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    monkeypatch.setattr("muvla.runs.run.backends", lambda task: "physx_cuda, assets 0123")
-    with pytest.raises(MuvlaError, match="got 'simulator physx_cuda, assets 0123', expected None, as of") as refused:
-        done.run.evaluate(one, "none", "cpu")
+    monkeypatch.setattr("muvla.runs.evaluate.backends", lambda task: "physx_cuda, assets 0123")
+    with pytest.raises(MuvlaError, match="got simulator physx_cuda, assets 0123, expected None, as in") as refused:
+        Evaluator(done.run).evaluate(one, "none")
     assert f"remove {path}" in refused.value.remedy and path.read_text() == "".join(lines[:-1])
     lost = json.loads(lines[0]) | dict.fromkeys(("target", "choice", "success_once"), None) | {"error": "lost"}
     path.write_text(json.dumps(lost) + "\n")
-    rows = done.run.evaluate(one, "none", "cpu")
+    rows = Evaluator(done.run).evaluate(one, "none")
     assert len(rows) == len(whole), "an error measured nothing, wherever it was"
 
 
@@ -184,7 +186,7 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (f'(get_protocol("{PROTOCOL}"), protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
+        (f'(get_protocol("{PROTOCOL}"), get_protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
         (f'(get_protocol("{PROTOCOL}"), get_protocol("{PROTOCOL}"))', "twice"),
         (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
         (f'(replace_(get_protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),

@@ -99,7 +99,7 @@ def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
     run = python(INSPECT, tmp_path, hub.url, folder, "owner/release", "owner/release@v1", "owner/queries")
     *told, queries, refused = run.stderr.splitlines()
     assert told == ["status 0"] * 3, "no bars where there is no terminal"
-    assert refused == "status 2" and "action_queries--150000_checkpoint.pt', expected the parts of a policy" in queries
+    assert refused == "status 2" and "action_queries--150000_checkpoint.pt, expected the parts of a policy" in queries
     itself, fetched, again = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:3]
     assert fetched == again == itself.replace(f"{folder}:", f"{snapshot(tmp_path)}:") and "μVLA" in itself
     assert files(snapshot(tmp_path)) == files(folder) == files(hub.folders["owner/release"]) - set(UNWANTED)
@@ -122,7 +122,7 @@ def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
     again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
     *whole, error, status = again.stderr.splitlines()
     assert whole == ["status 0"] * 2 and again.stdout == first.stdout * 2 and status == "status 2"
-    assert error.startswith("error: owner/release: got 'no such folder, and no answer of the hub (")
+    assert error.startswith("error: owner/release: got no such folder, and no answer of the hub (")
     assert "give the folder" in error
 
 
@@ -134,9 +134,9 @@ def test_each_refusal_is_one_line_that_names_the_repository(hub, tmp_path):
         "owner/forbidden": "no permission",
         "owner/fails": "an error of the hub (Server error '500",
         "owner/na--me": "no name that the hub allows",
-        "owner/release/main": "no such folder', expected a folder, or owner/name[@revision]",
-        "release": "no such folder', expected a folder, or owner/name[@revision]",
-        "owner/file": "got 'a file', expected a folder",
+        "owner/release/main": "no such folder, expected a folder, or owner/name[@revision]",
+        "release": "no such folder, expected a folder, or owner/name[@revision]",
+        "owner/file": "got a file, expected a folder",
     }
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "file").touch()

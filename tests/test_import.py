@@ -26,7 +26,9 @@ from muvla.data.store import EpisodeStore, open_store
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.protocol import Protocol
+from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.training.coverage import coverage
 from muvla.training.trainer import Trainer
 
@@ -111,13 +113,14 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
     for name in ("images", "proprio", "recorded_action"):
         assert np.array_equal(again[name], store[name]), name
     run = Run(tmp_path / "runs", tmp_path / "data", "test")
-    run.train_cell(replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
+    train_cell(run, replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
     taken, of = [], Statistics.of.__func__
     monkeypatch.setattr(Statistics, "of", classmethod(lambda cls, *told: taken.append(told) or of(cls, *told)))
     one = Protocol("own", 1, TaskConfig(TASK), seed=0, episodes=2)  # seeds that a collection from 0 on would have
-    assert [row.error for row in run.evaluate(one, "none", "cpu")] == [None, None]
+    evaluator = Evaluator(run)
+    assert [row.error for row in evaluator.evaluate(one, "none")] == [None, None]
     other = dataclasses.replace(one, seed=50, episodes=1)
-    assert [row.error for row in run.evaluate(other, "none", "cpu")] == [None]
+    assert [row.error for row in evaluator.evaluate(other, "none")] == [None]
     assert len(taken) == 1, "the dataset's columns are read once for all conditions"
 
 
@@ -183,7 +186,7 @@ def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, m
     assert "needs about 0.00 GiB" in told and "are free" in told
     usage = type("usage", (), {"free": int(0.8 * need)})
     monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(DiskError, match="GiB free', expected about .* GiB.*--image-size"):
+    with pytest.raises(DiskError, match="GiB free, expected about .* GiB.*--image-size"):
         brought_in(directory, tmp_path / "b")
     assert not list((tmp_path / "b" / "toy").glob("*.bin"))
     usage.free = int(1.2 * need)
@@ -228,14 +231,14 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
     ):
         assert main([*verb, *place]) == EXIT_BAD_INPUT
         told = capsys.readouterr().err
-        assert "data.dataset.source: got 'toy: nothing at" in told and "run `muvla data import PATH" in told
+        assert "data.dataset.source: got toy: nothing at" in told and "run `muvla data import PATH" in told
     assert main(["data", "import", str(directory.path), "--schema", "mikasa", "--task", TASK, *place]) == 0
     out = capsys.readouterr().out
     assert "needs about" in out and dataset.replace('"', "'") in out, "what a study writes is printed as it is written"
     (tmp_path / "study.py").write_text(study.replace(old, dataset.replace("recorded", "executed")))
     for verb in (["sweep", str(tmp_path), "--plan"], ["train", str(tmp_path)], ["collect", str(tmp_path)]):
         assert main([*verb, *place]) == EXIT_BAD_INPUT
-        assert "data.labels executed: got 'unknown: these imported" in capsys.readouterr().err
+        assert "data.labels executed: got unknown: these imported" in capsys.readouterr().err
     (tmp_path / "study.py").write_text(study.replace(old, dataset))
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
     plan = capsys.readouterr().out

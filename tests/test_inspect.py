@@ -16,6 +16,7 @@ from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import DiskError, MuvlaError
 from muvla.models.prompts import built_in_prompts
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +89,14 @@ def other_names_in_pickle(path):
         (remove("model-00002*"), "model-00002-of-00002.safetensors"),
         (remove("dataset_statistics.json"), "no dataset_statistics.json"),
         (remove("proprio_projector*"), "no proprio_projector"),
-        (remove("memory_meta.json"), "memory_meta.json: got 'no such file'"),
-        (code_in_pickle, "action_head--150000_checkpoint.pt: got .unreadable"),
+        (remove("memory_meta.json"), "memory_meta.json: got no such file"),
+        (code_in_pickle, "action_head--150000_checkpoint.pt: got unreadable"),
         (second_step, "one action_head--"),
         (remove("memory_module*"), "no memory_module--"),
         (another_step, "steps 150000, 5"),
-        (action_queries, "action_queries--150000_checkpoint.pt', expected the parts of a policy with the head 'l1'"),
-        (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got 'step: int'"),
-        (other_names_in_pickle, "memory_module with memory', expected initial_memory"),
+        (action_queries, "action_queries--150000_checkpoint.pt, expected the parts of a policy with the head 'l1'"),
+        (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got step: int"),
+        (other_names_in_pickle, "memory_module with memory, expected initial_memory"),
     ],
 )
 def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
@@ -151,7 +152,7 @@ def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
         checkpoints.ReleasedCheckpoint(path, SIZE).load()
     remove("tokenizer.json")(path)
-    with pytest.raises(MuvlaError, match="tokenizer.json: got 'unreadable"):
+    with pytest.raises(MuvlaError, match="tokenizer.json: got unreadable"):
         checkpoints.ReleasedCheckpoint(path, SIZE).load()
 
 
@@ -223,7 +224,7 @@ def test_inspect_tells_what_is_inside(muvla, tmp_path, monkeypatch, capsys):
 
 def test_inspect_reads_a_run_folder(base, store, tmp_path, capsys):
     run = Run(tmp_path, store.path.parent, "abc")
-    run.train_cell(base, store, "cpu")
+    train_cell(run, base, store, "cpu")
     assert main(["inspect", str(run.folder)]) == 0
     printed = capsys.readouterr().out
     assert "update 4 of 4" in printed and "memory: tokens, m = 4, α = 1, K = 8" in printed

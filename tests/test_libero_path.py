@@ -20,7 +20,9 @@ from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import PROTOCOLS, SETS, get_protocol
 from muvla.evaluation.records import read_rows, summarise
+from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.utils.io import read_json
 
 SUITES = ("object", "spatial", "goal")  # those whose task 0 the shared test data can show
@@ -41,7 +43,7 @@ def trained(base, tmp_path):
     cell = replace(base, {"data": DataConfig(dataset, labels="recorded"), "budget.updates": 1})
     store = open_store(tmp_path / "data", dataset)
     run = Run(tmp_path / "runs", tmp_path / "data", train_id(cell, store.sha256, None))
-    run.train_cell(cell, store, "cpu")
+    train_cell(run, cell, store, "cpu")
     return run
 
 
@@ -59,7 +61,7 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     run = trained(base, tmp_path)
     assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
     monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_libero)
-    monkeypatch.setattr("muvla.runs.run.open_env", make_libero)
+    monkeypatch.setattr("muvla.runs.evaluate.open_env", make_libero)
     monkeypatch.setattr(Fake, "succeeds_at", 13)
     monkeypatch.setattr(Fake, "hopeless", "libero_goal")
     monkeypatch.setitem(SETS, "short@1", tuple(short(suite) for suite in SUITES))
@@ -87,7 +89,7 @@ def test_a_rendered_episode_of_three_suites_through_the_evaluator(base, tmp_path
     for suite in SUITES:
         one = short(suite)
         monkeypatch.setitem(PROTOCOLS, one.id, one)
-        (row,) = run.evaluate(one, "none", "cpu")
+        (row,) = Evaluator(run).evaluate(one, "none")
         assert (row.task, row.error, row.steps, row.group) == (f"libero_{suite}-0", None, 4, "libero")
         assert row.success_once is False
         told = read_json(run.folder / "provenance" / f"{row.provenance}.json")

@@ -7,6 +7,8 @@ import pytest
 from experiments.mikasa_quick.study import study
 from muvla.config.serialization import replace
 from muvla.envs.phases import NO_OP_PHASES
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.train import train_cell
 from sweeps.ledger import Ledger
 from sweeps.sweep import SweepOptions, run_study
 
@@ -31,9 +33,9 @@ def test_from_demonstrations_to_rows(tmp_path):
     frozen = [p in [int(n) for n in NO_OP_PHASES] for p in store["phase"]]
     assert not store["executed_action"][frozen].any() and store["recorded_action"][frozen].any()
 
-    entry.run.train_cell(entry.item.cell, store, "cpu")
+    train_cell(entry.run, entry.item.cell, store, "cpu")
     for kind in ("none", "zero"):
-        rows = entry.run.evaluate(two, kind, "cpu")
+        rows = Evaluator(entry.run).evaluate(two, kind)
         assert [r.error for r in rows] == [None, None] and {r.seed for r in rows} == {two.seed, two.seed + 1}
         assert all(r.group == "mikasa" and 1 <= r.steps <= 12 for r in rows)
         assert all(

@@ -10,6 +10,7 @@ from muvla.checkpoints import native as ckpt
 from muvla.config import tbptt, train_id
 from muvla.errors import MuvlaError
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.training.oom import activations, is_out_of_memory, knobs, memory_explained
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
@@ -35,7 +36,7 @@ def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, mo
 
     monkeypatch.setattr(Trainer, "backward", fails_at_the_third)
     with pytest.raises(MuvlaError) as raised, run.working():
-        run.train_cell(cell, store, "cpu")
+        train_cell(run, cell, store, "cpu")
     told = str(raised.value)
     for knob in (
         "--gradient-checkpointing",
@@ -51,7 +52,7 @@ def test_it_names_the_knobs_and_a_rerun_continues(store, cell_with, tmp_path, mo
     assert ckpt.latest(run.folder / "checkpoints").name == "update-000002"
     monkeypatch.setattr(Trainer, "backward", backward)
     run.clear_failure()
-    run.train_cell(cell, store, "cpu")
+    train_cell(run, cell, store, "cpu")
     alone = ckpt.load(train_to_the_end(Trainer(cell, store), tmp_path / "alone"))
     assert all(torch.equal(value, run.checkpoint().tensors["model"][n]) for n, value in alone.tensors["model"].items())
 

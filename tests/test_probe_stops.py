@@ -14,7 +14,10 @@ from muvla.probes.base import Measurement, ScheduledMeasurement
 from muvla.probes.jacobians import jacobian_norms
 from muvla.probes.registry import MEASUREMENTS, get_measurement
 from muvla.probes.traces import traces_of
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.probe import frame_file, measurement_meta, take_measurement
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 
 SHORT = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="short", episodes=20, slots=4)
 EPISODES = {"decoders": 20}  # the fewest that it takes; else 2
@@ -23,7 +26,7 @@ EPISODES = {"decoders": 20}  # the fewest that it takes; else 2
 @pytest.fixture(scope="module")
 def trained_run(base, store, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("stops"), store.path.parent, "cell")
-    run.train_cell(replace(base, {"budget.updates": 1}), store, "cpu")
+    train_cell(run, replace(base, {"budget.updates": 1}), store, "cpu")
     return run
 
 
@@ -52,15 +55,15 @@ def times(run):
 def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(trained_run, tmp_path, name):
     one = ScheduledMeasurement(get_measurement(name), SHORT, EPISODES.get(name, 2))
     whole, calls = copy_of(trained_run, tmp_path / "whole"), Calls()
-    expected = whole.probe(one, "cpu", should_stop=calls).read_bytes()
+    expected = take_measurement(Evaluator(whole, should_stop=calls), one).read_bytes()
     assert calls.n > 3 * len(one.seeds), "it listens more often than once an episode"
     for last in (calls.n // 3, calls.n):
         run, asked = copy_of(trained_run, tmp_path / f"stopped at {last}"), Calls(last)
         with pytest.raises(Interrupted):
-            run.probe(one, "cpu", should_stop=asked)
+            take_measurement(Evaluator(run, should_stop=asked), one)
         assert asked.n == last, "it is not asked again"
-        assert not run.frame_file(one).exists() and run.reading_meta(one) is None
-        assert run.probe(one, "cpu").read_bytes() == expected and run.reading_meta(one) is not None
+        assert not frame_file(run, one).exists() and measurement_meta(run, one) is None
+        assert take_measurement(Evaluator(run), one).read_bytes() == expected and measurement_meta(run, one) is not None
 
 
 def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_path):
@@ -70,12 +73,12 @@ def test_what_was_recorded_until_a_stop_is_not_recorded_again(trained_run, tmp_p
         ScheduledMeasurement(Measurement("mean", 1, read, x="x", y="y"), SHORT, 6),
     )
     with pytest.raises(Interrupted):
-        run.probe(one, "cpu", should_stop=Calls(20))
+        take_measurement(Evaluator(run, should_stop=Calls(20)), one)
     before = times(run)
     assert 0 < len(before) < 6
     with pytest.raises(Interrupted):
-        run.probe(one, "cpu", should_stop=Calls(1))
-    run.probe(one, "cpu")
+        take_measurement(Evaluator(run, should_stop=Calls(1)), one)
+    take_measurement(Evaluator(run), one)
     assert len(times(run)) == 6 and before.items() <= times(run).items(), "those files are as they were"
 
 

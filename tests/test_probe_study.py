@@ -12,6 +12,8 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import get_protocol
 from muvla.probes.base import Grid, Measurement, Point, ScheduledMeasurement
 from muvla.probes.registry import MEASUREMENTS, get_probe
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.probe import frame_file, measurement_meta, take_measurement
 from muvla.utils.io import read_json, write_json
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
@@ -176,20 +178,20 @@ def test_a_sweep_runs_probes_and_keeps_their_origin(place):
 def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
     _, entry = place
     one = entry.study.measurements[0]
-    file = entry.run.frame_file(one)
+    file = frame_file(entry.run, one)
     before = file.stat().st_mtime_ns
-    assert entry.run.probe(one, "cpu") == file and file.stat().st_mtime_ns == before
+    assert take_measurement(Evaluator(entry.run), one) == file and file.stat().st_mtime_ns == before
     more = dataclasses.replace(one, episodes=3)
-    assert entry.run.reading_meta(more) is None, "of other episodes it is not taken"
-    entry.run.probe(more, "cpu")
-    assert entry.missing_reads == [one] and entry.run.reading_meta(more)["seeds"] == list(more.seeds)
-    entry.run.probe(one, "cpu")
+    assert measurement_meta(entry.run, more) is None, "of other episodes it is not taken"
+    take_measurement(Evaluator(entry.run), more)
+    assert entry.missing_measurements == [one] and measurement_meta(entry.run, more)["seeds"] == list(more.seeds)
+    take_measurement(Evaluator(entry.run), one)
     assert entry.state == "done"
     meta = read_json(file.with_suffix(".json"))
     write_json(file.with_suffix(".json"), meta | {"protocol_hash": "other"})
     try:
         with pytest.raises(MuvlaError, match="protocol_hash: got .other"):
-            entry.missing_reads  # noqa: B018
+            entry.missing_measurements  # noqa: B018
     finally:
         write_json(file.with_suffix(".json"), meta)
 
@@ -198,9 +200,9 @@ def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
 def test_a_reading_that_was_cut_short_is_taken_again(place):
     _, entry = place
     one = entry.study.measurements[0]
-    entry.run.frame_file(one).with_suffix(".json").unlink()
-    assert entry.state == "partial" and entry.missing_reads == [one]
-    entry.run.probe(one, "cpu")
+    frame_file(entry.run, one).with_suffix(".json").unlink()
+    assert entry.state == "partial" and entry.missing_measurements == [one]
+    take_measurement(Evaluator(entry.run), one)
     assert entry.state == "done"
 
 
@@ -211,13 +213,13 @@ def test_readings_refuse_what_they_cannot_read(place):
         entry.study, Ledger(root / "runs", root / "data").stores(entry.study)
     )[0]
     with pytest.raises(MuvlaError, match="a policy without memory"):
-        other.run.probe(ScheduledMeasurement(WIDTHS, BASE, 2), "cpu")
+        take_measurement(Evaluator(other.run), ScheduledMeasurement(WIDTHS, BASE, 2))
     wrong = dataclasses.replace(WIDTHS, name="wrong", y="missing")
     with pytest.raises(MuvlaError, match="no column 'missing'"):
-        entry.run.probe(ScheduledMeasurement(wrong, BASE, 2), "cpu")
+        take_measurement(Evaluator(entry.run), ScheduledMeasurement(wrong, BASE, 2))
     seen = dataclasses.replace(BASE, name="seen", seed=entry.run.store().parts[0].seeds.start)
     with pytest.raises(MuvlaError, match="training episodes"):
-        entry.run.probe(ScheduledMeasurement(WIDTHS, seen, 2), "cpu")
+        take_measurement(Evaluator(entry.run), ScheduledMeasurement(WIDTHS, seen, 2))
 
 
 @pytest.mark.slow
@@ -250,7 +252,7 @@ def test_probe_on_the_command_line(place, capsys):
     assert str(file) in capsys.readouterr().out and file.exists()
     for changes, message in (
         (["telepathy"], "telepathy"),
-        (["phase-length"], "--episodes: got 'with a grid'"),
+        (["phase-length"], "--episodes: got with a grid"),
     ):
         assert main([*command[:2], *changes, *command[3:]]) == EXIT_BAD_INPUT
         assert message in capsys.readouterr().err

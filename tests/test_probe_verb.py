@@ -11,6 +11,7 @@ from muvla.evaluation.protocol import PROTOCOLS, get_protocol
 from muvla.probes.base import Grid, Point
 from muvla.probes.registry import GRIDS
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.utils.io import read_json
 
 FEW = dataclasses.replace(get_protocol("recall-position3-rh@1"), name="four", episodes=4, slots=2)
@@ -30,7 +31,7 @@ def probe(base, store, tmp_path, monkeypatch, capsys):
 
     def run(changes, *names):
         train = Run(tmp_path / "runs", store.path.parent, "cell")
-        train.train_cell(replace(base, {"budget.updates": 1, **changes}), store, "cpu")
+        train_cell(train, replace(base, {"budget.updates": 1, **changes}), store, "cpu")
         where = ["--runs", str(tmp_path / "runs"), "--data", str(store.path.parent), "--device", "cpu"]
         status = main(["probe", "cell", *names, "--protocol", FEW.id, *where])
         return train, status, capsys.readouterr().out.splitlines()

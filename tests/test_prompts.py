@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from helpers.studies import STUDY
-from muvla.cli import commands
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import canonical
 from muvla.config.serialization import replace
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import evaluate, require_prompts
-from muvla.evaluation.protocol import get_protocol, get_protocols
+from muvla.evaluation.protocol import SETS, get_protocol, get_protocols
 from muvla.models.prompts import built_in_prompts
 from muvla.training.trainer import Trainer
 from sweeps.loader import load_study
@@ -67,7 +66,7 @@ def test_prompts_are_checked_before_an_environment_starts(store, base, tmp_path)
         raise AssertionError
 
     with pytest.raises(
-        MuvlaError, match="model.prompt_tokens: got 'a prompt of 9 tokens in protocol longer@1', expected exactly 6"
+        MuvlaError, match="model.prompt_tokens: got a prompt of 9 tokens in protocol longer@1, expected exactly 6"
     ):
         run(Trainer(base, store), tmp_path, env_factory=never)
     narrow = Trainer(replace(base, {"model.prompt_tokens": 8}), store).policy
@@ -82,7 +81,7 @@ def test_every_angle_of_a_rotation_counts(store, base):
     assert told > len(built_in_prompts().encode(task_info("RotateStrictPosNeg-VLA-v0").instruction))
     with pytest.raises(MuvlaError, match=f"a prompt of {told} tokens .*model.prompt_tokens={told} or more"):
         require_prompts(policy, get_protocols("mikasa23-rh@1"))
-    with pytest.raises(MuvlaError, match=f"got 'a prompt of {told}.* expected at most {told - 1}"):
+    with pytest.raises(MuvlaError, match=f"got a prompt of {told}.* expected at most {told - 1}"):
         require_prompts(
             Trainer(replace(base, {"model.prompt_tokens": told - 1}), store).policy, get_protocols("mikasa23-rh@1")
         )
@@ -108,7 +107,7 @@ def test_a_set_is_refused_before_its_first_task_runs(tmp_path, capsys, monkeypat
     assert main(["train", str(tmp_path), *at, "--variant", "K=8"]) == 0
     (run,) = (path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
     both = [get_protocol("recall-position3-rh@1"), LONGER]
-    monkeypatch.setattr(commands, "protocols", lambda name: both)
+    monkeypatch.setitem(SETS, "both", both)
     capsys.readouterr()
     assert main(["evaluate", run, *at, "--protocol", "both"]) == EXIT_BAD_INPUT
     captured = capsys.readouterr()

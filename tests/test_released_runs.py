@@ -111,7 +111,7 @@ def test_without_memory_there_is_no_intervention(tmp_path, capsys):
 def test_a_folder_that_is_no_release_is_one_error(tmp_path, capsys):
     for path in (tmp_path / "nowhere", tmp_path):
         assert run(tmp_path, "evaluate", path) == EXIT_BAD_INPUT
-        assert "config.json: got 'no such file'" in capsys.readouterr().err
+        assert "config.json: got no such file" in capsys.readouterr().err
 
 
 def test_the_way_out_of_a_mark_is_one_that_a_release_has(tmp_path, capsys):

@@ -11,23 +11,22 @@ import pytest
 
 from helpers.studies import FEW, STUDY
 from helpers.troubled import Broken, Troubled
-from muvla.cli import commands
-from muvla.cli.commands import find_run
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.replay import ReplayedEpisode, Step, WatchedRollout, checks, require_same
 from muvla.evaluation.rollout import Outcome, Rollout
 from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.interventions import parse_intervention
-from muvla.runs.run import Run
-from muvla.runs.sanity_check import look
+from muvla.runs import conditions, sanity_check
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.find import find_run
+from muvla.runs.run import TrainedOn
 from muvla.utils.io import read_lines
 
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
@@ -125,7 +124,7 @@ def test_an_episode_that_ends_otherwise_is_one_error_that_names_the_difference()
     row = EpisodeRow(**dict.fromkeys(EpisodeRow.__dataclass_fields__) | ROW | {"seed": 7, "provenance": "abc"})
     require_same(ReplayedEpisode(Outcome(7, ROW), [], []), row)
     with pytest.raises(
-        MuvlaError, match="episode seed 7: got 'choice 2, steps 8', expected choice 1, steps 9, as in its row.*abc"
+        MuvlaError, match="episode seed 7: got choice 2, steps 8, expected choice 1, steps 9, as in its row.*abc"
     ):
         require_same(ReplayedEpisode(Outcome(7, ROW | {"choice": 2, "steps": 8}), [], []), row)
 
@@ -158,14 +157,19 @@ def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
     assert len(steps) > H and np.array_equal(steps[H].action, steps[H - 1].action)
 
 
+def evaluator_of(trained, stop=lambda: False):
+    run = SimpleNamespace(trained_on=lambda: TrainedOn(trained.statistics, None, ()))
+    return Evaluator(run, policy=trained.policy, should_stop=stop)
+
+
 def test_watching_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
     asked = []
-    monkeypatch.setattr("muvla.runs.run.with_donors", lambda *given: asked.append(given))
-    run = SimpleNamespace(_trained_with=lambda: (trained.statistics, None, None), _branches=PrefixCache())
-    run._branches.of(SHORT.hash).donors["recorded"] = ()
-    Run.watch(run, SHORT, "transplant", SHORT.seed, trained.policy, workers=3)
+    monkeypatch.setattr("muvla.runs.evaluate.with_donors", lambda *given: asked.append(given))
+    evaluator = evaluator_of(trained)
+    evaluator.prefixes.of(SHORT.hash).donors["recorded"] = ()
+    evaluator.replay(SHORT, "transplant", SHORT.seed, workers=3)
     (given,) = asked
-    assert given[4] is run._branches.donors and "recorded" in given[4] and given[6] == 3 and given[5]() is None
+    assert given[4] is evaluator.prefixes.donors and "recorded" in given[4] and given[6] == 3 and given[5]() is None
 
 
 def test_watching_stops_when_asked(trained):
@@ -188,18 +192,15 @@ ROWS = [SimpleNamespace(seed=SHORT.seed + 3, error=None)]
 def looked(trained, stop=lambda: False, error=None):
     """The lines of a look at a run whose diagnostic episode ends in `error`, or is run."""
 
-    def watch(*arguments):
-        if error:
-            raise error
-        return Run.watch(run, *arguments)
+    def fails(*_):
+        raise error
 
-    run = SimpleNamespace(
-        result_rows=lambda *_: ROWS,
-        watch=watch,
-        _trained_with=lambda: (trained.statistics, None, None),
-        _branches=PrefixCache(),
-    )
-    return look(run, SHORT, "none", trained.policy, stop)
+    evaluator = evaluator_of(trained, stop)
+    if error:
+        evaluator.replay = fails
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sanity_check, "result_rows", lambda *_: ROWS)
+        return sanity_check.sanity_check(evaluator, SHORT, "none")
 
 
 def test_a_diagnosis_that_fails_is_said_and_ends_nothing(trained):
@@ -251,10 +252,10 @@ def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--episode", "200"], "--episode: got '200, which has no row'"),
+        (["--episode", "200"], "--episode: got 200, which has no row"),
         (["--episode", "-1"], "has no row"),
         (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
-        (["--episode", "0", "--intervention", "noise_unit"], "an episode of few@1 under noise_unit"),
+        (["--episode", "0", "--intervention", "noise_unit"], "a measured episode of few@1 under noise_unit"),
     ],
 )
 def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
@@ -276,7 +277,7 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
     )
     try:
         assert main(["watch", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
-        assert f"got 'target {line['target']}', expected target 7, as in its row" in capsys.readouterr().err
+        assert f"got target {line['target']}, expected target 7, as in its row" in capsys.readouterr().err
         assert not (folder / "no.mp4").exists()
     finally:
         file.write_text(text)
@@ -285,11 +286,11 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
 @pytest.mark.slow
 def test_zero_per_cent_prints_the_checks(place, capsys, monkeypatch):
     _, common = place
-    real = commands.summarise
+    real = conditions.summarise
     nothing = lambda rows: Summary(**{**real(rows).__dict__, "success": 0})  # noqa: E731
     main(["evaluate", *common])
     assert "Nothing succeeded" not in capsys.readouterr().out
-    monkeypatch.setattr(commands, "summarise", nothing)
+    monkeypatch.setattr(conditions, "summarise", nothing)
     assert main(["evaluate", *common]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("Nothing succeeded. Episode ") and len(out) == 5

@@ -104,7 +104,7 @@ def test_numbers_texts_and_flags_are_read_as_declared(tmp_path):
     assert values["about/seed"] == 7 and values["about/note"] == "Zürich"
     assert values["steps/language_instruction"].tolist() == [files.INSTRUCTION] * 3
     assert np.array_equal(values["steps/observation/image"], files.pixels(3, 0))
-    with pytest.raises(MuvlaError, match=r"steps/ragged: got 'a tensor of encoding none and shape \(-1,\)"):
+    with pytest.raises(MuvlaError, match=r"steps/ragged: got a tensor of encoding none and shape \(-1,\)"):
         next(directory.records(["steps/ragged"]))
 
 
@@ -169,7 +169,7 @@ def test_a_gripper_that_cannot_be_liberos_is_not_turned(format):
 
     assert turned([-1, 1, -1]) == [1, 0, 1]
     for wrong in ([0, 255, 0], [0, 0.04, -1.5]):
-        with pytest.raises(MuvlaError, match=r"record 0: .*action: got .a gripper's command of (255|-1.5)., expected"):
+        with pytest.raises(MuvlaError, match=r"record 0: .*action: got a gripper's command of (255|-1.5), expected"):
             turned(wrong)
 
 
@@ -201,16 +201,16 @@ SHARD = "00001-of-00002: record"
         (flipped(1), f"{SHARD} 0 .*a length whose CRC32C"),
         (damaged_file(lambda data: data[:-5]), f"{SHARD} 1 .*the end of the file before"),
         (damaged_file(lambda data: data[: -LONG_CUT + 7]), f"{SHARD} 1 .*7 bytes of its length"),
-        (damaged_file(lambda data: data[:-LONG_CUT]), "00001-of-00002: got '1 records', expected 2"),
-        (damaged_file(lambda data: data + data), "00001-of-00002: got '4 records', expected 2"),
+        (damaged_file(lambda data: data[:-LONG_CUT]), "00001-of-00002: got 1 records, expected 2"),
+        (damaged_file(lambda data: data + data), "00001-of-00002: got 4 records, expected 2"),
         (damaged_file(lambda data: files.record(b"\x0a\xff")), f"{SHARD} 0 .*no tf.train.Example"),
         (damaged_file(lambda data: files.record(b"\x0b")), f"{SHARD} 0 .*no tf.train.Example"),
         (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "no .*00000-of-00002.*the 2 shards.*download"),
         (lambda folder: (folder / "features.json").unlink(), "no features.json.*with its version"),
-        (edited("features.json", "featuresDict", "content"), "features.json: got 'another layout'"),
+        (edited("features.json", "featuresDict", "content"), "features.json: got another layout"),
         (edited("dataset_info.json", '"train"', '"test"'), "splits test.*a split 'train'"),
-        (edited("features.json", '"action"', '"acts"'), "feature steps/action: got 'no such feature'.*steps/acts"),
-        (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got 'tensor of shape \\(6,\\)'"),
+        (edited("features.json", '"action"', '"acts"'), "feature steps/action: got no such feature.*steps/acts"),
+        (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got tensor of shape \\(6,\\)"),
         (edited("features.json", '"encoding": "none"', '"encoding": "zlib"'), "'a tensor of encoding zlib and"),
     ],
 )
@@ -235,20 +235,20 @@ OTHER_SIZE = [files.png(one) for one in files.pixels(3, 0, size=16)]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"action": None}, "record 1 .*steps/action: got 'no such feature'"),
-        ({"action": NAN}, r"record 1 .*steps/action: got 'NaN or infinity in step 1 \(from 0\)'"),
+        ({"action": None}, "record 1 .*steps/action: got no such feature"),
+        ({"action": NAN}, r"record 1 .*steps/action: got NaN or infinity in step 1 \(from 0\)"),
         (
             {"observation/proprio": np.full((3, 7), np.inf, np.float32)},
-            "record 1 .*proprio: got 'NaN or infinity in step 0",
+            "record 1 .*proprio: got NaN or infinity in step 0",
         ),
         ({"action": np.zeros(20, np.float32)}, r"record 1 .*20 values.*float32 of shape \(7,\)"),
-        ({"action": [b"no number"] * 3}, "record 1 .*steps/action: got '3 values'"),
+        ({"action": [b"no number"] * 3}, "record 1 .*steps/action: got 3 values"),
         ({"action": np.zeros((2, 7), np.float32)}, "record 1 .*'steps/action': 2.*the same number of each"),
-        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction: got 'an empty text'"),
+        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction: got an empty text"),
         ({"language_instruction": [b"a", b"a", b"b"]}, "record 1 .*got \"several, 'a', 'b'\".*one instruction"),
         ({"language_instruction": np.zeros(3)}, "record 1 .*got 'numbers', expected texts"),
         ({"observation/image": np.zeros(3)}, "record 1 .*got 'numbers', expected encoded images"),
-        ({"observation/image": OTHER_SIZE}, r"record 1 .*image: got 'uint8 of shape \(16, 16, 3\)'"),
+        ({"observation/image": OTHER_SIZE}, r"record 1 .*image: got uint8 of shape \(16, 16, 3\)"),
         ({"observation/image": [b"no picture"] * 3}, "record 1 .*image: got 'UnidentifiedImageError"),
         ({"observation/image": [files.png(files.pixels(1, 0)[0])[:900]] * 3}, "record 1 .*a whole PNG or JPEG"),
     ],

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from helpers.studies import one_cell
-from muvla.runs.run import Run
+from muvla.runs.evaluate import Evaluator
 from muvla.utils.io import read_json
 from sweeps import sweep as run_module
 from sweeps.launchers.local import DONE, LOOKS, Pool, Running, bring_to_end
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_path, monkeypatch):
     """Without intervention, after its last row; printed beside the cell's line. It fails nothing."""
     entry, job = one_cell(study_file, tmp_path)
-    real = Run.evaluate
+    real = Evaluator.evaluate
 
     def hopeless(self, protocol, kind, *arguments):
         return [dataclasses.replace(row, success_once=False) for row in real(self, protocol, kind, *arguments)]
 
-    monkeypatch.setattr(Run, "evaluate", hopeless)
+    monkeypatch.setattr(Evaluator, "evaluate", hopeless)
     assert bring_to_end(job, lambda _: None, lambda: False) == DONE
     ((protocol, lines),) = read_json(entry.run.folder / LOOKS)
     assert protocol == "few@1" and lines[0].startswith("Nothing succeeded. Episode ")
@@ -36,6 +36,6 @@ def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_pat
     monkeypatch.setattr(Pool, "run", ended)
     run_module._run_cells([entry], {}, SweepOptions(processes=1, track=False), Tracker(None, "x"), said.append)
     assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
-    monkeypatch.setattr(Run, "evaluate", lambda *_: [])
+    monkeypatch.setattr(Evaluator, "evaluate", lambda *_: [])
     assert bring_to_end(job, lambda _: None, lambda: False) == DONE
     assert not (entry.run.folder / LOOKS).exists(), "what was seen before is not said again"

@@ -10,6 +10,7 @@ from muvla.config import SELECTIONS, canonical, train_id
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from muvla.training.selection import Selection
@@ -48,9 +49,9 @@ def test_the_best_stays_and_is_what_is_evaluated(store, cell_with, tmp_path, mon
     """Means of two updates each: 3, 1, 2, 1. The earlier of the equal ones counts."""
     scripted(monkeypatch, [4.0, 2.0, 1.5, 0.5, 2.0, 2.0, 0.0, 2.0])
     cell = cell_with({"budget.updates": 8, "selection": "loss"})
-    monkeypatch.setattr("muvla.runs.run.Trainer", Scripted)
+    monkeypatch.setattr("muvla.runs.train.Trainer", Scripted)
     run = Run(tmp_path / "runs", store.path.parent, train_id(cell, store.sha256, None))
-    run.train_cell(cell, store, "cpu")
+    train_cell(run, cell, store, "cpu")
     assert kept(run.folder) == [4, 8] and run.is_trained
     assert run.checkpoint().update == 4
     trainer = Trainer(cell, store)

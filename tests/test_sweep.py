@@ -19,7 +19,10 @@ from muvla.config.serialization import replace
 from muvla.data.mixture import open_data
 from muvla.errors import MuvlaError
 from muvla.probes.base import Grid, Point
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.results import result_rows
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from muvla.utils.io import write_json
 from sweeps import sweep as run_module
 from sweeps.launchers.local import DONE, MARKED, STOPPED, Pool, bring_to_end, run_job
@@ -167,7 +170,7 @@ def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):
     assert [(p.intervention, p.never_fired) for p in records.grids[0].points] == [("none", False), (later, True)]
     assert "zero@first_decision+11 never fired" in finished_line(entry, 1, 1, 0.0)
     with pytest.raises(MuvlaError, match="fired in none of 20 episodes"):
-        entry.run.evaluate(late.protocols[0], "zero@first_decision+11", "cpu")
+        Evaluator(entry.run).evaluate(late.protocols[0], "zero@first_decision+11")
 
 
 def test_a_killed_process_costs_its_cell(study_file, tmp_path):
@@ -201,7 +204,7 @@ def test_changed_data_are_not_trained_on(study_file, tmp_path):
     file = open_data(job.run.data, job.cell.data).path / "images.bin"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     with pytest.raises(MuvlaError, match="the data changed"):
-        entry.run.train_cell(entry.item.cell, open_data(job.run.data, job.cell.data), "cpu")
+        train_cell(entry.run, entry.item.cell, open_data(job.run.data, job.cell.data), "cpu")
 
 
 def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_path):
@@ -311,7 +314,7 @@ def test_a_study_of_two_protocols_reports_both(study_file, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "Protocol `second@1`, 6 episodes" in text and "Protocol `few@1`, 20 episodes" in text
     assert (tmp_path / "out" / "choice-second.png").exists()
-    lengths = {r.delay_length for e in result.entries for r in e.run.result_rows(short, "none")}
+    lengths = {r.delay_length for e in result.entries for r in result_rows(e.run, short, "none")}
     assert lengths == {4}
 
 

@@ -10,7 +10,6 @@ import torch
 
 from helpers.studies import STUDY, at
 from muvla.checkpoints.build import build_policy, prompts_of
-from muvla.cli.commands import train_cells
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.config.serialization import replace
@@ -26,6 +25,7 @@ from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import FOLDER, cache_vision, require_cacheable
 from muvla.utils.provenance import provenance
+from sweeps.train import train_study
 
 FROZEN = {"model.vision": "frozen"}
 
@@ -195,11 +195,11 @@ def test_another_processor_has_another_cache(store, cell, tmp_path, monkeypatch)
 def test_ranks_have_no_cache(store, cell, tmp_path):
     trainer = Trainer(cell, store)
     trainer.ranks = SimpleNamespace(size=2)
-    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks', expected one"):
+    with pytest.raises(MuvlaError, match="--cache-vision: got 2 ranks, expected one"):
         cache_vision(trainer, tmp_path)
     study = SimpleNamespace(cells=lambda: [SimpleNamespace(cell=cell)])  # and of a study before anything is marked
-    with pytest.raises(MuvlaError, match="--cache-vision: got '2 ranks'"):
-        train_cells(study, None, "cpu", TrainingOptions(cached_vision=True), trainer.ranks, lambda: False)
+    with pytest.raises(MuvlaError, match="--cache-vision: got 2 ranks"):
+        train_study(study, None, "cpu", TrainingOptions(cached_vision=True), trainer.ranks, lambda: False)
     assert not (tmp_path / FOLDER).exists()
 
 

@@ -162,7 +162,7 @@ def test_actions_of_another_shape_are_no_measurement(trained, tmp_path, monkeypa
         return replace(output, actions=output.actions[:, :2])
 
     monkeypatch.setattr(Policy, "step", shorter)
-    with pytest.raises(NotAMeasurement, match=r"action: got 'shape \(3, 2, 2\)', expected .* \(3, 4, 2\)"):
+    with pytest.raises(NotAMeasurement, match=r"action: got shape \(3, 2, 2\), expected .* \(3, 4, 2\)"):
         evaluated(trained, tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_what_an_environment_tells_is_asked_twice_at_most(losses):
     if losses < 2:
         assert get_attribute(env, "provenance", {}) == {"provenance": ({},)}
     else:
-        with pytest.raises(MuvlaError, match="simulator: got 'loss 2; at first: loss 1'"):
+        with pytest.raises(MuvlaError, match="simulator: got loss 2; at first: loss 1"):
             get_attribute(env, "provenance", {})
     assert (env.asked, env.retired) == (min(losses + 1, 2), min(losses, 1))
 

@@ -57,7 +57,7 @@ def test_an_import_that_tells_less_is_written_with_less(store, tmp_path, format)
     less = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data")
     assert not less.knows_executed and np.array_equal(less["recorded_action"], store["recorded_action"])
     again = open_source(write_dataset(less, tmp_path / "less", format))
-    with pytest.raises(MuvlaError, match="executed_action: got 'no such feature'.*choose the schema"):
+    with pytest.raises(MuvlaError, match="executed_action: got no such feature.*choose the schema"):
         schema_of(again, "muvla").check(again)
 
 
@@ -68,7 +68,7 @@ def test_what_is_derived_is_not_written_as_if_it_were_known(store, tmp_path, for
     schema = schema_of(source, "mikasa", None, "steps/observation/proprio", "steps/action")
     derived = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data", derive=check(store))
     copy = write_dataset(derived, tmp_path / "copy", format)
-    with pytest.raises(MuvlaError, match="executed_action: got 'no such feature'"):
+    with pytest.raises(MuvlaError, match="executed_action: got no such feature"):
         brought_back(copy, tmp_path / "data")
     back = imported(copy, way_back(derived, format), tmp_path)
     assert not back.knows_executed and np.array_equal(back["recorded_action"], store["recorded_action"])
@@ -163,7 +163,7 @@ def test_it_is_whole_or_not_there(store, tmp_path, format):
     assert os.listdir(tmp_path) == [".ours.lock"]
     write_dataset(store, tmp_path / "ours", format)
     assert os.listdir(tmp_path) == ["ours"]
-    with pytest.raises(MuvlaError, match="ours: got 'something there', expected a new folder"):
+    with pytest.raises(MuvlaError, match="ours: got something there, expected a new folder"):
         write_dataset(store, tmp_path / "ours", format)
 
 
@@ -176,10 +176,10 @@ def test_a_full_disk_leaves_nothing(store, small_disk, format):
 
 
 def test_what_rlds_has_no_place_for(store, tmp_path):
-    with pytest.raises(MuvlaError, match="directory's name: got 'Our Data'"):
+    with pytest.raises(MuvlaError, match="directory's name: got Our Data"):
         write_dataset(store, tmp_path / "Our Data", "rlds")
     one = replace_cameras(store, 1)
-    with pytest.raises(MuvlaError, match="1 cameras', expected the layout's 2.*--format lerobot"):
+    with pytest.raises(MuvlaError, match="1 cameras, expected the layout's 2.*--format lerobot"):
         write_dataset(one, tmp_path / "one", "rlds")
     folder = write_dataset(replace_cameras(store, 3), tmp_path / "three", "lerobot")
     features = json.loads((folder / "meta" / "info.json").read_text())["features"]

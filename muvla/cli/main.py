@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, Interrupted) as stopped:
-        if not getattr(stopped, "said", False):
+        if not getattr(stopped, "already_printed", False):
             print("stopped; what is written is kept, and the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
 
@@ -265,9 +265,9 @@ def _collect(arguments) -> None:
 
 
 def _train(arguments) -> None:
-    from muvla.cli.commands import train_cells
     from muvla.errors import MuvlaError
     from muvla.training.distributed.torchrun import join_ranks
+    from sweeps.train import train_study
 
     if arguments.shard and arguments.compile:
         raise MuvlaError("--shard", got="with --compile", expected="one of them", remedy="leave one out")
@@ -275,7 +275,7 @@ def _train(arguments) -> None:
         device, options = _prepare(arguments, one_process=False), _training_options(arguments)
         study, ledger = _study(arguments), _ledger(arguments)
         stop = _stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others of a rank that died
-        train_cells(study, ledger, device, options, ranks, stop)
+        train_study(study, ledger, device, options, ranks, stop)
 
 
 def _evaluate(arguments) -> None:

@@ -1,6 +1,6 @@
-"""The folders `runs/random` and `runs/expert`: rows and provenance of what was never trained, as of any run.
+"""The folders `runs/random` and `runs/expert`: rows and provenance of policies that were never trained.
 
-Train ids are hexadecimal, so neither name can be one; there is no configuration and no checkpoint in them.
+Train ids are hexadecimal, so neither name can be a train id. The folders hold no configuration and no checkpoint.
 """
 
 from __future__ import annotations
@@ -16,75 +16,91 @@ from muvla.evaluation.baselines import ACTIONS, UnlearnedRollout, memoryless_ide
 from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
 from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
-from muvla.runs.run import Run, never
-from muvla.utils import provenance as origin
+from muvla.runs.evaluate import require_same_simulator
+from muvla.runs.results import has_result, result_rows, row_file
+from muvla.runs.run import Run
 from muvla.utils.io import holder, locked
 
 
-class UnlearnedRun(Run):
-    """One of `muvla.evaluation.baselines.ACTIONS`; its train id is its name."""
+def measure_baseline(
+    run: Run,
+    protocol: Protocol,
+    should_stop: Callable[[], bool] = lambda: False,
+    retry_errors: bool = False,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[EpisodeRow]:
+    """The rows of a baseline's episodes; episodes without a row are run first.
 
-    def measure(
-        self,
-        protocol: Protocol,
-        should_stop: Callable[[], bool] = never,
-        retry_errors: bool = False,
-        workers: int | None = None,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> list[EpisodeRow]:
-        """The rows of the protocol's episodes, running those that are missing, and those with an error if told. Waits
-        for another process that does so, and says which. Raises MuvlaError for a simulator that cannot run here."""
+    Waits while another process runs them.
 
-        def check_stop() -> None:
-            if should_stop():
-                raise Interrupted
+    Args:
+        run: a run whose train id is the name of a baseline (`muvla.evaluation.baselines.ACTIONS`).
+        protocol: the protocol.
+        should_stop: asked after every episode.
+        retry_errors: also run episodes again whose last attempt ended in an error.
+        workers: environments side by side; by default as many as fit.
+        say: called once with a line that names the process waited for.
 
-        result, told = result_id(self.train, protocol, "none"), []
-        lock = self.folder / "locks" / result
+    Raises:
+        Interrupted: `should_stop` returned True.
+        MuvlaError: the simulator cannot run here.
+    """
 
-        def waiting() -> None:
-            check_stop()
-            if not told and (owner := holder(lock)):
-                told.append(owner)
-                say(f"{protocol.id} {self.train}: process {owner} works on it, waiting")
+    def check_stop() -> None:
+        if should_stop():
+            raise Interrupted
 
-        def missing_now() -> tuple[RowFile, list[int]]:
-            return (file := RowFile(self.rows, result)), missing_seeds(file, protocol, retry_errors)
+    lock, named = run.folder / "locks" / result_id(run.train, protocol, "none"), []
 
-        if not missing_now()[1]:
-            return self.result_rows(protocol, "none")
+    def waiting() -> None:
+        check_stop()
+        if not named and (owner := holder(lock)):
+            named.append(owner)
+            say(f"{protocol.id} {run.train}: process {owner} works on it, waiting")
+
+    if _missing(run, protocol, retry_errors):
         with locked(lock, wait=True, waiting=waiting):
-            file, missing = missing_now()
-            if missing:
-                backends(protocol.task)  # raises before any environment is opened
-                self._require_same_simulator(protocol, "none")
-                check_stop()
-                rollout = UnlearnedRollout(
-                    self.train,
-                    protocol,
-                    lambda: open_blind(protocol.task),
-                    min(workers or default_workers(protocol), len(missing)),
-                )
-                whose = {"train": self.train, "training_seed": None, "intervention": "none"}
-                run_missing(file, missing, rollout, lambda told: self._recorded(protocol, told), check_stop, **whose)
-        return self.result_rows(protocol, "none")
+            if missing := _missing(run, protocol, retry_errors):
+                _run_missing(run, protocol, missing, workers, check_stop)
+    return result_rows(run, protocol, "none")
+
+
+def _missing(run: Run, protocol: Protocol, retry_errors: bool) -> list[int]:
+    return missing_seeds(_row_file(run, protocol), protocol, retry_errors)
+
+
+def _row_file(run: Run, protocol: Protocol) -> RowFile:
+    return RowFile(run.rows, row_file(run, protocol, "none").stem)
+
+
+def _run_missing(
+    run: Run, protocol: Protocol, missing: list[int], workers: int | None, check_stop: Callable[[], None]
+) -> None:
+    simulator = backends(protocol.task)  # raises before any environment is opened
+    require_same_simulator(run, protocol, "none")
+    check_stop()
 
     @contextlib.contextmanager
-    def _recorded(self, protocol: Protocol, environment: dict[str, Any]) -> Iterator[str]:
-        record = origin.provenance("cpu", backends(protocol.task), environment=environment)
-        identity = origin.keep(record, self.folder / "provenance")
-        with self._timed(f"evaluation {protocol.id}", identity):
+    def record(environment: dict[str, Any]) -> Iterator[str]:
+        identity = run.record_provenance("cpu", simulator, environment=environment)
+        with run.timed(f"evaluation {protocol.id}", identity):
             yield identity
 
+    environments = min(workers or default_workers(protocol), len(missing))
+    rollout = UnlearnedRollout(run.train, protocol, lambda: open_blind(protocol.task), environments)
+    identity = {"train": run.train, "training_seed": None, "intervention": "none"}
+    run_missing(_row_file(run, protocol), missing, rollout, record, check_stop, **identity)
 
-def measured(root: Path, data: Path, protocol: Protocol) -> Baselines:
-    """What is known of the protocol beside trained policies, from complete results alone."""
-    rows, records, known = {}, {}, unlearned(protocol)
-    for name in known:
-        run = UnlearnedRun(root, data, name)
-        if run.has_result(protocol, "none"):
-            rows[name] = run.result_rows(protocol, "none")
+
+def finished_baselines(root: Path, data: Path, protocol: Protocol) -> Baselines:
+    """The complete baseline results of a protocol, and why the others are absent."""
+    rows, records, available = {}, {}, unlearned(protocol)
+    for name in available:
+        run = Run(root, data, name)
+        if has_result(run, protocol, "none"):
+            rows[name] = result_rows(run, protocol, "none")
             records |= run.provenance(rows[name])
-    never_run = {"random": "–", "expert": "no expert"}
-    absent = {name: "not run" if name in known else never_run[name] for name in ACTIONS if name not in rows}
+    reasons = {"random": "–", "expert": "no expert"}
+    absent = {name: "not run" if name in available else reasons[name] for name in ACTIONS if name not in rows}
     return Baselines(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol))

@@ -1,4 +1,4 @@
-"""A trained cell or a release, for the MIKASA suite's own runner."""
+"""The policy of a run, for the MIKASA suite's own runner."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from muvla.runs.run import Run
 
 
 def chunk_policy(run: Run, protocol: Protocol, device: str = "cpu") -> SuitePolicy:
-    """`run` under `protocol`, of which the runner takes over regime, instruction, image size and first seed; episodes,
-    step limit, break at success and simulator are its own. Registers the suite's tasks, with the wrappers of the one
-    that its table lacks.
+    """The run's policy under the regime, instruction, image size and first seed of `protocol`.
 
-    Raises MuvlaError as `SuitePolicy`, without the simulator, and where an evaluation here would: for episodes that
-    were trained on, and for a prompt that the policy has no place for.
+    The runner decides episodes, step limit, stop at success and simulator. This function registers the suite's tasks,
+    with the wrappers of the task that the suite's table lacks.
+
+    Raises:
+        MuvlaError: the simulator is missing, the policy was trained on the episodes, the prompt does not fit the
+            policy, or `SuitePolicy` refuses it.
     """
     load_suite()
-    statistics, _, training_episodes = run._trained_with()
-    require_unseen(protocol, training_episodes)
+    trained_on = run.trained_on()
+    require_unseen(protocol, trained_on.episodes)
     policy = run.load_policy(device)
     require_prompts(policy, [protocol])
-    return SuitePolicy(policy, statistics, protocol)
+    return SuitePolicy(policy, trained_on.statistics, protocol)

@@ -1,128 +1,124 @@
-"""Readings of one trained cell, in its folder:
+"""Measurements of one run, in its folder.
 
 runs/<train id>/probes/
   <probe id>-<protocol id>.csv    the tidy frame
-  <probe id>-<protocol id>.json   of what it was taken, written last: without it the reading is not finished
-  <probe id>/                     what is no frame: traces, figures, videos
+  <probe id>-<protocol id>.json   protocol, seeds and provenance of the frame; written last, so that it marks the end
+  <probe id>/                     other output: traces, figures, videos
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from muvla.envs.registry import backends, open_env
-from muvla.errors import Interrupted, MuvlaError
+from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
-from muvla.models.policy import Policy
 from muvla.probes.base import ScheduledMeasurement, Subject
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.run import Run
 from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
-if TYPE_CHECKING:
-    from muvla.runs.run import Run
+
+def frame_file(run: Run, scheduled: ScheduledMeasurement) -> Path:
+    """The file of the measurement's frame."""
+    return run.folder / "probes" / f"{scheduled.id}-{scheduled.protocol.id}.csv"
 
 
-class Probing:
-    """The part of a `Run` that takes readings."""
+def measurement_meta(run: Run, scheduled: ScheduledMeasurement) -> dict[str, Any] | None:
+    """Probe, protocol, protocol hash, seeds and provenance id of a finished measurement.
 
-    def frame_file(self: Run, one: ScheduledMeasurement) -> Path:
-        return self.folder / "probes" / f"{one.id}-{one.protocol.id}.csv"
+    Returns:
+        None if the measurement is not finished, or was taken from other episodes: then it is taken again.
 
-    def reading_meta(self: Run, one: ScheduledMeasurement) -> dict[str, Any] | None:
-        """Of a finished reading: probe, protocol, protocol hash, seeds, provenance id; None if it is not finished.
-        None too for one of other episodes, which is taken anew.
-        Raises MuvlaError for one of the same name that was taken
-        of another protocol."""
-        file = self.frame_file(one)
-        if not file.with_suffix(".json").exists() or not file.exists():
-            return None
-        meta = read_json(file.with_suffix(".json"))
-        if meta["protocol_hash"] != one.protocol.hash:
-            raise MuvlaError(
-                f"{file}: protocol_hash",
-                got=meta["protocol_hash"],
-                expected=one.protocol.hash,
-                remedy="give what changed a version of its own, or remove this file and its .json to take it anew",
-            )
-        return meta if meta["seeds"] == list(one.seeds) else None
-
-    def probe(
-        self: Run,
-        one: ScheduledMeasurement,
-        device: str,
-        policy: Policy | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Path:
-        """The file of the reading's frame, taken now if it is not there. Raises MuvlaError for a policy without memory,
-        for episodes that it was trained on, and for a frame without the columns that the reading declares; Interrupted,
-        without a frame, when it is asked to stop."""
-
-        def check_stop() -> None:
-            if should_stop():
-                raise Interrupted
-
-        file = self.frame_file(one)
-        if self.reading_meta(one) is not None:
-            return file
-        check_stop()
-        statistics, _, training_episodes = self._trained_with()
-        _require_unseen(one, training_episodes)
-        policy = policy or self.load_policy(device)
-        if one.reading.needs_memory and policy.memory.width == 0:
-            raise MuvlaError(
-                f"probe {one.id}",
-                got="a policy without memory",
-                expected="one with a memory to read",
-                remedy="leave this probe out",
-            )
-        require_prompts(policy, [one.protocol])
-        folder = self.folder / "probes" / one.id
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        cell = self.cell if (self.folder / "run.json").exists() else None  # a release has none
-        subject = Subject(
-            policy.eval(),
-            statistics,
-            one.protocol,
-            cell,
-            one.seeds,
-            folder,
-            lambda: open_env(one.protocol.task, one.protocol.image_size),
-            self.store,
-            check_stop,
+    Raises:
+        MuvlaError: a measurement of this name was taken under another protocol.
+    """
+    file = frame_file(run, scheduled)
+    if not file.with_suffix(".json").exists() or not file.exists():
+        return None
+    meta = read_json(file.with_suffix(".json"))
+    if meta["protocol_hash"] != scheduled.protocol.hash:
+        raise MuvlaError(
+            f"{file}: protocol_hash",
+            got=meta["protocol_hash"],
+            expected=scheduled.protocol.hash,
+            remedy="give the changed protocol a new version, or remove this file and its .json to measure again",
         )
-        provenance = self._record(device, backends(one.protocol.task), policy)
-        with self._timed(f"evaluation {one.id} {one.protocol.id}", provenance):
-            frame = one.reading.read(subject)
-        if missing := [column for column in one.reading.columns if column not in frame]:
-            raise MuvlaError(
-                f"probe {one.id}: frame",
-                got=f"no column {missing[0]!r}",
-                expected=f"the columns {', '.join(one.reading.columns)}",
-                remedy="correct the reading",
-            )
-        file.with_suffix(".json").unlink(missing_ok=True)  # of other episodes: it must not speak of the new frame
-        write_atomically(file, frame.to_csv(index=False).encode())
-        write_json(file.with_suffix(".json"), _taken_of(one) | {"provenance": provenance})
+    return meta if meta["seeds"] == list(scheduled.seeds) else None
+
+
+def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> Path:
+    """The file of the measurement's frame; the measurement is taken if it is not finished.
+
+    Raises:
+        Interrupted: a stop was asked for; no frame is written.
+        MuvlaError: the policy has no memory, it was trained on these episodes, or the frame lacks a declared column.
+    """
+    run, file = evaluator.run, frame_file(evaluator.run, scheduled)
+    if measurement_meta(run, scheduled) is not None:
         return file
+    evaluator.check_stop()
+    _require_unseen(scheduled, evaluator.trained_on.episodes)
+    policy, measurement = evaluator.policy, scheduled.reading
+    if measurement.needs_memory and policy.memory.width == 0:
+        raise MuvlaError(
+            f"probe {scheduled.id}",
+            got="a policy without memory",
+            expected="a policy with a memory",
+            remedy="leave this probe out",
+        )
+    require_prompts(policy, [scheduled.protocol])
+    subject = _subject(evaluator, scheduled)
+    provenance = run.record_provenance(evaluator.device, backends(scheduled.protocol.task), policy)
+    with run.timed(f"evaluation {scheduled.id} {scheduled.protocol.id}", provenance):
+        frame = measurement.read(subject)
+    if missing := [column for column in measurement.columns if column not in frame]:
+        raise MuvlaError(
+            f"probe {scheduled.id}: frame",
+            got=f"no column {missing[0]!r}",
+            expected=f"the columns {', '.join(measurement.columns)}",
+            remedy="let the probe's function return every column that the probe declares",
+        )
+    file.with_suffix(".json").unlink(missing_ok=True)  # it describes the old frame
+    write_atomically(file, frame.to_csv(index=False).encode())
+    write_json(file.with_suffix(".json"), _meta(scheduled) | {"provenance": provenance})
+    return file
 
 
-def _taken_of(one: ScheduledMeasurement) -> dict[str, Any]:
+def _subject(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> Subject:
+    run, protocol = evaluator.run, scheduled.protocol
+    folder = run.folder / "probes" / scheduled.id
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Subject(
+        evaluator.policy.eval(),
+        evaluator.trained_on.statistics,
+        protocol,
+        run.cell if run.is_created else None,  # a release has no cell
+        scheduled.seeds,
+        folder,
+        lambda: open_env(protocol.task, protocol.image_size),
+        run.store,
+        evaluator.check_stop,
+    )
+
+
+def _meta(scheduled: ScheduledMeasurement) -> dict[str, Any]:
     return {
-        "probe": one.id,
-        "protocol": one.protocol.id,
-        "protocol_hash": one.protocol.hash,
-        "seeds": list(one.seeds),
+        "probe": scheduled.id,
+        "protocol": scheduled.protocol.id,
+        "protocol_hash": scheduled.protocol.hash,
+        "seeds": list(scheduled.seeds),
     }
 
 
-def _require_unseen(one: ScheduledMeasurement, training_episodes: tuple[range, ...]) -> None:
-    overlap = [seeds for seeds in training_episodes if set(one.seeds) & set(seeds)]
+def _require_unseen(scheduled: ScheduledMeasurement, training_episodes: tuple[range, ...]) -> None:
+    overlap = [seeds for seeds in training_episodes if set(scheduled.seeds) & set(seeds)]
     if overlap:
         raise MuvlaError(
-            f"probe {one.id}: episodes",
-            got=f"{one.seeds[0]}…{one.seeds[-1]}",
+            f"probe {scheduled.id}: episodes",
+            got=f"{scheduled.seeds[0]}…{scheduled.seeds[-1]}",
             expected=f"none of the training episodes {overlap[0].start}…{overlap[0].stop - 1}",
             remedy="choose another protocol",
         )

@@ -1,7 +1,7 @@
-"""Evaluation of a released checkpoint, which no study here has trained.
+"""The run of a released checkpoint, which no study here has trained.
 
-Its rows lie in `runs/<id>/` like those of any cell. The id is the hash of the files that decide what the policy
-computes and of the statistics' key; `release.json` there tells which they were.
+Its rows lie in `runs/<id>/`, like the rows of a cell. The id is the hash of the files that decide the policy's output,
+and of the key of the statistics. `release.json` lists these files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from muvla.checkpoints.tensors import sha256
 from muvla.config import ReleasedPrecision
 from muvla.config.serialization import content_hash
 from muvla.data.normalization import Statistics
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, unknown_name
 from muvla.models.policy import Policy
-from muvla.runs.run import Run
+from muvla.runs.run import Run, TrainedOn
 from muvla.utils.io import write_json
 
 
@@ -27,16 +27,16 @@ class ReleasedRun(Run):
     bounds: dict[str, Any]  # one dataset's entry of the statistics
     precision: ReleasedPrecision
 
-    def load_policy(self, device: str) -> Policy:
+    def load_policy(self, device: str = "cpu") -> Policy:
         return self.directory.load(self.precision, device).policy
 
     @property
-    def way_out(self) -> str:
+    def failure_remedy(self) -> str:
         return f"look at {self.folder / 'failure.json'}; to start again, rename {self.folder}"
 
-    def _trained_with(self) -> tuple[Statistics, int | None, tuple[range, ...]]:
-        """Neither its training seed nor the seeds of its demonstrations are told by a release."""
-        return Statistics.released(self.bounds), None, ()
+    def trained_on(self) -> TrainedOn:
+        """A release states neither its training seed nor the seeds of its demonstrations."""
+        return TrainedOn(Statistics.released(self.bounds), None, ())
 
 
 def released_run(
@@ -47,24 +47,36 @@ def released_run(
     key: str | None = None,
     precision: ReleasedPrecision = "float32",
 ) -> ReleasedRun:
-    """`name` is what the directory was asked for by, on the hub or on the disk; it is recorded and decides nothing.
-    `key` names a dataset of the statistics; it may be left out where there is one alone. Raises MuvlaError for an
-    unknown one, and for a directory that would not load."""
-    known = list(directory.statistics)
-    if key is None and len(known) == 1:
-        key = known[0]
-    if key not in known:
+    """The run of a released checkpoint; writes its `release.json`.
+
+    Args:
+        root: folder of all runs.
+        data: folder of all datasets.
+        name: name of the checkpoint as the user gave it; recorded, and not part of the id.
+        directory: the checkpoint.
+        key: dataset of the statistics; None if the statistics have exactly one.
+        precision: number format of the weights.
+
+    Raises:
+        MuvlaError: the statistics lack the key, or the checkpoint does not load.
+    """
+    keys = list(directory.statistics)
+    if key is None and len(keys) == 1:
+        key = keys[0]
+    if key is None:
         raise MuvlaError(
             "--statistics",
-            got=key,
-            expected=f"one of {', '.join(known) or 'none: the directory has no statistics'}",
+            got=None,
+            expected=f"one of {', '.join(keys)}" if keys else "a checkpoint with statistics",
             remedy="name the dataset whose scale the actions have",
         )
+    if key not in keys:
+        raise unknown_name("--statistics", key, keys)
     directory.require_loadable()
-    made_of = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
-    made_of |= {"precision": precision} if precision != "float32" else {}
-    run = ReleasedRun(root, data, content_hash(made_of), directory, directory.statistics[key], precision)
-    told = {"train": run.train, "name": name, "path": str(directory.path)}
-    told |= {"memory": "left out"} if directory.without_memory else {}
-    write_json(run.folder / "release.json", told | made_of)
+    content = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
+    content |= {"precision": precision} if precision != "float32" else {}
+    run = ReleasedRun(root, data, content_hash(content), directory, directory.statistics[key], precision)
+    origin = {"train": run.train, "name": name, "path": str(directory.path)}
+    origin |= {"memory": "left out"} if directory.without_memory else {}
+    write_json(run.folder / "release.json", origin | content)
     return run

@@ -1,26 +1,33 @@
-"""Where nothing succeeded: what one of the episodes shows when it is run again."""
+"""Sanity checks for a condition in which no episode succeeded: one episode is run again and inspected."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from muvla.errors import DiskError, Interrupted, NotAMeasurement
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.replay import checks
-from muvla.models.policy import Policy
-from muvla.runs.run import Run
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.results import result_rows
 
 
-def look(
-    run: Run, protocol: Protocol, kind: str, policy: Policy, stop: Callable[[], bool], workers: int | None = None
-) -> list[str]:
-    """Lines for a person, on the first episode without an error. That it cannot be run again is said, and ends nothing;
-    a broken invariant does, and so do a stop and a full disk."""
-    row = next(row for row in run.result_rows(protocol, kind) if row.error is None)
+def sanity_check(evaluator: Evaluator, protocol: Protocol, intervention: str, workers: int | None = None) -> list[str]:
+    """Lines about the first episode without an error.
+
+    An episode that cannot be run again gives a line and ends nothing.
+
+    Args:
+        evaluator: the policy.
+        protocol: the protocol.
+        intervention: canonical name of the intervention, or "none".
+        workers: environments side by side while donors are recorded.
+
+    Raises:
+        NotAMeasurement, DiskError, Interrupted: these end the evaluation too.
+    """
+    row = next(row for row in result_rows(evaluator.run, protocol, intervention) if row.error is None)
     head = f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:"
     try:
-        watched = run.watch(protocol, kind, row.seed, policy, stop, workers)
-        return [head, *checks(*watched, policy.proprio is not None)]
+        episode, statistics = evaluator.replay(protocol, intervention, row.seed, workers)
+        return [head, *checks(episode, statistics, evaluator.policy.proprio is not None)]
     except (NotAMeasurement, DiskError, Interrupted):
         raise
     except Exception as error:

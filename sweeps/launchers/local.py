@@ -26,8 +26,11 @@ from muvla.evaluation.records import summarise
 from muvla.evaluation.results import NeverFired
 from muvla.models.compilation import compile_step
 from muvla.probes.base import ScheduledMeasurement
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.probe import take_measurement
 from muvla.runs.run import Run
-from muvla.runs.sanity_check import look
+from muvla.runs.sanity_check import sanity_check
+from muvla.runs.train import train_cell
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress
 from muvla.utils.io import disk_errors, write_json
@@ -115,7 +118,8 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
         with job.run.working():
             (job.run.folder / LOOKS).unlink(missing_ok=True)
             store = open_data(job.run.data, job.cell.data)
-            job.run.train_cell(
+            train_cell(
+                job.run,
                 job.cell,
                 store,
                 job.device,
@@ -123,25 +127,24 @@ def bring_to_end(job: Job, report: Callable[[tuple[str, float]], None], should_s
                 should_stop,
                 job.options,
             )
-            policy = job.run.load_policy(job.device)
+            evaluator = Evaluator(job.run, job.device, should_stop=should_stop)
             if job.options.compiled:
-                compile_step(policy)
-            for i, (protocol, kind) in enumerate(job.missing):
-                report((f"{protocol.id} {kind}", (8 + i) / parts))
+                compile_step(evaluator.policy)
+            for i, (protocol, intervention) in enumerate(job.missing):
+                report((f"{protocol.id} {intervention}", (8 + i) / parts))
                 workers = job.workers or default_workers(protocol, job.at_once)
                 try:
-                    rows = job.run.evaluate(protocol, kind, job.device, policy, should_stop, job.retry_errors, workers)
+                    rows = evaluator.evaluate(protocol, intervention, job.retry_errors, workers)
                 except NeverFired as error:  # says nothing against the cell, nor its other conditions; it is kept
-                    print(f"{protocol.id} {kind}: never fired: {error}")
+                    print(f"{protocol.id} {intervention}: never fired: {error}")
                     continue
-                if kind == "none" and summarise(rows).success_rate == 0:
-                    report((f"{protocol.id} looked at", (9 + i) / parts))
-                    lines = look(job.run, protocol, kind, policy, should_stop, workers)
-                    looks.append((protocol.id, lines))
+                if intervention == "none" and summarise(rows).success_rate == 0:
+                    report((f"{protocol.id} sanity check", (9 + i) / parts))
+                    looks.append((protocol.id, sanity_check(evaluator, protocol, intervention, workers)))
                     write_json(job.run.folder / LOOKS, looks)
-            for i, one in enumerate(job.reads, start=len(job.missing)):
-                report((f"{one.protocol.id} {one.id}", (8 + i) / parts))
-                job.run.probe(one, job.device, policy, should_stop)
+            for i, scheduled in enumerate(job.reads, start=len(job.missing)):
+                report((f"{scheduled.protocol.id} {scheduled.id}", (8 + i) / parts))
+                take_measurement(evaluator, scheduled)
     except Interrupted:
         return STOPPED
     except DiskError as error:
@@ -160,7 +163,7 @@ class Pool:
     def __init__(self, processes: int):
         self.processes = processes
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["muvla.runs.run", "sweeps.launchers.local"])
+        self.context.set_forkserver_preload(["sweeps.launchers.local"])
 
     def run(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from muvla.runs.run import Run
+from muvla.runs.train import train_cell
 from sweeps.cells import train_id
 
 
 def trained(cell, store, root) -> Run:
     run = Run(root / "runs", store.path.parent, train_id(cell, store))
     with run.working():
-        run.train_cell(cell, store, "cpu")
+        train_cell(run, cell, store, "cpu")
     return run
 
 

@@ -1,0 +1,111 @@
+"""Evaluate a run under several protocols and interventions, with a line for each result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from muvla.envs.registry import backends
+from muvla.errors import MuvlaError
+from muvla.evaluation.evaluate import require_prompts
+from muvla.evaluation.protocol import Protocol, require_decisions
+from muvla.evaluation.records import Summary, summarise
+from muvla.evaluation.results import NeverFired
+from muvla.probes.base import Grid
+from muvla.runs.evaluate import Evaluator
+from muvla.runs.results import has_result
+from muvla.runs.run import Run
+from muvla.runs.sanity_check import sanity_check
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How episodes are run. No option changes a row of an episode that has one."""
+
+    retry_errors: bool = False  # run episodes again whose last attempt ended in an error
+    workers: int | None = None  # environments side by side; None: as many as fit
+
+
+DEFAULT = EvaluationOptions()
+
+
+def require_runnable(run: Run, protocols: Iterable[Protocol], interventions: Sequence[str], retry: bool) -> None:
+    """Raises MuvlaError, before the first episode, for a simulator or an asset that is missing."""
+    for protocol in protocols:
+        if not all(has_result(run, protocol, name, without_errors=retry) for name in interventions):
+            backends(protocol.task)
+
+
+def evaluate_conditions(
+    evaluator: Evaluator,
+    sets: Mapping[str, Sequence[Protocol]],
+    interventions: Sequence[str],
+    say: Callable[[str], None] = print,
+    options: EvaluationOptions = DEFAULT,
+) -> None:
+    """Evaluate every protocol under every intervention.
+
+    Args:
+        evaluator: the policy.
+        sets: protocols by the name that the user gave; a name of several protocols also gets their mean.
+        interventions: canonical names, or "none".
+        say: called with each line.
+        options: how episodes are run.
+    """
+    protocols = [protocol for several in sets.values() for protocol in several]
+    require_decisions(protocols)
+    if evaluator.policy.memory.width == 0 and list(interventions) != ["none"]:
+        raise MuvlaError(
+            "INTERVENTION",
+            got=", ".join(interventions),
+            expected="none: this policy has no memory",
+            remedy="use `muvla evaluate`",
+        )
+    require_prompts(evaluator.policy, protocols)
+    for name, several in sets.items():
+        summaries: dict[str, list[Summary]] = {intervention: [] for intervention in interventions}
+        for protocol in several:
+            for intervention in interventions:
+                summaries[intervention].append(_evaluate(evaluator, protocol, intervention, say, options))
+        if len(several) > 1:
+            for intervention, of_set in summaries.items():
+                _say_mean(f"{name} {intervention}", of_set, say)
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    protocol: Protocol,
+    intervention: str,
+    say: Callable[[str], None],
+    options: EvaluationOptions,
+) -> Summary:
+    summary = summarise(evaluator.evaluate(protocol, intervention, options.retry_errors, options.workers))
+    say(f"{protocol.id} {intervention}: {summary.readings()}")
+    if summary.success_rate == 0:
+        for line in sanity_check(evaluator, protocol, intervention, options.workers):
+            say(line)
+    return summary
+
+
+def _say_mean(name: str, summaries: Sequence[Summary], say: Callable[[str], None]) -> None:
+    rates = [summary.success_rate for summary in summaries if summary.success_rate is not None]
+    if rates:
+        say(f"{name}: mean success {sum(rates) / len(rates):.3f} over {len(rates)} of {len(summaries)} tasks")
+
+
+def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] = print) -> None:
+    """Evaluate the points of a probe's grid, with a line for each.
+
+    A policy without memory gets only the points without an intervention.
+    """
+    has_memory = evaluator.policy.memory.width > 0
+    points = [point for point in grid.points if point.intervention == "none" or has_memory]
+    require_prompts(evaluator.policy, [point.protocol for point in points])
+    say(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")
+    for point in points:
+        coordinates = ", ".join(f"{name} {value}" for name, value in point.coordinates)
+        try:
+            result = summarise(evaluator.evaluate(point.protocol, point.intervention)).readings()
+        except NeverFired as error:  # the other points are not concerned
+            result = f"never fired: {error}"
+        say(f"  {coordinates}, {point.intervention}: {result}")

@@ -1,0 +1,170 @@
+"""Evaluate the policy of a run: the missing episodes of a condition, or one recorded episode again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from muvla.data.normalization import Statistics
+from muvla.envs.registry import backends, open_env
+from muvla.errors import Interrupted, MuvlaError
+from muvla.evaluation.donor_recording import with_donors
+from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import EpisodeRow
+from muvla.evaluation.replay import ReplayedEpisode, WatchedRollout
+from muvla.interventions import parse_intervention
+from muvla.models.policy import Policy
+from muvla.runs.results import has_result, never_fired, result_rows, row_file
+from muvla.runs.run import Run, TrainedOn
+
+
+class Evaluator:
+    """One policy of a run, under any number of conditions.
+
+    Conditions share the loaded policy, the facts of its training, the computed beginnings of episodes and the recorded
+    donors. Without a `policy`, the run's policy is loaded when an episode first needs it.
+
+    Example:
+        rows = Evaluator(run).evaluate(get_protocol("recall-position3-rh@1"), "none")
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        device: str = "cpu",
+        policy: Policy | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self.run, self.device, self.should_stop = run, device, should_stop
+        self.prefixes = PrefixCache()
+        if policy is not None:
+            self.policy = policy
+
+    @cached_property
+    def policy(self) -> Policy:
+        return self.run.load_policy(self.device)
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        return self.run.trained_on()
+
+    def check_stop(self) -> None:
+        """Raises Interrupted if a stop is asked for."""
+        if self.should_stop():
+            raise Interrupted
+
+    def evaluate(
+        self, protocol: Protocol, intervention: str, retry_errors: bool = False, workers: int | None = None
+    ) -> list[EpisodeRow]:
+        """The rows of one condition; episodes without a row are run first.
+
+        Args:
+            protocol: the protocol.
+            intervention: canonical name of the intervention, or "none".
+            retry_errors: also run episodes again whose last attempt ended in an error.
+            workers: environments side by side; by default as many as fit.
+
+        Returns:
+            The last attempt of every episode.
+
+        Raises:
+            NeverFired: the intervention fired in no episode.
+            NotAMeasurement: an invariant broke; the rows are set aside.
+            Interrupted: a stop was asked for; the rows so far are on disk.
+            MuvlaError: the protocol or the intervention does not fit the policy.
+        """
+        run = self.run
+        if error := never_fired(run, protocol, intervention):
+            raise error
+        if not has_result(run, protocol, intervention, without_errors=retry_errors):
+            require_same_simulator(run, protocol, intervention)
+            self._run_missing(protocol, intervention, retry_errors, workers)
+        return result_rows(run, protocol, intervention)
+
+    def _run_missing(self, protocol: Protocol, intervention: str, retry_errors: bool, workers: int | None) -> None:
+        trained_on, policy = self.trained_on, self.policy
+        prefixes = self.prefixes.of(protocol.hash)
+
+        @contextlib.contextmanager
+        def record(environment: dict[str, Any]) -> Iterator[str]:
+            provenance = self.run.record_provenance(self.device, backends(protocol.task), policy, environment)
+            with self.run.timed(f"evaluation {protocol.id} {intervention}", provenance):
+                yield provenance
+
+        def bind_donors(unbound):
+            return with_donors(
+                unbound.name,
+                policy,
+                trained_on.statistics,
+                protocol,
+                prefixes.donors,
+                self.check_stop,
+                workers,
+                record=record,
+            )
+
+        evaluate(
+            policy,
+            trained_on.statistics,
+            protocol,
+            parse_intervention(intervention),
+            train=self.run.train,
+            training_seed=trained_on.seed,
+            training_episodes=trained_on.episodes,
+            rows=self.run.rows,
+            record=record,
+            check_stop=self.check_stop,
+            retry_errors=retry_errors,
+            workers=workers,
+            chunks=self.run.folder / "chunks",
+            branches=prefixes,
+            donors=bind_donors,
+        )
+
+    def replay(
+        self, protocol: Protocol, intervention: str, seed: int, workers: int | None = None
+    ) -> tuple[ReplayedEpisode, Statistics]:
+        """Run the episode of this seed again, at the protocol's batch shape. Nothing is written.
+
+        Args:
+            protocol: the protocol.
+            intervention: canonical name of the intervention, or "none".
+            seed: the episode's environment seed.
+            workers: environments side by side while donors are recorded that this object lacks.
+
+        Returns:
+            The episode step by step, and the statistics that scale its actions.
+        """
+        self.check_stop()
+        statistics, donors = self.trained_on.statistics, self.prefixes.of(protocol.hash).donors
+        rollout = WatchedRollout(
+            self.policy,
+            statistics,
+            protocol,
+            lambda: open_env(protocol.task, protocol.image_size),
+            with_donors(intervention, self.policy, statistics, protocol, donors, self.check_stop, workers),
+            environments=1,
+        )
+        try:
+            return rollout.watch(seed, self.check_stop), statistics
+        finally:
+            rollout.close()
+
+
+def require_same_simulator(run: Run, protocol: Protocol, intervention: str) -> None:
+    """Raises MuvlaError if rows of this condition were measured with another simulator than the one here."""
+    measured = {row.provenance for row in result_rows(run, protocol, intervention) if row.error is None}
+    for identity, record in run.provenance_records(measured).items():
+        here = backends(protocol.task)
+        if record["simulator"] != here:
+            raise MuvlaError(
+                f"rows of {run.train}, {protocol.id}, {intervention}",
+                got=f"simulator {here}",
+                expected=f"{record['simulator']}, as in provenance/{identity}.json",
+                remedy="continue on the machine that wrote these rows, or remove "
+                f"{row_file(run, protocol, intervention)} to run all episodes here",
+            )

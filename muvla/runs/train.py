@@ -1,0 +1,99 @@
+"""Train the cell of a run to the end, or continue it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from muvla.checkpoints.build import prompts_of
+from muvla.config import Cell, canonical, train_id
+from muvla.data.store import EpisodeStore
+from muvla.errors import Interrupted, MuvlaError
+from muvla.interventions import parse_intervention
+from muvla.models.compilation import compile_step
+from muvla.runs.run import Run
+from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
+from muvla.training.interface import get_interface
+from muvla.training.oom import memory_explained
+from muvla.training.options import DEFAULT, TrainingOptions
+from muvla.training.run import Progress, train_to_the_end
+from muvla.training.trainer import Trainer
+from muvla.training.vision_cache import cache_vision
+from muvla.utils.provenance import CODE_VERSION
+
+
+def train_cell(
+    run: Run,
+    cell: Cell,
+    store: EpisodeStore,
+    device: str,
+    progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    options: TrainingOptions = DEFAULT,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> None:
+    """Train the cell to its last update; a finished training returns at once.
+
+    Args:
+        run: folder of the cell.
+        cell: training configuration.
+        store: the cell's data.
+        device: torch device.
+        progress: called every few updates.
+        should_stop: asked after every update.
+        options: how to compute; no option changes the train id.
+        ranks: processes of this training.
+
+    Raises:
+        Interrupted: `should_stop` returned True; a fresh checkpoint is on disk.
+        NotAMeasurement: an invariant of the training broke.
+        MuvlaError: the data or the start is not what the train id was made of.
+    """
+    ranks.on_main(lambda: run.create(cell, store))
+    if ranks.on_main(lambda: run.is_trained):
+        return
+    with ranks.raise_together(long_running=True):  # every byte is read, by some ranks from a slower disk
+        store.verify()
+    ranks.assert_equal("muvla's code", CODE_VERSION)
+    ranks.assert_equal("data and start", run.train)
+    wanted, recompute = canonical(cell), options.checkpoint_gradients
+    interface = get_interface(store, prompts_of(wanted), wanted)
+    with memory_explained(wanted, interface, recompute, ranks.size):
+        trainer = Trainer(wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks)
+    with ranks.raise_together():
+        _require_same_start(run, trainer)
+        if options.compiled:
+            compile_step(trainer.policy)
+    if options.cached_vision:
+        cache_vision(trainer, run.root)
+    with _timed(run, device, store, trainer, options) if ranks.is_main else contextlib.nullcontext():
+        train_to_the_end(trainer, run.folder, progress, should_stop, options)
+    if trainer.update < trainer.cell.budget.updates:
+        raise Interrupted
+
+
+def _timed(
+    run: Run, device: str, store: EpisodeStore, trainer: Trainer, options: TrainingOptions
+) -> AbstractContextManager[None]:
+    # On a CPU, cached features equal the towers' features bit for bit.
+    cached = options.cached_vision and device != "cpu"
+    provenance = run.record_provenance(
+        device, store.simulator, trainer.policy, cached_vision=cached, ranks=trainer.ranks.description
+    )
+    return run.timed("training", provenance)
+
+
+def _require_same_start(run: Run, trainer: Trainer) -> None:
+    """Raises MuvlaError if the starting checkpoint changed since the train id was made.
+
+    A folder, or a branch of the hub, may have changed in the meantime.
+    """
+    now = train_id(trainer.cell, trainer.stream.store.sha256, trainer.start)
+    if trainer.start is not None and now != run.train:
+        raise MuvlaError(
+            f"start.checkpoint {trainer.cell.start.checkpoint}",
+            got=f"content {trainer.start} (train id {now})",
+            expected=f"the content that train id {run.train} was made of",
+            remedy="it changed since the sweep began: plan it again, and on the hub name a revision (@…)",
+        )
