@@ -99,7 +99,7 @@ def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
     run = python(INSPECT, tmp_path, hub.url, folder, "owner/release", "owner/release@v1", "owner/queries")
     *told, queries, refused = run.stderr.splitlines()
     assert told == ["status 0"] * 3, "no bars where there is no terminal"
-    assert refused == "status 2" and "action_queries--150000_checkpoint.pt, expected the parts of a policy" in queries
+    assert refused == "status 2" and "action_queries--150000_checkpoint.pt', expected the parts of a policy" in queries
     itself, fetched, again = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:3]
     assert fetched == again == itself.replace(f"{folder}:", f"{snapshot(tmp_path)}:") and "μVLA" in itself
     assert files(snapshot(tmp_path)) == files(folder) == files(hub.folders["owner/release"]) - set(UNWANTED)

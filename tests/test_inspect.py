@@ -94,7 +94,7 @@ def other_names_in_pickle(path):
         (second_step, "one action_head--"),
         (remove("memory_module*"), "no memory_module--"),
         (another_step, "steps 150000, 5"),
-        (action_queries, "action_queries--150000_checkpoint.pt, expected the parts of a policy with the head 'l1'"),
+        (action_queries, "action_queries--150000_checkpoint.pt', expected the parts of a policy with the head 'l1'"),
         (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got step: int"),
         (other_names_in_pickle, "memory_module with memory, expected initial_memory"),
     ],
