@@ -22,8 +22,8 @@ from muvla.config.sizes import get_size
 from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.prefix_cache import PrefixCache
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.models.policy import Policy

@@ -29,7 +29,8 @@ from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env, open_env
 from muvla.envs.workers import WorkerEnv
-from muvla.evaluation.protocol import Protocol, get_protocol
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface, Policy
 from muvla.utils.io import write_atomically

@@ -7,7 +7,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from muvla.config.sizes import TINY
-from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.mikasa.instructions import INSTRUCTIONS as MIKASA
+from muvla.envs.recall.tasks import INSTRUCTIONS as RECALL
 from muvla.models.prompts import SPECIAL_TOKENS
 
 
@@ -21,7 +22,7 @@ def build() -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sorted(text.lower() for text in INSTRUCTIONS.values()), trainer)
+    tokenizer.train_from_iterator(sorted(text.lower() for text in (MIKASA | RECALL).values()), trainer)
     return tokenizer
 
 

@@ -11,7 +11,8 @@ from muvla.config import Cell, DatasetConfig, canonical, started_at
 from muvla.config.serialization import content_hash, difference
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError, unknown_name
-from muvla.evaluation.protocol import PROTOCOLS, Protocol, require_decisions
+from muvla.evaluation.catalog import declared_protocols
+from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.interventions import canonical_name
 from muvla.models.prompts import Prompts
 from sweeps.cells import StudyCell
@@ -125,7 +126,7 @@ def require_fitting(
                 expected="one protocol of each id",
                 remedy="rename one of the two",
             )
-        if protocol.id in PROTOCOLS and protocol.hash != PROTOCOLS[protocol.id].hash:
+        if protocol.id in declared_protocols() and protocol.hash != declared_protocols()[protocol.id].hash:
             raise MuvlaError(
                 f"{where}, protocol",
                 got=f"a protocol {protocol.id} that differs from the published one",

@@ -16,7 +16,8 @@ from muvla.data.store import EpisodeStore, is_sealed, open_store, store_path
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import chunk_change
-from muvla.evaluation.protocol import SETS, Protocol, chance
+from muvla.evaluation.catalog import declared_sets
+from muvla.evaluation.protocol import Protocol, chance
 from muvla.evaluation.records import (
     Baselines,
     CellRecords,
@@ -107,7 +108,7 @@ class Entry:
         rows, measurements, study = self.complete_rows(), self._measurements(), self.study
         declared = {(protocol.id, name) for protocol in study.protocols for name in ("none", *study.interventions)}
         silent = self.never_fired if rows else ()
-        sets = {name: members for name, members in SETS.items() if set(members) <= set(study.protocols)}
+        sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
         of_study = {condition: result for condition, result in rows.items() if condition in declared}
         return CellRecords(
             self.item.variant,

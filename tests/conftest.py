@@ -22,8 +22,8 @@ from muvla.config.sizes import SIZES, get_size
 from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
+from muvla.evaluation.catalog import declared_protocols
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS
 from muvla.probes.base import Subject
 from muvla.training.interface import get_interface
 from muvla.training.trainer import Trainer
@@ -156,7 +156,7 @@ def trained(store, cell_with) -> Trainer:
 def few():
     """FEW, known by its name to the command line of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROTOCOLS, FEW.id, FEW)
+        patch.setitem(declared_protocols(), FEW.id, FEW)
         yield FEW
 
 
@@ -182,7 +182,7 @@ def cells(base):
 def small_release(monkeypatch):
     """The tiny release's size, its protocol and its environment, known by name to the command line of this process."""
     monkeypatch.setitem(SIZES, "fixture", SIZE)
-    monkeypatch.setitem(PROTOCOLS, PROTOCOL.id, PROTOCOL)
+    monkeypatch.setitem(declared_protocols(), PROTOCOL.id, PROTOCOL)
     monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Variant)
 
 

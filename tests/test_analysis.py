@@ -17,7 +17,8 @@ from helpers.rows import PROVENANCE, records, row, write
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import chance, get_protocol
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.protocol import chance
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.stats import wilson
 

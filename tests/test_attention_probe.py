@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose

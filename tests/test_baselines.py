@@ -19,7 +19,8 @@ from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
-from muvla.evaluation.protocol import get_protocol, get_protocols, unbounded
+from muvla.evaluation.catalog import get_protocol, get_protocols
+from muvla.evaluation.protocol import unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, result_id, summarise
 from muvla.runs import conditions
 from muvla.runs.baselines import finished_baselines, measure_baseline
@@ -167,7 +168,7 @@ def test_no_environment_is_opened_for_a_simulator_that_is_not_there(tmp_path, mo
         raise MuvlaError("sim_backend", got="gpu", expected="a CUDA device", remedy="cpu")
 
     monkeypatch.setattr("muvla.runs.baselines.backends", absent)
-    monkeypatch.setattr("muvla.runs.baselines.open_blind", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr("muvla.runs.baselines.open_blind_env", lambda _: pytest.fail("opened"))
     with pytest.raises(MuvlaError, match="sim_backend"):
         measure_baseline(run_of("random", tmp_path), SHORT)
 

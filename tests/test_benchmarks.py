@@ -29,7 +29,7 @@ from benchmarks.pairs import compare
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.config.sizes import get_size
 from muvla.envs.registry import make_env
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.models.backends import usable_backends
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout

@@ -17,8 +17,8 @@ from muvla.envs.mikasa.env import pictures, proprioception, resized
 from muvla.envs.phases import Phase
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.chunk_policy import SuitePolicy
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface
 from muvla.models.prompts import built_in_prompts

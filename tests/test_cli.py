@@ -9,7 +9,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.studies import FEW, STUDY, at
 from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
-from muvla.evaluation.protocol import SETS
+from muvla.evaluation.catalog import declared_sets
 from muvla.runs.find import find_run
 
 
@@ -94,7 +94,7 @@ def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
     assert main(["evaluate", *common]) == 0
     evaluated = capsys.readouterr().out
     assert "n 20, touch rate" in evaluated
-    monkeypatch.setitem(SETS, "some@1", (FEW,))
+    monkeypatch.setitem(declared_sets(), "some@1", (FEW,))
     assert main(["evaluate", *common[:-1], "some@1"]) == 0
     assert capsys.readouterr().out == evaluated, "a set is its protocols, and none is evaluated twice"
     for rows in (find_run(place / "runs", place / "data", train).rows).iterdir():

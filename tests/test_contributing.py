@@ -11,7 +11,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.policies import PLAIN_INTERFACE, tokens_read
 from muvla.checkpoints.build import build_policy
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.interventions import kinds, parse_intervention
 from muvla.probes import registry
 from muvla.probes.registry import GRIDS, MEASUREMENTS, get_measurement, get_probe

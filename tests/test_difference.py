@@ -8,7 +8,7 @@ from muvla.config import canonical, dummy, no_memory, tbptt
 from muvla.config.serialization import flatten
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.cells import train_id
 from sweeps.difference import UNKNOWN, difference_lines, difference_text
 from sweeps.loader import load_study

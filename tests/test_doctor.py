@@ -54,17 +54,16 @@ def test_libero_is_told_in_a_line_where_it_is_not_installed(without):
     without(*SIMULATOR, "hf-libero")
     status, said = diagnosis()
     assert status == 0 and "absent   hf-libero: not installed\n         → run `make libero`" in said
-    assert "OpenGL" not in said
+    assert "renderer of libero" not in said
 
 
 def test_what_libero_renders_with_and_shows_is_told(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setenv("MUVLA_LIBERO_ASSETS", "/nowhere")
-    one = doctor._opengl()
-    assert (one.ok, one.needed) == (False, False) and "expected one of egl, osmesa" in one.what
-    monkeypatch.setenv("MUJOCO_GL", "egl")
+    renderer = doctor._renderer("libero", needed=False)
+    assert (renderer.ok, renderer.needed) == (False, False) and "MUJOCO_GL" in renderer.what
     monkeypatch.setattr(doctor.sys, "executable", "false")
-    assert "exit code 1" in doctor._opengl().what
+    assert "exit code 1" in doctor._renderer("libero", needed=False).what
     (assets,) = (one for one in doctor._assets() if one.name == "libero assets")
     assert not assets.ok and "no /nowhere/" in assets.what and "muvla assets fetch libero" in assets.remedy
 

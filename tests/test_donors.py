@@ -11,9 +11,9 @@ from muvla.envs.recall import RecallEnv
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.action_chunks import ChunkFile, chunk_change
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, choices, result_id
 from muvla.evaluation.results import NeverFired
 from muvla.evaluation.rollout import Rollout

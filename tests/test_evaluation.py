@@ -11,8 +11,8 @@ import torch
 from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import EXAMPLES, parse_intervention

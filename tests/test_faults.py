@@ -15,7 +15,8 @@ from helpers.studies import FEW, STUDY, one_cell
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation import rollout
-from muvla.evaluation.protocol import Protocol, get_protocol
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import result_id
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows

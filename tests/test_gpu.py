@@ -7,7 +7,7 @@ from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames, s
 from muvla.checkpoints.build import build_policy
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.models.attention_plan import AttentionPlan

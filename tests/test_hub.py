@@ -35,8 +35,8 @@ import sys
 from helpers.released_runs import PROTOCOL, Variant
 from muvla.cli.main import main
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS
-PROTOCOLS[PROTOCOL.id] = PROTOCOL
+from muvla.evaluation.catalog import declared_protocols
+declared_protocols()[PROTOCOL.id] = PROTOCOL
 evaluate.__kwdefaults__["env_factory"] = Variant
 for name in sys.argv[1:]:
     assert main(["evaluate", name, "--protocol", PROTOCOL.id]) == 0

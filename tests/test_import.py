@@ -272,7 +272,7 @@ def test_import_refuses_by_name(directory, tmp_path, capsys):
 
 def test_an_import_overlaps_no_protocol(base, imported):
     """Nobody knows the seeds of its episodes; a collection from seed 0 on would be refused with such a protocol."""
-    from muvla.evaluation.protocol import get_protocol
+    from muvla.evaluation.catalog import get_protocol
     from sweeps.checks import overlap
 
     one = get_protocol("recall-position3-rh@1")

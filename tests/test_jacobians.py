@@ -14,7 +14,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import LocalEnv
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.probes.jacobians import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence

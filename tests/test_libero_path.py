@@ -15,10 +15,10 @@ from muvla.config.serialization import replace
 from muvla.data.store import open_store
 from muvla.envs.libero import env as adapter
 from muvla.envs.libero import simulator
-from muvla.envs.libero.env import make_libero
 from muvla.envs.libero.tasks import LIBERO_TASKS
+from muvla.envs.registry import make_env
+from muvla.evaluation.catalog import declared_protocols, declared_sets, get_protocol
 from muvla.evaluation.evaluate import evaluate
-from muvla.evaluation.protocol import PROTOCOLS, SETS, get_protocol
 from muvla.evaluation.records import read_rows, summarise
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
@@ -60,11 +60,11 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     monkeypatch.setattr(adapter, "open_simulator", Fake)
     run = trained(base, tmp_path)
     assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_libero)
-    monkeypatch.setattr("muvla.runs.evaluate.open_env", make_libero)
+    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_env)
+    monkeypatch.setattr("muvla.runs.evaluate.open_env", make_env)
     monkeypatch.setattr(Fake, "succeeds_at", 13)
     monkeypatch.setattr(Fake, "hopeless", "libero_goal")
-    monkeypatch.setitem(SETS, "short@1", tuple(short(suite) for suite in SUITES))
+    monkeypatch.setitem(declared_sets(), "short@1", tuple(short(suite) for suite in SUITES))
     place = ["--data", str(run.data), "--runs", str(run.root)]
     assert main(["evaluate", run.train, "--protocol", "short@1", *place]) == 0
     said = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_a_rendered_episode_of_three_suites_through_the_evaluator(base, tmp_path
     run = trained(base, tmp_path)
     for suite in SUITES:
         one = short(suite)
-        monkeypatch.setitem(PROTOCOLS, one.id, one)
+        monkeypatch.setitem(declared_protocols(), one.id, one)
         (row,) = Evaluator(run).evaluate(one, "none")
         assert (row.task, row.error, row.steps, row.group) == (f"libero_{suite}-0", None, 4, "libero")
         assert row.success_once is False

@@ -28,7 +28,8 @@ study = Study("neighbours", "imports a neighbour", base, {{"none": no_memory(), 
 """
 NEIGHBOUR = """
 from dataclasses import dataclass, replace
-from muvla.evaluation.protocol import Protocol, get_protocol
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.protocol import Protocol
 
 M = {m}
 

@@ -9,11 +9,12 @@ import pytest
 
 from muvla.config import TaskConfig
 from muvla.envs.experts import ABOVE, STILL, reach
-from muvla.envs.instructions import INSTRUCTIONS
-from muvla.envs.mikasa import MikasaEnv, make_mikasa
+from muvla.envs.mikasa import MikasaEnv
+from muvla.envs.mikasa.instructions import INSTRUCTIONS
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.recall.tasks import RECALL_TASKS
+from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 
 # pytest puts its own warning filters over the adapter's
@@ -215,7 +216,7 @@ def test_going_to_another_cube_is_another_choice(env):
 
 @pytest.mark.sim
 def test_frames_come_at_the_size_asked_for():
-    env = make_mikasa(TaskConfig(TASK), image_size=64)
+    env = make_env(TaskConfig(TASK), image_size=64)
     observation, _ = env.reset(seed=11)
     assert observation in env.observation_space
     assert observation["images"].shape == (2, 64, 64, 3)

@@ -7,9 +7,9 @@ import pytest
 
 from muvla.config import TaskConfig
 from muvla.envs.colours import COLOURS
-from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa, simulator
-from muvla.envs.mikasa.appearance import colours, dress
-from muvla.envs.registry import open_env
+from muvla.envs.mikasa import MIKASA_TASKS, simulator
+from muvla.envs.mikasa.appearance import change_appearance, colours
+from muvla.envs.registry import make_env, open_env
 from muvla.errors import MuvlaError
 
 COLOR, BOTH = "RememberColor3-VLA-v0", "RememberShapeAndColor3x2-VLA-v0"
@@ -24,31 +24,34 @@ def base(**parts):
 
 def test_colours_are_painted_where_the_suite_takes_them_from():
     plain = base(color_dict={})
-    assert dress(plain, MIKASA_TASKS[COLOR], None, None) == () and not plain.built
+    assert change_appearance(plain, MIKASA_TASKS[COLOR], None, None) == () and not plain.built
     cubes = base(color_dict={})
-    assert dress(cubes, MIKASA_TASKS[COLOR], NEW, None) == ("colours pink, lime, brown",)
+    assert change_appearance(cubes, MIKASA_TASKS[COLOR], NEW, None) == ("colours pink, lime, brown",)
     assert [(rgba * 255).round().tolist() for rgba in cubes.color_dict.values()] == [[*COLOURS[n], 255] for n in NEW]
     assert cubes.built == [{"reconfigure": True}]
     shapes = base(shape_color_dict={i: {"color_id": i % 3, "color": None} for i in range(6)})
-    dress(shapes, MIKASA_TASKS[BOTH], NEW, None)
+    change_appearance(shapes, MIKASA_TASKS[BOTH], NEW, None)
     assert shapes.shape_color_dict[5]["color"].tolist() == [139 / 255, 69 / 255, 19 / 255, 1]
 
 
-@pytest.mark.parametrize("palette", [("red", "lime"), ("red", "red", "blue")])
+@pytest.mark.parametrize("palette", [("red", "lime"), ("red", "red", "blue"), ("red", "lime", "ultraviolet")])
 def test_a_palette_that_does_not_fit_is_refused(palette):
-    with pytest.raises(MuvlaError, match="3 different colours for RememberColor3-VLA-v0"):
-        dress(base(color_dict={}), MIKASA_TASKS[COLOR], palette, None)
-    with pytest.raises(MuvlaError, match="names among"):
-        dress(base(color_dict={}), MIKASA_TASKS[COLOR], ("red", "lime", "ultraviolet"), None)
-    with pytest.raises(MuvlaError, match="the suite fixes it"):
-        make_mikasa(TaskConfig("RememberShape3-VLA-v0", palette=NEW))
+    with pytest.raises(MuvlaError) as refused:
+        change_appearance(base(color_dict={}), MIKASA_TASKS[COLOR], palette, None)
+    assert refused.value.field == "task.palette"
+
+
+def test_a_palette_is_refused_where_objects_do_not_differ_by_colour():
+    with pytest.raises(MuvlaError) as refused:
+        make_env(TaskConfig("RememberShape3-VLA-v0", palette=NEW))
+    assert refused.value.field == "task.palette"
 
 
 def test_half_the_light():
     lit = []
     scene = SimpleNamespace(set_ambient_light=lit.append, add_directional_light=lambda way, of: lit.append(of))
     dark = base(scene=scene)
-    assert dress(dark, MIKASA_TASKS[COLOR], None, "light") == ("light dimmed to 50%",)
+    assert change_appearance(dark, MIKASA_TASKS[COLOR], None, "light") == ("light dimmed to 50%",)
     dark._load_lighting({})
     assert lit == [[0.15] * 3, [0.5] * 3, [0.5] * 3]
 

@@ -11,7 +11,7 @@ from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
 from muvla.envs.maniskill import MANISKILL_TASKS
 from muvla.envs.mikasa import MIKASA_TASKS, PUBLISHED
-from muvla.envs.mikasa.assets import write_stand_in
+from muvla.envs.mikasa.stand_ins import write_stand_in
 from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.protocol import BASE, Protocol
 from muvla.models.policy import Interface

@@ -10,7 +10,7 @@ import pytest
 
 from muvla.envs.maniskill import MANISKILL_TASKS
 from muvla.envs.mikasa import MIKASA_TASKS, TRAINED
-from muvla.envs.mikasa.assets import write_bulb, write_stand_in
+from muvla.envs.mikasa.stand_ins import write_bulb, write_stand_in
 
 pytestmark = pytest.mark.sim
 EVERY = os.environ.get("MUVLA_EVERY_TASK") == "1"  # set by `make test-sim`
@@ -129,7 +129,7 @@ def test_a_task_resets_and_steps(told, name):
     assert facts["limit"] == [task.step_limit] * 2
     assert facts["instruction"] == facts["own"]
     models = {"shellgame": "025_mug", "lamp": "low_poly_light_bulb.glb"}
-    assert facts["stand_ins"] == [models[one] for one in task.assets]
+    assert facts["stand_ins"] == [models[asset_set.name] for asset_set in task.assets]
     assert facts["expert"] == task.expert and facts["choice"] == -1
     assert (facts["target"] is None) == (task.objects is None)
     for length, (shortest, longest) in zip(facts["lengths"], (task.cue, task.delay), strict=True):

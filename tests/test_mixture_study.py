@@ -13,7 +13,8 @@ from sweeps.loader import load_study
 STUDY = """
 from muvla.config import *
 from muvla.config.sizes import get_size
-from muvla.evaluation.protocol import Protocol, get_protocol
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.protocol import Protocol
 from sweeps.study import Study
 base = Cell(
     model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),

@@ -8,9 +8,9 @@ import pytest
 from muvla.config import TaskConfig, dummy, ema
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.prefix_cache import PrefixCache
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.probes.time_map import time_map

@@ -29,7 +29,7 @@ from muvla.data.mixture_sampling import pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocols
+from muvla.evaluation.catalog import get_protocols
 from sweeps.difference import difference
 from sweeps.launchers.local import DONE, Job, bring_to_end
 from sweeps.ledger import Ledger

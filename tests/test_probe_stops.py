@@ -9,7 +9,7 @@ import pytest
 from helpers.policies import random_episode
 from muvla.config.serialization import replace
 from muvla.errors import Interrupted
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import Measurement, ScheduledMeasurement
 from muvla.probes.jacobians import jacobian_norms
 from muvla.probes.registry import MEASUREMENTS, get_measurement

@@ -9,7 +9,7 @@ from helpers.probe_study import ANY, BASE, CARRIED, GRID, LOWER, WIDTHS
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import dummy, no_memory, tbptt
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import Grid, Measurement, Point, ScheduledMeasurement
 from muvla.probes.registry import MEASUREMENTS, get_probe
 from muvla.runs.evaluate import Evaluator

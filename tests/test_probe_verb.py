@@ -7,7 +7,7 @@ import pytest
 from muvla.cli.main import main
 from muvla.config import no_memory
 from muvla.config.serialization import replace
-from muvla.evaluation.protocol import PROTOCOLS, get_protocol
+from muvla.evaluation.catalog import declared_protocols, get_protocol
 from muvla.probes.base import Grid, Point
 from muvla.probes.registry import GRIDS
 from muvla.runs.run import Run
@@ -27,7 +27,7 @@ def late(base):
 def probe(base, store, tmp_path, monkeypatch, capsys):
     """`probe(changes)` → (exit status, lines on stdout) of the grid and a reading of a cell so changed."""
     monkeypatch.setitem(GRIDS, "late", f"{__name__}:late")
-    monkeypatch.setitem(PROTOCOLS, FEW.id, FEW)
+    monkeypatch.setitem(declared_protocols(), FEW.id, FEW)
 
     def run(changes, *names):
         train = Run(tmp_path / "runs", store.path.parent, "cell")

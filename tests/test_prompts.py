@@ -12,8 +12,8 @@ from muvla.config import canonical
 from muvla.config.serialization import replace
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
+from muvla.evaluation.catalog import declared_sets, get_protocol, get_protocols
 from muvla.evaluation.evaluate import evaluate, require_prompts
-from muvla.evaluation.protocol import SETS, get_protocol, get_protocols
 from muvla.models.prompts import built_in_prompts
 from muvla.training.trainer import Trainer
 from sweeps.loader import load_study
@@ -107,7 +107,7 @@ def test_a_set_is_refused_before_its_first_task_runs(tmp_path, capsys, monkeypat
     assert main(["train", str(tmp_path), *at, "--variant", "K=8"]) == 0
     (run,) = (path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
     both = [get_protocol("recall-position3-rh@1"), LONGER]
-    monkeypatch.setitem(SETS, "both", both)
+    monkeypatch.setitem(declared_sets(), "both", both)
     capsys.readouterr()
     assert main(["evaluate", run, *at, "--protocol", "both"]) == EXIT_BAD_INPUT
     captured = capsys.readouterr()

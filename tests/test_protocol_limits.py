@@ -11,7 +11,8 @@ from muvla.envs.maniskill.tasks import MANISKILL_TASKS
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.recall import tasks as recall
 from muvla.envs.registry import step_limit, task_info
-from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.evaluation.catalog import declared_protocols
+from muvla.evaluation.protocol import Protocol
 
 GOLDEN = TESTS / "golden" / "limits.json"
 
@@ -23,12 +24,12 @@ def resolved(one: Protocol) -> list:
 
 def changed() -> list[str]:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    return [id for id in PROTOCOLS if id in golden and golden[id] != resolved(PROTOCOLS[id])]
+    return [id for id in declared_protocols() if id in golden and golden[id] != resolved(declared_protocols()[id])]
 
 
 def test_an_edited_limit_or_instruction_needs_a_new_version():
     assert not changed(), "give the protocols a new version, and the ones of before the step limit that they had"
-    missing = set(PROTOCOLS) ^ set(json.loads(GOLDEN.read_text(encoding="utf-8")))
+    missing = set(declared_protocols()) ^ set(json.loads(GOLDEN.read_text(encoding="utf-8")))
     assert not missing, f"add {sorted(missing)} to tests/golden/limits.json"
 
 
@@ -40,7 +41,7 @@ def test_editing_what_a_task_tells_is_noticed(monkeypatch, suite):
         assert changed() == ["mikasa-take-it-back-rh@1", "mikasa-take-it-back-ol8@1"]
     elif suite == "recall":
         monkeypatch.setattr(recall, "DECISION_STEPS", 11)
-        assert changed() == [one.id for one in PROTOCOLS.values() if one.task.name in recall.RECALL_TASKS]
+        assert changed() == [one.id for one in declared_protocols().values() if one.task.name in recall.RECALL_TASKS]
     elif suite == "maniskill":
         task = MANISKILL_TASKS["PickCube-v1"]
         monkeypatch.setitem(MANISKILL_TASKS, task.name, replace(task, instruction="Pick up the cube."))

@@ -17,7 +17,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.replay import ReplayedEpisode, Step, WatchedRollout, checks, require_same
 from muvla.evaluation.rollout import Outcome, Rollout

@@ -28,7 +28,8 @@ from muvla.config import (
 from muvla.config.serialization import flatten, replace
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.evaluation.catalog import declared_protocols
+from muvla.evaluation.protocol import Protocol
 from muvla.models.lora import MergedParameters, adapter_targets, get_adapters
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
@@ -270,7 +271,8 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
 
 STUDY = """
 from muvla.config import *
-from muvla.evaluation.protocol import PROTOCOLS, Protocol
+from muvla.evaluation.catalog import declared_protocols
+from muvla.evaluation.protocol import Protocol
 from muvla.config.sizes import SIZES
 from sweeps.study import Study
 
@@ -312,7 +314,7 @@ def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeyp
     assert "started from" in out and "adapters: rank 4" in out
     assert "chunk H = 2; head l1" in out and "images: 2, resized; precision float32" in out
     assert main(["sweep", str(file), "--no-tracking", "--processes", "1", *folders]) == 0
-    monkeypatch.setitem(PROTOCOLS, "start@1", Protocol("start", 1, DATASET.task, episodes=4, slots=2))
+    monkeypatch.setitem(declared_protocols(), "start@1", Protocol("start", 1, DATASET.task, episodes=4, slots=2))
     assert main(["evaluate", run.name, "--protocol", "start@1", *folders]) == 0
     assert main(["intervene", run.name, "zero", "--protocol", "start@1", *folders]) == 0
     out = capsys.readouterr().out

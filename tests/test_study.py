@@ -8,7 +8,7 @@ from helpers.paths import ROOT
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.cells import train_id
 from sweeps.difference import difference
 from sweeps.ledger import Ledger

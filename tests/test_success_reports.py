@@ -11,7 +11,7 @@ from analysis.figures import rates as figures
 from analysis.frames import tidy
 from helpers.rows import over, records, write
 from muvla.config import no_memory, tbptt
-from muvla.evaluation.protocol import SETS, get_protocol
+from muvla.evaluation.catalog import declared_sets, get_protocol
 from muvla.evaluation.records import CellRecords
 from muvla.runs.run import Run
 from sweeps.ledger import Entry
@@ -128,7 +128,7 @@ def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
         return Entry(study, study.cells()[0], Run(tmp_path, tmp_path, "t")).records().sets
 
     assert sets(get_protocol("recall-position3-rh@1")) == {}
-    trained = SETS["mikasa5-rh@1"]
+    trained = declared_sets()["mikasa5-rh@1"]
     assert sets(get_protocol("recall-position3-rh@1"), *trained) == {"mikasa5-rh@1": tuple(one.id for one in trained)}
     assert sets(*trained[:4]) == {}
 

@@ -11,9 +11,10 @@ from helpers.paths import TESTS
 from muvla.config import TaskConfig
 from muvla.config.serialization import content_hash
 from muvla.envs.colours import COLOURS
-from muvla.envs.registry import colours, make_env, settable, step_limit
+from muvla.envs.registry import make_env, step_limit, task_info
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import PROTOCOLS, chance, get_protocol
+from muvla.evaluation.catalog import declared_protocols, get_protocol
+from muvla.evaluation.protocol import chance
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.probes.chunk_length import chunk_lengths
@@ -48,7 +49,7 @@ def test_one_id_is_one_protocol_and_none_is_a_published_one(base):
     for name in GRIDS:
         for point in get_grid(name)(base).points:
             assert seen.setdefault(point.protocol.id, point.protocol) == point.protocol
-            assert point.protocol == base or point.protocol.id not in PROTOCOLS
+            assert point.protocol == base or point.protocol.id not in declared_protocols()
             same = ("seed", "episodes", "slots", "image_size", "break_at_success")
             assert all(getattr(point.protocol, field) == getattr(base, field) for field in same)
     ids = {point.protocol.id for point in phase_lengths(REMEMBER).points}
@@ -275,7 +276,7 @@ def test_a_step_limit_of_the_task_that_ends_it_before_the_decision_is_refused(tr
 
 def test_every_subset_is_replaced_once_and_the_control_permutes():
     made = palettes(COLOR)
-    own = colours("RecallColor5-v0")
+    own = task_info("RecallColor5-v0").colours
     assert made.points[0].protocol == COLOR
     control = made.points[1]
     assert dict(control.coordinates) == {"replaced": 0, "subset": "", "control": "permuted"}
@@ -336,7 +337,8 @@ def test_what_each_shift_does():
 
 
 def test_what_can_be_set():
-    assert {"palette", "cue", "delay"} < set(settable("RememberColor9-VLA-v0"))
-    assert "palette" not in settable("RememberShape9-VLA-v0") and "delay" not in settable("ShellGameTouch-VLA-v0")
-    assert colours("RememberShapeAndColor5x3-VLA-v0") == ("red", "lime", "blue")
-    assert colours("RememberShape9-VLA-v0") == colours("libero_goal-0") == ()
+    assert {"palette", "cue", "delay"} < set(task_info("RememberColor9-VLA-v0").settable)
+    assert "palette" not in task_info("RememberShape9-VLA-v0").settable
+    assert "delay" not in task_info("ShellGameTouch-VLA-v0").settable
+    assert task_info("RememberShapeAndColor5x3-VLA-v0").colours == ("red", "lime", "blue")
+    assert task_info("RememberShape9-VLA-v0").colours == task_info("libero_goal-0").colours == ()

@@ -14,7 +14,7 @@ from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, MuvlaError
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.replay import WatchedRollout
 from muvla.models.compilation import compile_step
 from muvla.probes import traces

@@ -18,9 +18,9 @@ from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
 from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation import evaluate as evaluation
+from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.checks import get_attribute
 from muvla.evaluation.evaluate import default_workers, evaluate
-from muvla.evaluation.protocol import get_protocol
 from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention

@@ -15,7 +15,7 @@ from muvla.config import (
     tbptt,
 )
 from muvla.config.sizes import get_size
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.study import Study
 
 M = 4

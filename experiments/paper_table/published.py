@@ -7,7 +7,7 @@ import dataclasses
 from experiments.paper_table.study import study as controlled
 from muvla.config.presets import of_version, paper_variants
 from muvla.config.serialization import replace
-from muvla.evaluation.protocol import get_protocols
+from muvla.evaluation.catalog import get_protocols
 
 study = dataclasses.replace(
     controlled,

@@ -22,7 +22,7 @@ from muvla.config.presets import FACTORS, M, of_version, paper_variants
 from muvla.config.serialization import replace
 from muvla.config.sizes import get_size
 from muvla.envs.mikasa.tasks import TRAINED
-from muvla.evaluation.protocol import get_protocols
+from muvla.evaluation.catalog import get_protocols
 from sweeps.study import Study
 
 # The task on which the published variants differ most stands first: the one that is trained alone (alone.py).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.recall_quick.study import M, base
 from muvla.config import tbptt
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.study import Study
 
 REGIMES = {"matched": "matched", "matched frames": "matched_frames", "published": "published"}

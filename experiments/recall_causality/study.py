@@ -16,7 +16,7 @@ from muvla.config import (
 )
 from muvla.config.serialization import replace
 from muvla.config.sizes import get_size
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import ScheduledMeasurement
 from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.phase_length import phase_lengths

@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.report.report import write_between_markers
 from analysis.tables import to_markdown
 from experiments.recall_quick.study import study
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.utils.io import write_atomically
 from sweeps.ledger import Ledger
 from sweeps.sweep import SweepOptions, default_processes, run_study

@@ -16,9 +16,9 @@ def add_asset_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser
 
 
 def _assets(arguments) -> int:
-    from muvla.envs.assets import ASSETS, asset_set
+    from muvla.envs.registry import asset_sets, get_asset_set
 
-    sets = [asset_set(name) for name in arguments.name] or list(ASSETS.values())
+    sets = [get_asset_set(name) for name in arguments.name] or list(asset_sets().values())
     return max({"list": _list, "check": _check, "fetch": _fetch}[arguments.action](one) for one in sets)
 
 

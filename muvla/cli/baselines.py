@@ -24,7 +24,7 @@ def add_baseline_verb(
 def _baselines(arguments, stop_on_signal: Callable) -> int:
     """1 where one of them could not be run."""
     from muvla.errors import MuvlaError
-    from muvla.evaluation.protocol import get_protocols
+    from muvla.evaluation.catalog import get_protocols
     from sweeps.baselines import measure_baselines
     from sweeps.ledger import Ledger
     from sweeps.loader import load_study

@@ -11,7 +11,7 @@ from muvla.checkpoints.inspect import inspect
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config.sizes import get_size
 from muvla.errors import MuvlaError
-from muvla.evaluation.protocol import get_protocol, get_protocols
+from muvla.evaluation.catalog import get_protocol, get_protocols
 from muvla.interventions import canonical_name
 from muvla.models.compilation import compile_step
 from muvla.runs.conditions import EvaluationOptions, evaluate_conditions, require_runnable

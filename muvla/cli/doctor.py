@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-# Of the simulator, what pyproject.toml does not name: the one comes with ManiSkill, the other is installed without its
-# own pins (Makefile).
-SIMULATOR_TOO = (Requirement("sapien"), Requirement("mikasa-robo-suite==1.0.0"))
-LIBERO_TOO = (Requirement("hf-libero==0.1.4"), Requirement("robosuite==1.4.0"), Requirement("bddl==1.0.1"))
+NEEDED_EXTRA = "sim"  # the dependency group that `muvla doctor --sim` asks for
 FREE_DISK = 2**30  # bytes; the demo writes about 0.3 GiB
 REINSTALL = "run `make setup`"
 RENDER = "on Debian or Ubuntu run `sudo bash scripts/install-system-packages.sh` (Mesa ≥ 24.3), or install a GPU driver"
@@ -34,14 +30,7 @@ class Finding:
 def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
     """Prints every finding; returns 1 if anything needed is missing, else 0."""
     findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
-    findings += [_tokenizer(), _device(), _attention(), _leak_test(), _recall(), _disk()]
-    simulator = [_package(one, simulator_needed, "run `make sim`") for one in (*requirements("sim"), *SIMULATOR_TOO)]
-    findings += simulator
-    if all(f.ok for f in simulator):
-        findings.append(_renderer(simulator_needed))
-    libero = [_package(one, False, "run `make libero`") for one in (*LIBERO_TOO, *requirements("libero"))]
-    findings += [*libero, _opengl()] if all(f.ok for f in libero) else [f for f in libero if not f.ok][:1]
-    findings += _assets()
+    findings += [_tokenizer(), _device(), _attention(), _leak_test(), _disk(), *_suites(simulator_needed), *_assets()]
     for f in findings:
         mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
         say(f"{mark}  {f.name}: {f.what}" + (f"\n         → {f.remedy}" if not f.ok else ""))
@@ -144,49 +133,52 @@ def _leak_test() -> Finding:
     return _attempt("leak test", check, "report this as a bug")
 
 
-def _recall() -> Finding:
+def _suites(simulator_needed: bool) -> list[Finding]:
+    """Suites without a simulator are played; of the others, packages and renderer are checked, once per extra."""
+    from muvla.envs.registry import suites
+
+    findings: list[Finding] = []
+    by_extra: dict[str, list] = {}
+    for suite in suites():
+        if suite.extra or suite.requirements:
+            by_extra.setdefault(suite.extra, []).append(suite)
+        else:
+            findings.append(_played(suite))
+    for extra, several in by_extra.items():
+        needed = simulator_needed and extra == NEEDED_EXTRA
+        texts = dict.fromkeys(text for suite in several for text in suite.requirements)
+        wanted = [*(Requirement(text) for text in texts), *(requirements(extra) if extra else [])]
+        packages = [_package(requirement, needed, several[0].install) for requirement in wanted]
+        if all(package.ok for package in packages):
+            findings += [*packages, _renderer(several[0].name, needed)]
+        else:
+            findings += packages if needed else [package for package in packages if not package.ok]
+    return findings
+
+
+def _played(suite) -> Finding:
     def check() -> str:
         from muvla.config import TaskConfig
-        from muvla.envs.recall import RECALL_TASKS
         from muvla.envs.registry import make_env
 
-        for name in RECALL_TASKS:
+        for name in suite.tasks():
             make_env(TaskConfig(name)).reset(seed=0)
-        return ", ".join(RECALL_TASKS)
+        return ", ".join(suite.tasks())
 
-    return _attempt("recall suite", check, REINSTALL)
+    return _attempt(f"{suite.name} suite", check, REINSTALL)
 
 
 def _assets() -> list[Finding]:
     """Those that no package brings; tasks built from primitives need none."""
-    from muvla.envs.assets import ASSETS, content
+    from muvla.envs.assets import content
+    from muvla.envs.registry import asset_sets
 
     findings = []
-    for one in ASSETS.values():
+    for one in asset_sets().values():
         name, missing = f"{one.name} assets", one.missing()
         there = _attempt(name, lambda one=one: str(content(one)), one.remedy)
         findings.append(replace(Finding(name, False, f"no {missing}", one.remedy) if missing else there, needed=False))
     return findings
-
-
-def _opengl() -> Finding:
-    """What LIBERO renders with; in a process of its own, as `_renderer`."""
-    code = (
-        "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); "
-        "from OpenGL import GL; print(GL.glGetString(GL.GL_RENDERER).decode())"
-    )
-
-    def check() -> str:
-        from muvla.envs.libero.simulator import render_backend
-
-        backend = render_backend()
-        env = os.environ | {"MUJOCO_GL": backend}
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
-        if run.returncode:
-            raise RuntimeError((run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1])
-        return f"{backend}, {run.stdout.strip()}"
-
-    return replace(_attempt("OpenGL", check, RENDER), needed=False)
 
 
 def _disk() -> Finding:
@@ -194,16 +186,13 @@ def _disk() -> Finding:
     return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
 
 
-def _renderer(needed: bool) -> Finding:
-    """In a process of its own: a broken driver kills the process that tries it."""
-    code = (
-        "from muvla.config import TaskConfig; from muvla.envs.registry import make_env; "
-        "env = make_env(TaskConfig('RememberColor3-VLA-v0')); frame = env.reset(seed=0)[0]['images']; "
-        "print(env.render_backend, 'rendered', frame.shape, 'mean', round(float(frame.mean()), 1))"
-    )
+def _renderer(suite: str, needed: bool) -> Finding:
+    """A suite's renderer, in a process of its own: a broken driver kills the process that tries it."""
+    code = f"from muvla.envs.registry import get_suite; print(get_suite({suite!r}).renderer())"
+    name = f"renderer of {suite}"
     try:
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     except subprocess.TimeoutExpired:
-        return Finding("renderer", False, "no picture within 300 s", RENDER, needed)
+        return Finding(name, False, "no picture within 300 s", RENDER, needed)
     last = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()
-    return Finding("renderer", run.returncode == 0, last[-1] if last else f"exit code {run.returncode}", RENDER, needed)
+    return Finding(name, run.returncode == 0, last[-1] if last else f"exit code {run.returncode}", RENDER, needed)

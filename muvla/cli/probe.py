@@ -23,7 +23,7 @@ def add_probe_verbs(
 
 def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Callable) -> None:
     from muvla.cli.commands import run_of
-    from muvla.evaluation.protocol import get_protocol
+    from muvla.evaluation.catalog import get_protocol
     from muvla.models.compilation import compile_step
     from muvla.probes.base import Grid, ScheduledMeasurement
     from muvla.probes.registry import get_probe

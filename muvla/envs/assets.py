@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import json
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from muvla.errors import MuvlaError
@@ -195,127 +194,3 @@ def _hub_errors(dataset: str, folder: Path) -> Iterator[None]:
             expected="its files",
             remedy="try again, or download it on a machine with a connection and copy the folder",
         ) from error
-
-
-# A box, a flat texture and a room, of this project's test data: visual alone.
-_FLAT = frozenset(
-    {
-        "d55cf70d42d6cc643f00e4ad71f258498abf38c75e8a0a79cd0de086cdd1c4df",
-        "3af63633584ea81c24a926870191880a70f40c18a3231b622fd0ce95529b629e",
-        "83beb2bfbfa7de105ea6609a9ba2c9d1d750f426dd8a4932564805c3e95c92c9",
-    }
-)
-LIBERO = AssetSet(
-    name="libero",
-    what="LIBERO's scenes, objects and textures (0.2 GB)",
-    variable="MUVLA_LIBERO_ASSETS",
-    usual=lambda: Path.home() / ".cache" / "libero" / "assets",  # where hf-libero itself would download them to
-    parts=(
-        "articulated_objects",
-        "scenes",
-        "stable_hope_objects",
-        "stable_scanned_objects",
-        "textures",
-        "turbosquid_objects",
-    ),
-    stand_ins=lambda folder, hashes: tuple(name for name, digest in hashes.items() if digest in _FLAT),
-    fetch=partial(from_hub, "lerobot/libero-assets"),
-)
-MUG = "025_mug"
-STAND_IN = "stand_in"  # a key that ManiSkill does not look at, in the description of a model that is none of YCB's
-_YCB = "data/assets/mani_skill2_ycb"
-
-
-def _labelled(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
-    path = folder / _YCB / "info_pick_v0.json"
-    try:
-        models = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(name for name, model in models.items() if model.get(STAND_IN))
-    except (ValueError, AttributeError) as error:  # no JSON, or no table of models
-        raise MuvlaError(
-            str(path), got=str(error), expected="ManiSkill's list of models", remedy=SHELLGAME.remedy
-        ) from error
-
-
-SHELLGAME = AssetSet(
-    name="shellgame",
-    what=f"YCB's {MUG}, of MIKASA-Robo's ShellGame tasks (among YCB's models, 0.2 GB)",
-    variable="MS_ASSET_DIR",  # ManiSkill's own, read when it is imported
-    usual=lambda: Path.home() / ".maniskill",
-    # The last for what else lies there, as its texture.
-    parts=(
-        f"{_YCB}/info_pick_v0.json",
-        f"{_YCB}/models/{MUG}/collision.ply",
-        f"{_YCB}/models/{MUG}/textured.obj",
-        f"{_YCB}/models/{MUG}",
-    ),
-    stand_ins=_labelled,
-    # The archive and its content are those of ManiSkill 3.0.1.
-    fetch=lambda folder: archive_from_hub(
-        "haosulab/ManiSkill2",
-        "data/mani_skill2_ycb.zip",
-        "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3",
-        folder / "data" / "assets",
-    ),
-    manifest=f"{_YCB}/muvla-manifest.json",
-)
-BULB = "low_poly_light_bulb.glb"
-
-
-def _no_bulb(folder: Path) -> str:
-    raise MuvlaError(
-        "assets lamp",
-        got="no place to fetch it from",
-        expected=BULB,
-        remedy=f"copy {BULB} of the suite's authors into {folder}: their package does not hold it",
-    )
-
-
-LAMP = AssetSet(
-    name="lamp",
-    what=f"{BULB}, of MIKASA-Robo's BlinkCountButtonPress, TimedTransfer and ColorLamp tasks",
-    variable="MUVLA_MIKASA_LAMP",
-    usual=lambda: Path.home() / ".cache" / "muvla" / "mikasa-lamp",
-    parts=(BULB,),
-    stand_ins=lambda folder, hashes: (BULB,) if STAND_IN.encode() in (folder / BULB).read_bytes()[:200] else (),
-    fetch=_no_bulb,
-)
-_TWINS, _WIDOWX = "data/tasks/bridge_v2_real2sim_dataset", "data/robots/widowx"
-
-
-def _fetch_bridge(folder: Path) -> str:
-    """Both are those of ManiSkill 3.0.1, which knows the content of the first alone."""
-    twins = archive_from_hub(
-        "haosulab/ManiSkill_bridge_v2_real2sim",
-        "bridge_v2_real2sim_dataset.zip",
-        "618512a205b4528cafecdad14b1788ed1130879f3064deb406516ed5b9c5ba92",
-        (folder / _TWINS).parent,
-        Path(_TWINS).name,
-    )
-    robot = archive_from_web(
-        "https://github.com/haosulab/ManiSkill-WidowX250S/archive/refs/tags/v0.2.0.zip",
-        (folder / _WIDOWX).parent,
-        Path(_WIDOWX).name,
-    )
-    return f"{twins}; {robot}"
-
-
-BRIDGE = AssetSet(
-    name="bridge",
-    what="the scenes and objects of SimplerEnv's Bridge twins, and the WidowX robot (whose archive is pinned by its "
-    "tag alone, v0.2.0: no digest of it is known)",
-    variable="MS_ASSET_DIR",
-    usual=lambda: Path.home() / ".maniskill",
-    parts=(f"{_TWINS}/custom", f"{_TWINS}/real_inpainting", f"{_TWINS}/stages", f"{_WIDOWX}/wx250s.urdf", _WIDOWX),
-    stand_ins=lambda folder, hashes: (),
-    fetch=_fetch_bridge,
-    manifest=f"{_WIDOWX.rpartition('/')[0]}/muvla-manifest.json",  # beside the robot's folder, which is hashed whole
-)
-ASSETS = {one.name: one for one in (LIBERO, SHELLGAME, LAMP, BRIDGE)}
-
-
-def asset_set(name: str) -> AssetSet:
-    """Raises MuvlaError for an unknown one."""
-    if name not in ASSETS:
-        raise MuvlaError("NAME", got=name, expected=f"one of {', '.join(ASSETS)}", remedy="correct the name")
-    return ASSETS[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, unknown_name
 
 Colour = tuple[int, int, int]
 
@@ -26,16 +26,20 @@ COLOURS: dict[str, Colour] = {
 }
 
 
-def colour(name: str) -> Colour:
+def get_colour(name: str) -> Colour:
+    """RGB, 0 to 255. Raises MuvlaError for an unknown name."""
     if name not in COLOURS:
-        raise MuvlaError("task.palette", got=name, expected=f"names among {', '.join(COLOURS)}", remedy="correct it")
+        raise unknown_name("task.palette", name, COLOURS)
     return COLOURS[name]
 
 
-def check_palette(task: str, own: tuple[str, ...], palette: tuple[str, ...]) -> None:
-    """Raises MuvlaError unless there is a different colour for each of the task's own."""
-    needed = len(own)
+def check_palette(task: str, colours: tuple[str, ...], palette: tuple[str, ...]) -> None:
+    """Raises MuvlaError unless `palette` has a different colour for each of the task's `colours`."""
+    needed = len(colours)
     if len(palette) != needed or len(set(palette)) != needed:
         raise MuvlaError(
-            "task.palette", got=palette, expected=f"{needed} different colours for {task}", remedy="correct it"
+            "task.palette",
+            got=palette,
+            expected=f"{needed} different colours for {task}",
+            remedy=f"name {needed} colours, each once",
         )

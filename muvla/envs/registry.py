@@ -1,138 +1,203 @@
-"""From a TaskConfig to an environment, and what is known of a task before it runs."""
+"""Suites by name, tasks to suites, and a TaskConfig to an environment.
+
+A suite comes from one of three places:
+
+- `SUITES` below, for suites of this repository;
+- an entry point of the group `muvla.suites` in another installed package;
+- an import path inside the task's name, `module:Suite:Task`, for a suite in a file beside a study.
+
+No suite is imported before a task or a protocol asks for it, and no suite imports its simulator before an environment
+is made.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 
 import gymnasium
 
 from muvla.config import TaskConfig
-from muvla.envs import mikasa
-from muvla.envs.instructions import INSTRUCTIONS
-from muvla.envs.libero import simulator as libero
-from muvla.envs.libero.env import CAMERA_SIZE as LIBERO_CAMERA
-from muvla.envs.libero.env import make_libero
-from muvla.envs.libero.tasks import LIBERO_TASKS, STEP_LIMITS
-from muvla.envs.maniskill import MANISKILL_TASKS, make_maniskill
-from muvla.envs.mikasa import MIKASA_TASKS, make_mikasa
-from muvla.envs.mikasa.appearance import colours as mikasa_colours
-from muvla.envs.mikasa.families import FAMILIES
-from muvla.envs.recall.env import CAMERA_SIZE as RECALL_CAMERA
-from muvla.envs.recall.env import RecallEnv
-from muvla.envs.recall.tasks import RECALL_TASKS
-from muvla.envs.recall.tasks import step_limit as recall_limit
+from muvla.envs.assets import AssetSet
+from muvla.envs.base import Suite, TaskInfo
 from muvla.envs.workers import WorkerEnv
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, unknown_name
+
+SUITES = {
+    "recall": "muvla.envs.recall.suite:RecallSuite",
+    "mikasa": "muvla.envs.mikasa.suite:MikasaSuite",
+    "maniskill": "muvla.envs.maniskill.suite:ManiSkillSuite",
+    "bridge": "muvla.envs.maniskill.suite:BridgeSuite",
+    "libero": "muvla.envs.libero.suite:LiberoSuite",
+}
+ENTRY_POINTS = "muvla.suites"
 
 
-@dataclass(frozen=True)
-class TaskInfo:
-    suite: str  # recall, mikasa, libero, maniskill, bridge
-    chance: float | None  # first-choice accuracy of a policy without memory; None where nothing is chosen
-    own_process: bool  # one environment per process (simulators with global state)
-    camera: int  # pixels, square: what its cameras give where nothing else is asked for
-    instruction: str  # where every episode has its own, one of them
-    expert: bool  # whether demonstrations can be collected
-    angles: range | None = None  # degrees, one of which the instruction of an episode names
-
-    @property
-    def instructions(self) -> tuple[str, ...]:
-        """Every one that an episode may have."""
-        if self.angles is None:
-            return (self.instruction,)
-        return tuple(self.instruction.replace("45 degrees", f"{angle} degrees") for angle in self.angles)
+def get_suite(name: str) -> Suite:
+    """The suite of this name, or of an import path `module:Suite`. Raises MuvlaError for an unknown name."""
+    if name in SUITES:
+        return _load(SUITES[name])
+    if ":" in name:
+        return _load(name)
+    for suite in suites():
+        if suite.name == name:
+            return suite
+    raise unknown_name("suite", name, [suite.name for suite in suites()])
 
 
-def task_info(name: str) -> TaskInfo:
-    """Raises MuvlaError for an unknown task."""
-    if name in RECALL_TASKS:
-        task = RECALL_TASKS[name]
-        return TaskInfo("recall", task.chance, False, RECALL_CAMERA, INSTRUCTIONS[task.family], True)
-    if name in MIKASA_TASKS:
-        task = MIKASA_TASKS[name]
-        return TaskInfo("mikasa", task.chance, True, task.camera, task.instruction, task.expert, task.angles)
-    if name in LIBERO_TASKS:
-        return TaskInfo("libero", None, True, LIBERO_CAMERA, LIBERO_TASKS[name].instruction, False)
-    if name in MANISKILL_TASKS:
-        task = MANISKILL_TASKS[name]
-        return TaskInfo(task.suite, None, True, task.camera, task.instruction, task.expert)
-    known = ", ".join([*RECALL_TASKS, *MIKASA_TASKS, *MANISKILL_TASKS, *(f"{suite}-0, -1, …" for suite in STEP_LIMITS)])
-    raise MuvlaError("task.name", got=name, expected=f"one of {known}", remedy="correct the name")
+def suites() -> Iterator[Suite]:
+    """Every registered suite: those of this repository first, then those of installed packages."""
+    for path in SUITES.values():
+        yield _load(path)
+    yield from _installed_suites()
 
 
-def settable(task: str) -> tuple[str, ...]:
-    """The fields of a TaskConfig, but `physics`, that a task has a place for."""
-    suite = task_info(task).suite
-    if suite == "recall":
-        return ("blank", "cue", "delay", "palette", "shift", "step_limit")
-    return mikasa.settable(task) if suite == "mikasa" else ()
+def find_suite(task: str) -> tuple[Suite, str]:
+    """The suite of a task, and the task's name within the suite. Raises MuvlaError for an unknown task."""
+    if ":" in task:
+        path, _, name = task.rpartition(":")
+        suite = _load(path)
+        if name not in suite.tasks():
+            raise unknown_name("task.name", task, [f"{path}:{known}" for known in suite.tasks()])
+        return suite, name
+    for suite in suites():
+        if task in suite.tasks():
+            return suite, task
+    raise unknown_name("task.name", task, [name for suite in suites() for name in suite.tasks()], "muvla ls tasks")
+
+
+def task_info(task: str) -> TaskInfo:
+    """Facts about a task that are known before an environment exists. Raises MuvlaError for an unknown task."""
+    suite, name = find_suite(task)
+    return suite.info(name)
 
 
 def step_limit(task: TaskConfig) -> int:
-    """Most steps of an episode: what is set, or the task's own, which grows with its longest phases by its suite's
-    rule."""
-    if task.step_limit is not None:
-        return task.step_limit
-    suite = task_info(task.name).suite
-    if suite == "recall":
-        own = RECALL_TASKS[task.name]
-        return recall_limit(task.cue or own.cue, task.delay or own.delay) + (task.blank or (0, 0))[1]
-    if suite == "libero":
-        return LIBERO_TASKS[task.name].step_limit
-    if task.name in MANISKILL_TASKS:
-        return MANISKILL_TASKS[task.name].step_limit
-    known = MIKASA_TASKS[task.name]
-    lengths = {name: span for name in ("cue", "delay") if (span := getattr(task, name)) is not None}
-    return known.step_limit + FAMILIES[known.family].more_steps(lengths)
-
-
-def colours(task: str) -> tuple[str, ...]:
-    """The palette that a task comes with; empty where it cannot be set."""
-    if task in RECALL_TASKS:
-        return RECALL_TASKS[task].colours
-    return mikasa_colours(MIKASA_TASKS[task]) if task in MIKASA_TASKS else ()
-
-
-def backends(task: TaskConfig) -> str | None:
-    """Physics and render backend that a task runs with here; None where no simulator is involved."""
-    if task_info(task.name).suite == "libero":
-        return libero.backends()
-    known = (MIKASA_TASKS | MANISKILL_TASKS).get(task.name)
-    return mikasa.backends(task, known.assets) if known else None
+    """Most steps of an episode: `task.step_limit`, or by the suite's rule, which grows with the longest phases."""
+    suite, name = find_suite(task.name)
+    return suite.step_limit(replace(task, name=name)) if task.step_limit is None else task.step_limit
 
 
 def longest_phases(task: TaskConfig) -> int:
     """Steps of the longest blank, cue and delay that an episode may have. Raises MuvlaError for an unknown task."""
-    task_info(task.name)
-    known = RECALL_TASKS.get(task.name) or MIKASA_TASKS.get(task.name)
-    blank = task.blank[1] if task.blank else 0
-    return blank + sum((getattr(task, phase) or getattr(known, phase))[1] for phase in ("cue", "delay") if known)
+    info = task_info(task.name)
+    return sum(longest for _, longest in (task.blank or (0, 0), task.cue or info.cue, task.delay or info.delay))
+
+
+def backends(task: TaskConfig) -> str | None:
+    """What simulates and renders a task on this machine; None without a simulator (`Suite.backends`)."""
+    suite, name = find_suite(task.name)
+    return suite.backends(replace(task, name=name))
 
 
 def make_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
-    """A new environment in this process; frames come at `image_size` pixels, None leaves the camera's own."""
-    if task_info(task.name).suite == "mikasa":
-        return make_mikasa(task, image_size)
-    if task_info(task.name).suite == "libero":
-        return make_libero(task, image_size)
-    if task.name in MANISKILL_TASKS:
-        return make_maniskill(task, image_size)
-    if task.physics is not None:
-        raise MuvlaError("task.physics", got=task.physics, expected=f"null for {task.name}", remedy="leave it out")
-    return RecallEnv(task.name, task.cue, task.delay, task.palette, image_size, task.blank, task.shift, task.step_limit)
+    """A new environment in this process.
+
+    Frames have `image_size` pixels a side; None keeps the camera's size. Raises MuvlaError for an unknown task, and for
+    a field that the task cannot change.
+    """
+    suite, task = _resolve(task)
+    return suite.make_env(task, image_size)
+
+
+def make_blind_env(task: TaskConfig) -> gymnasium.Env:
+    """`make_env` for policies that look at no image (`Suite.make_blind_env`)."""
+    suite, task = _resolve(task)
+    return suite.make_blind_env(task)
 
 
 def open_env(task: TaskConfig, image_size: int | None = None) -> gymnasium.Env:
-    """`make_env`, in a process of its own for simulators that need one."""
+    """`make_env`, in a process of its own where `TaskInfo.own_process` says so."""
     if task_info(task.name).own_process:
         return WorkerEnv(partial(make_env, task, image_size))
     return make_env(task, image_size)
 
 
-def open_blind(task: TaskConfig) -> gymnasium.Env:
-    """`open_env` for whoever looks at no picture: MIKASA-Robo on CPU physics takes none. The environment says so in its
-    provenance."""
-    if task_info(task.name).suite == "mikasa" and task.physics != "gpu":
-        return WorkerEnv(partial(make_mikasa, task, frames=False))
-    return open_env(task)
+def open_blind_env(task: TaskConfig) -> gymnasium.Env:
+    """`make_blind_env`, in a process of its own where `TaskInfo.own_process` says so."""
+    if task_info(task.name).own_process:
+        return WorkerEnv(partial(make_blind_env, task))
+    return make_blind_env(task)
+
+
+def asset_sets() -> dict[str, AssetSet]:
+    """The assets of all suites by name."""
+    return {assets.name: assets for suite in suites() for assets in suite.assets}
+
+
+def get_asset_set(name: str) -> AssetSet:
+    """Raises MuvlaError for an unknown name."""
+    if name not in (known := asset_sets()):
+        raise unknown_name("NAME", name, known, "muvla assets list")
+    return known[name]
+
+
+def _resolve(task: TaskConfig) -> tuple[Suite, TaskConfig]:
+    suite, name = find_suite(task.name)
+    settable = suite.info(name).settable
+    for field in fields(TaskConfig):
+        value = getattr(task, field.name)
+        if field.name != "name" and value is not None and field.name not in settable:
+            raise MuvlaError(
+                f"task.{field.name}",
+                got=value,
+                expected=f"null for {task.name}, which can change: {', '.join(settable) or 'nothing'}",
+                remedy=f"leave task.{field.name} out, or choose a task that can change it",
+            )
+    return suite, replace(task, name=name)
+
+
+@cache
+def _load(path: str) -> Suite:
+    """One instance of the class at an import path `module:Suite`."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        made = getattr(_import(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MuvlaError(
+            "suite",
+            got=f"{path} ({type(error).__name__}: {error})",
+            expected="module:Suite, importable from the study's folder or the working directory",
+            remedy="install the package, or run the command in the folder that contains the module",
+        ) from error
+    if not (isinstance(made, type) and issubclass(made, Suite)):
+        raise MuvlaError(
+            "suite", got=path, expected="a subclass of muvla.envs.base.Suite", remedy="see docs/extending/suite.md"
+        )
+    return made()
+
+
+def _import(module: str) -> ModuleType:
+    """The module. The working directory is searched last: the program `muvla` does not have it on its path."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        here = str(Path.cwd())
+        if error.name != module.split(".")[0] or here in sys.path:
+            raise
+        sys.path.append(here)
+        return importlib.import_module(module)
+
+
+@cache
+def _installed_suites() -> tuple[Suite, ...]:
+    """Suites of other packages. A package that cannot be imported must not stop the others: it gives a warning."""
+    loaded = []
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            suite = _load(entry.value)
+        except MuvlaError as error:
+            warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: {error}", stacklevel=2)
+            continue
+        if suite.name in SUITES:
+            warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: the name is taken", stacklevel=2)
+            continue
+        loaded.append(suite)
+    return tuple(loaded)

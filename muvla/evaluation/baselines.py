@@ -44,7 +44,8 @@ def unlearned(protocol: Protocol) -> tuple[str, ...]:
     """Those that the protocol's task has. The Bridge twins have no `random`: their actions are metres and radians, of
     which [-1, 1] is no range that a policy has."""
     task = task_info(protocol.task.name)
-    return ("random",) * (task.suite != "bridge") + ("expert",) * task.expert
+    present = {"random": task.random_actions, "expert": task.expert}
+    return tuple(name for name in ACTIONS if present[name])
 
 
 class UnlearnedRollout(Rollout):
@@ -84,5 +85,5 @@ def memoryless_ideal(protocol: Protocol) -> dict[str, float | None]:
     known where the first choice ends the episode, as in the recall suite: elsewhere a policy may touch one object after
     the other."""
     bound = chance(protocol)
-    ends = task_info(protocol.task.name).suite == "recall"
+    ends = task_info(protocol.task.name).ends_at_choice
     return {"touch": None if bound is None else 1.0, "choice": bound, "success": bound if ends else None}

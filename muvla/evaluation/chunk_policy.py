@@ -43,7 +43,7 @@ class SuitePolicy(Rollout):
 
     def __init__(self, policy: Policy, statistics: Statistics, protocol: Protocol):
         task = task_info(protocol.task.name)
-        if task.suite != "mikasa" or task.angles is not None:
+        if protocol.task.name not in MIKASA_TASKS or len(task.instructions) > 1:
             raise MuvlaError(
                 "protocol.task",
                 got=protocol.task.name,

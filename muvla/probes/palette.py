@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from muvla.envs.registry import colours
+from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Point
@@ -24,7 +24,7 @@ def palettes(
     the next. The j-th colour of a subset whose first is the training colours' i-th becomes the new colours' (i + j)-th,
     counted around. Sizes that the task does not have are left out."""
     require_settable(base, "palette")
-    own = base.task.palette or colours(base.task.name)
+    own = base.task.palette or task_info(base.task.name).colours
     sizes = [size for size in replaced if 1 <= size <= min(len(own), len(NEW))]
     if not sizes:
         raise MuvlaError(

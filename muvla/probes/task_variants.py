@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from muvla.config.serialization import replace
-from muvla.envs.registry import settable
+from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 
@@ -22,12 +22,12 @@ def derived(base: Protocol, what: str, version: int, changes: dict[str, Any]) ->
 
 def require_settable(base: Protocol, *names: str) -> None:
     """Raises MuvlaError, before any episode runs, if the protocol's task has no place for a field of TaskConfig."""
-    known = settable(base.task.name)
+    settable = task_info(base.task.name).settable
     for name in names:
-        if name not in known:
+        if name not in settable:
             raise MuvlaError(
                 f"probe of {base.id}: task.{name}",
                 got=base.task.name,
                 expected=f"a task where task.{name} can be set",
-                remedy=f"of {base.task.name} can be set: {', '.join(known) or 'nothing'}",
+                remedy=f"of {base.task.name} can be set: {', '.join(settable) or 'nothing'}",
             )

@@ -1,6 +1,6 @@
 """How much a policy depends on looks: the camera moved, the light dimmed, a distractor added, one at a time.
 
-What each is, a suite declares: `muvla.envs.mikasa.appearance`, `muvla.envs.recall.scene`. Physics, places and
+Each suite defines its own changes (`muvla.envs.mikasa.appearance`, `muvla.envs.recall.scene`). Physics, places and
 targets stay.
 """
 

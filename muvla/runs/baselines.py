@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from muvla.envs.registry import backends, open_blind
+from muvla.envs.registry import backends, open_blind_env
 from muvla.errors import Interrupted
 from muvla.evaluation.baselines import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
 from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
@@ -88,7 +88,7 @@ def _run_missing(
             yield identity
 
     environments = min(workers or default_workers(protocol), len(missing))
-    rollout = UnlearnedRollout(run.train, protocol, lambda: open_blind(protocol.task), environments)
+    rollout = UnlearnedRollout(run.train, protocol, lambda: open_blind_env(protocol.task), environments)
     identity = {"train": run.train, "training_seed": None, "intervention": "none"}
     run_missing(_row_file(run, protocol), missing, rollout, record, check_stop, **identity)
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pandas as pd
 
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import Grid, Measurement, Point
 from sweeps.predictions import Prediction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from muvla.config import DatasetConfig, TaskConfig, tbptt
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.launchers.local import Job
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
@@ -21,7 +21,7 @@ STUDY = """
 from dataclasses import replace as replace_
 from muvla.config import *
 from muvla.config.sizes import get_size
-from muvla.evaluation.protocol import get_protocol
+from muvla.evaluation.catalog import get_protocol
 from sweeps.study import Study
 base = Cell(
     model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),

@@ -13,13 +13,14 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
-from muvla.envs.assets import LIBERO, content
+from muvla.envs.assets import content
+from muvla.envs.base import NO_CHOICE
+from muvla.envs.libero.assets import LIBERO
 from muvla.envs.libero.simulator import Raw, open_simulator
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.phases import Phase
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, unknown_name
 
 CAMERA_SIZE = 256  # pixels, square: what is rendered, as in the published demonstrations and evaluations (spec 6.2)
 CAMERAS = ("agentview_image", "robot0_eye_in_hand_image")
@@ -27,20 +28,6 @@ PROPRIO_DIM = 8  # position, axis-angle, the two finger positions; world frame (
 ACTION_DIM = 7  # position and rotation of OSC_POSE in [-1, 1], and the gripper: 0 closes it, 1 opens it
 SETTLING = 10  # steps before the policy's first, in which objects come to rest (μVLA spec 6.2)
 STAY = np.array([0, 0, 0, 0, 0, 0, -1.0])  # the simulator's action that only keeps the gripper open
-NO_CHOICE = -1
-
-
-def make_libero(task: TaskConfig, image_size: int | None = None) -> LiberoEnv:
-    """The environment of a TaskConfig. Raises MuvlaError where it sets what LIBERO fixes."""
-    for name in ("blank", "cue", "delay", "palette", "physics", "shift", "step_limit"):
-        if getattr(task, name) is not None:
-            raise MuvlaError(
-                f"task.{name}",
-                got=getattr(task, name),
-                expected=f"null for {task.name}: LIBERO fixes it",
-                remedy=f"leave task.{name} out",
-            )
-    return LiberoEnv(task.name, image_size)
 
 
 class LiberoEnv(gymnasium.Env):
@@ -70,7 +57,7 @@ class LiberoEnv(gymnasium.Env):
 
     def __init__(self, task: str, image_size: int | None = None):
         if task not in LIBERO_TASKS:
-            raise MuvlaError("task.name", got=task, expected="libero_SUITE-NUMBER", remedy="correct the name")
+            raise unknown_name("task.name", task, LIBERO_TASKS, "muvla ls tasks")
         self.task = LIBERO_TASKS[task]
         self.instruction = self.task.instruction
         self.step_limit = self.task.step_limit

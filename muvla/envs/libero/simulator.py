@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from muvla.config.serialization import content_hash
-from muvla.envs.assets import LIBERO, content
+from muvla.envs.assets import content
+from muvla.envs.libero.assets import LIBERO
 from muvla.envs.libero.tasks import INITIAL_STATES, LiberoTask
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors, write_json

@@ -3,7 +3,7 @@
 ManiSkill is not imported before an environment is made: one environment per process, as for MIKASA-Robo.
 """
 
-from muvla.envs.maniskill.env import ManiSkillEnv, make_maniskill
+from muvla.envs.maniskill.env import ManiSkillEnv
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
 
-__all__ = ["MANISKILL_TASKS", "ManiSkillEnv", "ManiSkillTask", "make_maniskill"]
+__all__ = ["MANISKILL_TASKS", "ManiSkillEnv", "ManiSkillTask"]

@@ -11,12 +11,10 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from muvla.config import TaskConfig
 from muvla.envs.maniskill.tasks import MANISKILL_TASKS, ManiSkillTask
 from muvla.envs.mikasa.env import MikasaEnv
 from muvla.envs.mikasa.families import Family
 from muvla.envs.mikasa.simulator import ActionTap, load_maniskill, make, require
-from muvla.errors import MuvlaError
 
 OPEN = 0.5  # of the twins' gripper: a larger number opens it, any other closes it
 
@@ -79,16 +77,3 @@ class ManiSkillEnv(MikasaEnv):
     known: ClassVar[Mapping[str, ManiSkillTask]] = MANISKILL_TASKS
     families: ClassVar[Mapping[str, type[Family]]] = {"panda": Family, "widowx": Twin}
     build = staticmethod(_build)
-
-
-def make_maniskill(task: TaskConfig, image_size: int | None = None) -> ManiSkillEnv:
-    """The environment of a TaskConfig. Raises MuvlaError where it sets what ManiSkill fixes."""
-    for name in ("blank", "cue", "delay", "palette", "shift", "step_limit"):
-        if getattr(task, name) is not None:
-            raise MuvlaError(
-                f"task.{name}",
-                got=getattr(task, name),
-                expected=f"null for {task.name}: ManiSkill fixes it",
-                remedy=f"leave task.{name} out",
-            )
-    return ManiSkillEnv(task.name, image_size, sim_backend=task.physics or "cpu")

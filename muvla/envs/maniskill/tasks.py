@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from muvla.envs.assets import AssetSet
+from muvla.envs.maniskill.assets import BRIDGE
+
 
 @dataclass(frozen=True)
 class ManiSkillTask:
@@ -39,8 +42,8 @@ class ManiSkillTask:
         return {"panda": 9, "widowx": 8}[self.family]
 
     @property
-    def assets(self) -> tuple[str, ...]:
-        return ("bridge",) if self.family == "widowx" else ()
+    def assets(self) -> tuple[AssetSet, ...]:
+        return (BRIDGE,) if self.family == "widowx" else ()
 
     @property
     def options(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Neither the suite nor ManiSkill is imported before an environment is made. SAPIE
 per process (`muvla.envs.workers`).
 """
 
-from muvla.envs.mikasa.env import MikasaEnv, make_mikasa, settable
+from muvla.envs.mikasa.env import MikasaEnv
 from muvla.envs.mikasa.simulator import backends
 from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TRAINED, MikasaTask
 
@@ -17,6 +17,4 @@ __all__ = [
     "MikasaEnv",
     "MikasaTask",
     "backends",
-    "make_mikasa",
-    "settable",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from muvla.envs.colours import COLOURS, check_palette, colour
+from muvla.envs.colours import COLOURS, check_palette, get_colour
 from muvla.envs.mikasa.tasks import MikasaTask
 
 # In the suite's order (its COLOR_MAPPING and COLOR_PALETTE).
@@ -28,12 +28,14 @@ def colours(task: MikasaTask) -> tuple[str, ...]:
     return _COLOURS[:3] if task.family == "RememberShapeAndColor" else ()
 
 
-def dress(base: Any, task: MikasaTask, palette: tuple[str, ...] | None, shift: str | None) -> tuple[str, ...]:
+def change_appearance(
+    base: Any, task: MikasaTask, palette: tuple[str, ...] | None, shift: str | None
+) -> tuple[str, ...]:
     """Changes a ManiSkill environment before its first episode; what is altered, in words, for provenance."""
     told = []
     if palette is not None:
         check_palette(task.name, colours(task), palette)
-        _paint(base, task, [np.array([*colour(name), 255]) / 255 for name in palette])
+        _paint(base, task, [np.array([*get_colour(name), 255]) / 255 for name in palette])
         told.append(f"colours {', '.join(palette)}")
     if shift is not None:
         told.append(_SHIFTS[shift](base))

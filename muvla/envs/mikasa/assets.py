@@ -1,130 +1,70 @@
-"""What stands in for the assets that the suite's tasks need and no package brings: a mug of boxes for YCB's, of the
-ShellGame tasks, and a ball for the bulb of the lamps. Each says of itself that it is a stand-in, and everything
-computed with it carries that label.
-"""
+"""Assets that the suite's tasks load and that neither the suite nor ManiSkill contains: a mug and a light bulb."""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
+from muvla.envs.assets import AssetSet, archive_from_hub
+from muvla.errors import MuvlaError
 
-from muvla.envs.assets import BULB, LAMP, MUG, SHELLGAME, STAND_IN, asset_set
-
-# Metres; about the scanned mug's, upright, its middle in the origin, the handle along +x.
-HEIGHT, RADIUS, WALL, HANDLE = 0.081, 0.042, 0.006, 0.030
-_SIDES = 16  # boxes of the wall
-# Metres, before the suite makes it smaller by 0.85 and lowers it by 7 cm.
-BULB_RADIUS, BULB_HEIGHT = 0.014, 0.082
+MUG = "025_mug"
+BULB = "low_poly_light_bulb.glb"
+STAND_IN = "stand_in"  # a key that ManiSkill ignores; this project writes it into the files of its stand-ins
+_YCB = "data/assets/mani_skill2_ycb"
 
 
-def stand_ins(assets: Iterable[str] = (SHELLGAME.name, LAMP.name)) -> tuple[str, ...]:
-    """Names of the models there that this project made in the place of the published ones."""
-    there = [one for one in map(asset_set, assets) if not one.missing()]
-    return tuple(name for one in there for name in one.stand_ins(one.folder, {}))
+def _labelled_models(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
+    path = folder / _YCB / "info_pick_v0.json"
+    try:
+        models = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(name for name, model in models.items() if model.get(STAND_IN))
+    except (ValueError, AttributeError) as error:  # no JSON, or no table of models
+        raise MuvlaError(
+            str(path), got=str(error), expected="ManiSkill's list of models", remedy=SHELLGAME.remedy
+        ) from error
 
 
-def write_stand_in(root: Path) -> None:
-    """A mug of convex pieces under `root`, to be named by MS_ASSET_DIR before ManiSkill is imported."""
-    described, collision, shown = (root / part for part in SHELLGAME.parts[:3])
-    collision.parent.mkdir(parents=True, exist_ok=True)
-    boxes = _mug()
-    corners = np.concatenate([corners for corners in boxes])
-    low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    model = {"bbox": {"min": low, "max": high}, "scales": [1.0], "density": 1000, STAND_IN: True}
-    faces = np.concatenate([_FACES + 8 * i for i in range(len(boxes))])
-    described.write_text(json.dumps({MUG: model}), encoding="utf-8")
-    collision.write_text(_ply(corners, faces), encoding="ascii")
-    shown.write_text(_obj(corners, faces), encoding="ascii")
-
-
-def write_bulb(folder: Path) -> None:
-    """A ball as binary glTF, its axis upright as the suite turns it: along +y. To be named by MUVLA_MIKASA_LAMP."""
-    around, up = np.meshgrid(np.linspace(0, 2 * np.pi, _SIDES, endpoint=False), np.linspace(0.05, np.pi - 0.05, 9))
-    ball = np.stack([np.sin(up) * np.cos(around), np.cos(up), np.sin(up) * np.sin(around)], axis=-1).reshape(-1, 3)
-    corners = (BULB_RADIUS * ball + [0, BULB_HEIGHT, 0]).astype("<f4")
-    ring = np.arange(_SIDES)
-    row = np.stack(
-        [ring, (ring + 1) % _SIDES, ring + _SIDES, (ring + 1) % _SIDES, (ring + 1) % _SIDES + _SIDES, ring + _SIDES],
-        axis=1,
-    )
-    faces = np.concatenate([row + _SIDES * i for i in range(8)]).astype("<u4")
-    data = corners.tobytes() + ball.astype("<f4").tobytes() + faces.tobytes()
-    sizes = [corners.nbytes, corners.nbytes, faces.nbytes]
-    shape = {"bufferView": 0, "componentType": 5126, "count": len(corners), "type": "VEC3"}
-    bounds = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
-    described = {
-        "asset": {"version": "2.0", "generator": STAND_IN},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 1}, "indices": 2, "material": 0}]}],
-        "materials": [{"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 1]}}],
-        "accessors": [
-            shape | bounds,
-            shape | {"bufferView": 1},
-            {"bufferView": 2, "componentType": 5125, "count": faces.size, "type": "SCALAR"},
-        ],
-        "bufferViews": [{"buffer": 0, "byteOffset": sum(sizes[:i]), "byteLength": n} for i, n in enumerate(sizes)],
-        "buffers": [{"byteLength": len(data)}],
-    }
-    text = json.dumps(described).encode()
-    text += b" " * (-len(text) % 4)
-    parts = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BULB).write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(parts)) + parts)
-
-
-# Of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.
-_FACES = np.array(
-    [
-        [0, 1, 3],
-        [0, 3, 2],
-        [4, 6, 7],
-        [4, 7, 5],
-        [0, 4, 5],
-        [0, 5, 1],
-        [2, 3, 7],
-        [2, 7, 6],
-        [0, 2, 6],
-        [0, 6, 4],
-        [1, 5, 7],
-        [1, 7, 3],
-    ]
+SHELLGAME = AssetSet(
+    name="shellgame",
+    what=f"YCB's {MUG}, which MIKASA-Robo's ShellGame tasks load (among YCB's models, 0.2 GB)",
+    variable="MS_ASSET_DIR",  # ManiSkill reads this variable when it is imported
+    usual=lambda: Path.home() / ".maniskill",
+    # The last part is the folder: it holds further files, for example the texture.
+    parts=(
+        f"{_YCB}/info_pick_v0.json",
+        f"{_YCB}/models/{MUG}/collision.ply",
+        f"{_YCB}/models/{MUG}/textured.obj",
+        f"{_YCB}/models/{MUG}",
+    ),
+    stand_ins=_labelled_models,
+    # ManiSkill 3.0.1 fetches the same archive and checks the same digest.
+    fetch=lambda folder: archive_from_hub(
+        "haosulab/ManiSkill2",
+        "data/mani_skill2_ycb.zip",
+        "1551724fd1ac7bad9807ebcf46dd4a788caed5c9499c1225b9bfa080ffbefcb3",
+        folder / "data" / "assets",
+    ),
+    manifest=f"{_YCB}/muvla-manifest.json",
 )
 
 
-def _box(centre: tuple[float, float, float], size: tuple[float, float, float], turn: float = 0.0) -> np.ndarray:
-    """Corners (8, 3) of a box that is turned about the vertical axis through the origin, in radians."""
-    bits = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
-    cos, sin = np.cos(turn), np.sin(turn)
-    return (np.array(centre) + bits * size) @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-
-
-def _mug() -> list[np.ndarray]:
-    middle = RADIUS - WALL / 2
-    width = 2 * RADIUS * np.tan(np.pi / _SIDES)
-    walls = [_box((middle, 0, 0), (WALL, width, HEIGHT), 2 * np.pi * i / _SIDES) for i in range(_SIDES)]
-    # Bars from wall to wall: upside down, the base must leave no gap that a camera sees the ball through.
-    centre = (0, 0, (WALL - HEIGHT) / 2)
-    base = [_box(centre, (2 * middle, width, WALL), 2 * np.pi * i / _SIDES) for i in range(_SIDES // 2)]
-    out = RADIUS + HANDLE / 2
-    bars = [_box((out, 0, z), (HANDLE, WALL * 2, WALL)) for z in (0.022, -0.022)]
-    return [*walls, *base, *bars, _box((RADIUS + HANDLE, 0, 0), (WALL, WALL * 2, 0.05))]
-
-
-def _ply(corners: np.ndarray, faces: np.ndarray) -> str:
-    head = (
-        f"ply\nformat ascii 1.0\nelement vertex {len(corners)}\nproperty float x\nproperty float y\nproperty float z\n"
-        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+def _refuse_to_fetch(folder: Path) -> str:
+    raise MuvlaError(
+        "assets lamp",
+        got="no place to fetch it from",
+        expected=BULB,
+        remedy=f"copy {BULB} of the suite's authors into {folder}: their package does not hold it",
     )
-    lines = [" ".join(f"{x:.6f}" for x in corner) for corner in corners]
-    return head + "\n".join([*lines, *(f"3 {a} {b} {c}" for a, b, c in faces)]) + "\n"
 
 
-def _obj(corners: np.ndarray, faces: np.ndarray) -> str:
-    lines = ["v " + " ".join(f"{x:.6f}" for x in corner) for corner in corners]
-    return "\n".join([*lines, *(f"f {a + 1} {b + 1} {c + 1}" for a, b, c in faces)]) + "\n"
+LAMP = AssetSet(
+    name="lamp",
+    what=f"{BULB}, which MIKASA-Robo's BlinkCountButtonPress, TimedTransfer and ColorLamp tasks load",
+    variable="MUVLA_MIKASA_LAMP",
+    usual=lambda: Path.home() / ".cache" / "muvla" / "mikasa-lamp",
+    parts=(BULB,),
+    stand_ins=lambda folder, hashes: (BULB,) if STAND_IN.encode() in (folder / BULB).read_bytes()[:200] else (),
+    fetch=_refuse_to_fetch,
+)

@@ -14,50 +14,17 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
-from muvla.envs.mikasa.appearance import colours, dress
-from muvla.envs.mikasa.assets import stand_ins
-from muvla.envs.mikasa.families import FAMILIES, NO_CHOICE, Family
+from muvla.envs.base import NO_CHOICE
+from muvla.envs.mikasa.appearance import change_appearance
+from muvla.envs.mikasa.families import FAMILIES, Family
 from muvla.envs.mikasa.simulator import blind, build
+from muvla.envs.mikasa.stand_ins import stand_ins
 from muvla.envs.mikasa.tasks import MIKASA_TASKS
 from muvla.envs.phases import NO_OP_PHASES, Phase
-from muvla.errors import MuvlaError
+from muvla.errors import unknown_name
 
 ACTION_DIM = 7  # pd_ee_delta_pose: ±0.1 m, ±0.1 rad, gripper position (μVLA spec 4.4)
-
-
-def make_mikasa(task: TaskConfig, image_size: int | None = None, frames: bool = True) -> MikasaEnv:
-    """The environment of a TaskConfig. Raises MuvlaError where it changes what the suite's own class fixes."""
-    parts = ("blank", "cue", "delay", "palette")
-    given = {name: getattr(task, name) for name in parts if getattr(task, name) is not None}
-    known = settable(task.name) if task.name in MIKASA_TASKS else given
-    for name, value in given.items():
-        if name not in known:
-            raise MuvlaError(
-                f"task.{name}",
-                got=value,
-                expected=f"null for {task.name}: the suite fixes it",
-                remedy=f"leave task.{name} out, or take a task of the recall suite, where it can be set",
-            )
-    return MikasaEnv(
-        task.name,
-        image_size,
-        sim_backend=task.physics or "cpu",
-        palette=given.pop("palette", None),
-        lengths=given,
-        shift=task.shift,
-        limit=task.step_limit,
-        frames=frames,
-    )
-
-
-def settable(task: str) -> tuple[str, ...]:
-    """The fields of a TaskConfig that this task has a place for."""
-    known = MIKASA_TASKS[task]
-    # Where nothing holds the arm, longer phases are another task, with another step limit.
-    lengths = () if known.free else tuple(FAMILIES[known.family].settable)
-    return (*lengths, *(["palette"] if colours(known) else []), "shift", "step_limit")
 
 
 class MikasaEnv(gymnasium.Env):
@@ -113,9 +80,7 @@ class MikasaEnv(gymnasium.Env):
         limit: int | None = None,
     ):
         if task not in self.known:
-            raise MuvlaError(
-                "task.name", got=task, expected=f"one of {', '.join(self.known)}", remedy="correct the name"
-            )
+            raise unknown_name("task.name", task, self.known, "muvla ls tasks")
         self.task = self.known[task]
         self.image_size = image_size or self.task.camera
         shape = (self.task.cameras, self.image_size, self.image_size, 3)
@@ -132,7 +97,7 @@ class MikasaEnv(gymnasium.Env):
         self._base = self._env.unwrapped
         self._family = family(self._base, self.task)
         self._family.set_lengths(lengths or {})
-        self._dressed = dress(self._base, self.task, palette, shift)
+        self._altered = change_appearance(self._base, self.task, palette, shift)
         self._frames_wanted = frames
         if not frames:
             blind(self._base)
@@ -181,7 +146,7 @@ class MikasaEnv(gymnasium.Env):
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
         told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
-        more = {"altered": [*self._family.altered(), *self._dressed], "stand_in_assets": list(self.stand_in_assets)}
+        more = {"altered": [*self._family.altered(), *self._altered], "stand_in_assets": list(self.stand_in_assets)}
         more["pictures"] = "" if self._frames_wanted else "none taken"
         return told | {name: those for name, those in more.items() if those}
 

@@ -26,9 +26,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvla.envs import experts
+from muvla.envs.base import NO_CHOICE
 from muvla.envs.mikasa.tasks import MikasaTask
 
-NO_CHOICE = -1
 LIFTED = 100.0  # metres: what the suite hides it puts higher than that
 LONGEST = 5  # steps of the longest published cue, and of the longest delay (μVLA spec 6.1)
 

@@ -12,7 +12,8 @@ import gymnasium
 import numpy as np
 
 from muvla.config import TaskConfig
-from muvla.envs.assets import BULB, LAMP, asset_set, content
+from muvla.envs.assets import AssetSet, content
+from muvla.envs.mikasa.assets import BULB, LAMP
 from muvla.envs.mikasa.tasks import MikasaTask
 from muvla.errors import MuvlaError
 
@@ -49,10 +50,10 @@ def build(task: MikasaTask, step_limit: int, sim_backend: str, render_backend: s
     return wrap(tap, include_overlays=False), tap  # overlays are text on the human view
 
 
-def require(assets: Iterable[str]) -> None:
+def require(assets: Iterable[AssetSet]) -> None:
     """Raises MuvlaError for one that is not there; ManiSkill would ask on the terminal whether to download it."""
-    for name in assets:
-        asset_set(name).require()
+    for asset_set in assets:
+        asset_set.require()
 
 
 def make(name: str, step_limit: int, sim_backend: str, render_backend: str, **options: Any) -> gymnasium.Env:
@@ -138,12 +139,12 @@ def _not_there(error: ImportError | OSError) -> MuvlaError:
     )
 
 
-def backends(task: TaskConfig, assets: Iterable[str]) -> str:
+def backends(task: TaskConfig, assets: Iterable[AssetSet]) -> str:
     """What an environment of this task, made here, computes and renders with, that every episode has a scene of its
     own, and the content of the assets that it needs; for provenance. Raises MuvlaError where the simulator or an asset
     is not there."""
     told = [backend("sim_backend", task.physics or "cpu"), backend("render_backend", "auto"), SCENES]
-    return ", ".join([*told, *(str(content(asset_set(name))) for name in assets)])
+    return ", ".join([*told, *(str(content(asset_set)) for asset_set in assets)])
 
 
 def backend(field: str, asked: str) -> str:

@@ -18,7 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.assets import AssetSet
+from muvla.envs.mikasa.assets import LAMP, SHELLGAME
+from muvla.envs.mikasa.instructions import INSTRUCTIONS
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MikasaTask:
     step_limit: int  # as published (μVLA spec 6.1)
     objects: int | None = None  # N, that a choice is made among; None where nothing is chosen
     expert: bool = False  # whether there is a scripted one
-    assets: tuple[str, ...] = ()  # of muvla.envs.assets, that come with neither the suite nor ManiSkill
+    assets: tuple[AssetSet, ...] = ()  # of muvla.envs.assets, that come with neither the suite nor ManiSkill
     angles: range | None = None  # degrees that the suite may draw, one of which an episode's instruction names
     # Steps, the shortest and the longest that the suite draws.
     cue: tuple[int, int] = (0, 0)
@@ -51,6 +53,13 @@ class MikasaTask:
         """As in the suite; where every episode has its own, one of them."""
         return INSTRUCTIONS[self.family].format(steps=self.steps)
 
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Every sentence that an episode may have."""
+        if self.angles is None:
+            return (self.instruction,)
+        return tuple(self.instruction.replace("45 degrees", f"{angle} degrees") for angle in self.angles)
+
 
 _SHORT = (1, 5)
 _REMEMBER = {
@@ -70,7 +79,7 @@ def _remember() -> list[MikasaTask]:
 
 def _shell_game(what: str, expert: bool = True) -> MikasaTask:
     family = f"ShellGame{what}"
-    return MikasaTask(f"{family}-VLA-v0", family, 30, 3, expert, assets=("shellgame",), cue=_SHORT)
+    return MikasaTask(f"{family}-VLA-v0", family, 30, 3, expert, assets=(SHELLGAME,), cue=_SHORT)
 
 
 # From its tolerance of 0.1 rad to a quarter turn, or to an eighth in either direction, in whole degrees.
@@ -123,13 +132,13 @@ def _remember_long() -> list[MikasaTask]:
     ]
 
 
-def _shuffle(family: str, *assets: str) -> MikasaTask:
+def _shuffle(family: str, *assets: AssetSet) -> MikasaTask:
     return MikasaTask(
         f"{family}-Long-VLA-v0",
         family,
         600,
         3,
-        assets=("shellgame", *assets),
+        assets=(SHELLGAME, *assets),
         cue=(10, 100),
         delay=(100, 400),
         free=True,
@@ -140,7 +149,7 @@ def _blink(level: str, blinks: tuple[int, int]) -> MikasaTask:
     """5 to 50 steps before the first blink; each is on for 3 and off for 3 to 5."""
     family = "BlinkCountButtonPress"
     cue = (5 + 6 * blinks[0], 50 + 8 * blinks[1])
-    return MikasaTask(f"{family}{level}-Long-VLA-v0", family, 1200, assets=("lamp",), cue=cue, free=True)
+    return MikasaTask(f"{family}{level}-Long-VLA-v0", family, 1200, assets=(LAMP,), cue=cue, free=True)
 
 
 _CAPACITY = (
@@ -154,12 +163,10 @@ _LONG = (
     *_capacity("SeqOfColors", (800, 1000, 1200), long=True),
     *_capacity("ChainOfColors", (800, 1000, 1200), long=True),
     _shuffle("ShellGameShuffleTouch"),
-    _shuffle("ShellGameShuffleColorLampTouch", "lamp"),
+    _shuffle("ShellGameShuffleColorLampTouch", LAMP),
     *(_blink(level, blinks) for level, blinks in (("Easy", (1, 10)), ("Medium", (10, 20)), ("Hard", (20, 30)))),
     *(
-        MikasaTask(
-            f"TimedTransfer{level}-Long-VLA-v0", "TimedTransfer", limit, assets=("lamp",), free=True, steps=steps
-        )
+        MikasaTask(f"TimedTransfer{level}-Long-VLA-v0", "TimedTransfer", limit, assets=(LAMP,), free=True, steps=steps)
         for level, limit, steps in (("Easy", 600, 300), ("Medium", 900, 500), ("Hard", 1200, 1000))
     ),
 )

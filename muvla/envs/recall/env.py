@@ -12,11 +12,11 @@ import numpy as np
 from gymnasium import spaces
 
 from muvla.envs.actions import clipped
-from muvla.envs.colours import check_palette, colour
-from muvla.envs.instructions import INSTRUCTIONS
+from muvla.envs.base import NO_CHOICE
+from muvla.envs.colours import check_palette, get_colour
 from muvla.envs.phases import Phase
 from muvla.envs.recall import scene
-from muvla.envs.recall.tasks import RECALL_TASKS, step_limit
+from muvla.envs.recall.tasks import INSTRUCTIONS, RECALL_TASKS, step_limit
 from muvla.utils.rng import numpy_rng
 
 STEP = 0.25  # workspace units that a full action moves the effector
@@ -26,8 +26,6 @@ HOME = (0.0, -0.25)  # the effector's start
 RADIUS, ARC = 0.9, (np.pi * 5 / 6, np.pi / 6)
 JITTER = 0.05  # of the start, uniform
 TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its radius
-NO_CHOICE = -1
-
 CAMERA_SIZE = 32  # pixels, square
 # What an episode is made of; every step replaces what it changes.
 _EPISODE = (
@@ -70,11 +68,11 @@ class RecallEnv(gymnasium.Env):
         self.blank = blank or (0, 0)
         palette = tuple(palette or self.task.colours)
         check_palette(task, self.task.colours, palette)
-        self.colours = [colour(name) for name in palette]
+        self.colours = [get_colour(name) for name in palette]
         self.image_size = image_size or CAMERA_SIZE
         self.instruction = INSTRUCTIONS[self.task.family]
         self.shift = shift
-        self.step_limit = limit or step_limit(self.cue, self.delay) + self.blank[1]
+        self.step_limit = limit or step_limit(self.cue, self.delay, self.blank)
         self.observation_space = spaces.Dict(
             {
                 "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),

@@ -1,4 +1,4 @@
-"""The recall tasks: families, sizes and their defaults, registered with gymnasium."""
+"""The recall tasks: families, sizes, defaults and instructions, registered with gymnasium."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 import gymnasium
 
-# Steps left for the decision after the longest cue and delay; the farthest disc takes three.
+# Steps left for the decision after the longest cue and delay; the expert needs three to reach the farthest disc.
 DECISION_STEPS = 10
+
+# By family.
+INSTRUCTIONS = {
+    "RecallPosition": "Touch the marked disc.",
+    "RecallColor": "Touch the disc of the same color.",
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ RECALL_TASKS = {
 }
 
 
-def step_limit(cue: tuple[int, int], delay: tuple[int, int]) -> int:
-    """Grows with the phases, so that a longer delay is never a shorter time to act."""
-    return cue[1] + delay[1] + DECISION_STEPS
+def step_limit(cue: tuple[int, int], delay: tuple[int, int], blank: tuple[int, int] = (0, 0)) -> int:
+    """Most steps of an episode. The limit grows with the phases: a longer delay is never a shorter time to act."""
+    return blank[1] + cue[1] + delay[1] + DECISION_STEPS
 
 
 def register_recall() -> None:

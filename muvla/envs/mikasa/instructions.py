@@ -1,10 +1,8 @@
-"""Instruction of each task family (MIKASA's as in the suite, μVLA spec 1.4)."""
+"""The instruction of each task family, in the words of the suite (μVLA spec 1.4)."""
 
 from __future__ import annotations
 
 INSTRUCTIONS = {
-    "RecallPosition": "Touch the marked disc.",
-    "RecallColor": "Touch the disc of the same color.",
     "RememberColor": "Observe the cube's color, wait, then touch the cube of the same color.",
     "RememberShape": "Observe the object's shape, wait, then touch the object of the same shape.",
     "RememberShapeAndColor": (
@@ -23,7 +21,7 @@ INSTRUCTIONS = {
         "Observe which colored cubes appear during the cue, wait, then touch all of them in any order and press the "
         "center button."
     ),
-    # Although its success counts their order (`muvla.envs.mikasa.families`).
+    # "In any order", although the suite's success counts the order (`muvla.envs.mikasa.families`).
     "SeqOfColors": (
         "Observe which colored cubes appear during the cue, wait, then touch all of them in any order and press the "
         "center button."
@@ -43,12 +41,12 @@ INSTRUCTIONS = {
         "Count how many times the blue lamp blinks, press the red button exactly that many times when the red lamp "
         "turns green, then press the black button to submit your answer."
     ),
-    # {steps} is the task's.
+    # {steps} is a number of the task.
     "TimedTransfer": (
         "When the white lamp turns green, start counting steps from that exact moment. Move the blue cube from the "
         "green disc to the red disc exactly on step {steps} of that count."
     ),
-    # These name the angle of the episode; an environment's `info` has the sentence with its own.
+    # Every episode names its angle in the place of 45; `MikasaTask.instructions` lists all sentences.
     "RotateLenient": "Rotate the peg by 45 degrees to match the target angle.",
     "RotateStrict": (
         "Rotate the peg by 45 degrees to match the target angle while keeping the center of the peg in place."
