@@ -25,6 +25,7 @@ help:
 	@echo "make test-heavy  the tests marked browser, paper, cluster, peers or fuzz; 30 minutes at most"
 	@echo "make test-sim    the simulators' tests alone"
 	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
+	@echo "make docs        the documentation as a site, in build/site"
 	@echo "make lint | ui | doctor | clean (removes the virtual environment; runs and data stay)"
 
 # A make target cannot hold spaces, so a VENV with spaces is set up again on every call; that is harmless.
@@ -86,6 +87,10 @@ test-sim: $(VENV)/.full renderer
 
 lint: $(VENV)/.dev
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
+
+# The site is written to build/site. It needs no network, and any warning is an error.
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet && echo "build/site/index.html"
 
 ui: $(VENV)/.core
 	@mkdir -p runs
