@@ -1,5 +1,6 @@
 """The tiers of the tests: heavy markers are declared once, left out of `make test`, and never skipped under CI."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -62,3 +63,10 @@ def test_no_test_installs_a_system_package():
     for path in TESTS.rglob("*.py"):
         called = re.findall(r"[\"'](?:apt-get|apt|dnf|yum)[\"' ]", path.read_text(encoding="utf-8"))
         assert not called, path
+
+
+def test_the_modules_that_scripts_import_exist():
+    """A script that names a moved module would take its absence for a missing renderer."""
+    for script in (ROOT / "scripts").glob("*.sh"):
+        for module, name in re.findall(r"from (muvla[\w.]*) import (\w+)", script.read_text(encoding="utf-8")):
+            assert hasattr(importlib.import_module(module), name), script
