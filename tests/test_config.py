@@ -5,6 +5,7 @@ import math
 import pytest
 
 from experiments.recall_quick.study import study
+from helpers.errors import refused
 from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import (
     content_hash,
@@ -36,63 +37,72 @@ def test_identities_outlive_new_fields(base):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"memory.width": 4}, "unknown field"),
-        ({"memori.m": 4}, "memory.m"),
-        ({"truncation": 3}, "divisor K of the window W = 8"),
-        ({"truncation": 0}, "divisor"),
-        ({"truncation": 16}, "divisor"),
-        ({"truncation": 3, "budget.regime": "matched_frames"}, "a divisor K of the ticks of a slot, W·U = 32"),
-        ({"truncation": 0, "budget.regime": "published"}, "K ≥ 1"),
-        ({"budget.regime": "equal"}, "'matched', 'matched_frames', 'published'"),
-        ({"memory.m": -1}, "m ≥ 0"),
-        ({"memory.alpha": 0.0}, "0 < α ≤ 1"),
-        ({"memory.alpha": 1.5}, "0 < α ≤ 1"),
-        ({"memory.m": 9}, "at least memory.m = 9"),
-        ({"memory.m": "four"}, "a whole number"),
-        ({"memory.m": True}, "a whole number"),
-        ({"memory.kind": "lstm"}, "'none', 'dummy', 'tokens'"),
-        ({"optimizer.clip": -1.0}, "> 0 or null"),
-        ({"optimizer.lr": 0.0}, "> 0"),
-        ({"budget.slots": 0}, "≥ 1"),
-        ({"model.chunk": 0}, "H ≥ 1"),
-        ({"data.labels": "oracle"}, "'executed', 'recorded', 'masked'"),
-        ({"data.dataset.task.cue": [3, 1]}, "low ≤ high"),
-        ({"data.dataset.task.delay": [1]}, "2 values"),
-        ({"model.size": 7}, "a table of fields"),
-        ({"intervention": "none"}, "null or a name"),
-        ({"optimizer.lr": math.inf}, "finite"),
-        ({"optimizer.betas": [2.0, 0.9]}, "two fractions"),
-        ({"optimizer.betas": [math.nan, 0.9]}, "fractions"),
-        ({"optimizer.weight_decay": -0.1}, "≥ 0"),
-        ({"optimizer.final": 2.0}, "a fraction"),
-        ({"memory.init_std": -1.0}, "≥ 0"),
-        ({"model.size.patch": 0}, "≥ 1"),
-        ({"model.prompt_tokens": 0}, "≥ 1 or null"),
-        ({"model.size.heads": 5}, "got 5, expected a divisor of 96/2, the width"),
-        ({"model.size.siglip.heads": 5}, "a divisor of the width"),
-        ({"model.size.dino.mlp": 100}, "a multiple of the tower's width"),
-        ({"data.dataset.episodes": 0}, "≥ 1"),
-        ({"data.dataset.seed": -1}, "2^32"),
-        ({"data.order": "shuffled"}, "episodic or grouped where memory.kind is 'tokens' with memory.m = 4"),
-        ({"data.order": "sorted"}, "'episodic', 'shuffled', 'grouped'"),
-        ({"data.group": 0}, "≥ 1"),
-        ({"lora.rank": 32}, "0 where start.checkpoint is null"),
-        ({"lora.rank": -1}, "≥ 0"),
-        ({"lora.alpha": 0.0}, "> 0"),
-        ({"start.parts": "head"}, "'all', 'weights'"),
+        {"memory.width": 4},
+        {"memori.m": 4},
+        {"truncation": 3},
+        {"truncation": 0},
+        {"truncation": 16},
+        {"truncation": 3, "budget.regime": "matched_frames"},
+        {"truncation": 0, "budget.regime": "published"},
+        {"budget.regime": "equal"},
+        {"memory.m": -1},
+        {"memory.alpha": 0.0},
+        {"memory.alpha": 1.5},
+        {"memory.m": "four"},
+        {"memory.m": True},
+        {"memory.kind": "lstm"},
+        {"optimizer.clip": -1.0},
+        {"optimizer.lr": 0.0},
+        {"budget.slots": 0},
+        {"model.chunk": 0},
+        {"data.labels": "oracle"},
+        {"data.dataset.task.delay": [1]},
+        {"intervention": "none"},
+        {"optimizer.lr": math.inf},
+        {"optimizer.betas": [2.0, 0.9]},
+        {"optimizer.betas": [math.nan, 0.9]},
+        {"optimizer.weight_decay": -0.1},
+        {"optimizer.final": 2.0},
+        {"memory.init_std": -1.0},
+        {"model.size.patch": 0},
+        {"model.prompt_tokens": 0},
+        {"model.size.dino.mlp": 100},
+        {"data.dataset.episodes": 0},
+        {"data.dataset.seed": -1},
+        {"data.order": "shuffled"},
+        {"data.order": "sorted"},
+        {"data.group": 0},
+        {"lora.rank": 32},
+        {"lora.rank": -1},
+        {"lora.alpha": 0.0},
+        {"start.parts": "head"},
     ],
 )
-def test_bad_fields_are_refused_by_name(base, changes, message):
-    with pytest.raises(MuvlaError) as error:
+def test_bad_fields_are_refused_by_name(base, changes):
+    """The first changed field is the refused one."""
+    with refused(next(iter(changes))):
         replace(base, changes)
-    assert message in str(error.value)
-    assert "Remedy" in str(error.value) and next(iter(changes)).split(".")[-1][:4] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"memory.m": 9}, "model.reserve"),
+        ({"data.dataset.task.cue": [3, 1]}, "task.cue"),
+        ({"model.size": 7}, "model.size."),
+        ({"model.size.heads": 5}, "model.size: heads"),
+        ({"model.size.siglip.heads": 5}, "model.size tower: heads"),
+    ],
+)
+def test_a_bad_combination_names_the_field_to_change(base, changes, field):
+    with refused(field):
+        replace(base, changes)
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(MuvlaError, match="model"):
+    with refused("model"):
         from_dict(Cell, {})
 
 
@@ -178,7 +188,7 @@ def test_assignments():
         "optimizer.clip": None,
         "data.labels": "masked",
     }
-    with pytest.raises(MuvlaError, match="field=value"):
+    with refused("--set"):
         parse_assignments(["memory.m"])
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from muvla.errors import DiskError, MuvlaError
+from helpers.errors import refused
+from muvla.errors import DiskError
 from muvla.utils.io import append_line, locked, read_lines, write_atomically
 
 
@@ -24,7 +25,7 @@ def test_a_torn_last_line_is_left_out_and_mended_and_a_broken_one_is_named(tmp_p
     append_line(file, {"a": 3})
     assert read_lines(file) == [{"a": 1}, {"a": 3}]
     file.write_bytes(b'{"a": 1}\n\xff\n{"a": 3}\n')
-    with pytest.raises(MuvlaError, match=r"x.jsonl:2.*broken JSON"):
+    with refused(f"{file}:2"):
         read_lines(file)
 
 
@@ -35,5 +36,5 @@ def test_a_disk_without_room_for_a_folder_is_one_clear_error(tmp_path, monkeypat
     monkeypatch.setattr(Path, "mkdir", full)
     file = tmp_path / "new" / "x"
     for write in (lambda: write_atomically(file, b""), lambda: append_line(file, {}), locked(file).__enter__):
-        with pytest.raises(DiskError, match="free some space"):
+        with pytest.raises(DiskError):
             write()

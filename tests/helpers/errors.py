@@ -1,0 +1,18 @@
+"""How tests assert that an input is refused: by the error's type and field, not by its wording."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from muvla.errors import MuvlaError
+
+
+@contextlib.contextmanager
+def refused(field: str, error: type[MuvlaError] = MuvlaError) -> Iterator[pytest.ExceptionInfo]:
+    """The block must raise `error` (or a subclass) about `field`; the yielded `.value` holds the other parts."""
+    with pytest.raises(error) as info:
+        yield info
+    assert info.value.field == field
