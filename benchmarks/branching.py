@@ -23,6 +23,7 @@ from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
@@ -50,9 +51,8 @@ def one_map(
     def run() -> dict[tuple[str, int], tuple]:
         found, branches = {}, PrefixCache() if branching else None
         for name in names:
-            rollout = Rollout(
-                policy, statistics, own, lambda: make_env(task), parse_intervention(name), branches=branches
-            )
+            actor = PolicyActor(policy, statistics, own, parse_intervention(name), branches)
+            rollout = Rollout(actor, lambda: make_env(task))
             seeds = range(own.seed, own.seed + episodes)
             rollout.run(seeds, lambda o, name=name: found.update({(name, o.seed): (*o.info.values(),)}))
         return found

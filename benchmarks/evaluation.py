@@ -30,6 +30,7 @@ from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env, open_env
 from muvla.envs.workers import WorkerEnv
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface, Policy
@@ -40,12 +41,6 @@ HERE = Path(__file__).parent
 PROTOCOL = get_protocol("mikasa-remember-color3-quick-rh@1")  # two slots, pictures of 64 pixels
 CORES = 16  # of the estimate
 PARTS = ("render", "physics", "other of the environment", "policy", "transport")
-
-
-class InStep(Rollout):
-    """Waits for every environment before it serves any."""
-
-    _patience = math.inf
 
 
 def untrained(cameras: int = 2, proprio: int = 7, action: int = 7) -> tuple[Policy, Statistics]:
@@ -61,10 +56,12 @@ def episodes(
     """Episodes per minute: two environments against one, and serving who is ready against waiting for all; and the
     first ratio. The processes have started before, and every side runs the same episodes."""
     seeds = range(one.seed, one.seed + one.episodes)
+    # With infinite patience a rollout waits for every environment before it serves any.
     made = [
-        kind(policy, statistics, one, make, environments=n) for kind, n in ((Rollout, 1), (Rollout, 2), (InStep, 2))
+        Rollout(PolicyActor(policy, statistics, one), make, environments=n, patience=patience)
+        for n, patience in ((1, None), (2, None), (2, math.inf))
     ]
-    alone, ready, in_step = (lambda rollout=rollout: rollout.run(seeds, lambda _: None) for rollout in made)
+    alone, ready, in_step = (lambda rollout=rollout: rollout.run(seeds) for rollout in made)
     try:
         side_by_side = compare(alone, ready, rounds)
         serving = compare(in_step, ready, rounds)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from muvla.envs.registry import task_info
 from muvla.errors import DiskError, MuvlaError, NotAMeasurement
-from muvla.evaluation.baselines import unlearned
+from muvla.evaluation.baselines import baseline_names
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
 from muvla.runs.baselines import measure_baseline
@@ -26,7 +26,7 @@ def measure_baselines(
     DiskError and NotAMeasurement, which are no property of one protocol, and Interrupted."""
     failed = 0
     for protocol in protocols:
-        for name in unlearned(protocol):
+        for name in baseline_names(protocol):
             try:
                 run = Run(ledger.root, ledger.data, name)
                 rows = measure_baseline(run, protocol, should_stop, retry_errors, workers, say)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from muvla.data.collect import collect
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import make_env
 from muvla.evaluation.catalog import declared_protocols
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.context import EvaluationContext
 from muvla.probes.base import Subject
 from muvla.training.interface import get_interface
 from muvla.training.trainer import Trainer
@@ -183,7 +183,7 @@ def small_release(monkeypatch):
     """The tiny release's size, its protocol and its environment, known by name to the command line of this process."""
     monkeypatch.setitem(SIZES, "fixture", SIZE)
     monkeypatch.setitem(declared_protocols(), PROTOCOL.id, PROTOCOL)
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", Variant)
+    monkeypatch.setattr("muvla.runs.evaluate.EvaluationContext", partial(EvaluationContext, env_factory=Variant))
 
 
 @pytest.fixture

@@ -9,23 +9,17 @@ from PIL import Image
 
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
-from muvla.evaluation.replay import WatchedRollout
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.replay import replay
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.video import compose
 from muvla.models.preprocessing import prepare
 from muvla.models.sequence import Segment
-from muvla.probes.attention import ALL, DRAWN, AttentionRollout, frame, read
+from muvla.probes.attention import ALL, DRAWN, attended, frame, read
 from muvla.probes.attention_maps import ACTION_READ
 from muvla.probes.attention_overlay import OPAQUE, TILE, overlaid, sheet, video
 
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3, step_limit=12)
-
-
-def attended(subject, seeds=None, environments=None):
-    rollout = AttentionRollout(
-        subject.policy, subject.statistics, subject.protocol, subject.open_env, None, environments
-    )
-    return list(rollout.attend(seeds or subject.seeds))
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +34,39 @@ def episodes(subject):
 
 def test_episodes_are_those_of_any_other_rollout_and_every_step_has_its_attention(subject, episodes):
     found = {}
-    Rollout(subject.policy, subject.statistics, SHORT, subject.open_env).run(
-        subject.seeds, lambda o: found.update({o.seed: o.info})
-    )
-    assert [one.watched.outcome.seed for one in episodes] == list(subject.seeds)
-    assert {one.watched.outcome.seed: one.watched.outcome.info for one in episodes} == found
+    actor = PolicyActor(subject.policy, subject.statistics, SHORT)
+    Rollout(actor, subject.open_env).run(subject.seeds, lambda o: found.update({o.seed: o.info}))
+    assert [one.replayed.outcome.seed for one in episodes] == list(subject.seeds)
+    assert {one.replayed.outcome.seed: one.replayed.outcome.info for one in episodes} == found
     for one in episodes:
-        assert len(one.attention) == len(one.watched.steps)
+        assert len(one.attention) == len(one.replayed.steps)
         changed = [not np.array_equal(a.mass, b.mass) for a, b in zip(one.attention, one.attention[1:], strict=False)]
         assert all(changed)
 
 
 def test_an_episode_s_attention_does_not_depend_on_its_neighbours(subject, episodes):
-    (alone,) = attended(subject, subject.seeds[3:], 1)
+    (alone,) = attended(replace(subject, seeds=subject.seeds[3:]), 1)
     assert all(np.array_equal(a.mass, b.mass) for a, b in zip(alone.attention, episodes[3].attention, strict=True))
 
 
 def test_of_a_chunk_s_later_steps_it_is_that_of_the_call(subject_of, cell_with):
     two = replace(SHORT, regime="open_loop", h=2, tick="call")
-    (one,) = attended(replace(subject_of(cell_with()), protocol=two), (SHORT.seed,))
-    assert len(one.attention) == len(one.watched.steps)
+    (one,) = attended(replace(subject_of(cell_with(), 1), protocol=two))
+    assert len(one.attention) == len(one.replayed.steps)
     assert all(later is first for first, later in zip(one.attention[::2], one.attention[1::2], strict=False))
     assert one.attention[0] is not one.attention[2]
 
 
 def test_watching_several_episodes_is_watching_each(subject):
     seeds = subject.seeds[:2]
-    rollout = lambda: WatchedRollout(subject.policy, subject.statistics, SHORT, subject.open_env)  # noqa: E731
-    together = rollout().watch_all(seeds)
+
+    def replayed(seeds):
+        return replay(PolicyActor(subject.policy, subject.statistics, SHORT), subject.open_env, seeds)
+
+    together = replayed(seeds)
     assert list(together) == list(seeds)
     for seed in seeds:
-        alone = rollout().watch(seed)
+        alone = replayed([seed])[seed]
         assert alone.outcome.info == together[seed].outcome.info
         assert all(np.array_equal(a, b) for a, b in zip(alone.frames, together[seed].frames, strict=True))
         assert len(alone.steps) == len(together[seed].steps) == len(alone.frames) - 1
@@ -85,14 +81,14 @@ def test_the_frame_is_the_mean_over_episodes_at_each_step_since_the_cue(episodes
     for layer in (ALL, 0, 1):
         asked = {"measure": "mass", "layer": layer} | at
         line = table[(table[list(asked)] == list(asked.values())).all(axis=1)].iloc[0]
-        own = [one.attention[one.watched.outcome.info["cue_length"]] for one in episodes]
+        own = [one.attention[one.replayed.outcome.info["cue_length"]] for one in episodes]
         r, c = own[0].rows.index(ACTION_READ), own[0].keys.index("MEMORY")
         values = [a.mass[:, r, c].mean() if layer == ALL else a.mass[layer, r, c] for a in own]
         assert line["value"] == pytest.approx(np.mean(values)) and line["n"] == len(episodes)
         assert line["low"] < line["value"] < line["high"]
         assert line["uniform"] == pytest.approx(own[0].uniform[r, c])
     assert set(table["since_cue"]) == {
-        step - one.watched.outcome.info["cue_length"] + 1 for one in episodes for step in range(len(one.attention))
+        step - one.replayed.outcome.info["cue_length"] + 1 for one in episodes for step in range(len(one.attention))
     }
     drawn = table.dropna(subset="curve")
     assert set(drawn["curve"]) == {f"{a} → {b}" for a, b in DRAWN}
@@ -118,9 +114,9 @@ def test_maps_and_rollout_have_a_line_per_patch(episodes):
 
 def test_without_a_cue_nothing_is_counted_from_it(episodes):
     one = episodes[0]
-    outcome = replace(one.watched.outcome, info=one.watched.outcome.info | {"cue_length": None})
+    outcome = replace(one.replayed.outcome, info=one.replayed.outcome.info | {"cue_length": None})
     with pytest.raises(MuvlaError, match="probe attention: .*without a cue"):
-        frame([replace(one, watched=replace(one.watched, outcome=outcome))])
+        frame([replace(one, replayed=replace(one.replayed, outcome=outcome))])
 
 
 def test_heat_lies_on_its_patch_and_the_picture_shows_through():
@@ -136,8 +132,8 @@ def test_heat_lies_on_its_patch_and_the_picture_shows_through():
 def test_the_pictures_are_what_the_model_gets(subject_of, cell_with):
     """Resized and cropped, and with the episode's first image where the policy is shown it."""
     subject = subject_of(cell_with({"model.images": "released", "data.first_image": True}))
-    (one,) = attended(subject, subject.seeds[:1])
-    frames = one.watched.frames
+    (one,) = attended(replace(subject, seeds=subject.seeds[:1]))
+    frames = one.replayed.frames
     raw = torch.from_numpy(np.concatenate([frames[2], frames[0][:1]])).movedim(-1, -3)
     expected = prepare(raw, 32, "released").movedim(-3, -1).numpy()
     assert np.array_equal(one.pictures(2), expected) and len(expected) == 3
@@ -152,14 +148,14 @@ def test_a_sheet_shows_every_step_and_a_long_episode_s_ends(episodes):
     long = replace(
         one,
         attention=one.attention * 20,
-        watched=replace(one.watched, steps=one.watched.steps * 20, frames=one.watched.frames[:-1] * 20),
+        replayed=replace(one.replayed, steps=one.replayed.steps * 20, frames=one.replayed.frames[:-1] * 20),
     )
     assert page.width < sheet(long, "title").width < 30 * (TILE + 2)
 
 
 def test_the_video_is_the_plain_rollout_with_the_maps_beside_it(episodes):
     one = episodes[0]
-    plain, frames = compose(one.watched, "title"), video(one, "title")
+    plain, frames = compose(one.replayed, "title"), video(one, "title")
     assert len(frames) == len(plain) and len({f.shape for f in frames}) == 1
     height, width = plain[0].shape[:2]
     assert all(np.array_equal(f[:height, :width], p) for f, p in zip(frames, plain, strict=True))

@@ -18,7 +18,7 @@ from muvla.cli import main as cli
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.envs.registry import make_env, task_info
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation.baselines import UnlearnedRollout, memoryless_ideal, unlearned
+from muvla.evaluation.baselines import BaselineActor, baseline_names, memoryless_ideal
 from muvla.evaluation.catalog import get_protocol, get_protocols
 from muvla.evaluation.protocol import unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, result_id, summarise
@@ -106,9 +106,10 @@ def test_they_are_nobodys_training(tmp_path):
 
 def test_a_task_without_an_expert_has_none(tmp_path):
     libero = get_protocol("libero-spatial-0-rh@1")
-    assert unlearned(libero) == ("random",) and unlearned(BASE) == ("random", "expert")
-    with pytest.raises(MuvlaError, match=r"baseline: got expert of libero_spatial-0, expected one of random"):
-        UnlearnedRollout("expert", libero, lambda: None, 1)
+    assert baseline_names(libero) == ("random",) and baseline_names(BASE) == ("random", "expert")
+    with pytest.raises(MuvlaError) as refused:
+        BaselineActor("expert", libero, 1)
+    assert refused.value.field == "baseline"
     assert finished_baselines(tmp_path, tmp_path, libero).absent == {"random": "not run", "expert": "no expert"}
 
 
@@ -146,7 +147,7 @@ def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkey
 
 def test_the_bridge_twins_have_no_random_policy(tmp_path):
     twin = get_protocol("bridge-put-carrot-on-plate-in-scene-rh@1")
-    assert unlearned(twin) == ()
+    assert baseline_names(twin) == ()
     assert finished_baselines(tmp_path, tmp_path, twin).absent == {"random": "–", "expert": "no expert"}
 
 

@@ -19,6 +19,7 @@ from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.chunk_policy import SuitePolicy
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Interface
 from muvla.models.prompts import built_in_prompts
@@ -116,7 +117,7 @@ def run_by_hand(env, chunks, seed):
 
 def rolled_out(policy, one):
     fake = Fake()
-    rollout = Rollout(policy, STATISTICS, one, lambda: Ours(fake))
+    rollout = Rollout(PolicyActor(policy, STATISTICS, one), lambda: Ours(fake))
     rollout.run(range(one.seed, one.seed + 2), lambda outcome: None)
     return fake.executed
 
@@ -177,7 +178,7 @@ def test_a_real_task_by_the_suites_own_runner(policy, monkeypatch):
             ours.append(np.array(action))
             return super().step(action)
 
-    rollout = Rollout(policy, STATISTICS, one, lambda: Watched(TASK, 32))
+    rollout = Rollout(PolicyActor(policy, STATISTICS, one), lambda: Watched(TASK, 32))
     found = []
     rollout.run([one.seed], found.append)
     rollout.close()
@@ -195,8 +196,9 @@ def test_a_callback_that_was_forgotten_is_noticed(policy):
 def test_an_end_that_is_anothers_is_no_measurement(policy):
     chunks = suite_policy(policy, OPEN)
     run_by_hand(Fake(), chunks, OPEN.seed)
-    with pytest.raises(NotAMeasurement, match=f"got the end of episode seed 7, expected that of {OPEN.seed}"):
+    with pytest.raises(NotAMeasurement) as refused:
         chunks.episode_ended(0, SimpleNamespace(seed=7, n_steps=LIMIT))
+    assert refused.value.field == "episode_callback"
     with pytest.raises(NotAMeasurement, match="7 writes in 8 steps"):
         chunks.episode_ended(0, SimpleNamespace(seed=OPEN.seed, n_steps=8))
 

@@ -15,6 +15,7 @@ from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig, dummy, no_memory
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.diffusion import STEPS, NoisyActions, add_noise, denoise, kept_variance
@@ -166,9 +167,8 @@ def test_an_episode_is_the_same_whatever_runs_beside_it(store, cell_with):
     for seeds in ([900, 901, 902, 903], [902, 903], [903, 900, 902, 901]):
         one = Protocol("denoised", 1, TaskConfig("RecallPosition3-v0"), episodes=4, slots=2)
         found = {}
-        rollout = Rollout(
-            trainer.policy.eval(), trainer.statistics, one, lambda one=one: make_env(one.task, None), None
-        )
+        actor = PolicyActor(trainer.policy, trainer.statistics, one)
+        rollout = Rollout(actor, lambda one=one: make_env(one.task, None))
         rollout.run(seeds, lambda outcome, found=found: found.update({outcome.seed: (outcome.info, outcome.error)}))
         outcomes.append(found)
     assert outcomes[0] == outcomes[2] and outcomes[1] == {seed: outcomes[0][seed] for seed in (902, 903)}

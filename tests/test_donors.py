@@ -12,8 +12,11 @@ from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.action_chunks import ChunkFile, chunk_change
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.donor_recording import with_donors
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.records import EpisodeRow, choices, result_id
 from muvla.evaluation.results import NeverFired
 from muvla.evaluation.rollout import Rollout
@@ -38,23 +41,24 @@ def trained(store, cell_with):
 
 @pytest.fixture(scope="module")
 def recorded():
-    return {}
+    return PrefixCache()
 
 
 def bound(trained, recorded, name, one=SHORT):
-    return with_donors(name, trained.policy, trained.statistics, one, recorded)
+    context = EvaluationContext(cache=recorded)
+    return with_donors(parse_intervention(name), trained.policy, trained.statistics, one, context)
 
 
 def outcomes(trained, kind, one=SHORT, seeds=None):
     """By seed: what the row tells, and the chunks."""
     found = {}
-    rollout = Rollout(trained.policy, trained.statistics, one, lambda: make_env(one.task), kind)
+    rollout = Rollout(PolicyActor(trained.policy, trained.statistics, one, kind), lambda: make_env(one.task))
     rollout.run(seeds or range(one.seed, one.seed + one.episodes), lambda o: found.update({o.seed: o}))
     return found
 
 
 def chunks(outcome):
-    return np.stack([chunk for _, chunk in outcome.ticks])
+    return np.stack([chunk for _, chunk in outcome.chunks])
 
 
 def told(outcome):
@@ -63,18 +67,8 @@ def told(outcome):
 
 
 def evaluated(trained, folder, kind, one=SHORT):
-    return evaluate(
-        trained.policy,
-        trained.statistics,
-        one,
-        kind,
-        train="abc",
-        training_seed=0,
-        training_episodes=(range(24),),
-        rows=folder / "rows",
-        record=lambda _: nullcontext("p"),
-        chunks=folder / "chunks",
-    )
+    request = EvaluationRequest(trained.policy, trained.statistics, one, kind, "abc", 0, (range(24),))
+    return evaluate(request, folder, EvaluationContext(lambda _: nullcontext("p")))
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +138,14 @@ def test_who_gives_does_not_depend_on_when_or_where(trained, recorded):
 def test_on_dummy_a_transplant_is_nothing(store, cell_with):
     """All episodes have one memory; and what is added along a decoder that can tell nothing apart is nothing."""
     trainer = Trainer(cell_with({**dummy(4), "model.chunk": 4}), store)
-    plain, recorded = outcomes(trainer, None), {}
+    plain, recorded = outcomes(trainer, None), PrefixCache()
     for name in ("transplant", "direction(4)"):
         moved = outcomes(trainer, bound(trainer, recorded, name))
         assert all(np.array_equal(chunks(plain[seed]), chunks(moved[seed])) for seed in plain)
 
 
 def test_one_bank_serves_all_kinds_at_a_site_and_schedule(trained, monkeypatch):
-    recorded, runs = {}, []
+    recorded, runs = PrefixCache(), []
     run = Rollout.run
     monkeypatch.setattr(Rollout, "run", lambda *a: runs.append(1) or run(*a))
     for name in ("transplant", "transplant_same", "orthogonal(2)", "transplant[0:1]"):
@@ -232,7 +226,7 @@ def test_a_schedule_that_never_fires(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("zero[2:9]", "token 8"), ("lesion(4)", "token 4.*4 tokens 0…3"), ("transplant", "no donors")],
+    [("zero[2:9]", "token 8"), ("lesion(4)", "token 4.*4 tokens 0…3")],
 )
 def test_what_cannot_act_is_refused_before_an_episode_runs(trained, tmp_path, name, message):
     with pytest.raises(MuvlaError, match=message):
@@ -296,37 +290,53 @@ class Failing(RecallEnv):
 
 def test_an_episode_that_fails_is_recorded_again_and_then_refused(trained):
     factory = lambda task, size: Failing(task.name, task.cue, task.delay, blank=task.blank)  # noqa: E731
-    args = ("transplant", trained.policy, trained.statistics, SHORT)
+    args = (parse_intervention("transplant"), trained.policy, trained.statistics, SHORT)
+    context = EvaluationContext(env_factory=factory)
     Failing.left = 1
-    assert len(with_donors(*args, {}, env_factory=factory).bank.donors) == N
-    Failing.left, recorded = 2, {}
+    assert len(with_donors(*args, context).bank.donors) == N
+    Failing.left, context = 2, EvaluationContext(env_factory=factory)
     with pytest.raises(MuvlaError, match=f"episode seeds {SHORT.seed + 1} that ended.*twice.*OSError: lost"):
-        with_donors(*args, recorded, env_factory=factory)
-    assert not recorded
+        with_donors(*args, context)
+    assert not context.cache.donors
 
 
-def test_donors_are_recorded_after_all_other_checks(trained, tmp_path):
-    asked = []
+def test_donors_are_recorded_after_all_other_checks(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("muvla.evaluation.evaluate.with_donors", lambda *_: pytest.fail("recorded"))
     kind = parse_intervention("transplant[2:9]")
-    for changes, message in (({}, "token 8"), ({"training_episodes": (range(SHORT.seed, SHORT.seed + 1),)}, "seed")):
-        args = {"train": "abc", "training_seed": 0, "training_episodes": (), "rows": tmp_path} | changes
-        with pytest.raises(MuvlaError, match=message):
-            evaluate(
-                trained.policy,
-                trained.statistics,
-                SHORT,
-                kind,
-                record=lambda _: nullcontext("p"),
-                donors=asked.append,
-                **args,
-            )
-    assert not asked
+    request = EvaluationRequest(trained.policy, trained.statistics, SHORT, kind, "abc", 0, ())
+    seen = (range(SHORT.seed, SHORT.seed + 1),)
+    for changed, field in (
+        (request, "intervention transplant[2:9]"),
+        (replace(request, training_episodes=seen), "protocol.seed"),
+    ):
+        with pytest.raises(MuvlaError) as refused:
+            evaluate(changed, tmp_path, EvaluationContext())
+        assert refused.value.field == field
+
+
+def test_an_evaluation_records_the_donors_that_it_needs_once_for_all_of_a_policy(trained, tmp_path, monkeypatch):
+    runs, run = [], Rollout.run
+    monkeypatch.setattr(Rollout, "run", lambda *a, **k: runs.append(1) or run(*a, **k))
+    context = EvaluationContext()
+    for name in ("transplant", "transplant_same"):
+        request = EvaluationRequest(
+            trained.policy, trained.statistics, SHORT, parse_intervention(name), "abc", 0, (range(24),)
+        )
+        assert all(row.donor_seed is not None for row in evaluate(request, tmp_path, context).rows)
+    assert len(runs) == 3
+
+
+def test_an_actor_without_its_donors_is_refused(trained):
+    with pytest.raises(MuvlaError) as refused:
+        outcomes(trained, parse_intervention("transplant"))
+    assert refused.value.field.startswith("intervention transplant") and refused.value.got == "no donors"
 
 
 def test_recording_is_within_what_is_timed(trained):
     entered = []
     record = lambda told: entered.append(told) or nullcontext("p")  # noqa: E731
-    with_donors("transplant", trained.policy, trained.statistics, SHORT, {}, record=record)
+    kind = parse_intervention("transplant")
+    with_donors(kind, trained.policy, trained.statistics, SHORT, EvaluationContext(record))
     assert len(entered) == 1
 
 

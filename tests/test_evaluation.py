@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from muvla.config import dummy, no_memory, tbptt
-from muvla.envs.registry import make_env
+from muvla.envs.registry import make_env, open_env
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.catalog import get_protocol
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.context import EvaluationContext
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import EXAMPLES, parse_intervention
@@ -27,18 +29,17 @@ ALONE = sorted(name for name in EXAMPLES.values() if parse_intervention(name).do
 
 def outcomes(trainer, protocol, kind=None, seeds=None):
     found = {}
-    rollout = Rollout(
-        trainer.policy, trainer.statistics, protocol, lambda: make_env(protocol.task, protocol.image_size), kind
-    )
+    actor = PolicyActor(trainer.policy, trainer.statistics, protocol, kind)
+    rollout = Rollout(actor, lambda: make_env(protocol.task, protocol.image_size))
     rollout.run(seeds or range(protocol.seed, protocol.seed + protocol.episodes), lambda o: found.update({o.seed: o}))
-    return found, rollout
+    return found, actor
 
 
 def test_every_episode_once(trained):
-    found, rollout = outcomes(trained, SHORT)
+    found, actor = outcomes(trained, SHORT)
     assert sorted(found) == list(range(SHORT.seed, SHORT.seed + 12))
     steps = [o.info["steps"] for o in found.values()]
-    assert max(steps) <= rollout.ticks <= sum(steps)
+    assert max(steps) <= actor.ticks <= sum(steps)
 
 
 @pytest.mark.parametrize("fault", ["a write is lost", "the model is called twice"])
@@ -99,10 +100,10 @@ def test_regimes_bite(trained):
         "open4 call": {"regime": "open_loop", "h": 4, "tick": "call"},
         "open4 env_step": {"regime": "open_loop", "h": 4, "tick": "env_step"},
     }.items():
-        found, rollout = outcomes(trained, replace(SHORT, slots=1, episodes=3, **changes))
+        found, actor = outcomes(trained, replace(SHORT, slots=1, episodes=3, **changes))
         steps = [o.info["steps"] for o in found.values()]
-        ticks[name] = rollout.ticks
-        assert rollout.ticks == (sum(-(-s // 4) for s in steps) if "call" in name else sum(steps))
+        ticks[name] = actor.ticks
+        assert actor.ticks == (sum(-(-s // 4) for s in steps) if "call" in name else sum(steps))
     assert ticks["open4 call"] < ticks["receding"]
 
 
@@ -128,7 +129,8 @@ def test_step_limit_and_break_at_success_bite(trained):
     def run(break_at_success):
         rows = []
         one = replace(SHORT, slots=1, episodes=1, break_at_success=break_at_success)
-        Rollout(trained.policy, trained.statistics, one, lambda: Sticky(one.task.name)).run([1], rows.append)
+        actor = PolicyActor(trained.policy, trained.statistics, one)
+        Rollout(actor, lambda: Sticky(one.task.name)).run([1], rows.append)
         return rows[0].info
 
     assert run(True)["steps"] == 2 and run(True)["success_at_end"]
@@ -136,15 +138,10 @@ def test_step_limit_and_break_at_success_bite(trained):
     assert run(False)["first_success_step"] == 2
 
 
-def evaluated(trainer, folder, protocol=SHORT, kind=None, **kwargs):
-    defaults = {
-        "train": "abc",
-        "training_seed": 0,
-        "training_episodes": (range(0, 24),),
-        "rows": folder,
-        "record": lambda environment: nullcontext("p"),
-    }
-    return evaluate(trainer.policy, trainer.statistics, protocol, kind, **(defaults | kwargs))
+def evaluated(trainer, folder, protocol=SHORT, kind=None, env_factory=open_env, **changes):
+    request = EvaluationRequest(trainer.policy, trainer.statistics, protocol, kind, "abc", 0, (range(0, 24),))
+    context = EvaluationContext(lambda environment: nullcontext("p"), env_factory=env_factory)
+    return evaluate(replace(request, **changes), folder, context)
 
 
 def test_rows_have_every_field_and_seeds_count_up(trained, tmp_path):
@@ -162,8 +159,8 @@ def test_rows_have_every_field_and_seeds_count_up(trained, tmp_path):
 
 def test_an_evaluation_continues_mid_cell(trained, tmp_path):
     whole = evaluated(trained, tmp_path / "whole")
-    cut = tmp_path / "cut" / whole.path.name
-    cut.parent.mkdir()
+    cut = tmp_path / "cut" / "rows" / whole.path.name
+    cut.parent.mkdir(parents=True)
     lines = whole.path.read_text().splitlines(keepends=True)
     cut.write_text("".join(lines[:5]) + lines[5][:40])  # killed while writing the sixth row
     file = evaluated(trained, tmp_path / "cut")
@@ -222,7 +219,7 @@ def test_memory_that_should_move_and_does_not_is_no_measurement(trained, tmp_pat
     stuck = Intervention("noise_unit", "after_write", lambda s, c: c.history[0] if c.history else s, "moves")
     with pytest.raises(NotAMeasurement, match="moves"):
         evaluated(trained, tmp_path, kind=stuck)
-    assert not list(tmp_path.glob("*.jsonl")), "its rows are set aside"
+    assert not list(tmp_path.glob("rows/*.jsonl")), "its rows are set aside"
     wobbly = Intervention("freeze_first", "after_write", lambda s, c: s, "freezes")
     with pytest.raises(NotAMeasurement, match="freezes"):
         evaluated(trained, tmp_path, kind=wobbly)
@@ -265,10 +262,10 @@ def test_a_policy_that_emits_another_shape_is_no_measurement(trained, tmp_path, 
 
 
 def test_the_leak_test_runs_in_every_evaluation(trained, tmp_path, monkeypatch):
-    from muvla.evaluation import rollout
+    from muvla.evaluation import policy_actor
 
     calls = []
-    monkeypatch.setattr(rollout, "leak_test", lambda *a: calls.append(1) or 0.0)
+    monkeypatch.setattr(policy_actor, "leak_test", lambda *a: calls.append(1) or 0.0)
     evaluated(trained, tmp_path)
     evaluated(trained, tmp_path, kind=parse_intervention("zero"))
     assert len(calls) == 2

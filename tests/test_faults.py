@@ -14,10 +14,12 @@ from gymnasium import spaces
 from helpers.studies import FEW, STUDY, one_cell
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation import rollout
+from muvla.evaluation import policy_actor
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import result_id
+from muvla.evaluation.rollout import Rollout
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
 from muvla.runs.run import NOT_A_MEASUREMENT
@@ -92,7 +94,7 @@ def test_a_broken_invariant_marks_the_cell_whoever_asked(done, tmp_path, monkeyp
     def leaks(*_):
         raise NotAMeasurement("model.guard", got="a leak", expected="none", remedy="report it")
 
-    monkeypatch.setattr(rollout, "leak_test", leaks)
+    monkeypatch.setattr(policy_actor, "leak_test", leaks)
     assert done.complete_rows()
     assert main(["intervene", done.run.train, "noise_unit", "--protocol", PROTOCOL, *at(tmp_path)]) == EXIT_BAD_INPUT
     assert "a leak" in capsys.readouterr().err
@@ -136,7 +138,7 @@ def test_another_robot_is_one_error(done):
 
     policy = done.run.load_policy("cpu")
     with pytest.raises(MuvlaError, match="2 cameras, 7 proprio numbers, 7 action numbers.*expected 2, 2 and 2"):
-        rollout.Rollout(policy, done.run.checkpoint().statistics, get_protocol(PROTOCOL), Variant)
+        Rollout(PolicyActor(policy, done.run.checkpoint().statistics, get_protocol(PROTOCOL)), Variant)
 
 
 def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):

@@ -8,6 +8,7 @@ from muvla.checkpoints.build import build_policy
 from muvla.data.normalization import Statistics
 from muvla.envs.registry import open_env
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.models.attention_plan import AttentionPlan
@@ -70,8 +71,7 @@ def test_evaluation_under_an_intervention(store, cell_with):
     trainer = Trainer(cell_with(), store, device="cuda")
     one = get_protocol("recall-position3-rh@1")
     rows = []
-    rollout = Rollout(
-        trainer.policy, Statistics.of(store), one, lambda: open_env(one.task), parse_intervention("noise_matched")
-    )
+    actor = PolicyActor(trainer.policy, Statistics.of(store), one, parse_intervention("noise_matched"))
+    rollout = Rollout(actor, lambda: open_env(one.task))
     rollout.run(range(one.seed, one.seed + 60), rows.append)
     assert len(rows) == 60 and not any(r.error for r in rows)

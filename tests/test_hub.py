@@ -31,13 +31,15 @@ for name in sys.argv[1:]:
     print("status", main(["inspect", name]), file=sys.stderr)
 """
 EVALUATE = """
+import functools
 import sys
 from helpers.released_runs import PROTOCOL, Variant
 from muvla.cli.main import main
-from muvla.evaluation.evaluate import evaluate
 from muvla.evaluation.catalog import declared_protocols
+from muvla.evaluation.context import EvaluationContext
+from muvla.runs import evaluate
 declared_protocols()[PROTOCOL.id] = PROTOCOL
-evaluate.__kwdefaults__["env_factory"] = Variant
+evaluate.EvaluationContext = functools.partial(EvaluationContext, env_factory=Variant)
 for name in sys.argv[1:]:
     assert main(["evaluate", name, "--protocol", PROTOCOL.id]) == 0
 """

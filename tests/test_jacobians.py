@@ -15,7 +15,8 @@ from muvla.envs.registry import make_env
 from muvla.envs.workers import LocalEnv
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
-from muvla.evaluation.replay import WatchedRollout
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.replay import replay
 from muvla.probes.jacobians import Shown, jacobian_norms, jacobian_rows, read
 from muvla.recurrence import Moment, Recurrence
 
@@ -102,14 +103,14 @@ def test_without_a_memory_that_recurs_it_is_refused(subject_of, cell_with, kind)
 
 def test_what_is_shown_until_the_decision_is_what_every_policy_sees(subject_of, cell_with):
     subject = subject_of(cell_with())
-    rollout = WatchedRollout(subject.policy, subject.statistics, SHORT, subject.open_env)
-    for seed, watched in rollout.watch_all(subject.seeds).items():
+    actor = PolicyActor(subject.policy, subject.statistics, SHORT)
+    for seed, replayed in replay(actor, subject.open_env, subject.seeds).items():
         shown = Shown(LocalEnv(subject.open_env()), seed, 2, subject.check_stop)
-        decision = watched.outcome.info["first_decision_step"]
+        decision = replayed.outcome.info["first_decision_step"]
         assert len(shown.images) == len(shown.proprio) == decision + 1
         for t in range(decision + 1):
-            np.testing.assert_array_equal(shown.images[t], watched.frames[t])
-            np.testing.assert_array_equal(shown.proprio[t], watched.steps[t].proprio)
+            np.testing.assert_array_equal(shown.images[t], replayed.frames[t])
+            np.testing.assert_array_equal(shown.proprio[t], replayed.steps[t].proprio)
 
 
 def test_the_frame(subject_of, cell_with):

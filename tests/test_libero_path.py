@@ -2,6 +2,7 @@
 suites with rendered frames through the whole evaluator."""
 
 from dataclasses import replace as changed
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from muvla.envs.libero import simulator
 from muvla.envs.libero.tasks import LIBERO_TASKS
 from muvla.envs.registry import make_env
 from muvla.evaluation.catalog import declared_protocols, declared_sets, get_protocol
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.records import read_rows, summarise
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
@@ -60,8 +61,7 @@ def test_an_import_is_trained_on_and_a_set_is_evaluated(base, tmp_path, monkeypa
     monkeypatch.setattr(adapter, "open_simulator", Fake)
     run = trained(base, tmp_path)
     assert capsys.readouterr().err == "", "the study knows the task, and its instruction is among them"
-    monkeypatch.setitem(evaluate.__kwdefaults__, "env_factory", make_env)
-    monkeypatch.setattr("muvla.runs.evaluate.open_env", make_env)
+    monkeypatch.setattr("muvla.runs.evaluate.EvaluationContext", partial(EvaluationContext, env_factory=make_env))
     monkeypatch.setattr(Fake, "succeeds_at", 13)
     monkeypatch.setattr(Fake, "hopeless", "libero_goal")
     monkeypatch.setitem(declared_sets(), "short@1", tuple(short(suite) for suite in SUITES))

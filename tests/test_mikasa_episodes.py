@@ -12,7 +12,8 @@ from muvla.data.normalization import Statistics
 from muvla.envs.maniskill import MANISKILL_TASKS
 from muvla.envs.mikasa import MIKASA_TASKS, PUBLISHED
 from muvla.envs.mikasa.stand_ins import write_stand_in
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.context import EvaluationContext
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate
 from muvla.evaluation.protocol import BASE, Protocol
 from muvla.models.policy import Interface
 
@@ -35,19 +36,10 @@ def episodes(base, tmp_path_factory):
             (-1.0,) * 7, (1.0,) * 7, (-3.0,) * known.proprio, (3.0,) * known.proprio, (True,) * 7, ""
         )
         told = []
-        rows = evaluate(
-            build_policy(base, interface),
-            statistics,
-            Protocol("two", 1, TaskConfig(task), episodes=2, seed=BASE, image_size=32, slots=2, **changes),
-            None,
-            train="tiny",
-            training_seed=0,
-            training_episodes=(),
-            rows=root / task,
-            workers=1,
-            record=lambda environment: told.append(environment) or nullcontext("p"),
-        ).rows
-        return rows, told[0]
+        protocol = Protocol("two", 1, TaskConfig(task), episodes=2, seed=BASE, image_size=32, slots=2, **changes)
+        request = EvaluationRequest(build_policy(base, interface), statistics, protocol, None, "tiny", 0, ())
+        context = EvaluationContext(lambda environment: told.append(environment) or nullcontext("p"), workers=1)
+        return evaluate(request, root / task, context).rows, told[0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MS_ASSET_DIR", str(root))

@@ -8,6 +8,7 @@ from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
 from muvla.errors import MuvlaError
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Policy
@@ -55,9 +56,8 @@ def test_evaluation_shows_what_training_showed(store, cell_with, monkeypatch, ca
             given[-1].append(step[0]["images"])
             return step
 
-    rollout = Rollout(
-        trainer.policy.eval(), trainer.statistics, PROTOCOL, lambda: Watched(PROTOCOL.task.name, image_size=32), None
-    )
+    actor = PolicyActor(trainer.policy, trainer.statistics, PROTOCOL)
+    rollout = Rollout(actor, lambda: Watched(PROTOCOL.task.name, image_size=32))
     rollout.run([7, 8], lambda _: None)
     expected = []
     for frames in given:

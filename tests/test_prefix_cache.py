@@ -9,7 +9,9 @@ from muvla.config import TaskConfig, dummy, ema
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.donor_recording import with_donors
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
@@ -61,18 +63,19 @@ def trained(store, cell_with):
 
 
 def outcomes(trainer, name, branches=None, one=SHORT):
-    kind = with_donors(name, trainer.policy, trainer.statistics, one, {})
+    kind = with_donors(parse_intervention(name), trainer.policy, trainer.statistics, one, EvaluationContext())
     found = {}
-    rollout = Rollout(trainer.policy, trainer.statistics, one, lambda: make_env(one.task), kind, branches=branches)
+    actor = PolicyActor(trainer.policy, trainer.statistics, one, kind, branches)
+    rollout = Rollout(actor, lambda: make_env(one.task))
     rollout.run(range(one.seed, one.seed + one.episodes), lambda o: found.update({o.seed: o}))
-    return found, rollout.ticks
+    return found, actor.ticks
 
 
 def require_same(one, other):
     assert one.keys() == other.keys()
     for seed in one:
         assert one[seed].info == other[seed].info
-        for (step, chunk), (same, again) in zip(one[seed].ticks, other[seed].ticks, strict=True):
+        for (step, chunk), (same, again) in zip(one[seed].chunks, other[seed].chunks, strict=True):
             assert step == same and np.array_equal(chunk, again)
 
 
@@ -135,7 +138,7 @@ def test_an_environment_that_cannot_be_put_back_is_run_from_its_beginning(traine
     monkeypatch.delattr(RecallEnv, "snapshot")
     branches = PrefixCache()
     _, whole = outcomes(trained, "zero@delay_end", branches)
-    assert not branches.places.get(SHORT.seed) and outcomes(trained, "zero@delay_end", branches)[1] == whole
+    assert not branches.snapshots.get(SHORT.seed) and outcomes(trained, "zero@delay_end", branches)[1] == whole
 
 
 def test_a_time_map_is_one_point_for_each_kind_step_and_block():

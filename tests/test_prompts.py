@@ -1,6 +1,5 @@
 """Prompts of other lengths than the training data's: declared before the training, and checked before an episode."""
 
-from contextlib import nullcontext
 from dataclasses import replace as replaced
 
 import pytest
@@ -13,7 +12,8 @@ from muvla.config.serialization import replace
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import declared_sets, get_protocol, get_protocols
-from muvla.evaluation.evaluate import evaluate, require_prompts
+from muvla.evaluation.context import EvaluationContext
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate, require_prompts
 from muvla.models.prompts import built_in_prompts
 from muvla.training.trainer import Trainer
 from sweeps.loader import load_study
@@ -42,18 +42,8 @@ def test_data_with_longer_prompts_than_declared_are_refused(store, base):
 
 
 def run(trainer, folder, **options):
-    return evaluate(
-        trainer.policy,
-        trainer.statistics,
-        LONGER,
-        None,
-        train="abc",
-        training_seed=0,
-        training_episodes=(range(24),),
-        rows=folder,
-        record=lambda environment: nullcontext("p"),
-        **options,
-    ).rows
+    request = EvaluationRequest(trainer.policy, trainer.statistics, LONGER, None, "abc", 0, (range(24),))
+    return evaluate(request, folder, EvaluationContext(**options)).rows
 
 
 def test_a_task_of_longer_prompts_is_evaluated_where_they_were_declared(store, base, tmp_path):

@@ -18,9 +18,12 @@ from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement
 from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.episode import Outcome
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.records import EpisodeRow, Summary
-from muvla.evaluation.replay import ReplayedEpisode, Step, WatchedRollout, checks, require_same
-from muvla.evaluation.rollout import Outcome, Rollout
+from muvla.evaluation.replay import ReplayedEpisode, Step, StepRecorder, replay, require_same
+from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.sanity_check import sanity_check
 from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.interventions import parse_intervention
 from muvla.runs import conditions, sanity_check
@@ -32,23 +35,19 @@ from muvla.utils.io import read_lines
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=6, slots=3)
 
 
-def watched(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.seed + 4):
-    rollout = WatchedRollout(trainer.policy, trainer.statistics, SHORT, make, parse_intervention(kind), 1)
-    try:
-        return rollout.watch(seed)
-    finally:
-        rollout.close()
+def replayed(trainer, kind="none", make=lambda: make_env(SHORT.task), seed=SHORT.seed + 4):
+    actor = PolicyActor(trainer.policy, trainer.statistics, SHORT, parse_intervention(kind))
+    return replay(actor, make, [seed], 1)[seed]
 
 
 @pytest.mark.parametrize("kind", ["none", "zero"])
-def test_a_watched_episode_is_the_one_among_others(trained, kind):
+def test_a_replayed_episode_is_the_one_among_others(trained, kind):
     """Whoever else was evaluated beside it; its steps and pictures are all there, and its memory as it was read."""
     found = {}
-    rollout = Rollout(
-        trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), parse_intervention(kind), None
-    )
+    actor = PolicyActor(trained.policy, trained.statistics, SHORT, parse_intervention(kind))
+    rollout = Rollout(actor, lambda: make_env(SHORT.task))
     rollout.run(range(SHORT.seed, SHORT.seed + 6), lambda o: found.update({o.seed: o}))
-    one = watched(trained, kind)
+    one = replayed(trained, kind)
     assert one.outcome.info == found[SHORT.seed + 4].info
     assert len(one.steps) == one.outcome.info["steps"] == len(one.frames) - 1
     assert [step.phase for step in one.steps].count(Phase.CUE) == one.outcome.info["cue_length"]
@@ -57,25 +56,25 @@ def test_a_watched_episode_is_the_one_among_others(trained, kind):
 
 
 def test_an_attempt_that_lost_its_worker_is_no_part_of_the_episode(trained, tmp_path):
-    once = watched(trained, make=lambda: WorkerEnv(partial(Troubled, tmp_path, {SHORT.seed + 4: "die once"})))
-    plain = watched(trained)
+    once = replayed(trained, make=lambda: WorkerEnv(partial(Troubled, tmp_path, {SHORT.seed + 4: "die once"})))
+    plain = replayed(trained)
     assert once.outcome.attempts == 2 and len(once.steps) == len(plain.steps)
     assert all(np.array_equal(a, b) for a, b in zip(once.frames, plain.frames, strict=True))
     with pytest.raises(MuvlaError, match="expected an episode without an error"):
-        watched(trained, make=lambda: Broken(SHORT.task.name))
+        replayed(trained, make=lambda: Broken(SHORT.task.name))
 
 
 @pytest.mark.slow
 def test_the_video_is_the_same_every_time_and_has_a_frame_per_step(trained, tmp_path):
     import imageio.v3 as iio
 
-    one = watched(trained)
+    one = replayed(trained)
     frames = compose(one, "title")
     assert len(frames) == len(one.frames)
     assert len({frame.shape for frame in frames}) == 1 and all(side % 2 == 0 for side in frames[0].shape[:2])
     assert len({frame.tobytes() for frame in frames}) == len(frames), "every step looks different"
     for name in ("a.mp4", "b.mp4"):
-        write_video(compose(watched(trained), "title"), tmp_path / "folder" / name)
+        write_video(compose(replayed(trained), "title"), tmp_path / "folder" / name)
     contents = [(tmp_path / "folder" / name).read_bytes() for name in ("a.mp4", "b.mp4")]
     assert contents[0] == contents[1]
     read = iio.imread(tmp_path / "folder" / "a.mp4", plugin="pyav")
@@ -139,21 +138,21 @@ def test_checks_where_nothing_succeeds(wrong):
     action = np.array([0.5, 3.0 if wrong == "action" else 0.5])
     steps = [Step(p, Phase.DECISION, action, np.zeros((1, 1))) for p in position]
     frames = [np.full((1, 4, 4, 3), min(t, 1) if wrong == "pictures" else t, np.uint8) for t in range(6)]
-    lines = checks(ReplayedEpisode(Outcome(1), steps, frames), STATISTICS, proprio_told=True)
+    lines = sanity_check(ReplayedEpisode(Outcome(1), steps, frames), STATISTICS, shows_proprio=True)
     looks = [line for line in lines if line.startswith("  LOOK")]
     assert len(lines) == 3 and len(looks) == (wrong is not None)
     told = {"pictures": "changed in 1 of 4 steps", "action": "0.50 of the action's", "proprio": "1.00 of the proprio"}
     assert wrong is None or told[wrong] in looks[0]
     foreign = replace(STATISTICS, proprio_low=(0.0,) * 8, proprio_high=(1.0,) * 8)  # another robot's
-    assert checks(ReplayedEpisode(Outcome(1), steps, frames), foreign, proprio_told=False) == lines[:2]
+    assert sanity_check(ReplayedEpisode(Outcome(1), steps, frames), foreign, shows_proprio=False) == lines[:2]
 
 
-def test_a_chunk_that_is_held_is_watched_to_its_end(trained):
+def test_a_chunk_that_is_held_is_replayed_to_its_end(trained):
     """Steps beyond the chunk execute, and show, its last action."""
     H = trained.policy.config.chunk
     held = replace(SHORT, name="held", regime="open_loop", h=H + 2, tick="call", beyond="hold_last")
-    rollout = WatchedRollout(trained.policy, trained.statistics, held, lambda: make_env(SHORT.task), None, 1)
-    steps = rollout.watch(SHORT.seed).steps
+    actor = PolicyActor(trained.policy, trained.statistics, held)
+    steps = replay(actor, lambda: make_env(SHORT.task), [SHORT.seed], 1)[SHORT.seed].steps
     assert len(steps) > H and np.array_equal(steps[H].action, steps[H - 1].action)
 
 
@@ -162,17 +161,17 @@ def evaluator_of(trained, stop=lambda: False):
     return Evaluator(run, policy=trained.policy, should_stop=stop)
 
 
-def test_watching_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
+def test_replaying_takes_the_donors_that_the_run_has_recorded(trained, monkeypatch):
     asked = []
     monkeypatch.setattr("muvla.runs.evaluate.with_donors", lambda *given: asked.append(given))
     evaluator = evaluator_of(trained)
     evaluator.prefixes.of(SHORT.hash).donors["recorded"] = ()
     evaluator.replay(SHORT, "transplant", SHORT.seed, workers=3)
-    (given,) = asked
-    assert given[4] is evaluator.prefixes.donors and "recorded" in given[4] and given[6] == 3 and given[5]() is None
+    ((*_, context),) = asked
+    assert context.cache is evaluator.prefixes and "recorded" in context.cache.donors and context.workers == 3
 
 
-def test_watching_stops_when_asked(trained):
+def test_replaying_stops_when_asked(trained):
     asked = []
 
     def stop():
@@ -180,10 +179,16 @@ def test_watching_stops_when_asked(trained):
         if len(asked) == 3:
             raise Interrupted
 
-    rollout = WatchedRollout(trained.policy, trained.statistics, SHORT, lambda: make_env(SHORT.task), None, 1)
+    class Counting(StepRecorder):
+        steps = 0
+
+        def before_step(self, episode):
+            self.steps += 1
+
+    actor, counting = PolicyActor(trained.policy, trained.statistics, SHORT), Counting()
     with pytest.raises(Interrupted):
-        rollout.watch(SHORT.seed, stop)
-    assert len(rollout._steps[SHORT.seed]) == 2
+        replay(actor, lambda: make_env(SHORT.task), [SHORT.seed], 1, stop, [counting])
+    assert counting.steps == 2
 
 
 ROWS = [SimpleNamespace(seed=SHORT.seed + 3, error=None)]

@@ -14,6 +14,7 @@ from muvla.envs.colours import COLOURS
 from muvla.envs.registry import make_env, step_limit, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import declared_protocols, get_protocol
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import chance
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
@@ -185,9 +186,9 @@ def acted(trainer, one, kind="none"):
     """The actions (steps, A) of one episode, and the ticks that it took."""
     one = replace(one, episodes=1, slots=1)
     env = Recorder(one.task.name)
-    rollout = Rollout(trainer.policy, trainer.statistics, one, lambda: env, parse_intervention(kind))
-    rollout.run([one.seed], lambda outcome: None)
-    return np.array(env.actions), rollout.ticks
+    actor = PolicyActor(trainer.policy, trainer.statistics, one, parse_intervention(kind))
+    Rollout(actor, lambda: env).run([one.seed])
+    return np.array(env.actions), actor.ticks
 
 
 def points_of(made):
@@ -266,8 +267,8 @@ def test_other_coordinates_are_no_other_protocols():
 def test_a_step_limit_of_the_task_that_ends_it_before_the_decision_is_refused(trainer):
     short = replace(POSITION, name="short", task=TaskConfig("RecallPosition3-v0", cue=(4, 4), step_limit=5))
     with pytest.raises(MuvlaError, match="steps before the decision") as refused:
-        rollout = Rollout(trainer.policy, trainer.statistics, short, lambda: make_env(short.task))
-        rollout.run([short.seed], lambda outcome: None)
+        actor = PolicyActor(trainer.policy, trainer.statistics, short)
+        Rollout(actor, lambda: make_env(short.task)).run([short.seed])
     assert refused.value.field == "protocol.task.step_limit"
 
 

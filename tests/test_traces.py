@@ -15,7 +15,8 @@ from muvla.envs.registry import make_env
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import DiskError, MuvlaError
 from muvla.evaluation.catalog import get_protocol
-from muvla.evaluation.replay import WatchedRollout
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.replay import replay
 from muvla.models.compilation import compile_step
 from muvla.probes import traces
 from muvla.probes.base import Subject
@@ -61,11 +62,12 @@ def recorded(trainer, tmp_path_factory):
 def test_a_trace_is_the_memory_of_the_episode_that_anybody_else_sees(trainer, recorded):
     _, found = recorded
     assert [trace.seed for trace in found] == list(SEEDS)
-    watching = WatchedRollout(trainer.policy, trainer.statistics, SHORT, lambda: make_env(SHORT.task), environments=1)
-    watched, trace = watching.watch(SEEDS[1]), found[1]
-    told = watched.outcome.info
+    actor = PolicyActor(trainer.policy, trainer.statistics, SHORT)
+    replayed = replay(actor, lambda: make_env(SHORT.task), SEEDS[1:2], environments=1)[SEEDS[1]]
+    trace = found[1]
+    told = replayed.outcome.info
     assert trace.measured == told and trace.labels == {"target": told["target"]}
-    assert np.array_equal(trace.read, np.float16([step.memory for step in watched.steps]).astype(np.float32))
+    assert np.array_equal(trace.read, np.float16([step.memory for step in replayed.steps]).astype(np.float32))
     assert trace.read.dtype == trace.memory.dtype == np.float32 and trace.memory.shape == (told["steps"], 4, 96)
     assert np.array_equal(trace.read[1:], trace.memory[:-1]), "what a tick wrote is what the next one reads"
     assert np.array_equal(trace.step, np.arange(told["steps"]))

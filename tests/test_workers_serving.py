@@ -17,10 +17,12 @@ from muvla.data import collect as collection
 from muvla.envs.recall.env import RecallEnv
 from muvla.envs.workers import Limits, WorkerEnv, WorkerLost
 from muvla.errors import Interrupted, MuvlaError, NotAMeasurement
-from muvla.evaluation import evaluate as evaluation
+from muvla.evaluation import context as evaluation
 from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.checks import get_attribute
-from muvla.evaluation.evaluate import default_workers, evaluate
+from muvla.evaluation.context import EvaluationContext, default_workers
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.records import read_rows
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
@@ -32,19 +34,14 @@ FIRST = SHORT.seed
 assert SHORT.task.name == TASK
 
 
-def evaluated(trainer, folder, protocol=SHORT, kind=None, **options):
-    return evaluate(
-        trainer.policy,
-        trainer.statistics,
-        protocol,
-        parse_intervention(kind),
-        train="abc",
-        training_seed=0,
-        training_episodes=(range(24),),
-        rows=folder / "rows",
-        record=lambda environment: nullcontext("p"),
-        **options,
-    ).rows
+def request_of(trainer, protocol, kind=None, retry_errors=False):
+    kind = parse_intervention(kind)
+    return EvaluationRequest(trainer.policy, trainer.statistics, protocol, kind, "abc", 0, (range(24),), retry_errors)
+
+
+def evaluated(trainer, folder, protocol=SHORT, kind=None, retry_errors=False, **options):
+    context = EvaluationContext(lambda environment: nullcontext("p"), **options)
+    return evaluate(request_of(trainer, protocol, kind, retry_errors), folder, context).rows
 
 
 def in_processes(folder, trouble, limits=Limits()):  # noqa: B008
@@ -129,13 +126,11 @@ def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path)
         provenance = {"wrappers": ["Telling"], "stand_in_assets": ["mug"]}  # noqa: RUF012
 
     told = []
-    options = {"record": lambda environment: told.append(environment) or nullcontext("q")}
-    arguments = {"train": "abc", "training_seed": 0, "training_episodes": (range(24),), "rows": tmp_path} | options
-    file = evaluate(
-        trained.policy, trained.statistics, SHORT, None, **arguments, env_factory=lambda task, size: Telling(task.name)
-    )
+    context = EvaluationContext(lambda environment: told.append(environment) or nullcontext("q"))
+    telling = replace(context, env_factory=lambda task, size: Telling(task.name))
+    file = evaluate(request_of(trained, SHORT), tmp_path, telling)
     assert told == [Telling.provenance] and {row.provenance for row in file.rows} == {"q"}
-    evaluate(trained.policy, trained.statistics, replace(SHORT, name="other"), None, **arguments)
+    evaluate(request_of(trained, replace(SHORT, name="other")), tmp_path, context)
     assert told[1:] == [{}], "the recall suite has nothing to tell"
 
 
@@ -169,7 +164,7 @@ def test_actions_of_another_shape_are_no_measurement(trained, tmp_path, monkeypa
 @pytest.mark.slow
 def test_an_environment_that_does_not_fit_leaves_no_process(trained):
     with pytest.raises(MuvlaError, match="3 cameras"):
-        Rollout(trained.policy, trained.statistics, SHORT, lambda: WorkerEnv(ThreeCameras))
+        Rollout(PolicyActor(trained.policy, trained.statistics, SHORT), lambda: WorkerEnv(ThreeCameras))
     assert wait_until(lambda: no_worker_of(os.getpid()))
 
 

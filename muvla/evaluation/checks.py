@@ -1,4 +1,4 @@
-"""What must fit together before an episode runs: policy, robot, task and intervention."""
+"""Checks before an episode runs: do policy, robot, task and intervention fit together?"""
 
 from __future__ import annotations
 
@@ -15,67 +15,89 @@ from muvla.interventions.base import Intervention
 from muvla.models.policy import Policy
 
 
-def require_sense(kind: Intervention | None, policy: Policy, env: WorkerEnv | LocalEnv, protocol: Protocol) -> None:
-    """Raises MuvlaError, before an episode runs, for an intervention that cannot act on this policy in this task."""
-    if kind is None:
+def require_applicable(
+    intervention: Intervention | None, policy: Policy, env: WorkerEnv | LocalEnv, protocol: Protocol
+) -> None:
+    """Raise MuvlaError, before an episode runs, for an intervention that cannot act on this policy in this task.
+
+    Args:
+        intervention: may be None, which always fits.
+        policy: whose memory it acts on.
+        env: opened for the protocol; its step limit counts where the protocol has none.
+        protocol: of the episodes.
+    """
+    if intervention is None:
         return
-    require_tokens(kind, policy)
+    require_tokens(intervention, policy)
     limit = protocol.step_limit or get_attribute(env, "step_limit", None) or math.inf
-    step = kind.schedule.first({}) if kind.schedule and kind.schedule.event is None else 0
+    schedule = intervention.schedule
+    step = schedule.first({}) if schedule and schedule.event is None else 0
+    has_bank = intervention.donor is None or intervention.bank is not None
     _require(
-        kind,
+        intervention,
         (f"a first step {step}", step < limit, f"one before the step limit of {protocol.id}, {limit}"),
-        ("no donors", kind.donor is None or kind.bank is not None, "a bank of donors (`muvla.interventions.donors`)"),
+        ("no donors", has_bank, "a bank of donors (`muvla.evaluation.donor_recording.with_donors`)"),
     )
 
 
-def require_tokens(kind: Intervention, policy: Policy) -> None:
-    """The same of its tokens alone, for which no environment is asked."""
+def require_tokens(intervention: Intervention, policy: Policy) -> None:
+    """Raise MuvlaError if the policy's memory lacks tokens that the intervention acts on."""
     width = policy.memory.width
-    last = max(kind.tokens[1] - 1 if kind.tokens else 0, kind.argument if kind.name.startswith("lesion") else 0)
-    permutes = kind.name.startswith("permute_tokens") and not kind.argument  # with one, it is the identity
+    last = max(
+        intervention.tokens[1] - 1 if intervention.tokens else 0,
+        intervention.argument if intervention.name.startswith("lesion") else 0,
+    )
+    # permute_tokens with an argument is the identity.
+    permutes = intervention.name.startswith("permute_tokens") and not intervention.argument
     _require(
-        kind,
+        intervention,
         ("a policy without memory", width > 0, "a memory to intervene on"),
         (f"token {last}", last < width, f"one of the {width} tokens 0…{width - 1}"),
-        ("a memory of one token", not permutes or width > 1, "two at least: one has no other order"),
+        ("a memory of one token", not permutes or width > 1, "two at least: a single token has no other order"),
     )
 
 
-def _require(kind: Intervention, *demands: tuple[str, bool, str]) -> None:
-    """(what was got, whether it fits, what is expected)."""
+def _require(intervention: Intervention, *demands: tuple[str, bool, str]) -> None:
+    """Raise MuvlaError for the first demand (got, whether it fits, expected) that does not fit."""
     for got, fits, expected in demands:
         if not fits:
             raise MuvlaError(
-                f"intervention {kind.name}", got=got, expected=expected, remedy="correct it, or leave it out"
+                f"intervention {intervention.name}",
+                got=got,
+                expected=expected,
+                remedy="change the intervention's tokens or schedule, or leave the intervention out",
             )
 
 
-def require_event(kind: Intervention | None, info: Mapping[str, Any], task: str) -> None:
-    """Raises MuvlaError if the schedule waits for an event that this episode of the task lacks."""
-    if kind is not None and kind.schedule is not None and kind.schedule.event is not None:
-        own = events(info)
-        if kind.schedule.event not in own:
-            raise MuvlaError(
-                f"intervention {kind.name}",
-                got=f"@{kind.schedule.text}",
-                expected=f"an event of {task}: {', '.join(own) or 'it has none, but steps'}",
-                remedy="choose another schedule",
-            )
+def require_event(intervention: Intervention | None, info: Mapping[str, Any], task: str) -> None:
+    """Raise MuvlaError if the schedule waits for an event that this episode of the task lacks."""
+    if intervention is None or intervention.schedule is None or intervention.schedule.event is None:
+        return
+    episode_events = events(info)
+    if intervention.schedule.event not in episode_events:
+        raise MuvlaError(
+            f"intervention {intervention.name}",
+            got=f"@{intervention.schedule.text}",
+            expected=f"an event of {task}: {', '.join(episode_events) or 'it has none, but steps'}",
+            remedy="choose another schedule",
+        )
 
 
 def require_fit(policy: Policy, env: WorkerEnv | LocalEnv) -> None:
-    """Raises MuvlaError if the robot of the environment is not the one that the policy was trained for."""
+    """Raise MuvlaError if the environment's robot is not the robot that the policy was trained for."""
     space, actions = get_attribute(env, "observation_space"), get_attribute(env, "action_space")
     require_robot(policy, (space["images"].shape[0], space["proprio"].shape[0], actions.shape[0]))
 
 
 def require_robot(policy: Policy, got: tuple[int, int, int]) -> None:
-    """Raises MuvlaError if a robot with so many cameras, proprio numbers and action numbers is not the one that the
-    policy was trained for."""
-    own = policy.interface
-    proprio = own.proprio_dim if policy.proprio else got[1]
-    expected = (own.robot_cameras or own.cameras - own.first_image, proprio, own.action_dim)
+    """Raise MuvlaError if a robot is not the robot that the policy was trained for.
+
+    `got` is the robot's number of cameras, of proprio numbers and of action numbers.
+    """
+    interface = policy.interface
+    proprio = interface.proprio_dim if policy.proprio else got[1]
+    cameras = interface.robot_cameras or interface.cameras - interface.first_image
+    expected = (cameras, proprio, interface.action_dim)
     if got != expected:
         raise MuvlaError(
             "protocol.task",
@@ -86,8 +108,10 @@ def require_robot(policy: Policy, got: tuple[int, int, int]) -> None:
 
 
 def get_attribute(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
-    """A constant of the environment. A process that is lost at its start, or fails there, is started once more; raises
-    MuvlaError if that does not help."""
+    """Return a constant of the environment.
+
+    A process that is lost at its start, or fails there, is started once more. Raises MuvlaError if it fails again.
+    """
     try:
         return env.attribute(name, *default)
     except WorkerError as first:
@@ -104,5 +128,6 @@ def get_attribute(env: WorkerEnv | LocalEnv, name: str, *default: Any) -> Any:
 
 
 def describe(error: Exception) -> str:
+    """Return type, text and place of an error, for an error row."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"

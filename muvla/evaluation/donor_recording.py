@@ -1,110 +1,121 @@
-"""Record the episodes that donor interventions take their states from.
+"""Record the episodes whose memory donor interventions use.
 
-A plain rollout of the same protocol keeps the memory of every episode at the intervention's site and schedule.
-`muvla.interventions.donors` chooses which episode gives what.
+A rollout of the same protocol without an intervention records the memory of every episode, at the intervention's site
+and schedule. `muvla.interventions.donors` chooses the donor of each episode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
-
-from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
-from muvla.envs.registry import open_env
 from muvla.errors import MuvlaError
-from muvla.evaluation.episode import Outcome
-from muvla.evaluation.evaluate import default_workers
+from muvla.evaluation.context import EvaluationContext
+from muvla.evaluation.episode import Outcome, RunningEpisode
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions.base import Context, Intervention
 from muvla.interventions.donors import Donor, DonorBank, lengths_of, remembered
-from muvla.interventions.grammar import parse_intervention
 from muvla.memory.base import State, export
 from muvla.models.policy import Policy
 
+Recorded = dict[Any, tuple[Donor, ...]]  # (protocol hash, site, schedule) → its episodes, by seed
+
+
+class DonorRecorder(Recorder):
+    """Records states at an intervention's site and schedule.
+
+    The actor must run under `intervention`, which passes on every state unchanged.
+    """
+
+    def __init__(self, intervention: Intervention):
+        self.intervention = Intervention(
+            f"donors of {intervention.name}", intervention.site, self._record, "keeps", intervention.schedule
+        )
+        self.outcomes: dict[int, Outcome] = {}  # by seed
+        self._states: dict[int, dict[int, State]] = {}  # seed → step → state, on the CPU
+
+    def episode_begins(self, episode: RunningEpisode) -> None:
+        self._states[episode.seed] = {}
+
+    def _record(self, state: State, context: Context) -> State:
+        self._states[context.seed][context.tick] = {name: leaf.cpu() for name, leaf in export(state).items()}
+        return state
+
+    def episode_ends(self, episode: RunningEpisode, outcome: Outcome) -> None:
+        self.outcomes[outcome.seed] = outcome
+
+    def failed(self) -> list[int]:
+        """Return the seeds of the episodes whose last attempt ended in an error."""
+        return sorted(seed for seed, outcome in self.outcomes.items() if outcome.error)
+
+    def donors(self) -> tuple[Donor, ...]:
+        """Return the recorded episodes, by seed."""
+        return tuple(
+            Donor(
+                seed,
+                remembered(outcome.info | {"identity": outcome.identity}),
+                lengths_of(outcome.info),
+                self._states[seed],
+            )
+            for seed, outcome in sorted(self.outcomes.items())
+        )
+
 
 def with_donors(
-    name: str,
+    intervention: Intervention | None,
     policy: Policy,
     statistics: Statistics,
     protocol: Protocol,
-    recorded: dict[Any, tuple[Donor, ...]],
-    check_stop: Callable[[], None] = lambda: None,
-    workers: int | None = None,
-    env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
-    record: Callable[[dict[str, Any]], AbstractContextManager[Any]] = nullcontext,
+    context: EvaluationContext,
 ) -> Intervention | None:
-    """The intervention of this name, with its bank, if it takes one. Banks are kept in `recorded`: those of one policy,
-    of which one serves all kinds at a site and schedule. A bank is n states for every tick at which the schedule fires.
-    `record` is entered while the episodes run, as that of `muvla.evaluation.evaluate`.
+    """Return the intervention with its bank of donors, if it uses donors; else the intervention itself.
 
-    Raises MuvlaError if an episode lacks a donor, or cannot be recorded in two attempts."""
-    kind = parse_intervention(name)
-    if kind is None or kind.donor is None:
-        return kind
-    place = protocol.hash, kind.site, kind.schedule
-    if place not in recorded:
-        make_env = lambda: env_factory(protocol.task, protocol.image_size)  # noqa: E731
-        environments = workers or default_workers(protocol)
-        recorded[place] = _record(kind, policy, statistics, protocol, make_env, environments, check_stop, record)
-    bank = DonorBank(recorded[place], kind)
+    Args:
+        intervention: with or without donors, or None.
+        policy: whose episodes are recorded.
+        statistics: scale of its proprioception and actions.
+        protocol: of the donors and of the episodes that receive their states.
+        context: its cache holds the recordings. One recording serves all interventions at one site and schedule, and
+            holds a state per episode and tick at which the schedule fires.
+
+    Raises:
+        MuvlaError: an episode lacks a donor, or ends in an error twice.
+    """
+    if intervention is None or intervention.donor is None or intervention.bank is not None:
+        return intervention
+    recorded: Recorded = context.cache.of(protocol.hash).donors
+    key = protocol.hash, intervention.site, intervention.schedule
+    if key not in recorded:
+        recorded[key] = _record(intervention, policy, statistics, protocol, context)
+    bank = DonorBank(recorded[key], intervention)
     bank.require()
-    return replace(kind, bank=bank)
+    return replace(intervention, bank=bank)
 
 
 def _record(
-    kind: Intervention,
-    policy: Policy,
-    statistics: Statistics,
-    protocol: Protocol,
-    make_env: Callable[[], gymnasium.Env],
-    environments: int,
-    check_stop: Callable[[], None],
-    record: Callable[[dict[str, Any]], AbstractContextManager[Any]],
+    intervention: Intervention, policy: Policy, statistics: Statistics, protocol: Protocol, context: EvaluationContext
 ) -> tuple[Donor, ...]:
-    states: dict[int, dict[int, State]] = {}
-    outcomes: dict[int, Outcome] = {}
-
-    def keep(state: State, context: Context) -> State:
-        if context.tick == 0 or context.seed not in states:
-            states[context.seed] = {}
-        states[context.seed][context.tick] = {name: leaf.cpu() for name, leaf in export(state).items()}
-        return state
-
-    def ended(outcome: Outcome) -> None:
-        outcomes[outcome.seed] = outcome
-        if outcome.error:
-            states.pop(outcome.seed, None)
-        check_stop()
-
-    plain = Intervention(f"{kind.name}, its donors", kind.site, keep, "keeps", kind.schedule)
-    rollout = Rollout(policy, statistics, protocol, make_env, plain, environments)
+    recorder = DonorRecorder(intervention)
+    actor = PolicyActor(policy, statistics, protocol, recorder.intervention)
+    rollout = Rollout(actor, context.make_env(protocol), [recorder], context.environments(protocol))
+    on_outcome = lambda _: context.check_stop()  # noqa: E731
     try:
-        with record(rollout.simulator):
-            rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), ended)
-            if failed := _failed(outcomes):
-                rollout.run(failed, ended)
+        with context.record(rollout.simulator):
+            rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), on_outcome)
+            if failed := recorder.failed():
+                rollout.run(failed, on_outcome)
     finally:
         rollout.close()
-    if failed := _failed(outcomes):  # who gives would depend on what failed
+    if failed := recorder.failed():  # the choice of donors would depend on the failures
         raise MuvlaError(
-            f"intervention {kind.name}, donors",
+            f"intervention {intervention.name}, donors",
             got=f"episode seeds {', '.join(map(str, failed))} that ended in an "
-            f"error twice, the first: {outcomes[failed[0]].error}",
+            f"error twice, the first: {recorder.outcomes[failed[0]].error}",
             expected="every episode, recorded without one",
             remedy="run it again, or choose another protocol",
         )
-    found = (outcomes[seed] for seed in sorted(outcomes))
-    return tuple(
-        Donor(o.seed, remembered(o.info | {"identity": o.identity}), lengths_of(o.info), states.get(o.seed, {}))
-        for o in found
-    )
-
-
-def _failed(outcomes: dict[int, Outcome]) -> list[int]:
-    return sorted(seed for seed, outcome in outcomes.items() if outcome.error)
+    return recorder.donors()

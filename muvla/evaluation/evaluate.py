@@ -1,195 +1,255 @@
-"""One trained cell under one protocol and one intervention: the episodes that are still missing, one row each."""
+"""Evaluate one policy under one protocol and one intervention: run the missing episodes, one row each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import gymnasium
-
-from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
-from muvla.envs.registry import open_env, task_info
+from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError, NotAMeasurement
-from muvla.evaluation.action_chunks import MOST, ChunkFile
+from muvla.evaluation.action_chunks import MOST_NUMBERS, ChunkFile, most_numbers
 from muvla.evaluation.checks import require_tokens
-from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.context import EvaluationContext
+from muvla.evaluation.donor_recording import with_donors
+from muvla.evaluation.episode import Outcome
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol, require_decisions
-from muvla.evaluation.records import EpisodeRow, RowFile, result_id
+from muvla.evaluation.records import OUTCOME_FIELDS, EpisodeRow, RowFile, result_id
 from muvla.evaluation.results import require_fired
-from muvla.evaluation.rollout import Outcome, Rollout
+from muvla.evaluation.rollout import Rollout
+from muvla.interventions import parse_intervention
 from muvla.interventions.base import Intervention
 from muvla.models.policy import Policy
-from muvla.utils.devices import usable_cores
 
 
-def evaluate(
-    policy: Policy,
-    statistics: Statistics,
-    protocol: Protocol,
-    intervention: Intervention | None,
-    *,
-    train: str,
-    training_seed: int | None,
-    training_episodes: tuple[range, ...],
-    rows: Path,
-    record: Callable[[dict[str, Any]], AbstractContextManager[str]],
-    env_factory: Callable[[TaskConfig, int | None], gymnasium.Env] = open_env,
-    check_stop: Callable[[], None] = lambda: None,
-    retry_errors: bool = False,
-    workers: int | None = None,
-    chunks: Path | None = None,
-    branches: PrefixCache | None = None,
-    donors: Callable[[Intervention], Intervention] = lambda kind: kind,
-) -> RowFile:
-    """Appends a row per episode to `rows/<result id>.jsonl`; episodes that already have a row are not run again,
-    except, if told, those whose last attempt ended in an error: their new row has a higher attempt.
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is evaluated, and for whom its rows are."""
 
-    `record` is entered with what the environments tell of themselves, holds while the episodes run, and gives their
-    provenance id. `workers` bounds the environments that step side by side, which changes no row; at most, and for a
-    task that steps in this process by default, there are as many as the protocol has slots, else one per core. In the
-    folder `chunks`, where there is one, the predicted chunks are kept (`muvla.evaluation.action_chunks`); `branches`
-    are shared by evaluations of one policy, so that none computes what another has (`muvla.evaluation.prefix_cache`).
-    Once nothing else speaks against it, `donors` binds the intervention to what it takes from other episodes.
+    policy: Policy
+    statistics: Statistics
+    protocol: Protocol
+    intervention: Intervention | None
+    train: str  # train id
+    training_seed: int | None  # None for a release
+    training_episodes: tuple[range, ...]  # seeds of the demonstrations
+    retry_errors: bool = False  # run those episodes again whose last attempt ended in an error
 
-    Raises MuvlaError if the protocol's seeds overlap one of `training_episodes`, its prompts do not fit the policy, its
-    episodes may end before the decision, or the intervention acted in none, and NotAMeasurement when an invariant
-    breaks; in the last two cases the file is set aside as `.invalid`, so that nothing in it can reach a table.
-    `check_stop` is called after every row and may raise to end the evaluation early.
+    @property
+    def condition(self) -> str:
+        """Canonical name of the intervention, or "none"."""
+        return self.intervention.name if self.intervention else "none"
+
+
+def evaluate(request: EvaluationRequest, folder: Path, context: EvaluationContext) -> RowFile:
+    """Append a row per missing episode to `folder/rows/<result id>.jsonl`.
+
+    A row of a repeated episode has a higher attempt. Chunks go to `folder/chunks`, see
+    `muvla.evaluation.action_chunks`.
+
+    Args:
+        request: what is evaluated.
+        folder: usually the run's folder.
+        context: how; it changes no row.
+
+    Raises:
+        MuvlaError: the protocol's episodes overlap with the training's, may end before the decision, or have prompts
+            that do not fit the policy; or the intervention cannot act, or has acted in no episode.
+        NotAMeasurement: an invariant broke.
+
+    In the last two cases the file is renamed to `.invalid`, so that no table reads it.
     """
-    require_unseen(protocol, training_episodes)
-    name = intervention.name if intervention else "none"
-    file = RowFile(rows, result_id(train, protocol, name))
-    missing = missing_seeds(file, protocol, retry_errors)
+    protocol = request.protocol
+    require_unseen(protocol, request.training_episodes)
+    result = result_id(request.train, protocol, request.condition)
+    file = RowFile(folder / "rows", result)
+    missing = missing_seeds(file, protocol, request.retry_errors)
     if not missing:
-        require_fired(file, name)  # a process may have ended between its last row and this
+        require_fired(file, request.condition)  # an earlier process may have ended between its last row and this check
         return file
     require_decisions([protocol])
-    require_prompts(policy, [protocol])
+    require_prompts(request.policy, [protocol])
+    intervention = request.intervention
     if intervention:
-        require_tokens(intervention, policy)
-        intervention = donors(intervention)
-    rollout = Rollout(
-        policy,
-        statistics,
-        protocol,
-        lambda: env_factory(protocol.task, protocol.image_size),
-        intervention,
-        min(workers or default_workers(protocol), len(missing)),
-        branches,
-    )
-    kept = ChunkFile(chunks, file.path.stem) if chunks and rollout.most_numbers <= MOST else None
-    whose = {"train": train, "training_seed": training_seed, "intervention": name}
-    run_missing(file, missing, rollout, record, check_stop, kept, **whose)
+        require_tokens(intervention, request.policy)
+    intervention = with_donors(intervention, request.policy, request.statistics, protocol, context)
+    actor = PolicyActor(request.policy, request.statistics, protocol, intervention, context.cache)
+    stores_chunks = most_numbers(request.policy, protocol) <= MOST_NUMBERS
+    recorders = [ChunkFile(folder / "chunks", result)] if stores_chunks else []
+    rollout = Rollout(actor, context.make_env(protocol), recorders, min(context.environments(protocol), len(missing)))
+    run_missing(rollout, file, missing, context, train=request.train, training_seed=request.training_seed)
     return file
 
 
-def require_unseen(protocol: Protocol, training_episodes: Iterable[range]) -> None:
-    """Raises MuvlaError if one of the protocol's episodes may be among the demonstrations."""
-    seeds = range(protocol.seed, protocol.seed + protocol.episodes)
-    for one in training_episodes:
-        if max(seeds.start, one.start) < min(seeds.stop, one.stop):
-            raise MuvlaError(
-                "protocol.seed",
-                got=f"episodes {seeds.start}…{seeds.stop - 1}",
-                expected=f"none of the training episodes {one.start}…{one.stop - 1}",
-                remedy="train on demonstrations from another block of seeds, or choose another protocol",
-            )
-
-
-def missing_seeds(file: RowFile, protocol: Protocol, retry_errors: bool) -> list[int]:
-    """Of the episodes without a row; if told, also of those whose last attempt ended in an error."""
-    attempts = file.attempts(count_errors=not retry_errors)
-    return [seed for seed in range(protocol.seed, protocol.seed + protocol.episodes) if seed not in attempts]
-
-
 def run_missing(
+    rollout: Rollout,
     file: RowFile,
     missing: list[int],
-    rollout: Rollout,
-    record: Callable[[dict[str, Any]], AbstractContextManager[str]],
-    check_stop: Callable[[], None],
-    kept: ChunkFile | None = None,
-    **whose: Any,
+    context: EvaluationContext,
+    *,
+    train: str,
+    training_seed: int | None,
 ) -> None:
-    """Runs these episodes and appends a row for each, and its chunks to `kept`; closes the rollout. `whose` are the
-    fields of a row that tell whose it is: train, training_seed, intervention. For `record`, `check_stop` and what is
-    raised see `evaluate`."""
-    protocol = rollout.protocol
-    group = task_info(protocol.task.name).suite
+    """Run episodes, append a row for each, and close the rollout.
 
-    def append(outcome: Outcome, provenance: str) -> None:
-        nothing = dict.fromkeys(
-            (
-                "target",
-                "choice",
-                "blank_length",
-                "cue_length",
-                "delay_length",
-                "first_decision_step",
-                "success_once",
-                "success_at_end",
-                "first_success_step",
-                "steps",
-                "fired",
-                "donor_seed",
-                "donor_target",
-            )
-        )
-        if kept and outcome.ticks:
-            kept.append(outcome.seed, outcome.ticks)
-        file.append(
-            EpisodeRow(
-                result=file.path.stem,
-                task=protocol.task.name,
-                group=group,
-                protocol=protocol.id,
-                protocol_hash=protocol.hash,
-                seed=outcome.seed,
-                attempt=file.attempts().get(outcome.seed, 0) + outcome.attempts,
-                **(nothing | outcome.info),
-                error=outcome.error,
-                seconds=round(outcome.seconds, 3),
-                environment_seconds=round(outcome.environment_seconds, 3),
-                provenance=provenance,
-                **whose,
-            )
-        )
-        check_stop()
+    Args:
+        rollout: of the actor whose rows these are.
+        file: the rows of one result.
+        missing: seeds of the episodes.
+        context: records provenance and may stop the run.
+        train: train id, for the rows.
+        training_seed: for the rows; None where there is none.
 
+    Raises:
+        MuvlaError, NotAMeasurement: see `evaluate`.
+    """
+    condition = rollout.actor.intervention.name if rollout.actor.intervention else "none"
     try:
-        with record(rollout.simulator) as provenance:
-            rollout.run(missing, lambda outcome: append(outcome, provenance))
-        require_fired(file, whose["intervention"])
+        with closing(rollout), context.record(rollout.simulator) as provenance:
+
+            def append(outcome: Outcome) -> None:
+                earlier = file.attempts().get(outcome.seed, 0)
+                file.append(
+                    episode_row(
+                        outcome,
+                        rollout.protocol,
+                        result=file.path.stem,
+                        train=train,
+                        training_seed=training_seed,
+                        intervention=condition,
+                        earlier_attempts=earlier,
+                        provenance=provenance,
+                    )
+                )
+                context.check_stop()
+
+            rollout.run(missing, append)
+        require_fired(file, condition)
     except NotAMeasurement:
         if file.path.exists():
             file.path.replace(file.path.with_suffix(".invalid"))
         raise
-    finally:
-        rollout.close()
+
+
+def episode_row(
+    outcome: Outcome,
+    protocol: Protocol,
+    *,
+    result: str,
+    train: str,
+    training_seed: int | None,
+    intervention: str,
+    earlier_attempts: int = 0,
+    provenance: str,
+) -> EpisodeRow:
+    """Return the row of an outcome.
+
+    Args:
+        outcome: of the episode; without outcome fields if it ended in an error.
+        protocol: of the episode.
+        result: result id.
+        train: train id.
+        training_seed: None where there is none.
+        intervention: canonical name, or "none".
+        earlier_attempts: at the same episode, by earlier runs.
+        provenance: id of the provenance record.
+    """
+    return EpisodeRow(
+        result=result,
+        train=train,
+        training_seed=training_seed,
+        task=protocol.task.name,
+        group=task_info(protocol.task.name).suite,
+        protocol=protocol.id,
+        protocol_hash=protocol.hash,
+        intervention=intervention,
+        seed=outcome.seed,
+        attempt=earlier_attempts + outcome.attempts,
+        **(dict.fromkeys(OUTCOME_FIELDS) | outcome.info),
+        error=outcome.error,
+        seconds=round(outcome.seconds, 3),
+        environment_seconds=round(outcome.environment_seconds, 3),
+        provenance=provenance,
+    )
+
+
+def evaluate_policy(
+    policy: Policy, statistics: Statistics, protocol: Protocol, intervention: str | Intervention | None = None
+) -> list[EpisodeRow]:
+    """Run all episodes of a protocol in memory, without a run folder, and return their rows by seed.
+
+    Args:
+        policy: trained or not.
+        statistics: scale of its proprioception and actions (`Trainer.statistics`).
+        protocol: must not contain episodes that the policy was trained on; this is not checked here.
+        intervention: a name such as "zero@cue_end", or an intervention; donors are recorded first.
+
+    Returns:
+        A row per episode, without train id and provenance. `muvla.evaluation.records.summarise` counts them.
+
+    Raises:
+        MuvlaError: policy, robot, task and intervention do not fit together.
+        NotAMeasurement: an invariant broke.
+    """
+    if isinstance(intervention, str):
+        intervention = parse_intervention(intervention)
+    condition = intervention.name if intervention else "none"
+    context = EvaluationContext()
+    require_decisions([protocol])
+    require_prompts(policy, [protocol])
+    if intervention:
+        require_tokens(intervention, policy)
+    intervention = with_donors(intervention, policy, statistics, protocol, context)
+    actor = PolicyActor(policy, statistics, protocol, intervention)
+    rows: list[EpisodeRow] = []
+
+    def append(outcome: Outcome) -> None:
+        row = episode_row(
+            outcome, protocol, result="", train="", training_seed=None, intervention=condition, provenance=""
+        )
+        rows.append(row)
+
+    with closing(Rollout(actor, context.make_env(protocol), environments=context.environments(protocol))) as rollout:
+        rollout.run(range(protocol.seed, protocol.seed + protocol.episodes), append)
+    return sorted(rows, key=lambda row: row.seed)
+
+
+def require_unseen(protocol: Protocol, training_episodes: Iterable[range]) -> None:
+    """Raise MuvlaError if one of the protocol's episodes may be among the demonstrations."""
+    seeds = range(protocol.seed, protocol.seed + protocol.episodes)
+    for demonstrations in training_episodes:
+        if max(seeds.start, demonstrations.start) < min(seeds.stop, demonstrations.stop):
+            raise MuvlaError(
+                "protocol.seed",
+                got=f"episodes {seeds.start}…{seeds.stop - 1}",
+                expected=f"none of the training episodes {demonstrations.start}…{demonstrations.stop - 1}",
+                remedy="train on demonstrations from another block of seeds, or choose another protocol",
+            )
 
 
 def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:
-    """Raises MuvlaError, before any episode runs, if one of them may have a prompt that the policy has no place for."""
-    own = policy.interface
+    """Raise MuvlaError, before any episode runs, if a protocol may have a prompt that does not fit the policy."""
+    interface = policy.interface
     lengths = {
-        len(policy.prompts.encode(text)): one.id for one in protocols for text in task_info(one.task.name).instructions
+        len(policy.prompts.encode(text)): protocol.id
+        for protocol in protocols
+        for text in task_info(protocol.task.name).instructions
     }
-    unfit = [n for n in lengths if n > own.text or (n < own.text and not own.text_padded)]
+    unfit = [n for n in lengths if n > interface.text or (n < interface.text and not interface.text_padded)]
     if unfit:
+        longest = max(interface.text, *lengths)
         raise MuvlaError(
             "model.prompt_tokens",
             got=f"a prompt of {max(unfit)} tokens in protocol {lengths[max(unfit)]}",
-            expected=f"{'at most' if own.text_padded else 'exactly'} {own.text}, as the policy was trained",
-            remedy=f"train with model.prompt_tokens={max(own.text, *lengths)} or more, or evaluate on its own tasks",
+            expected=f"{'at most' if interface.text_padded else 'exactly'} {interface.text}, as the policy was trained",
+            remedy=f"train with model.prompt_tokens={longest} or more, or evaluate on the training's tasks",
         )
 
 
-def default_workers(protocol: Protocol, evaluations: int = 1) -> int:
-    """Environments side by side, where so many evaluations run at once: as many as the protocol has slots; of
-    simulators with processes of their own, one per core in all."""
-    if not task_info(protocol.task.name).own_process:
-        return protocol.slots
-    return max(1, usable_cores() // evaluations)
+def missing_seeds(file: RowFile, protocol: Protocol, retry_errors: bool) -> list[int]:
+    """Return the protocol's episodes without a row; with `retry_errors`, also those that ended in an error."""
+    attempts = file.attempts(count_errors=not retry_errors)
+    return [seed for seed in range(protocol.seed, protocol.seed + protocol.episodes) if seed not in attempts]

@@ -1,17 +1,17 @@
-"""Episodes that begin where an intervention first acts: what is before it has been computed already.
+"""Episodes that begin where an intervention first acts: everything before has been computed already.
 
-Every rollout of one policy under one protocol is the same up to there, so each keeps, before every tick at which
-nothing has acted yet, where its episodes stand; and one that acts later goes on from the last such place. Rows are bit
-for bit those of whole episodes. This needs an environment that can be put back exactly: one with `snapshot` and
-`restore`, in this process. Others begin at their beginning.
+All rollouts of one policy under one protocol are equal up to the first tick at which an intervention acts. Each rollout
+saves a snapshot before every tick at which nothing has acted yet. A rollout whose intervention acts later continues
+from the last such snapshot. Rows are bit for bit those of whole episodes.
 
-Kept are, for each tick of an episode, a slot's state and a few numbers; of one protocol at a time.
+Restoring needs an environment of this process with `snapshot` and `restore`. Other environments are reset.
+The cache holds, per tick of an episode, the running episode, the environment's snapshot and the memory's state of one
+slot; of one protocol at a time.
 """
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muvla.envs.phases import events
@@ -24,56 +24,74 @@ from muvla.recurrence import Recurrence
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where an episode stands before a tick."""
+    """An episode before a tick."""
 
-    slot: RunningEpisode  # without environment and observation
-    env: Any  # its snapshot
-    state: State  # of its memory
+    episode: RunningEpisode  # without environment, observation and donor
+    env: Any  # what the environment's `snapshot` returned
+    state: State  # of the memory, leaves without their slot dimension
 
 
 @dataclass
 class PrefixCache:
-    """What rollouts of one policy share: places, by episode seed and step, and the donors that were recorded."""
+    """Snapshots by episode seed and step, and donor recordings, shared by the rollouts of one policy."""
 
     protocol: str = ""  # hash
-    places: dict[int, dict[int, Snapshot]] = field(default_factory=dict)
-    donors: dict[Any, Any] = field(default_factory=dict)
+    snapshots: dict[int, dict[int, Snapshot]] = field(default_factory=dict)
+    donors: dict[Any, Any] = field(default_factory=dict)  # see `muvla.evaluation.donor_recording.with_donors`
 
     def of(self, protocol: str) -> PrefixCache:
-        """Itself, emptied if it held another protocol's."""
+        """Return this cache, emptied if it holds another protocol's snapshots. `protocol` is a protocol's hash."""
         if protocol != self.protocol:
-            self.protocol, self.places, self.donors = protocol, {}, {}
+            self.protocol, self.snapshots, self.donors = protocol, {}, {}
         return self
 
-    def keep(self, slot: RunningEpisode, state: State) -> None:
-        """Before a tick of the slot, whose memory's `state` has the leaves (m, D)."""
-        own = self.places.setdefault(slot.seed, {})
-        if slot.step in own or not can_branch(slot.env):
+    def save(self, episode: RunningEpisode, state: State) -> None:
+        """Save the episode before its next tick; `state` has leaves without their slot dimension, such as (m, D)."""
+        by_step = self.snapshots.setdefault(episode.seed, {})
+        if episode.step in by_step or not can_restore(episode.env):
             return
-        kept = copy(slot)
-        kept.env = kept.observation = kept.donor = None  # what an intervention gives or did is its own
-        kept.compared = kept.moved = False
-        kept.ticks = list(slot.ticks)
-        own[slot.step] = Snapshot(kept, slot.env.env.snapshot(), export(state))
+        saved = replace(
+            episode,
+            env=None,
+            observation=None,
+            # What an intervention gave or did belongs to that intervention.
+            donor=None,
+            compared=False,
+            moved=False,
+            chunks=list(episode.chunks),
+        )
+        by_step[episode.step] = Snapshot(saved, episode.env.env.snapshot(), export(state))
 
-    def put(self, slot: RunningEpisode, index: int, seed: int, kind: Intervention, recurrence: Recurrence) -> bool:
-        """Brings a slot and its memory to where `kind` first acts in the episode of this seed, or close before it;
-        whether such a place is known."""
-        own = self.places.get(seed, {})
-        first = kind.schedule and own and kind.schedule.first(events(next(iter(own.values())).slot.info))
-        known = [step for step in own if first and 0 < step <= first]
-        if not known or not can_branch(slot.env):
-            return False
-        place, env = own[max(known)], slot.env
-        observation = env.env.restore(place.env)
-        began = slot.started
-        slot.__dict__.update(copy(place.slot).__dict__)
-        slot.env, slot.observation, slot.ticks, slot.started = env, observation, list(place.slot.ticks), began
-        ticks = [step for step in sorted(own) if step <= max(known)]
-        # Of every tick but the first the state is what the tick before it wrote.
-        recurrence.put(index, place.state, [own[step].state for step in ticks[1:]], ticks[-2])
-        return True
+    def restore(
+        self, episode: RunningEpisode, intervention: Intervention, recurrence: Recurrence
+    ) -> RunningEpisode | None:
+        """Restore the episode where `intervention` first acts, or at the last step saved before.
+
+        Sets the environment of `episode` and its slot of `recurrence`. Returns None, and sets nothing, where no
+        snapshot is usable.
+        """
+        by_step = self.snapshots.get(episode.seed, {})
+        if not by_step or intervention.schedule is None or not can_restore(episode.env):
+            return None
+        first = intervention.schedule.first(events(next(iter(by_step.values())).episode.info))
+        usable = [step for step in by_step if first and 0 < step <= first]
+        if not usable:
+            return None
+        snapshot = by_step[max(usable)]
+        ticks = [step for step in sorted(by_step) if step <= max(usable)]
+        # The state before every tick but the first is what the tick before wrote.
+        history = [by_step[step].state for step in ticks[1:]]
+        recurrence.put(episode.index, snapshot.state, history, ticks[-2])
+        return replace(
+            snapshot.episode,
+            index=episode.index,
+            env=episode.env,
+            observation=episode.env.env.restore(snapshot.env),
+            started=episode.started,
+            chunks=list(snapshot.episode.chunks),
+        )
 
 
-def can_branch(env: Any) -> bool:
+def can_restore(env: Any) -> bool:
+    """Return True for an environment of this process that can save and restore its state."""
     return isinstance(env, LocalEnv) and hasattr(env.env, "snapshot")

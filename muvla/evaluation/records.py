@@ -49,6 +49,22 @@ class EpisodeRow:
 
 
 ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
+# The fields that an episode has unless it ended in an error.
+OUTCOME_FIELDS = (
+    "target",
+    "choice",
+    "blank_length",
+    "cue_length",
+    "delay_length",
+    "first_decision_step",
+    "success_once",
+    "success_at_end",
+    "first_success_step",
+    "steps",
+    "fired",
+    "donor_seed",
+    "donor_target",
+)
 
 
 def result_id(train: str, protocol: Protocol, intervention: str) -> str:

@@ -1,4 +1,4 @@
-"""Episodes of a rollout, step by step: to compare it with its row, to draw it, to see why nothing succeeds.
+"""Replayed episodes: run again, step by step, to compare them with their rows and to draw them.
 
 Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim, m memory, D width.
 """
@@ -8,27 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import gymnasium
 import numpy as np
 
-from muvla.data.normalization import Statistics
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
+from muvla.evaluation.actor import Actor
+from muvla.evaluation.episode import Outcome, RunningEpisode
+from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.records import ADDED_LATER, EpisodeRow
-from muvla.evaluation.rollout import Outcome, Rollout, RunningEpisode
-
-CLIPPED, OUTSIDE = 0.5, 0.5  # shares from which on something is likely to be wrong
-MOVED = 1e-3  # of proprio, in a step
-MARGIN = 0.5  # of a range, beyond which a number does not belong to it
+from muvla.evaluation.rollout import Rollout
 
 
 @dataclass(frozen=True)
 class Step:
-    """What came out of the policy, and where the robot was."""
+    """The robot and the actor's output before one step of the environment."""
 
     proprio: np.ndarray  # (Q,)
     phase: Phase
-    action: np.ndarray  # (A,) as the policy gave it, not yet clipped
-    memory: np.ndarray  # (m, D) read at this step's tick, or at the last one
+    action: np.ndarray  # (A,) as the actor chose it, not clipped yet
+    memory: np.ndarray  # (m, D) read at this step's tick, or at the last one; (0, 0) for an actor without memory
 
 
 @dataclass(frozen=True)
@@ -40,55 +39,77 @@ class ReplayedEpisode:
     frames: list[np.ndarray]  # T + 1 times (V, h, w, 3) uint8: before every step, and after the last
 
 
-class WatchedRollout(Rollout):
-    """A rollout that keeps every step. It computes what any other computes."""
+class StepRecorder(Recorder):
+    """Records every step and frame of every episode."""
 
-    def watch(self, seed: int, check_stop: Callable[[], None] = lambda: None) -> ReplayedEpisode:
-        """The episode of this seed; `check_stop` is called before every step and may raise. Raises MuvlaError if its
-        environment fails."""
-        return self.watch_all([seed], check_stop)[seed]
+    def __init__(self):
+        self.episodes: dict[int, ReplayedEpisode] = {}  # by seed; those that ended, with or without an error
+        self._steps: dict[int, list[Step]] = {}
+        self._frames: dict[int, list[np.ndarray]] = {}
 
-    def watch_all(
-        self, seeds: Sequence[int], check_stop: Callable[[], None] = lambda: None
-    ) -> dict[int, ReplayedEpisode]:
-        """The same of several episodes, by seed."""
-        self._check_stop, self._steps, self._frames, watched = check_stop, {}, {}, {}
+    def episode_begins(self, episode: RunningEpisode) -> None:
+        self._steps[episode.seed], self._frames[episode.seed] = [], []
 
-        def keep(outcome: Outcome) -> None:
-            seed = outcome.seed
-            if outcome.error:
-                raise MuvlaError(
-                    f"episode seed {seed}",
-                    got=outcome.error,
-                    expected="an episode without an error",
-                    remedy="run it again",
-                )
-            self._keep_frame(next(slot for slot in self.slots if slot.seed == seed))
-            watched[seed] = ReplayedEpisode(outcome, self._steps[seed], self._frames[seed])
+    def before_step(self, episode: RunningEpisode) -> None:
+        self._frames[episode.seed].append(episode.observation["images"].copy())
+        memory = np.zeros((0, 0)) if episode.tokens is None else episode.tokens.float().cpu().numpy()
+        step = Step(episode.observation["proprio"], episode.info["phase"], episode.next_action.copy(), memory)
+        self._steps[episode.seed].append(step)
 
-        self.run(seeds, keep)
-        return {seed: watched[seed] for seed in seeds}
-
-    def _start_step(self, slot: RunningEpisode) -> None:
-        self._check_stop()
-        if slot.step == 0:  # also where a second attempt begins
-            self._steps[slot.seed], self._frames[slot.seed] = [], []
-        self._keep_frame(slot)
-        action, memory = slot.next_action.copy(), slot.tokens.float().cpu().numpy()
-        self._steps[slot.seed].append(Step(slot.observation["proprio"], slot.info["phase"], action, memory))
-        super()._start_step(slot)
-
-    def _keep_frame(self, slot: RunningEpisode) -> None:
-        self._frames[slot.seed].append(slot.observation["images"].copy())
+    def episode_ends(self, episode: RunningEpisode, outcome: Outcome) -> None:
+        seed = outcome.seed
+        if outcome.error is None:
+            self._frames[seed].append(episode.observation["images"].copy())
+        self.episodes[seed] = ReplayedEpisode(outcome, self._steps.pop(seed), self._frames.pop(seed))
 
 
-def require_same(watched: ReplayedEpisode, row: EpisodeRow) -> None:
-    """Raises MuvlaError if the episode did not end as its row says."""
-    untold = {name for name in ADDED_LATER if getattr(row, name) is None}  # by rows of before
+def replay(
+    actor: Actor,
+    make_env: Callable[[], gymnasium.Env],
+    seeds: Sequence[int],
+    environments: int | None = None,
+    check_stop: Callable[[], None] = lambda: None,
+    recorders: Sequence[Recorder] = (),
+) -> dict[int, ReplayedEpisode]:
+    """Run the episodes of these seeds and return them by seed.
+
+    Args:
+        actor: must play every episode from its first step (no prefix cache).
+        make_env: opens one environment.
+        seeds: of the episodes.
+        environments: side by side; by default one per slot of the actor.
+        check_stop: called before the actor acts; it may raise.
+        recorders: more recorders of the same episodes.
+
+    Raises:
+        MuvlaError: an environment failed.
+    """
+    steps = StepRecorder()
+    rollout = Rollout(actor, make_env, (steps, *recorders), environments)
+    try:
+        rollout.run(seeds, _require_no_error, check_stop)
+    finally:
+        rollout.close()
+    return {seed: steps.episodes[seed] for seed in seeds}
+
+
+def _require_no_error(outcome: Outcome) -> None:
+    if outcome.error:
+        raise MuvlaError(
+            f"episode seed {outcome.seed}",
+            got=outcome.error,
+            expected="an episode without an error",
+            remedy="run the episode again",
+        )
+
+
+def require_same(replayed: ReplayedEpisode, row: EpisodeRow) -> None:
+    """Raise MuvlaError if the replayed episode ended otherwise than its row says."""
+    missing = {name for name in ADDED_LATER if getattr(row, name) is None}  # fields that older rows lack
     differences = {
         name: (value, getattr(row, name))
-        for name, value in watched.outcome.info.items()
-        if name not in untold and value != getattr(row, name)
+        for name, value in replayed.outcome.info.items()
+        if name not in missing and value != getattr(row, name)
     }
     if differences:
         raise MuvlaError(
@@ -97,42 +118,3 @@ def require_same(watched: ReplayedEpisode, row: EpisodeRow) -> None:
             expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in differences.items()) + ", as in its row",
             remedy=f"run it with the code, device and threads that provenance {row.provenance} of the run names",
         )
-
-
-def checks(watched: ReplayedEpisode, statistics: Statistics, proprio_told: bool) -> list[str]:
-    """Lines on what makes all episodes fail through no fault of the policy's: a renderer that does not follow the
-    physics, actions that are clipped, a scale that is another robot's, of which a policy that is told no proprio may
-    have none."""
-    steps = watched.steps
-    proprio = np.stack([step.proprio for step in steps]).astype(np.float64)
-    moved = np.flatnonzero((np.abs(np.diff(proprio, axis=0)) > MOVED).any(axis=1))
-    drawn = sum(not np.array_equal(watched.frames[t], watched.frames[t + 1]) for t in moved)
-    clipped = float(np.mean([np.abs(step.action) > 1 for step in steps]))
-    lines = [
-        _line(
-            drawn == len(moved),
-            f"the pictures changed in {drawn} of {len(moved)} steps in which the robot moved",
-            "the renderer does not follow the physics",
-        ),
-        _line(
-            clipped < CLIPPED,
-            f"{clipped:.2f} of the action's numbers were clipped to ±1",
-            "the actions have another scale than the environment's",
-        ),
-    ]
-    if proprio_told:
-        low, high = np.asarray(statistics.proprio_low), np.asarray(statistics.proprio_high)
-        margin = MARGIN * (high - low)
-        outside = float(np.mean((proprio < low - margin) | (proprio > high + margin)))
-        lines.append(
-            _line(
-                outside < OUTSIDE,
-                f"{outside:.2f} of the proprio numbers lay far outside the statistics' range",
-                "the statistics are of another robot or dataset: look at the key",
-            )
-        )
-    return lines
-
-
-def _line(well: bool, what: str, else_likely: str) -> str:
-    return f"  ok    {what}" if well else f"  LOOK  {what}: {else_likely}"

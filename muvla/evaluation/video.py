@@ -34,35 +34,35 @@ def memory_change(steps: list[Step]) -> np.ndarray:
     return np.concatenate([[0.0], np.maximum(0.0, 1 - cosines)])
 
 
-def compose(watched: ReplayedEpisode, title: str) -> list[np.ndarray]:
+def compose(replayed: ReplayedEpisode, title: str) -> list[np.ndarray]:
     """A frame per step and one for the end, all (height, width, 3) uint8 with even sides: the cameras side by side, the
     action's bars, and the change of the memory up to then."""
-    change = memory_change(watched.steps)
-    cameras = len(watched.frames[0])
+    change = memory_change(replayed.steps)
+    cameras = len(replayed.frames[0])
     width = GAP + cameras * (TILE + GAP) + BARS + GAP
     height = 2 * LINE + TILE + GAP + LINE + TRACE + GAP
     frames = []
-    for t, pictures in enumerate(watched.frames):
+    for t, pictures in enumerate(replayed.frames):
         page = Image.new("RGB", (width, height), "white")
         draw = ImageDraw.Draw(page)
-        last = t == len(watched.steps)
+        last = t == len(replayed.steps)
         draw.text((GAP, 2), title, INK)
-        draw.text((GAP, LINE + 2), _caption(watched, t), MARK if last else INK)
+        draw.text((GAP, LINE + 2), _caption(replayed, t), MARK if last else INK)
         for camera, pixels in enumerate(pictures):
             tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)
             page.paste(tile, (GAP + camera * (TILE + GAP), 2 * LINE))
         if not last:
-            _bars(draw, watched.steps[t], (width - BARS - GAP, 2 * LINE))
-        _trace(draw, watched.steps, change, t, (GAP, 2 * LINE + TILE + GAP, width - GAP))
+            _bars(draw, replayed.steps[t], (width - BARS - GAP, 2 * LINE))
+        _trace(draw, replayed.steps, change, t, (GAP, 2 * LINE + TILE + GAP, width - GAP))
         frames.append(np.asarray(page))
     return frames
 
 
-def _caption(watched: ReplayedEpisode, t: int) -> str:
-    told = watched.outcome.info
-    if t < len(watched.steps):
-        return f"step {t}  {watched.steps[t].phase.name.lower()}"
-    return f"end after {t} steps: success {told['success_once']}, choice {told['choice']}, target {told['target']}"
+def _caption(replayed: ReplayedEpisode, t: int) -> str:
+    info = replayed.outcome.info
+    if t < len(replayed.steps):
+        return f"step {t}  {replayed.steps[t].phase.name.lower()}"
+    return f"end after {t} steps: success {info['success_once']}, choice {info['choice']}, target {info['target']}"
 
 
 def _bars(draw: ImageDraw.ImageDraw, step: Step, place: tuple[int, int]) -> None:

@@ -9,20 +9,23 @@ averaged over heads. Beside the frame, every episode leaves a sheet and a video 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from muvla.envs.phases import events
 from muvla.errors import MuvlaError
-from muvla.evaluation.evaluate import default_workers
-from muvla.evaluation.replay import ReplayedEpisode, WatchedRollout
-from muvla.evaluation.rollout import RunningEpisode
+from muvla.evaluation.actor import Tick
+from muvla.evaluation.context import default_workers
+from muvla.evaluation.episode import RunningEpisode
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.recorder import Recorder
+from muvla.evaluation.replay import ReplayedEpisode, replay
 from muvla.evaluation.video import write_video
 from muvla.models.sequence import Segment
 from muvla.probes.attention_maps import ACTION_READ, Attention, Maps, watching
-from muvla.probes.attention_overlay import Attended, sheet, video
+from muvla.probes.attention_overlay import AttendedEpisode, sheet, video
 from muvla.probes.base import Measurement, Subject
 from muvla.probes.means import means
 from muvla.utils.io import disk_errors
@@ -38,33 +41,36 @@ DRAWN = (
 KEYS = ["measure", "layer", "from_segment", "to_segment", "camera", "patch", "since_cue"]
 
 
-class AttentionRollout(WatchedRollout):
-    """A watched rollout that keeps, for every step, the attention of its tick or of the last one. It computes what any
-    other computes."""
+class AttentionRecorder(Recorder):
+    """Records, for every step, the attention of its tick, or of the last tick before it."""
 
-    def attend(self, seeds: tuple[int, ...], check_stop: Callable[[], None] = lambda: None) -> Iterator[Attended]:
-        """`check_stop` is called before every step, and may raise."""
-        self._maps = Maps(self.policy, sum(slot.env is not None for slot in self.slots))
+    def __init__(self, maps: Maps):
+        self.maps = maps
+        self.attention: dict[int, list[Attention]] = {}  # by seed
         self._newest: dict[int, Attention] = {}
-        self._attention: dict[int, list[Attention]] = {}
-        for seed, watched in self.watch_all(seeds, check_stop).items():
-            yield Attended(self.policy, watched, self._attention.pop(seed))
 
-    def _tick(self, ready: list[RunningEpisode]) -> None:
-        with watching(self.policy, self._maps):
-            super()._tick(ready)
+    def episode_begins(self, episode: RunningEpisode) -> None:
+        self.attention[episode.seed] = []
 
-    def _ticked(self, index: int, slot: RunningEpisode, chunk: Any) -> None:
-        self._newest[slot.seed] = self._maps.of(index)
+    def after_tick(self, tick: Tick) -> None:
+        self._newest[tick.episode.seed] = self.maps.of(tick.episode.index)
 
-    def _start_step(self, slot: RunningEpisode) -> None:
-        if slot.step == 0:  # also where a second attempt begins
-            self._attention[slot.seed] = []
-        self._attention[slot.seed].append(self._newest[slot.seed])
-        super()._start_step(slot)
+    def before_step(self, episode: RunningEpisode) -> None:
+        self.attention[episode.seed].append(self._newest[episode.seed])
 
 
-def frame(episodes: list[Attended]) -> pd.DataFrame:
+def attended(subject: Subject, environments: int | None = None) -> list[AttendedEpisode]:
+    """Run the subject's episodes and return them with the attention of every step."""
+    protocol, policy = subject.protocol, subject.policy
+    environments = min(environments or default_workers(protocol), protocol.slots, len(subject.seeds))
+    recorder = AttentionRecorder(Maps(policy, environments))
+    actor = PolicyActor(policy, subject.statistics, protocol)
+    with watching(policy, recorder.maps):
+        episodes = replay(actor, subject.open_env, subject.seeds, environments, subject.check_stop, [recorder])
+    return [AttendedEpisode(policy, replayed, recorder.attention[seed]) for seed, replayed in episodes.items()]
+
+
+def frame(episodes: list[AttendedEpisode]) -> pd.DataFrame:
     """A line per measure, layer (−1 is their mean), pair and step since the cue: `value` is the mean over the `n`
     episodes that have that step, with its interval.
 
@@ -84,8 +90,8 @@ def frame(episodes: list[Attended]) -> pd.DataFrame:
     return table.assign(curve=pair.where(drawn))
 
 
-def _lines(one: Attended) -> Iterator[dict[str, Any]]:
-    cue_end = _cue_end(one.watched)
+def _lines(one: AttendedEpisode) -> Iterator[dict[str, Any]]:
+    cue_end = _cue_end(one.replayed)
     vision = Segment.VISION.name
     for step, tick in enumerate(one.attention):
         since = {"since_cue": step - cue_end}
@@ -117,12 +123,12 @@ def _lines(one: Attended) -> Iterator[dict[str, Any]]:
                     }
 
 
-def _cue_end(watched: ReplayedEpisode) -> int:
-    known = events(watched.outcome.info)
+def _cue_end(replayed: ReplayedEpisode) -> int:
+    known = events(replayed.outcome.info)
     if "cue_end" not in known:
         raise MuvlaError(
             "probe attention",
-            got=f"episode seed {watched.outcome.seed} without a cue",
+            got=f"episode seed {replayed.outcome.seed} without a cue",
             expected="a task with a cue, which steps are counted from",
             remedy="read a protocol whose task has one",
         )
@@ -130,28 +136,16 @@ def _cue_end(watched: ReplayedEpisode) -> int:
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    protocol = subject.protocol
-    rollout = AttentionRollout(
-        subject.policy,
-        subject.statistics,
-        protocol,
-        subject.open_env,
-        None,
-        min(default_workers(protocol), protocol.slots, len(subject.seeds)),
-    )
-    try:
-        episodes = list(rollout.attend(subject.seeds, subject.check_stop))
-    finally:
-        rollout.close()
+    protocol, episodes = subject.protocol, attended(subject)
     table = frame(episodes)
     folder = subject.folder / protocol.id
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for one in episodes:
             subject.check_stop()
-            title = f"{protocol.task.name}, episode seed {one.watched.outcome.seed}"
-            sheet(one, title).save(folder / f"{one.watched.outcome.seed}.png")
-            write_video(video(one, title), folder / f"{one.watched.outcome.seed}.mp4")
+            title = f"{protocol.task.name}, episode seed {one.replayed.outcome.seed}"
+            sheet(one, title).save(folder / f"{one.replayed.outcome.seed}.png")
+            write_video(video(one, title), folder / f"{one.replayed.outcome.seed}.mp4")
     return table
 
 

@@ -33,18 +33,18 @@ LABELS = {Segment.MEMORY.name: "memory", ACTION_READ: "action"}
 
 
 @dataclass(frozen=True)
-class Attended:
+class AttendedEpisode:
     """An episode of T steps with the attention of each."""
 
     policy: Policy
-    watched: ReplayedEpisode
+    replayed: ReplayedEpisode
     attention: list[Attention]  # T
 
     def pictures(self, step: int) -> np.ndarray:
         """(V, s, s, 3) uint8, what the model was shown."""
         interface, config = self.policy.interface, self.policy.config
-        own = self.watched.frames[step][: interface.cameras - interface.first_image]
-        first = self.watched.frames[0][:1] if interface.first_image else own[:0]
+        own = self.replayed.frames[step][: interface.cameras - interface.first_image]
+        first = self.replayed.frames[0][:1] if interface.first_image else own[:0]
         images = torch.from_numpy(np.concatenate([own, first])).movedim(-1, -3)
         return prepare(images, config.size.image_size, config.images).movedim(-3, -1).numpy()
 
@@ -64,20 +64,20 @@ def overlaid(picture: np.ndarray, patches: np.ndarray, top: float) -> Image.Imag
     return Image.blend(tile(picture), tile(heat), OPAQUE)
 
 
-def sheet(one: Attended, title: str) -> Image.Image:
+def sheet(one: AttendedEpisode, title: str) -> Image.Image:
     """A column per step; for each camera its pictures, and below them a row per kind of map."""
     steps = np.unique(np.linspace(0, len(one.attention) - 1, min(MOST, len(one.attention))).round().astype(int))
     columns = [_tiles(one, step) for step in steps.tolist()]
     page = Image.new("RGB", (LABEL + len(steps) * (TILE + 2), 4 * LINE + len(columns[0]) * (TILE + 2)), "white")
     draw = ImageDraw.Draw(page)
-    told = one.watched.outcome.info
+    told = one.replayed.outcome.info
     ended = f"success {told['success_once']}, choice {told['choice']}, target {told['target']}"
     draw.text((GAP, 2), f"{title}: {ended}", INK)
     _scale(page, draw, (GAP, 2 * LINE))
     for column, (step, tiles) in enumerate(zip(steps.tolist(), columns, strict=True)):
         left = LABEL + column * (TILE + 2)
         draw.text((left, 2 * LINE), f"step {step}", INK)
-        draw.text((left, 3 * LINE), one.watched.steps[step].phase.name.lower(), INK)
+        draw.text((left, 3 * LINE), one.replayed.steps[step].phase.name.lower(), INK)
         for row, tile in enumerate(tiles):
             _place(page, draw, tile, (left, 4 * LINE + row * (TILE + 2)))
     for row, tile in enumerate(columns[0]):
@@ -85,11 +85,11 @@ def sheet(one: Attended, title: str) -> Image.Image:
     return page
 
 
-def video(one: Attended, title: str) -> list[np.ndarray]:
+def video(one: AttendedEpisode, title: str) -> list[np.ndarray]:
     """The frames of the plain rollout, and beside them the maps: a column per camera, a row per kind. The last frame,
     after the last step, has the last step's."""
     frames, kinds = [], len(one.kinds)
-    for t, plain in enumerate(compose(one.watched, title)):
+    for t, plain in enumerate(compose(one.replayed, title)):
         maps = [tile for tile in _tiles(one, min(t, len(one.attention) - 1)) if tile.share is not None]
         left, labels = plain.shape[1] + LABEL, plain.shape[1]
         width, height = left + len(maps) // kinds * (TILE + 2) + GAP, LINE + kinds * (TILE + 2) + GAP
@@ -116,7 +116,7 @@ class _Tile:
     share: float | None  # of attention on this camera; None of a plain picture
 
 
-def _tiles(one: Attended, step: int) -> list[_Tile]:
+def _tiles(one: AttendedEpisode, step: int) -> list[_Tile]:
     """Camera by camera, its picture and the maps over it."""
     tiles = []
     for camera, picture in enumerate(one.pictures(step)):

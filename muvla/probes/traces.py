@@ -17,7 +17,8 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,15 @@ from safetensors import SafetensorError
 
 from muvla.config.serialization import content_hash
 from muvla.envs.phases import events
-from muvla.envs.registry import backends
+from muvla.envs.registry import backends, step_limit
 from muvla.errors import DiskError, MuvlaError
-from muvla.evaluation.evaluate import default_workers, require_prompts
-from muvla.evaluation.rollout import Outcome, Rollout, RunningEpisode
+from muvla.evaluation.actor import Tick
+from muvla.evaluation.context import default_workers
+from muvla.evaluation.episode import Outcome, RunningEpisode
+from muvla.evaluation.evaluate import require_prompts
+from muvla.evaluation.policy_actor import PolicyActor
+from muvla.evaluation.recorder import Recorder
+from muvla.evaluation.rollout import Rollout
 from muvla.memory.base import Memory
 from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
@@ -67,51 +73,43 @@ class Trace:
         return np.concatenate([leaf.reshape(len(leaf), 1, -1) for leaf in leaves], axis=2)
 
 
-class TracedRollout(Rollout):
-    """A rollout that hands out the memory of every episode that ends. It computes what any other computes."""
+class TraceRecorder(Recorder):
+    """Records the memory of every episode and hands it to `on_trace` when the episode ends."""
 
-    def trace(
-        self, seeds: Iterable[int], on_trace: Callable[[Trace], None], check_stop: Callable[[], None] = lambda: None
-    ) -> dict[int, str]:
-        """`on_trace` is called as episodes end, `check_stop` before every tick, which may raise; returns the error of
-        each that failed, by its seed."""
-        self._check_stop = check_stop
-        self._kept: dict[int, list[tuple[dict[str, np.ndarray], np.ndarray, int, int]]] = {}
-        errors: dict[int, str] = {}
+    def __init__(self, on_trace: Callable[[Trace], None]):
+        self.on_trace = on_trace
+        self.errors: dict[int, str] = {}  # by seed, of the episodes that failed
+        self._ticks: dict[int, list[tuple[dict[str, np.ndarray], np.ndarray, int, int]]] = {}
 
-        def ended(outcome: Outcome) -> None:
-            if outcome.error:
-                errors[outcome.seed] = outcome.error
-                return
-            index = next(i for i, slot in enumerate(self.slots) if slot.seed == outcome.seed)
-            on_trace(self._traced(self.slots[index], self._kept.pop(index), outcome))
+    def episode_begins(self, episode: RunningEpisode) -> None:
+        self._ticks[episode.seed] = []
 
-        self.run(seeds, ended)
-        return errors
+    def after_tick(self, tick: Tick) -> None:
+        episode = tick.episode
+        written = {name: _half(leaf) for name, leaf in tick.written.items()}
+        recorded = written, _half(tick.read), episode.step, int(episode.info["phase"])
+        self._ticks[episode.seed].append(recorded)
 
-    def _tick(self, ready: list[RunningEpisode]) -> None:
-        self._check_stop()
-        super()._tick(ready)
+    def episode_ends(self, episode: RunningEpisode, outcome: Outcome) -> None:
+        ticks = self._ticks.pop(outcome.seed)
+        if outcome.error:
+            self.errors[outcome.seed] = outcome.error
+        else:
+            self.on_trace(_trace(episode, ticks, outcome))
 
-    def _ticked(self, index: int, slot: RunningEpisode, chunk: np.ndarray) -> None:
-        if slot.reads == 1:  # also where a second attempt begins
-            self._kept[index] = []
-        written = {name: _half(leaf[index]) for name, leaf in self.recurrence.state.items()}
-        self._kept[index].append((written, _half(slot.tokens), slot.step, int(slot.info["phase"])))
 
-    @staticmethod
-    def _traced(slot: RunningEpisode, ticks: list[tuple], outcome: Outcome) -> Trace:
-        written, read, step, phase = zip(*ticks, strict=True)
-        return Trace(
-            seed=outcome.seed,
-            written={name: np.stack([state[name] for state in written]).astype(np.float32) for name in written[0]},
-            read=np.stack(read).astype(np.float32),
-            step=np.array(step, np.int32),
-            phase=np.array(phase, np.int32),
-            labels={name: int(slot.info[name]) for name in LABELS if slot.info.get(name) is not None},
-            events=events(slot.info),
-            measured=outcome.info,
-        )
+def _trace(episode: RunningEpisode, ticks: list[tuple], outcome: Outcome) -> Trace:
+    written, read, step, phase = zip(*ticks, strict=True)
+    return Trace(
+        seed=outcome.seed,
+        written={name: np.stack([state[name] for state in written]).astype(np.float32) for name in written[0]},
+        read=np.stack(read).astype(np.float32),
+        step=np.array(step, np.int32),
+        phase=np.array(phase, np.int32),
+        labels={name: int(episode.info[name]) for name in LABELS if episode.info.get(name) is not None},
+        events=events(episode.info),
+        measured=outcome.info,
+    )
 
 
 def _half(tensor: torch.Tensor) -> np.ndarray:
@@ -210,20 +208,14 @@ def traces_of(subject: Subject) -> list[Trace]:
 
 def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
     require_prompts(subject.policy, [subject.protocol])
-    rollout = TracedRollout(
-        subject.policy,
-        subject.statistics,
-        subject.protocol,
-        subject.open_env,
-        None,
-        min(default_workers(subject.protocol), len(seeds)),
-    )
-    try:
-        _require_room(folder, len(seeds), rollout)
-        errors = rollout.trace(seeds, lambda trace: write_trace(folder, trace), subject.check_stop)
-    finally:
-        rollout.close()
-    if errors:
+    protocol = subject.protocol
+    _require_room(folder, len(seeds), subject)
+    recorder = TraceRecorder(lambda trace: write_trace(folder, trace))
+    actor = PolicyActor(subject.policy, subject.statistics, protocol)
+    environments = min(default_workers(protocol), len(seeds))
+    with closing(Rollout(actor, subject.open_env, [recorder], environments)) as rollout:
+        rollout.run(seeds, check_stop=subject.check_stop)
+    if errors := recorder.errors:
         seed, error = next(iter(errors.items()))
         raise MuvlaError(
             f"traces of {subject.protocol.id}",
@@ -240,9 +232,9 @@ def most_bytes(memory: Memory, episodes: int, ticks: int) -> int:
     return episodes * ticks * numbers * 2
 
 
-def _require_room(folder: Path, episodes: int, rollout: TracedRollout) -> None:
-    protocol, memory = rollout.protocol, rollout.policy.memory
-    steps = protocol.step_limit or rollout.slots[0].env.attribute("step_limit")
+def _require_room(folder: Path, episodes: int, subject: Subject) -> None:
+    protocol, memory = subject.protocol, subject.policy.memory
+    steps = protocol.step_limit or step_limit(protocol.task)
     ticks = math.ceil(steps / (protocol.h if protocol.tick == "call" else 1))
     need = most_bytes(memory, episodes, ticks)
     print(

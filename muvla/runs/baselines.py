@@ -12,10 +12,12 @@ from typing import Any
 
 from muvla.envs.registry import backends, open_blind_env
 from muvla.errors import Interrupted
-from muvla.evaluation.baselines import ACTIONS, UnlearnedRollout, memoryless_ideal, unlearned
-from muvla.evaluation.evaluate import default_workers, missing_seeds, run_missing
+from muvla.evaluation.baselines import ACTIONS, BaselineActor, baseline_names, memoryless_ideal
+from muvla.evaluation.context import EvaluationContext, default_workers
+from muvla.evaluation.evaluate import missing_seeds, run_missing
 from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
+from muvla.evaluation.rollout import Rollout
 from muvla.runs.evaluate import require_same_simulator
 from muvla.runs.results import has_result, result_rows, row_file
 from muvla.runs.run import Run
@@ -88,14 +90,14 @@ def _run_missing(
             yield identity
 
     environments = min(workers or default_workers(protocol), len(missing))
-    rollout = UnlearnedRollout(run.train, protocol, lambda: open_blind_env(protocol.task), environments)
-    identity = {"train": run.train, "training_seed": None, "intervention": "none"}
-    run_missing(_row_file(run, protocol), missing, rollout, record, check_stop, **identity)
+    rollout = Rollout(BaselineActor(run.train, protocol, environments), lambda: open_blind_env(protocol.task))
+    context = EvaluationContext(record, check_stop)
+    run_missing(rollout, _row_file(run, protocol), missing, context, train=run.train, training_seed=None)
 
 
 def finished_baselines(root: Path, data: Path, protocol: Protocol) -> Baselines:
     """The complete baseline results of a protocol, and why the others are absent."""
-    rows, records, available = {}, {}, unlearned(protocol)
+    rows, records, available = {}, {}, baseline_names(protocol)
     for name in available:
         run = Run(root, data, name)
         if has_result(run, protocol, "none"):

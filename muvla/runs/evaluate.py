@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import Any
 
 from muvla.data.normalization import Statistics
-from muvla.envs.registry import backends, open_env
+from muvla.envs.registry import backends
 from muvla.errors import Interrupted, MuvlaError
+from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.donor_recording import with_donors
-from muvla.evaluation.evaluate import evaluate
+from muvla.evaluation.evaluate import EvaluationRequest, evaluate
+from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow
-from muvla.evaluation.replay import ReplayedEpisode, WatchedRollout
+from muvla.evaluation.replay import ReplayedEpisode, replay
 from muvla.interventions import parse_intervention
 from muvla.models.policy import Policy
 from muvla.runs.results import has_result, never_fired, result_rows, row_file
@@ -87,7 +89,6 @@ class Evaluator:
 
     def _run_missing(self, protocol: Protocol, intervention: str, retry_errors: bool, workers: int | None) -> None:
         trained_on, policy = self.trained_on, self.policy
-        prefixes = self.prefixes.of(protocol.hash)
 
         @contextlib.contextmanager
         def record(environment: dict[str, Any]) -> Iterator[str]:
@@ -95,35 +96,18 @@ class Evaluator:
             with self.run.timed(f"evaluation {protocol.id} {intervention}", provenance):
                 yield provenance
 
-        def bind_donors(unbound):
-            return with_donors(
-                unbound.name,
-                policy,
-                trained_on.statistics,
-                protocol,
-                prefixes.donors,
-                self.check_stop,
-                workers,
-                record=record,
-            )
-
-        evaluate(
+        request = EvaluationRequest(
             policy,
             trained_on.statistics,
             protocol,
             parse_intervention(intervention),
-            train=self.run.train,
-            training_seed=trained_on.seed,
-            training_episodes=trained_on.episodes,
-            rows=self.run.rows,
-            record=record,
-            check_stop=self.check_stop,
-            retry_errors=retry_errors,
-            workers=workers,
-            chunks=self.run.folder / "chunks",
-            branches=prefixes,
-            donors=bind_donors,
+            self.run.train,
+            trained_on.seed,
+            trained_on.episodes,
+            retry_errors,
         )
+        context = EvaluationContext(record, self.check_stop, workers, cache=self.prefixes)
+        evaluate(request, self.run.folder, context)
 
     def replay(
         self, protocol: Protocol, intervention: str, seed: int, workers: int | None = None
@@ -140,19 +124,12 @@ class Evaluator:
             The episode step by step, and the statistics that scale its actions.
         """
         self.check_stop()
-        statistics, donors = self.trained_on.statistics, self.prefixes.of(protocol.hash).donors
-        rollout = WatchedRollout(
-            self.policy,
-            statistics,
-            protocol,
-            lambda: open_env(protocol.task, protocol.image_size),
-            with_donors(intervention, self.policy, statistics, protocol, donors, self.check_stop, workers),
-            environments=1,
-        )
-        try:
-            return rollout.watch(seed, self.check_stop), statistics
-        finally:
-            rollout.close()
+        statistics = self.trained_on.statistics
+        context = EvaluationContext(check_stop=self.check_stop, workers=workers, cache=self.prefixes)
+        bound = with_donors(parse_intervention(intervention), self.policy, statistics, protocol, context)
+        actor = PolicyActor(self.policy, statistics, protocol, bound)
+        episodes = replay(actor, context.make_env(protocol), [seed], environments=1, check_stop=self.check_stop)
+        return episodes[seed], statistics
 
 
 def require_same_simulator(run: Run, protocol: Protocol, intervention: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from muvla.config import Cell
 from muvla.data.mixture import open_data
 from muvla.errors import DiskError, Interrupted
-from muvla.evaluation.evaluate import default_workers
+from muvla.evaluation.context import default_workers
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import summarise
 from muvla.evaluation.results import NeverFired

@@ -1,0 +1,227 @@
+"""The actor that runs a recurrent policy: one forward pass for all slots, memory by slot.
+
+The batch shape never changes during a rollout, and a slot's numbers do not depend on the other slots or on its index.
+So an episode's row is the same whoever shares its batch (tests/test_batching.py), and however many environments there
+are: a slot without an environment computes along.
+
+Legend: B slots, V cameras, h×w image, Q proprio dim, H chunk, A action dim, m memory, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from muvla.data.normalization import Statistics
+from muvla.envs.phases import Phase, events
+from muvla.envs.workers import LocalEnv, WorkerEnv
+from muvla.errors import MuvlaError, NotAMeasurement
+from muvla.evaluation.actor import Actor, Tick
+from muvla.evaluation.checks import require_applicable, require_event, require_fit
+from muvla.evaluation.episode import RunningEpisode
+from muvla.evaluation.prefix_cache import PrefixCache
+from muvla.evaluation.protocol import Protocol
+from muvla.interventions.base import Intervention
+from muvla.models.policy import Encoded, Policy, StepOutput, leak_test
+from muvla.recurrence import Moment, Recurrence
+
+
+class PolicyActor(Actor):
+    """Acts by one policy under one intervention.
+
+    Args:
+        policy: put into evaluation mode.
+        statistics: scale of proprioception and actions.
+        protocol: h, tick and `slots`, the batch size B.
+        intervention: what the memory undergoes; an intervention with donors must have its bank.
+        prefixes: shared by rollouts of one policy. Episodes begin where the intervention first acts, if the
+            environment can be restored.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        statistics: Statistics,
+        protocol: Protocol,
+        intervention: Intervention | None = None,
+        prefixes: PrefixCache | None = None,
+    ):
+        if protocol.h > policy.config.chunk and protocol.beyond == "refuse":
+            raise MuvlaError(
+                "protocol.h",
+                got=protocol.h,
+                expected=f"at most the policy's chunk H = {policy.config.chunk}",
+                remedy="train with a longer chunk, or choose another protocol, for instance one with beyond=hold_last",
+            )
+        super().__init__(protocol, protocol.slots, intervention)
+        self.policy, self.statistics = policy.eval(), statistics
+        self.device = next(policy.parameters()).device
+        self.recurrence = Recurrence(policy, protocol.slots, intervention)
+        self.prefixes = prefixes and prefixes.of(protocol.hash)
+        self.ticks = 0  # model calls so far
+        self._leak_tested = False
+
+    @property
+    def restores(self) -> bool:
+        return self.prefixes is not None
+
+    def require_fit(self, env: WorkerEnv | LocalEnv) -> None:
+        require_fit(self.policy, env)
+        require_applicable(self.intervention, self.policy, env, self.protocol)
+
+    def restore(self, episode: RunningEpisode) -> RunningEpisode | None:
+        if self.prefixes is None or self.intervention is None:
+            return None
+        return self.prefixes.restore(episode, self.intervention, self.recurrence)
+
+    def begin(self, episode: RunningEpisode) -> None:
+        require_event(self.intervention, episode.info, self.protocol.task.name)
+        if self.intervention and self.intervention.bank:
+            episode.donor = self.intervention.bank.gift(episode.seed, episode.info)
+
+    def needs_query(self, episode: RunningEpisode) -> bool:
+        """False while a chunk lasts and the memory ticks by call."""
+        return self.protocol.tick == "env_step" or self._is_used_up(episode)
+
+    def _is_used_up(self, episode: RunningEpisode) -> bool:
+        return episode.chunk is None or episode.chunk_age >= self.protocol.h
+
+    @torch.no_grad()
+    def act(self, episodes: Sequence[RunningEpisode], ready: Sequence[RunningEpisode]) -> list[Tick]:
+        """Call the model once for all slots. Slots that are not ready keep their memory."""
+        if self.prefixes:
+            self._save_prefixes(episodes)
+        encoded = self._encode(episodes)
+        if not self._leak_tested:
+            leak_test(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
+            self._leak_tested = True
+        output, tokens = self._call(encoded, episodes, ready)
+        actions = output.actions.float().cpu().numpy()
+        ticks = []
+        for i, episode in enumerate(episodes):
+            if episode not in ready:
+                continue
+            self._check_read(episode, tokens[i])
+            episode.is_first = False
+            episode.reads, episode.fired = episode.reads + 1, self.recurrence.fired[i]
+            episode.chunks.append((episode.step, actions[i]))
+            if self._is_used_up(episode):
+                episode.chunk, episode.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
+            written = {name: leaf[i] for name, leaf in self.recurrence.state.items()}
+            ticks.append(Tick(episode, actions[i], tokens[i], written))
+        return ticks
+
+    def _call(
+        self, encoded: Encoded, episodes: Sequence[RunningEpisode], ready: Sequence[RunningEpisode]
+    ) -> tuple[StepOutput, Tensor]:
+        """The output and the tokens (B, m, D) read. Raises NotAMeasurement unless the model is called exactly once."""
+        due = torch.tensor([episode in ready for episode in episodes], device=self.device)
+        is_first = torch.tensor([episode.is_first for episode in episodes], device=self.device)
+        calls = self.policy.calls
+        output, tokens = self.recurrence.tick(encoded, is_first, self._moment(episodes), None if due.all() else due)
+        if self.policy.calls != calls + 1:
+            raise NotAMeasurement(
+                "memory",
+                got=f"{self.policy.calls - calls} model calls in one tick",
+                expected="1",
+                remedy="report this as a bug",
+            )
+        self.ticks += 1
+        expected = (self.slots, self.policy.config.chunk, self.policy.interface.action_dim)
+        if tuple(output.actions.shape) != expected:
+            raise NotAMeasurement(
+                "action",
+                got=f"shape {tuple(output.actions.shape)}",
+                expected=f"(slots, chunk, numbers) {expected}",
+                remedy="report this as a bug of the policy",
+            )
+        return output, tokens
+
+    def _moment(self, episodes: Sequence[RunningEpisode]) -> Moment:
+        return Moment(
+            [episode.step for episode in episodes],
+            [episode.info.get("phase", Phase.UNKNOWN) for episode in episodes],
+            [f"{self.protocol.task.name}:{episode.seed}" for episode in episodes],
+            [episode.seed or 0 for episode in episodes],
+            donor=[episode.donor and episode.donor.state(episode.step) for episode in episodes],
+            events=[events(episode.info) for episode in episodes],
+        )
+
+    def _save_prefixes(self, episodes: Sequence[RunningEpisode]) -> None:
+        """Save the episodes that are about to tick, as long as no intervention has acted in them."""
+        for i, episode in enumerate(episodes):
+            if episode.seed is not None and not episode.is_waiting and episode.fired == 0:
+                self.prefixes.save(episode, {name: leaf[i] for name, leaf in self.recurrence.state.items()})
+
+    def _encode(self, episodes: Sequence[RunningEpisode]) -> Encoded:
+        """Encode (B, …) frames. A slot without an observation is filled with another slot's."""
+        filler = next(episode for episode in episodes if episode.observation is not None)
+        shown = [episode if episode.observation is not None else filler for episode in episodes]
+        images = torch.from_numpy(np.stack([self._images(episode) for episode in shown])).movedim(-1, -3)
+        proprio = np.stack([episode.observation["proprio"] for episode in shown])
+        if self.policy.proprio:  # without it the statistics may have no scale
+            proprio = self.statistics.normalise_proprio(proprio)
+        ids, lengths = self.policy.encode_text([episode.info["instruction"] for episode in shown])
+        return self.policy.encode(
+            images.to(self.device),
+            torch.from_numpy(proprio).to(self.device),
+            ids.to(self.device),
+            lengths.to(self.device),
+        )
+
+    def _images(self, episode: RunningEpisode) -> np.ndarray:
+        """(V, h, w, 3), the cameras that the policy was trained with; the first image last, where it was shown one."""
+        interface = self.policy.interface
+        first = [episode.first_image] if interface.first_image else []
+        return np.concatenate([episode.observation["images"][: interface.cameras - len(first)], *first])
+
+    def _check_read(self, episode: RunningEpisode, tokens: Tensor) -> None:
+        """Require finite tokens (m, D) and note whether they moved; `check_episode` judges the movement."""
+        if not torch.isfinite(tokens).all():
+            raise NotAMeasurement(
+                "memory",
+                got=f"NaN or infinity at step {episode.step} of episode seed {episode.seed}",
+                expected="finite",
+                remedy="the cell has no result: read its training log",
+            )
+        # Compare from the second tick on: a frozen memory may differ from the initial memory, which the first tick
+        # read. An intervention with a schedule is compared from the second tick on at which it acted.
+        intervention = self.intervention
+        acted = episode.reads if intervention is None or intervention.schedule is None else episode.fired
+        if acted >= 2:
+            changed = slice(*intervention.tokens) if intervention is not None and intervention.tokens else slice(None)
+            episode.moved |= bool((tokens[changed] != episode.tokens[changed]).any())
+            episode.compared = True
+        episode.tokens = tokens
+
+    def check_episode(self, episode: RunningEpisode) -> None:
+        """Require as many memory writes as the steps ask for, and a memory that moved or was frozen as declared."""
+        per_query = self.protocol.h if self.protocol.tick == "call" else 1
+        expected = math.ceil(episode.step / per_query)
+        writes = self.recurrence.writes[episode.index]
+        if writes != expected:
+            raise NotAMeasurement(
+                "memory",
+                got=f"{writes} writes in {episode.step} steps of episode seed {episode.seed}",
+                expected=f"{expected} at tick {self.protocol.tick}",
+                remedy="report this as a bug",
+            )
+        memory, intervention = self.recurrence.memory, self.intervention
+        effect = intervention.effect if intervention else "keeps"
+        if memory.width == 0 or not episode.compared or effect == "any":
+            return
+        if intervention and not intervention.uninterrupted:
+            return
+        if effect == "keeps":
+            effect = "moves" if memory.recurrent else "freezes"
+        if episode.moved != (effect == "moves"):
+            raise NotAMeasurement(
+                "memory",
+                got="moved" if episode.moved else "frozen",
+                expected=f"a memory that {effect} under intervention {intervention and intervention.name}",
+                remedy="the cell has no result: check the intervention's function and the memory's update rule",
+            )
