@@ -23,7 +23,7 @@ from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.records import EpisodeRow, Summary
 from muvla.evaluation.replay import ReplayedEpisode, Step, StepRecorder, replay, require_same
 from muvla.evaluation.rollout import Rollout
-from muvla.evaluation.sanity_check import sanity_check
+from muvla.evaluation.sanity_check import episode_checks
 from muvla.evaluation.video import FPS, compose, memory_change, write_video
 from muvla.interventions import parse_intervention
 from muvla.runs import conditions, sanity_check
@@ -138,13 +138,13 @@ def test_checks_where_nothing_succeeds(wrong):
     action = np.array([0.5, 3.0 if wrong == "action" else 0.5])
     steps = [Step(p, Phase.DECISION, action, np.zeros((1, 1))) for p in position]
     frames = [np.full((1, 4, 4, 3), min(t, 1) if wrong == "pictures" else t, np.uint8) for t in range(6)]
-    lines = sanity_check(ReplayedEpisode(Outcome(1), steps, frames), STATISTICS, shows_proprio=True)
+    lines = episode_checks(ReplayedEpisode(Outcome(1), steps, frames), STATISTICS, shows_proprio=True)
     looks = [line for line in lines if line.startswith("  LOOK")]
     assert len(lines) == 3 and len(looks) == (wrong is not None)
     told = {"pictures": "changed in 1 of 4 steps", "action": "0.50 of the action's", "proprio": "1.00 of the proprio"}
     assert wrong is None or told[wrong] in looks[0]
     foreign = replace(STATISTICS, proprio_low=(0.0,) * 8, proprio_high=(1.0,) * 8)  # another robot's
-    assert sanity_check(ReplayedEpisode(Outcome(1), steps, frames), foreign, shows_proprio=False) == lines[:2]
+    assert episode_checks(ReplayedEpisode(Outcome(1), steps, frames), foreign, shows_proprio=False) == lines[:2]
 
 
 def test_a_chunk_that_is_held_is_replayed_to_its_end(trained):

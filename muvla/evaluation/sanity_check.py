@@ -16,7 +16,7 @@ MOVED = 1e-3  # least change of a proprio number, per step, that a picture must 
 MARGIN = 0.5  # of the statistics' range, beyond which a number lies outside
 
 
-def sanity_check(replayed: ReplayedEpisode, statistics: Statistics, shows_proprio: bool) -> list[str]:
+def episode_checks(replayed: ReplayedEpisode, statistics: Statistics, shows_proprio: bool) -> list[str]:
     """Return a line per check, each marked `ok` or `LOOK`.
 
     Args:

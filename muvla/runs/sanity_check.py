@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from muvla.errors import DiskError, Interrupted, NotAMeasurement
-from muvla.evaluation import sanity_check as episode_checks
 from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.sanity_check import episode_checks
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
 
@@ -27,7 +27,7 @@ def sanity_check(evaluator: Evaluator, protocol: Protocol, intervention: str, wo
     head = f"Nothing succeeded. Episode {row.seed - protocol.seed}, run again:"
     try:
         episode, statistics = evaluator.replay(protocol, intervention, row.seed, workers)
-        return [head, *episode_checks.sanity_check(episode, statistics, evaluator.policy.proprio is not None)]
+        return [head, *episode_checks(episode, statistics, evaluator.policy.proprio is not None)]
     except (NotAMeasurement, DiskError, Interrupted):
         raise
     except Exception as error:
