@@ -13,7 +13,6 @@ import torch
 
 from helpers.release_size import SIZE
 from helpers.released_runs import PROTOCOL, Variant
-from helpers.rows import records
 from helpers.studies import DATASET, FEW, STUDY
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory, tbptt
@@ -170,6 +169,8 @@ def study_file(tmp_path_factory):
 @pytest.fixture
 def cells(base):
     """Four finished cells of two variants and two seeds, with made-up rows."""
+    from helpers.rows import records  # imports the figures, which few tests need
+
     return [
         records(base, "none", no_memory(), 0, 6, 12, 2),
         records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1),
