@@ -32,7 +32,7 @@ base = Cell(
 
 study = Study(
     name="mikasa_quick",
-    title="RememberColor3 on SAPIEN: a check of the path",
+    title="Does the path from demonstrations to tables work on RememberColor3 of MIKASA-Robo?",
     base=base,
     variants={"none": no_memory(), "K=8": tbptt(8, M)},
     factors=("memory.kind", "memory.m"),

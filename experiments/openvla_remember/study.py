@@ -44,7 +44,7 @@ base = Cell(
 
 study = Study(
     name="openvla_remember",
-    title="OpenVLA-7B with memory on RememberColor3",
+    title="Do K and the labels matter for OpenVLA-7B on RememberColor3?",
     base=base,
     variants={
         "none": no_memory(),

@@ -12,7 +12,7 @@ from muvla.evaluation.catalog import get_protocols
 study = dataclasses.replace(
     controlled,
     name="paper_table_published",
-    title="the variants of the published table, as published",
+    title="The variants of the published table, with its confounds",
     base=replace(controlled.base, of_version("published")),
     variants=paper_variants("published"),
     protocols=(*controlled.protocols, *get_protocols("mikasa5-ol8@1")),

@@ -47,7 +47,7 @@ base = replace(
 
 study = Study(
     name="paper_table",
-    title="the variants of the published table, controlled",
+    title="Which differences of the published table remain under control?",
     base=base,
     variants=paper_variants("controlled"),
     factors=FACTORS,

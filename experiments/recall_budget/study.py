@@ -26,7 +26,7 @@ What these numbers cannot show:
 
 study = Study(
     name="recall_budget",
-    title="how much of K is its budget",
+    title="Does the effect of K come from its training budget?",
     base=base,
     variants={
         f"K={K}, {name}": tbptt(K, M) | {"budget.regime": regime} for K in (1, 2) for name, regime in REGIMES.items()

@@ -24,7 +24,7 @@ FEWER = replace(
 study = dataclasses.replace(
     trained,
     name="recall_causality_mikasa",
-    title="the same interventions and probes on RememberColor3",
+    title="Do interventions and probes run on RememberColor3 of MIKASA-Robo?",
     protocols=(FEWER,),
     interventions=(*NOISE[-1:], *REMOVED, *HELD[:2], "empty@cue_end", *DONORS[:3]),
     probes=(

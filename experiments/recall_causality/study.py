@@ -118,7 +118,7 @@ What these numbers cannot show:
 
 study = Study(
     name="recall_causality",
-    title="what a memory does, and what would do as well",
+    title="Does the policy act on the content of its memory?",
     base=base,
     variants={
         "K=8": tbptt(8, M),

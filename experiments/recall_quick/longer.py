@@ -11,6 +11,6 @@ from muvla.config.serialization import replace
 study = dataclasses.replace(
     shorter,
     name="recall_quick_2u",
-    title=f"{shorter.title}, at twice the training length",
+    title="Which variants remember the marked disc after twice the training length?",
     base=replace(shorter.base, {"budget.updates": 2 * U}),
 )

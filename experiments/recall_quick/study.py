@@ -55,7 +55,7 @@ What these numbers cannot show:
 
 study = Study(
     name="recall_quick",
-    title="who remembers which disc was marked, and what else could have told it",
+    title="Which variants remember the marked disc?",
     base=base,
     variants={
         "none": no_memory(),
