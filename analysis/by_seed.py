@@ -1,53 +1,59 @@
-"""What a results block has no room for: every rate, paired difference and follow rate of an intervention, by training
-seed, with intervals and counts."""
+"""The file by-seed.md of a report: every rate and paired difference by training seed, with intervals and counts."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from analysis import causal, tables
-from analysis.frames import READING_TITLES, reading_of
+from analysis import intervention_tables, tables
+from analysis.frames import METRIC_TITLES, interventions_in_order, metric_of, metrics_of
+from analysis.intervention_frames import quantities_of
+from analysis.paired import QUANTITY_TITLES
 
 NAME = "by-seed.md"
-QUANTITY_TITLES = {
-    "choice": "choice accuracy given a touch",
-    "own": "own target, of all episodes",
-    "success": "success",
-}
+RATES = "Rates: rate [95 % Wilson interval] count/n of one trained policy."
 
 
-def quantities_of(lines: pd.DataFrame) -> tuple[str, ...]:
-    """Of one protocol's paired differences, those that it has, what it is drawn by first: the plain episodes tell, as
-    there may be no others."""
-    return tuple(QUANTITY_TITLES) if reading_of(lines) == "choice" else ("success",)
+def by_seed_file(frame: pd.DataFrame, pairs: pd.DataFrame, title: str, words: str = "") -> str:
+    """Markdown with every table of a study.
 
-
-def by_seed_file(frame: pd.DataFrame, changed: pd.DataFrame, title: str, words: str) -> str:
-    """Markdown of all tables of interventions, of the tidy frame and that of paired differences (`causal.causal`)."""
-    text = [
-        f"# {title}: interventions by training seed",
-        "",
-        "Rates: [95 % Wilson interval] count/n of one trained policy. What was not trained stands in the results "
-        "block: nothing intervenes on it.",
-        "",
-        words,
-        "",
-    ]
+    Args:
+        frame: the tidy frame of rates.
+        pairs: the frame of paired differences (`paired_frame`); may be empty.
+        title: the study's title.
+        words: paragraph that explains paired differences.
+    """
+    text = [f"# {title}: results by training seed", "", RATES, ""]
+    if words and len(pairs):
+        text += [words, ""]
     for protocol, lines in frame.groupby("protocol", sort=False):
-        text += [f"## `{protocol}`", ""]
-        reading = reading_of(lines)
-        kinds = lines.sort_values("order", kind="stable")["intervention"].drop_duplicates()
-        for kind in (one for one in kinds if one != "none"):
-            table = tables.by_seed(lines, reading, kind, counts=True)
-            text += [f"{READING_TITLES[reading].capitalize()} under `{kind}`:", "", tables.to_markdown(table), ""]
-        pairs = changed[changed["protocol"] == protocol] if len(changed) else changed
-        if pairs.empty:
-            continue
-        for one in quantities_of(pairs):
-            table = causal.difference_table(pairs, one)
-            text += [f"Paired difference of {QUANTITY_TITLES[one]}:", "", tables.to_markdown(table), ""]
-        follow = causal.follow_table(pairs)
-        if not follow.empty:
-            text += ["Whose target is chosen; shares are of all episodes and sum to 1:", ""]
-            text += [tables.to_markdown(follow), ""]
+        text += [f"## `{protocol}`", "", *_rates(lines)]
+        if len(pairs):
+            text += _pairs(pairs[pairs["protocol"] == protocol])
     return "\n".join(text)
+
+
+def _rates(lines: pd.DataFrame) -> list[str]:
+    text = []
+    for metric in metrics_of(lines):
+        table = tables.by_seed(lines, metric, "none", counts=True)
+        heading = f"{METRIC_TITLES[metric].capitalize()}, without intervention:"
+        text += [heading, "", tables.to_markdown(table), ""]
+    metric = metric_of(lines)
+    for name in interventions_in_order(lines):
+        if name != "none":
+            table = tables.by_seed(lines, metric, name, counts=True)
+            text += [f"{METRIC_TITLES[metric].capitalize()} under `{name}`:", "", tables.to_markdown(table), ""]
+    return text
+
+
+def _pairs(lines: pd.DataFrame) -> list[str]:
+    if lines.empty:
+        return []
+    text = []
+    for quantity in quantities_of(lines):
+        table = intervention_tables.difference_table(lines, quantity)
+        text += [f"Paired difference of {QUANTITY_TITLES[quantity]}:", "", tables.to_markdown(table), ""]
+    follow = intervention_tables.follow_table(lines)
+    if not follow.empty:
+        text += ["Object touched first, as shares of all episodes that sum to 1:", "", tables.to_markdown(follow), ""]
+    return text

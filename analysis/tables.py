@@ -2,153 +2,210 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pandas as pd
 
 from analysis.frames import (
+    METRIC_TITLES,
+    METRICS,
     NEVER_FIRED,
     NOT_RUN,
-    READING_TITLES,
-    READINGS,
     has_several_lengths,
-    reading_of,
-    readings_of,
-    variants_in_order,
+    interventions_in_order,
+    metric_of,
+    metrics_of,
 )
 
 NO_VALUE = "–"
-ONLY_ERRORS = "only errors"  # a result whose every episode ended in one
-BUDGET = ("B", "W", "U", "frames")  # what a table names of it where variants differ
+ONLY_ERRORS = "only errors"  # a result whose every episode ended in an error
+BUDGET = ("B", "W", "U", "frames")  # the columns of a table where the variants' budgets differ
 
 
-def entry(line: pd.Series, reading: str, counts: bool = False, interval: bool = True) -> str:
-    """ "0.97 [0.94, 0.99]", with `counts` "0.97 [0.94, 0.99] 194/200", without `interval` "0.97"; a dash where nothing
-    was measured. Episodes that ended in an error are in no rate, and said."""
+def pivot(
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    column: str,
+    entry: Callable[[pd.DataFrame], str],
+    values: Sequence[Any] | None = None,
+    name: Callable[[Any], str] = str,
+    missing: str = NOT_RUN,
+) -> pd.DataFrame:
+    """Table with a row per combination of `rows` and a column per value of `column`.
+
+    Args:
+        frame: tidy lines; the table's rows stand in the order in which they appear here.
+        rows: columns of `frame` that identify a row of the table.
+        column: column of `frame` whose values become columns of the table.
+        entry: text of the lines of one row and column.
+        values: values of `column` in order; in order of appearance by default.
+        name: heading of a value.
+        missing: entry of a row and column without lines.
+
+    Returns:
+        A frame with columns `rows` and `name(value)` per value; empty if `frame` has no lines.
+    """
+    values = list(frame[column].drop_duplicates() if values is None else values)
+    table = []
+    for key, lines in frame.groupby(list(rows), sort=False, dropna=False):
+        groups = dict(list(lines.groupby(column, sort=False)))
+        entries = {name(value): entry(groups[value]) if value in groups else missing for value in values}
+        table.append(dict(zip(rows, key, strict=True)) | entries)
+    return pd.DataFrame(table)
+
+
+def seed_name(seed: int) -> str:
+    return f"seed {seed}"
+
+
+def seeds_of(frame: pd.DataFrame) -> list[int]:
+    return sorted(frame["seed"].unique())
+
+
+def entry(line: pd.Series, metric: str, counts: bool = False, interval: bool = True) -> str:
+    """Text of a rate, for example "0.97 [0.94, 0.99] 194/200 (+3 errors)".
+
+    Episodes that ended in an error are in no rate; the text counts them. A dash stands where nothing was measured.
+
+    Args:
+        line: line of a tidy frame.
+        metric: key of `METRICS`.
+        counts: append the counts, 194/200.
+        interval: append the 95 % Wilson interval.
+    """
     if line.get("never_fired"):
         return NEVER_FIRED
     errors = f" (+{line['errors']} errors)" if line["errors"] else ""
-    rate = line[f"{reading}_rate"]
+    rate = line[f"{metric}_rate"]
     if pd.isna(rate):
         return NO_VALUE + errors
-    text = f"{rate:.2f}" + f" [{line[f'{reading}_low']:.2f}, {line[f'{reading}_high']:.2f}]" * interval
+    text = f"{rate:.2f}"
+    if interval:
+        text += f" [{line[f'{metric}_low']:.2f}, {line[f'{metric}_high']:.2f}]"
     if counts:
-        text += " {}/{}".format(*(line[name] for name in READINGS[reading]))
+        text += " {}/{}".format(*(int(line[column]) for column in METRICS[metric]))
     return text + errors
 
 
-def _by_variant(frame: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    """(identifying columns, lines) per variant, in the study's order: per training length, which is named, where a
-    variant has several; else with what differs between the variants' budgets."""
-    apart = has_several_lengths(frame)
-    told = [column for column in BUDGET if not apart and frame[column].nunique() > 1]
-    groups = []
-    for u, of_length in frame.groupby("U") if apart else [(None, frame)]:
-        for variant in variants_in_order(of_length):
-            lines = of_length[of_length["variant"] == variant]
-            budget = {column: lines[column].iloc[0] for column in told}
-            groups.append((({"U": u} if apart else {}) | {"variant": variant} | budget, lines))
-    return groups
+def identified(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The frame in the order of tables, and the columns that identify a variant's row.
 
-
-def above_constant(plain: pd.DataFrame) -> str:
-    """A sentence: in how many training seeds of each variant the interval of choice accuracy lies above what a constant
-    choice would reach."""
-    counts = []
-    for name, lines in _by_variant(plain):
-        above = int((lines["choice_low"] > lines["best_constant"]).sum())
-        length = f"U = {name['U']}, " if has_several_lengths(plain) else ""
-        counts.append(f"{length}{name['variant']}: {above} of {len(lines)}")
-    return (
-        "Training seeds whose whole interval of choice accuracy lies above the share of the most frequent target, "
-        f"by variant: {'; '.join(counts)}."
-    )
+    Training lengths stand apart, and U is a column, where a variant has several of them. Otherwise the columns of
+    `BUDGET` in which the variants differ follow the variant's name.
+    """
+    if has_several_lengths(frame):
+        return frame.sort_values(["U", "order"], kind="stable"), ["U", "variant"]
+    budget = [column for column in BUDGET if frame[column].nunique() > 1]
+    return frame.sort_values("order", kind="stable"), ["variant", *budget]
 
 
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, without intervention: a row per variant and training seed, a column per reading."""
-    plain = frame[frame["intervention"] == "none"]
-    rows = []
-    for name, lines in _by_variant(plain):
-        for _, line in lines.sort_values("seed").iterrows():
-            rows.append(
-                name
-                | {"seed": line["seed"], "n": line["measured"]}
-                | {READING_TITLES[reading]: entry(line, reading) for reading in readings_of(frame)}
-            )
-    return pd.DataFrame(rows)
+    """One protocol without intervention: a row per variant and training seed, a column per metric."""
+    lines, identity = identified(frame[frame["intervention"] == "none"])
+    lines = _seeds_sorted(lines, identity)
+    table = lines[identity].assign(seed=lines["seed"], n=lines["measured"])
+    for metric in metrics_of(frame):
+        table[METRIC_TITLES[metric]] = [entry(line, metric) for _, line in lines.iterrows()]
+    return table.reset_index(drop=True)
 
 
-def by_seed(frame: pd.DataFrame, reading: str, intervention: str, counts: bool = False) -> pd.DataFrame:
-    """Of one protocol: a row per variant, a column per training seed."""
-    chosen = frame[frame["intervention"] == intervention]
-    rows = [
-        name
-        | {f"seed {line['seed']}": entry(line, reading, counts) for _, line in lines.sort_values("seed").iterrows()}
-        for name, lines in _by_variant(chosen)
-    ]
-    return pd.DataFrame(rows).fillna(NOT_RUN)
+def _seeds_sorted(lines: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
+    """The lines with each variant's training seeds in order; the order of the variants stays."""
+    place = lines.groupby(identity, sort=False, dropna=False).ngroup()
+    return lines.assign(_place=place).sort_values(["_place", "seed"], kind="stable").drop(columns="_place")
+
+
+def by_seed(frame: pd.DataFrame, metric: str, intervention: str, counts: bool = False) -> pd.DataFrame:
+    """Rates of one protocol: a row per variant, a column per training seed.
+
+    Args:
+        frame: tidy lines of one protocol.
+        metric: key of `METRICS`.
+        intervention: canonical name, or "none".
+        counts: append the counts to every rate.
+    """
+    lines, identity = identified(frame[frame["intervention"] == intervention])
+    return pivot(
+        lines, identity, "seed", lambda group: entry(group.iloc[0], metric, counts), seeds_of(lines), seed_name
+    )
 
 
 def intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, its reading: a row per variant and training seed, a column per intervention."""
-    reading = reading_of(frame)
-    kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
-    rows = []
-    for name, of_variant in _by_variant(_touched(frame)):
-        for seed, lines in of_variant.groupby("seed"):
-            by_kind = {line["intervention"]: line for _, line in lines.iterrows()}
-            rows.append(
-                name
-                | {"seed": seed}
-                | {kind: entry(by_kind[kind], reading) if kind in by_kind else NOT_RUN for kind in kinds}
-            )
-    return pd.DataFrame(rows)
+    """One protocol's metric: a row per variant and training seed, a column per intervention."""
+    lines, identity = identified(_intervened(frame))
+    metric = metric_of(frame)
+    return pivot(
+        _seeds_sorted(lines, identity),
+        [*identity, "seed"],
+        "intervention",
+        lambda group: entry(group.iloc[0], metric),
+        interventions_in_order(frame),
+    )
 
 
-def _touched(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of variants that something intervenes on."""
+def _intervened(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of variants that have an intervention."""
     return frame[frame["variant"].isin(frame[frame["intervention"] != "none"]["variant"])]
 
 
 def short_intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of one protocol, its reading: a row per intervention, a column per variant, the rates by training seed and
-    nothing else. Empty without interventions."""
-    reading, groups = reading_of(frame), _by_variant(_touched(frame))
-    seeds = sorted(frame["seed"].unique())
-    rows = []
-    for kind in frame.sort_values("order", kind="stable")["intervention"].drop_duplicates() if groups else ():
-        row = {"intervention": kind if kind == "none" else f"`{kind}`"}
-        for name, lines in groups:
-            known = lines[lines["intervention"] == kind].set_index("seed")
-            label = ", ".join([name["variant"], *(f"{k} = {v}" for k, v in name.items() if k != "variant")])
-            row[label] = by_seeds(
-                {seed: entry(known.loc[seed], reading, interval=False) for seed in known.index}, seeds
-            )
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """One protocol's metric: a row per intervention, a column per variant, rates by training seed without intervals.
+
+    Empty without interventions.
+    """
+    metric, seeds = metric_of(frame), seeds_of(frame)
+    lines, identity = identified(_intervened(frame))
+    labels = lines.apply(_label, axis=1, identity=identity) if len(lines) else []
+    lines = lines.assign(label=labels, name=lines["intervention"].map(lambda x: x if x == "none" else f"`{x}`"))
+    columns = list(lines["label"].drop_duplicates())
+    order = {name: i for i, name in enumerate(interventions_in_order(frame))}
+    lines = lines.sort_values("intervention", key=lambda names: names.map(order), kind="stable")
+
+    def rates(group: pd.DataFrame) -> str:
+        entries = {line["seed"]: entry(line, metric, interval=False) for _, line in group.iterrows()}
+        return by_seeds(entries, seeds)
+
+    return pivot(lines, ["name"], "label", rates, columns).rename(columns={"name": "intervention"})
+
+
+def _label(line: pd.Series, identity: list[str]) -> str:
+    return ", ".join([line["variant"], *(f"{name} = {line[name]}" for name in identity if name != "variant")])
 
 
 def by_seeds(entries: dict[int, str], seeds: list[int]) -> str:
-    """ "0.97 / 0.94 / not run"; once what is said of every seed and is no number."""
-    said = [entries.get(seed, NOT_RUN) for seed in seeds]
-    return said[0] if set(said) in ({NOT_RUN}, {NEVER_FIRED}) else " / ".join(said)
+    """Entries by training seed, "0.97 / 0.94 / not run"; a state that all seeds share is written once."""
+    texts = [entries.get(seed, NOT_RUN) for seed in seeds]
+    return texts[0] if set(texts) in ({NOT_RUN}, {NEVER_FIRED}) else " / ".join(texts)
 
 
 def set_table(frame: pd.DataFrame, sets: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """The unweighted mean of the success rates under the protocols of each set: a row per set, variant and training
-    seed, a column per intervention. One that has not every result of the set has no mean."""
-    kinds = list(frame.sort_values("order")["intervention"].drop_duplicates())
-    rows = []
-    for one, protocols in sets.items():
-        for name, of_variant in _by_variant(frame[frame["protocol"].isin(protocols)]):
-            for seed, lines in of_variant.groupby("seed"):
-                means = {kind: _mean_entry(lines[lines["intervention"] == kind], protocols) for kind in kinds}
-                rows.append({"set": one} | name | {"seed": seed} | means)
-    return pd.DataFrame(rows)
+    """Unweighted means of the success rates over the protocols of each set.
+
+    Returns:
+        A row per set, variant and training seed, and a column per intervention. A mean needs every result of its set.
+    """
+    names, tables = interventions_in_order(frame), []
+    for set_name, protocols in sets.items():
+        lines, identity = identified(frame[frame["protocol"].isin(protocols)])
+        tables.append(
+            pivot(
+                _seeds_sorted(lines, identity).assign(set=set_name),
+                ["set", *identity, "seed"],
+                "intervention",
+                lambda group, protocols=protocols: _mean_entry(group, protocols),
+                names,
+            )
+        )
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _mean_entry(lines: pd.DataFrame, protocols: tuple[str, ...]) -> str:
-    """ "0.62 over 5 (+3 errors)"; what is missing by its protocols' names, each with why: it has not run, never
-    fired, or gave nothing but errors. What is so of all of them is said once."""
+    """Text of a mean, "0.62 over 5 (+3 errors)", or the missing protocols, each with its reason.
+
+    A protocol is missing because it was not run, the intervention never fired, or every episode ended in an error. A
+    reason that all protocols share is written once.
+    """
     measured = lines[lines["success_rate"].notna()]
     errors = f" (+{lines['errors'].sum()} errors)" if lines["errors"].any() else ""
     silent = dict(zip(lines["protocol"], lines["never_fired"], strict=True))
@@ -157,10 +214,12 @@ def _mean_entry(lines: pd.DataFrame, protocols: tuple[str, ...]) -> str:
         for protocol in protocols
         if protocol not in set(measured["protocol"])
     }
-    if len(missing) == len(protocols) and len(why := set(missing.values())) == 1:
-        return f"{NO_VALUE}{errors}" if why == {ONLY_ERRORS} else why.pop()
+    reasons = set(missing.values())
+    if len(missing) == len(protocols) and len(reasons) == 1:
+        return f"{NO_VALUE}{errors}" if reasons == {ONLY_ERRORS} else reasons.pop()
     if missing:
-        return f"{NO_VALUE} without {', '.join(f'{one} ({why})' for one, why in missing.items())}{errors}"
+        named = ", ".join(f"{protocol} ({reason})" for protocol, reason in missing.items())
+        return f"{NO_VALUE} without {named}{errors}"
     return f"{measured['success_rate'].mean():.2f} over {len(protocols)}{errors}"
 
 
@@ -172,7 +231,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def to_text(table: pd.DataFrame) -> str:
-    """For a terminal."""
+    """Aligned columns for a terminal."""
     widths = [max(len(str(v)) for v in [name, *table[name]]) for name in table.columns]
     lines = [table.columns, *table.itertuples(index=False)]
     return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -12,11 +12,11 @@
 # ---
 
 # %% [markdown]
-# # What a memory does, and what would do as well
+# # Does the policy act on the content of its memory?
 #
-# Loads the episode rows of `experiments/recall_causality` from the run folders: paired differences of interventions
-# beside their shams, whose target a transplanted memory makes the policy choose, and the probes. The words are defined
-# in `docs/causality.md`. Run `muvla sweep experiments/recall_causality` first.
+# This notebook loads the episode rows of `experiments/recall_causality` from the run folders. It shows paired
+# differences of interventions beside their shams, donor-following rates and the probes. `docs/causality.md` defines the
+# words. Run `muvla sweep experiments/recall_causality` first.
 
 # %%
 # %matplotlib inline
@@ -26,11 +26,19 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from analysis import causal
-from analysis.by_seed import quantities_of
-from analysis.figures.grids import curves_figure, heatmap_figure
-from analysis.figures.interventions import follow_figure, paired_figure, variants_of
-from analysis.figures.measurements import reading_figure
+from analysis.figures.base import Subject, subjects_of
+from analysis.figures.registry import figures_of
+from analysis.figures.style import assign_colours
+from analysis.intervention_frames import (
+    grid_frame,
+    grids,
+    labelled,
+    measurement_frames,
+    paired_frame,
+    quantities_of,
+)
+from analysis.intervention_tables import short_difference_table
+from analysis.verdicts import verdict_frame
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 
@@ -38,58 +46,55 @@ root = Path(os.environ.get("MUVLA_ROOT", Path.cwd() if Path("runs").exists() els
 study = load_study(Path(os.environ.get("MUVLA_STUDY", root / "experiments" / "recall_causality")))
 ledger = Ledger(root / "runs", root / "data")
 cells = [entry.records() for entry in ledger.entries(study, ledger.opened(study))]
-variants = list(dict.fromkeys(variant for variant, _ in causal.labelled(cells)))
+colours = assign_colours(variant for variant, _ in labelled(cells))
+
+
+def show(frame_name, lines, probe=None):
+    """Displays every registered figure of this frame that applies."""
+    subject = Subject(lines, study.title, colours, probe=probe)
+    for figure in figures_of(frame_name).values():
+        for each in subjects_of(figure, subject):
+            if figure.applies(each):
+                display(figure.draw(each))
+
 
 # %% [markdown]
 # ## Predictions, written before the run
-# "No ground" is a training seed whose plain run is not what the prediction speaks of.
+# A training seed has "no ground" if its plain run does not meet the prediction's condition.
 
 # %%
-verdicts = causal.verdicts(cells, study.predictions)
+verdicts = verdict_frame(cells, study.predictions)
 if not verdicts.empty:
     display(pd.crosstab([verdicts[name] for name in ("prediction", "text", "variant")], verdicts["verdict"]))
 
 # %% [markdown]
-# ## Paired differences
-# The same episodes of one trained policy with and without the intervention; never pooled over training seeds.
+# ## Paired differences and donor-following rates
+# Both compare the same episodes of one trained policy with and without the intervention. Episodes are never pooled over
+# training seeds. Hollow marks of donor-following rates are the same episodes without the intervention.
 
 # %%
-paired = causal.causal(cells)
-by_protocol = list(paired.groupby("protocol", sort=False)) if len(paired) else []  # none before the first result
-for protocol, lines in by_protocol:
-    quantity, *_ = quantities_of(lines)
-    display(causal.short_difference_table(lines, quantity))
-    display(paired_figure(lines, quantity, f"{study.title}, {protocol}"))
+pairs = paired_frame(cells)
+for _, lines in pairs.groupby("protocol", sort=False) if len(pairs) else ():  # none before the first result
+    display(short_difference_table(lines, quantities_of(lines)[0]))
+    show("paired", lines)
 
 # %% [markdown]
-# ## Whose target is chosen
-# Of interventions that bring in another episode's memory; hollow marks are the same episodes without it.
+# ## Grids: probes that are episodes
 
 # %%
-for protocol, lines in by_protocol:
-    if (figure := follow_figure(lines, f"{study.title}, {protocol}")) is not None:
-        display(figure)
-
-# %% [markdown]
-# ## Probes that are episodes
-
-# %%
-for id, grid in causal.grids(cells).items():
-    frame = causal.grid_frame(cells, id)
+for id, grid in grids(cells).items():
+    frame = grid_frame(cells, id)
     if frame.empty:
         print(f"{id}: not run")
-    elif grid.y is None:
-        display(curves_figure(frame, grid, variants, id))
     else:
-        for variant in variants_of(frame):
-            display(heatmap_figure(frame, variant, grid, f"{id}, {variant}"))
+        show("grid", frame, grid)
 
 # %% [markdown]
-# ## Probes that read the memory
-# `value` of a decoder must lie above its dashed bound and above the same probe of shuffled labels; an untrained
+# ## Measurements: probes that read the memory
+# The `value` of a decoder must lie above its dashed bound and above the same probe of shuffled labels. An untrained
 # recurrence carries the cue too, so decoding alone shows neither learning nor use.
 
 # %%
-taken = {(one.id, one.protocol): one for cell in cells for one in cell.readings}
-for key, frame in causal.readings(cells).items():
-    display(reading_figure(frame, taken[key], variants, f"{key[0]}, {key[1]}"))
+taken = {(each.id, each.protocol): each for cell in cells for each in cell.readings}
+for key, frame in measurement_frames(cells).items():
+    show("measurement", frame, taken[key])

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Who remembers which disc was marked?
+# # Which variants remember the marked disc?
 #
 # Loads the episode rows of `experiments/recall_quick` from the run folders and draws the report's figures from them.
 # Run the sweep first (`make demo`). Open this file with Jupyter and jupytext, or run it as a script.
@@ -22,7 +22,8 @@
 import os
 from pathlib import Path
 
-from analysis.figures.rates import intervention_figure, main_figure
+from analysis.figures.base import Subject
+from analysis.figures.registry import get_figure
 from analysis.frames import tidy
 from analysis.tables import by_seed, intervention_table, main_table
 from sweeps.difference import difference
@@ -35,8 +36,9 @@ ledger = Ledger(root / "runs", root / "data")
 entries = ledger.entries(study, ledger.opened(study))
 
 # %% [markdown]
-# ## What differs between two cells
-# The exact difference of two configurations, without the fields that a computation does not use.
+# ## The difference between two cells
+# The difference is the exact list of fields in which two configurations differ. Fields that a computation does not use
+# are left out.
 
 # %%
 cells = {entry.item.variant: entry.item.cell for entry in entries}
@@ -56,11 +58,11 @@ main_table(frame)
 by_seed(frame, "choice", "none")
 
 # %% [markdown]
-# ## Choice accuracy given a touch
+# ## First-touch accuracy given a touch
 # A policy without memory that queries at every step cannot do better than the dashed line.
 
 # %%
-main_figure(frame, study.title)
+get_figure("rates").draw(Subject(frame, study.title))
 
 # %% [markdown]
 # ## Under interventions on the memory
@@ -69,4 +71,4 @@ main_figure(frame, study.title)
 intervention_table(frame)
 
 # %%
-intervention_figure(frame, f"{study.title}: interventions on the memory")
+get_figure("interventions").draw(Subject(frame, study.title))

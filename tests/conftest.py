@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 import pytest
 import torch
 
+from analysis.report import folder
 from helpers.release_size import SIZE
 from helpers.released_runs import PROTOCOL, Variant
 from helpers.studies import DATASET, FEW, STUDY
@@ -202,3 +203,15 @@ def small_disk(tmp_path):
         pytest.skip("no file system can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without figures, which take nearly all of the time."""
+    monkeypatch.setattr(folder.ReportFolder, "pictures", lambda *_: [])
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Reports whose figures are made and not rendered."""
+    monkeypatch.setattr(folder, "save", lambda figure, path, stem: (path / f"{stem}.png").touch())

@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import baselines as untrained
 from analysis import tables
 from analysis.frames import tidy
-from analysis.report import report
+from analysis.report.report import Report, write_report
 from helpers.rows import over, records, row
 from muvla.cli import main as cli
 from muvla.config import TaskConfig, no_memory, tbptt
@@ -135,13 +136,10 @@ def test_why_nothing_bounds_a_policy_without_memory():
     assert set(memoryless_ideal(free).values()) == {None}
 
 
-def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_draw", lambda *_: [])
+def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, undrawn):
     free = replace(KNOWN, unbounded="the arm moves in cue and delay")
-    told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": free})
-    no_bound = [replace(one, chance={"p@1": None}) for one in cells]
-    report.write_report(no_bound, tmp_path / "out", told, say=lambda _: None)
-    text = (tmp_path / "out" / "report.md").read_text()
+    out, _ = reported([replace(cell, chance={"p@1": None}) for cell in cells], tmp_path, free)
+    text = (out / "report.md").read_text()
     assert "Expected without memory: no bound, the arm moves in cue and delay;" in text and "open loop;" not in text
 
 
@@ -247,51 +245,52 @@ KNOWN = Baselines(
 )
 
 
-def test_every_table_ends_with_what_was_not_trained(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_draw", lambda *_: [])  # figures take seconds
+def rows_of(file):
+    """(variant, other entries) of every row of a Markdown table."""
+    lines = [[entry.strip() for entry in line.strip("|").split("|")] for line in file.read_text().splitlines()[2:]]
+    return [(variant, entries) for variant, *entries in lines]
+
+
+def reported(cells, tmp_path, baselines):
+    report = Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": baselines})
     said = []
-    told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": KNOWN})
-    report.write_report(cells, tmp_path / "out", told, say=said.append)
-    main = (tmp_path / "out" / "main.md").read_text().splitlines()
+    write_report(cells, tmp_path / "out", report, say=said.append)
+    return tmp_path / "out", "\n".join(said)
+
+
+def test_every_table_ends_with_the_baselines(cells, tmp_path, undrawn):
+    out, said = reported(cells, tmp_path, KNOWN)
     full = "1.00 [0.84, 1.00]"
-    assert main[-3:] == [
-        "| random | – | – | not run | not run | not run |",
-        f"| expert † | – | 20 | {full} | {full} | {full} |",
-        "| memoryless ideal | – | – | 1.00 (expected) | 0.33 (expected) | – |",
+    assert rows_of(out / "main.md")[-3:] == [
+        ("random", ["–", "–", "not run", "not run", "not run"]),
+        ("expert †", ["–", "20", full, full, full]),
+        ("memoryless ideal", ["–", "–", "1.00 (expected)", "0.33 (expected)", "–"]),
     ]
-    assert (tmp_path / "out" / "interventions.md").read_text().splitlines()[-2:] == [
-        f"| expert † | – | {full} | – |",
-        "| memoryless ideal | – | 0.33 (expected) | – |",
+    assert rows_of(out / "interventions.md")[-2:] == [
+        ("expert †", ["–", full, "–"]),
+        ("memoryless ideal", ["–", "0.33 (expected)", "–"]),
     ]
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert text.count(f"| expert † |  |  | {full} 20/20 |") == 3, "three readings; nothing intervenes on it"
-    assert (
-        "| variant | seed 0 | seed 1 | untrained |" in text
-        and "memoryless ideal" in (tmp_path / "out" / "main.tex").read_text()
-    )
+    text = (out / "report.md").read_text()
+    assert f"| expert † |  |  | {full} 20/20 |" in text and "| variant | seed 0 | seed 1 | untrained |" in text
+    assert "memoryless ideal" in (out / "main.tex").read_text() and "memoryless ideal" in said
     assert "code version c1; simulator physx_cpu; taken without pictures." in text
-    assert "memoryless ideal" in "\n".join(said)
-    (line,) = (tmp_path / "out" / "baselines.csv").read_text().splitlines()[1:]
-    assert line.startswith("expert,p@1,20,0,20,20,20,20,20")
+    (line,) = pd.read_csv(out / "baselines.csv").to_dict("records")
+    assert (line["policy"], line["protocol"], line["successes"], line["measured"]) == ("expert", "p@1", 20, 20)
 
 
-def test_a_line_from_elsewhere_is_marked_and_told(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_draw", lambda *_: [])
+def test_a_baseline_of_another_origin_is_marked_and_explained(cells, tmp_path, undrawn):
     there = {**RECORD, "environment": {"stand_in_assets": ["025_mug"]}}
-
-    def written(baselines):
-        told = report.Report("small", "a study", "muvla sweep x", "", (), baselines={"p@1": baselines})
-        report.write_report(cells, tmp_path / "out", told, say=lambda _: None)
-        return (tmp_path / "out" / "report.md").read_text(), (tmp_path / "out" / "main.md").read_text()
-
-    text, main = written(replace(KNOWN, provenance={"x": there}))
-    assert "| expert † | – | 20 |" in main and "| random |" in main and "| expert † |  |  |" in text
-    assert (
-        "†: not from where the cells' rows come: `expert` code version c1 (the cells': c0de), simulator physx_cpu (the "
-        "cells': none), stand-ins 025_mug (the cells': none)." in text
-    )
-    text, main = written(replace(KNOWN, provenance={"x": cells[0].provenance["x"]}))
-    assert "†" not in text + main
+    out, _ = reported(cells, tmp_path, replace(KNOWN, provenance={"x": there}))
+    assert {"expert †", "random"} <= {variant for variant, _ in rows_of(out / "main.md")}
+    text = (out / "report.md").read_text()
+    for part in (
+        "code version c1 (the cells': c0de)",
+        "simulator physx_cpu",
+        "stand-ins 025_mug (the cells': none)",
+    ):
+        assert part in text
+    out, _ = reported(cells, tmp_path, replace(KNOWN, provenance={"x": cells[0].provenance["x"]}))
+    assert "†" not in (out / "report.md").read_text() + (out / "main.md").read_text()
 
 
 def test_seeds_stay_whole_numbers_and_budgets_blank(base):
@@ -299,7 +298,7 @@ def test_seeds_stay_whole_numbers_and_budgets_blank(base):
         records(base, "K=2", tbptt(2, 4), 0, 18, 1, 1),
         records(base, "K=2, published", tbptt(2, 4) | {"budget.regime": "published"}, 0, 18, 1, 1),
     ]
-    table = untrained.with_readings(tables.main_table(tidy(variants)), Baselines(), {"success": "success"})
+    table = untrained.with_baselines(tables.main_table(tidy(variants)), Baselines(), {"success": "success"})
     assert list(table["W"]) == [8, 2, "–", "–", "–"] and list(table["seed"]) == [0, 0, "–", "–", "–"]
     assert list(table["success"])[2:] == ["not run", "not run", "–"]
 

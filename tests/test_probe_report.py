@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from analysis import causal, tables
-from analysis.by_seed import quantities_of
-from analysis.figures import grids as gridfigures
-from analysis.figures import interventions as probefigures
-from analysis.figures import measurements as readingfigures
-from analysis.figures import rates as figures
-from analysis.figures.grids import FEW
+from analysis import tables
+from analysis.figures.heatmap import FEW
 from analysis.frames import NEVER_FIRED, file_names, file_stems, tidy
-from analysis.paired import REFUTED, SUPPORTED, difference, over_seeds
-from analysis.report import report
+from analysis.intervention_frames import grid_frame, paired_frame, quantities_of
+from analysis.intervention_tables import difference_table, follow_table, short_difference_table, short_follow_table
+from analysis.paired import QUANTITY_TITLES, difference
+from analysis.verdicts import REFUTED, SUPPORTED, over_seeds, verdict_frame, verdict_table
+from helpers.figures import all_inside, draw, legend_of, texts
 from helpers.rows import records, row, write
 from muvla.config import dummy, tbptt
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
@@ -43,58 +40,32 @@ def cells(base):
     return [one, *(dataclasses.replace(cell, never_fired=late) for cell in (other, *idle))]
 
 
-@pytest.fixture
-def unrendered(monkeypatch):
-    """Figures are made, and not rendered, which takes nearly all of the time."""
-    monkeypatch.setattr(report, "_save", lambda out, figure, name: (out / f"{name}.png").touch())
-
-
-def all_inside(figure):
-    """Whether nothing that explains the figure is cut off."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [part.get_window_extent(canvas.get_renderer()) for part in (*figure.texts, *figure.legends)]
-    return all(b.x0 >= 0 and b.x1 <= figure.bbox.width and b.y0 >= 0 and b.y1 <= figure.bbox.height for b in boxes)
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
-def legend_of(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
-
-
 # --- the block --------------------------------------------------------------------------------------------------------
 
 
-def test_the_block_has_each_intervention_once_and_a_file_has_all_of_them(cells, tmp_path, unrendered):
-    results = tmp_path / "RESULTS.md"
-    write(cells, tmp_path, results=results)
-    block, by_seed = results.read_text(), (tmp_path / "out" / "by-seed.md").read_text()
-    assert "[by-seed.md](out/by-seed.md)" in block
-    seeds = f"0.95 / {NEVER_FIRED}"
-    assert "| intervention | K=8 | dummy |\n|---|---|---|\n| none | 0.95 / 0.95 | 0.33 / 0.33 |" in block
-    assert f"| `{LATE}` | {seeds} | {NEVER_FIRED} |" in block
+def test_the_report_has_each_intervention_short_and_a_file_has_all_of_them(cells, tmp_path, unrendered):
+    write(cells, tmp_path)
+    report, by_seed = ((tmp_path / "out" / name).read_text() for name in ("report.md", "by-seed.md"))
+    assert "[by-seed.md](by-seed.md)" in report
+    assert "| none | 0.95 / 0.95 | 0.33 / 0.33 |" in report
+    assert f"| `{LATE}` | 0.95 / {NEVER_FIRED} | {NEVER_FIRED} |" in report
     for kind in KINDS[1:]:
-        assert f"under `{kind}`" not in block and block.count(f"| `{kind}` |") == 1 + 2 + 2, (
-            "short twice more, by variant"
-        )
-        assert f"Choice accuracy given a touch under `{kind}`:" in by_seed
-    assert "0.95 [0.75, 0.99] 18/19" in by_seed and block.count("18/19") == 2, "counts of the plain run alone"
-    assert by_seed.count("Paired difference of") == 3 and block.count("Paired difference of") == 1
-    assert block.count("The same of") == 2 and "untrained" not in by_seed
+        assert f"under `{kind}`" not in report and f"| `{kind}` |" in report
+        assert f"First-touch accuracy given a touch under `{kind}`:" in by_seed
+    assert "0.95 [0.75, 0.99] 18/19" in by_seed and "untrained" not in by_seed
+    for title in QUANTITY_TITLES.values():
+        assert (f"Paired difference of {title}" in report) == (title != QUANTITY_TITLES["follow"])
 
 
 def test_no_number_of_an_intervention_is_lost(cells, tmp_path, unrendered):
     """Every interval and count that a table by seed or of differences had is in the file."""
     write(cells, tmp_path)
     by_seed = (tmp_path / "out" / "by-seed.md").read_text()
-    frame, changed = tidy(cells), causal.causal(cells)
+    frame, changed = tidy(cells), paired_frame(cells)
     for kind in (*KINDS[1:], LATE):
         assert tables.to_markdown(tables.by_seed(frame, "choice", kind, counts=True)) in by_seed
     for quantity in ("choice", "own", "success"):
-        assert tables.to_markdown(causal.difference_table(changed, quantity)) in by_seed
+        assert tables.to_markdown(difference_table(changed, quantity)) in by_seed
 
 
 def test_follow_rates_stand_in_one_row_and_their_shares_in_the_file(base, tmp_path, unrendered):
@@ -105,38 +76,39 @@ def test_follow_rates_stand_in_one_row_and_their_shares_in_the_file(base, tmp_pa
         of_seed = ({"rows": cell.rows | {("p@1", "transplant"): given}}, {"never_fired": (("p@1", "transplant"),)}, {})
         cells.append(dataclasses.replace(cell, **of_seed[seed]))
     write(cells, tmp_path)
-    (line,) = causal.short_follow_table(causal.causal(cells)).to_dict("records")
+    (line,) = short_follow_table(paired_frame(cells)).to_dict("records")
     assert line["seed 0"].startswith("1.00 (+0.90 [") and line["seed 1"] == NEVER_FIRED and "seed 2" not in line
     text = (tmp_path / "out" / "report.md").read_text()
     assert line["seed 0"] in text and "0.00 / 1.00 / 0.00 / 0.00" not in text
-    full = causal.follow_table(causal.causal(cells)).set_index("seed")
+    full = follow_table(paired_frame(cells)).set_index("seed")
     assert full.loc[1].tolist() == ["K=8", "`transplant`", NEVER_FIRED, "–", NEVER_FIRED, NEVER_FIRED]
     assert f"| K=8 | `transplant` | 1 | {NEVER_FIRED} |" in (tmp_path / "out" / "by-seed.md").read_text()
-    figure = probefigures.follow_figure(causal.causal(cells), "t")
+    figure = draw("follow", paired_frame(cells))
     assert texts(figure.axes[0]) == [NEVER_FIRED] and "training seed 1" in legend_of(figure)
     assert "0.00 / 1.00 / 0.00 / 0.00" in (tmp_path / "out" / "by-seed.md").read_text()
 
 
-def test_a_study_without_interventions_has_no_such_file(base, tmp_path, unrendered):
+def test_a_study_without_interventions_has_rates_alone(base, tmp_path, unrendered):
     write([records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1, kinds=("none",))], tmp_path)
-    assert not (tmp_path / "out" / "by-seed.md").exists()
-    assert "by-seed" not in (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "by-seed.md").read_text()
+    assert "0.95 [0.75, 0.99] 18/19" in text and "Paired" not in text
+    assert "Paired" not in (tmp_path / "out" / "report.md").read_text()
 
 
 # --- what never fired -------------------------------------------------------------------------------------------------
 
 
 def test_what_never_fired_says_so_in_every_table(cells):
-    frame, changed = tidy(cells), causal.causal(cells)
+    frame, changed = tidy(cells), paired_frame(cells)
     assert tables.by_seed(frame, "choice", LATE).iloc[0].to_dict() == {
         "variant": "K=8",
         "seed 0": "0.95 [0.75, 0.99]",
         "seed 1": NEVER_FIRED,
     }
     assert list(tables.intervention_table(frame)[LATE]) == ["0.95 [0.75, 0.99]", *[NEVER_FIRED] * 3]
-    late = causal.difference_table(changed, "choice").query(f"intervention == '`{LATE}`'")
+    late = difference_table(changed, "choice").query(f"intervention == '`{LATE}`'")
     assert list(late["seed 1"]) == [NEVER_FIRED] * 2 and late.iloc[0]["seed 0"].startswith("+0.00")
-    short = causal.short_difference_table(changed, "own").set_index("intervention").loc[f"`{LATE}`"]
+    short = short_difference_table(changed, "own").set_index("intervention").loc[f"`{LATE}`"]
     assert short.to_dict() == {"K=8": f"+0.00 / {NEVER_FIRED}", "dummy": NEVER_FIRED}
     lost = [dataclasses.replace(cell, never_fired=()) for cell in cells]
     assert tables.short_intervention_table(tidy(lost)).iloc[-1].tolist() == [f"`{LATE}`", "0.95 / not run", "not run"]
@@ -150,11 +122,11 @@ def test_a_mean_over_a_set_that_never_fired_is_no_missing_one(cells):
 
 def test_what_never_fired_says_so_in_every_figure(cells):
     frame = tidy(cells)
-    figure = figures.intervention_figure(frame, "t")
+    figure = draw("interventions", frame)
     (late,) = [axes for axes in figure.axes if axes.get_title() == LATE]
     assert texts(late) == [NEVER_FIRED] * 3 and not [line for line in late.lines if line.get_marker() == "x"]
     assert "nothing touched in any episode" not in legend_of(figure) and "0/20" not in figure.get_suptitle()
-    figure = probefigures.paired_figure(causal.causal(cells), "choice", "t")
+    figure = draw("paired", paired_frame(cells))
     used, idle = figure.axes
     assert texts(used) == [NEVER_FIRED] and texts(idle) == [NEVER_FIRED] * 2
     assert "no pair of episodes to compare" not in legend_of(figure)
@@ -162,21 +134,21 @@ def test_what_never_fired_says_so_in_every_figure(cells):
 
 def test_a_choice_task_is_of_choices_though_all_that_intervenes_never_fired(cells):
     idle = dataclasses.replace(cells[-1], rows={("p@1", "none"): cells[-1].rows["p@1", "none"]})
-    lines = causal.causal([idle])
+    lines = paired_frame([idle])
     assert lines["never_fired"].all() and quantities_of(lines) == ("choice", "own", "success")
     bare = [dataclasses.replace(r, target=None, choice=-1) for r in idle.rows["p@1", "none"]]
-    assert quantities_of(causal.causal([dataclasses.replace(idle, rows={("p@1", "none"): bare})])) == ("success",)
+    assert quantities_of(paired_frame([dataclasses.replace(idle, rows={("p@1", "none"): bare})])) == ("success",)
 
 
 def test_a_prediction_of_what_never_fired_says_so_and_stays_undecided(cells):
     cells[0].rows["p@1", LATE] = cells[0].rows["p@1", "none"] = cells[0].rows["p@1", "zero"] = episodes(30, 30)
     one = Prediction("too late", ("K=8",), LATE, "null")
-    found = causal.verdicts(cells, [one])
+    found = verdict_frame(cells, [one])
     assert list(found["verdict"]) == [SUPPORTED, NEVER_FIRED]
     assert set(found["together"]) == {"undecided (never fired in 1 of 2 seeds)"}
-    assert causal.verdict_table(found).iloc[0]["seed 1"] == NEVER_FIRED
+    assert verdict_table(found).iloc[0]["seed 1"] == NEVER_FIRED
     against = dataclasses.replace(one, intervention="zero", versus=LATE)
-    assert list(causal.verdicts(cells, [against])["verdict"]) == [SUPPORTED, NEVER_FIRED]
+    assert list(verdict_frame(cells, [against])["verdict"]) == [SUPPORTED, NEVER_FIRED]
     assert over_seeds([REFUTED] * 3 + [NEVER_FIRED]) == "undecided (never fired in 1 of 4 seeds)"
     assert over_seeds([REFUTED] * 3 + [NEVER_FIRED, "not run"]) == "undecided (4 of 5 seeds run)"
 
@@ -184,7 +156,7 @@ def test_a_prediction_of_what_never_fired_says_so_and_stays_undecided(cells):
 def test_a_prediction_of_a_grids_point_that_never_fired_says_so(base):
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP | {("[0:2]", 1): None})
     one = Prediction("too late", ("K=8",), "zero[0:2]@1", "null")
-    assert list(causal.verdicts([cell], [one])["verdict"]) == [NEVER_FIRED]
+    assert list(verdict_frame([cell], [one])["verdict"]) == [NEVER_FIRED]
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------
@@ -214,7 +186,7 @@ def gridded(cell, points):
 
 def test_a_grid_has_the_paired_differences_from_its_own_plain_point(base):
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
-    frame = causal.grid_frame([cell], "map@1")
+    frame = grid_frame([cell], "map@1")
     told = frame.set_index(["condition", "step"])[["difference", "difference_low", "difference_high", "difference_n"]]
     assert told.loc["none"][["difference", "difference_n"]].to_numpy().tolist() == pytest.approx(
         np.array([[np.nan, 0]] * 2), nan_ok=True
@@ -229,16 +201,16 @@ def test_a_grid_has_the_paired_differences_from_its_own_plain_point(base):
 def test_a_grid_without_plain_point_has_no_differences(base):
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
     bare = dataclasses.replace(cell.grids[0], points=cell.grids[0].points[2:])
-    frame = causal.grid_frame([dataclasses.replace(cell, grids=(bare,))], "map@1")
+    frame = grid_frame([dataclasses.replace(cell, grids=(bare,))], "map@1")
     assert not frame["difference_n"].any() and frame["difference"].isna().all()
-    figure = gridfigures.heatmap_figure(frame, "K=8", bare, "t")
+    figure = draw("heatmap", frame, variant="K=8", probe=bare)
     assert len([axes for axes in figure.axes if axes.images]) == 2, "rates alone, of the mean and of the seed"
 
 
 def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell(base):
     cells = [gridded(records(base, "K=8", tbptt(8, 4), seed, 18, 1, 1), MAP) for seed in (0, 1)]
     cells[1] = gridded(cells[1], MAP | {("all", 0): None})
-    figure = gridfigures.heatmap_figure(causal.grid_frame(cells, "map@1"), "K=8", cells[0].grids[0], "t")
+    figure = draw("heatmap", grid_frame(cells, "map@1"), variant="K=8", probe=cells[0].grids[0])
     panels = [axes for axes in figure.axes if axes.images]
     by_row = [panels[i : i + 3] for i in range(0, len(panels), 3)]
     assert [texts(row[1]) for row in by_row] == [
@@ -255,18 +227,18 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
     assert [text.split(":")[0] for text in legend_of(figure)] == [
         f"fewer than {FEW} episodes",
         "k/N seeds",
-        "no episode that tells",
+        "no episode counts",
         NEVER_FIRED,
     ]
     labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
-    assert labels == ["choice accuracy given a touch", "paired difference,\nless without"], "a colour bar each"
+    assert [label.split(",")[0] for label in labels] == ["first-touch accuracy given a touch", "paired difference"]
     assert all_inside(figure)
 
 
 def test_where_every_field_has_its_episodes_nothing_is_explained(base):
     full = {key: (20, 30) for key in MAP}
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), full)
-    figure = gridfigures.heatmap_figure(causal.grid_frame([cell], "map@1"), "K=8", cell.grids[0], "t")
+    figure = draw("heatmap", grid_frame([cell], "map@1"), variant="K=8", probe=cell.grids[0])
     assert not figure.legends and not [p for axes in figure.axes for p in axes.patches if p.get_hatch()]
 
 
@@ -276,7 +248,7 @@ def test_a_field_says_of_how_many_seeds_what_has_no_rate_is_told(base):
     cells[0] = gridded(cells[0], MAP | {("[0:2]", 0): None})
     cells[1] = gridded(cells[1], MAP | {("[0:2]", 0): None, ("[0:2]", 1): None})
     cells[2] = dataclasses.replace(cells[2], variant="K=1")
-    figure = gridfigures.heatmap_figure(causal.grid_frame(cells, "map@1"), "K=8", cells[0].grids[0], "t")
+    figure = draw("heatmap", grid_frame(cells, "map@1"), variant="K=8", probe=cells[0].grids[0])
     panels = [axes for axes in figure.axes if axes.images]
     assert texts(panels[4]) == [".33\n2/3 seeds", ".90\n2/3 seeds", "×\n2/3 seeds", "–\n1/3 seeds"]
     assert texts(panels[7]) == ["not run"] and all_inside(figure)
@@ -301,8 +273,8 @@ def curves(base, xs, chunk=2, seeds=1):
         grid = GridRows("lengths@1", "h", None, "memory", "", points)
         cell = records(base, "K=8", tbptt(8, 4) | {"model.chunk": chunk}, seed, 18, 1, 1)
         cells.append(dataclasses.replace(cell, grids=(grid,)))
-    frame = causal.grid_frame(cells, "lengths@1")
-    return frame, gridfigures.curves_figure(frame, grid, ["K=8"], "t")
+    frame = grid_frame(cells, "lengths@1")
+    return frame, draw("curves", frame, probe=grid)
 
 
 def test_a_curve_says_where_it_never_fired_and_is_broken_there(base):
@@ -368,7 +340,7 @@ def read(**changes):
             "order": 0,
         }
     )
-    return readingfigures.reading_figure(frame, dataclasses.replace(told, **changes), ["K=8"], "t")
+    return draw("measurement", frame, probe=dataclasses.replace(told, **changes))
 
 
 def test_shares_are_drawn_from_0_to_1_and_what_else_is_read_as_it_comes():
@@ -394,7 +366,7 @@ def test_chunks_are_one_page_of_one_scale_with_every_name(base):
         for seed in (0, 1)
         for since in (0, 1)
     ]
-    figure = readingfigures.chunks_figure(pd.DataFrame(lines), "t")
+    figure = draw("chunks", pd.DataFrame(lines))
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == [*names[:9], "sham: transplant_same"]
     assert len({axes.get_ylim() for axes in shown}) == 1 and all(len(axes.lines) == 16 for axes in shown)

@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 
-from analysis.report.report import write_between_markers
+from analysis.report.markers import write_between_markers
 from analysis.tables import to_markdown
 from experiments.recall_quick.study import study
 from muvla.evaluation.catalog import get_protocol

@@ -1,0 +1,125 @@
+"""Summaries and figures of committed results, without run folders: `python -m analysis.report.committed --help`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.by_seed import NAME as BY_SEED
+from analysis.by_seed import by_seed_file
+from analysis.figures.base import Subject
+from analysis.figures.style import assign_colours
+from analysis.frames import file_names, file_stems, variants_in_order
+from analysis.report.folder import ReportFolder
+from analysis.report.interventions import WORDS
+from analysis.report.markers import write_between_markers
+from analysis.report.summary import INTRODUCTION, Results, not_run_block, summary_block
+from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
+from muvla.interventions.grammar import canonical_name
+from muvla.probes.base import Grid, ScheduledMeasurement
+from sweeps.loader import load_study
+from sweeps.study import Study
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes the blocks of RESULTS.md; with `--draw` also the figures and the tables by seed."""
+    parser = argparse.ArgumentParser(description="Summarise committed results.")
+    parser.add_argument("study", nargs="+", type=Path, help="study file or folder; FILE:FOLDER names its results")
+    parser.add_argument("--results", type=Path, default=Path("RESULTS.md"), help="file of the summaries (%(default)s)")
+    parser.add_argument("--draw", action="store_true", help="also write the figures and the tables by seed again")
+    options = parser.parse_args(arguments)
+    write_between_markers(options.results, "introduction", INTRODUCTION)
+    for text in options.study:
+        path, _, name = str(text).partition(":")
+        study, place = load_study(Path(path)), Path(path)
+        home = place if place.is_dir() else place.parent
+        folder = home / (name or "results")
+        if not (folder / "cells.csv").exists():
+            block = not_run_block(study.title, home / "README.md", options.results.parent)
+        else:
+            if options.draw:
+                draw(study, folder)
+            block = summary_block(Results.read(folder), study.name, study.title, options.results.parent)
+        write_between_markers(options.results, study.name, block)
+
+
+def draw(study: Study, path: Path) -> None:
+    """Writes by-seed.md and every figure whose frame is a CSV file of the folder."""
+    results = Results.read(path)
+    colours = assign_colours(variants_in_order(results.rates))
+    folder = ReportFolder(path, study.name, study.title, colours, print)
+    folder.write(BY_SEED, by_seed_file(results.rates, results.pairs, study.title, WORDS))
+    chunks = _with_order(path / "chunks.csv", colours)
+    for name, frame in (("rates", results.rates), ("paired", results.pairs), ("chunks", chunks)):
+        if len(frame):
+            suffixes = file_stems(frame["protocol"])
+            for protocol, lines in frame.groupby("protocol", sort=False):
+                folder.pictures(name, Subject(lines, suffix=suffixes[protocol]))
+    for name, subject in _probe_subjects(study, path, colours):
+        folder.pictures(name, subject)
+
+
+def _with_order(file: Path, colours: dict[str, str]) -> pd.DataFrame:
+    """A frame of the folder with column `order`; empty if the file does not exist."""
+    if not file.exists():
+        return pd.DataFrame()
+    frame = pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
+    return frame.assign(order=frame["variant"].map(list(colours).index))
+
+
+def _probe_subjects(study: Study, path: Path, colours: dict[str, str]) -> Iterator[tuple[str, Subject]]:
+    grids = [probe for probe in study.probes if isinstance(probe, Grid)]
+    names = file_names(grid.id for grid in grids)
+    for grid in grids:
+        frame = _with_order(path / f"probe-{names[grid.id]}.csv", colours)
+        if len(frame):
+            rows = _grid_rows(grid)
+            yield "grid", Subject(_typed(frame, rows), suffix=f"-{names[grid.id]}", probe=rows)
+    scheduled = [probe for probe in study.probes if isinstance(probe, ScheduledMeasurement)]
+    names, protocols = file_names(s.id for s in scheduled), file_names(s.protocol.id for s in scheduled)
+    for each in scheduled:
+        suffix = f"-{names[each.id]}-{protocols[each.protocol.id]}"
+        frame = _with_order(path / f"probe{suffix}.csv", colours)
+        if len(frame):
+            yield "measurement", Subject(frame, suffix=suffix, probe=_taken(each, path / f"probe{suffix}.csv"))
+
+
+def _grid_rows(grid: Grid) -> GridRows:
+    points = tuple(
+        GridPoint(dict(point.coordinates), point.protocol.id, canonical_name(point.intervention), None, [])
+        for point in grid.points
+    )
+    return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, points)
+
+
+def _typed(frame: pd.DataFrame, grid: GridRows) -> pd.DataFrame:
+    """The frame with coordinates of the grid's own types: a CSV file holds texts where numbers and words mix."""
+    for axis in grid.points[0].coordinates:
+        values = {str(point.coordinates[axis]): point.coordinates[axis] for point in grid.points}
+        frame[axis] = frame[axis].map(lambda value, values=values: values.get(str(value), value))
+    return frame
+
+
+def _taken(scheduled: ScheduledMeasurement, file: Path) -> TakenMeasurement:
+    measurement = scheduled.reading
+    return TakenMeasurement(
+        id=scheduled.id,
+        protocol=scheduled.protocol.id,
+        x=measurement.x,
+        y=measurement.y,
+        curve=measurement.curve,
+        low=measurement.low,
+        high=measurement.high,
+        chance=measurement.chance,
+        episodes=scheduled.episodes or scheduled.protocol.episodes,
+        file=file,
+        provenance="",
+        share=measurement.share,
+    )
+
+
+if __name__ == "__main__":
+    main()

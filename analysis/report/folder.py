@@ -1,0 +1,83 @@
+"""The folder of a report: its files, its tables and its pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from analysis import tables
+from analysis.figures.base import FrameName, Subject, subjects_of
+from analysis.figures.registry import figures_of
+from analysis.figures.style import DPI
+from muvla.errors import MuvlaError
+from muvla.utils.io import write_atomically
+
+
+@dataclass(frozen=True)
+class ReportFolder:
+    """Writes a report's files.
+
+    Attributes:
+        path: the folder.
+        name: the study's name, which LaTeX labels carry.
+        title: the study's title, which captions carry.
+        colours: variant → colour, in the study's order.
+        say: prints a text for the terminal.
+    """
+
+    path: Path
+    name: str
+    title: str
+    colours: dict[str, str]
+    say: Callable[[str], None]
+
+    def write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text.encode())
+
+    def write_csv(self, name: str, frame: pd.DataFrame) -> None:
+        """Writes a frame without its column `order`, which only sorts."""
+        self.write(name, frame.drop(columns="order", errors="ignore").to_csv(index=False))
+
+    def write_table(self, name: str, table: pd.DataFrame, caption: str) -> None:
+        """Writes a table as `<name>.md` and `<name>.tex`."""
+        self.write(f"{name}.md", tables.to_markdown(table) + "\n")
+        latex = tables.to_latex(table, f"{self.title}. {caption}", f"tab:{self.name}-{name}")
+        self.write(f"{name}.tex", latex)
+
+    def pictures(self, frame: FrameName, subject: Subject) -> list[str]:
+        """Draws every registered figure of this frame that applies; returns a Markdown line per image.
+
+        Raises:
+            MuvlaError: two figures have the same stem.
+        """
+        subject = replace(subject, study=self.title, colours=self.colours)
+        links: dict[str, str] = {}
+        for name, figure in figures_of(frame).items():
+            for each in subjects_of(figure, subject):
+                if not figure.applies(each):
+                    continue
+                stem = figure.stem(each)
+                if stem in links:
+                    raise MuvlaError(
+                        f"figure {name}: stem",
+                        got=stem,
+                        expected="a name that no other figure of this report has",
+                        remedy="return another stem from `stem`",
+                    )
+                save(figure.draw(each), self.path, stem)
+                links[stem] = f"![{figure.caption(each)}]({stem}.png)"
+        return list(links.values())
+
+
+def save(figure: Drawing, folder: Path, stem: str) -> None:
+    """Writes a figure as PNG and PDF; equal figures give equal bytes."""
+    for suffix in ("png", "pdf"):
+        metadata = {"CreationDate": None} if suffix == "pdf" else None  # a date would differ between two reports
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
+        write_atomically(folder / f"{stem}.{suffix}", content.getvalue())
