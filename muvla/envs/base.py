@@ -6,8 +6,7 @@ another package, or an import path. `muvla.envs.conformance` checks a suite; doc
 Legend: V cameras, h×w image in pixels, Q proprio dim, A action dim.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: StepInfo's required entries are known from evaluated annotations only.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
