@@ -1,1 +1,1 @@
-"""Studies: the cells of a grid, the ledger of what was run, launchers, tracking."""
+"""Studies: their cells, the ledger of what was run, launchers, and views of the results."""

@@ -1,61 +1,115 @@
-"""Running a study: plan, cells in parallel, a line per finished cell, a clean stop at the time limit."""
+"""Runs a study: the plan, the cells side by side, a line per finished cell, a clean stop at the time limit."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
 from muvla.utils.devices import usable_cores
 from muvla.utils.io import read_json
 from sweeps.baselines import measure_baselines, without_simulator
-from sweeps.launchers.local import DONE, LOOKS, MARKED, NO_DISK, STOPPED, Job, Pool, Running
+from sweeps.launchers.base import End, Job, Progress, Status
+from sweeps.launchers.registry import get_launcher
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
 from sweeps.study import Study
 from sweeps.tracking import Tracker
+from sweeps.work import SANITY_CHECK
+
+BAR = "{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}"
+BASELINES_TITLE = "\nChance and baselines (of a simulator's tasks: `muvla baselines STUDY`):"
 
 
 @dataclass(frozen=True)
 class SweepOptions:
+    """How a study runs; no option changes a number.
+
+    Attributes:
+        processes: cells at once.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads per process.
+        time_limit: seconds after which the sweep stops cleanly; None for no limit.
+        track: whether finished cells are logged to MLflow.
+        retry_failed: whether marked cells and episodes that ended in an error run again.
+        plan_only: whether to print the plan and to run nothing.
+        training: how the cells are trained.
+        workers: environments of a cell side by side; None for a default.
+        launcher: name of the launcher that runs the cells.
+    """
+
     processes: int
     device: str = "cpu"
-    threads: int = 1  # per process
-    time_limit: float | None = None  # seconds
+    threads: int = 1
+    time_limit: float | None = None
     track: bool = True
-    retry_failed: bool = False  # marked cells, and episodes that ended in an error
+    retry_failed: bool = False
     plan_only: bool = False
     training: TrainingOptions = DEFAULT
-    workers: int | None = None  # environments of a cell side by side
+    workers: int | None = None
+    launcher: str = "local"
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
             if value < 1:
-                raise MuvlaError(f"--{name}", got=value, expected="at least 1", remedy="correct it")
+                raise MuvlaError(
+                    f"--{name}", got=value, expected="at least 1", remedy="leave the option out for its default"
+                )
         if self.time_limit is not None and self.time_limit <= 0:
             raise MuvlaError(
-                "--time-limit", got=self.time_limit, expected="more than 0", remedy="leave it out for none"
+                "--time-limit", got=self.time_limit, expected="more than 0", remedy="leave it out for no limit"
             )
 
 
 @dataclass(frozen=True)
 class SweepResult:
+    """What became of the cells.
+
+    Attributes:
+        entries: every cell of the study.
+        not_run: cells that are neither done nor marked: after the time limit or a stop, or while another process works
+            on them.
+        failed: cells that are marked, or that a full disk stopped.
+    """
+
     entries: list[Entry]
-    not_run: list[Entry]  # nor marked: the time limit, a stop from outside, or another process that works on it
-    failed: list[Entry]  # marked, or stopped by a full disk
+    not_run: list[Entry]
+    failed: list[Entry]
 
 
-def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None] = print) -> SweepResult:
-    """Raises MuvlaError if two cells differ in anything undeclared; failures of single cells are in the result."""
+def run_study(
+    study: Study,
+    ledger: Ledger,
+    options: SweepOptions,
+    say: Callable[[str], None] = print,
+    on_finished: Callable[[Entry], None] = lambda _: None,
+) -> SweepResult:
+    """Runs every cell of a study that is not done.
+
+    Args:
+        study: the study.
+        ledger: where run folders and datasets are.
+        options: how to run the cells.
+        say: called with each line of output.
+        on_finished: called with each cell that has ended, for whoever keeps a view of the results. If the function
+            raises, the sweep warns, goes on and does not call it again.
+
+    Returns:
+        The cells, with the failed ones. A failed cell raises nothing.
+
+    Raises:
+        MuvlaError: if two cells differ in an undeclared field, if something does not fit, or for an unknown launcher.
+    """
     study.check()
+    get_launcher(options.launcher)
     if options.training.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell)
@@ -68,16 +122,30 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     if options.plan_only:
         say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
         return SweepResult(entries, [], [])
-    cheap = without_simulator(study.protocols)
-    say("\nChance and baselines (of a simulator's tasks: `muvla baselines STUDY`):" * bool(cheap))
-    deadline = time.monotonic() + (options.time_limit or math.inf)  # the cells' own begins with them
     try:
-        measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
+        _measure_baselines(study, ledger, options, say)
     except Interrupted:
         say("The time limit was reached in them; the cells follow with the same command.")
         return SweepResult(entries, [e for e in entries if e.state != "done"], [])
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
+    finishing = Finishing(tracker, say, on_finished)
+    failed = _run_cells(_select(entries, options, say), options, finishing)
+    failed = _say_failures(entries, say) + failed
+    return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
+
+
+def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None]) -> None:
+    """Measures the baselines that need no simulator. Their time limit is separate: the cells' limit begins later."""
+    cheap = without_simulator(study.protocols)
+    if cheap:
+        say(BASELINES_TITLE)
+    deadline = time.monotonic() + (options.time_limit or math.inf)
+    measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
+
+
+def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
+    """The cells to run."""
     if options.retry_failed:
         for entry in entries:
             entry.run.clear_failure()
@@ -87,9 +155,7 @@ def run_study(study: Study, ledger: Ledger, options: SweepOptions, say: Callable
     say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
     for entry in (e for e in entries if e.state == "running"):
         say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
-    failed = _run_cells(todo, stores, options, tracker, say)
-    failed = _say_failures(entries, say) + failed
-    return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
+    return todo
 
 
 def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
@@ -98,73 +164,83 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
     for entry in marked:
         failure = entry.run.failure
         say(f"{entry.item.label}: {failure['kind']}: {failure['error']}")
-        say(f"  details in {entry.run.folder / 'failure.json'}; not retried unless you say --retry-failed")
+        say(f"  details in {entry.run.folder / 'failure.json'}; run again with --retry-failed only")
     for entry in entries:
         errors = sum(s.errors for s in entry.summaries().values())
         if errors:
-            say(
-                f"{entry.item.label}: {errors} episodes ended in an error and are in no rate (--retry-failed runs them)"
-            )
+            say(f"{entry.item.label}: {errors} episodes ended in an error, count in no rate; --retry-failed runs them")
     return marked
 
 
-def _run_cells(
-    todo: list[Entry], stores: dict[str, EpisodeStore], options: SweepOptions, tracker: Tracker, say
-) -> list[Entry]:
+@dataclass
+class Finishing:
+    """What happens when a cell has ended: its views are updated."""
+
+    tracker: Tracker
+    say: Callable[[str], None]
+    on_finished: Callable[[Entry], None]
+
+    def __call__(self, entry: Entry) -> None:
+        self.tracker.log(entry)
+        try:
+            self.on_finished(entry)
+        except Exception as error:
+            self.on_finished = lambda _: None
+            warnings.warn(f"a view of the results is off for this sweep ({error}); results are kept", stacklevel=2)
+
+
+def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
     """Returns the entries that a full disk stopped."""
     by_train = {entry.run.train: entry for entry in todo}
-    at_once = max(1, min(options.processes, len(todo)))
-    jobs = [
-        Job(
-            e.item.label,
-            e.run,
-            e.item.cell,
-            tuple(e.missing(options.retry_failed)),
-            options.device,
-            options.threads,
-            options.retry_failed,
-            options.training,
-            options.workers,
-            tuple(e.missing_measurements),
-            at_once,
-        )
-        for e in todo
-    ]
+    jobs = _jobs(todo, options)
     started = time.monotonic()
     deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
     without_disk: list[Entry] = []
-    with tqdm(
-        total=len(jobs),
-        unit="cell",
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-        bar_format="{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}",
-    ) as bar:
+    if not jobs:
+        return []
+    with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True, bar_format=BAR) as bar:
+        write = finishing.say if bar.disable else tqdm.write
 
-        def write(line: str) -> None:
-            say(line) if bar.disable else tqdm.write(line)
+        def on_tick(running: list[Progress]) -> None:
+            bar.n = len(finished) + sum(progress.fraction for progress in running)
+            bar.set_postfix_str(" | ".join(f"{progress.job.label}: {progress.message}" for progress in running))
 
-        def on_tick(running: list[Running]) -> None:
-            bar.n = len(finished) + sum(one.fraction for one in running)
-            bar.set_postfix_str(" | ".join(f"{one.job.label}: {one.message}" for one in running))
-
-        def on_end(one: Running, status: int) -> None:
-            entry = by_train[one.job.run.train]
+        def on_end(end: End) -> None:
+            entry = by_train[end.job.run.train]
             finished.append(entry)
-            if status == NO_DISK:
+            if end.status == Status.NO_DISK:
                 without_disk.append(entry)
-                write(f"{entry.item.label}: {one.message}")
-            elif status not in (DONE, MARKED, STOPPED):  # it could not mark its cell
-                entry.run.fail("failed", f"its process ended with status {status} (killed, or out of memory)")
-            tracker.log(entry)
+                write(f"{entry.item.label}: {end.message}")
+            elif end.status == Status.LOST:  # it could not mark its cell
+                entry.run.fail("failed", end.message)
+            finishing(entry)
             write(finished_line(entry, len(finished), len(jobs), time.monotonic() - started))
-            if (looks := entry.run.folder / LOOKS).exists():
-                for protocol, lines in read_json(looks):
+            if (lines_of_check := entry.run.folder / SANITY_CHECK).exists():
+                for protocol, lines in read_json(lines_of_check):
                     write("\n".join([f"{entry.item.label}, {protocol}:", *lines]))
 
-        Pool(options.processes).run(jobs, on_tick, on_end, deadline)
+        get_launcher(options.launcher)(options.processes).run(jobs, on_tick, on_end, deadline)
     return without_disk
+
+
+def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:
+    return [
+        Job(
+            label=entry.item.label,
+            run=entry.run,
+            cell=entry.item.cell,
+            missing=tuple(entry.missing(options.retry_failed)),
+            device=options.device,
+            threads=options.threads,
+            retry_errors=options.retry_failed,
+            options=options.training,
+            workers=options.workers,
+            measurements=tuple(entry.missing_measurements),
+            at_once=min(options.processes, len(todo)),
+        )
+        for entry in todo
+    ]
 
 
 def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
@@ -172,27 +248,30 @@ def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
     head = f"[{number:2d}/{total}] {seconds:5.0f} s  {entry.item.label:22}"
     if entry.state != "done":
         return f"{head} {entry.state}"
-    parts, several = [], len(entry.study.protocols) > 1
-    own = {(one.id, kind) for one in entry.study.protocols for kind in ("none", *entry.study.interventions)}
-    for (name, kind), s in entry.summaries().items():
-        if (name, kind) not in own:
-            continue  # a probe's point: the report draws it
-        where = f"{name} " * several
-        choice = _two_digits(s.choice_accuracy)
-        if kind == "none":
-            touch, success = _two_digits(s.touch_rate), _two_digits(s.success_rate)
-            parts.append(f"{where}touch {touch} choice {choice} success {success}")
+    protocols = entry.study.protocols
+    declared = {(protocol.id, name) for protocol in protocols for name in ("none", *entry.study.interventions)}
+    parts = []
+    for (protocol, name), summary in entry.summaries().items():
+        if (protocol, name) not in declared:
+            continue  # a point of a grid: the report draws it
+        choice = _two_digits(summary.choice_accuracy)
+        if name == "none":
+            touch, success = _two_digits(summary.touch_rate), _two_digits(summary.success_rate)
+            text = f"touch {touch} choice {choice} success {success}"
         else:
-            parts.append(f"{where}{kind} {choice}")
-    parts += [f"{name} " * several + f"{kind} never fired" for name, kind in entry.never_fired if (name, kind) in own]
-    return f"{head} {' | '.join(parts)}"
+            text = f"{name} {choice}"
+        parts.append((protocol, text))
+    parts += [(protocol, f"{name} never fired") for protocol, name in entry.never_fired if (protocol, name) in declared]
+    if len(protocols) > 1:
+        return f"{head} {' | '.join(f'{protocol} {text}' for protocol, text in parts)}"
+    return f"{head} {' | '.join(text for _, text in parts)}"
 
 
 def _two_digits(rate: float | None) -> str:
     return "  – " if rate is None else f"{rate:.2f}"
 
 
-def _collection_progress(say) -> Callable[[int, int], None]:
+def _collection_progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         if done % max(1, total // 4) == 0:
             say(f"collecting demonstrations: {done}/{total}")
@@ -201,7 +280,7 @@ def _collection_progress(say) -> Callable[[int, int], None]:
 
 
 def default_processes(device: str) -> int:
-    """One per core that this process may use; one on a GPU, which cells would share."""
+    """One process per core that this process may use; one on a GPU, which the cells would share."""
     return usable_cores() if device == "cpu" else 1
 
 
@@ -212,4 +291,6 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise MuvlaError("--seeds", got=text, expected="numbers like 0,1", remedy="correct it") from None
+        raise MuvlaError(
+            "--seeds", got=text, expected="whole numbers", remedy="separate them by commas, for example 0,1"
+        ) from None

@@ -25,8 +25,10 @@ from muvla.runs.results import result_rows
 from muvla.runs.run import NOT_A_MEASUREMENT
 from muvla.utils import io as files
 from muvla.utils.io import holder, locked, read_lines, write_json
-from sweeps.launchers.local import DONE, NO_DISK, bring_to_end, run_job
+from sweeps.launchers.base import Status
+from sweeps.launchers.local import run_in_process
 from sweeps.tracking import Tracker
+from sweeps.work import bring_to_end
 
 pytestmark = pytest.mark.slow  # whole cells, some in processes of their own
 PROTOCOL = "recall-position3-rh@1"
@@ -37,7 +39,7 @@ def test_a_disk_that_is_really_full_marks_nothing_and_a_rerun_continues(study_fi
     (tmp_path / "runs").symlink_to(small_disk)
     entry, job = one_cell(study_file, tmp_path)
     reported = []
-    assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
+    assert bring_to_end(job, lambda *message: reported.append(message), lambda: False) == Status.NO_DISK
     assert "No space left" in reported[-1][0] and "free some space" in reported[-1][0]
     assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
     assert main(["train", str(study_file), *at(tmp_path), "--variant", entry.item.variant]) == EXIT_BAD_INPUT
@@ -56,10 +58,10 @@ def test_after_a_full_disk_a_rerun_continues(study_file, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fsync", full)
-        assert bring_to_end(job, reported.append, lambda: False) == NO_DISK
+        assert bring_to_end(job, lambda *message: reported.append(message), lambda: False) == Status.NO_DISK
     assert "free some space" in reported[-1][0]
     assert entry.run.failure is None and entry.run.owner is None
-    assert bring_to_end(job, reported.append, lambda: False) == DONE
+    assert bring_to_end(job, lambda *message: reported.append(message), lambda: False) == Status.DONE
     assert entry.state == "done"
 
 
@@ -77,14 +79,14 @@ def test_a_disk_that_is_full_from_the_start_marks_nothing(study_file, tmp_path, 
     monkeypatch.setattr(Path, "mkdir", full)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as end:
-        run_job(job, sender)
-    assert end.value.code == NO_DISK and "free some space" in receiver.recv()[0] and entry.run.failure is None
+        run_in_process(job, sender)
+    assert end.value.code == Status.NO_DISK and "free some space" in receiver.recv()[0] and entry.run.failure is None
 
 
 @pytest.fixture
 def done(study_file, tmp_path):
     entry, job = one_cell(study_file, tmp_path)
-    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
+    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE
     return entry
 
 
@@ -191,10 +193,13 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
     [
         (f'(get_protocol("{PROTOCOL}"), get_protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
         (f'(get_protocol("{PROTOCOL}"), get_protocol("{PROTOCOL}"))', "twice"),
-        (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "another recall-position3-rh@1 than the published"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "protocol recall-position3-rh@1 that differs"),
         (f'(replace_(get_protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
         (f'(replace_(get_protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
-        ('(get_protocol("mikasa-remember-color3-quick-rh@1"),)', "task: got 'mikasa', expected suite recall"),
+        (
+            '(get_protocol("mikasa-remember-color3-quick-rh@1"),)',
+            "task: got 'mikasa', expected suite recall, as the data",
+        ),
         ('(get_protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task: got 9, expected a prompt of 6 tokens"),
     ],
 )

@@ -31,9 +31,10 @@ from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocols
 from sweeps.difference import difference
-from sweeps.launchers.local import DONE, Job, bring_to_end
+from sweeps.launchers.base import Job, Status
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
+from sweeps.work import bring_to_end
 
 FOLDER = ROOT / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
@@ -232,7 +233,7 @@ def test_every_variant_runs_on_a_tiny_checkpoint(version, stand_in, tmp_path):
         assert len(todo) == ran
         for entry in todo:
             job = Job(entry.item.label, entry.run, entry.item.cell, tuple(entry.missing()), "cpu", 1)
-            assert bring_to_end(job, lambda _: None, lambda: False) == DONE, entry.run.failure
+            assert bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE, entry.run.failure
         for entry in entries:
             rows = [row for of_one in entry.complete_rows().values() for row in of_one]
             assert len(rows) == len(study.protocols) and not any(row.error for row in rows)

@@ -8,9 +8,11 @@ from helpers.studies import one_cell
 from muvla.runs.evaluate import Evaluator
 from muvla.utils.io import read_json
 from sweeps import sweep as run_module
-from sweeps.launchers.local import DONE, LOOKS, Pool, Running, bring_to_end
-from sweeps.sweep import SweepOptions
+from sweeps.launchers.base import End, Status
+from sweeps.launchers.local import LocalLauncher
+from sweeps.sweep import Finishing, SweepOptions
 from sweeps.tracking import Tracker
+from sweeps.work import SANITY_CHECK, bring_to_end
 
 pytestmark = pytest.mark.slow
 
@@ -24,18 +26,19 @@ def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_pat
         return [dataclasses.replace(row, success_once=False) for row in real(self, protocol, kind, *arguments)]
 
     monkeypatch.setattr(Evaluator, "evaluate", hopeless)
-    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
-    ((protocol, lines),) = read_json(entry.run.folder / LOOKS)
+    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE
+    ((protocol, lines),) = read_json(entry.run.folder / SANITY_CHECK)
     assert protocol == "few@1" and lines[0].startswith("Nothing succeeded. Episode ")
     assert len(lines) == 4 and "the pictures changed in" in lines[1]
     said = []
 
     def ended(self, jobs, on_tick, on_end, deadline):
-        on_end(Running(jobs[0], None, None), DONE)
+        on_end(End(jobs[0], Status.DONE))
 
-    monkeypatch.setattr(Pool, "run", ended)
-    run_module._run_cells([entry], {}, SweepOptions(processes=1, track=False), Tracker(None, "x"), said.append)
+    monkeypatch.setattr(LocalLauncher, "run", ended)
+    finishing = Finishing(Tracker(None, "x"), said.append, lambda _: None)
+    run_module._run_cells([entry], SweepOptions(processes=1, track=False), finishing)
     assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
     monkeypatch.setattr(Evaluator, "evaluate", lambda *_: [])
-    assert bring_to_end(job, lambda _: None, lambda: False) == DONE
-    assert not (entry.run.folder / LOOKS).exists(), "what was seen before is not said again"
+    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE
+    assert not (entry.run.folder / SANITY_CHECK).exists(), "what was seen before is not said again"

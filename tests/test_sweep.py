@@ -25,11 +25,13 @@ from muvla.runs.run import Run
 from muvla.runs.train import train_cell
 from muvla.utils.io import write_json
 from sweeps import sweep as run_module
-from sweeps.launchers.local import DONE, MARKED, STOPPED, Pool, bring_to_end, run_job
+from sweeps.launchers.base import End, Status
+from sweeps.launchers.local import LocalLauncher, run_in_process
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
 from sweeps.tracking import Tracker
+from sweeps.work import bring_to_end
 
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
 
@@ -54,6 +56,26 @@ def test_every_cell_is_trained_evaluated_and_intervened_upon(swept):
         assert (entry.run.folder / "train.jsonl").exists()
         assert all(record["code"] for record in entry.records().provenance.values())
     assert "[ 1/2]" in said and "[ 2/2]" in said and "choice" in said
+
+
+def test_a_view_is_told_of_each_finished_cell_and_its_failure_stops_nothing(study_file, tmp_path, monkeypatch):
+    def ended(self, jobs, on_tick, on_end, deadline):
+        for job in jobs:
+            on_end(End(job, Status.DONE))
+
+    monkeypatch.setattr(LocalLauncher, "run", ended)
+    ledger, told = Ledger(tmp_path / "runs", tmp_path / "data"), []
+    options = SweepOptions(processes=1, track=False)
+    run_study(load_study(study_file), ledger, options, lambda _: None, told.append)
+    assert [entry.item.variant for entry in told] == ["none", "K=8"]
+
+    def broken(entry):
+        told.append(entry)
+        raise RuntimeError("the page cannot be written")
+
+    with pytest.warns(UserWarning, match="the page cannot be written"):
+        result = run_study(load_study(study_file), ledger, options, lambda _: None, broken)
+    assert len(told) == 3 and len(result.entries) == 2, "called once more, and then switched off"
 
 
 def test_baselines_are_measured_unasked_where_no_simulator_is_needed(swept):
@@ -144,7 +166,7 @@ def test_a_failing_cell_is_marked_and_costs_nobody_else(study_file, tmp_path):
     result = run_study(explosive, ledger, options, said.append)
     (failed,) = result.failed
     assert failed.item.variant == "explodes" and failed.state == "not a measurement"
-    assert "not retried unless" in "\n".join(said) and not failed.complete_rows()
+    assert "--retry-failed" in "\n".join(said) and not failed.complete_rows()
     assert next(e for e in result.entries if e.item.variant == "K=8").state == "done"
     said.clear()
     run_study(explosive, ledger, options, said.append)
@@ -162,7 +184,7 @@ def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):
     late = dataclasses.replace(entry.study, interventions=("zero@first_decision+11", "zero"), probes=(grid,))
     entry = dataclasses.replace(entry, study=late)
     job = dataclasses.replace(job, missing=tuple(entry.missing()))
-    assert len(job.missing) == 4 and bring_to_end(job, lambda _: None, lambda: False) == DONE
+    assert len(job.missing) == 4 and bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE
     assert entry.state == "done" and not entry.missing() and {i for _, i in entry.summaries()} == {"none", "zero"}
     assert set(entry.never_fired) == {("few@1", "zero@first_decision+11"), ("few@1", later)}
     records = entry.records()
@@ -180,10 +202,11 @@ def test_a_killed_process_costs_its_cell(study_file, tmp_path):
 
     def kill(running):
         if running and running[0].fraction > 0:
-            running[0].process.kill()
+            os.kill(entry.run.owner, signal.SIGKILL)
 
-    Pool(1).run([job], kill, lambda one, status: ended.append(status))
-    assert ended == [-signal.SIGKILL]
+    LocalLauncher(1).run([job], kill, ended.append)
+    (end,) = ended
+    assert end.status == Status.LOST and str(-signal.SIGKILL) in end.message
     assert entry.run.owner is None, "the kernel has released its lock"
 
 
@@ -211,13 +234,13 @@ def test_a_parent_that_is_gone_stops_its_cells_and_marks_none(study_file, tmp_pa
     """kill -9 of the sweep itself: the running cell checkpoints, and a rerun continues it."""
     entry, job = one_cell(study_file, tmp_path, 2000)
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=run_job, args=(job, sender))
+    process = multiprocessing.get_context("spawn").Process(target=run_in_process, args=(job, sender))
     process.start()
     sender.close()
     assert receiver.poll(120)
     receiver.close()
     process.join(120)
-    assert process.exitcode == STOPPED
+    assert process.exitcode == Status.STOPPED
     assert entry.run.failure is None and entry.state == "partial"
 
 
@@ -277,7 +300,7 @@ def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     result = run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
     assert f"process {other.pid} works on it" in "\n".join(said)
     assert [e.run.train for e in result.not_run] == [entry.run.train], "nobody takes it for finished"
-    assert bring_to_end(job, lambda _: None, lambda: False) == MARKED, "locked only after the plan was made"
+    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.MARKED, "locked only after the plan was made"
     assert entry.run.failure is None
     with pytest.raises(MuvlaError, match=f"held by process {other.pid}"), entry.run.working():
         pass
@@ -353,14 +376,14 @@ def test_processes_follow_what_this_process_may_use(monkeypatch):
 def test_cells_share_the_cores_among_their_simulators(study_file, tmp_path, monkeypatch, processes, at_once):
     """As many cells as run at once, however many processes are allowed."""
     told = []
-    monkeypatch.setattr(Pool, "run", lambda self, jobs, *_: told.extend(jobs))
+    monkeypatch.setattr(LocalLauncher, "run", lambda self, jobs, *_: told.extend(jobs))
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     run_study(load_study(study_file), ledger, SweepOptions(processes=processes, track=False), lambda _: None)
     assert [job.at_once for job in told] == [at_once] * 2
     seen = []
-    monkeypatch.setattr("sweeps.launchers.local.default_workers", lambda one, at_once: seen.append(at_once) or 7)
+    monkeypatch.setattr("sweeps.work.default_workers", lambda one, at_once: seen.append(at_once) or 7)
     monkeypatch.setattr(Run, "evaluate", lambda self, *arguments: seen.append(arguments[-1]) or [])
-    assert bring_to_end(told[0], lambda _: None, lambda: False) == DONE
+    assert bring_to_end(told[0], lambda *_: None, lambda: False) == Status.DONE
     assert seen == [at_once, 7]
 
 

@@ -1,1 +1,1 @@
-"""Ways to run the cells of a study. `local` runs them in processes of this machine."""
+"""Launchers, which run the work of cells somewhere. `local` runs it in processes of this machine."""

@@ -6,7 +6,7 @@ import dataclasses
 
 from muvla.config import DatasetConfig, TaskConfig, tbptt
 from muvla.evaluation.catalog import get_protocol
-from sweeps.launchers.local import Job
+from sweeps.launchers.base import Job
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 
