@@ -21,6 +21,7 @@ from muvla.errors import MuvlaError
 from muvla.probes.base import Grid, Point
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
+from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
 from muvla.utils.io import write_json
@@ -382,7 +383,7 @@ def test_cells_share_the_cores_among_their_simulators(study_file, tmp_path, monk
     assert [job.at_once for job in told] == [at_once] * 2
     seen = []
     monkeypatch.setattr("sweeps.work.default_workers", lambda one, at_once: seen.append(at_once) or 7)
-    monkeypatch.setattr(Run, "evaluate", lambda self, *arguments: seen.append(arguments[-1]) or [])
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, *arguments: seen.append(arguments[-1]) or [])
     assert bring_to_end(told[0], lambda *_: None, lambda: False) == Status.DONE
     assert seen == [at_once, 7]
 
