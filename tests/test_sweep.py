@@ -21,7 +21,6 @@ from muvla.errors import MuvlaError
 from muvla.probes.base import Grid, Point
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
-from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
 from muvla.utils.io import write_json
