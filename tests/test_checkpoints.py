@@ -11,9 +11,11 @@ from helpers import released
 from helpers.paths import TESTS
 from helpers.release_size import SIZE
 from helpers.released_forward import everything_in, published_forward
-from muvla.checkpoints import metadata as metafiles
-from muvla.checkpoints import names as published
-from muvla.checkpoints import released as checkpoints
+from muvla.checkpoints import names
+from muvla.checkpoints.layout import expected_shapes
+from muvla.checkpoints.metadata import MemoryMeta, config_json
+from muvla.checkpoints.release import Release, load_release, write_release
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import MemoryConfig, ModelConfig
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
@@ -37,7 +39,7 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
         )
     counts = {
         part: sum(math.prod(shape) for shape in shapes.values())
-        for part, shapes in checkpoints.expected_shapes(policy, film=False).items()
+        for part, shapes in expected_shapes(policy, film=False).items()
     }
     assert counts == {"weights": 7_541_237_184, "head": 151_117_831, "proprio": 16_814_080, "memory": 262_144}
     assert policy.layout().length == 571 + m + text
@@ -49,7 +51,7 @@ def shapes_7b():
         policy = Policy(
             ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
         )
-    return checkpoints.expected_shapes(policy, film=False)["weights"]
+    return expected_shapes(policy, film=False)["weights"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_the_towers_compute_what_timm_computes():
     golden = load_file(GOLDEN)
     vision = FusedVision(SIZE)
     values = {}
-    for rule in published.vla_rules(SIZE):
+    for rule in names.vla_rules(SIZE):
         if rule.published[0].startswith("vision_backbone."):
             loaded = rule.load(*(golden[name.removeprefix("vision_backbone.")] for name in rule.published))
             values |= {name.removeprefix("vision."): v for name, v in zip(rule.ours, loaded, strict=True)}
@@ -106,7 +108,7 @@ def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
     with the mask of spec 3, the head one to the left, the memory after the closing norm; with FiLM the towers of its
     file with their adapters, modulated by the average of the prompt."""
     path = released.write(tmp_path / "x", kind, film=film)
-    release = checkpoints.ReleasedCheckpoint(path, SIZE).load()
+    release = load_release(ReleasedCheckpoint(path, SIZE))
     policy = release.policy
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (2, 2, 3, 40, 40), dtype=torch.uint8, generator=generator)
@@ -136,7 +138,7 @@ def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
 )
 def test_import_then_export_is_the_identity(tmp_path, kind, film, head):
     source = released.write(tmp_path / "in", kind, film=film, head=head)
-    checkpoints.save(checkpoints.ReleasedCheckpoint(source, SIZE).load(), tmp_path / "out")
+    write_release(load_release(ReleasedCheckpoint(source, SIZE)), tmp_path / "out")
     before, after = (everything_in(path) for path in (source, tmp_path / "out"))
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -158,11 +160,11 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     initialise(policy, 0)
     meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
     statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}
-    native = checkpoints.Release(policy, {}, metafiles.config_json(SIZE), statistics, meta, "7")
-    checkpoints.save(native, tmp_path / "one")
-    once = checkpoints.ReleasedCheckpoint(tmp_path / "one").load()
-    checkpoints.save(once, tmp_path / "two")
-    twice = checkpoints.ReleasedCheckpoint(tmp_path / "two").load()
+    native = Release(policy, {}, config_json(SIZE), statistics, meta, "7")
+    write_release(native, tmp_path / "one")
+    once = load_release(ReleasedCheckpoint(tmp_path / "one"))
+    write_release(once, tmp_path / "two")
+    twice = load_release(ReleasedCheckpoint(tmp_path / "two"))
     for name, value in policy.named_parameters():
         if "mask_token" in name or "cls_token" in name or "position_embeddings" in name:
             continue
@@ -176,13 +178,13 @@ def test_a_release_without_proprio_says_so(tmp_path):
     """Its files alone cannot: a projector that was not downloaded looks the same."""
     path = released.write(tmp_path / "x", "oft", own={"muvla_proprio": False})
     next(path.glob("proprio_projector--*")).unlink()
-    policy = checkpoints.ReleasedCheckpoint(path, SIZE).load().policy
+    policy = ReleasedCheckpoint(path, SIZE).load_policy()
     assert policy.proprio is None and policy.layout().length == 1 + 8 + 64 + 56 + 1
     (path / "config.json").write_text(
         json.dumps(json.loads((path / "config.json").read_text()) | {"muvla_proprio": True})
     )
     with pytest.raises(MuvlaError, match="no proprio_projector--.*muvla_proprio: false"):
-        checkpoints.ReleasedCheckpoint(path, SIZE)
+        ReleasedCheckpoint(path, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -195,18 +197,16 @@ def test_a_release_without_proprio_says_so(tmp_path):
     ],
 )
 def test_the_memory_is_read_off_its_meta_file(tmp_path, meta, expected):
-    assert checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE).memory == metafiles.MemoryMeta(
-        *expected
-    )
+    assert ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE).memory == MemoryMeta(*expected)
 
 
 @pytest.mark.parametrize("kind", ["openvla", "oft", "muvla"])
 def test_the_kind_is_told_by_what_is_there(tmp_path, kind):
-    directory = checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", kind), SIZE)
-    assert directory.kind == kind and directory.differences() == []
+    directory = ReleasedCheckpoint(released.write(tmp_path / "x", kind), SIZE)
+    assert directory.family == kind and directory.differences() == []
     assert list(directory.statistics) == ["mikasa_combined"]
 
 
 def test_openvla_itself_has_no_actions_to_predict(tmp_path):
     with pytest.raises(MuvlaError, match="without an action head"):
-        checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", "openvla"), SIZE).load()
+        load_release(ReleasedCheckpoint(released.write(tmp_path / "x", "openvla"), SIZE))

@@ -8,11 +8,11 @@ from helpers.studies import STUDY
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig
 from muvla.config.serialization import replace
-from muvla.data.derived_phases import check, first_movement
+from muvla.data.derived_phases import first_movement, measure_accuracy
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.label_audit import audit
 from muvla.data.normalization import Statistics
-from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.store import EpisodeStore
 from muvla.data.writers import write_dataset
 from muvla.errors import MuvlaError
@@ -31,8 +31,8 @@ def given_away(store, tmp_path_factory):
 def brought_back(path, root, derive=None, schema="mikasa"):
     """As one who knows no more than what is published."""
     source = open_source(path)
-    of = schema_of(source, schema, None, *NAMED) if schema == "mikasa" else schema_of(source, schema)
-    return import_dataset(source, of, import_config(source, TASK), root, derive=derive)
+    of = choose_schema(source, schema, None, *NAMED) if schema == "mikasa" else choose_schema(source, schema)
+    return import_dataset(source, of, import_config(source, TASK), root, accuracy=derive)
 
 
 def test_the_first_movement():
@@ -52,35 +52,35 @@ def test_the_first_movement():
 def test_it_is_measured_on_what_is_known(store, tmp_path):
     """In the suite the effector stands still until the decision and then moves: the rule is right everywhere. In data
     where it creeps before, it is wrong there, and says so."""
-    found = check(store)
+    found = measure_accuracy(store)
     assert found.frames == 1 and found.whole == 1 and found.episodes == 24 and found.executed_error == 0
     assert 0.85 < found.low < 0.87 and found.high == 1, "24 of 24"
     creeping = EpisodeStore(store.path)
     proprio = np.array(store["proprio"])
     proprio[store.starts[:6] + 1] += 1
     creeping._columns["proprio"] = proprio
-    worse = check(creeping)
+    worse = measure_accuracy(creeping)
     assert worse.whole == 0.75 and 0.54 < worse.low < 0.56 < 0.88 < worse.high < 0.89 and worse.frames < 1
     assert "every frame in 0.75 [0.55, 0.88] of 24 episodes" in worse.line()
 
 
 def test_what_is_derived_is_what_was(store, given_away, tmp_path):
     plain = brought_back(given_away, tmp_path / "plain")
-    known = brought_back(given_away, tmp_path / "derived", check(store))
+    known = brought_back(given_away, tmp_path / "derived", measure_accuracy(store))
     assert np.array_equal(known["executed_action"], store["executed_action"])
     assert np.array_equal(known.is_executed, store.is_executed) and set(np.asarray(known["phase"])) == {3, 4}
     assert known.sha256 != plain.sha256 and known.meta["derived"]["rule"] == "motion"
     assert known.meta["derived"]["checked_on"]["content"] == store.sha256
     assert Statistics.of(known).action_low == Statistics.of(store).action_low
     with pytest.raises(MuvlaError, match="an import from .*, derived by motion'"):
-        brought_back(given_away, tmp_path / "plain", check(store))
+        brought_back(given_away, tmp_path / "plain", measure_accuracy(store))
     known.verify()
 
 
 @pytest.mark.slow
 def test_cells_train_on_it(store, base, given_away, tmp_path):
     """Supervised as cells of the demonstrations that it was made of; masked where nothing was executed."""
-    known = brought_back(given_away, tmp_path, check(store))
+    known = brought_back(given_away, tmp_path, measure_accuracy(store))
     for labels in ("executed", "masked"):
         cells = [replace(base, {"data": DataConfig(one.spec, labels=labels)}) for one in (store, known)]
         ours, theirs = Trainer(cells[0], store), Trainer(cells[1], known)
@@ -88,20 +88,20 @@ def test_cells_train_on_it(store, base, given_away, tmp_path):
 
 
 def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
-    known = brought_back(given_away, tmp_path, check(store))
+    known = brought_back(given_away, tmp_path, measure_accuracy(store))
     cell = replace(base, {"data": DataConfig(known.spec)})
     with pytest.raises(MuvlaError, match="toy: coverage.*derived phases, which do not tell cue from delay"):
         coverage(known, cell.data, cell.budget, 0, [1], [1])
     with pytest.raises(MuvlaError, match="toy: a derivation's accuracy.*derived phases"):
-        check(known)
+        measure_accuracy(known)
     told = brought_back(given_away, tmp_path / "told", schema="muvla")
     assert told.knows_phases
     with pytest.raises(MuvlaError, match="--checked-on: got toy, an import, expected demonstrations collected here"):
-        check(told)
+        measure_accuracy(told)
     with pytest.raises(MuvlaError, match="whose targets are unknown"):
         audit(known, "recorded", 1)
     with pytest.raises(MuvlaError, match="--derive: got 'muvla', expected a schema that does not tell"):
-        brought_back(given_away, tmp_path / "again", check(store), "muvla")
+        brought_back(given_away, tmp_path / "again", measure_accuracy(store), "muvla")
 
 
 def test_from_the_command_line(store, given_away, tmp_path, capsys):

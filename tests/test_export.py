@@ -57,8 +57,8 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
     run = trained(replace(cell, changes), store, tmp_path)
     export(run, tmp_path / "out", "recall")
     directory = ReleasedCheckpoint(tmp_path / "out")
-    assert directory.kind == kind and directory.step == "3" and directory.differences() == []
-    ours, theirs = run.load_policy("cpu"), directory.load().policy
+    assert directory.family == kind and directory.step == "3" and directory.differences() == []
+    ours, theirs = run.load_policy("cpu"), directory.load_policy()
     from muvla.data.stream import SlotStream
 
     assert (ours.interface.cameras, ours.interface.first_image) == (

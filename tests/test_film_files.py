@@ -11,9 +11,10 @@ from helpers.release_size import ANATOMY, SIZE
 from helpers.released_forward import everything_in
 from helpers.runs import one_step, trained
 from helpers.studies import DATASET
-from muvla.checkpoints import released as checkpoints
 from muvla.checkpoints.build import build_policy, prompts_of
 from muvla.checkpoints.film_weights import VisionFile
+from muvla.checkpoints.layout import expected_shapes
+from muvla.checkpoints.release import load_release, write_release
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory
@@ -60,7 +61,7 @@ def test_openvla_7b_has_the_published_layers():
         policy = Policy(
             ModelConfig(OPENVLA_7B, film=True), build_memory(MemoryConfig(), 4096), Interface(2, 7, 7, 1, True)
         )
-    shapes = checkpoints.expected_shapes(policy, film=True)["vision"]
+    shapes = expected_shapes(policy, film=True)["vision"]
     film = {n: s for n, s in shapes.items() if n.split(".")[-2] in ("scale", "shift")}
     assert shapes["vision_backbone.featurizer.blocks.23.scale.weight"] == (1024, 4096)
     assert shapes["vision_backbone.fused_featurizer.blocks.26.shift.bias"] == (1152,)
@@ -100,7 +101,7 @@ def test_what_fits_no_layer_is_named(tmp_path):
     assert f"vision: unexpected {root}blocks.1.block.mlp.fc1.base_layer.weight" in lines
     assert f"vision: missing {root}blocks.1.scale.bias" in lines
     with pytest.raises(MuvlaError, match="vision: missing"):
-        ReleasedCheckpoint(path).load()
+        ReleasedCheckpoint(path).load_policy()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -110,7 +111,7 @@ def test_without_adapters_and_with_the_prefix_of_ddp_it_is_the_same_file(tmp_pat
     generator = torch.Generator().manual_seed(1)
     plain = released.film_tensors(lambda *s: torch.randn(*s, generator=generator).bfloat16(), adapters=False)
     torch.save({f"module.{n}": t for n, t in plain.items()}, path / FILE)
-    checkpoints.save(ReleasedCheckpoint(path).load(precision), tmp_path / "out")
+    write_release(load_release(ReleasedCheckpoint(path), precision), tmp_path / "out")
     before, after = everything_in(path), everything_in(tmp_path / "out")
     assert {n.replace("module.vision", "vision") for n in before} == after.keys()
     for name, tensor in plain.items():
@@ -132,7 +133,7 @@ def test_it_is_evaluated_in_half_precision(oft):
     images = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8, generator=generator)
     outputs = []
     for precision in ("float32", "bfloat16"):
-        policy = ReleasedCheckpoint(oft).load(precision).policy
+        policy = ReleasedCheckpoint(oft).load_policy(precision)
         text = policy.encode_text(["Touch the cube.", "Rest."])
         with torch.no_grad():
             encoded = policy.encode(images, torch.zeros(2, 2), *text)
@@ -145,7 +146,7 @@ def test_it_is_evaluated_in_half_precision(oft):
 def test_a_training_starts_from_its_towers(cell, oft, without, store):
     """Also with parts=weights, for FiLM is no head; and a policy without FiLM has no place for them."""
     policy = build_policy(cell, get_interface(store, prompts_of(cell), cell))
-    loaded = dict(ReleasedCheckpoint(oft).load().policy.named_parameters())
+    loaded = dict(ReleasedCheckpoint(oft).load_policy().named_parameters())
     for name, value in policy.named_parameters():
         assert torch.equal(value, loaded[name]), name
     weights = replace(cell, {"start.parts": "weights"})
@@ -171,8 +172,8 @@ def test_an_export_computes_the_same(cell, oft, without, store, tmp_path, start,
     run = trained(replace(cell, changes), store, tmp_path)
     export(run, tmp_path / "out", "recall")
     directory = ReleasedCheckpoint(tmp_path / "out")
-    assert directory.film and directory.kind == "oft" and directory.differences() == []
-    ours, theirs = run.load_policy("cpu"), directory.load().policy
+    assert directory.film and directory.family == "oft" and directory.differences() == []
+    ours, theirs = run.load_policy("cpu"), directory.load_policy()
 
     def stream():
         return SlotStream(store, cell.data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0)

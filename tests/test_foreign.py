@@ -15,7 +15,7 @@ import pytest
 from helpers import foreign_files as files
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.data.importer import import_config, import_dataset
-from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.readers.schema import demonstrations
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
@@ -32,7 +32,7 @@ def read(path, skip=0, **named):
     """Checked and read as an import does it."""
     source = source_of(path)
     name = "mikasa" if source.format == "lerobot" else None
-    schema = schema_of(source, name, **named)
+    schema = choose_schema(source, name, **named)
     schema.check(source)
     return list(demonstrations(source, schema, TASK, skip=skip))
 
@@ -69,7 +69,7 @@ def test_what_was_written_is_read_from_any_episode_on(tmp_path, which):
 @pytest.mark.parametrize("which", EVERY)
 def test_an_import_says_the_disk_it_takes_and_continues(tmp_path, which):
     source = source_of(written(tmp_path, which))
-    schema = schema_of(source, "mikasa" if source.format == "lerobot" else None)
+    schema = choose_schema(source, "mikasa" if source.format == "lerobot" else None)
     spec = import_config(source, TASK, "brought")
 
     class StopError(Exception):
@@ -294,7 +294,7 @@ def test_the_format_is_told_by_the_files(tmp_path):
     with pytest.raises(MuvlaError, match="got none of rlds, lerobot, mikasa, maniskill"):
         open_source(tmp_path)
     with pytest.raises(MuvlaError, match="--schema: got None, expected one of mikasa, libero, muvla, with lerobot"):
-        schema_of(open_source(tmp_path / "lerobot"))
+        choose_schema(open_source(tmp_path / "lerobot"))
     with pytest.raises(MuvlaError, match="--instruction: got 'x', expected none: mikasa files"):
         open_source(tmp_path / "mikasa", instruction="x")
 
@@ -311,7 +311,7 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch, which, package):
 def test_a_disk_that_is_full_loses_nothing(tmp_path, small_disk, monkeypatch, which):
     """Full for real, in the middle of a column."""
     source = source_of(written(tmp_path, which, lengths=(40, 60, 80)))
-    schema = schema_of(source, "mikasa" if source.format == "lerobot" else None)
+    schema = choose_schema(source, "mikasa" if source.format == "lerobot" else None)
     spec = import_config(source, TASK, "toy")
     monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: type("usage", (), {"free": 2**40}))
     with pytest.raises(MuvlaError, match="No space left.*free some space and run the same command again"):

@@ -119,7 +119,7 @@ def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
     cut = f"for file in __import__('pathlib').Path({str(snapshot(tmp_path))!r}).glob('memory_*'): file.unlink()"
-    cut += "\n__import__('muvla.checkpoints.hub').checkpoints.hub._fetched.cache_clear()"  # as a new process would
+    cut += "\n__import__('muvla.checkpoints.hub').checkpoints.hub._download.cache_clear()"  # as a new process would
     offline = INSPECT + cut + "\nsys.argv.pop()" + INSPECT  # what is left is a whole OpenVLA-OFT to the eye
     again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
     *whole, error, status = again.stderr.splitlines()

@@ -20,7 +20,7 @@ from muvla.data.collect import collect
 from muvla.data.contact_sheet import contact_sheet, summary
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.normalization import Statistics
-from muvla.data.readers.formats import SCHEMAS
+from muvla.data.readers.formats import FORMATS
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.store import EpisodeStore, open_store
 from muvla.envs.phases import Phase
@@ -47,7 +47,9 @@ def imported(directory, tmp_path_factory):
 
 
 def brought_in(directory, root, name=None, **options):
-    return import_dataset(directory, SCHEMAS["rlds", "mikasa"], import_config(directory, TASK, name), root, **options)
+    return import_dataset(
+        directory, FORMATS["rlds"].schemas["mikasa"], import_config(directory, TASK, name), root, **options
+    )
 
 
 def of_import(base, **changes):
@@ -107,7 +109,7 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
     observation = files.group({"image": files.image(), "wrist_image": files.image(), "proprio": two})
     steps = files.MIKASA | {"observation": observation, "action": two}
     directory = RldsDirectory(files.write(tmp_path / "ours" / "1.0.0", episodes, steps))
-    schema = dataclasses.replace(SCHEMAS["rlds", "mikasa"], proprio_dim=2, action_dim=2)
+    schema = dataclasses.replace(FORMATS["rlds"].schemas["mikasa"], proprio_dim=2, action_dim=2)
     spec = import_config(directory, TASK)
     again = import_dataset(directory, schema, spec, tmp_path / "data")
     for name in ("images", "proprio", "recorded_action"):
@@ -129,10 +131,10 @@ def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_pa
         "import os, signal; from pathlib import Path; from muvla.data.importer import *; "
         "from muvla.data.readers.rlds import RldsDirectory; "
         f"directory = RldsDirectory(Path({str(directory.path)!r})); "
-        "from muvla.data.readers.formats import SCHEMAS; "
+        "from muvla.data.readers.formats import FORMATS; "
         "kill = lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL); "
         f"spec = import_config(directory, {TASK!r}); "
-        f"import_dataset(directory, SCHEMAS['rlds', 'mikasa'], spec, Path({str(tmp_path)!r}), kill)"
+        f"import_dataset(directory, FORMATS['rlds'].schemas['mikasa'], spec, Path({str(tmp_path)!r}), kill)"
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -152,13 +154,13 @@ def test_a_second_import_takes_what_is_there_or_refuses(directory, imported, tmp
     root = imported.path.parent
     assert brought_in(directory, root).sha256 == imported.sha256
     with pytest.raises(MuvlaError, match="data.dataset.image_size: got 16, expected None, as in"):
-        import_dataset(directory, SCHEMAS["rlds", "mikasa"], import_config(directory, TASK, None, 16), root)
+        import_dataset(directory, FORMATS["rlds"].schemas["mikasa"], import_config(directory, TASK, None, 16), root)
     other = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", EPISODES[::-1] + [files.episode(9)], shards=1))
     spec = import_config(directory, TASK)
     with pytest.raises(
         MuvlaError, match=r"an import from toy 1.0.0 \(RLDS, 6 .*one from toy 1.0.0 \(RLDS, 5 .*another --name"
     ):
-        import_dataset(other, SCHEMAS["rlds", "mikasa"], spec, root)
+        import_dataset(other, FORMATS["rlds"].schemas["mikasa"], spec, root)
 
 
 def test_the_content_is_no_matter_of_the_name(directory, imported, tmp_path):
@@ -170,7 +172,7 @@ def test_the_content_is_no_matter_of_the_name(directory, imported, tmp_path):
 
 def test_frames_can_be_stored_smaller(directory, tmp_path):
     spec = import_config(directory, TASK, image_size=16)
-    store = import_dataset(directory, SCHEMAS["rlds", "mikasa"], spec, tmp_path)
+    store = import_dataset(directory, FORMATS["rlds"].schemas["mikasa"], spec, tmp_path)
     frame = Image.fromarray(files.pixels(3, 0)[1]).resize((16, 16), Image.Resampling.LANCZOS)
     assert np.array_equal(store["images"][1, 0], np.asarray(frame))
     with pytest.raises(MuvlaError, match="--image-size"):

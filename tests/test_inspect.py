@@ -10,7 +10,8 @@ import torch
 
 from helpers import released
 from helpers.release_size import SIZE
-from muvla.checkpoints import released as checkpoints
+from muvla.checkpoints.release import load_release, write_release
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import main
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import DiskError, MuvlaError
@@ -103,14 +104,14 @@ def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
     path = released.write(tmp_path / "x")
     spoil(path)
     with pytest.raises(MuvlaError, match=names):
-        checkpoints.ReleasedCheckpoint(path, SIZE)
+        ReleasedCheckpoint(path, SIZE)
 
 
 def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     edit_config(vision_backbone_id="siglip-vit-so400m")(path)
     with pytest.raises(MuvlaError, match="vision_backbone_id: got 'siglip-vit-so400m'"):
-        checkpoints.ReleasedCheckpoint(path)
+        ReleasedCheckpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
 )
 def test_a_memory_meta_that_contradicts_is_refused(tmp_path, meta, names):
     with pytest.raises(MuvlaError, match=names):
-        checkpoints.ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE)
+        ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE)
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path):
@@ -134,7 +135,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
         {"module.fc1.weight": torch.zeros(24, 7), "module.extra": torch.zeros(1)},
         path / "proprio_projector--150000_checkpoint.pt",
     )
-    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
+    directory = ReleasedCheckpoint(path, SIZE)
     assert directory.differences() == [
         "weights: missing projector.fc2.bias",
         "proprio: missing fc1.bias",
@@ -143,21 +144,21 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
         "proprio: unexpected extra",
     ]
     with pytest.raises(MuvlaError, match="missing projector.fc2.bias"):
-        directory.load()
+        directory.load_policy()
 
 
 def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     built_in_prompts().tokenizer.save(str(path / "tokenizer.json"))
     with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
-        checkpoints.ReleasedCheckpoint(path, SIZE).load()
+        ReleasedCheckpoint(path, SIZE).load_policy()
     remove("tokenizer.json")(path)
     with pytest.raises(MuvlaError, match="tokenizer.json: got unreadable"):
-        checkpoints.ReleasedCheckpoint(path, SIZE).load()
+        ReleasedCheckpoint(path, SIZE).load_policy()
 
 
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):
-    wrong = checkpoints.ReleasedCheckpoint(muvla, OPENVLA_7B).differences()
+    wrong = ReleasedCheckpoint(muvla, OPENVLA_7B).differences()
     assert "weights: projector.fc3.weight is (24, 24) instead of (4096, 4096)" in wrong
 
 
@@ -171,37 +172,37 @@ def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_
     statistics["mikasa_combined"]["proprio"]["mask"] = [False] * 7
     (path / "dataset_statistics.json").write_text(json.dumps(statistics))
     remove("tokenizer.json")(path)
-    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
+    directory = ReleasedCheckpoint(path, SIZE)
     first, second, third, fourth, last = directory.differences()
     assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
     assert second == "statistics: mikasa_combined, action, q99: 6 numbers instead of 7"
     assert "action, mask" in third and "proprio, mask" in fourth
     assert last.startswith("tokenizer: ") and "tokenizer.json" in last
     with pytest.raises(MuvlaError, match="3 numbers instead of 7"):
-        directory.load()
+        directory.load_policy()
 
 
 def test_the_prefix_of_ddp_may_be_there_or_not(tmp_path):
     path = released.write(tmp_path / "x")
     file = path / "memory_module--150000_checkpoint.pt"
     torch.save({f"module.{n}": t for n, t in torch.load(file).items()}, file)
-    assert checkpoints.ReleasedCheckpoint(path, SIZE).differences() == []
+    assert ReleasedCheckpoint(path, SIZE).differences() == []
 
 
 def test_a_full_disk_is_one_clear_error(muvla, small_disk):
-    release = checkpoints.ReleasedCheckpoint(muvla, SIZE).load()
+    release = load_release(ReleasedCheckpoint(muvla, SIZE))
     room = 1024 * 1024
     for filler in (room - 20_000, room - 120_000, room - 170_000):  # full in one file or another
         (small_disk / "filler").write_bytes(bytes(filler))
         with pytest.raises(DiskError, match="free some space"):
-            checkpoints.save(release, small_disk / "out")
+            write_release(release, small_disk / "out")
         shutil.rmtree(small_disk / "out")
 
 
 def test_nothing_is_written_over(muvla):
-    release = checkpoints.ReleasedCheckpoint(muvla, SIZE).load()
+    release = load_release(ReleasedCheckpoint(muvla, SIZE))
     with pytest.raises(MuvlaError, match="a new folder"):
-        checkpoints.save(release, muvla)
+        write_release(release, muvla)
 
 
 def test_inspect_tells_what_is_inside(muvla, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from muvla.data.importer import import_config, import_dataset
 from muvla.data.mixture import Mixture, open_data
 from muvla.data.mixture_sampling import Rounds, pieces_per_round
 from muvla.data.normalization import Statistics
-from muvla.data.readers.formats import SCHEMAS
+from muvla.data.readers.formats import FORMATS
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.errors import MuvlaError
@@ -327,7 +327,7 @@ def test_liberos_gripper_is_left_as_it_is(tmp_path):
     episodes = [files.episode(4, i, ("state", 8)) for i in range(3)]
     directory = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", episodes, files.LIBERO))
     spec = import_config(directory, "RecallPosition3-v0")
-    imported = import_dataset(directory, SCHEMAS["rlds", "libero"], spec, tmp_path / "data")
+    imported = import_dataset(directory, FORMATS["rlds"].schemas["libero"], spec, tmp_path / "data")
     assert imported.pass_through == (6,) and Statistics.of(imported).action_mask == (True,) * 6 + (False,)
     values = np.asarray(imported["recorded_action"])
     assert np.array_equal(Statistics.of(imported).normalise_action(values)[:, 6], values[:, 6])

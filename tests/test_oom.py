@@ -11,7 +11,7 @@ from muvla.config import tbptt, train_id
 from muvla.errors import MuvlaError
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
-from muvla.training.oom import activations, is_out_of_memory, knobs, memory_explained
+from muvla.training.oom import activations, is_out_of_memory, list_savings, memory_explained
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 from sweeps.ledger import Ledger
@@ -96,7 +96,7 @@ def test_what_each_knob_saves(store, cell_with):
     """Of two halves of one sum: K takes the language model's alone, the window the towers' too."""
     cell = cell_with(tbptt(4, 4))
     interface = Trainer(cell, store).interface
-    saved, used = knobs(cell, interface, False), activations(cell, interface)
+    saved, used = list_savings(cell, interface, False), activations(cell, interface)
     assert saved["truncation=2"] == pytest.approx(used.language / 2 / used.total)
     assert saved["budget.window=4"] == pytest.approx(used.towers / 2 / used.total), "K = 4 ticks live as before"
     assert list(saved.values()) == sorted(saved.values(), reverse=True)
@@ -111,7 +111,9 @@ def test_frozen_towers_hold_nothing(store, cell_with):
     used, of_trained = activations(frozen, trainer.interface), activations(cell_with(), trainer.interface)
     assert used.towers == 0 < of_trained.towers and used.language == of_trained.language
     assert 0.5 < used.total / held(trainer) < 2
-    assert knobs(frozen, trainer.interface, False)["truncation=4"] == pytest.approx(0.5), "all is the language model's"
+    assert list_savings(frozen, trainer.interface, False)["truncation=4"] == pytest.approx(0.5), (
+        "all is the language model's"
+    )
 
 
 def test_of_several_ranks_it_is_ones_part(store, base):
@@ -125,7 +127,7 @@ def test_of_several_ranks_it_is_ones_part(store, base):
 
 def test_a_knob_that_is_turned_or_cannot_be_is_not_named(store, cell_with):
     cell = cell_with(tbptt(1, 4) | {"budget.slots": 1, "model.precision": "bfloat16", "data.cameras": 1})
-    assert list(knobs(cell, Trainer(cell, store).interface, True)) == ["budget.window=4"]
+    assert list(list_savings(cell, Trainer(cell, store).interface, True)) == ["budget.window=4"]
 
 
 @pytest.mark.slow

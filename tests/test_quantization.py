@@ -41,7 +41,7 @@ def tick(policy):
 def half_and_four(tmp_path, request):
     pytest.importorskip("bitsandbytes")
     directory = ReleasedCheckpoint(released.write(tmp_path / "x"), SIZE)
-    return [directory.load(precision, request.param).policy for precision in ("bfloat16", "nf4")]
+    return [directory.load_policy(precision, request.param) for precision in ("bfloat16", "nf4")]
 
 
 def test_the_matrices_of_the_layers_and_nothing_else(half_and_four):
@@ -107,5 +107,5 @@ def test_without_the_package_the_extra_is_named(tmp_path, capsys, monkeypatch):
     assert "--precision: got nf4 without bitsandbytes" in error and error.count("\n") == 1
     assert "pip install -e '.[four-bit]'" in error
     with pytest.raises(MuvlaError) as info:
-        ReleasedCheckpoint(path, SIZE).load("nf4")
+        ReleasedCheckpoint(path, SIZE).load_policy("nf4")
     assert info.value.field == "--precision"

@@ -63,8 +63,8 @@ def test_without_its_memory_a_muvla_release_is_openvla_oft(tmp_path, capsys):
     told = json.loads((folder / "release.json").read_text())
     assert told["memory"] == "left out" and not [name for name in told["files"] if "memory" in name]
     policies = [
-        ReleasedCheckpoint(path, SIZE, without_memory=True).load().policy,
-        ReleasedCheckpoint(same, SIZE).load().policy,
+        ReleasedCheckpoint(path, SIZE, without_memory=True).load_policy(),
+        ReleasedCheckpoint(same, SIZE).load_policy(),
     ]
     values = [dict(p.named_parameters()) for p in policies]
     assert values[0].keys() == values[1].keys() and all(torch.equal(values[0][n], values[1][n]) for n in values[0])
@@ -79,7 +79,7 @@ def test_half_precision_is_another_run_with_nearly_the_same_actions(tmp_path):
     path = released.write(tmp_path / "x")
     assert run(tmp_path, "evaluate", path, "--precision", "bfloat16") == 0 and run(tmp_path, "evaluate", path) == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
-    one, half = (ReleasedCheckpoint(path, SIZE).load(p).policy for p in ("float32", "bfloat16"))
+    one, half = (ReleasedCheckpoint(path, SIZE).load_policy(p) for p in ("float32", "bfloat16"))
     assert half.head.fc_in.weight.dtype == torch.bfloat16 and half.head.norm_in.weight.dtype == torch.float32
     frames = torch.randint(0, 256, (2, 2, 3, 28, 28), dtype=torch.uint8)
     actions = []

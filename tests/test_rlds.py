@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from helpers import rlds_files as files
-from muvla.data.readers.formats import SCHEMAS, schema_of
+from muvla.data.readers.formats import FORMATS, choose_schema
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import demonstrations
 from muvla.data.readers.source import Record
 from muvla.data.readers.tfrecord import masked_crc, parse_example
 from muvla.errors import MuvlaError
 
-MIKASA, LIBERO, TASK = SCHEMAS["rlds", "mikasa"], SCHEMAS["rlds", "libero"], "RememberColor5-VLA-v0"
+MIKASA, LIBERO, TASK = FORMATS["rlds"].schemas["mikasa"], FORMATS["rlds"].schemas["libero"], "RememberColor5-VLA-v0"
 
 
 @pytest.fixture
@@ -150,13 +150,13 @@ def test_the_two_published_schemas(tmp_path):
             wrong.check(directory)
     assert LIBERO.pass_through == (6,) and MIKASA.pass_through == (), "the gripper's command"
     with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero, muvla"):
-        schema_of(mikasa, "bridge")
+        choose_schema(mikasa, "bridge")
 
 
 @pytest.mark.parametrize("format", ["rlds", "lerobot"])
 def test_a_gripper_that_cannot_be_liberos_is_not_turned(format):
     """LIBERO's own commands are -1 (open) and 1, in every conversion: the environment wants 1 and 0."""
-    schema = SCHEMAS[format, "libero"]
+    schema = FORMATS[format].schemas["libero"]
     pictures = np.zeros((3, 8, 8, 3), np.uint8)
 
     def turned(commands):

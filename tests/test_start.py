@@ -102,7 +102,7 @@ def test_the_checkpoint_gives_what_it_has_and_the_seed_the_rest(cell, oft, store
 
 def _of_the_release(path):
     """A release of two action numbers, loaded as it would be for evaluation."""
-    return ReleasedCheckpoint(path).load().policy.named_parameters()
+    return ReleasedCheckpoint(path).load_policy().named_parameters()
 
 
 def test_weights_alone_leave_the_head_to_the_seed(cell, store):

@@ -14,12 +14,12 @@ import pytest
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.config.serialization import replace
-from muvla.data.derived_phases import check
+from muvla.data.derived_phases import measure_accuracy
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.label_audit import audit
-from muvla.data.readers.formats import open_source, schema_of
+from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
-from muvla.data.writers import lerobot, rlds, way_back, write_dataset
+from muvla.data.writers import import_options, lerobot, rlds, write_dataset
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.training.trainer import Trainer
@@ -30,7 +30,7 @@ FORMATS = ("rlds", "lerobot")
 
 def brought_back(path, root, schema="muvla"):
     source = open_source(path)
-    return import_dataset(source, schema_of(source, schema), import_config(source, TASK), root)
+    return import_dataset(source, choose_schema(source, schema), import_config(source, TASK), root)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -53,24 +53,26 @@ def test_an_import_that_tells_less_is_written_with_less(store, tmp_path, format)
     path = write_dataset(store, tmp_path / "ours", format)
     source = open_source(path)
     named = ("steps/observation/proprio", "steps/action") if format == "rlds" else ("observation.state", "action")
-    schema = schema_of(source, "mikasa", None, *named)
+    schema = choose_schema(source, "mikasa", None, *named)
     less = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data")
     assert not less.knows_executed and np.array_equal(less["recorded_action"], store["recorded_action"])
     again = open_source(write_dataset(less, tmp_path / "less", format))
     with pytest.raises(MuvlaError, match="executed_action: got no such feature.*choose the schema"):
-        schema_of(again, "muvla").check(again)
+        choose_schema(again, "muvla").check(again)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_is_derived_is_not_written_as_if_it_were_known(store, tmp_path, format):
     """A copy of derived phases would be the truth to whoever reads it, the check of the rule among them."""
     source = open_source(write_dataset(store, tmp_path / "ours", "rlds"))
-    schema = schema_of(source, "mikasa", None, "steps/observation/proprio", "steps/action")
-    derived = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data", derive=check(store))
+    schema = choose_schema(source, "mikasa", None, "steps/observation/proprio", "steps/action")
+    derived = import_dataset(
+        source, schema, import_config(source, TASK), tmp_path / "data", accuracy=measure_accuracy(store)
+    )
     copy = write_dataset(derived, tmp_path / "copy", format)
     with pytest.raises(MuvlaError, match="executed_action: got no such feature"):
         brought_back(copy, tmp_path / "data")
-    back = imported(copy, way_back(derived, format), tmp_path)
+    back = imported(copy, import_options(derived, format), tmp_path)
     assert not back.knows_executed and np.array_equal(back["recorded_action"], store["recorded_action"])
 
 
@@ -91,7 +93,7 @@ def test_any_sizes_find_the_way_back_that_is_printed(tmp_path, format, knows):
         writer.seal(attempts=2)
         others = EpisodeStore(writer.path)
         path = write_dataset(others, tmp_path / f"to_{cameras}", format)
-        back = imported(path, way_back(others, format), tmp_path)
+        back = imported(path, import_options(others, format), tmp_path)
         assert back.pass_through == (4,) and back.knows_phases == knows
         for name in others._shapes:
             assert np.array_equal(back[name], others[name]), name

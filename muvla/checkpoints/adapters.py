@@ -1,7 +1,7 @@
 """`lora_adapter/` of a released directory: a training's adapters in the published names, as peft reads them.
 
-timm joins query, key and value in one matrix, ours are three with an adapter each. The three become one of triple rank:
-their A's below each other, their B's on a diagonal of blocks.
+timm joins query, key and value in one matrix; here they are three matrices with an adapter each. Export joins the three
+adapters into one of triple rank: the A matrices stacked, the B matrices on a block diagonal.
 
 Legend: r rank.
 """
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from muvla.checkpoints.released import rules_of
+from muvla.checkpoints.layout import get_rules
 from muvla.config import LoraConfig
 from muvla.models.lora import ADAPTER, get_adapters
 from muvla.models.policy import Policy
@@ -24,18 +24,21 @@ FOLDER = "lora_adapter"
 
 
 def adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, bytes]:
-    """Name below the directory → content; nothing for a policy without adapters. `base` says what they belong to."""
+    """Returns the adapter's files by name below the directory; nothing for a policy without adapters.
+
+    `base` is the checkpoint that the adapters belong to.
+    """
     layers = get_adapters(policy)
     if not layers:
         return {}
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for part, rule in [(part, rule) for part, rules in rules_of(policy, policy.config.film).items() for rule in rules]:
+    for part, rule in [(part, rule) for part, rules in get_rules(policy, policy.config.film).items() for rule in rules]:
         ours = [name.removesuffix(".weight") for name in rule.ours]
         if not all(name in layers for name in ours):
             continue
         module = rule.published[0].removesuffix(".weight")
-        if part == "vision":  # the names of that file begin inside FiLM's wrapper (spec 1.10)
+        if part == "vision":  # names in this part begin inside FiLM's wrapper (spec 1.10)
             module = f"vision_backbone.{module}"
         downs = [layers[name].lora_A[ADAPTER].weight.detach() for name in ours]
         ups = [layers[name].lora_B[ADAPTER].weight.detach() for name in ours]

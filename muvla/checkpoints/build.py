@@ -1,5 +1,5 @@
-"""From a cell to its policy: drawn from the training seed, or started from a released checkpoint, with adapters or
-without."""
+"""From a cell to its policy: drawn from the training seed, or started from a released checkpoint, with or without
+adapters."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ from muvla.models.policy import Interface, Policy
 from muvla.models.prompts import Prompts, built_in_prompts
 
 
-def start_directory(cell: Cell) -> ReleasedCheckpoint:
-    """Of a cell that starts from a checkpoint. Raises MuvlaError if that is of another size, or has FiLM alone."""
+def open_start(cell: Cell) -> ReleasedCheckpoint:
+    """Opens the checkpoint that the cell starts from. Raises MuvlaError if its size differs or only it has FiLM."""
     directory = ReleasedCheckpoint(checkpoint_folder(cell.start.checkpoint), None)
     if differing := difference(cell.model.size, directory.size):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
             "model.size",
             got=got,
-            expected=f"{expected}, as {directory.path} has it",
-            remedy="set model.size to the checkpoint's, or start from another one",
+            expected=f"{expected}, the size of {directory.path}",
+            remedy="set model.size to the checkpoint's size, or start from another checkpoint",
         )
-    if directory.film and not cell.model.film:  # the weights beside them hold the towers of before that training
+    if directory.film and not cell.model.film:  # the weights hold the towers from before the training with FiLM
         raise MuvlaError(
             "model.film",
             got=False,
-            expected=f"true, as {directory.path} has it",
-            remedy="set model.film: its towers were trained with FiLM; or start from another checkpoint",
+            expected=f"true, because the towers of {directory.path} were trained with FiLM",
+            remedy="set model.film to true, or start from another checkpoint",
         )
     return directory
 
 
 def prompts_of(cell: Cell) -> Prompts:
-    """A checkpoint brings its tokenizer and the prompt that it was trained with."""
-    return built_in_prompts() if cell.start.checkpoint is None else start_directory(cell).prompts()
+    """Returns the cell's prompts: the package's, or tokenizer and prompt of the starting checkpoint."""
+    return built_in_prompts() if cell.start.checkpoint is None else open_start(cell).prompts()
 
 
 def start_content(cell: Cell) -> str | None:
-    """Hash of what the cell starts from, wherever that lies; None for one that draws everything."""
-    return None if cell.start.checkpoint is None else start_directory(cell).content()
+    """Returns the content hash of the starting checkpoint, independent of its path; None without a checkpoint."""
+    return None if cell.start.checkpoint is None else open_start(cell).content()
 
 
 def build_policy(cell: Cell, interface: Interface) -> Policy:
-    """A policy with the initial values of the cell. Raises MuvlaError for a checkpoint that does not fit it."""
+    """Returns a policy with the cell's initial values. Raises MuvlaError for a checkpoint that does not fit the
+    cell."""
     memory = build_memory(cell.memory, cell.model.size.width)
     if cell.start.checkpoint is None:
         policy = Policy(cell.model, memory, interface)
         initialise(policy, cell.seed)
         return policy
-    directory = start_directory(cell)
+    directory = open_start(cell)
     with init_empty_weights(include_buffers=False):
         policy = Policy(cell.model, memory, interface, directory.prompts())
     frozen = torch.bfloat16 if cell.lora.rank and cell.model.precision == "bfloat16" else torch.float32
@@ -75,11 +76,14 @@ def build_policy(cell: Cell, interface: Interface) -> Policy:
 
 
 def _dtype(name: str, shape: torch.Size, frozen: torch.dtype) -> torch.dtype:
-    """Only matrices that stay as they are may be kept in half precision; norms and biases are added to float32."""
+    """Returns `frozen` for matrices that stay frozen; norms and biases are added in float32."""
     return torch.float32 if len(shape) < 2 or name.startswith(TRAINED_IN_FULL) else frozen
 
 
 def stored_parameters(policy: nn.Module, cell: Cell) -> dict[str, Tensor]:
-    """What a checkpoint of this training holds: what is trained; and the rest too, unless another checkpoint has it."""
+    """Returns the parameters that a checkpoint of this training stores.
+
+    These are the trained parameters, and the frozen ones too unless the starting checkpoint holds them.
+    """
     everything = cell.start.checkpoint is None
     return {name: p for name, p in policy.named_parameters() if everything or p.requires_grad}

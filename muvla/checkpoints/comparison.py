@@ -1,4 +1,4 @@
-"""What in a released directory does not fit the policy that it should be: a line per thing."""
+"""Differences between a released directory and the policy that it should hold, a line each."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from muvla.models.policy import Interface
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Returns the tensors' shapes by name, without reading values."""
     if isinstance(tensors, Shards | VisionFile):
         return tensors.shapes
     return {n: tuple(t.shape) for n, t in tensors.items()}
 
 
-def tensor_differences(part: str, found: Shapes, expected: Shapes) -> list[str]:
-    """Missing, unexpected and misshapen tensors."""
-    lines = [f"{part}: missing {name}" for name in expected.keys() - found.keys()]
-    lines += [f"{part}: unexpected {name}" for name in found.keys() - expected.keys()]
+def tensor_differences(part: str, stored: Shapes, expected: Shapes) -> list[str]:
+    """Returns a line for every missing, unexpected or misshapen tensor."""
+    lines = [f"{part}: missing {name}" for name in expected.keys() - stored.keys()]
+    lines += [f"{part}: unexpected {name}" for name in stored.keys() - expected.keys()]
     lines += [
-        f"{part}: {name} is {found[name]} instead of {expected[name]}"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
+        f"{part}: {name} is {stored[name]} instead of {expected[name]}"
+        for name in expected.keys() & stored.keys()
+        if stored[name] != expected[name]
     ]
     return sorted(lines)
 
 
 def statistics_differences(statistics: dict[str, Any], interface: Interface) -> list[str]:
-    """Bounds and masks that are not numbers, or not one per dimension of the robot."""
+    """Returns a line for bounds and masks that are no numbers, or whose length is not the robot's dimension."""
     lines = [] if statistics else ["statistics: no dataset in them"]
     for key, bounds in statistics.items():
         for field_name, length in (("action", interface.action_dim), ("proprio", interface.proprio_dim)):
@@ -44,12 +45,10 @@ def statistics_differences(statistics: dict[str, Any], interface: Interface) -> 
                 if count != length:
                     lines.append(f"statistics: {key}, {field_name}, {name}: {count} numbers instead of {length}")
             mask = inner.get("mask", [True] * length) if isinstance(inner, dict) else None
-            fits = isinstance(mask, list) and len(mask) == length and all(type(one) is bool for one in mask)
+            fits = isinstance(mask, list) and len(mask) == length and all(type(entry) is bool for entry in mask)
             if not fits or (field_name == "proprio" and not all(mask)):
-                lines.append(
-                    f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times true or false"
-                    + " (of proprio, true)" * (field_name == "proprio")
-                )
+                expected = "true" if field_name == "proprio" else "true or false"
+                lines.append(f"statistics: {key}, {field_name}, mask: {mask} instead of {length} times {expected}")
     return lines
 
 

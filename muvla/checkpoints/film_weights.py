@@ -1,8 +1,8 @@
 """`vision_backbone--STEP_checkpoint.pt` of a training with FiLM: both towers with their adapters, and FiLM's layers.
 
-The published training always has adapters, and writes this file before they are merged (spec 1.10): a layer `x` stands
-there as `x.base_layer`, `x.lora_A.default` and `x.lora_B.default`, the patch embedding, a convolution, among them. Its
-loader wants them all. So they are merged when the file is read, and written again.
+The published training always has adapters and writes this file before they are merged (spec 1.10). A layer `x` stands
+in the file as `x.base_layer`, `x.lora_A.default` and `x.lora_B.default`; the patch embedding, a convolution, too. The
+published loader needs all three. So reading the file merges the adapters, and writing adds them again.
 
 Legend: r rank.
 """
@@ -19,18 +19,21 @@ from torch import Tensor
 from muvla.utils.rng import torch_rng
 
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
-RANK, ALPHA = 32, 16  # of the published training; its loader scales by min(r, 16) / r, whatever a directory says
+RANK, ALPHA = 32, 16  # of the published training; its loader always scales by min(r, 16) / r
 FILM = (".scale", ".shift")
 
 
 class VisionFile(Mapping[str, Tensor]):
-    """The tensors under the names that they have without adapters, which are merged when a value is asked for. What
-    looks like an adapter and fits no layer keeps its name, so that a strict reader names it."""
+    """The file's tensors under their names without adapters.
+
+    Adapters are merged when a value is read. A tensor that looks like an adapter and fits no layer keeps its name, so a
+    strict reader reports it.
+    """
 
     def __init__(self, stored: dict[str, Tensor]):
         self.stored = stored
         self.adapted = {n.removesuffix(DOWN) for n in stored if n.endswith(DOWN) and self._fits(n.removesuffix(DOWN))}
-        self.places: dict[str, tuple[str, ...]] = {}  # where the numbers of a name stand
+        self.places: dict[str, tuple[str, ...]] = {}  # name → the stored tensors that hold its numbers
         for name in stored:
             layer, _, leaf = name.rpartition(BASE)
             if layer in self.adapted:
@@ -65,10 +68,10 @@ class VisionFile(Mapping[str, Tensor]):
 
 
 def vision_tensors(values: dict[str, Tensor], given: VisionFile | None) -> dict[str, Tensor]:
-    """What the file is to hold so that these values are read from it.
+    """Returns the tensors of a file from which these values will be read.
 
-    A value that `given` has is written as it stands there. Any other becomes the base of its layer, with an adapter
-    that adds nothing but could be trained further: A as at the start of a training, B zero.
+    A value that `given` holds is written as `given` stores it. Any other value becomes the base of its layer, with an
+    adapter that adds nothing and can be trained further: A as at the start of a training, B zero.
     """
     if given is None:
         layers = {n.removesuffix(".weight") for n, v in values.items() if n.endswith(".weight") and v.ndim > 1}

@@ -1,4 +1,4 @@
-"""Released checkpoints by their names on the Hugging Face hub, fetched into its usual cache and read from there."""
+"""Released checkpoints by their names on the Hugging Face Hub, downloaded into the Hub's cache and read from there."""
 
 from __future__ import annotations
 
@@ -26,61 +26,67 @@ from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
-PATH_STARTS = ("/", ".", "~")  # what no owner on the hub can begin with
-# Every part, also those that the loader has no place for: left behind, they could not be refused.
+PATH_STARTS = ("/", ".", "~")  # no owner on the Hub begins with these
+# All parts are downloaded, also parts that the loader refuses: it can refuse only what it sees.
 FETCHED = (*UPSTREAM_FILES, "model*.safetensors", "*--*_checkpoint.pt", "lora_adapter/*")
-LEFT_BEHIND = tuple(f"*{part}--*" for part in IGNORED)  # gigabytes that nothing here reads
-EXPECTED = "a folder, or owner/name[@revision] of the hub"
+SKIPPED = tuple(f"*{part}--*" for part in IGNORED)  # gigabytes that nothing reads
+EXPECTED = "a folder, or owner/name[@revision] of the Hub"
 
 
 def checkpoint_folder(name: str | Path) -> Path:
-    """The folder that `name` means: itself where it is one, else that of `owner/name` or `owner/name@revision` on the
-    hub, fetched unless the cache has it. Without a connection what the cache holds whole is used.
+    """Returns the folder that `name` means.
 
-    Nothing of the repository is executed. A path that is not there is given back as it is: whoever reads it says what
-    is missing. Raises MuvlaError for a name that is neither and for what the hub does not give, DiskError for a cache
-    that cannot be written.
+    An existing folder is returned as it is. `owner/name` or `owner/name@revision` is downloaded from the Hub unless the
+    cache holds it; without a connection, a complete copy in the cache is used. Nothing of the repository is executed. A
+    path that does not exist is returned as it is, and its reader raises the error.
+
+    Raises:
+        MuvlaError: `name` is neither a folder nor a Hub name, or the Hub refuses it.
+        DiskError: the cache cannot be written.
     """
     path, text = Path(name).expanduser(), str(name)
     missing = not path.exists()
     if path.is_dir() or (missing and text.startswith(PATH_STARTS)):
         return path
-    if missing and (found := HUB_NAME.fullmatch(text)):
-        return _fetched(text, found["repository"], found["revision"])
+    if missing and (match := HUB_NAME.fullmatch(text)):
+        return _download(text, match["repository"], match["revision"])
     raise _no_name(text, "no such folder" if missing else "a file")
 
 
 @lru_cache(maxsize=16)
-def _fetched(name: str, repository: str, revision: str | None) -> Path:
-    """Asked once per process, so that what a name means cannot change while a cell is trained."""
+def _download(name: str, repository: str, revision: str | None) -> Path:
+    """Cached per process, so that a name keeps its meaning while a cell is trained."""
     try:
-        with disk_errors(Path(constants.HF_HUB_CACHE)), _numbered():
+        with disk_errors(Path(constants.HF_HUB_CACHE)), _with_error_number():
             return Path(
                 snapshot_download(
                     repository,
                     revision=revision,
                     allow_patterns=list(FETCHED),
-                    ignore_patterns=list(LEFT_BEHIND),
+                    ignore_patterns=list(SKIPPED),
                     tqdm_class=_Bar,
                 )
             )
     except HFValidationError:
-        raise _no_name(name, "no such folder, and no name that the hub allows") from None
+        raise _no_name(name, "no such folder, and no name that the Hub allows") from None
     except (HTTPError, OSError, RuntimeError) as error:
-        raise _explained(name, repository, error) from error
+        raise _explain(name, repository, error) from error
 
 
 class _Bar(tqdm):
-    """On a terminal only, as every bar here; the hub's own bar of files is shown anywhere."""
+    """A progress bar that shows on a terminal only; the Hub's file bar shows anywhere."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **{"disable": None, **options})
 
 
 @contextlib.contextmanager
-def _numbered() -> Iterator[None]:
-    """Large files are fetched by hf_xet, which tells the number of a system's error in the text alone, mostly that of
-    a RuntimeError: "IO Error: No space left on device (os error 28)"."""
+def _with_error_number() -> Iterator[None]:
+    """Converts an error of hf_xet to an OSError with its number.
+
+    hf_xet downloads large files and states a system error's number only in the text, mostly of a RuntimeError: "IO
+    Error: No space left on device (os error 28)".
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -94,9 +100,9 @@ def _no_name(name: str, got: str) -> MuvlaError:
     return MuvlaError(name, got=got, expected=EXPECTED, remedy="check the path or the name")
 
 
-def _explained(name: str, repository: str, error: Exception) -> MuvlaError:
-    """One error for what the hub, the way to it or hf_xet raised."""
-    offline = isinstance(error, LocalEntryNotFoundError)  # says no more than that the cache does not have it either
+def _explain(name: str, repository: str, error: Exception) -> MuvlaError:
+    """Returns one error for every failure of the Hub, the connection or hf_xet."""
+    offline = isinstance(error, LocalEntryNotFoundError)  # its cause says why the Hub did not answer
     cause = (error.__cause__ or error) if offline else error
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
     page = f"{constants.ENDPOINT}/{repository}"
@@ -108,7 +114,7 @@ def _explained(name: str, repository: str, error: Exception) -> MuvlaError:
         got = "no such folder, and no such repository, or a private one"
         remedy = "check the name; for a private repository log in with `hf auth login`"
     else:
-        told = next((line for line in str(cause).splitlines() if line), type(cause).__name__)
-        got = f"no such folder, and {'no answer' if status is None else 'an error'} of the hub ({told})"
-        remedy = "try again, or download it on a machine with a connection and give the folder"
+        message = next((line for line in str(cause).splitlines() if line), type(cause).__name__)
+        got = f"no such folder, and {'no answer' if status is None else 'an error'} of the Hub ({message})"
+        remedy = "try again, or download the repository on a machine with a connection and pass its folder"
     return MuvlaError(name, got=got, expected=EXPECTED, remedy=remedy)

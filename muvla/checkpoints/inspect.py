@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, in a few lines: `muvla inspect`."""
+"""The content of a checkpoint folder in a few lines: `muvla inspect`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from muvla.checkpoints import native as native
+from muvla.checkpoints import native
 from muvla.checkpoints.comparison import shapes_of
 from muvla.checkpoints.parts import PARTS
 from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
@@ -14,7 +14,7 @@ from muvla.checkpoints.tensors import sha256
 from muvla.config.model import SizeConfig
 from muvla.errors import MuvlaError
 
-KINDS = {
+FAMILIES = {
     "openvla": "OpenVLA, without action head: a base to fine-tune",
     "oft": "OpenVLA-OFT",
     "muvla": "μVLA: OpenVLA-OFT with MEMORY tokens",
@@ -22,9 +22,12 @@ KINDS = {
 
 
 def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
-    """Lines about a released directory, one of ours or a run folder; headers are read, values only for their hashes.
+    """Yields lines about a released directory, a training checkpoint or a run folder.
 
-    Raises MuvlaError for a folder that is none of these, and at the end if it would not load.
+    A released directory's values are read only for their hashes.
+
+    Raises:
+        MuvlaError: the folder is no checkpoint; or, after the last line, the checkpoint would not load.
     """
     if (path / CONFIG).exists():
         yield from _released(ReleasedCheckpoint(path, size))
@@ -41,14 +44,14 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
 
 
 def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
-    yield f"{directory.path}: {KINDS[directory.kind]}, step {directory.step}"
+    yield f"{directory.path}: {FAMILIES[directory.family]}, step {directory.step}"
     yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
     for part, tensors in directory.parts.items():
         shapes = shapes_of(tensors)
         name = PARTS.get(part, part)
         yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
     if directory.film:
-        yield f"FiLM: the towers are those of {PARTS['vision']}; the weights hold them as they were before"
+        yield f"FiLM: {PARTS['vision']} holds the trained towers; the weights hold the towers from before the training"
     if directory.memory:
         meta = directory.memory
         tokens = meta.mechanism
@@ -60,36 +63,40 @@ def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
     for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
         yield f"sha256 {sha256(file)}  {file.name}"
-    wrong = directory.differences()
-    yield f"would not load: {'nothing' if not wrong else ''}".rstrip()
-    yield from (f"  {line}" for line in wrong)
-    if wrong:
+    differences = directory.differences()
+    yield "would not load:" if differences else "would not load: nothing"
+    yield from (f"  {line}" for line in differences)
+    if differences:
         raise MuvlaError(
             str(directory.path),
-            got=f"{len(wrong)} things that do not fit",
-            expected=f"those of size {directory.size.name!r}",
-            remedy="name the size with --size, or download the checkpoint again",
+            got=f"{len(differences)} differences",
+            expected=f"the tensors of size {directory.size.name!r}",
+            remedy="pass the size with --size, or download the checkpoint again",
         )
 
 
 def _native(folder: Path) -> Iterator[str]:
     checkpoint = native.load(folder)  # verifies the recorded hashes
-    cell, model = checkpoint.cell, checkpoint.tensors["model"]
+    cell, tensors = checkpoint.cell, checkpoint.tensors["model"]
+    model, size, interface = cell.model, cell.model.size, checkpoint.interface
     yield f"{folder}: a muvla training, update {checkpoint.update} of {cell.budget.updates}, training seed {cell.seed}"
-    size = cell.model.size
     yield f"size: {size.name}, {size.image_size} px, {size.patches} tokens per camera"
-    kind = "trained" if cell.start.checkpoint else "model"
-    yield f"{kind}: {len(model)} tensors, {sum(t.numel() for t in model.values()):,} parameters"
+    stored = "trained" if cell.start.checkpoint else "model"
+    yield f"{stored}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} parameters"
     if cell.start.checkpoint:
         yield f"started from: {cell.start.checkpoint} ({cell.start.parts}), content {checkpoint.start}"
         yield f"adapters: rank {cell.lora.rank}, alpha {cell.lora.alpha:g}" if cell.lora.rank else "adapters: none"
     widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
     yield f"memory: {cell.memory.kind}{widths}"
-    options = "; FiLM" * cell.model.film + "; no proprio" * (not cell.model.proprio)
-    yield f"guard: {cell.model.guard}; chunk H = {cell.model.chunk}; head {cell.model.head}{options}"
-    shown = ", the last the episode's first" * checkpoint.interface.first_image
-    yield f"images: {checkpoint.interface.cameras}{shown}, {cell.model.images}; precision {cell.model.precision}"
-    mask, tasks = checkpoint.statistics.action_mask, ", ".join(one.task.name for one in cell.data.datasets)
+    options = [f"guard: {model.guard}", f"chunk H = {model.chunk}", f"head {model.head}"]
+    if model.film:
+        options.append("FiLM")
+    if not model.proprio:
+        options.append("no proprio")
+    yield "; ".join(options)
+    last = ", the last is the episode's first" if interface.first_image else ""
+    yield f"images: {interface.cameras}{last}, {model.images}; precision {model.precision}"
+    mask, tasks = checkpoint.statistics.action_mask, ", ".join(dataset.task.name for dataset in cell.data.datasets)
     scaled = "all" if all(mask) else f"{sum(mask)} of {len(mask)}"
     yield f"statistics: data {checkpoint.statistics.data[:12]} ({tasks}), {scaled} action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""config.json and memory_meta.json of a released directory, in our words (spec 2.7)."""
+"""config.json and memory_meta.json of a released directory, translated into this project's words (spec 2.7)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from muvla.utils.io import read_json
 
 CONFIG, MEMORY_META = "config.json", "memory_meta.json"
 SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
-SIZE_KEY = "muvla_size"  # in our own exports: the whole anatomy, for sizes that no release has
-BUILT_IN_KEY = "muvla_built_in_tokenizer"  # in our own exports, whose prompts are the package's
-IMAGES_KEY = "muvla_images"  # in our own exports: `ModelConfig.images`
-# What a release's files alone do not tell, and the published code is told anew at every run. Written by our exports;
-# into the config.json of another release that was trained otherwise, its user writes them.
+# Exports of this project write these keys.
+SIZE_KEY = "muvla_size"  # the whole SizeConfig, for sizes that no release has
+BUILT_IN_KEY = "muvla_built_in_tokenizer"  # the prompts are the package's
+IMAGES_KEY = "muvla_images"  # `ModelConfig.images`
+# These keys hold what a release's files omit and the published code takes as flags of every run. Exports of this
+# project write them. Users write them into the config.json of another release that was trained with other flags.
 PROPRIO_KEY = "muvla_proprio"  # false without proprio
 CAMERAS_KEY = "muvla_cameras"  # images per query; 2 where it is missing
-FIRST_IMAGE_KEY = "muvla_first_image"  # true where the last of them is the episode's first
+FIRST_IMAGE_KEY = "muvla_first_image"  # true where the last image is the episode's first
 
 
 @dataclass(frozen=True)
 class MemoryMeta:
-    """memory_meta.json in our words."""
+    """memory_meta.json in this project's words."""
 
     mechanism: MemoryConfig
     truncation: int  # K
@@ -38,8 +39,8 @@ class MemoryMeta:
 
 
 def config_json(size: SizeConfig) -> dict[str, Any]:
-    """What a directory of a policy that was built here says about itself, in the released words where there are any."""
-    backbone = next((name for name, known in SIZE_OF_BACKBONE.items() if known == size), None)
+    """Returns config.json of a policy that was built here, in the released keys where these exist."""
+    backbone = next((name for name, released_size in SIZE_OF_BACKBONE.items() if released_size == size), None)
     return {
         "model_type": "openvla",
         "architectures": ["OpenVLAForActionPrediction"],
@@ -53,16 +54,18 @@ def config_json(size: SizeConfig) -> dict[str, Any]:
 
 
 def require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
+    """Raises MuvlaError for a config.json of another model family."""
     if config.get("model_type") != "openvla" or not config.get("use_fused_vision_backbone"):
         raise MuvlaError(
             f"{path}: model_type",
             got=config.get("model_type"),
             expected="openvla with use_fused_vision_backbone (DINOv2 and SigLIP)",
-            remedy="only OpenVLA, OpenVLA-OFT and μVLA directories can be read",
+            remedy="choose a directory of OpenVLA, OpenVLA-OFT or μVLA; others cannot be read",
         )
 
 
-def size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
+def get_size(path: Path, config: dict[str, Any]) -> SizeConfig:
+    """Returns the model's size by config.json. Raises MuvlaError for an unknown vision backbone."""
     if SIZE_KEY in config:
         return from_dict(SizeConfig, config[SIZE_KEY])
     backbone = config.get("vision_backbone_id")
@@ -71,20 +74,23 @@ def size_of(path: Path, config: dict[str, Any]) -> SizeConfig:
             f"{path}: vision_backbone_id",
             got=backbone,
             expected=f"one of {', '.join(SIZE_OF_BACKBONE)}",
-            remedy="this anatomy is not built; name a size that fits, if one does",
+            remedy="pass --size if a size of this project fits; other backbones are not implemented",
         )
     return SIZE_OF_BACKBONE[backbone]
 
 
 def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
-    """Mask mode `custom` is the guard `context`, and the release's own choice where the field is missing (spec 3.1)."""
+    """Reads memory_meta.json. Mask mode `custom`, the default, is the guard `context` (spec 3.1).
+
+    Raises MuvlaError if the file contradicts the memory module's tensors.
+    """
     meta = read_json(path)
     if "initial_memory" not in tensors:
         raise MuvlaError(
             str(path.parent),
             got=f"memory_module with {', '.join(tensors) or 'nothing'}",
             expected="initial_memory",
-            remedy="check that the file is what its name says",
+            remedy="download memory_module again; this file holds something else",
         )
     rows = len(tensors["initial_memory"])
     rules = {
@@ -103,6 +109,5 @@ def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
     guard = "full" if meta.get("attention_mask_mode") == "full" else "context"
     if tbptt:
         return MemoryMeta(MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard)
-    return MemoryMeta(
-        MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"])), 1, guard
-    )  # the EMA ignores K (spec 2.5)
+    mechanism = MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"]))
+    return MemoryMeta(mechanism, 1, guard)  # the EMA ignores K (spec 2.5)

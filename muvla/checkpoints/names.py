@@ -1,9 +1,9 @@
-"""The tensors of the published checkpoints and ours: their names, their shapes, and the way in both directions.
+"""The tensors of the published checkpoints and of this project: names, shapes, and rules for both directions.
 
-OpenVLA stores two timm towers, a projector and a Llama; OFT adds an action head and a proprio projector, with FiLM the
-vision backbone once more, and μVLA a memory module, in files of their own (spec 1.2, 1.3, 1.7, 1.10, 2.7). A rule takes
-a few published tensors to a few of ours and back; what no rule names, the policy does not have: it is carried along
-unchanged (`carried_shapes`).
+OpenVLA stores two timm towers, a projector and a Llama. OFT adds an action head, a proprio projector and, with FiLM,
+the vision backbone once more; μVLA adds a memory module. Each addition has its own file (spec 1.2, 1.3, 1.7, 1.10,
+2.7). A rule maps a few published tensors to a few of ours and back. Tensors without a rule do not belong to the policy
+and are copied unchanged (`carried_shapes`).
 
 Legend: D width, P patches, V vocabulary.
 """
@@ -27,7 +27,7 @@ LLAMA = "language_model.model."
 
 @dataclass(frozen=True)
 class Rule:
-    """Some published tensors and those of ours that hold the same numbers; full names on both sides."""
+    """Published tensors and our tensors that hold the same numbers; full names on both sides."""
 
     published: tuple[str, ...]
     ours: tuple[str, ...]
@@ -35,17 +35,18 @@ class Rule:
     save: Callable[..., tuple[Tensor, ...]] = lambda *tensors: tensors
 
     def published_shapes(self, ours: dict[str, Tensor]) -> Shapes:
-        """By carrying empty tensors of our shapes over; nothing is computed."""
+        """Returns the published shapes, by saving empty tensors of our shapes; computes no numbers."""
         empty = [torch.empty(ours[name].shape, device="meta") for name in self.ours]
         return {n: tuple(t.shape) for n, t in zip(self.published, self.save(*empty), strict=True)}
 
 
 def tower_rules(size: SizeConfig) -> list[Rule]:
+    """Returns the rules of both towers."""
     return [*_dino_rules(size.dino.layers), *_siglip_rules(size.siglip.layers)]
 
 
 def vla_rules(size: SizeConfig, towers: bool = True) -> list[Rule]:
-    """Of the merged weights: both towers, unless they are read elsewhere, the projector and the language model."""
+    """Returns the rules of the merged weights: projector, language model and, with `towers`, both towers."""
     return [
         *(tower_rules(size) if towers else ()),
         *_pairs("projector.fc1", "vision.projector.0"),
@@ -55,18 +56,18 @@ def vla_rules(size: SizeConfig, towers: bool = True) -> list[Rule]:
     ]
 
 
-HEADS = {"l1": "model.", "diffusion": "noise_predictor.mlp_resnet."}  # what the names of each begin with
+HEADS = {"l1": "model.", "diffusion": "noise_predictor.mlp_resnet."}  # prefix of each head's tensor names
 
 
 def head_rules(head: str) -> list[Rule]:
-    """Of the action head, `l1` or `diffusion` (spec 1.7, 1.11)."""
+    """Returns the rules of the action head, `l1` or `diffusion` (spec 1.7, 1.11)."""
     renamed = {"layer_norm1": "norm_in", "fc1": "fc_in", "layer_norm2": "norm_out", "fc2": "fc_out"}
     for i in range(2):
         renamed |= {
             f"mlp_resnet_blocks.{i}.ffn.0": f"blocks.{i}.norm",
             f"mlp_resnet_blocks.{i}.ffn.1": f"blocks.{i}.fc",
         }
-    return [rule for theirs, own in renamed.items() for rule in _pairs(f"{HEADS[head]}{theirs}", f"head.{own}")]
+    return [rule for theirs, ours in renamed.items() for rule in _pairs(f"{HEADS[head]}{theirs}", f"head.{ours}")]
 
 
 def proprio_rules() -> list[Rule]:
@@ -74,7 +75,7 @@ def proprio_rules() -> list[Rule]:
 
 
 def noisy_rules() -> list[Rule]:
-    """Of what embeds the noisy actions of a diffusion head (spec 1.11)."""
+    """Returns the rules of the module that embeds the noisy actions of a diffusion head (spec 1.11)."""
     return [*_pairs("fc1", "noisy.fc1"), *_pairs("fc2", "noisy.fc2")]
 
 
@@ -83,25 +84,26 @@ def memory_rules() -> list[Rule]:
 
 
 def vision_rules(size: SizeConfig) -> list[Rule]:
-    """Of the vision backbone with FiLM: its layers, and both towers, whose blocks stand inside its own (spec 1.10)."""
+    """Returns the rules of the vision backbone with FiLM: FiLM's layers, and both towers, whose blocks it wraps (spec
+    1.10)."""
     rules = [
         replace(rule, published=tuple(re.sub(r"(blocks\.\d+\.)", r"\1block.", name) for name in rule.published))
         for rule in tower_rules(size)
     ]
-    for theirs, own, tower in ((DINO, "film.dino", size.dino), (SIGLIP, "film.siglip", size.siglip)):
+    for theirs, ours, tower in ((DINO, "film.dino", size.dino), (SIGLIP, "film.siglip", size.siglip)):
         for i in range(tower.layers - 1):
             for layer in ("scale", "shift"):
-                rules += _pairs(f"{theirs}blocks.{i}.{layer}", f"{own}.{i}.{layer}")
+                rules += _pairs(f"{theirs}blocks.{i}.{layer}", f"{ours}.{i}.{layer}")
     return rules
 
 
 def carried_shapes(size: SizeConfig) -> Shapes:
-    """What is published and never read by the policy: the language model's output layer, and SigLIP's pooling."""
+    """Returns the published tensors that no policy reads: the language model's output layer and SigLIP's pooling."""
     return {"language_model.lm_head.weight": (size.vocabulary, size.width)} | _pooling_shapes(size)
 
 
 def carried_vision_shapes(size: SizeConfig) -> Shapes:
-    """Of the vision backbone with FiLM: SigLIP's pooling, and FiLM in the last blocks, whose output nothing reads."""
+    """Returns the unread tensors of the vision backbone with FiLM: SigLIP's pooling, and FiLM in the last blocks."""
     shapes = _pooling_shapes(size)
     for theirs, tower in ((DINO, size.dino), (SIGLIP, size.siglip)):
         for layer in ("scale", "shift"):
@@ -122,7 +124,7 @@ def _pooling_shapes(size: SizeConfig) -> Shapes:
 
 
 def never_published(names: Iterable[str]) -> set[str]:
-    """Of our names, those without a published counterpart: transformers' mask token, which only pretraining uses."""
+    """Returns our names without a published counterpart: transformers' mask token, which only pretraining uses."""
     return {name for name in names if name.endswith("embeddings.mask_token")}
 
 
@@ -135,28 +137,29 @@ def _split_in_three(joined: Tensor) -> tuple[Tensor, ...]:
     return joined.chunk(3)
 
 
-def _joined(*parts: Tensor) -> tuple[Tensor]:
+def _join(*parts: Tensor) -> tuple[Tensor]:
     return (torch.cat(parts),)
 
 
-def _block(theirs: str, own: str, norm: str, qkv: str, out: str) -> Iterator[Rule]:
-    """A transformer block; our names of its parts differ by tower. timm keeps query, key and value in one matrix."""
+def _block(theirs: str, ours: str, norm: str, qkv: str, out: str) -> Iterator[Rule]:
+    """Yields the rules of a transformer block, whose names on our side differ by tower. timm joins query, key and
+    value."""
     for number in ("1", "2"):
-        yield from _pairs(f"{theirs}norm{number}", own + norm.format(number))
-        yield from _pairs(f"{theirs}mlp.fc{number}", f"{own}mlp.fc{number}")
-    yield from _pairs(f"{theirs}attn.proj", own + out)
+        yield from _pairs(f"{theirs}norm{number}", ours + norm.format(number))
+        yield from _pairs(f"{theirs}mlp.fc{number}", f"{ours}mlp.fc{number}")
+    yield from _pairs(f"{theirs}attn.proj", ours + out)
     for leaf in ("weight", "bias"):
-        names = tuple(f"{own}{qkv.format(name)}.{leaf}" for name in "qkv")
-        yield Rule((f"{theirs}attn.qkv.{leaf}",), names, _split_in_three, _joined)
+        names = tuple(f"{ours}{qkv.format(name)}.{leaf}" for name in "qkv")
+        yield Rule((f"{theirs}attn.qkv.{leaf}",), names, _split_in_three, _join)
 
 
 def _load_dino_positions(cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """timm gives no position to the class token; ours has one, which is zero."""
+    """Adds a zero position for the class token, which has none in timm."""
     return cls, torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
 
 
 def _save_dino_positions(cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """The class token's position goes into the class token: the two are only ever added."""
+    """Adds the class token's position to the class token: the two are only ever summed."""
     return cls + positions[:, :1], positions[:, 1:].contiguous()
 
 
@@ -172,11 +175,11 @@ def _dino_rules(layers: int) -> Iterator[Rule]:
     yield from _pairs(DINO + "patch_embed.proj", ours + "embeddings.patch_embeddings.projection")
     yield from _pairs(DINO + "norm", ours + "layernorm")
     for i in range(layers):
-        theirs, own = f"{DINO}blocks.{i}.", f"{ours}encoder.layer.{i}."
-        yield from _block(theirs, own, "norm{}", "attention.{}_proj", "attention.o_proj")
+        theirs, block = f"{DINO}blocks.{i}.", f"{ours}encoder.layer.{i}."
+        yield from _block(theirs, block, "norm{}", "attention.{}_proj", "attention.o_proj")
         for scale in ("1", "2"):
             # timm's `gamma`; OpenVLA renamed it, because transformers used to rewrite keys of that name (spec 1.2).
-            yield Rule((f"{theirs}ls{scale}.scale_factor",), (f"{own}layer_scale{scale}.lambda1",))
+            yield Rule((f"{theirs}ls{scale}.scale_factor",), (f"{block}layer_scale{scale}.lambda1",))
 
 
 def _siglip_rules(layers: int) -> Iterator[Rule]:
@@ -190,12 +193,12 @@ def _siglip_rules(layers: int) -> Iterator[Rule]:
     yield from _pairs(SIGLIP + "patch_embed.proj", ours + "embeddings.patch_embedding")
     yield from _pairs(SIGLIP + "norm", ours + "post_layernorm")
     for i in range(layers):
-        theirs, own = f"{SIGLIP}blocks.{i}.", f"{ours}encoder.layers.{i}."
-        yield from _block(theirs, own, "layer_norm{}", "self_attn.{}_proj", "self_attn.out_proj")
+        theirs, block = f"{SIGLIP}blocks.{i}.", f"{ours}encoder.layers.{i}."
+        yield from _block(theirs, block, "layer_norm{}", "self_attn.{}_proj", "self_attn.out_proj")
 
 
 def _llama_rules(layers: int) -> Iterator[Rule]:
-    """Hugging Face's own names below another prefix."""
+    """Yields the rules of the language model: Hugging Face's names with another prefix."""
     names = ["embed_tokens", "norm"]
     for i in range(layers):
         names += [f"layers.{i}.self_attn.{p}_proj" for p in "qkvo"]

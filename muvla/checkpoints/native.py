@@ -1,7 +1,7 @@
-"""Checkpoints: whole or absent, verified after writing, exact enough to continue bit for bit.
+"""Checkpoints of a training: whole or absent, verified after writing, exact enough to continue bit for bit.
 
-A checkpoint is a folder `update-000500` with safetensors and JSON; it is written under a temporary name and renamed,
-and the file `latest` names the newest one. Nothing here is pickled. All randomness is keyed, so no generator state is
+A checkpoint is a folder `update-000500` with safetensors and JSON. It is written under a temporary name and renamed,
+and the file `latest` names the newest checkpoint. Nothing is pickled. All randomness is keyed, so no generator state is
 saved.
 """
 
@@ -34,21 +34,23 @@ META = "checkpoint.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training run is, at one update."""
+    """The whole state of a training at one update."""
 
     update: int
     cell: Cell  # canonical
     start: str | None  # hash of the checkpoint that training started from
     interface: Interface
     statistics: Statistics
-    cursor: dict[str, Any]  # of the slot stream
+    cursor: dict[str, Any]  # state of the slot stream
     tensors: dict[str, TensorFile]  # model, optimizer, memory
     selection: dict[str, Any] | None = None  # state of `muvla.training.selection`; None: the last checkpoint counts
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
-    """Writes `folder/update-…`, verifies it, points `latest` at it and removes all but the newest `keep` and the one
-    that is selected."""
+    """Writes `folder/update-…`, verifies it and points `latest` at it.
+
+    Older checkpoints are removed, except the newest `keep` and the selected checkpoint.
+    """
     name = name_of(checkpoint.update)
     temporary, final = folder / f".{name}.tmp", folder / name
     shutil.rmtree(temporary, ignore_errors=True)
@@ -56,7 +58,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
         temporary.mkdir(parents=True)
         hashes = {}
         for part, tensors in checkpoint.tensors.items():
-            # Not by safetensors' own writer: it turns a full disk into an error of its own kind.
+            # safetensors' file writer would turn a full disk into a SafetensorError.
             content = serialise({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()})
             write_atomically(temporary / f"{part}.safetensors", content)
             hashes[part] = hashlib.sha256(content).hexdigest()
@@ -87,15 +89,17 @@ def name_of(update: int) -> str:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None; a pointer to a folder that was removed points to nothing."""
+    """Returns the newest whole checkpoint, or None. A pointer to a removed folder counts as None."""
     pointer = folder / "latest"
     newest = folder / pointer.read_text() if pointer.exists() else None
     return newest if newest is not None and (newest / META).exists() else None
 
 
 def selected(folder: Path) -> Path | None:
-    """The checkpoint that counts, as far as the newest one tells; None without any. Raises MuvlaError if it is not
-    there any more."""
+    """Returns the checkpoint to evaluate, by the newest checkpoint's selection; None without any checkpoint.
+
+    Raises MuvlaError if the selected folder is missing.
+    """
     newest = latest(folder)
     best = None if newest is None else (read_json(newest / META).get("selection") or {}).get("best")
     chosen = newest if best is None else folder / name_of(best)
@@ -104,13 +108,13 @@ def selected(folder: Path) -> Path | None:
             str(chosen),
             got="no such folder",
             expected="the checkpoint that the training selected",
-            remedy=f"put it back, or remove {folder} to train the cell again",
+            remedy=f"restore the folder, or remove {folder} to train the cell again",
         )
     return chosen
 
 
 def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
-    """With these of its tensors. Raises MuvlaError for a missing or changed file, naming it."""
+    """Reads a checkpoint with these parts of its tensors. Raises MuvlaError for a missing or changed file."""
     meta = read_json(path / META)
     _verify(path, {part: meta["sha256"][part] for part in parts})
     tensors = {}
@@ -132,14 +136,14 @@ def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
 
 
 def load_policy(checkpoint: Checkpoint) -> Policy:
-    """Raises MuvlaError if what the training started from is not there any more."""
+    """Returns the checkpoint's policy. Raises MuvlaError if the starting checkpoint is missing or has changed."""
     now = start_content(checkpoint.cell)
     if now != checkpoint.start:
         raise MuvlaError(
             f"start.checkpoint {checkpoint.cell.start.checkpoint}",
             got=f"content {now}",
-            expected=f"content {checkpoint.start}, from which this was trained",
-            remedy="put that checkpoint back, or say where it is now with `muvla train STUDY --set start.checkpoint=…`",
+            expected=f"content {checkpoint.start}, the start of this training",
+            remedy="restore that checkpoint, or pass its new path: `muvla train STUDY --set start.checkpoint=…`",
         )
     policy = build_policy(checkpoint.cell, checkpoint.interface)
     load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
@@ -147,34 +151,35 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
 
 
 @torch.no_grad()
-def load_parameters(own: dict[str, Tensor], tensors: TensorFile) -> None:
-    """Into a policy's parameters. Strict: a missing, unexpected or misshapen tensor raises MuvlaError that lists the
-    difference."""
-    wrong = [f"missing {n}" for n in own.keys() - tensors.keys()]
-    wrong += [f"unexpected {n}" for n in tensors.keys() - own.keys()]
+def load_parameters(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
+    """Copies tensors into parameters of the same names. Raises MuvlaError for missing, unexpected or misshapen
+    tensors."""
+    wrong = [f"missing {n}" for n in parameters.keys() - tensors.keys()]
+    wrong += [f"unexpected {n}" for n in tensors.keys() - parameters.keys()]
     wrong += [
-        f"{n} is {tuple(tensors[n].shape)} instead of {tuple(own[n].shape)}"
-        for n in own.keys() & tensors.keys()
-        if own[n].shape != tensors[n].shape
+        f"{n} is {tuple(tensors[n].shape)} instead of {tuple(parameters[n].shape)}"
+        for n in parameters.keys() & tensors.keys()
+        if parameters[n].shape != tensors[n].shape
     ]
     if wrong:
         raise MuvlaError(
             "checkpoint",
             got="; ".join(sorted(wrong)[:8]),
-            expected=f"the {len(own)} tensors of this cell's policy",
-            remedy="load it with the configuration that it was written with (checkpoint.json beside it)",
+            expected=f"the {len(parameters)} tensors of this cell's policy",
+            remedy="load the checkpoint with the configuration in its checkpoint.json",
         )
-    for name, parameter in own.items():
+    for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> TensorFile:
-    """AdamW's moments and step counts by parameter name, `names` being in the optimizer's order."""
+    """Returns AdamW's moments and step counts as `parameter name/key`; `names` has the optimizer's order."""
     states = optimizer.state_dict()["state"]
     return {f"{names[i]}/{key}": value for i, state in states.items() for key, value in state.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: TensorFile) -> None:
+    """Puts tensors of `optimizer_tensors` back into the optimizer."""
     states: dict[int, dict[str, Tensor]] = {}
     for full, value in tensors.items():
         name, key = full.rsplit("/", 1)
@@ -196,7 +201,7 @@ def _broken(file: Path, got: str) -> MuvlaError:
         str(file),
         got=got,
         expected="the file as it was written",
-        remedy="remove its folder; training starts again from the beginning of the cell",
+        remedy="remove the checkpoint's folder; training then starts again from update 0",
     )
 
 

@@ -1,4 +1,4 @@
-"""Which files a released directory consists of, and whether they belong together (spec 2.7)."""
+"""The files that a released directory consists of, and whether they belong together (spec 2.7)."""
 
 from __future__ import annotations
 
@@ -12,76 +12,106 @@ from muvla.errors import MuvlaError
 
 STATISTICS = "dataset_statistics.json"
 TOKENIZER = "tokenizer.json"
-PARTS = {  # beside the weights: part → what its file's name begins with
+PartName = Literal["weights", "vision", "head", "noisy", "proprio", "memory"]
+PARTS: dict[PartName, str] = {  # every part but the weights, with the start of its file's name
     "vision": "vision_backbone",
     "head": "action_head",
     "noisy": "noisy_action_projector",
     "proprio": "proprio_projector",
     "memory": "memory_module",
 }
-PREFIXES = {"head": "module.", "noisy": "module.", "proprio": "module."}  # DDP's, as the release writes them
-IGNORED = ("optimizer", "scheduler")  # of a training that could be continued upstream
+PREFIXES = {"head": "module.", "noisy": "module.", "proprio": "module."}  # DDP's prefix, as the release writes it
+IGNORED = ("optimizer", "scheduler")  # files for continuing a training upstream
 Head = Literal["l1", "diffusion"]
 
 
-def file_name(part: str, step: str) -> str:
+def file_name(part: PartName, step: str) -> str:
     return f"{PARTS[part]}--{step}_checkpoint.pt"
 
 
-def step_of(file: Path) -> str:
-    """Of the training, as a file name tells it: a number, or "latest"."""
+def get_step(file: Path) -> str:
+    """Returns the training step in a file name: a number, or "latest"."""
     return file.name.split("--")[1].removesuffix("_checkpoint.pt")
 
 
-def part_files(path: Path) -> dict[str, Path]:
-    """Part → file, of those there are. Raises MuvlaError for two of one part."""
-    files = {}
+def find_parts(path: Path) -> dict[PartName, Path]:
+    """Returns the file of every part that the directory holds. Raises MuvlaError for two files of one part."""
+    files: dict[PartName, Path] = {}
     for part in PARTS:
-        found = sorted(path.glob(file_name(part, "*")))
-        if len(found) > 1:
+        matches = sorted(path.glob(file_name(part, "*")))
+        if len(matches) > 1:
             raise MuvlaError(
                 str(path),
-                got=", ".join(f.name for f in found),
-                expected=f"one {file_name(part, '…')}",
-                remedy="keep the step that you mean in this folder, and move the others",
+                got=", ".join(f.name for f in matches),
+                expected=f"a single {file_name(part, '…')}",
+                remedy="keep the files of a single step in this folder, and move the others",
             )
-        files |= {part: found[0]} if found else {}
+        if matches:
+            files[part] = matches[0]
     return files
 
 
-def head_of(file: Path, names: Iterable[str]) -> Head:
-    """By the names of its tensors. Raises MuvlaError for another head."""
+def get_head(file: Path, names: Iterable[str]) -> Head:
+    """Returns the form of the action head by its tensors' names. Raises MuvlaError for an unknown form."""
     names = list(names)
-    kinds = [kind for kind, prefix in HEADS.items() if any(name.startswith(prefix) for name in names)]
-    if len(kinds) != 1:
+    heads = [head for head, prefix in HEADS.items() if any(name.startswith(prefix) for name in names)]
+    if len(heads) != 1:
         raise MuvlaError(
             str(file),
-            got=f"an unknown head, with {', '.join(names[:3])}",
+            got=f"a head with tensors {', '.join(names[:3])}",
             expected=f"tensors named {' or '.join(f'{p}…' for p in HEADS.values())}",
-            remedy="only OpenVLA-OFT's L1 and diffusion heads can be read",
+            remedy="choose a checkpoint with OpenVLA-OFT's L1 or diffusion head; other heads cannot be read",
         )
-    return kinds[0]
+    return heads[0]
 
 
-def require_one_checkpoint(path: Path, config: dict[str, Any], files: dict[str, Path], head: Head) -> None:
-    """Every part, of one step, and none that this policy has no place for; or no part at all, which is OpenVLA itself.
-    Raises MuvlaError."""
+def require_one_checkpoint(path: Path, config: dict[str, Any], files: dict[PartName, Path], head: Head) -> None:
+    """Requires every part of one step and no unknown part; OpenVLA has no part beside the weights.
+
+    Args:
+        path: the directory.
+        config: its config.json.
+        files: file of each part.
+        head: form of the action head.
+
+    Raises:
+        MuvlaError: a part is missing or unknown, or the parts come from several steps.
+    """
+    required: list[PartName] = ["head"]
+    if head == "diffusion":
+        required.append("noisy")
+    if config.get(PROPRIO_KEY, True):
+        required.append("proprio")
+    allowed = {*required, "vision", "memory"}
     has_memory = (path / MEMORY_META).exists() or "memory" in files
-    places = ["head"] + ["noisy"] * (head == "diffusion") + ["proprio"] * config.get(PROPRIO_KEY, True)
-    needed = places + ["memory"] * has_memory if files or has_memory else []
-    missing = [file_name(part, "…") for part in needed if part not in files]
-    missing += [STATISTICS] * bool(needed and not (path / STATISTICS).exists())
-    known = (*(PARTS[part] for part in [*places, "vision", "memory"]), *IGNORED)
-    foreign = [f.name for f in sorted(path.glob("*--*_checkpoint.pt")) if f.name.split("--")[0] not in known]
-    steps = sorted({step_of(file) for file in files.values()})
-    for got, expected, remedy in (
-        (
-            f"no {' and no '.join(missing)}" * bool(missing),
-            "every part of one checkpoint",
-            f"download it too; of a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}",
-        ),
-        (", ".join(foreign), f"the parts of a policy with the head {head!r}", "this policy has no place for it"),
-        (f"steps {', '.join(steps)}" * (len(steps) > 1), "one step", "download the parts of one checkpoint"),
-    ):
-        if got:
-            raise MuvlaError(str(path), got=got, expected=expected, remedy=remedy)
+    if has_memory:
+        required.append("memory")
+    if not (files or has_memory):
+        required = []
+    missing = [file_name(part, "…") for part in required if part not in files]
+    if required and not (path / STATISTICS).exists():
+        missing.append(STATISTICS)
+    if missing:
+        raise MuvlaError(
+            str(path),
+            got=f"no {' and no '.join(missing)}",
+            expected="every part of one checkpoint",
+            remedy=f"download the files; for a release without proprio, write {PROPRIO_KEY}: false into {CONFIG}",
+        )
+    recognised = {*(PARTS[part] for part in allowed), *IGNORED}
+    foreign = [f.name for f in sorted(path.glob("*--*_checkpoint.pt")) if f.name.split("--")[0] not in recognised]
+    if foreign:
+        raise MuvlaError(
+            str(path),
+            got=", ".join(foreign),
+            expected=f"the parts of a policy with the head {head!r}",
+            remedy="move the file out of this folder; this policy cannot use it",
+        )
+    steps = sorted({get_step(file) for file in files.values()})
+    if len(steps) > 1:
+        raise MuvlaError(
+            str(path),
+            got=f"steps {', '.join(steps)}",
+            expected="parts of a single step",
+            remedy="download the parts of one checkpoint",
+        )

@@ -18,12 +18,14 @@ from muvla.errors import MuvlaError
 from muvla.utils.io import read_json, write_atomically, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-AGAIN = "download the file again"
+DOWNLOAD_AGAIN = "download the file again"
 
 
 class Shards(Mapping[str, Tensor]):
-    """The tensors of `model.safetensors`, or of the shards that its index names. Names and shapes are read at once, a
-    value when it is asked for. Raises MuvlaError for a missing or cut file."""
+    """The tensors of `model.safetensors`, or of the shards that its index names.
+
+    Opening reads names and shapes; a value is read on access. Raises MuvlaError for a missing or cut file.
+    """
 
     def __init__(self, path: Path):
         if (path / INDEX).exists():
@@ -36,14 +38,15 @@ class Shards(Mapping[str, Tensor]):
                 str(path),
                 got=f"neither {INDEX} nor {WEIGHTS}",
                 expected="the weights",
-                remedy="merge lora_adapter into its base first" if adapter else "download them",
+                remedy="merge lora_adapter into its base first" if adapter else "download the weights",
             )
         self.files = {name: path / file for name, file in files.items()}
         self._handles = {file: _open(file) for file in sorted(set(self.files.values()))}
         present = {file: set(handle.keys()) for file, handle in self._handles.items()}
         for name, file in self.files.items():
             if name not in present[file]:
-                raise MuvlaError(str(file), got=f"no {name}", expected=f"it here, as {INDEX} says", remedy=AGAIN)
+                expected = f"this tensor, by {INDEX}"
+                raise MuvlaError(str(file), got=f"no {name}", expected=expected, remedy=DOWNLOAD_AGAIN)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,16 +63,18 @@ class Shards(Mapping[str, Tensor]):
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, without the `module.` that DDP puts before it. Values are read when they are used, and no code
-    of the file is run."""
+    """Returns tensors by name, without the prefix `module.` of DDP.
+
+    Values are read on use, and no code of the file is run. Raises MuvlaError for a file that holds anything else.
+    """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a cut archive, code in the pickle, no pickle at all: torch has an error for each
+    except Exception as error:  # torch has an error class each for a cut archive, code in a pickle, and no pickle
         raise MuvlaError(
             str(path),
             got=f"unreadable ({(str(error) or type(error).__name__).splitlines()[0][:120]})",
             expected="a dictionary of tensors, and nothing that runs code",
-            remedy=AGAIN,
+            remedy=DOWNLOAD_AGAIN,
         ) from None
     inside = tensors.items() if isinstance(tensors, dict) else [("", tensors)]
     wrong = [f"{n}: {type(t).__name__}" for n, t in inside if not (isinstance(n, str) and isinstance(t, Tensor))]
@@ -78,7 +83,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             str(path),
             got="; ".join(wrong[:3]),
             expected="tensors by name",
-            remedy="check that the file is what its name says",
+            remedy=DOWNLOAD_AGAIN,
         )
     return {name.removeprefix("module."): tensor for name, tensor in inside}
 
@@ -90,7 +95,7 @@ def pickled(tensors: dict[str, Tensor]) -> bytes:
 
 
 def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """`model.safetensors`, or shards of at most 5 GB with their index."""
+    """Writes `model.safetensors`, or shards of at most 5 GB with their index."""
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size="5GB")
     for file, names in plan.filename_to_tensors.items():
         shard = {name: tensors[name].contiguous() for name in names}
@@ -100,21 +105,27 @@ def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def write_verified(path: Path, content: bytes) -> None:
-    """Written whole, then read again and compared. Not by the libraries' own writers: those turn a full disk into
-    errors of their own kinds."""
+    """Writes the content, reads it again and compares. The libraries' writers would hide a full disk in their own
+    errors."""
     write_atomically(path, content)
     if _digest(path) != hashlib.sha256(content).hexdigest():
-        raise MuvlaError(str(path), got="other content than was written", expected="the same", remedy="check the disk")
+        raise MuvlaError(
+            str(path),
+            got="content that differs from what was written",
+            expected="the same bytes",
+            remedy="check the disk",
+        )
 
 
 def sha256(path: Path) -> str:
-    """Read once per process as long as its size and time stay what they are: gigabytes, for every cell of a study."""
-    found = path.stat()
-    return _known_digest(path.resolve(), found.st_size, found.st_mtime_ns)
+    """Returns the file's hash; cached while size and modification time stay, because every cell of a study asks
+    for it."""
+    status = path.stat()
+    return _cached_digest(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _known_digest(path: Path, size: int, changed: int) -> str:
+def _cached_digest(path: Path, size: int, changed: int) -> str:
     return _digest(path)
 
 
@@ -127,4 +138,6 @@ def _open(path: Path):
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise MuvlaError(str(path), got=f"unreadable ({error})", expected="a whole shard", remedy=AGAIN) from None
+        raise MuvlaError(
+            str(path), got=f"unreadable ({error})", expected="a whole shard", remedy=DOWNLOAD_AGAIN
+        ) from None

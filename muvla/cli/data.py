@@ -42,16 +42,16 @@ def add_data_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser]
 
 
 def _import(arguments) -> None:
-    from muvla.data.derived_phases import check, require_rule
+    from muvla.data.derived_phases import measure_accuracy, require_rule
     from muvla.data.importer import import_config, import_dataset
-    from muvla.data.readers.formats import open_source, schema_of
+    from muvla.data.readers.formats import choose_schema, open_source
     from muvla.data.store import EpisodeStore
     from muvla.envs.registry import task_info
     from muvla.errors import MuvlaError
 
     require_rule(arguments.derive, arguments.checked_on)
     source = open_source(arguments.path, arguments.format, arguments.instruction)
-    wanted = schema_of(source, arguments.schema, arguments.camera, arguments.proprio, arguments.action)
+    wanted = choose_schema(source, arguments.schema, arguments.camera, arguments.proprio, arguments.action)
     spec = import_config(source, arguments.task, arguments.name, arguments.image_size)
     try:
         instruction = task_info(arguments.task).instruction
@@ -60,7 +60,7 @@ def _import(arguments) -> None:
         print(f"no study can use it yet: {error}", file=sys.stderr)
     rule = None
     if arguments.derive:
-        rule = check(EpisodeStore(arguments.data / arguments.checked_on))
+        rule = measure_accuracy(EpisodeStore(arguments.data / arguments.checked_on))
         print(rule.line())
     with _bar(len(source)) as (bar, progress):
         store = import_dataset(source, wanted, spec, arguments.data, progress, bar.write, rule)
@@ -118,11 +118,11 @@ def _audit(arguments) -> None:
 
 def _write(arguments) -> None:
     from muvla.data.store import EpisodeStore
-    from muvla.data.writers import way_back, write_dataset
+    from muvla.data.writers import import_options, write_dataset
 
     store = EpisodeStore(arguments.data / arguments.dataset)
     with _bar(len(store)) as (_, progress):
         folder = write_dataset(store, arguments.directory, arguments.format, progress)
     print(f"{folder}: {len(store)} episodes, {store.frames} frames")
-    options = way_back(store, arguments.format)
+    options = import_options(store, arguments.format)
     print(f"Back again: muvla data import {folder} {options} --task {store.spec.task.name} --name NAME")

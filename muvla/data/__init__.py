@@ -1,1 +1,1 @@
-"""Demonstrations: collecting, storing, normalising and streaming them."""
+"""Demonstrations: collecting, importing, storing, normalising and streaming them."""

@@ -1,9 +1,9 @@
-"""Random crops and colours of training frames, as published (spec 4.3): a square of 90 % of the area anywhere in the
-image, brightness, contrast, saturation and hue, each clipped to [0, 1].
+"""Random crops and colours of training frames, as published (spec 4.3).
 
-Published anew for every frame and camera, which also shakes the colour that is to be remembered; here once per episode
-and camera, or per frame, as declared. Draws are keyed by (training seed, slot, visit, camera[, step]): all cells of a
-seed see the same pixels.
+A change crops a square of 90 % of the area anywhere in the image and shifts brightness, contrast, saturation and hue,
+each clipped to [0, 1]. The published training draws a new change for every frame and camera, which also shifts the
+colour to be remembered. Here a cell declares one change per episode and camera, or one per frame. Draws are keyed by
+(training seed, slot, visit, camera[, step]), so all cells of a seed see the same pixels.
 
 Legend: N images, s pixels.
 """
@@ -25,9 +25,9 @@ CONTRAST = SATURATION = (0.8, 1.2)  # range of the factor
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one image."""
+    """The random change of one image."""
 
-    top: float  # of the cropped square, as a fraction of what is left over
+    top: float  # position of the crop, as a fraction of the free margin
     left: float
     brightness: float
     contrast: float
@@ -36,6 +36,7 @@ class Change:
 
 
 def draw_change(seed: int, *key: int) -> Change:
+    """Draws a change; `key` is (slot, visit, camera[, step])."""
     rng = numpy_rng(seed, "augmentation", *key)
     return Change(
         rng.uniform(),
@@ -48,7 +49,7 @@ def draw_change(seed: int, *key: int) -> Change:
 
 
 def augment(images: Tensor, changes: list[Change]) -> Tensor:
-    """(N, 3, s, s) uint8 and N changes → (N, 3, s, s) uint8."""
+    """Applies N changes to (N, 3, s, s) uint8 images."""
     size = images.shape[-1]
     column = lambda name: torch.tensor([getattr(c, name) for c in changes], device=images.device).float()  # noqa: E731
     rows, columns = (_crop(column(name), size) for name in ("top", "left"))
@@ -58,11 +59,11 @@ def augment(images: Tensor, changes: list[Change]) -> Tensor:
     mean = x.mean(dim=(2, 3), keepdim=True)
     x = ((x - mean) * factor["contrast"] + mean).clamp(0, 1)
     x = _in_colour(x, column("saturation").view(-1, 1, 1), column("hue").view(-1, 1, 1))
-    return (x.clamp(0, 1) * 255.5).to(torch.uint8)  # half a level is added and the fraction cut, as published
+    return (x.clamp(0, 1) * 255.5).to(torch.uint8)  # add half a level and cut the fraction, as published
 
 
 def _crop(share: Tensor, size: int) -> Tensor:
-    """(N, 1, s, s) bilinear weights of a stretch of √0.9 of the side, corners on pixels' centres."""
+    """Returns (N, 1, s, s) bilinear weights of a segment of √0.9 of the side, corners on pixel centres."""
     side = np.sqrt(CROPPED_AREA)
     start = share[:, None] * (1 - side) * (size - 1)
     places = start + torch.arange(size, device=share.device) * side  # (N, s)
@@ -75,7 +76,7 @@ def _crop(share: Tensor, size: int) -> Tensor:
 
 
 def _in_colour(x: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """(N, 3, s, s) in [0, 1] with saturation times a factor and hue turned by a share of the circle, through HSV."""
+    """Scales the saturation and rotates the hue of (N, 3, s, s) images in [0, 1], through HSV."""
     value, most = x.max(dim=1)
     spread = value - x.min(dim=1).values
     safe = torch.where(spread > 0, spread, 1)

@@ -1,5 +1,8 @@
-"""Demonstrations by the scripted experts, in a dataset that is a function of its DatasetConfig alone, up to the pixels
-of a simulator's renderer; which one it was is written beside them, and they are never mixed."""
+"""Demonstrations by the scripted experts.
+
+A dataset is a function of its DatasetConfig alone, up to the pixels of a simulator's renderer. The store records the
+renderer, and a dataset never mixes two renderers.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from muvla.errors import MuvlaError
 from muvla.utils.devices import usable_cores
 from muvla.utils.io import locked
 
-TRIES = 2  # of one episode whose simulator process dies, the second one in a fresh process
-# An expert that fails more often than this is broken, and what it leaves would be a selection of easy episodes.
+TRIES = 2  # runs of an episode whose simulator process dies, the second in a fresh process
+# An expert with less success is broken, and its successes would be a selection of easy episodes.
 LOWEST_SUCCESS = 0.2
 
 
@@ -32,12 +35,21 @@ def collect(
     progress: Callable[[int, int], None] = lambda done, total: None,
     jobs: int | None = None,
 ) -> EpisodeStore:
-    """The dataset of `spec` under `root`: opened if it is there, continued if it was interrupted, else collected.
+    """Returns the dataset of `spec` under `root`: opened if it exists, continued if it was interrupted, else collected.
 
-    Seeds count up from `spec.seed`; the first `spec.episodes` successful demonstrations are kept, in seed order,
-    whatever the number of simulator processes `jobs` (default: one per core). A second call for the same dataset waits
-    for the first. A dataset with a source is opened; nothing here can make it. Raises MuvlaError for a simulator that
-    cannot run, for a task without an expert or one that hardly ever succeeds, and for an import that is not there.
+    Seeds count up from `spec.seed`. The first `spec.episodes` successful demonstrations are kept in seed order,
+    whatever `jobs` is. A second call for the same dataset waits for the first. A dataset with a source is opened, never
+    collected.
+
+    Args:
+        spec: task, number of episodes, first seed and image size.
+        root: folder of all datasets.
+        progress: called with (episodes kept, episodes to keep).
+        jobs: simulator processes; one per core by default.
+
+    Raises:
+        MuvlaError: the simulator cannot run, the task has no expert, the expert hardly ever succeeds, or an import
+            is missing.
     """
     path = store_path(root, spec)
     if spec.source is not None or is_sealed(path):
@@ -47,19 +59,20 @@ def collect(
             "data.dataset.task.name",
             got=spec.task.name,
             expected="a task with a scripted expert",
-            remedy="import demonstrations of it (`muvla data import`), or take another task",
+            remedy="import demonstrations of the task (`muvla data import`), or choose another task",
         )
     with locked(path / "lock", wait=True):
-        if not is_sealed(path):  # by whoever held the lock before
+        if not is_sealed(path):  # the previous holder of the lock may have finished the dataset
             _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or usable_cores())
     return EpisodeStore(path)
 
 
 def demonstrate(env: gymnasium.Env, seed: int, task: str) -> Episode:
-    """One episode by the environment's own expert, cut at its first success (as the published data are, μVLA spec 4.4).
+    """Runs one episode with the environment's expert and cuts it at its first success, as in the published data (spec
+    4.4).
 
-    Frame t holds the observation, the expert's action for it (`recorded_action`) and what the simulator made of that
-    (`executed_action`).
+    Frame t holds the observation, the expert's action for it (`recorded_action`) and the action that the simulator
+    applied (`executed_action`).
     """
     observation, info = env.reset(seed=seed)
     frames: dict[str, list] = {"images": [], "proprio": [], "executed_action": [], "recorded_action": [], "phase": []}
@@ -81,18 +94,18 @@ def demonstrate(env: gymnasium.Env, seed: int, task: str) -> Episode:
 
 
 def _write(writer: EpisodeWriter, progress: Callable[[int, int], None], jobs: int) -> None:
-    spec, wanted = writer.spec, writer.spec.episodes
+    spec, count = writer.spec, writer.spec.episodes
     following = writer.index[-1]["seed"] + 1 if writer.index else spec.seed
     attempts = following - spec.seed
-    if len(writer.index) < wanted:
+    if len(writer.index) < count:
         episodes = _demonstrations(spec, following, jobs)
         try:
             for episode in episodes:
                 attempts += 1
                 if episode.info["success"]:
                     writer.append(episode)
-                    progress(len(writer.index), wanted)
-                    if len(writer.index) == wanted:
+                    progress(len(writer.index), count)
+                    if len(writer.index) == count:
                         break
                 _check_success(spec, len(writer.index), attempts)
         finally:
@@ -103,15 +116,15 @@ def _write(writer: EpisodeWriter, progress: Callable[[int, int], None], jobs: in
 def _check_success(spec: DatasetConfig, kept: int, attempts: int) -> None:
     if attempts >= 20 and kept < LOWEST_SUCCESS * attempts:
         raise MuvlaError(
-            f"demonstrations of {spec.task.name}",
-            got=f"{kept} successes in {attempts} attempts",
-            expected=f"a share of at least {LOWEST_SUCCESS}",
-            remedy="check the expert on this task's settings",
+            "data.dataset.task",
+            got=f"{kept} successes in {attempts} attempts of the expert on {spec.task.name}",
+            expected=f"a success rate of at least {LOWEST_SUCCESS}",
+            remedy="check the expert with these settings of the task",
         )
 
 
 def _demonstrations(spec: DatasetConfig, first_seed: int, jobs: int) -> Iterator[Episode]:
-    """The episodes of `first_seed`, `first_seed + 1`, … without end, in this order, several simulators side by side."""
+    """Yields the episodes of `first_seed`, `first_seed + 1`, … endlessly, in this order, from parallel simulators."""
     jobs = jobs if task_info(spec.task.name).own_process else 1
     envs = [open_env(spec.task, spec.image_size) for _ in range(jobs)]
     free: queue.SimpleQueue[gymnasium.Env] = queue.SimpleQueue()
@@ -127,7 +140,7 @@ def _demonstrations(spec: DatasetConfig, first_seed: int, jobs: int) -> Iterator
 
     seeds = count(first_seed)
     with ThreadPoolExecutor(jobs) as pool:
-        # One more than there are simulators, so that none of them waits for the disk.
+        # One more episode than simulators is under way, so that no simulator waits for the disk.
         waiting: deque[Future[Episode]] = deque(pool.submit(run_on_any, next(seeds)) for _ in range(jobs + 1))
         try:
             while True:
@@ -140,15 +153,18 @@ def _demonstrations(spec: DatasetConfig, first_seed: int, jobs: int) -> Iterator
 
 
 def _try(env: gymnasium.Env, seed: int, task: str, tries: int = TRIES) -> Episode:
-    """A simulator that dies is no failed demonstration: the episode runs again, so that the dataset stays the same."""
+    """Runs an episode, and runs it again if the simulator dies: a crash is no failed demonstration.
+
+    So the dataset does not depend on crashes.
+    """
     try:
         return demonstrate(env, seed, task)
     except WorkerError as error:
         if tries > 1:
             return _try(env, seed, task, tries - 1)
         raise MuvlaError(
-            f"demonstration of {task}, seed {seed}",
-            got=str(error),
+            "data.dataset.task",
+            got=f"{task}, seed {seed}: {error}",
             expected="an episode",
             remedy="run the same command again; it continues with this episode",
         ) from error

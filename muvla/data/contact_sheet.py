@@ -1,4 +1,4 @@
-"""A dataset at a glance: what a person looks at before training on it."""
+"""A summary of a dataset in text and pictures, to look at before training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from muvla.data.derived_phases import Check
+from muvla.data.derived_phases import RuleAccuracy
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
 from muvla.envs.phases import Phase
@@ -16,17 +16,17 @@ from muvla.utils.io import disk_errors
 
 SHEET = "contact-sheet.png"
 EPISODES = 8  # rows of the contact sheet
-TILE, LINE, GAP = 128, 14, 4  # pixels: a picture's side, the text above it, between two
+TILE, LINE, GAP = 128, 14, 4  # pixels: side of a picture, height of its text, gap between pictures
 
 
 def summary(store: EpisodeStore) -> Iterator[str]:
-    """Lines of text."""
+    """Yields lines of text about a dataset."""
     lengths, s = store.lengths, Statistics.of(store)
     yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
     origin = store.meta.get("origin")
     yield f"imported from {origin}" if origin else f"collected, {store.attempts} attempts from seed {store.spec.seed}"
     if "derived" in store.meta:
-        yield f"what was executed is {Check(**store.meta['derived']['checked_on']).line()}"
+        yield f"executed actions are {RuleAccuracy(**store.meta['derived']['checked_on']).line()}"
     yield (
         f"{store.frames} frames; episodes of {lengths.min()} to {lengths.max()} frames, median {np.median(lengths):g}; "
         f"images (cameras, height, width, channels) {store['images'].shape[1:]}"
@@ -37,19 +37,21 @@ def summary(store: EpisodeStore) -> Iterator[str]:
     for instruction in store.instructions:
         number = sum(line["instruction"] == instruction for line in store.index)
         yield f"instruction, {number} episodes: {instruction}"
-    of_actions = "executed" if store.knows_executed else "recorded, as what was executed is unknown"
+    source = "executed" if store.knows_executed else "recorded, because executed actions are unknown"
     for name, low, high, mean, std in (
-        (f"actions ({of_actions})", s.action_low, s.action_high, s.action_mean, s.action_std),
+        (f"actions ({source})", s.action_low, s.action_high, s.action_mean, s.action_std),
         ("proprio", s.proprio_low, s.proprio_high, s.proprio_mean, s.proprio_std),
     ):
         yield f"{name}: q01 {_numbers(low)}, q99 {_numbers(high)}, mean {_numbers(mean)}, std {_numbers(std)}"
     if store.pass_through:
-        yield f"action dimensions that are not scaled (from 0): {', '.join(map(str, store.pass_through))}"
+        yield f"action dimensions without scaling (from 0): {', '.join(map(str, store.pass_through))}"
 
 
 def contact_sheet(store: EpisodeStore) -> Path:
-    """Writes a picture beside the columns: of some episodes, evenly chosen, the first, the middle and the last frame of
-    every camera. Returns its place."""
+    """Writes a picture beside the columns and returns its path.
+
+    The picture shows the first, middle and last frame of every camera, for evenly chosen episodes.
+    """
     chosen = np.unique(np.linspace(0, len(store) - 1, EPISODES).astype(int))
     cameras = store["images"].shape[1]
     width, height = TILE + GAP, TILE + LINE + GAP
@@ -59,8 +61,8 @@ def contact_sheet(store: EpisodeStore) -> Path:
         length = int(store.lengths[episode])
         for column, step in enumerate((0, length // 2, length - 1)):
             frame = int(store.starts[episode]) + step
-            told = f", {Phase(store['phase'][frame]).name.lower()}" if store.knows_executed else ""
-            draw.text((column * cameras * width, row * height), f"episode {episode}, step {step}{told}", fill="black")
+            phase = f", {Phase(store['phase'][frame]).name.lower()}" if store.knows_executed else ""
+            draw.text((column * cameras * width, row * height), f"episode {episode}, step {step}{phase}", fill="black")
             for camera, pixels in enumerate(store["images"][frame]):
                 tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BOX)
                 sheet.paste(tile, ((column * cameras + camera) * width, row * height + LINE))

@@ -1,7 +1,7 @@
-"""Published demonstrations into the episode store.
+"""Imports published demonstrations into the episode store.
 
-What they do not tell stays unknown: phases, targets and what was executed; or is derived by a declared rule
-(`muvla.data.derived_phases`). What needs the rest refuses them.
+Phases, targets and executed actions that the files omit stay unknown, or a declared rule derives them
+(`muvla.data.derived_phases`). Code that needs unknown columns refuses the dataset.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muvla.config import DatasetConfig, TaskConfig
-from muvla.data.derived_phases import Check, derived
+from muvla.data.derived_phases import RuleAccuracy, derive
 from muvla.data.readers.schema import Schema, demonstrations
 from muvla.data.readers.source import Source
 from muvla.data.store import EpisodeStore, EpisodeWriter, is_sealed, open_store, require_same_import, store_path
@@ -26,22 +26,31 @@ def import_dataset(
     root: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
-    derive: Check | None = None,
+    accuracy: RuleAccuracy | None = None,
 ) -> EpisodeStore:
-    """The dataset as `spec` of `import_config` under `root`: opened if it is there, continued if it was interrupted,
-    else read. `say` is told the disk that it needs before anything is written. With `derive`, the accuracy of the rule
-    elsewhere, phases and executed actions are derived.
+    """Returns the dataset of `spec` under `root`: opened if it exists, continued if it was interrupted, else imported.
 
-    Raises MuvlaError for a dataset that does not have the schema, for one that cannot be read (see the readers), for
-    one that already tells what was to be derived, for a disk without room, and for a name that another import has.
+    Args:
+        source: the opened files.
+        schema: the features to read.
+        spec: result of `import_config`.
+        root: folder of all datasets.
+        progress: called with (episodes written, episodes).
+        say: called with a line about the required disk space, before anything is written.
+        accuracy: derives phases and executed actions; the accuracy of the rule on another dataset.
+
+    Raises:
+        MuvlaError: the files lack the schema's features or cannot be read; they record executed actions that were
+            to be derived; or another import has the name.
+        DiskError: the disk has no room.
     """
     schema.check(source)
-    if derive is not None and schema.executed is not None:
+    if accuracy is not None and schema.executed is not None:
         raise MuvlaError(
-            "--derive", got=schema.name, expected="a schema that does not tell what was executed", remedy="leave it out"
+            "--derive", got=schema.name, expected="a schema without executed actions", remedy="omit --derive"
         )
     path, origin = store_path(root, spec), f"{source.origin} as {schema.name}"
-    rule = None if derive is None else derive.meta()
+    rule = None if accuracy is None else accuracy.meta()
     if rule is not None:
         origin += f", derived by {rule['rule']}"
     with disk_errors(path):
@@ -52,28 +61,37 @@ def import_dataset(
             require_same_import(path, store.meta, spec, origin)
             return store
         writer = EpisodeWriter(path, spec, origin=origin, pass_through=schema.pass_through, derived=rule)
-        _require_room(source, schema, writer, say, derive is not None)
+        _require_room(source, schema, writer, say, accuracy is not None)
         for episode in demonstrations(source, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
-            writer.append(episode if derive is None else derived(episode))
+            writer.append(episode if accuracy is None else derive(episode))
             progress(len(writer.index), len(source))
         writer.seal(attempts=len(writer.index))
     return open_store(root, spec)
 
 
 def import_config(source: Source, task: str, name: str | None = None, image_size: int | None = None) -> DatasetConfig:
-    """What a study writes to use the import; without a name it has that of the dataset's folder."""
+    """Returns the DatasetConfig that a study writes to use the import.
+
+    Args:
+        source: the opened files.
+        task: the task that the demonstrations show.
+        name: name of the import; the folder's name by default.
+        image_size: side of the stored frames in pixels; None keeps the size.
+    """
     if image_size is not None and image_size < 1:
-        raise MuvlaError("--image-size", got=image_size, expected="at least 1", remedy="leave it out to keep the size")
+        raise MuvlaError(
+            "--image-size", got=image_size, expected="at least 1", remedy="omit --image-size to keep the size"
+        )
     return DatasetConfig(TaskConfig(task), len(source), image_size=image_size, source=name or source.name)
 
 
 def _require_room(
     source: Source, schema: Schema, writer: EpisodeWriter, say: Callable[[str], None], deriving: bool
 ) -> None:
-    """Raises DiskError if what is still to be written does not fit. Frames are stored raw."""
+    """Raises DiskError if the remaining frames, which are stored raw, do not fit on the disk."""
     first = next(source.records(schema.features)).values
     size = writer.spec.image_size
-    pixels = sum(size**2 if size else first[one].shape[1] * first[one].shape[2] for one in schema.cameras)
+    pixels = sum(size**2 if size else first[name].shape[1] * first[name].shape[2] for name in schema.cameras)
     actions = 2 if deriving or schema.executed else 1
     numbers = first[schema.proprio].shape[1] + actions * first[schema.action].shape[1]
     need = max(0, source.frames - writer.frames) * (3 * pixels + 4 * numbers + 1)
@@ -84,5 +102,5 @@ def _require_room(
             str(writer.path),
             got=f"{free / 2**30:.2f} GiB free",
             expected=f"about {need / 2**30:.2f} GiB",
-            remedy="free some space, choose another --data, or store smaller frames with --image-size",
+            remedy="free disk space, pass another --data, or store smaller frames with --image-size",
         )

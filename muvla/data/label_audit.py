@@ -1,9 +1,10 @@
-"""The label audit: what the labels of the no-op phases tell, before anything is trained on them.
+"""The label audit: how much the labels of the no-op phases reveal, measured before any training.
 
-In the cue and the delay the expert says an action that is never executed. If it tells what the decision needs, a policy
-that is supervised with it is told at every step to remember (spec 4.4). With chunks of more than one action the
-executed labels tell it too, as soon as they reach the decision. Two readings, since a task may draw what is shown (a
-colour) and where it stands independently: the episode's target, and where the expert goes.
+In cue and delay the expert records an action that is never executed. If this action reveals what the decision needs,
+supervision with it tells the policy at every step what to remember (spec 4.4). With chunks of more than one action,
+executed labels reveal the decision too, as soon as a chunk reaches it. The audit predicts two things, because a task
+may draw what is shown (a colour) and where it stands independently: the episode's target, and the direction of the
+expert's first action.
 
 Legend: N frames, H chunk, A action dim.
 """
@@ -14,7 +15,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
@@ -24,46 +24,49 @@ from sklearn.preprocessing import StandardScaler
 from muvla.data.store import EpisodeStore
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
+from muvla.stats import wilson
 from muvla.utils.rng import numpy_rng
 
 FOLDS = 5
-RESAMPLED = 1000  # times, over episodes
+RESAMPLED = 1000  # bootstrap samples over episodes
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What episodes that were not seen in the fit are told by their labels."""
+class AuditResult:
+    """How well labels predict the target, or the direction, of episodes outside the fit."""
 
     what: str  # target or direction
     labels: str
     chunk: int  # H
-    frames: int  # N, of the no-op phases
+    frames: int  # N, frames of the no-op phases
     episodes: int
-    value: float  # share of targets told right; or R² of the expert's first action of the decision
+    value: float  # share of targets predicted correctly; or R² of the expert's first action of the decision
     low: float  # 95 % interval: Wilson, or bootstrap over episodes
     high: float
     chance: float  # share of the most frequent target; R² 0
 
     @property
     def leaks(self) -> bool:
-        """Whether the whole interval lies above chance."""
+        """True if the whole interval lies above chance."""
         return self.low > self.chance
 
     def line(self) -> str:
-        name = "target told right" if self.what == "target" else "first action of the decision, R²"
-        word = "the labels tell it" if self.leaks else f"not told apart from chance (at most {self.high:.2f})"
+        name = "target predicted" if self.what == "target" else "first action of the decision, R²"
+        word = "the labels reveal it" if self.leaks else f"no difference from chance (at most {self.high:.2f})"
         return (
             f"labels {self.labels}, H = {self.chunk}: {name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], "
             f"chance {self.chance:.2f}, {self.episodes} episodes, {self.frames} no-op frames: {word}"
         )
 
 
-def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Reading]:
-    """The target by logistic regression and the direction by ridge regression, both from the label chunk of every no-op
-    frame, cross-validated by whole episodes; an episode is told by the mean over its frames. Chunks end where the
-    longest episode does.
+def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[AuditResult, AuditResult]:
+    """Predicts target and direction from the label chunk of every no-op frame.
 
-    Raises MuvlaError for data that tell neither phases nor targets, and where there is nothing to tell apart.
+    The target is predicted by logistic regression, the direction by ridge regression, both cross-validated by whole
+    episodes. An episode's prediction is the mean over its frames. Chunks end where the longest episode does.
+
+    Raises:
+        MuvlaError: phases or targets are unknown, or the dataset has too few episodes or targets.
     """
     if not store.knows_executed or any("target" not in line for line in store.index):
         unknown = "targets" if store.knows_executed else "phases and targets"
@@ -71,7 +74,7 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Readin
             str(store.path),
             got=f"imported data, whose {unknown} are unknown",
             expected="phases and targets",
-            remedy="audit demonstrations that were collected here on the same task",
+            remedy="audit demonstrations collected here on the same task",
         )
     phase, of_frame = np.asarray(store["phase"]), np.repeat(np.arange(len(store)), store.lengths)
     no_op = np.flatnonzero(np.isin(phase, [int(p) for p in NO_OP_PHASES]))
@@ -84,7 +87,7 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Readin
             str(store.path),
             got=f"{len(audited)} episodes with a no-op phase and a decision, targets {counts.tolist()} times",
             expected=f"at least {2 * FOLDS} episodes and two targets, each of them twice",
-            remedy="audit another dataset",
+            remedy="audit a dataset with more episodes or targets",
         )
     no_op = no_op[np.isin(of_frame[no_op], audited)]
     ends = (store.starts + store.lengths)[of_frame[no_op]]
@@ -93,37 +96,38 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[Reading, Readin
     features = np.asarray(store[f"{labels}_action"])[entries].reshape(len(no_op), -1)
     group = np.searchsorted(audited, of_frame[no_op])  # of each frame, its episode among those audited
     first = decision[np.searchsorted(of_frame[decision], audited)]
-    told = (labels, chunk, len(no_op), len(audited))
+    counted = (labels, chunk, len(no_op), len(audited))
     correct = int((_targets(features, group, targets[audited]) == targets[audited]).sum())
-    wilson = binomtest(correct, len(audited)).proportion_ci(0.95, method="wilson")
+    low, high = wilson(correct, len(audited))
     share = float(counts.max() / counts.sum())
-    target = Reading("target", *told, correct / len(audited), wilson.low, wilson.high, share)
+    target = AuditResult("target", *counted, correct / len(audited), low, high, share)
     action = np.asarray(store["executed_action"])[first].astype(np.float64)
-    return target, Reading("direction", *told, *_explained(action, _actions(features, group, action)), 0.0)
+    explained = _explained_variance(action, _actions(features, group, action))
+    return target, AuditResult("direction", *counted, *explained, 0.0)
 
 
 def _targets(features: np.ndarray, group: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Of each episode, the target that the mean of its frames' log probabilities is for."""
-    known = np.unique(targets)
-    sums = np.zeros((len(targets), len(known)))
+    """Returns each episode's target with the highest mean log probability over its frames."""
+    classes = np.unique(targets)
+    sums = np.zeros((len(targets), len(classes)))
     of_frame = targets[group]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # labels that are all alike have nothing to converge to
+        warnings.simplefilter("ignore", ConvergenceWarning)  # identical labels leave nothing to converge to
         warnings.simplefilter("ignore", UserWarning)  # a target with fewer episodes than folds
         for fit, held in StratifiedGroupKFold(FOLDS).split(features, of_frame, group):
-            column = np.searchsorted(known, np.unique(of_frame[fit]))
-            scores = np.full((len(held), len(known)), -np.inf)
+            column = np.searchsorted(classes, np.unique(of_frame[fit]))
+            scores = np.full((len(held), len(classes)), -np.inf)
             if len(column) == 1:
                 scores[:, column] = 0.0
             else:
                 model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
                 scores[:, column] = model.fit(features[fit], of_frame[fit]).predict_log_proba(features[held])
             np.add.at(sums, group[held], scores)
-    return known[sums.argmax(axis=1)]
+    return classes[sums.argmax(axis=1)]
 
 
 def _actions(features: np.ndarray, group: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """(episodes, A) of each episode, the mean of its frames' predictions."""
+    """Returns (episodes, A): for each episode, the mean of its frames' predictions."""
     sums = np.zeros_like(actions)
     for fit, held in GroupKFold(FOLDS).split(features, groups=group):
         model = make_pipeline(StandardScaler(), Ridge()).fit(features[fit], actions[group[fit]])
@@ -131,15 +135,15 @@ def _actions(features: np.ndarray, group: np.ndarray, actions: np.ndarray) -> np
     return sums / np.bincount(group)[:, None]
 
 
-def _explained(actions: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float]:
-    """R² over episodes and all dimensions that vary, each by its own spread, and its bootstrap interval."""
+def _explained_variance(actions: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float]:
+    """Returns R² over episodes and all dimensions that vary, each scaled by its spread, with its bootstrap interval."""
     spread = actions.std(axis=0)
     varies = spread > 1e-6
     if not varies.any():
         return 0.0, 0.0, 0.0
-    wanted, found = actions[:, varies] / spread[varies], predicted[:, varies] / spread[varies]
-    error = ((wanted - found) ** 2).sum(axis=1)
-    total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=1)
+    true, predicted = actions[:, varies] / spread[varies], predicted[:, varies] / spread[varies]
+    error = ((true - predicted) ** 2).sum(axis=1)
+    total = ((true - true.mean(axis=0)) ** 2).sum(axis=1)
     rows = numpy_rng(0, "label audit").integers(len(error), size=(RESAMPLED, len(error)))
     sampled = 1 - error[rows].sum(axis=1) / total[rows].sum(axis=1)
     low, high = np.quantile(sampled, [0.025, 0.975])

@@ -1,5 +1,6 @@
-"""Several datasets presented as one store, without copying a frame: episodes and frames numbered through, one after the
-other, in the order of `DataConfig.datasets`.
+"""Several datasets presented as one store, without copying a frame.
+
+Episodes and frames are numbered through, one dataset after the other, in the order of `DataConfig.datasets`.
 
 Legend: N frames, V cameras, h×w image.
 """
@@ -18,8 +19,8 @@ from muvla.data.store import EpisodeStore, open_store
 from muvla.errors import MuvlaError
 
 
-class Joined:
-    """Columns of several stores as one, read-only: rows are taken from the memory maps that hold them."""
+class JoinedColumn:
+    """A column of several stores as one read-only array; rows are read from the stores' memory maps."""
 
     def __init__(self, columns: Sequence[np.ndarray]):
         self._columns = tuple(columns)
@@ -31,11 +32,14 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Of a row's number from 0, or an integer array of any shape: the rows, in its shape. Raises TypeError for
-        anything else: a tuple or a slice, which mean something to an array, would be taken for a list of rows."""
+        """Returns rows by their number from 0, or by an integer array of any shape, in its shape.
+
+        Raises TypeError for other indices: a tuple or a slice, which mean something to an array, would become a list of
+        rows.
+        """
         rows = rows if isinstance(rows, tuple) else np.asarray(rows)
         if isinstance(rows, tuple) or rows.dtype.kind not in "iu":
-            raise TypeError(f"rows of several stores, joined, are taken by integers, not by {rows!r}")
+            raise TypeError(f"a column of several stores takes integers as row numbers, not {rows!r}")
         of = np.searchsorted(self._ends, rows, side="right")
         taken = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         for i in np.unique(of):
@@ -44,22 +48,26 @@ class Joined:
         return taken
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows, in memory."""
+        """Returns all rows, in memory."""
         return np.concatenate(self._columns, dtype=dtype, casting="unsafe")
 
 
 class Mixture(EpisodeStore):
-    """Raises MuvlaError, with the two datasets, if frames have other shapes, if actions have other dimensions that pass
-    through, or if both have the same content, or were tried on the same seeds of one task."""
+    """Several datasets as one store."""
 
     def __init__(self, stores: Sequence[EpisodeStore]):
+        """Joins the datasets.
+
+        Raises MuvlaError, with the two datasets, for unlike shapes of frames, unlike action dimensions without scaling,
+        equal content, or common seeds of one task.
+        """
         self._parts = tuple(stores)
         first = stores[0]
         for i, other in enumerate(stores):
             for earlier in stores[:i]:
                 if other.sha256 == earlier.sha256:
-                    raise _unlike(earlier, other, "the same content twice", "every dataset once", "name it once")
-                # Tried ones: failed attempts go beyond the episodes that were asked for.
+                    raise _unlike(earlier, other, "the same content twice", "every dataset once", "remove one entry")
+                # The seeds of all attempts: failed attempts use seeds beyond the number of episodes.
                 seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
                 if earlier.spec.task == other.spec.task and seeds:
                     raise _unlike(
@@ -67,25 +75,25 @@ class Mixture(EpisodeStore):
                         other,
                         f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
                         "no episode twice",
-                        "collect one of them from a seed past the other's last one",
+                        "collect one dataset from a seed after the other's last seed",
                     )
             for column in ("images", "proprio", "recorded_action"):
-                own, expected = other[column].shape[1:], first[column].shape[1:]
-                if own != expected:
+                got, expected = other[column].shape[1:], first[column].shape[1:]
+                if got != expected:
                     raise _unlike(
                         first,
                         other,
-                        f"{column} of shape {own}",
-                        f"{expected}, as {first.name}",
-                        "bring them to one kind (image_size, --image-size), or train them apart",
+                        f"{column} of shape {got}",
+                        f"{expected}, as in {first.name}",
+                        "give both one image size (image_size, --image-size), or train them apart",
                     )
             if other.pass_through != first.pass_through:
                 raise _unlike(
                     first,
                     other,
-                    f"action dimensions {other.pass_through} pass through unscaled",
-                    f"{first.pass_through}, as {first.name}",
-                    "import both by one schema",
+                    f"action dimensions {other.pass_through} without scaling",
+                    f"{first.pass_through}, as in {first.name}",
+                    "import both with one schema",
                 )
         self.sha256 = content_hash([store.sha256 for store in stores], length=64)
         self.lengths = np.concatenate([store.lengths for store in stores])
@@ -94,9 +102,9 @@ class Mixture(EpisodeStore):
         self.index = [{**line, "start": int(start)} for line, start in zip(lines, self.starts, strict=True)]
         self.meta = {"pass_through": first.pass_through}
         self.simulator = ", ".join(sorted({store.simulator for store in stores if store.simulator})) or None
-        known = all(store.knows_executed for store in stores)
-        self._shapes = {name: shape for name, shape in first._shapes.items() if known or name != "executed_action"}
-        self._columns = {name: Joined([store._columns[name] for store in stores]) for name in self._shapes}
+        executed = all(store.knows_executed for store in stores)
+        self._shapes = {name: shape for name, shape in first._shapes.items() if executed or name != "executed_action"}
+        self._columns = {name: JoinedColumn([store._columns[name] for store in stores]) for name in self._shapes}
 
     @property
     def parts(self) -> tuple[EpisodeStore, ...]:
@@ -116,14 +124,15 @@ class Mixture(EpisodeStore):
 
 
 def join(stores: Sequence[EpisodeStore]) -> EpisodeStore:
-    """The one store, or a mixture of several."""
+    """Returns the store itself, or a mixture of several stores."""
     return stores[0] if len(stores) == 1 else Mixture(stores)
 
 
 def open_data(root: Path, data: DataConfig) -> EpisodeStore:
-    """What `data` names under `root`; raises MuvlaError for what is not there (`open_store`) or does not fit."""
+    """Opens the datasets of a cell under `root`; raises MuvlaError for a missing dataset or for datasets that do not
+    fit."""
     return join([open_store(root, spec) for spec in data.datasets])
 
 
-def _unlike(one: EpisodeStore, other: EpisodeStore, got: str, expected: str, remedy: str) -> MuvlaError:
-    return MuvlaError(f"data.mixture: {one.name} and {other.name}", got=got, expected=expected, remedy=remedy)
+def _unlike(first: EpisodeStore, second: EpisodeStore, got: str, expected: str, remedy: str) -> MuvlaError:
+    return MuvlaError(f"data.mixture: {first.name} and {second.name}", got=got, expected=expected, remedy=remedy)

@@ -1,9 +1,9 @@
-"""Which dataset of a mixture a slot plays next, such that all have equal shares of what `data.balance` names.
+"""The dataset of a mixture that a slot plays next, so that all datasets have equal shares of `data.balance`.
 
-A slot plays rounds. In the rounds up to r it plays floor(r·c + u) pieces of a dataset, where c is the dataset's pieces
-per round and u a number in [0, 1) that is drawn per slot and dataset. So after every round the datasets are where their
-shares say, up to one piece, at any length of training; the order within a round is drawn. The rarest dataset of a round
-has c = 1. The published loader draws the dataset of every episode at random instead: the same shares in expectation.
+A slot plays rounds. In the first r rounds it plays floor(r·c + u) pieces of a dataset. Here c is the dataset's pieces
+per round and u a number in [0, 1) drawn per slot and dataset. So after every round the datasets have their shares, up
+to one piece, at any length of training. The order within a round is drawn. The rarest dataset of a round has c = 1. The
+published loader draws the dataset of every episode at random instead: the same shares in expectation.
 
 Legend: D datasets.
 """
@@ -18,40 +18,39 @@ from muvla.config import DataConfig
 from muvla.data.store import EpisodeStore
 from muvla.utils.rng import numpy_rng
 
-DRAWN = 32  # rounds that are drawn at once
+ROUNDS = 32  # rounds that are drawn at once
 
 
 def pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
-    """(D,) how often each dataset's pieces are played, relative to the rarest.
+    """Returns (D,): how often each dataset's pieces are played, relative to the rarest.
 
-    `episode`: equally many episodes of every dataset, so that a dataset's share of the frames is proportional to the
-    mean length of what is played of its episodes. `frame`: equally many frames. Where the order is `shuffled` a piece
-    is a frame, and the datasets have the shares of frames that they have in episodic cells: a memoryless baseline is
-    trained on the same mixture.
+    `episode` plays equally many episodes of every dataset, so a dataset's share of frames is proportional to the mean
+    played length of its episodes. `frame` plays equally many frames. With the order `shuffled` a piece is a frame, and
+    the datasets have the shares of frames of episodic cells: a memoryless baseline trains on the same mixture.
     """
     lengths = [part.lengths for part in store.parts]
-    episode = np.array([one.mean() for one in lengths])
-    grouped = np.array([np.minimum(one, data.group).mean() for one in lengths])
-    frames = {"episodic": episode, "grouped": grouped, "shuffled": np.ones(len(lengths))}[data.order]  # of a piece
-    wanted = (episode if data.order == "shuffled" else frames) if data.balance == "episode" else np.ones(len(lengths))
-    often = wanted / frames
-    return often / often.min()
+    episode = np.array([length.mean() for length in lengths])
+    grouped = np.array([np.minimum(length, data.group).mean() for length in lengths])
+    frames = {"episodic": episode, "grouped": grouped, "shuffled": np.ones(len(lengths))}[data.order]  # per piece
+    share = (episode if data.order == "shuffled" else frames) if data.balance == "episode" else np.ones(len(lengths))
+    frequency = share / frames
+    return frequency / frequency.min()
 
 
 class Rounds:
-    """`rounds.at(slot, visit)` is the dataset of a slot's piece, and how many of its pieces the slot has played
-    before. A function of (seed, slot, visit)."""
+    """The pieces of every slot, as a function of (seed, slot, visit)."""
 
-    def __init__(self, often: np.ndarray, seed: int):
-        self._often, self._seed = often, seed
-        self._pieces = DRAWN * float(often.sum())  # of DRAWN rounds, on average
+    def __init__(self, frequency: np.ndarray, seed: int):
+        self._frequency, self._seed = frequency, seed
+        self._pieces = ROUNDS * float(frequency.sum())  # mean number of pieces in ROUNDS rounds
         self._phase = lru_cache(maxsize=None)(self._draw_phase)
         self._rounds = lru_cache(maxsize=1024)(self._draw_rounds)
 
     def at(self, slot: int, visit: int) -> tuple[int, int]:
-        if len(self._often) == 1:
+        """Returns the dataset of the slot's piece, and how many of its pieces the slot has played before."""
+        if len(self._frequency) == 1:
             return 0, visit
-        number = int(visit / self._pieces)  # give or take one
+        number = int(visit / self._pieces)  # correct to ±1
         while visit < (first := self._rounds(slot, number)[0]):
             number -= 1
         while visit >= first + len(pieces := self._rounds(slot, number)[1]):
@@ -59,15 +58,15 @@ class Rounds:
         return pieces[visit - first]
 
     def _draw_phase(self, slot: int) -> np.ndarray:
-        return numpy_rng(self._seed, "mixture phase", slot).random(len(self._often))
+        return numpy_rng(self._seed, "mixture phase", slot).random(len(self._frequency))
 
     def _draw_rounds(self, slot: int, number: int) -> tuple[int, list[tuple[int, int]]]:
-        """The visit that the number-th DRAWN rounds begin with, and their pieces."""
-        rounds = DRAWN * number + np.arange(DRAWN + 1)
-        played = np.floor(rounds[:, None] * self._often + self._phase(slot)).astype(np.int64)  # (DRAWN + 1, D) before
-        own = np.diff(played, axis=0)
-        dataset = np.repeat(np.tile(np.arange(own.shape[1]), DRAWN), own.ravel())
-        of_round = np.repeat(np.arange(DRAWN), own.sum(axis=1))
+        """Returns the first visit of the number-th ROUNDS rounds, and their pieces."""
+        rounds = ROUNDS * number + np.arange(ROUNDS + 1)
+        played = np.floor(rounds[:, None] * self._frequency + self._phase(slot)).astype(np.int64)  # (ROUNDS + 1, D)
+        counts = np.diff(played, axis=0)
+        dataset = np.repeat(np.tile(np.arange(counts.shape[1]), ROUNDS), counts.ravel())
+        of_round = np.repeat(np.arange(ROUNDS), counts.sum(axis=1))
         drawn = numpy_rng(self._seed, "mixture rounds", slot, number).random(len(dataset))
         dataset = dataset[np.lexsort((drawn, of_round))]
         nth = np.empty_like(dataset)

@@ -23,22 +23,23 @@ RELEASED_MARGIN = 1e-8
 class Statistics:
     """Quantiles 0.01 and 0.99 per dimension, over all frames.
 
-    Under `executed` of what the simulator applied in every frame, the zeros of the no-op phases included, whatever a
-    cell is supervised with: so all label variants share one object, never-executed actions do not enter the scale, and
-    the zeros that `executed` supervises lie inside the bounds and are not clipped. What was applied in imported
-    demonstrations is unknown: their quantiles are of the recorded actions, those of no-op phases included, as
-    published; `recorded` takes these of collected demonstrations too. A dimension that is constant becomes -1, and -1,
-    or anything else, becomes that constant again. Mean and standard deviation scale nothing; they are told to people
-    and to others' code.
+    With `executed`, action quantiles are of the actions that the simulator applied in every frame, including the zeros
+    of the no-op phases, whatever labels a cell has. So all label variants share one scale, never-executed actions do
+    not enter it, and the supervised zeros lie inside the bounds and are not clipped. Imported demonstrations do not
+    record executed actions: their quantiles are of the recorded actions of all phases, as published. `recorded` uses
+    recorded actions for collected demonstrations too.
+
+    A constant dimension is normalised to -1, and any value is unnormalised to that constant. Mean and standard
+    deviation scale nothing; they are information for people and for exports.
     """
 
     action_low: tuple[float, ...]  # (A,)
     action_high: tuple[float, ...]
     proprio_low: tuple[float, ...]  # (Q,)
     proprio_high: tuple[float, ...]
-    action_mask: tuple[bool, ...]  # (A,) False for a dimension that passes through as it is
+    action_mask: tuple[bool, ...]  # (A,) False for a dimension that is not scaled
     data: str  # content hash of the dataset or mixture, or of the released bounds
-    # Absent from releases and from older checkpoints, and no part of what a policy computes: so of no comparison.
+    # Releases and older checkpoints lack these, and no policy computes with them, so comparisons ignore them.
     action_mean: tuple[float, ...] | None = field(default=None, compare=False)  # (A,)
     action_std: tuple[float, ...] | None = field(default=None, compare=False)
     proprio_mean: tuple[float, ...] | None = field(default=None, compare=False)  # (Q,)
@@ -46,27 +47,31 @@ class Statistics:
 
     @classmethod
     def of(cls, store: EpisodeStore, actions: Literal["executed", "recorded"] = "executed") -> Statistics:
+        """Computes the statistics of a dataset; `actions` names the actions to scale by, where the dataset records
+        both."""
         source = f"{actions}_action" if store.knows_executed else "recorded_action"
         bounds, moments = [], []
         for name in (source, "proprio"):
             column = np.asarray(store[name])
-            # One dimension after the other: in double precision, and sorted, all of them may not fit into memory.
-            told = [_told(column[:, i].astype(np.float64)) for i in range(column.shape[1])]
-            low, high, mean, deviation = zip(*told, strict=True)
+            # One dimension at a time: all of them in double precision, and sorted, may not fit into memory.
+            moments_of = [_moments(column[:, i].astype(np.float64)) for i in range(column.shape[1])]
+            low, high, mean, deviation = zip(*moments_of, strict=True)
             bounds, moments = [*bounds, low, high], [*moments, mean, deviation]
         mask = tuple(i not in store.pass_through for i in range(len(bounds[0])))
         return cls(*bounds, mask, store.sha256, *moments)
 
     @property
     def id(self) -> str:
-        """Hash of what scales, and of the data that it was taken from."""
-        compared = {one.name for one in fields(self) if one.compare}
+        """Hash of the scaling numbers and of the data that they come from."""
+        compared = {f.name for f in fields(self) if f.compare}
         return content_hash({name: value for name, value in asdict(self).items() if name in compared})
 
     @classmethod
     def released(cls, bounds: dict[str, Any]) -> Statistics:
-        """One dataset's entry of a release's statistics: q01, q99 and, for actions, a mask. The range is q99 − q01 +
-        1e-8, also where nothing varies (spec 4.2). Raises MuvlaError for a missing one."""
+        """Builds the statistics from one dataset's entry in a release: q01, q99 and, for actions, a mask.
+
+        The range is q99 − q01 + 1e-8, also for constant dimensions (spec 4.2). Raises MuvlaError for a missing entry.
+        """
         columns = []
         for field_name in ("action", "proprio"):
             for name in ("q01", "q99"):
@@ -76,18 +81,18 @@ class Statistics:
                         f"statistics: {field_name}.{name}",
                         got=column,
                         expected="a list of numbers",
-                        remedy="take the entry of one dataset out of dataset_statistics.json",
+                        remedy="pass the entry of one dataset from dataset_statistics.json",
                     )
                 columns.append(tuple(float(x) + (RELEASED_MARGIN if name == "q99" else 0.0) for x in column))
         mask = tuple(map(bool, bounds["action"].get("mask", [True] * len(columns[0]))))
         return cls(*columns, action_mask=mask, data=content_hash([*columns, mask]))
 
     def normalise_action(self, action: np.ndarray) -> np.ndarray:
-        """(…, A) float32 in [-1, 1]; what lies outside the quantiles is clipped."""
+        """Returns (…, A) float32 in [-1, 1]; values outside the quantiles are clipped."""
         return self._masked(_normalise(action, self.action_low, self.action_high), action)
 
     def unnormalise_action(self, action: np.ndarray) -> np.ndarray:
-        """The inverse inside the quantiles; (…, A) float32."""
+        """Returns (…, A) float32; the inverse of `normalise_action` inside the quantiles."""
         low, width = _bounds(self.action_low, self.action_high)
         result = (low + 0.5 * (np.asarray(action, dtype=np.float64) + 1) * width).astype(np.float32)
         return self._masked(result, action)
@@ -96,13 +101,15 @@ class Statistics:
         return result if all(self.action_mask) else np.where(self.action_mask, result, given).astype(np.float32)
 
     def normalise_proprio(self, proprio: np.ndarray) -> np.ndarray:
-        """(…, Q) float32 in [-1, 1]."""
+        """Returns (…, Q) float32 in [-1, 1]."""
         return _normalise(proprio, self.proprio_low, self.proprio_high)
 
 
-def _told(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Both quantiles, mean and standard deviation of (N,); summed up from the first to the last, as NumPy does over the
-    rows of a matrix."""
+def _moments(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Returns both quantiles, mean and standard deviation of (N,).
+
+    The sums run from the first value to the last, as NumPy sums over the rows of a matrix.
+    """
     total = lambda terms: float(np.cumsum(terms)[-1])  # noqa: E731
     mean = total(values) / len(values)
     low, high = np.quantile(values, (LOW, HIGH)).tolist()
@@ -110,7 +117,7 @@ def _told(values: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _bounds(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Lower bound and width."""
+    """Returns lower bound and width."""
     return np.asarray(low), np.asarray(high) - np.asarray(low)
 
 

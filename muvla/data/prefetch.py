@@ -1,8 +1,8 @@
-"""Reading ahead: the next window is prepared in a thread while the one before it is trained on.
+"""Prefetching: a thread prepares the next window while the trainer uses the current one.
 
-The stream stays where the last window that was taken left it, so that a checkpoint's cursor, a leak test that peeks
-and a resume need not know of this: what was prepared is used only if the stream still stands where that preparation
-began."""
+The stream stays where the last taken window left it. So a checkpoint's cursor, a leak test and a resume need not know
+about prefetching: a prepared window is used only if the stream still stands where its preparation began.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from torch import Tensor
 
 from muvla.data.stream import SlotStream, Window
 
-Place = tuple[dict[str, Any], int]  # where the stream stands, and how many ticks are asked for
+Place = tuple[dict[str, Any], int]  # state of the stream, and the number of ticks to read
 
 
 class Prefetcher:
-    """The windows of `stream`: inside a `with` block made one ahead, outside it when they are asked for; the same in
-    either case. `pin` is for a GPU; `features`, once set, are what frozen towers make of a window's images."""
+    """The windows of a stream. Inside a `with` block a thread prepares each window ahead; outside, a window is made on
+    demand.
+
+    Both ways give the same windows.
+
+    Attributes:
+        stream: the stream.
+        pin: put windows into page-locked memory, for a GPU.
+        features: returns the features of a window's images; set by the vision cache.
+    """
 
     def __init__(self, stream: SlotStream, pin: bool = False):
         self.stream, self.pin = stream, pin
@@ -34,18 +42,18 @@ class Prefetcher:
         return self
 
     def __exit__(self, *_) -> None:
-        """Ends the thread, whatever ended the block."""
+        """Ends the thread, also after an error."""
         self._worker.shutdown(cancel_futures=True)
         self._worker = self._prepared = None
 
     def window(self, ticks: int, last: bool = False) -> Window:
-        """The stream's next window; none is prepared behind the `last`. An error of the preparation is raised here, as
-        it is."""
+        """Returns the stream's next window; after the `last` window none is prepared. Raises errors of the
+        preparation."""
         place = self.stream.state(), ticks
         prepared, self._prepared = self._prepared, None
         if prepared is not None and prepared[0] == place:
             window, after = prepared[1].result()
-        else:  # the first one; or the stream was moved, and what was prepared belongs elsewhere
+        else:  # the first window, or the stream has moved since the preparation
             window, after = self._make(place)
         self.stream.load_state(after)
         if self._worker is not None and not last:
@@ -54,7 +62,7 @@ class Prefetcher:
         return window
 
     def _make(self, place: Place) -> tuple[Window, dict[str, Any]]:
-        """The window of a place, and where the stream stands behind it; on a twin that shares what never changes."""
+        """Makes the window at a place and returns it with the stream's next state; works on a copy of the stream."""
         twin = copy.copy(self.stream)
         twin.load_state(place[0])
         window = twin.window(place[1])
@@ -64,7 +72,9 @@ class Prefetcher:
 
 
 def pin(window: Window) -> Window:
-    """In page-locked memory, from which a GPU copies while others compute. torch gives that memory to another window
-    only after the copies that were begun from it have ended."""
+    """Copies the window to page-locked memory, from which a GPU copies while others compute.
+
+    torch reuses this memory only after the copies from it have ended.
+    """
     tensors = {f.name: value for f in fields(window) if isinstance(value := getattr(window, f.name), Tensor)}
     return replace(window, **{name: tensor.pin_memory() for name, tensor in tensors.items()})

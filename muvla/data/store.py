@@ -3,17 +3,17 @@
 Legend: N frames of all episodes, V cameras, h×w image, Q proprio dim, A action dim.
 
     <task>-<hash of the DatasetConfig>/
-      meta.json        the DatasetConfig, the columns' shapes, what simulated and rendered; once sealed also the number
-                       of attempts and the content hash
+      meta.json        the DatasetConfig, shapes of the columns, simulator and renderer; once sealed also the number of
+                       attempts and the content hash
       episodes.jsonl   a line per episode: seed, first frame, length, instruction, target, phase lengths
       <column>.bin     images (N, V, h, w, 3) uint8, proprio (N, Q) float32, executed_action and recorded_action (N, A)
                        float32, phase (N,) uint8
 
-Imported demonstrations lie in a folder named by their `source`. They have no executed_action, and the phase UNKNOWN,
-unless an export from here told both, or they were derived: then meta.json says how.
+Imported demonstrations lie in a folder named by their `source`. They have no executed_action and the phase UNKNOWN,
+with two exceptions: an export of this project records both, and a rule may derive both, which meta.json records.
 
-An episode counts once its index line is there, and that is written last; so a crash at any moment loses at most the
-episode under way, and the next writer cuts off what it left.
+An episode's index line is written last, and an episode counts once its line exists. So a crash loses at most the
+episode in progress, and the next writer removes the rest of it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from muvla.utils.io import append_line, disk_errors, drop_torn_line, read_lines,
 COLUMNS = {
     "images": np.dtype(np.uint8),
     "proprio": np.dtype(np.float32),
-    "executed_action": np.dtype(np.float32),  # what reached the simulator
-    "recorded_action": np.dtype(np.float32),  # what the expert said
-    "phase": np.dtype(np.uint8),  # of the observation, and so of the action that answers it
+    "executed_action": np.dtype(np.float32),  # the action that the simulator applied
+    "recorded_action": np.dtype(np.float32),  # the expert's action
+    "phase": np.dtype(np.uint8),  # phase of the observation and of the action that answers it
 }
 INDEX = "episodes.jsonl"
 META = "meta.json"
@@ -48,7 +48,7 @@ META = "meta.json"
 
 @dataclass
 class Episode:
-    """One demonstration of T frames; columns as in the store, `info` the rest of its index line."""
+    """One demonstration of T frames; columns as in the store, `info` the other fields of its index line."""
 
     images: np.ndarray  # (T, V, h, w, 3)
     proprio: np.ndarray  # (T, Q)
@@ -59,7 +59,8 @@ class Episode:
 
 
 def store_path(root: Path, spec: DatasetConfig) -> Path:
-    """The folder of a dataset under `root`, named by its task and configuration, or as it was imported."""
+    """Returns the folder of a dataset under `root`: its source's name, or its task and the hash of its
+    configuration."""
     return root / (spec.source or f"{spec.task.name}-{content_hash(spec)}")
 
 
@@ -68,14 +69,7 @@ def is_sealed(path: Path) -> bool:
 
 
 class EpisodeWriter:
-    """Appends episodes to an unfinished store, continuing where a killed one stopped, and seals it.
-
-    `simulator` names what simulates and renders the episodes, `origin` what they are imported from; they are no part of
-    the dataset's identity, but a dataset has only one. `pass_through` are the action dimensions that no statistics
-    scale (LIBERO's gripper, spec 4.2); they are part of the content. `derived` tells how executed actions and phases
-    were derived. Raises MuvlaError for a finished store, one of another simulator, origin or configuration, and one
-    without its meta.json.
-    """
+    """Appends episodes to an unfinished store, continues where a killed writer stopped, and seals the store."""
 
     def __init__(
         self,
@@ -86,9 +80,27 @@ class EpisodeWriter:
         pass_through: tuple[int, ...] = (),
         derived: dict[str, Any] | None = None,
     ):
+        """Opens a new or unfinished store. Simulator and origin do not belong to the dataset's identity, but a dataset
+        has only one of each.
+
+        Args:
+            path: folder of the store.
+            spec: the dataset's configuration.
+            simulator: simulator and renderer of the episodes.
+            origin: source of imported episodes.
+            pass_through: action dimensions that no statistics scale (LIBERO's gripper, spec 4.2); part of the content.
+            derived: the rule that derived executed actions and phases, with its accuracy.
+
+        Raises:
+            MuvlaError: the store is finished, belongs to another simulator, origin or configuration, or lacks
+                meta.json.
+        """
         if is_sealed(path):
             raise MuvlaError(
-                str(path), got="a finished dataset", expected="a new or an unfinished one", remedy="read it instead"
+                str(path),
+                got="a finished dataset",
+                expected="a new or unfinished dataset",
+                remedy="open it with EpisodeStore",
             )
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
         self.pass_through, self.derived = pass_through, derived
@@ -101,32 +113,37 @@ class EpisodeWriter:
             if meta.get("simulator") != simulator:
                 raise MuvlaError(
                     str(path),
-                    got=f"episodes to come from {simulator}",
-                    expected=f"{meta.get('simulator')}, as before",
-                    remedy="go on where it was begun, or remove the folder and collect again here",
+                    got=f"new episodes from {simulator}",
+                    expected=f"episodes from {meta.get('simulator')}, as the existing ones",
+                    remedy="continue on the first machine, or remove the folder and collect again here",
                 )
             require_same_import(path, meta, spec, origin)
             self._shapes = meta["shapes"]
-            self._back_to_the_last_whole_episode()
+            self._drop_incomplete_episodes()
         elif self.index:
-            raise _damaged(path / META, "no such file", "the description of the episodes beside it")
+            raise _damaged(path / META, "no such file", "the description of the episodes")
 
     @property
     def frames(self) -> int:
         return sum(line["length"] for line in self.index)
 
     def append(self, episode: Episode) -> None:
-        """Raises MuvlaError for values that are not finite, columns of unequal length or of another shape than the
-        episodes before, and a full disk."""
-        known = {name: column for name in COLUMNS if (column := getattr(episode, name)) is not None}
-        columns = {name: np.ascontiguousarray(column, COLUMNS[name]) for name, column in known.items()}
+        """Writes an episode.
+
+        Raises:
+            MuvlaError: values are not finite, columns differ in length, shapes differ from earlier episodes, or the
+                instruction is empty.
+            DiskError: the disk is full.
+        """
+        present = {name: column for name in COLUMNS if (column := getattr(episode, name)) is not None}
+        columns = {name: np.ascontiguousarray(column, COLUMNS[name]) for name, column in present.items()}
         self._check(columns)
         if not str(episode.info.get("instruction", "?")).strip():
             raise MuvlaError(
                 "episode instruction",
                 got="an empty text",
-                expected="a sentence: a policy is told by it",
-                remedy="look at the environment that it came from",
+                expected="a sentence that tells the policy its task",
+                remedy="give the task an instruction",
             )
         for name, column in columns.items():
             file = self._column(name)
@@ -137,12 +154,13 @@ class EpisodeWriter:
         self.index.append(line)
 
     def seal(self, attempts: int) -> None:
-        """Ends the writing: `attempts` episodes were tried to get these. Raises MuvlaError if there is none."""
+        """Finishes the store; `attempts` episodes were tried to get its episodes. Raises MuvlaError for an
+        empty store."""
         if not self.index:
             raise MuvlaError(
                 str(self.path),
                 got=f"no successful episode in {attempts} attempts",
-                expected="at least one",
+                expected="at least one successful episode",
                 remedy="check the task and its expert",
             )
         meta = self._meta() | {"attempts": attempts}
@@ -155,7 +173,7 @@ class EpisodeWriter:
                     f"episode {name}",
                     got="NaN or infinity",
                     expected="finite numbers",
-                    remedy="look at the environment that it came from",
+                    remedy=f"check the source of the column {name}: environment, expert or imported file",
                 )
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1 or 0 in lengths:
@@ -173,12 +191,12 @@ class EpisodeWriter:
             raise MuvlaError(
                 "episode",
                 got=f"frames of shapes {shapes}",
-                expected=f"one kind of observation per dataset, {self._shapes}",
-                remedy="write it to a dataset of its own",
+                expected=f"the dataset's shapes {self._shapes}",
+                remedy="write episodes of other shapes to another dataset",
             )
 
     def _meta(self) -> dict[str, Any]:
-        # The identity of the configuration, not all of it: a field added later must not change the content hash.
+        # Only the configuration's identity: a field added later must not change the content hash.
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
         more = {"origin": self.origin, "pass_through": list(self.pass_through) or None, "derived": self.derived}
         return meta | {name: value for name, value in more.items() if value is not None}
@@ -186,8 +204,8 @@ class EpisodeWriter:
     def _column(self, name: str) -> Path:
         return self.path / f"{name}.bin"
 
-    def _back_to_the_last_whole_episode(self) -> None:
-        """Cuts what a crash left over: rows without an index line, index lines whose rows never reached the disk."""
+    def _drop_incomplete_episodes(self) -> None:
+        """Removes what a crash left: rows without an index line, and index lines whose rows never reached the disk."""
         sizes = {name: file.stat().st_size if (file := self._column(name)).exists() else 0 for name in self._shapes}
         frames = min(size // _row_bytes(name, self._shapes) for name, size in sizes.items())
         whole = [line for line in self.index if line["start"] + line["length"] <= frames]
@@ -201,12 +219,10 @@ class EpisodeWriter:
 
 
 class EpisodeStore:
-    """A finished dataset. `store["images"]` is a read-only memory map of all frames; `index` has a line per episode.
-
-    Raises MuvlaError for one that is missing, unfinished or cut.
-    """
+    """A finished dataset. `store["images"]` is a read-only memory map of all frames; `index` has a line per episode."""
 
     def __init__(self, path: Path):
+        """Opens the dataset. Raises MuvlaError for a dataset that is missing, unfinished or cut."""
         self.path = path
         meta = _read_meta(path)
         if not meta:
@@ -220,8 +236,8 @@ class EpisodeStore:
             raise MuvlaError(
                 str(path),
                 got="an unfinished dataset",
-                expected="a finished one",
-                remedy="run `muvla collect STUDY` or `muvla data import` again; it continues",
+                expected="a finished dataset",
+                remedy="run `muvla collect STUDY` or `muvla data import` again; the command continues the dataset",
             )
         self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
@@ -235,7 +251,7 @@ class EpisodeStore:
         self.lengths = np.array([line["length"] for line in self.index])
         self.starts = np.array([line["start"] for line in self.index])
         if not np.array_equal(self.starts, np.cumsum(self.lengths) - self.lengths):
-            raise _damaged(path / INDEX, "episodes that overlap or leave gaps", "one after the other")
+            raise _damaged(path / INDEX, "episodes that overlap or leave gaps", "consecutive episodes")
         self._columns: dict[str, np.ndarray] = {}
         for name in self._shapes:
             file, expected = path / f"{name}.bin", self.frames * _row_bytes(name, self._shapes)
@@ -246,7 +262,7 @@ class EpisodeStore:
 
     @property
     def parts(self) -> tuple[EpisodeStore, ...]:
-        """The datasets that its episodes come from, in their order: of a mixture several."""
+        """The datasets that the episodes come from, in order; several for a mixture."""
         return (self,)
 
     @property
@@ -259,97 +275,96 @@ class EpisodeStore:
         return tuple(self.meta.get("pass_through", ()))
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Returns the number of episodes."""
         return len(self.index)
 
     def __getitem__(self, column: str) -> np.ndarray:
-        """Raises MuvlaError for the executed actions of imported demonstrations."""
+        """Returns a column. Raises MuvlaError for executed actions that imported demonstrations do not record."""
         if column == "executed_action":
             self.require_executed(column)
         return self._columns[column]
 
     @property
     def frames(self) -> int:
-        """N."""
+        """N, the number of frames."""
         return int(self.lengths.sum())
 
     @property
     def instructions(self) -> list[str]:
-        """The different ones, in order of appearance."""
+        """The distinct instructions, in order of appearance."""
         return list(dict.fromkeys(line["instruction"] for line in self.index))
 
     @property
     def seeds(self) -> range:
-        """That were tried; of imported demonstrations those from the first to the last that are told, or none."""
+        """The seeds that were tried. Imports give the range of their recorded seeds, or an empty range."""
         if self.spec.source is None:
             return range(self.spec.seed, self.spec.seed + self.attempts)
-        told = [line["seed"] for line in self.index if "seed" in line]
-        return range(min(told), max(told) + 1) if told else range(0)
+        recorded = [line["seed"] for line in self.index if "seed" in line]
+        return range(min(recorded), max(recorded) + 1) if recorded else range(0)
 
     @cached_property
     def is_executed(self) -> np.ndarray:
-        """(N,) whether the simulator applied the frame's recorded action. Raises MuvlaError where that is unknown."""
+        """(N,) bool, True where the simulator applied the recorded action. Raises MuvlaError if this is unknown."""
         self.require_executed("label_is_executed")
         return ~np.isin(self["phase"], [int(phase) for phase in NO_OP_PHASES])
 
     @property
     def knows_executed(self) -> bool:
-        """Whether it is known, or derived, what was executed; most imported demonstrations do not tell."""
+        """True if executed actions are recorded or derived; most imported demonstrations lack them."""
         return "executed_action" in self._shapes
 
     @property
     def knows_phases(self) -> bool:
-        """Whether a cue is told from a delay; of derived phases it is not."""
+        """True if the phases distinguish cue from delay; derived phases do not."""
         return self.knows_executed and "derived" not in self.meta
 
-    def require_executed(self, what: str) -> None:
-        """Raises MuvlaError where phases and executed actions, from which `what` follows, are unknown."""
+    def require_executed(self, purpose: str) -> None:
+        """Raises MuvlaError if executed actions, which `purpose` needs, are unknown."""
         if not self.knows_executed:
             raise MuvlaError(
-                f"{self.name}: {what}",
-                got="unknown: these imported demonstrations tell neither phases nor what was executed",
-                expected="demonstrations that do",
-                remedy="set data.labels to recorded, which needs "
-                "neither, import again with --derive motion, or collect",
+                f"{self.name}: {purpose}",
+                got="imported demonstrations without phases and executed actions",
+                expected="demonstrations with phases and executed actions",
+                remedy="set data.labels to recorded, import again with --derive motion, or collect demonstrations",
             )
 
-    def require_phases(self, what: str) -> None:
-        """Raises MuvlaError where cue and delay, from which `what` follows, are not told apart."""
-        self.require_executed(what)
+    def require_phases(self, purpose: str) -> None:
+        """Raises MuvlaError if the phases, which `purpose` needs, do not distinguish cue from delay."""
+        self.require_executed(purpose)
         if not self.knows_phases:
             raise MuvlaError(
-                f"{self.name}: {what}",
-                got="derived phases, which do not tell cue from delay",
-                expected="demonstrations that do",
-                remedy="collect them here",
+                f"{self.name}: {purpose}",
+                got="derived phases, which do not distinguish cue from delay",
+                expected="demonstrations with recorded phases",
+                remedy="collect demonstrations with `muvla collect`",
             )
 
     def verify(self) -> None:
-        """Raises MuvlaError if any byte is another than when the dataset was sealed."""
-        found = _content(self.path, self.meta)
-        if found != self.sha256:
+        """Reads every byte; raises MuvlaError if any byte differs from the sealed dataset."""
+        content = _content(self.path, self.meta)
+        if content != self.sha256:
             raise MuvlaError(
                 str(self.path),
-                got=f"content {found[:12]}",
-                expected=f"content {self.sha256[:12]}: the data changed",
-                remedy="remove the folder and collect again or import again, or restore it",
+                got=f"changed data, content {content[:12]}",
+                expected=f"content {self.sha256[:12]}",
+                remedy="restore the folder, or remove it and collect or import again",
             )
 
 
 def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
-    """The finished dataset of `spec` under `root`; raises MuvlaError if it is not there, or is another than `spec`
-    says."""
+    """Opens the finished dataset of `spec` under `root`. Raises MuvlaError if it is missing or differs from `spec`."""
     path = store_path(root, spec)
     if spec.source is None:
         return EpisodeStore(path)
     if not is_sealed(path):
-        size = f" --image-size {spec.image_size}" * (spec.image_size is not None)
-        told = f"--task {spec.task.name} --name {spec.source}{size}"
+        options = f"--task {spec.task.name} --name {spec.source}"
+        if spec.image_size is not None:
+            options += f" --image-size {spec.image_size}"
         raise MuvlaError(
             "data.dataset.source",
-            got=f"{spec.source}: {'a part of it' if path.exists() else 'nothing'} at {path}",
+            got=f"{spec.source}: {'an unfinished import' if path.exists() else 'nothing'} at {path}",
             expected="an imported dataset",
-            remedy=f"run `muvla data import PATH {told}`",
+            remedy=f"run `muvla data import PATH {options}`",
         )
     store = EpisodeStore(path)
     require_same_import(path, store.meta, spec)
@@ -357,21 +372,27 @@ def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
 
 
 def require_same_import(path: Path, meta: Mapping[str, Any], spec: DatasetConfig, origin: str | None = None) -> None:
-    """Raises MuvlaError if the dataset that lies at `path` has another configuration than `spec`, or, where one is
-    given, another origin."""
-    there = from_dict(DatasetConfig, meta["spec"])
-    for name, (got, expected) in difference(spec, there).items():
+    """Raises MuvlaError if the dataset at `path` has another configuration than `spec`, or another origin.
+
+    Args:
+        path: folder of the dataset.
+        meta: its meta.json.
+        spec: the expected configuration.
+        origin: the expected origin; None accepts any.
+    """
+    existing = from_dict(DatasetConfig, meta["spec"])
+    for name, (got, expected) in difference(spec, existing).items():
         raise MuvlaError(
             f"data.dataset.{name}",
             got=got,
             expected=f"{expected!r}, as in {path}",
-            remedy="write what the import printed, or import under another --name",
+            remedy="write the configuration that the import printed, or import under another --name",
         )
     if origin is not None and meta.get("origin") != origin:
         raise MuvlaError(
             str(path),
             got=f"an import from {origin}",
-            expected=f"one from {meta.get('origin')}, as before",
+            expected=f"an import from {meta.get('origin')}, as the existing one",
             remedy="import under another --name, or remove the folder",
         )
 
@@ -381,11 +402,11 @@ def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
 
 
 def _content(path: Path, meta: Mapping[str, Any]) -> str:
-    """SHA-256 of what the dataset is: its configuration, shapes and attempts, its index and its columns."""
-    spec = {name: value for name, value in meta["spec"].items() if name != "source"}  # a name is no content
+    """Returns the SHA-256 of the dataset: its configuration, shapes and attempts, its index and its columns."""
+    spec = {name: value for name, value in meta["spec"].items() if name != "source"}  # the name is not content
     described = {"spec": spec, "shapes": meta["shapes"], "attempts": meta["attempts"]}
     described |= {name: meta[name] for name in ("pass_through",) if name in meta}
-    if "derived" in meta:  # what was measured of the rule elsewhere is no content
+    if "derived" in meta:  # the rule's accuracy on another dataset is not content
         described["derived"] = meta["derived"]["rule"]
     digest = hashlib.sha256(canonical_json(described).encode())
     for name in (INDEX, *(f"{column}.bin" for column in COLUMNS if column in meta["shapes"])):
@@ -395,7 +416,7 @@ def _content(path: Path, meta: Mapping[str, Any]) -> str:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    """Empty where there is no meta.json."""
+    """Returns meta.json, or an empty dictionary without the file."""
     file = path / META
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -417,5 +438,5 @@ def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
         str(file),
         got=got,
         expected=f"{expected}; the file was cut or changed",
-        remedy="remove the dataset's folder and collect again or import again, or restore it",
+        remedy="restore the dataset's folder, or remove it and collect or import again",
     )

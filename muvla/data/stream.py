@@ -2,12 +2,12 @@
 
 Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H chunk, A action dim.
 
-Every slot plays pieces of the data in a random order of its own, all of them once before any of them again, and starts
-at a random frame of its first one. A piece is a whole episode, so that a slot's next tick is its next frame; where the
-order is `grouped`, some frames of an episode, others at every visit; where it is `shuffled`, a single frame. The
-datasets of a mixture are each played so, in turns that balance them (`muvla.data.mixture_sampling`). All draws are
-functions of (training seed, slot, pass or visit), so cells of one seed and order see the same frames whatever their
-memory, K or labels.
+Every slot plays pieces of the data in its own random order, all pieces once before any piece again, and starts at a
+random frame of its first piece. With the order `episodic` a piece is a whole episode, so a slot's next tick is its next
+frame. With `grouped` a piece is some frames of an episode, drawn anew at every visit. With `shuffled` a piece is a
+single frame. Each dataset of a mixture is played so, in turns that balance the datasets
+(`muvla.data.mixture_sampling`). All draws are functions of (training seed, slot, pass or visit). So cells of one seed
+and order see the same frames whatever their memory, K or labels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from muvla.utils.rng import numpy_rng
 class Window:
     """W consecutive ticks of B slots: tensors for the model, arrays for the bookkeeping.
 
-    Whatever else is known of a tick (task, target, both actions) stands in the store at its `frame` and `episode`.
+    Other facts about a tick (task, target, both actions) stand in the store at its `frame` and `episode`.
     """
 
     images: Tensor  # (W, B, V, 3, h, w) uint8
@@ -42,8 +42,8 @@ class Window:
     text_ids: Tensor  # (W, B, T)
     text_lengths: Tensor  # (W, B)
     label: Tensor  # (W, B, H, A) normalised
-    weight: Tensor  # (W, B, H) of each chunk entry's error: 1, or 0 where it is masked
-    is_first: Tensor  # (W, B) bool: the memory starts here
+    weight: Tensor  # (W, B, H) weight of each chunk entry's error: 1, or 0 where the entry is masked
+    is_first: Tensor  # (W, B) bool: the memory starts at this tick
     is_last: np.ndarray  # (W, B) bool
     action_is_pad: np.ndarray  # (W, B, H) bool: past the episode's end
     label_is_executed: np.ndarray | None  # (W, B, H) bool: the simulator applied this entry's action; None: unknown
@@ -51,14 +51,12 @@ class Window:
     episode: np.ndarray  # (W, B) index into the store
     tick: np.ndarray  # (W, B) step of the episode
     frame: np.ndarray  # (W, B) row in the store
-    visit: np.ndarray  # (W, B) how many pieces the slot has played before this one
-    features: Tensor | None = None  # (W·B, V, P, F) what frozen towers make of the images, where that is stored
+    visit: np.ndarray  # (W, B) number of pieces that the slot has played before
+    features: Tensor | None = None  # (W·B, V, P, F) cached features of frozen towers
 
 
 class SlotStream:
-    """`encode_text` maps a list of instructions to ids (n, T) and lengths (n,). Windows hold the `own`
-    ones of all slots alone, and B is their number there; where a slot stands is known of all. A stream whose schedule
-    alone is wanted needs no statistics."""
+    """The endless streams of all slots."""
 
     def __init__(
         self,
@@ -72,6 +70,21 @@ class SlotStream:
         seed: int,
         local_slots: range | None = None,
     ):
+        """Starts every slot at a random frame.
+
+        Args:
+            store: the demonstrations.
+            data: order, labels, tail and cameras.
+            statistics: scales of actions and proprio; None for a stream that only gives its schedule.
+            encode_text: maps n instructions to ids (n, T) and lengths (n,).
+            slots: number of slots of the whole training.
+            chunk: H.
+            seed: training seed.
+            local_slots: the slots that windows hold; all by default. The schedule covers all slots in any case.
+
+        Raises:
+            MuvlaError: the labels need executed actions, and the store does not record them.
+        """
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
         self.local_slots = range(slots) if local_slots is None else local_slots
         self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
@@ -81,7 +94,7 @@ class SlotStream:
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
         self._rounds = Rounds(pieces_per_round(store, data), seed)
         self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset
-        # One is at hand per slot and dataset, of 4 bytes per piece.
+        # The cache holds an order per slot and dataset, 4 bytes per piece.
         self._order = lru_cache(maxsize=slots * len(store.parts))(self._draw_order)
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
         self._ticks = 0
@@ -91,14 +104,14 @@ class SlotStream:
         ]
 
     def schedule(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Episode, step and visit, each (ticks, B), of the ticks to come; the stream stays where it is."""
+        """Returns episode, step and visit, each (ticks, B), of the next ticks; the stream stays where it is."""
         episode, step, visit, *_ = self._walk(ticks)
         return episode, step, visit
 
     def window(self, ticks: int) -> Window:
-        """The next `ticks` ticks of every slot."""
+        """Returns the next `ticks` ticks of every local slot and moves the stream on."""
         episode, step, visit, is_first, after = self._walk(ticks)
-        if self._ticks == 0:  # also in the middle of an episode: there is no memory yet that could be continued
+        if self._ticks == 0:  # also in the middle of an episode, because no memory exists yet
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
         episode, step, visit, is_first = (array[:, self.local_slots] for array in (episode, step, visit, is_first))
@@ -133,27 +146,29 @@ class SlotStream:
         )
 
     def _images(self, frame: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """(W, B, V, h, w, 3): the chosen cameras, and if so declared the first image of the frame's episode."""
+        """Returns (W, B, V, h, w, 3): the chosen cameras and, if the cell declares it, the episode's first image."""
         images = self.store["images"]
         chosen = images[frame][:, :, : self.data.cameras]
         return np.concatenate([chosen, images[start][:, :, :1]], axis=2) if self.data.first_image else chosen
 
     def changes(self, window: Window) -> list[Change]:
-        """What augmentation does to each of the window's images, tick by tick, slot by slot, camera by camera."""
+        """Returns the augmentation of each of the window's images, tick by tick, slot by slot, camera by camera."""
         by_frame = self.data.augmentation == "frame"
         return [
-            draw_change(self.seed, slot, int(window.visit[t, i]), camera, *([int(window.tick[t, i])] * by_frame))
+            draw_change(
+                self.seed, slot, int(window.visit[t, i]), camera, *([int(window.tick[t, i])] if by_frame else [])
+            )
             for t in range(len(window.tick))
             for i, slot in enumerate(self.local_slots)
             for camera in range(window.images.shape[2])
         ]
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which `load_state` continues exactly here."""
+        """Returns plain data from which `load_state` continues exactly here."""
         return {"ticks": self._ticks, "visit": list(self._visit), "step": list(self._step)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Raises MuvlaError for the state of a stream with another number of slots."""
+        """Continues from a state. Raises MuvlaError if the state has another number of slots."""
         if len(state["visit"]) != self.slots:
             raise MuvlaError(
                 "stream state",
@@ -164,14 +179,14 @@ class SlotStream:
         self._ticks, self._visit, self._step = state["ticks"], list(state["visit"]), list(state["step"])
 
     def _draw_order(self, slot: int, number: int, dataset: int) -> np.ndarray:
-        """The pieces of a slot's pass over a dataset, numbered there, in the order in which it plays them."""
-        part, which = self.store.parts[dataset], (dataset,) * (dataset > 0)
+        """Returns the pieces of a slot's pass over a dataset, numbered within the dataset, in the order of playing."""
+        part, key = self.store.parts[dataset], (dataset,) if dataset > 0 else ()
         if self.data.order == "shuffled":
-            return numpy_rng(self.seed, "frame order", slot, number, *which).permutation(part.frames).astype(np.uint32)
-        return numpy_rng(self.seed, "episode order", slot, number, *which).permutation(len(part)).astype(np.uint32)
+            return numpy_rng(self.seed, "frame order", slot, number, *key).permutation(part.frames).astype(np.uint32)
+        return numpy_rng(self.seed, "episode order", slot, number, *key).permutation(len(part)).astype(np.uint32)
 
     def _draw_piece(self, slot: int, visit: int) -> tuple[int, np.ndarray]:
-        """The episode of a slot's piece, and its steps that are played."""
+        """Returns the episode of a slot's piece, and the steps of the episode that are played."""
         dataset, played = self._rounds.at(slot, visit)
         part = self.store.parts[dataset]
         number, place = divmod(played, part.frames if self.data.order == "shuffled" else len(part))
@@ -188,8 +203,8 @@ class SlotStream:
         return piece, steps
 
     def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
-        """Episode, step, visit and whether a piece begins, each (ticks, B), and the (visits, places in the piece) where
-        the slots stand afterwards."""
+        """Returns episode, step, visit and is_first, each (ticks, B), and the (visits, places in the piece)
+        afterwards."""
         episode, step, visit, place = np.empty((4, ticks, self.slots), dtype=np.int64)
         visits, places = list(self._visit), list(self._step)
         for slot in range(self.slots):

@@ -2,7 +2,8 @@
 
 Every tick computes these layers; the other parts run once per window. Shapes are static, so torch compiles a layer once
 for all layers, ticks and windows of one batch shape, with gradient and without. Compilation changes results by
-rounding, so it belongs to provenance and not to a cell's identity."""
+rounding, so it belongs to provenance and not to a cell's identity.
+"""
 
 from __future__ import annotations
 

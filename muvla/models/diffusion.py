@@ -5,7 +5,8 @@ predicts the noise. The schedule is the squared cosine (Nichol and Dhariwal 2021
 DDIM without added noise (Song et al. 2021, equation 12, η = 0) over all 50 steps, with predicted actions clipped to
 [-1, 1].
 
-Legend: B slots, H chunk, A action dim, D width."""
+Legend: B slots, H chunk, A action dim, D width.
+"""
 
 from __future__ import annotations
 

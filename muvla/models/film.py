@@ -1,6 +1,7 @@
 """FiLM as OpenVLA-OFT has it: the prompt scales and shifts the tokens of every block of both towers (spec 1.10).
 
-Legend: N frames, V cameras, T text, D width of the language model, d width of a tower, S tokens of a tower."""
+Legend: N frames, V cameras, T text, D width of the language model, d width of a tower, S tokens of a tower.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def modulate(compute: Callable[..., Tensor], block: nn.Module, *inputs: nn.Modul
     """Runs a block with FiLM between attention and MLP.
 
     This point lies inside the library's block, so `compute` writes the block out instead of calling the block. The
-    backward pass recomputes `compute` where the library would recompute the block."""
+    backward pass recomputes `compute` where the library would recompute the block.
+    """
     if block.gradient_checkpointing and block.training:
         return checkpoint(compute, block, *inputs, use_reentrant=False)
     return compute(block, *inputs)

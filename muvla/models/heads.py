@@ -38,7 +38,8 @@ class ActionHead(nn.Module):
     """Maps (B, H·A, D) hidden states to (B, H, A) normalised actions, with a linear output (spec 1.7).
 
     Under a diffusion head, the same module predicts the noise in the actions (spec 1.11). The head concatenates the A
-    states of one chunk step, and all H steps share one MLP."""
+    states of one chunk step, and all H steps share one MLP.
+    """
 
     def __init__(self, chunk: int, action_dim: int, width: int):
         super().__init__()

@@ -1,7 +1,8 @@
 """Initial values that depend on (seed, parameter name) alone.
 
 Two cells of one training seed share every parameter that both have, bit for bit, whatever other parameters they hold.
-Draws from one global generator would shift every later parameter as soon as a parameter is added."""
+Draws from one global generator would shift every later parameter as soon as a parameter is added.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) 
 
     Linear and convolution weights are normal with standard deviation 1/√fan_in, biases 0 and norms 1. Embeddings, class
     and register tokens are normal(0, 0.02). A module that defines `initialise_parameters(generator_of)` sets its
-    parameters itself."""
+    parameters itself.
+    """
     special = [(name, module) for name, module in model.named_modules() if hasattr(module, "initialise_parameters")]
     claimed = {id(p) for _, module in special for p in module.parameters()}
     chosen = {id(p) for name, p in model.named_parameters() if only is None or name in only}

@@ -4,7 +4,8 @@ The published adapters have rank 32 and alpha 16 on timm's joined query-key-valu
 are separate matrices with an adapter each. A tower's last block has no adapter, because nothing reads it. The published
 training adds FiLM after the adapters, so FiLM is trained in full (spec 1.10).
 
-Legend: r rank."""
+Legend: r rank.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def adapter_targets(size: SizeConfig, towers: bool = True) -> list[str]:
     """Returns the names of the layers that get an adapter.
 
     The names are written out, because versions of peft differ in what "all linear layers" means. `towers` is False if
-    the towers are frozen."""
+    the towers are frozen.
+    """
     names = [f"vision.projector.{i}" for i in (0, 2, 4)]
     for i in range(size.dino.layers - 1 if towers else 0):
         block = f"vision.dino.encoder.layer.{i}"
@@ -96,7 +98,8 @@ class MergedParameters(Mapping[str, Tensor]):
     """A policy's parameters under the names and with the values that they have without adapters: W + (alpha/r)·B·A.
 
     Each value is computed on access, because all values at once would take as much memory again as the policy. The
-    policy does not change."""
+    policy does not change.
+    """
 
     def __init__(self, policy: nn.Module):
         self._plain = {n.replace(".base_layer.", "."): p for n, p in policy.named_parameters() if ".lora_" not in n}

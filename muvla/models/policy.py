@@ -4,7 +4,8 @@ Legend: N frames, B slots, V cameras, P patches, S sequence, T text, m memory, D
 proprio.
 
 A tick has two halves. `encode` holds everything that does not recur (vision, projector, proprio, text embedding) and
-may run on many ticks at once. `step` is the language model, the only part that sees the memory."""
+may run on many ticks at once. `step` is the language model, the only part that sees the memory.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ class Policy(nn.Module):
     def checkpoint_gradients(self) -> None:
         """Holds only a block's inputs in the forward pass and recomputes the block in the backward pass.
 
-        The numbers stay the same for less memory and more time, also with the graphs of several ticks alive at once."""
+        The numbers stay the same for less memory and more time, also with the graphs of several ticks alive at once.
+        """
         for part in (self.language, self.vision.dino, self.vision.siglip):
             part.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -242,7 +244,8 @@ class Policy(nn.Module):
         """Returns (B, S, D) states after the closing norm.
 
         Without padding, slots in which no token is removed get a second pass. So they get the same kernels, and the
-        same bits, as beside neighbours with whole memories."""
+        same bits, as beside neighbours with whole memories.
+        """
         where = None if removed is None else removed.any(dim=1)
         if where is None or not where.any():
             return self._language(sequence, *self._plan(layout, lengths))

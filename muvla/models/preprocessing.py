@@ -5,7 +5,8 @@ bytes. It then crops the central 90 % of the area and resizes the crop back to 2
 TensorFlow's `image.resize` and `image.crop_and_resize`, computed here without TensorFlow: both steps are linear and
 separable, so each step is a matrix on the rows and a matrix on the columns.
 
-Legend: h×w pixels of the frame, s of the model."""
+Legend: h×w pixels of the frame, s of the model.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The built-in tokenizer ships with the package (no download). It is a byte-level BPE trained on the suites' instructions
 by `scripts/build_tokenizer.py`. As a byte-level tokenizer it encodes any other text too, in more tokens. A released
-checkpoint brings Llama's tokenizer and the prompt of its training (spec 1.4)."""
+checkpoint brings Llama's tokenizer and the prompt of its training (spec 1.4).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LLAMA_EMPTY = "▁"  # 29871 in Llama's vocabulary
 class Prompts:
     """A tokenizer with its prompt template.
 
-    The token `empty` closes every prompt: the action head starts to read in its row (spec 1.4, 1.6)."""
+    The token `empty` closes every prompt: the action head starts to read in its row (spec 1.4, 1.6).
+    """
 
     tokenizer: Tokenizer
     template: str
@@ -40,7 +42,8 @@ class Prompts:
     def encode(self, instruction: str) -> tuple[int, ...]:
         """Returns the ids of one prompt: lower-cased, closed by `empty`, without BOS (which stands before the image).
 
-        Raises MuvlaError for an empty instruction."""
+        Raises MuvlaError for an empty instruction.
+        """
         if not instruction.strip():
             raise MuvlaError(
                 "instruction", got=instruction, expected="a sentence", remedy="give the task an instruction"
@@ -85,7 +88,8 @@ def built_in_prompts() -> Prompts:
 def load_released_prompts(path: Path) -> Prompts:
     """Returns the released prompt with the `tokenizer.json` of a checkpoint.
 
-    Raises MuvlaError if the file is missing, or splits the prompt differently from Llama's tokenizer."""
+    Raises MuvlaError if the file is missing, or splits the prompt differently from Llama's tokenizer.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions

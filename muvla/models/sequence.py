@@ -8,7 +8,8 @@ The published code pads on the far right, which moves ACTION to a different inde
 guard was computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
 other segment starts at the same index in every row, and a segment id per row says what a token is. RoPE positions are
 explicit and skip the padding, so a padded row computes what the unpadded row would. The TIME token of a diffusion head
-stands last and has its published position, before TEXT (spec 1.11)."""
+stands last and has its published position, before TEXT (spec 1.11).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Layout:
 
     `reserve` is the number of RoPE positions kept free for MEMORY (≥ m), `text` the padded text length. `padded` says
     whether any row may be shorter. It belongs to the batch shape and not to the current rows: a slot must get the same
-    kernel, and so the same bits, beside any neighbours."""
+    kernel, and so the same bits, beside any neighbours.
+    """
 
     vision: int  # V·P
     memory: int  # m
@@ -101,7 +103,8 @@ class Layout:
         """Returns (B, S) RoPE positions for (B,) text lengths: 0… through MEMORY, then TEXT from memory_start +
         reserve.
 
-        With `reserve == m` these are the published plain positions 0…S−1 of the unpadded row (`shift`)."""
+        With `reserve == m` these are the published plain positions 0…S−1 of the unpadded row (`shift`).
+        """
         index = torch.arange(self.length, device=text_lengths.device).expand(len(text_lengths), -1)
         padding = (self.text - text_lengths)[:, None]
         time = self.memory_start + self.reserve

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints.adapters import adapter_files
-from muvla.checkpoints.build import start_directory
+from muvla.checkpoints.build import open_start
 from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, config_json
-from muvla.checkpoints.released import CHUNK, Release, require_new, save
+from muvla.checkpoints.release import Release, require_new, write_release
+from muvla.checkpoints.released import CHUNK
 from muvla.config import Cell, canonical
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
@@ -32,7 +33,7 @@ def export(run: Run, path: Path, key: str) -> None:
     if cell.start.checkpoint is None:
         config, carried, upstream, vision = config_json(cell.model.size), {}, {}, None
     else:
-        start = start_directory(cell)
+        start = open_start(cell)
         config, carried, upstream = start.config, start.carried(cell.model.film), start.upstream_files()
         vision = start.parts.get("vision")
     config = config | {
@@ -43,7 +44,7 @@ def export(run: Run, path: Path, key: str) -> None:
     }
     upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
     statistics, step = {key: _bounds(saved.statistics)}, str(saved.update)
-    save(Release(policy, carried, config, statistics, _memory_meta(cell), step, upstream, vision), path)
+    write_release(Release(policy, carried, config, statistics, _memory_meta(cell), step, upstream, vision), path)
 
 
 def _require_published(cell: Cell) -> None:

@@ -28,7 +28,7 @@ class ReleasedRun(Run):
     precision: ReleasedPrecision
 
     def load_policy(self, device: str = "cpu") -> Policy:
-        return self.directory.load(self.precision, device).policy
+        return self.directory.load_policy(self.precision, device)
 
     @property
     def failure_remedy(self) -> str:

@@ -1,6 +1,7 @@
 """Which part of a training stream a truncation length can credit.
 
-Legend: U updates, K truncation length, H chunk, W window, B slots."""
+Legend: U updates, K truncation length, H chunk, W window, B slots.
+"""
 
 from __future__ import annotations
 

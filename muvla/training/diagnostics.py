@@ -4,7 +4,8 @@ flows.
 Legend: W window ticks, B slots, H chunk, A action dim, m memory, D width, d distance in ticks.
 
 Measuring changes nothing: it adds to no gradient, draws no random number and writes no state. It costs about one more
-backward pass through the window's last truncation block, so only logged updates are measured."""
+backward pass through the window's last truncation block, so only logged updates are measured.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Diagnosis:
     """Measurements of one update.
 
     The trainer calls `tick` at every tick of the window, `credit` before its last backward pass, and `before_update`
-    and `after_update` around the optimizer's step. Then `row` is complete."""
+    and `after_update` around the optimizer's step. Then `row` is complete.
+    """
 
     def __init__(self, memory: Memory, names: list[str], parameters: list[Tensor], credit: bool = True):
         """Prepares the measurements.
@@ -78,7 +80,8 @@ class Diagnosis:
         `gradient_written` holds nothing of it.
 
         `entries` divides the loss, a sum of errors. With several ranks, `entries` counts all ranks, and the slots are
-        this rank's."""
+        this rank's.
+        """
         if self.with_credit and self.read[-1].numel():
             states = [[tokens] for tokens in self.read] + [list(state.values()) for state in self.written[:-1]]
             norms = _gradient_norms(self.last / entries, states)
@@ -130,7 +133,8 @@ class Diagnosis:
 def part_of(name: str) -> str:
     """Returns the part of the policy that a parameter belongs to: `vision.dino.layer.0…` → `vision.dino`.
 
-    The towers and the projector are parts of their own; every other parameter belongs to its top module."""
+    The towers and the projector are parts of their own; every other parameter belongs to its top module.
+    """
     return ".".join(name.split(".")[: 2 if name.startswith("vision.") else 1])
 
 

@@ -1,1 +1,1 @@
-"""Readers of demonstrations that others have published."""
+"""Readers of published demonstrations."""

@@ -3,12 +3,12 @@
 Legend: T steps of an episode, h×w image.
 
     <root>/<name>/<version>/
-      features.json                         what an episode holds: names, kinds, dtypes, shapes
+      features.json                         the features of an episode: names, types, dtypes, shapes
       dataset_info.json                     splits, with the number of episodes of every shard
       <name>-train.tfrecord-00000-of-00004  a record per episode
 
-An episode's record is one flat Example: a feature lies under its path, `steps/observation/image`, with the values of
-all steps one after the other.
+An episode's record is one flat Example. A feature lies under its path, `steps/observation/image`, with the values of
+all steps in a row.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.source import ANY, Feature, Record, decoded, no_feature, unlike
+from muvla.data.readers.source import ANY, Feature, Record, decode_image, mismatch, no_feature
 from muvla.data.readers.tfrecord import Values, parse_example, records
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
-SPLIT = "train"  # the only one of the published robot datasets
+SPLIT = "train"  # the only split of the published robot datasets
 STEPS = "steps/"
 SHARD = re.compile(rf".+-{SPLIT}\.tfrecord-(\d{{5}})-of-(\d{{5}})")
 
 
 class RldsDirectory:
-    """The folder of one version of a dataset; features of steps have paths that begin with `steps/`. Raises MuvlaError
-    for one that is none, for a features.json in the layout of old releases of tensorflow-datasets, and for a missing
-    shard."""
+    """The folder of one version of a dataset; features of steps have paths that begin with `steps/`.
+
+    Opening raises MuvlaError for another folder, a features.json in the layout of old tensorflow-datasets, and a
+    missing shard.
+    """
 
     format = "rlds"
 
@@ -48,64 +50,65 @@ class RldsDirectory:
                     str(path),
                     got=f"no {file}",
                     expected="the folder of one version of a TFDS dataset",
-                    remedy="name it with its version, for instance DIRECTORY/1.0.0",
+                    remedy="pass the folder of the version, for example DIRECTORY/1.0.0",
                 )
         self.info: dict[str, Any] = read_json(path / "dataset_info.json")
         features = read_json(path / "features.json")
         if "featuresDict" not in features:
             raise MuvlaError(
                 str(path / "features.json"),
-                got="another layout",
+                got="a layout without `featuresDict`",
                 expected="a `featuresDict`",
                 remedy="open the dataset once with a newer tensorflow-datasets, and save its features",
             )
-        self.features = {one.path: one for one in _leaves(features, "", ())}
+        self.features = {feature.path: feature for feature in _leaves(features, "", ())}
         self.lengths = self._shard_lengths()
         self.shards = self._shards()
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Returns the number of episodes."""
         return sum(self.lengths)
 
     @property
     def name(self) -> str:
-        """Of the folder that holds the version."""
+        """Name of the folder that holds the version."""
         return self.path.resolve().parent.name
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
+        """Bytes of all shards."""
         return sum(shard.stat().st_size for shard in self.shards)
 
     @property
     def origin(self) -> str:
-        """By names and sizes, as hashing takes as long as importing."""
+        """Names and sizes, because hashing takes as long as importing."""
         name, version = self.info.get("name"), self.info.get("version")
         return f"{name} {version} (RLDS, {len(self)} episodes, {self.bytes} bytes)"
 
     @cached_property
     def frames(self) -> int:
-        """No file tells: the first record's share of the bytes stands for all."""
-        path = next(one.path for one in self.features.values() if one.path.startswith(STEPS) and one.kind == "tensor")
+        """Estimated from the first record's share of the bytes: no file holds the number."""
+        tensors = (f.path for f in self.features.values() if f.path.startswith(STEPS) and f.content == "tensor")
+        path = next(tensors)
         first = next(self.records([path]))
         return self.bytes * len(first.values[path]) // first.size
 
     def feature(self, path: str) -> Feature:
-        """Raises MuvlaError for one that is not there or cannot be read."""
-        found = self.features.get(path)
-        if found is None:
+        """Returns a feature. Raises MuvlaError if the feature does not exist or cannot be read."""
+        feature = self.features.get(path)
+        if feature is None:
             raise no_feature(self.path, path, self.features)
-        if found.kind not in ("image", "text", "tensor"):
-            raise unlike(f"{self.path}: feature {path}", f"a {found.kind}", "an image, a text or numbers")
-        return found
+        if feature.content not in ("image", "text", "tensor"):
+            raise mismatch(f"{self.path}: feature {path}", f"a {feature.content}", "an image, a text or numbers")
+        return feature
 
     def records(self, paths: Iterable[str] | None = None, skip: int = 0) -> Iterator[Record]:
-        """The episodes but the first `skip`, with these features, or all; one is in memory at a time.
+        """Yields the episodes after the first `skip`, with these features or all; holds one episode in memory.
 
-        Raises MuvlaError for a cut or changed record, for one without a feature, for an episode of zero steps, and for
-        a shard with another number of episodes than dataset_info.json tells.
+        Raises MuvlaError for a cut or changed record, a missing feature, an episode without steps, and a shard whose
+        number of episodes differs from dataset_info.json.
         """
-        wanted = [self.feature(path) for path in (self.features if paths is None else paths)]
+        features = [self.feature(path) for path in (self.features if paths is None else paths)]
         ends = list(accumulate(self.lengths))
         for shard, length, end in zip(self.shards, self.lengths, ends, strict=True):
             if end <= skip:
@@ -113,13 +116,13 @@ class RldsDirectory:
             number = first = max(0, skip - (end - length))
             for number, data in enumerate(records(shard, first), start=first):
                 where = f"{shard}: record {number} (from 0)"
-                yield Record(where, _decode(parse_example(data, where), wanted, where), size=len(data))
+                yield Record(where, _decode(parse_example(data, where), features, where), size=len(data))
                 number += 1
             if number != length:
                 raise MuvlaError(
                     str(shard),
                     got=f"{number} records",
-                    expected=f"{length}, as dataset_info.json tells",
+                    expected=f"{length} records, by dataset_info.json",
                     remedy="copy or download the file again",
                 )
 
@@ -131,31 +134,31 @@ class RldsDirectory:
                 str(self.path / "dataset_info.json"),
                 got=f"splits {', '.join(splits) or 'none'}",
                 expected=f"episodes in a split {SPLIT!r}",
-                remedy="check that the dataset was generated to its end",
+                remedy="generate the dataset to its end, or download it again",
             )
         return lengths
 
     def _shards(self) -> list[Path]:
-        """Every shard of the split, by number."""
+        """Returns every shard of the split, by number."""
         total = len(self.lengths)
-        found: dict[int, Path] = {}
+        shards: dict[int, Path] = {}
         for file in sorted(self.path.iterdir()):
             if (match := SHARD.fullmatch(file.name)) and int(match[2]) == total:
-                found[int(match[1])] = file
-        missing = [i for i in range(total) if i not in found]
+                shards[int(match[1])] = file
+        missing = [i for i in range(total) if i not in shards]
         if missing:
+            more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
             raise MuvlaError(
                 str(self.path),
-                got=f"no *-{SPLIT}.tfrecord-{missing[0]:05d}-of-{total:05d}"
-                + f", nor {len(missing) - 1} more" * (len(missing) > 1),
+                got=f"no *-{SPLIT}.tfrecord-{missing[0]:05d}-of-{total:05d}{more}",
                 expected=f"the {total} shards of dataset_info.json",
-                remedy="download what is missing",
+                remedy="download the missing shards",
             )
-        return [found[i] for i in range(total)]
+        return [shards[i] for i in range(total)]
 
 
 def _leaves(node: dict[str, Any], path: str, outer: tuple[int, ...]) -> Iterator[Feature]:
-    """The features below a node of features.json; `outer` are the lengths of the sequences that it lies in."""
+    """Yields the features below a node of features.json; `outer` holds the lengths of the enclosing sequences."""
     if "featuresDict" in node:
         for name, child in node["featuresDict"]["features"].items():
             yield from _leaves(child, f"{path}/{name}".lstrip("/"), outer)
@@ -164,62 +167,62 @@ def _leaves(node: dict[str, Any], path: str, outer: tuple[int, ...]) -> Iterator
         inner = () if f"{path}/" == STEPS else (length,)
         yield from _leaves(node["sequence"]["feature"], path, outer + inner)
     else:
-        kind = next((kind for kind in ("image", "text", "tensor") if kind in node), "")
-        about = node.get(kind, {})
+        content = next((content for content in ("image", "text", "tensor") if content in node), "")
+        about = node.get(content, {})
         shape = outer + tuple(map(int, about.get("shape", {}).get("dimensions", [])))
         dtype, encoding = about.get("dtype", "string"), about.get("encoding", "none")
-        if kind and encoding == "none" and (kind == "image" or ANY not in shape):
-            yield Feature(path, "text" if dtype == "string" else kind, dtype, shape)
+        if content and encoding == "none" and (content == "image" or ANY not in shape):
+            yield Feature(path, "text" if dtype == "string" else content, dtype, shape)
         else:
             name = node.get("pythonClassName", "").rpartition(".")[2]
-            yield Feature(path, f"{name or kind} of encoding {encoding} and shape {shape}")
+            yield Feature(path, f"{name or content} of encoding {encoding} and shape {shape}")
 
 
-def _decode(example: dict[str, Values], wanted: list[Feature], where: str) -> dict[str, np.ndarray]:
-    values = {one.path: _values(example, one, f"{where}: {one.path}") for one in wanted}
+def _decode(example: dict[str, Values], features: list[Feature], where: str) -> dict[str, np.ndarray]:
+    values = {feature.path: _values(example, feature, f"{where}: {feature.path}") for feature in features}
     steps = {path: len(column) for path, column in values.items() if path.startswith(STEPS)}
     if len(set(steps.values())) > 1 or 0 in steps.values():
         raise MuvlaError(
             where,
             got=f"steps {steps}",
-            expected="the same number of each, at least 1",
-            remedy="report it to whoever made the dataset; such an episode cannot be used",
+            expected="one number of steps for all features, at least 1",
+            remedy="report the fault to the dataset's authors; this episode cannot be imported",
         )
     return values
 
 
 def _values(example: dict[str, Values], feature: Feature, where: str) -> np.ndarray:
-    found = example.get(feature.path)
-    if found is None:
-        raise _unlike(where, "no such feature", "one in every record")
-    if feature.kind == "image":
-        if not isinstance(found, list):
-            raise _unlike(where, "numbers", "encoded images")
-        values = [_image(one, feature, where) for one in found]
+    stored = example.get(feature.path)
+    if stored is None:
+        raise _mismatch(where, "no such feature", "this feature in every record")
+    if feature.content == "image":
+        if not isinstance(stored, list):
+            raise _mismatch(where, "numbers", "encoded images")
+        values = [_image(data, feature, where) for data in stored]
         if len({image.shape for image in values}) > 1:
-            raise _unlike(where, "images of several sizes", "one size per episode")
+            raise _mismatch(where, "images of several sizes", "one size per episode")
         values = np.stack(values) if values else np.empty((0, 0, 0, 0), np.uint8)
-    elif feature.kind == "text":
-        if not isinstance(found, list):
-            raise _unlike(where, "numbers", "texts")
-        values = np.array([one.decode(errors="replace") for one in found], dtype=np.str_)
+    elif feature.content == "text":
+        if not isinstance(stored, list):
+            raise _mismatch(where, "numbers", "texts")
+        values = np.array([text.decode(errors="replace") for text in stored], dtype=np.str_)
     else:
         each = prod(feature.shape)
-        if len(found) and (isinstance(found, list) or len(found) % each):
-            raise _unlike(where, f"{len(found)} values", f"{feature.dtype} of shape {feature.shape}")
-        values = np.asarray(found).astype(feature.dtype).reshape(-1, *feature.shape)
+        if len(stored) and (isinstance(stored, list) or len(stored) % each):
+            raise _mismatch(where, f"{len(stored)} values", f"{feature.dtype} of shape {feature.shape}")
+        values = np.asarray(stored).astype(feature.dtype).reshape(-1, *feature.shape)
     return values if feature.path.startswith(STEPS) else values[0] if len(values) else values
 
 
 def _image(data: bytes, feature: Feature, where: str) -> np.ndarray:
-    """(h, w, c) uint8."""
-    pixels = decoded(data, where)
+    """Returns (h, w, c) uint8."""
+    pixels = decode_image(data, where)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     fits = all(declared in (ANY, size) for declared, size in zip(feature.shape, pixels.shape, strict=True))
     if pixels.dtype != feature.dtype or not fits:
-        raise _unlike(where, f"{pixels.dtype} of shape {pixels.shape}", f"{feature.dtype} of shape {feature.shape}")
+        raise _mismatch(where, f"{pixels.dtype} of shape {pixels.shape}", f"{feature.dtype} of shape {feature.shape}")
     return pixels
 
 
-def _unlike(where: str, got: str, expected: str) -> MuvlaError:
-    return unlike(where, got, f"{expected}, as features.json tells")
+def _mismatch(where: str, got: str, expected: str) -> MuvlaError:
+    return mismatch(where, got, f"{expected}, by features.json")

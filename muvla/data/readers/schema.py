@@ -1,4 +1,4 @@
-"""Which feature of a published dataset is what of an episode here.
+"""The features of a published dataset that become an episode's columns.
 
 Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim.
 """
@@ -21,72 +21,83 @@ from muvla.errors import MuvlaError
 
 @dataclass(frozen=True)
 class Schema:
+    """Names the features of a dataset; `muvla.data.readers.formats` explains how to write your own."""
+
     name: str
     cameras: tuple[str, ...]  # features, the base camera first
     proprio: str
-    proprio_dim: int | None  # Q; None: as it is
+    proprio_dim: int | None  # Q; None accepts any length
     action: str
-    action_dim: int | None  # A
+    action_dim: int | None  # A; None accepts any length
     instruction: str
-    # The last action dimension is the gripper's: clipped to [0, 1] and turned over, so that 0 becomes 1.
+    # The last action dimension is the gripper: it is clipped to [0, 1] and inverted, so 0 becomes 1.
     turn_gripper: bool = False
-    pass_through: tuple[int, ...] = ()  # action dimensions that statistics leave as they are (spec 4.2)
-    # What only exports from here tell: what was executed, the phases, and a JSON object of the rest of an index line.
+    pass_through: tuple[int, ...] = ()  # action dimensions that statistics do not scale (spec 4.2)
+    # Features of this project's exports: executed actions, phases, and a JSON object of the other index fields.
     executed: str | None = None
     phase: str | None = None
     about: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
-        told = (self.executed, self.phase, self.about)
-        return (*self.cameras, self.proprio, self.action, self.instruction, *filter(None, told))
+        optional = (self.executed, self.phase, self.about)
+        return (*self.cameras, self.proprio, self.action, self.instruction, *filter(None, optional))
 
     def check(self, source: Source) -> None:
-        """Raises MuvlaError for a dataset that does not have these features, before anything is read."""
+        """Raises MuvlaError if the dataset lacks a feature or has it in another shape; reads no episode."""
         image, actions = ("image", (None, None, 3)), ("tensor", (self.action_dim,))
-        wanted = [(one, *image) for one in self.cameras]
-        wanted += [
+        required = [(camera, *image) for camera in self.cameras]
+        required += [
             (self.proprio, "tensor", (self.proprio_dim,)),
             (self.action, *actions),
             (self.instruction, "text", ()),
         ]
-        wanted += [(self.executed, *actions), (self.phase, "tensor", ()), (self.about, "text", ())]
-        for path, kind, shape in wanted:
+        required += [(self.executed, *actions), (self.phase, "tensor", ()), (self.about, "text", ())]
+        for path, content, shape in required:
             if path is None:
                 continue
-            found = source.feature(path)
-            fits = len(found.shape) == len(shape) and all(map(_fits, shape, found.shape))
-            if found.kind != kind or not fits:
+            feature = source.feature(path)
+            fits = len(feature.shape) == len(shape) and all(map(_fits, shape, feature.shape))
+            if feature.content != content or not fits:
                 raise MuvlaError(
                     f"{source.path}: feature {path}",
-                    got=f"{found.kind} of shape {found.shape}",
-                    expected=f"{kind} of shape {shape}",
-                    remedy=f"choose another schema than {self.name}",
+                    got=f"{feature.content} of shape {feature.shape}",
+                    expected=f"{content} of shape {shape}, by the schema {self.name}",
+                    remedy="choose the dataset's schema with --schema, or name the feature with --camera, --proprio or "
+                    "--action, which accepts any size",
                 )
 
 
-def _fits(wanted: int | None, size: int) -> bool:
-    return wanted in (None, size)
+def _fits(required: int | None, size: int) -> bool:
+    return required in (None, size)
 
 
 def demonstrations(
     source: Source, schema: Schema, task: str, image_size: int | None = None, skip: int = 0
 ) -> Iterator[Episode]:
-    """The episodes but the first `skip`, with frames at `image_size` pixels, or as they are.
+    """Yields the episodes after the first `skip`.
 
-    Raises MuvlaError, with file and record, for numbers that are not finite, for an instruction that is empty or
-    changes, for features of different lengths, for a gripper to be turned that is outside [-1, 1], and for cameras of
-    different sizes that are left as they are.
+    Args:
+        source: the opened dataset.
+        schema: the features to read.
+        task: name of the task.
+        image_size: side of the frames in pixels; None keeps the size.
+        skip: episodes to leave out.
+
+    Raises:
+        MuvlaError: with file and record, for numbers that are not finite, an empty or changing instruction,
+            features of different lengths, a gripper to invert outside [-1, 1], or cameras of different sizes
+            without `image_size`.
     """
     for record in source.records(schema.features, skip):
         lengths = {path: len(record.values[path]) for path in (*schema.cameras, schema.proprio, schema.action)}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
-            raise _bad(record, schema.action, f"steps {lengths}", "the same number of each, at least 1")
+            raise _bad(record, schema.action, f"steps {lengths}", "one number of steps for all features, at least 1")
         action = _numbers(record, schema.action)
         if schema.turn_gripper:
             if np.abs(action[:, -1]).max() > 1:
-                told = f"a gripper's command of {action[np.abs(action[:, -1]).argmax(), -1]:g}"
-                raise _bad(record, schema.action, told, "in [-1, 1], to be clipped to [0, 1] and turned over")
+                got = f"a gripper command of {action[np.abs(action[:, -1]).argmax(), -1]:g}"
+                raise _bad(record, schema.action, got, "a gripper command in [-1, 1]")
             action[:, -1] = 1 - np.clip(action[:, -1], 0, 1)
         yield Episode(
             images=_images(record, schema, image_size),
@@ -104,7 +115,7 @@ def demonstrations(
 
 
 def _numbers(record: Record, path: str) -> np.ndarray:
-    """(T, n) float32."""
+    """Returns (T, n) float32."""
     values = record.values[path].astype(np.float32)
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
@@ -113,7 +124,7 @@ def _numbers(record: Record, path: str) -> np.ndarray:
 
 
 def _phases(record: Record, path: str | None, length: int) -> np.ndarray:
-    """(T,) uint8."""
+    """Returns (T,) uint8."""
     if path is None:
         return np.full(length, Phase.UNKNOWN, np.uint8)
     phases = record.values[path]
@@ -133,23 +144,23 @@ def _about(record: Record, path: str | None) -> dict[str, Any]:
 
 
 def _images(record: Record, schema: Schema, image_size: int | None) -> np.ndarray:
-    """(T, V, h, w, 3); raises MuvlaError if the store could not hold the cameras in one column."""
-    images = [_sized(record.values[path], image_size) for path in schema.cameras]
-    if len({one.shape for one in images}) > 1:
+    """Returns (T, V, h, w, 3). Raises MuvlaError if the cameras have different sizes."""
+    images = [_resize(record.values[path], image_size) for path in schema.cameras]
+    if len({camera.shape for camera in images}) > 1:
         raise MuvlaError(
             record.where,
-            got=f"images of shapes {', '.join(str(one.shape[1:]) for one in images)}",
+            got=f"images of shapes {', '.join(str(camera.shape[1:]) for camera in images)}",
             expected="cameras of one size",
-            remedy="bring them to one with --image-size",
+            remedy="pass --image-size to give all cameras one size",
         )
     return np.stack(images, axis=1)
 
 
-def _sized(images: np.ndarray, size: int | None) -> np.ndarray:
-    """(T, h, w, 3) → (T, size, size, 3), with the filter of the environments (`muvla.envs.mikasa`)."""
+def _resize(images: np.ndarray, size: int | None) -> np.ndarray:
+    """Resizes (T, h, w, 3) to (T, size, size, 3) with the filter of the environments (`muvla.envs.mikasa`)."""
     if size is None or images.shape[1:3] == (size, size):
         return images
-    return np.stack([Image.fromarray(one).resize((size, size), Image.Resampling.LANCZOS) for one in images])
+    return np.stack([Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS) for image in images])
 
 
 def _instruction(record: Record, path: str) -> str:
@@ -166,5 +177,5 @@ def _bad(record: Record, path: str, got: str, expected: str) -> MuvlaError:
         f"{record.where}: {path}",
         got=got,
         expected=expected,
-        remedy="report it to whoever made the dataset; such an episode cannot be used",
+        remedy="report the fault to the dataset's authors; this episode cannot be imported",
     )

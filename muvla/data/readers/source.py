@@ -1,4 +1,4 @@
-"""What every format of published demonstrations offers to an import.
+"""The interface of every format of published demonstrations, and its errors.
 
 Legend: T steps, h×w image.
 """
@@ -18,95 +18,102 @@ from PIL import Image
 
 from muvla.errors import MuvlaError
 
-ANY = -1  # a dimension that is left open
-# Beside the files of a format, where an export from here leaves what the format has no place for: pass_through.
-NOTE = "muvla.json"
+ANY = -1  # a dimension of any size
+NOTE = "muvla.json"  # beside the files of an export of this project: pass_through, which no format has a place for
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What a dataset holds under one path; `shape` is that of one step."""
+    """The data under one path of a dataset; `shape` is the shape of one step."""
 
     path: str
-    kind: str  # image, text, tensor; else what it is in words, which cannot be read here
+    content: str  # image, text, tensor; or a description of content that cannot be read
     dtype: str = ""
     shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One episode by feature: images (T, h, w, c) uint8, tensors (T, …), texts (n,) str; of all steps or of the
-    episode."""
+    """One episode by feature: images (T, h, w, c) uint8, tensors (T, …), texts (n,) str, per step or per episode."""
 
-    where: str  # for errors: its file and number
+    where: str  # file and number, for errors
     values: dict[str, np.ndarray]
-    info: dict[str, Any] = field(default_factory=dict)  # what else the format tells of it, for the store's index
-    size: int = 0  # bytes as it is stored, where `frames` is an estimate from them
+    info: dict[str, Any] = field(default_factory=dict)  # further facts about the episode, for the store's index
+    size: int = 0  # stored bytes, where the source estimates `frames` from bytes
 
 
 class Source(Protocol):
-    """A dataset as it lies on the disk. Making one raises MuvlaError for a path that holds none and for a file that is
+    """A dataset on the disk. Opening raises MuvlaError if the path holds no dataset of the format or a file is
     missing."""
 
     format: str
     path: Path
     name: str
-    origin: str  # what it is, by names and sizes: an import may only be continued from the same
-    frames: int  # of all episodes; an estimate where no file tells
+    origin: str  # names and sizes; an interrupted import continues only from the same origin
+    frames: int  # of all episodes; an estimate where no file holds the number
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Returns the number of episodes."""
 
     def feature(self, path: str) -> Feature:
-        """Raises MuvlaError for one that is not there or cannot be read."""
+        """Returns a feature. Raises MuvlaError if the feature does not exist or cannot be read."""
 
     def records(self, paths: Iterable[str], skip: int = 0) -> Iterator[Record]:
-        """The episodes but the first `skip`, in order, with these features; one is in memory at a time. Raises
-        MuvlaError, with file and episode, for what is damaged or not as the dataset's own description tells."""
+        """Yields the episodes after the first `skip`, in order, with these features; holds one episode in memory.
+
+        Raises MuvlaError, with file and episode, for damage and for a contradiction to the dataset's description.
+        """
 
 
-def need(package: str, why: str) -> ModuleType:
-    """A package of the extra `data`. Raises MuvlaError where it is not installed."""
+def import_package(package: str, purpose: str) -> ModuleType:
+    """Imports a package of the extra `data`. Raises MuvlaError if it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise MuvlaError(
-            package, got=f"no such package ({error})", expected=f"it, {why}", remedy="run `pip install -e '.[data]'`"
+            package,
+            got=f"no such package ({error})",
+            expected=f"the package, {purpose}",
+            remedy="run `pip install -e '.[data]'`",
         ) from None
 
 
-def no_feature(path: Path, wanted: str, known: Iterable[str]) -> MuvlaError:
+def no_feature(path: Path, feature: str, features: Iterable[str]) -> MuvlaError:
+    """Returns the error for a feature that the dataset lacks."""
     return MuvlaError(
-        f"{path}: feature {wanted}",
+        f"{path}: feature {feature}",
         got="no such feature",
-        expected=f"an image, a text or numbers among {', '.join(known) or 'none'}",
-        remedy="choose the schema that the dataset has, or name its features (--camera, --proprio, --action)",
+        expected=f"an image, a text or numbers among {', '.join(features) or 'none'}",
+        remedy="choose the dataset's schema with --schema, or name its features with --camera, --proprio, --action",
     )
 
 
-def unlike(where: str, got: str, expected: str) -> MuvlaError:
-    """An episode that is not as its dataset's own description tells."""
+def mismatch(where: str, got: str, expected: str) -> MuvlaError:
+    """Returns the error for an episode that contradicts its dataset's description."""
     return MuvlaError(
-        where, got=got, expected=expected, remedy="download it again, or report it to whoever made the dataset"
+        where,
+        got=got,
+        expected=expected,
+        remedy="download the file again, or report it to the dataset's authors",
     )
 
 
-def decoded(data: bytes, where: str) -> np.ndarray:
-    """(h, w, c) or (h, w) of a PNG or JPEG image."""
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """Returns (h, w, c) or (h, w) pixels of a PNG or JPEG image."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise unlike(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
+        raise mismatch(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
 
 
-def require_keys(where: Path, told: Mapping[str, Any], wanted: Iterable[str]) -> None:
-    """Raises MuvlaError for metadata that lack a key."""
-    for key in wanted:
-        if key not in told:
-            raise unlike(str(where), f"no {key!r} among {', '.join(told)}", "it, as in every dataset of this format")
+def require_keys(where: Path, metadata: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises MuvlaError if the metadata lack a key."""
+    for key in keys:
+        if key not in metadata:
+            raise mismatch(str(where), f"no {key!r} among {', '.join(metadata)}", f"{key!r}, as the format requires")
 
 
 def bytes_below(path: Path) -> int:
-    """Of all files in a folder."""
+    """Returns the bytes of all files in a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,7 +1,7 @@
 """TFRecord files and the tf.train.Example messages in them, without TensorFlow and without protobuf.
 
 A record is: length (8 bytes, little endian), masked CRC32C of these 8 bytes, the data, masked CRC32C of the data. An
-Example maps names to one list each, of bytes, of floats or of integers (tensorflow/core/example/feature.proto).
+Example maps each name to a list of bytes, floats or integers (tensorflow/core/example/feature.proto).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Values = list[bytes] | np.ndarray  # float32 or int64
 
 
 def records(file: Path, skip: int = 0) -> Iterator[bytes]:
-    """The data of every record but the first `skip`, each checked against its CRC.
+    """Yields the data of every record after the first `skip`, each checked against its CRC.
 
-    Raises MuvlaError, with the file and the record's number from 0, for a cut record and for a changed one.
+    Raises MuvlaError, with the file and the record's number from 0, for a cut or changed record.
     """
     crc = masked_crc()
     size = file.stat().st_size
@@ -35,33 +35,35 @@ def records(file: Path, skip: int = 0) -> Iterator[bytes]:
         while head := handle.read(HEAD.size):
             where = f"{file}: record {number} (from 0)"
             if len(head) < HEAD.size:
-                raise _broken(where, f"{len(head)} bytes of its length")
+                raise _broken(where, f"{len(head)} bytes in place of a length")
             length, crc_of_length = HEAD.unpack(head)
             if crc(head[:8]) != crc_of_length:
-                raise _broken(where, "a length whose CRC32C is another")
+                raise _broken(where, "a length with a wrong CRC32C")
             if length > size - handle.tell() - TAIL.size:
-                raise _broken(where, f"the end of the file before that of its {length} bytes")
+                raise _broken(where, f"the end of the file within the record's {length} bytes")
             if number < skip:
                 handle.seek(length + TAIL.size, os.SEEK_CUR)
             else:
                 data = handle.read(length)
                 if crc(data) != TAIL.unpack(handle.read(TAIL.size))[0]:
-                    raise _broken(where, "data whose CRC32C is another")
+                    raise _broken(where, "data with a wrong CRC32C")
                 yield data
             number += 1
 
 
 def masked_crc() -> Callable[[bytes], int]:
-    """CRC32C as TFRecord stores it: rotated by 15 bits, and a constant added. Raises MuvlaError without the package: in
-    Python alone it would take a hundred times as long as everything else."""
+    """Returns CRC32C as TFRecord stores it: rotated by 15 bits, plus a constant.
+
+    Raises MuvlaError without the package crc32c: pure Python would take a hundred times as long as all other work.
+    """
     try:
         from crc32c import crc32c
     except ImportError as error:
         raise MuvlaError(
             "crc32c",
             got=f"no such package ({error})",
-            expected="it, to check every record of a TFRecord file",
-            remedy="run `pip install crc32c`; it is in the extra `data`",
+            expected="the package, to check every record of a TFRecord file",
+            remedy="run `pip install crc32c`, which the extra `data` contains",
         ) from None
 
     def masked(data: bytes) -> int:
@@ -72,9 +74,9 @@ def masked_crc() -> Callable[[bytes], int]:
 
 
 def parse_example(data: bytes, where: str) -> dict[str, Values]:
-    """The lists of an Example by name; an empty list of no kind is an empty list of bytes.
+    """Returns the lists of an Example by name; an untyped empty list becomes an empty list of bytes.
 
-    Raises MuvlaError, with `where` it lies, for bytes that are no Example.
+    Raises MuvlaError, with `where`, for bytes that are no Example.
     """
     try:
         return dict(_entries(memoryview(data)))
@@ -82,20 +84,20 @@ def parse_example(data: bytes, where: str) -> dict[str, Values]:
         raise MuvlaError(
             where,
             got=f"no tf.train.Example ({error})",
-            expected="one per record",
-            remedy="check that the dataset was written by tensorflow-datasets as TFRecord",
+            expected="one tf.train.Example per record",
+            remedy="write the dataset with tensorflow-datasets as TFRecord",
         ) from None
 
 
 def _entries(example: memoryview) -> Iterator[tuple[str, Values]]:
     for features in _submessages(example, 1):
         for entry in _submessages(features, 1):
-            (key,), kind = _submessages(entry, 1), _submessages(entry, 2)
-            yield bytes(key).decode(), _values(kind[0]) if kind else []
+            (key,), lists = _submessages(entry, 1), _submessages(entry, 2)
+            yield bytes(key).decode(), _values(lists[0]) if lists else []
 
 
 def _values(feature: memoryview) -> Values:
-    """Of a Feature: 1 is a list of bytes, 2 of floats, 3 of integers; numbers may be packed or stand one by one."""
+    """Decodes a Feature: field 1 is a list of bytes, 2 of floats, 3 of integers; numbers may be packed or separate."""
     for field, content in _fields(feature):
         parts = [part for number, part in _fields(content) if number == 1]
         if field == 1:
@@ -109,7 +111,7 @@ def _values(feature: memoryview) -> Values:
 
 
 def _varints(packed: bytes) -> np.ndarray:
-    """(n,) int64 of n numbers in base 128, lowest digit first; the last byte of each is below 128."""
+    """Returns (n,) int64 of n numbers in base 128, lowest digit first; only the last byte of a number is below 128."""
     raw = np.frombuffer(packed, np.uint8)
     ends = np.flatnonzero(raw < 128)
     if len(raw) == 0:
@@ -127,19 +129,19 @@ def _submessages(message: memoryview, number: int) -> list[memoryview]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, its bytes) in order; an integer's bytes are its varint."""
+    """Yields (field number, its bytes) in order; an integer's bytes are its varint."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == LENGTH_DELIMITED:
+        wire_type = tag & 7
+        if wire_type == LENGTH_DELIMITED:
             length, at = _varint(message, at)
-        elif kind == VARINT:
+        elif wire_type == VARINT:
             length = _varint(message, at)[1] - at
-        elif kind in (FOUR_BYTES, EIGHT_BYTES):
-            length = 4 if kind == FOUR_BYTES else 8
+        elif wire_type in (FOUR_BYTES, EIGHT_BYTES):
+            length = 4 if wire_type == FOUR_BYTES else 8
         else:
-            raise ValueError(f"wire type {kind}")
+            raise ValueError(f"wire type {wire_type}")
         if at + length > len(message):
             raise ValueError("a field is cut")
         yield tag >> 3, message[at : at + length]
@@ -147,7 +149,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends."""
+    """Returns the number that begins at `at`, and the index after it."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -1,4 +1,4 @@
-"""Frames of a video by their time; a file is decoded once, from front to back, whatever episodes share it.
+"""Frames of a video by their time; a file is decode_image once from front to back, however many episodes it holds.
 
 Legend: T frames, h×w image.
 """
@@ -9,32 +9,37 @@ from pathlib import Path
 
 import numpy as np
 
-from muvla.data.readers.source import need, unlike
+from muvla.data.readers.source import import_package, mismatch
 
 
 class VideoFile:
-    """Raises MuvlaError for a file that is no video or was cut."""
+    """An open video. Opening raises MuvlaError for a file that is no video or was cut."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._av = need("av", "to decode LeRobot's videos")
+        self._av = import_package("av", "to decode LeRobot's videos")
         try:
             self._container = self._av.open(str(path))
             self._stream = self._container.streams.video[0]
         except (self._av.FFmpegError, IndexError) as error:
-            raise unlike(str(path), f"no whole video ({error})", "the episodes' frames") from None
+            raise mismatch(str(path), f"no whole video ({error})", "the episodes' frames") from None
         self._stream.thread_type = "AUTO"
         self._decoding = self._container.decode(self._stream)
-        self._frame = None  # the last one decoded
+        self._frame = None  # the last decode_image frame
 
     def close(self) -> None:
         self._container.close()
 
     def frames(self, times: np.ndarray, interval: float, where: str) -> np.ndarray:
-        """(T, h, w, 3) uint8 of the frames at these times, in seconds and ascending, `interval` apart.
+        """Returns (T, h, w, 3) uint8.
 
-        Raises MuvlaError, with `where` they are wanted, if there is none within a quarter of the interval, and for
-        frames of several sizes.
+        Args:
+            times: (T,) seconds, ascending.
+            interval: seconds between frames.
+            where: episode, for errors.
+
+        Raises:
+            MuvlaError: no frame lies within a quarter of the interval of a time, or frames differ in size.
         """
         if self._frame is None or not 0 <= times[0] - self._frame.time <= 2 * interval:
             self._seek(times[0])
@@ -43,14 +48,14 @@ class VideoFile:
             while self._frame is None or self._frame.time < time - interval / 4:
                 self._frame = self._next(where, time)
             if self._frame.time > time + interval / 4:
-                raise unlike(f"{where}: {self.path}", f"no frame at {time:.3f} s", "one for every row")
+                raise mismatch(f"{where}: {self.path}", f"no frame at {time:.3f} s", "a frame for every row")
             images.append(self._frame.to_ndarray(format="rgb24"))
         if len({image.shape for image in images}) > 1:
-            raise unlike(f"{where}: {self.path}", "frames of several sizes", "one size")
+            raise mismatch(f"{where}: {self.path}", "frames of several sizes", "one size")
         return np.stack(images)
 
     def _seek(self, time: float) -> None:
-        """To a frame at or before `time` from which decoding can begin."""
+        """Moves to a frame at or before `time` where decoding can begin."""
         self._container.seek(int(max(0.0, time) / self._stream.time_base), stream=self._stream)
         self._decoding = self._container.decode(self._stream)
         self._frame = None
@@ -59,5 +64,5 @@ class VideoFile:
         try:
             return next(self._decoding)
         except (StopIteration, self._av.FFmpegError) as error:
-            told = f"the end or damage ({error})" if str(error) else "its end"
-            raise unlike(f"{where}: {self.path}", f"{told} before {time:.3f} s", "a frame for every row") from None
+            end = f"the end or damage ({error})" if str(error) else "its end"
+            raise mismatch(f"{where}: {self.path}", f"{end} before {time:.3f} s", "a frame for every row") from None

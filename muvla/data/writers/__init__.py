@@ -1,6 +1,6 @@
-"""Datasets in the formats of others, so that what is collected here can be used elsewhere.
+"""Writers of datasets in other projects' formats.
 
-Pictures are written as PNG in both: every frame comes back as it is stored, bit for bit, where a video would change it.
+Pictures are written as PNG in both formats, so every frame comes back bit for bit; a video would change it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,31 @@ from muvla.utils.io import disk_errors, locked, write_json
 def write_dataset(
     store: EpisodeStore, directory: Path, format: str, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Writes it whole or not at all, and returns the folder that `muvla data import` takes: `directory`, or of RLDS its
-    version. Raises MuvlaError for a directory that exists, for a dataset that the format has no place for, and for a
-    full disk."""
+    """Writes the dataset whole or not at all; returns the folder that `muvla data import` takes.
+
+    This folder is `directory`, or for RLDS the version's folder in it.
+
+    Args:
+        store: the dataset.
+        directory: a new folder.
+        format: `rlds` or `lerobot`.
+        progress: called with (episodes written, episodes).
+
+    Raises:
+        MuvlaError: the folder exists, or the format has no place for the dataset.
+        DiskError: the disk is full.
+    """
     if directory.exists():
         raise MuvlaError(
-            str(directory), got="something there", expected="a new folder", remedy="choose another, or remove it"
+            "DIRECTORY",
+            got=f"{directory}, which exists",
+            expected="a new folder",
+            remedy="choose another folder, or remove this one",
         )
     parent = directory.resolve().parent
     unfinished = parent / f".{directory.name}.unfinished"
     with locked(parent / f".{directory.name}.lock"):
-        shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed process
         try:
             with disk_errors(directory):
                 unfinished.mkdir(parents=True)
@@ -45,16 +59,18 @@ def write_dataset(
     return directory / inner
 
 
-def way_back(store: EpisodeStore, format: str) -> str:
-    """The options with which `muvla data import` reads what was written as it is, whatever its sizes: a schema of the
-    published ones has theirs, unless features are named."""
-    told = ["--schema muvla"]
+def import_options(store: EpisodeStore, format: str) -> str:
+    """Returns the options with which `muvla data import` reads the written dataset, whatever its sizes.
+
+    Schemas of published datasets have fixed sizes, unless features are named.
+    """
+    options = ["--schema muvla"]
     if not store.knows_phases:
         state, action = {
             "rlds": ("steps/observation/proprio", "steps/action"),
             "lerobot": ("observation.state", "action"),
         }[format]
-        told = [f"--schema mikasa --proprio {state} --action {action}"]
+        options = [f"--schema mikasa --proprio {state} --action {action}"]
     if format == "lerobot" and store["images"].shape[1] != len(CAMERAS):
-        told += [f"--camera {name}" for name in cameras(store)]
-    return " ".join(told)
+        options += [f"--camera {name}" for name in cameras(store)]
+    return " ".join(options)

@@ -1,4 +1,4 @@
-"""What both writers take out of a store."""
+"""The parts of a store that every writer needs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from PIL import Image
 
 from muvla.data.store import EpisodeStore
 
-ALREADY_WRITTEN = ("start", "length", "instruction")  # of an index line, by every format itself
+ALREADY_WRITTEN = ("start", "length", "instruction")  # index fields that every format stores in its own way
 
 
 def rows(store: EpisodeStore, number: int) -> dict[str, np.ndarray]:
-    """The columns of one episode that are known. What was derived is not: in a format that has no place for the rule
-    it would pass for the truth."""
+    """Returns the recorded columns of one episode.
+
+    Derived columns are omitted: in a format without a place for the rule they would pass for recorded ones.
+    """
     line = store.index[number]
-    known = ("executed_action", "phase") if store.knows_phases else ()
+    optional = ("executed_action", "phase") if store.knows_phases else ()
     return {
         name: np.asarray(store[name][line["start"] : line["start"] + line["length"]])
-        for name in ("images", "proprio", "recorded_action", *known)
+        for name in ("images", "proprio", "recorded_action", *optional)
     }
 
 
 def about(line: dict[str, Any]) -> dict[str, Any]:
-    """What else an index line tells of its episode."""
+    """Returns the other fields of an index line."""
     return {name: value for name, value in line.items() if name not in ALREADY_WRITTEN}
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(h, w, 3) uint8, exactly."""
+    """Encodes (h, w, 3) uint8 without loss."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

@@ -1,8 +1,8 @@
 """LeRobotDataset v3.0; `muvla.data.readers.lerobot` reads it back and describes the files.
 
-Pictures lie in the parquet files, as PNG (`dtype: image`). Beyond what the format asks for, where they are known and
-not derived: the features `executed_action` and `phase`; and in meta/episodes a column `about`, a JSON object of what
-the store's index tells of the episode: target, seed, lengths of cue and delay.
+Pictures lie in the parquet files, as PNG (`dtype: image`). Recorded columns that the format does not require are added
+as the features `executed_action` and `phase`; derived ones are not. The column `about` of meta/episodes is a JSON
+object with the other fields of the store's index: target, seed, lengths of cue and delay.
 """
 
 from __future__ import annotations
@@ -15,24 +15,34 @@ from typing import Any
 import numpy as np
 import pandas
 
-from muvla.data.readers.source import need
+from muvla.data.readers.source import import_package
 from muvla.data.store import EpisodeStore
 from muvla.data.writers.columns import about, png, rows
 from muvla.utils.io import write_json
 
-FPS = 20  # steps have no duration in a store; this is ManiSkill's control frequency, and makes the timestamps
-CAMERAS = ("top", "wrist")  # as the published MIKASA datasets name them; any more are numbered
-CHUNK_FILES = 1000  # at most, in a folder
-FILE_MEGABYTES = 100  # of a data file, about
+FPS = 20  # for timestamps: steps of a store have no duration, and ManiSkill controls at 20 Hz
+CAMERAS = ("top", "wrist")  # names of the published MIKASA datasets; further cameras are numbered
+CHUNK_FILES = 1000  # most files in a folder
+FILE_MEGABYTES = 100  # approximate size of a data file
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 
 
 def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callable[[int, int], None]) -> str:
-    """Returns the dataset's folder, below `folder`. Raises MuvlaError without pyarrow."""
-    arrow = need("pyarrow", "to write LeRobot's tables")
-    parquet = need("pyarrow.parquet", "to write LeRobot's tables")
+    """Writes the dataset and returns its folder, relative to `folder`.
+
+    Args:
+        store: the dataset.
+        folder: an empty folder.
+        name: unused; the format stores no name.
+        progress: called with (episodes written, episodes).
+
+    Raises:
+        MuvlaError: pyarrow is missing.
+    """
+    arrow = import_package("pyarrow", "to write LeRobot's tables")
+    parquet = import_package("pyarrow.parquet", "to write LeRobot's tables")
     features, tasks = _features(store), store.instructions
-    schema = arrow.schema([(key, _arrow_type(arrow, told)) for key, told in features.items()])
+    schema = arrow.schema([(key, _arrow_type(arrow, feature)) for key, feature in features.items()])
     episodes: list[dict[str, Any]] = []
     all_statistics: list[dict[str, dict[str, np.ndarray]]] = []
     file, writer, written = -1, None, 0
@@ -59,7 +69,7 @@ def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callab
     parquet.write_table(arrow.Table.from_pylist(episodes), meta / "episodes" / f"{_place(0)}.parquet")
     table = pandas.DataFrame({"task_index": range(len(tasks))}, index=pandas.Index(tasks, name="task"))
     table.to_parquet(meta / "tasks.parquet")
-    write_json(meta / "stats.json", _lists(_pooled(all_statistics)))
+    write_json(meta / "stats.json", _lists(_pool(all_statistics)))
     write_json(meta / "info.json", _info(store, features, len(tasks)))
     return ""
 
@@ -69,57 +79,57 @@ def _place(number: int) -> str:
 
 
 def cameras(store: EpisodeStore) -> list[str]:
-    """The features that hold the pictures."""
+    """Returns the names of the features with pictures."""
     number = store["images"].shape[1]
     names = [*CAMERAS, *(f"camera_{i}" for i in range(len(CAMERAS), number))]
     return [f"observation.images.{name}" for name in names[:number]]
 
 
 def _features(store: EpisodeStore) -> dict[str, dict[str, Any]]:
-    """As info.json tells them."""
+    """Returns the features as info.json describes them."""
     h, w, channels = store["images"].shape[2:]
     image = {"dtype": "image", "shape": [h, w, channels], "names": ["height", "width", "channels"]}
-    told: dict[str, dict[str, Any]] = dict.fromkeys(cameras(store), image)
-    told["observation.state"] = _vector("float32", store["proprio"].shape[1])
-    told["action"] = _vector("float32", store["recorded_action"].shape[1])
+    features: dict[str, dict[str, Any]] = dict.fromkeys(cameras(store), image)
+    features["observation.state"] = _vector("float32", store["proprio"].shape[1])
+    features["action"] = _vector("float32", store["recorded_action"].shape[1])
     if store.knows_phases:
-        told |= {"executed_action": told["action"], "phase": _vector("int64", 1)}
-    told["timestamp"] = _vector("float32", 1)
-    return told | {key: _vector("int64", 1) for key in ("frame_index", "episode_index", "index", "task_index")}
+        features |= {"executed_action": features["action"], "phase": _vector("int64", 1)}
+    features["timestamp"] = _vector("float32", 1)
+    return features | {key: _vector("int64", 1) for key in ("frame_index", "episode_index", "index", "task_index")}
 
 
 def _vector(dtype: str, size: int) -> dict[str, Any]:
     return {"dtype": dtype, "shape": [size], "names": None}
 
 
-def _arrow_type(arrow, told: dict[str, Any]):
-    if told["dtype"] == "image":
+def _arrow_type(arrow, feature: dict[str, Any]):
+    if feature["dtype"] == "image":
         return arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    scalar = getattr(arrow, told["dtype"])()
-    return scalar if told["shape"] == [1] else arrow.list_(scalar, told["shape"][0])
+    scalar = getattr(arrow, feature["dtype"])()
+    return scalar if feature["shape"] == [1] else arrow.list_(scalar, feature["shape"][0])
 
 
 def _episode(
     store: EpisodeStore, number: int, features: dict[str, dict[str, Any]], task: int
 ) -> tuple[dict[str, list], dict[str, dict[str, np.ndarray]], int]:
-    """The columns of an episode's rows, their statistics, and about how many bytes they are."""
-    own, line = rows(store, number), store.index[number]
+    """Returns the columns of an episode's rows, their statistics, and their approximate number of bytes."""
+    stored, line = rows(store, number), store.index[number]
     steps = np.arange(line["length"])
     values: dict[str, np.ndarray] = {
-        "observation.state": own["proprio"],
-        "action": own["recorded_action"],
-        "phase": own.get("phase"),
-        "executed_action": own.get("executed_action"),
+        "observation.state": stored["proprio"],
+        "action": stored["recorded_action"],
+        "phase": stored.get("phase"),
+        "executed_action": stored.get("executed_action"),
         "timestamp": (steps / FPS).astype(np.float32),
         "frame_index": steps,
         "episode_index": np.full(len(steps), number),
         "index": line["start"] + steps,
         "task_index": np.full(len(steps), task),
     }
-    pictures = iter(np.moveaxis(own["images"], 1, 0))
+    pictures = iter(np.moveaxis(stored["images"], 1, 0))
     columns, statistics, size = {}, {}, 0
-    for key, told in features.items():
-        if told["dtype"] == "image":
+    for key, feature in features.items():
+        if feature["dtype"] == "image":
             images = next(pictures)
             columns[key] = [
                 {"bytes": png(image), "path": f"{key}-{number:06d}-{step:06d}.png"} for step, image in enumerate(images)
@@ -129,8 +139,8 @@ def _episode(
             statistics[key] = {name: value[:, None, None] for name, value in _statistics(channels, (0, 2)).items()}
         else:
             value = values[key].reshape(len(steps), -1)
-            column = value.astype(told["dtype"])
-            columns[key] = list(column[:, 0]) if told["shape"] == [1] else list(column)
+            column = value.astype(feature["dtype"])
+            columns[key] = list(column[:, 0]) if feature["shape"] == [1] else list(column)
             size += column.nbytes
             statistics[key] = _statistics(value.astype(np.float64), (0,))
         statistics[key]["count"] = np.array([len(steps)])
@@ -141,18 +151,19 @@ def _statistics(values: np.ndarray, axes: tuple[int, ...]) -> dict[str, np.ndarr
     return {name: getattr(values, name)(axis=axes) for name in ("min", "max", "mean", "std")}
 
 
-def _pooled(episodes: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
-    """Over all frames, from those of the episodes: variances add up with those of the means."""
+def _pool(episodes: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns statistics over all frames from those of the episodes; a variance is a mean of squares around the pooled
+    mean."""
     pooled = {}
     for key in episodes[0]:
-        told = {name: np.stack([one[key][name] for one in episodes]) for name in ("min", "max", "mean", "std")}
-        counts = np.array([one[key]["count"][0] for one in episodes])
-        weight = (counts / counts.sum()).reshape(-1, *[1] * (told["mean"].ndim - 1))
-        mean = (weight * told["mean"]).sum(axis=0)
-        variance = (weight * (told["std"] ** 2 + (told["mean"] - mean) ** 2)).sum(axis=0)
+        stacked = {name: np.stack([e[key][name] for e in episodes]) for name in ("min", "max", "mean", "std")}
+        counts = np.array([e[key]["count"][0] for e in episodes])
+        weight = (counts / counts.sum()).reshape(-1, *[1] * (stacked["mean"].ndim - 1))
+        mean = (weight * stacked["mean"]).sum(axis=0)
+        variance = (weight * (stacked["std"] ** 2 + (stacked["mean"] - mean) ** 2)).sum(axis=0)
         pooled[key] = {
-            "min": told["min"].min(axis=0),
-            "max": told["max"].max(axis=0),
+            "min": stacked["min"].min(axis=0),
+            "max": stacked["max"].max(axis=0),
             "mean": mean,
             "std": np.sqrt(variance),
             "count": np.array([counts.sum()]),
@@ -161,7 +172,14 @@ def _pooled(episodes: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[
 
 
 def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict) -> dict[str, Any]:
-    """A row of meta/episodes."""
+    """Returns an episode's row of meta/episodes.
+
+    Args:
+        line: the episode's index line.
+        number: number of the episode.
+        file: number of its data file.
+        statistics: of the episode, by feature.
+    """
     row = {
         "episode_index": number,
         "tasks": [line["instruction"]],
@@ -171,8 +189,8 @@ def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict)
         "dataset_from_index": line["start"],
         "dataset_to_index": line["start"] + line["length"],
     }
-    for key, told in _lists(statistics).items():
-        row |= {f"stats/{key}/{name}": value for name, value in told.items()}
+    for key, values in _lists(statistics).items():
+        row |= {f"stats/{key}/{name}": value for name, value in values.items()}
     return row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, "about": json.dumps(about(line))}
 
 
@@ -195,4 +213,4 @@ def _info(store: EpisodeStore, features: dict[str, dict[str, Any]], tasks: int) 
 
 
 def _lists(statistics: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list]]:
-    return {key: {name: value.tolist() for name, value in told.items()} for key, told in statistics.items()}
+    return {key: {name: value.tolist() for name, value in values.items()} for key, values in statistics.items()}

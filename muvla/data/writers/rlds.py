@@ -1,9 +1,8 @@
-"""RLDS as tensorflow-datasets writes it, in MIKASA's layout (μVLA spec 4.4), without TensorFlow; read back by
-`muvla.data.readers.rlds`, where the files are described.
+"""RLDS as tensorflow-datasets writes it, in MIKASA's layout (μVLA spec 4.4), without TensorFlow.
 
-Beyond the published layout, where they are known and not derived: `steps/executed_action`, `steps/phase`; and
-`episode_metadata/about`, a JSON object of what the store's index tells of the episode: target, seed, lengths of cue and
-delay.
+`muvla.data.readers.rlds` reads it back and describes the files. Recorded columns that the published layout lacks are
+added as `steps/executed_action` and `steps/phase`; derived ones are not. `episode_metadata/about` is a JSON object with
+the other fields of the store's index: target, seed, lengths of cue and delay.
 """
 
 from __future__ import annotations
@@ -23,28 +22,38 @@ from muvla.errors import MuvlaError
 from muvla.utils.io import write_json
 
 VERSION = "1.0.0"
-NAME = re.compile(r"[a-z][a-z0-9_]*")  # what tensorflow-datasets takes
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # names that tensorflow-datasets accepts
 CAMERAS = ("image", "wrist_image")
 SHARD_BYTES = 2**27
 FEATURES = "tensorflow_datasets.core.features."
 
 
 def write_rlds(store: EpisodeStore, folder: Path, name: str, progress: Callable[[int, int], None]) -> str:
-    """Returns the version's folder, below `folder`. Raises MuvlaError for a name that tensorflow-datasets does not
-    take, and for a dataset without two cameras: the layout has these."""
+    """Writes the dataset and returns the version's folder, below `folder`.
+
+    Args:
+        store: the dataset.
+        folder: an empty folder.
+        name: name of the dataset.
+        progress: called with (episodes written, episodes).
+
+    Raises:
+        MuvlaError: tensorflow-datasets does not accept the name, or the dataset does not have the layout's two
+            cameras.
+    """
     if not NAME.fullmatch(name):
         raise MuvlaError(
-            "the directory's name",
+            "DIRECTORY",
             got=name,
-            expected="a-z, 0-9 and _, a letter first: it names the dataset",
-            remedy="choose another",
+            expected="a folder name of a-z, 0-9 and _ with a letter first, because it names the dataset",
+            remedy="choose another folder name",
         )
     if store["images"].shape[1] != len(CAMERAS):
         raise MuvlaError(
             str(store.path),
             got=f"{store['images'].shape[1]} cameras",
-            expected=f"the layout's {len(CAMERAS)}",
-            remedy="write it with --format lerobot",
+            expected=f"the layout's {len(CAMERAS)} cameras",
+            remedy="write the dataset with --format lerobot",
         )
     place = folder / VERSION
     place.mkdir()
@@ -65,7 +74,7 @@ def write_rlds(store: EpisodeStore, folder: Path, name: str, progress: Callable[
 
 
 def _shards(store: EpisodeStore, place: Path, progress: Callable[[int, int], None]) -> tuple[list[int], int]:
-    """Writes the shards, named by their numbers; the episodes of each, and the bytes of all examples."""
+    """Writes the shards, named by their numbers; returns the episodes of each shard and the bytes of all examples."""
     lengths: list[int] = []
     size, handle = 0, None
     try:
@@ -86,7 +95,7 @@ def _shards(store: EpisodeStore, place: Path, progress: Callable[[int, int], Non
 
 
 def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
-    """An episode's features by path; of the steps, the values of all of them one after the other."""
+    """Returns an episode's features by path; features of steps hold the values of all steps in a row."""
     columns, line = rows(store, number), store.index[number]
     length = line["length"]
     last = np.arange(length) == length - 1
@@ -96,7 +105,7 @@ def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
     }
     steps |= {"observation/proprio": columns["proprio"], "action": columns["recorded_action"]}
     steps |= {"is_first": np.arange(length) == 0, "is_last": last, "is_terminal": last}
-    # Collection ends an episode at its first success, and imported ones are demonstrations.
+    # Collection ends an episode at its first success, and imported episodes are demonstrations.
     steps |= {"reward": last.astype(np.float32), "discount": np.ones(length, np.float32)}
     steps["language_instruction"] = [line["instruction"].encode()] * length
     if store.knows_phases:
@@ -107,7 +116,7 @@ def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
 
 
 def _features(store: EpisodeStore) -> dict[str, Any]:
-    """features.json."""
+    """Returns the content of features.json."""
     h, w, channels = store["images"].shape[2:]
     action = _tensor("float32", store["recorded_action"].shape[1])
     image = {"image": {"dtype": "uint8", "encodingFormat": "png", "shape": _shape(h, w, channels)}}

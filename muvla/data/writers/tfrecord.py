@@ -10,25 +10,25 @@ from muvla.data.readers.tfrecord import HEAD, LENGTH_DELIMITED, TAIL, masked_crc
 
 
 def record(data: bytes) -> bytes:
-    """Length, its checksum, the data, their checksum."""
+    """Returns the length, its checksum, the data, and their checksum."""
     crc = masked_crc()
     head = HEAD.pack(len(data), crc(len(data).to_bytes(8, "little")))
     return head + data + TAIL.pack(crc(data))
 
 
 def example(features: dict[str, Any]) -> bytes:
-    """Of lists of bytes, and of arrays of floats, integers or flags, flat in their order."""
+    """Encodes lists of bytes, and arrays of floats, integers or booleans, flattened in order."""
     entries = (_field(1, _field(1, name.encode()) + _field(2, _feature(features[name]))) for name in sorted(features))
     return _field(1, b"".join(entries))
 
 
 def _feature(values: list[bytes] | np.ndarray) -> bytes:
-    """1 is a list of bytes, 2 of floats, 3 of integers; numbers are packed."""
+    """Encodes a Feature: field 1 is a list of bytes, 2 of floats, 3 of integers; numbers are packed."""
     if isinstance(values, list):
-        return _field(1, b"".join(_field(1, one) for one in values))
+        return _field(1, b"".join(_field(1, value) for value in values))
     if values.dtype.kind == "f":
         return _field(2, _field(1, values.astype("<f4").tobytes()))
-    return _field(3, _field(1, b"".join(_varint(int(one)) for one in values.ravel())))
+    return _field(3, _field(1, b"".join(_varint(int(value)) for value in values.ravel())))
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -36,7 +36,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """In base 128, lowest digit first; negative numbers as 64 bits."""
+    """Encodes a number in base 128, lowest digit first; negative numbers as 64 bits."""
     number &= (1 << 64) - 1
     digits = bytearray()
     while number > 127:

@@ -7,7 +7,8 @@ any call. It stays whole on every rank, and the synchroniser of `torchrun` sums 
 
 Every backward pass sums a block's gradient over the ranks into each rank's shard, once for all ticks of a truncation
 block. A sum once per update would hold whole gradients until then, as large as the parameters that are sharded because
-they do not fit. Every tick gathers the block twice in any case."""
+they do not fit. Every tick gathers the block twice in any case.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def clip(parameters: list[nn.Parameter], limit: float) -> float:
 def gather(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Gathers sharded tensors, one after the other; every rank must call this function.
 
-    Only a rank with `keep` holds the whole tensors, in main memory."""
+    Only a rank with `keep` holds the whole tensors, in main memory.
+    """
     gathered = {}
     for name, tensor in tensors.items():
         full = tensor.detach().full_tensor() if is_sharded(tensor) else tensor.detach()

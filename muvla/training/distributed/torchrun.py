@@ -5,7 +5,8 @@ trained tensor, however often the tensor was used. Under `--shard`, FSDP sums th
 (`muvla.training.distributed.fsdp`).
 
 An error of one rank is raised by all ranks. A rank that dies closes its connections, and the others raise RankLost. A
-rank that hangs counts as lost after TIMEOUT."""
+rank that hangs counts as lost after TIMEOUT.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ class TorchRanks(Ranks):
         """Sums gradients and loss over the ranks.
 
         A tensor without gradient on every rank keeps none. A tensor with gradient on some ranks counts as zero on the
-        others."""
+        others.
+        """
         replicated = [p for p in parameters if not fsdp.is_sharded(p)]
         totals = torch.tensor([loss, *(p.grad is not None for p in replicated)], dtype=torch.float64)
         self._collect(dist.all_reduce, totals)
