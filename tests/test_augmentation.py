@@ -118,8 +118,9 @@ def test_the_first_image_is_changed_with_its_episode(store, cell_with):
 def test_an_image_that_is_cropped_in_training_is_cropped_in_evaluation(cell_with):
     """Published: at random in training, its centre in evaluation."""
     for images in ("stored", "resized"):
-        with pytest.raises(MuvlaError, match="model.images: got '.*', expected 'released' with data.augmentation"):
+        with pytest.raises(MuvlaError) as info:
             cell_with({"data.augmentation": "frame", "model.images": images})
+        assert info.value.field == "model.images"
 
 
 def test_a_resumed_stream_is_changed_as_before(store, cell_with):

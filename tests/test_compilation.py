@@ -150,8 +150,9 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
     monkeypatch.setattr(
         "muvla.models.attention_plan._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
     )
-    with pytest.raises(NotAMeasurement, match="exactly 0"):
+    with pytest.raises(NotAMeasurement) as info:
         leak_test(policy, random_frames(policy, 4), memory)
+    assert info.value.field == "model.guard"
 
 
 @pytest.mark.parametrize(
@@ -172,8 +173,9 @@ def test_compiled_for_real(store, base, device):
 def test_what_cannot_be_compiled_is_one_error(cell_with, monkeypatch):
     policy = build_policy(cell_with(), PADDED_INTERFACE)
     monkeypatch.delitem(compiling.READ_OFF_THE_PLAN, "split")
-    with pytest.raises(MuvlaError, match="--compile: got 'model.attention=split', expected one of dense"):
+    with pytest.raises(MuvlaError) as info:
         compile_step(policy)
+    assert info.value.field == "--compile"
     assert not is_compiled(policy)
 
 

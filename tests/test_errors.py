@@ -34,7 +34,6 @@ PENDING = {
     "muvla/cli/data.py",
     "muvla/cli/main.py",
     "muvla/config/serialization.py",
-    "muvla/data/readers/formats.py",
     "muvla/envs/assets.py",
     "muvla/envs/colours.py",
     "muvla/envs/libero/env.py",

@@ -156,8 +156,9 @@ def test_a_training_starts_from_its_towers(cell, oft, without, store):
     before = build_policy(replace(cell, {"start.checkpoint": str(without)}), policy.interface)
     qkv = "vision.dino.encoder.layer.0.attention.q_proj.weight"
     assert not torch.equal(before.get_parameter(qkv), loaded[qkv])
-    with pytest.raises(MuvlaError, match="model.film: got False, expected true"):
+    with pytest.raises(MuvlaError) as info:
         Trainer(replace(cell, {"model.film": False}), store)
+    assert info.value.field == "model.film"
 
 
 @pytest.mark.parametrize(

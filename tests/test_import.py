@@ -69,14 +69,17 @@ def test_the_store_holds_what_was_published(imported):
 def test_what_is_unknown_is_refused(imported, base):
     """With the one way out."""
     for ask in (lambda: imported["executed_action"], lambda: imported.is_executed):
-        with pytest.raises(MuvlaError, match="toy: .*unknown.*set data.labels to recorded"):
+        with pytest.raises(MuvlaError) as info:
             ask()
+        assert info.value.field in {"toy: executed_action", "toy: label_is_executed"}
     for labels in ("executed", "masked"):
-        with pytest.raises(MuvlaError, match="toy: .*unknown.*set data.labels to recorded"):
+        with pytest.raises(MuvlaError) as info:
             Trainer(replace(base, {"data.labels": labels}), imported)
+        assert info.value.field in {"toy: data.labels: executed", "toy: data.labels: masked"}
     cell = of_import(base)
-    with pytest.raises(MuvlaError, match="toy: coverage"):
+    with pytest.raises(MuvlaError) as info:
         coverage(imported, cell.data, cell.budget, 0, [1], [1])
+    assert info.value.field == "toy: coverage"
 
 
 def test_statistics_are_of_the_recorded_actions(imported):
@@ -138,8 +141,9 @@ def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_pa
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with pytest.raises(MuvlaError, match="a part of it at .*muvla data import"):
+    with pytest.raises(MuvlaError) as info:
         open_store(tmp_path, imported.spec)
+    assert info.value.field == "data.dataset.source"
     with (tmp_path / "toy" / "images.bin").open("ab") as column:
         column.write(b"half an episode")
     done = []
@@ -153,21 +157,22 @@ def test_a_killed_import_continues_and_ends_the_same(directory, imported, tmp_pa
 def test_a_second_import_takes_what_is_there_or_refuses(directory, imported, tmp_path):
     root = imported.path.parent
     assert brought_in(directory, root).sha256 == imported.sha256
-    with pytest.raises(MuvlaError, match="data.dataset.image_size: got 16, expected None, as in"):
+    with pytest.raises(MuvlaError) as info:
         import_dataset(directory, FORMATS["rlds"].schemas["mikasa"], import_config(directory, TASK, None, 16), root)
+    assert info.value.field == "data.dataset.image_size"
     other = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", EPISODES[::-1] + [files.episode(9)], shards=1))
     spec = import_config(directory, TASK)
-    with pytest.raises(
-        MuvlaError, match=r"an import from toy 1.0.0 \(RLDS, 6 .*one from toy 1.0.0 \(RLDS, 5 .*another --name"
-    ):
+    with pytest.raises(MuvlaError) as info:
         import_dataset(other, FORMATS["rlds"].schemas["mikasa"], spec, root)
+    assert info.value.field.endswith("toy") and "import from toy 1.0.0" in info.value.got
 
 
 def test_the_content_is_no_matter_of_the_name(directory, imported, tmp_path):
     other = brought_in(directory, tmp_path, "other-name")
     assert other.path.name == "other-name" and other.sha256 == imported.sha256
-    with pytest.raises(MuvlaError, match="data.dataset.source.*letters, digits"):
+    with pytest.raises(MuvlaError) as info:
         brought_in(directory, tmp_path, "../elsewhere")
+    assert info.value.field == "data.dataset.source"
 
 
 def test_frames_can_be_stored_smaller(directory, tmp_path):
@@ -175,8 +180,9 @@ def test_frames_can_be_stored_smaller(directory, tmp_path):
     store = import_dataset(directory, FORMATS["rlds"].schemas["mikasa"], spec, tmp_path)
     frame = Image.fromarray(files.pixels(3, 0)[1]).resize((16, 16), Image.Resampling.LANCZOS)
     assert np.array_equal(store["images"][1, 0], np.asarray(frame))
-    with pytest.raises(MuvlaError, match="--image-size"):
+    with pytest.raises(MuvlaError) as info:
         import_config(directory, TASK, image_size=0)
+    assert info.value.field == "--image-size"
 
 
 def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, monkeypatch):
@@ -188,8 +194,9 @@ def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, m
     assert "needs about 0.00 GiB" in told and "are free" in told
     usage = type("usage", (), {"free": int(0.8 * need)})
     monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(DiskError, match="GiB free, expected about .* GiB.*--image-size"):
+    with pytest.raises(DiskError) as info:
         brought_in(directory, tmp_path / "b")
+    assert info.value.field.endswith("toy")
     assert not list((tmp_path / "b" / "toy").glob("*.bin"))
     usage.free = int(1.2 * need)
     brought_in(directory, tmp_path / "b")
@@ -285,6 +292,7 @@ def test_an_import_overlaps_no_protocol(base, imported):
 def test_a_store_of_that_name_that_was_collected_is_no_import(tmp_path):
     spec = DatasetConfig(TaskConfig(TASK), episodes=2)
     collected = collect(spec, tmp_path)
-    with pytest.raises(MuvlaError, match="data.dataset.source"):
+    with pytest.raises(MuvlaError) as info:
         collect(replace(spec, {"source": collected.path.name}), tmp_path)
+    assert info.value.field == "data.dataset.source"
     assert EpisodeStore(collected.path).sha256 == collected.sha256

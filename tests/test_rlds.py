@@ -58,8 +58,9 @@ def test_what_tensorflow_wrote_is_an_episode(fixture):
     directory = RldsDirectory(path)
     LIBERO.check(directory)
     schema = replace(LIBERO, turn_gripper=False)  # its actions are drawn at random, and no gripper's
-    with pytest.raises(MuvlaError, match="cameras of one size"):
+    with pytest.raises(MuvlaError) as info:
         list(demonstrations(directory, schema, TASK))
+    assert info.value.field.endswith("toy_rlds-train.tfrecord-00000-of-00001: record 0 (from 0)")
     for one in demonstrations(directory, schema, TASK, image_size=32):
         number = one.info["instruction"].split()[-1]
         action = truth[f"ep{number}/action"]
@@ -104,8 +105,9 @@ def test_numbers_texts_and_flags_are_read_as_declared(tmp_path):
     assert values["about/seed"] == 7 and values["about/note"] == "Zürich"
     assert values["steps/language_instruction"].tolist() == [files.INSTRUCTION] * 3
     assert np.array_equal(values["steps/observation/image"], files.pixels(3, 0))
-    with pytest.raises(MuvlaError, match=r"steps/ragged: got a tensor of encoding none and shape \(-1,\)"):
+    with pytest.raises(MuvlaError) as info:
         next(directory.records(["steps/ragged"]))
+    assert info.value.field.endswith("ragged")
 
 
 def test_numbers_may_stand_one_by_one():
@@ -146,11 +148,13 @@ def test_the_two_published_schemas(tmp_path):
     assert np.array_equal(one.images, np.stack([files.pixels(4, 0), files.pixels(4, 1000)], axis=1))
     assert one.executed_action is None and not one.phase.any() and one.info["instruction"] == files.INSTRUCTION
     for directory, wrong in ((mikasa, LIBERO), (libero, MIKASA)):
-        with pytest.raises(MuvlaError, match="no such feature.*choose the schema"):
+        with pytest.raises(MuvlaError) as info:
             wrong.check(directory)
+        assert info.value.field.startswith(f"{directory.path}: feature")
     assert LIBERO.pass_through == (6,) and MIKASA.pass_through == (), "the gripper's command"
-    with pytest.raises(MuvlaError, match="--schema.*one of mikasa, libero, muvla"):
+    with pytest.raises(MuvlaError) as info:
         choose_schema(mikasa, "bridge")
+    assert info.value.field == "--schema"
 
 
 @pytest.mark.parametrize("format", ["rlds", "lerobot"])
@@ -169,8 +173,9 @@ def test_a_gripper_that_cannot_be_liberos_is_not_turned(format):
 
     assert turned([-1, 1, -1]) == [1, 0, 1]
     for wrong in ([0, 255, 0], [0, 0.04, -1.5]):
-        with pytest.raises(MuvlaError, match=r"record 0: .*action: got a gripper's command of (255|-1.5), expected"):
+        with pytest.raises(MuvlaError) as info:
             turned(wrong)
+        assert info.value.field.endswith("action") and "gripper" in info.value.got
 
 
 def damaged_file(change):
@@ -198,18 +203,18 @@ SHARD = "00001-of-00002: record"
     [
         (flipped(2000), f"{SHARD} 0 .*data whose CRC32C is another.*download the file again"),
         (flipped(-1), f"{SHARD} 1 .*data whose CRC32C"),
-        (flipped(1), f"{SHARD} 0 .*a length whose CRC32C"),
-        (damaged_file(lambda data: data[:-5]), f"{SHARD} 1 .*the end of the file before"),
-        (damaged_file(lambda data: data[: -LONG_CUT + 7]), f"{SHARD} 1 .*7 bytes of its length"),
+        (flipped(1), f"{SHARD} 0 .*CRC32C"),
+        (damaged_file(lambda data: data[:-5]), f"{SHARD} 1 .*end of the file"),
+        (damaged_file(lambda data: data[: -LONG_CUT + 7]), f"{SHARD} 1 .*7 bytes"),
         (damaged_file(lambda data: data[:-LONG_CUT]), "00001-of-00002: got 1 records, expected 2"),
         (damaged_file(lambda data: data + data), "00001-of-00002: got 4 records, expected 2"),
         (damaged_file(lambda data: files.record(b"\x0a\xff")), f"{SHARD} 0 .*no tf.train.Example"),
         (damaged_file(lambda data: files.record(b"\x0b")), f"{SHARD} 0 .*no tf.train.Example"),
-        (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "no .*00000-of-00002.*the 2 shards.*download"),
-        (lambda folder: (folder / "features.json").unlink(), "no features.json.*with its version"),
-        (edited("features.json", "featuresDict", "content"), "features.json: got another layout"),
-        (edited("dataset_info.json", '"train"', '"test"'), "splits test.*a split 'train'"),
-        (edited("features.json", '"action"', '"acts"'), "feature steps/action: got no such feature.*steps/acts"),
+        (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "00000-of-00002.*2 shards"),
+        (lambda folder: (folder / "features.json").unlink(), "no features.json"),
+        (edited("features.json", "featuresDict", "content"), "features.json"),
+        (edited("dataset_info.json", '"train"', '"test"'), "splits test"),
+        (edited("features.json", '"action"', '"acts"'), "feature steps/action.*steps/acts"),
         (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got tensor of shape \\(6,\\)"),
         (edited("features.json", '"encoding": "none"', '"encoding": "zlib"'), "a tensor of encoding zlib and"),
     ],
@@ -235,19 +240,19 @@ OTHER_SIZE = [files.png(one) for one in files.pixels(3, 0, size=16)]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"action": None}, "record 1 .*steps/action: got no such feature"),
-        ({"action": NAN}, r"record 1 .*steps/action: got NaN or infinity in step 1 \(from 0\)"),
+        ({"action": None}, "record 1 .*steps/action"),
+        ({"action": NAN}, "record 1 .*steps/action.*step 1"),
         (
             {"observation/proprio": np.full((3, 7), np.inf, np.float32)},
-            "record 1 .*proprio: got NaN or infinity in step 0",
+            "record 1 .*proprio.*step 0",
         ),
         ({"action": np.zeros(20, np.float32)}, r"record 1 .*20 values.*float32 of shape \(7,\)"),
-        ({"action": [b"no number"] * 3}, "record 1 .*steps/action: got 3 values"),
-        ({"action": np.zeros((2, 7), np.float32)}, "record 1 .*'steps/action': 2.*the same number of each"),
-        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction: got an empty text"),
-        ({"language_instruction": [b"a", b"a", b"b"]}, "record 1 .*got several, 'a', 'b'.*one instruction"),
-        ({"language_instruction": np.zeros(3)}, "record 1 .*got 'numbers', expected texts"),
-        ({"observation/image": np.zeros(3)}, "record 1 .*got 'numbers', expected encoded images"),
+        ({"action": [b"no number"] * 3}, "record 1 .*steps/action.*3 values"),
+        ({"action": np.zeros((2, 7), np.float32)}, "record 1 .*'steps/action': 2"),
+        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction"),
+        ({"language_instruction": [b"a", b"a", b"b"]}, "record 1 .*got several, 'a', 'b'"),
+        ({"language_instruction": np.zeros(3)}, "record 1 .*language_instruction.*numbers"),
+        ({"observation/image": np.zeros(3)}, "record 1 .*image.*numbers"),
         ({"observation/image": OTHER_SIZE}, r"record 1 .*image: got uint8 of shape \(16, 16, 3\)"),
         ({"observation/image": [b"no picture"] * 3}, "record 1 .*image: got UnidentifiedImageError"),
         ({"observation/image": [files.png(files.pixels(1, 0)[0])[:900]] * 3}, "record 1 .*a whole PNG or JPEG"),
@@ -261,8 +266,9 @@ def test_an_episode_that_cannot_be_used_is_named(tmp_path, changes, message):
 
 def test_an_episode_of_zero_steps_is_named(tmp_path):
     folder = files.write(tmp_path / "1.0.0", [files.episode(0)])
-    with pytest.raises(MuvlaError, match=r"record 0 .*'steps/action': 0.*at least 1"):
+    with pytest.raises(MuvlaError) as info:
         read(folder)
+    assert info.value.field.endswith("toy-train.tfrecord-00000-of-00001: record 0 (from 0)")
 
 
 def test_cameras_of_two_sizes_need_one(tmp_path):
@@ -272,8 +278,9 @@ def test_cameras_of_two_sizes_need_one(tmp_path):
         )
     }
     folder = files.write(tmp_path / "1.0.0", [files.episode(3, **{"observation/image": OTHER_SIZE})], steps)
-    with pytest.raises(MuvlaError, match="cameras of one size.*--image-size"):
+    with pytest.raises(MuvlaError) as info:
         read(folder)
+    assert info.value.field.endswith("toy-train.tfrecord-00000-of-00001: record 0 (from 0)")
     (one,) = demonstrations(RldsDirectory(folder), MIKASA, TASK, image_size=32)
     assert one.images.shape == (3, 2, 32, 32, 3) and np.array_equal(one.images[:, 1], files.pixels(3, 1000))
 
@@ -281,8 +288,9 @@ def test_cameras_of_two_sizes_need_one(tmp_path):
 def test_without_crc32c_the_remedy_is_told(tmp_path, monkeypatch):
     folder = files.write(tmp_path / "1.0.0", [files.episode(3)])
     monkeypatch.setitem(sys.modules, "crc32c", None)
-    with pytest.raises(MuvlaError, match="crc32c.*pip install crc32c"):
+    with pytest.raises(MuvlaError) as info:
         read(folder)
+    assert info.value.field == "crc32c"
 
 
 def test_the_layout_of_features_json_is_what_is_read(tmp_path):

@@ -62,8 +62,9 @@ def test_the_best_stays_and_is_what_is_evaluated(store, cell_with, tmp_path, mon
     final = cell_with({"budget.updates": 8})
     assert train_id(final, store.sha256, None) != run.train, "another checkpoint is another result"
     shutil.rmtree(run.folder / "checkpoints" / "update-000004")
-    with pytest.raises(MuvlaError, match="the checkpoint that the training selected"):
+    with pytest.raises(MuvlaError) as info:
         run.checkpoint()
+    assert info.value.field.endswith("update-000004")
 
 
 @pytest.mark.parametrize("stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 4, 5))])
@@ -96,8 +97,9 @@ def test_a_selection_continues_where_it_was_saved():
 
 @pytest.mark.parametrize("reading", ["success", "touch_rate", "choice_accuracy", "best"])
 def test_a_reading_of_the_test_selects_nothing(cell_with, reading):
-    with pytest.raises(MuvlaError, match=r"selection.*never a reading of the evaluation.*no estimate"):
+    with pytest.raises(MuvlaError) as info:
         cell_with({"selection": reading})
+    assert info.value.field == "selection"
 
 
 def test_selection_is_part_of_what_a_cell_is(cell_with, base):
@@ -117,5 +119,6 @@ def test_a_checkpoint_from_before_there_was_a_selection_is_read(store, base, tmp
 
 
 def test_no_checkpoint_at_all_is_refused():
-    with pytest.raises(MuvlaError, match="--keep-checkpoints: got 0"):
+    with pytest.raises(MuvlaError) as info:
         TrainingOptions(keep=0)
+    assert info.value.field == "--keep-checkpoints"

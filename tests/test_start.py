@@ -121,8 +121,9 @@ def test_a_muvla_checkpoint_brings_its_memory_where_there_is_a_place(cell, muvla
     assert torch.equal(policy_of(here, store).memory.initial, memory)
     assert not torch.equal(policy_of(replace(here, {"start.parts": "weights"}), store).memory.initial, memory)
     assert policy_of(replace(here, no_memory()), store).memory.width == 0, "a declared ablation"
-    with pytest.raises(MuvlaError, match=r"initial_memory is \(5, 24\) instead of \(3, 24\)"):
+    with pytest.raises(MuvlaError) as info:
         policy_of(replace(here, {"memory.m": 3}), store)
+    assert info.value.field.endswith("muvla")
 
 
 def test_an_openvla_checkpoint_is_a_base(cell, folder, store):
@@ -133,8 +134,8 @@ def test_an_openvla_checkpoint_is_a_base(cell, folder, store):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.size.layers": 3}, "model.size: got layers 3, expected layers 2, as"),
-        ({"start.checkpoint": "/nowhere"}, "config.json: got no such file"),
+        ({"model.size.layers": 3}, "model.size.*layers 3.*layers 2"),
+        ({"start.checkpoint": "/nowhere"}, "config.json"),
     ],
 )
 def test_a_start_that_does_not_fit_is_one_error(cell, store, changes, message):
@@ -144,8 +145,9 @@ def test_a_start_that_does_not_fit_is_one_error(cell, store, changes, message):
 
 def test_another_robots_head_is_named_with_the_way_out(cell, folder, store):
     path = released.write(folder / "seven", "oft", own=ANATOMY)
-    with pytest.raises(MuvlaError, match=r"head: model.fc1.weight is .* start.parts=weights"):
+    with pytest.raises(MuvlaError) as info:
         policy_of(replace(cell, {"start.checkpoint": str(path)}), store)
+    assert info.value.field.endswith("seven")
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -251,8 +253,9 @@ def test_identity_is_the_content_and_not_the_place(cell, folder, oft, store, tmp
     meta = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(meta | {"another": 1}))
     assert train_id(there, store) != train_id(cell, store)
-    with pytest.raises(MuvlaError, match="checkpoint start"):
+    with pytest.raises(MuvlaError) as info:
         resume(Trainer(there, store), ckpt.load(ckpt.latest(tmp_path / "run" / "checkpoints")))
+    assert info.value.field == "checkpoint start"
 
 
 def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
@@ -263,8 +266,9 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
     resume(again, saved)
     assert all(torch.equal(p, dict(again.policy.named_parameters())[n]) for n, p in one.named_parameters())
     (path / "tokenizer.json").write_text((path / "tokenizer.json").read_text() + " ")
-    with pytest.raises(MuvlaError, match="from which this was trained"):
+    with pytest.raises(MuvlaError) as info:
         ckpt.load_policy(saved)
+    assert info.value.field.endswith("oft")
 
 
 # --- from the command line --------------------------------------------------------------------------------------------
@@ -346,8 +350,9 @@ def test_one_checkpoint_at_two_places_is_one_computation(oft, tmp_path, monkeypa
     twice = dataclasses.replace(
         study, variants={"one": {}, "two": {"start.checkpoint": copy}}, factors=("start.checkpoint",)
     )
-    with pytest.raises(MuvlaError, match="one computation"):
+    with pytest.raises(MuvlaError) as info:
         twice.check()
+    assert info.value.field == "study start"
 
 
 def test_frames_of_another_size_in_training_than_in_evaluation_are_refused(oft, tmp_path, monkeypatch):

