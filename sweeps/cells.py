@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from muvla.checkpoints.build import start_content
+from muvla.checkpoints.build import hash_start
 from muvla.config import Cell, canonical, identity
 from muvla.data.store import EpisodeStore
 
@@ -23,7 +23,7 @@ class StudyCell:
 
 def train_id(cell: Cell, store: EpisodeStore) -> str:
     """Hash of the canonical training configuration, of the data's content and of the checkpoint that it starts from."""
-    return identity.train_id(cell, store.sha256, start_content(cell))
+    return identity.train_id(cell, store.sha256, hash_start(cell))
 
 
 def has_memory(cell: Cell) -> bool:

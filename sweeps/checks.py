@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from muvla.checkpoints.build import prompts_of, start_content
+from muvla.checkpoints.build import get_prompts, hash_start
 from muvla.config import Cell, DatasetConfig, canonical, started_at
 from muvla.config.serialization import content_hash, difference
 from muvla.envs.registry import TaskInfo, task_info
@@ -52,7 +52,7 @@ def require_distinct(where: str, cells: Iterable[StudyCell]) -> None:
     """No two cells are one computation."""
     seen: dict[str, StudyCell] = {}
     for item in cells:
-        computation = content_hash(started_at(canonical(item.cell), start_content(item.cell)))
+        computation = content_hash(started_at(canonical(item.cell), hash_start(item.cell)))
         if computation in seen:
             raise MuvlaError(
                 where,
@@ -116,7 +116,7 @@ def require_fitting(
     """
     prompts = {}
     for item in cells:
-        prompts.setdefault(item.cell.start.checkpoint, prompts_of(item.cell))
+        prompts.setdefault(item.cell.start.checkpoint, get_prompts(item.cell))
     ids = [p.id for p in protocols] + [p.id for p in every_protocol if p not in protocols]
     for protocol in every_protocol:
         if ids.count(protocol.id) > 1:

@@ -12,7 +12,7 @@ import numpy as np
 from muvla.config import canonical
 from muvla.data.collect import collect
 from muvla.data.mixture import join, open_data
-from muvla.data.store import EpisodeStore, is_sealed, open_store, store_path
+from muvla.data.store import EpisodeStore, get_store_path, is_sealed, open_store
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import chunk_change
@@ -205,7 +205,7 @@ class Ledger:
         labels of a variant need: no collection makes up for that."""
         self._require_imports(study)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
-        return all(is_sealed(store_path(self.data, spec)) for spec in specs)
+        return all(is_sealed(get_store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """Variant → its data; raises MuvlaError for data that are not collected."""

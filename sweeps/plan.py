@@ -8,7 +8,7 @@ from muvla.config import Cell, canonical
 from muvla.config.serialization import flatten
 from muvla.data.store import EpisodeStore
 from muvla.probes.base import Grid, ScheduledMeasurement
-from muvla.training.coverage import Coverage, coverage
+from muvla.training.coverage import Coverage, measure_coverage
 from sweeps.cells import StudyCell
 from sweeps.ledger import Entry
 from sweeps.study import Study
@@ -162,7 +162,7 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
     cell = cells[0]
     truncations = sorted({(c.truncation, c.truncation_from) for c in cells if c.recurs})
     chunks = sorted({c.model.chunk for c in cells})
-    counted = coverage(store, cell.data, cell.budget, cell.seed, truncations, chunks)
+    counted = measure_coverage(store, cell.data, cell.budget, cell.seed, truncations, chunks)
     if not counted.parts:
         return _counted(counted, cell.seed)
     named = dict(zip(_part_names(store), counted.parts, strict=True))

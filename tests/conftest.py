@@ -15,7 +15,7 @@ from analysis.report import folder
 from helpers.release_size import SIZE
 from helpers.released_runs import PROTOCOL, Variant
 from helpers.studies import DATASET, FEW, STUDY
-from muvla.checkpoints.build import build_policy, prompts_of
+from muvla.checkpoints.build import build_policy, get_prompts
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.config.sizes import SIZES, get_size
@@ -128,7 +128,7 @@ def subject_of(request, store, tmp_path_factory):
 
     def subject(cell: Cell, seeds: int = 4) -> Subject:
         short = request.module.SHORT
-        policy = build_policy(cell, get_interface(store, prompts_of(cell), cell)).eval()
+        policy = build_policy(cell, get_interface(store, get_prompts(cell), cell)).eval()
         return Subject(
             policy,
             Statistics.of(store),

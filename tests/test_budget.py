@@ -6,8 +6,8 @@ import pytest
 from muvla.config import OptimizerConfig
 from muvla.config.serialization import replace
 from muvla.envs.phases import Phase
-from muvla.training.coverage import coverage
-from muvla.training.lr_schedule import learning_rate
+from muvla.training.coverage import measure_coverage
+from muvla.training.lr_schedule import get_learning_rate
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 
@@ -30,7 +30,7 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
     train_to_the_end(trainer, tmp_path)
     assert [w.frame.shape for w in seen] == [(W, 4)] * U and trainer.update == U
     assert all(state["step"] == U for state in trainer.optimizer.state.values())
-    assert rates == [learning_rate(cell.optimizer, u, U) for u in range(U)]
+    assert rates == [get_learning_rate(cell.optimizer, u, U) for u in range(U)]
     frames = np.concatenate([w.frame for w in seen])
     declared = np.concatenate([w.frame for w in (Trainer(cell_with(), store).stream.window(32),)])
     assert np.array_equal(frames, declared[: len(frames)])
@@ -38,15 +38,15 @@ def test_a_budget_regime_is_what_is_trained(store, cell_with, tmp_path, regime, 
 
 def test_schedule():
     o = OptimizerConfig(lr=1.0, warmup=0.1, final=0.1)
-    rates = [learning_rate(o, u, 100) for u in range(100)]
+    rates = [get_learning_rate(o, u, 100) for u in range(100)]
     assert rates[:10] == sorted(rates[:10]) and rates[9] < 1 and rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
-    scaled = [learning_rate(o, u, 200) for u in range(200)]
+    scaled = [get_learning_rate(o, u, 200) for u in range(200)]
     assert scaled[110] == pytest.approx(rates[55], rel=1e-6), "a fraction of U, so that 2U is the same schedule"
 
 
 def test_coverage_counts_pairs_and_look_ahead(store, base):
-    c = coverage(
+    c = measure_coverage(
         store,
         base.data,
         replace(base, {"budget.updates": 200}).budget,
@@ -70,7 +70,7 @@ def test_pairs_inside_a_block_are_counted_as_the_blocks_are_cut(store, base, ori
     """From the definition, pair by pair. Blocks of 4 from the episode hold every pair whose decision is among the first
     4 ticks of an episode that no window cuts; blocks from the window hold some of them only by chance."""
     cell = replace(base, {"budget.updates": 60, "truncation": 4})
-    c = coverage(store, base.data, cell.budget, 0, [(4, origin)], (1,))
+    c = measure_coverage(store, base.data, cell.budget, 0, [(4, origin)], (1,))
     stream, pairs, inside = Trainer(cell, store).stream, 0, 0
     cue = [None] * 4
     for _ in range(60):
@@ -93,7 +93,7 @@ def test_pairs_inside_a_block_are_counted_as_the_blocks_are_cut(store, base, ori
 def test_blocks_counted_from_the_episode_hold_what_the_episodes_length_says(store, base):
     """One window alone cuts no episode: inside are the pairs whose decision is among its episode's first 4 ticks."""
     budget = replace(base, {"budget.updates": 1, "budget.window": 480}).budget
-    c = coverage(store, base.data, budget, 0, [(4, "window"), (4, "episode")], (1,))
+    c = measure_coverage(store, base.data, budget, 0, [(4, "window"), (4, "episode")], (1,))
     expected = np.mean([line["cue_length"] + line["delay_length"] < 4 for line in store.index])
     assert c.inside_block[4, "episode"] == pytest.approx(expected, abs=0.05)
     assert c.inside_block[4, "episode"] > c.inside_block[4, "window"]

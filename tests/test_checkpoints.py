@@ -13,7 +13,7 @@ from helpers.release_size import SIZE
 from helpers.released_forward import everything_in, published_forward
 from muvla.checkpoints import names
 from muvla.checkpoints.layout import expected_shapes
-from muvla.checkpoints.metadata import MemoryMeta, config_json
+from muvla.checkpoints.metadata import MemoryMeta, make_config_json
 from muvla.checkpoints.release import Release, load_release, write_release
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import MemoryConfig, ModelConfig
@@ -160,7 +160,7 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
     initialise(policy, 0)
     meta = {"num_mem_tokens": 3, "memory_update": "tbptt", "tbptt_length": 8, "attention_mask_mode": "custom"}
     statistics = {"muvla": {"action": released.bounds(7), "proprio": released.bounds(7)}}
-    native = Release(policy, {}, config_json(SIZE), statistics, meta, "7")
+    native = Release(policy, {}, make_config_json(SIZE), statistics, meta, "7")
     write_release(native, tmp_path / "one")
     once = load_release(ReleasedCheckpoint(tmp_path / "one"))
     write_release(once, tmp_path / "two")

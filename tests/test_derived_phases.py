@@ -8,7 +8,7 @@ from helpers.studies import STUDY
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig
 from muvla.config.serialization import replace
-from muvla.data.derived_phases import first_movement, measure_accuracy
+from muvla.data.derived_phases import find_first_movement, measure_accuracy
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.label_audit import audit
 from muvla.data.normalization import Statistics
@@ -16,7 +16,7 @@ from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.store import EpisodeStore
 from muvla.data.writers import write_dataset
 from muvla.errors import MuvlaError
-from muvla.training.coverage import coverage
+from muvla.training.coverage import measure_coverage
 from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"
@@ -38,15 +38,15 @@ def brought_back(path, root, derive=None, schema="mikasa"):
 def test_the_first_movement():
     place = np.zeros((6, 3), np.float32)
     place[3:, 0] = [1, 2, 3]
-    assert first_movement(place) == 2, "the action of frame 2 moved it"
+    assert find_first_movement(place) == 2, "the action of frame 2 moved it"
     place[1:3, 1] = 0.09, 0.09
-    assert first_movement(place) == 2, "what settles by less than a tenth of the longest step is no movement"
+    assert find_first_movement(place) == 2, "what settles by less than a tenth of the longest step is no movement"
     place[1:3, 1] = 0.11, 0.11
-    assert first_movement(place) == 0
-    assert first_movement(np.zeros((4, 3))) == 4 and first_movement(np.ones((1, 3))) == 1
+    assert find_first_movement(place) == 0
+    assert find_first_movement(np.zeros((4, 3))) == 4 and find_first_movement(np.ones((1, 3))) == 1
     gripper = np.zeros((4, 7))
     gripper[:, 6] = range(4)
-    assert first_movement(gripper) == 4, "its fingers are no place"
+    assert find_first_movement(gripper) == 4, "its fingers are no place"
 
 
 def test_it_is_measured_on_what_is_known(store, tmp_path):
@@ -92,7 +92,7 @@ def test_what_needs_more_is_refused(store, base, given_away, tmp_path):
     known = brought_back(given_away, tmp_path, measure_accuracy(store))
     cell = replace(base, {"data": DataConfig(known.spec)})
     with pytest.raises(MuvlaError) as info:
-        coverage(known, cell.data, cell.budget, 0, [1], [1])
+        measure_coverage(known, cell.data, cell.budget, 0, [1], [1])
     assert info.value.field == "toy: coverage"
     with pytest.raises(MuvlaError) as info:
         measure_accuracy(known)

@@ -9,7 +9,7 @@ from muvla.data.collect import collect
 from muvla.envs.phases import Phase
 from muvla.interventions import parse_intervention
 from muvla.training import run as training
-from muvla.training.diagnostics import Diagnosis, part_of, peak_memory
+from muvla.training.diagnostics import Diagnosis, get_part, get_peak_memory
 from muvla.training.options import TrainingOptions
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
@@ -166,7 +166,7 @@ def test_update_ratios_by_part(store, base):
     assert set(ratios) == {"vision.dino", "vision.siglip", "vision.projector", "proprio", "language", "head", "memory"}
     after = dict(zip(trainer.names, trainer.parameters, strict=True))
     for part, ratio in ratios.items():
-        own = [n for n in before if part_of(n) == part]
+        own = [n for n in before if get_part(n) == part]
         moved = sum((after[n] - before[n]).square().sum() for n in own) / sum(before[n].square().sum() for n in own)
         assert ratio == pytest.approx(moved.sqrt().item(), rel=1e-4)
 
@@ -177,7 +177,7 @@ def test_a_memory_of_zeros_has_no_ratio(store, cell_with):
 
 
 def test_peak_memory_is_megabytes_of_this_process():
-    assert 100 < peak_memory(torch.device("cpu")) < 100_000
+    assert 100 < get_peak_memory(torch.device("cpu")) < 100_000
 
 
 def test_the_log_has_them_unless_they_are_switched_off(store, cell_with, tmp_path, monkeypatch):

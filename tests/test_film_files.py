@@ -11,7 +11,7 @@ from helpers.release_size import ANATOMY, SIZE
 from helpers.released_forward import everything_in
 from helpers.runs import one_step, trained
 from helpers.studies import DATASET
-from muvla.checkpoints.build import build_policy, prompts_of
+from muvla.checkpoints.build import build_policy, get_prompts
 from muvla.checkpoints.film_weights import VisionFile
 from muvla.checkpoints.layout import expected_shapes
 from muvla.checkpoints.release import load_release, write_release
@@ -145,7 +145,7 @@ def test_it_is_evaluated_in_half_precision(oft):
 
 def test_a_training_starts_from_its_towers(cell, oft, without, store):
     """Also with parts=weights, for FiLM is no head; and a policy without FiLM has no place for them."""
-    policy = build_policy(cell, get_interface(store, prompts_of(cell), cell))
+    policy = build_policy(cell, get_interface(store, get_prompts(cell), cell))
     loaded = dict(ReleasedCheckpoint(oft).load_policy().named_parameters())
     for name, value in policy.named_parameters():
         assert torch.equal(value, loaded[name]), name

@@ -16,7 +16,7 @@ from helpers import foreign_files as files
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.readers.formats import choose_schema, open_source
-from muvla.data.readers.schema import demonstrations
+from muvla.data.readers.schema import read_demonstrations
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
 
@@ -34,7 +34,7 @@ def read(path, skip=0, **named):
     name = "mikasa" if source.format == "lerobot" else None
     schema = choose_schema(source, name, **named)
     schema.check(source)
-    return list(demonstrations(source, schema, TASK, skip=skip))
+    return list(read_demonstrations(source, schema, TASK, skip=skip))
 
 
 def written(tmp_path, which, **options):

@@ -111,7 +111,7 @@ def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
 def test_a_path_asks_nobody(folder, monkeypatch):
     monkeypatch.setattr(names, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
     for path in (folder, folder / "nowhere", "./owner/release", "../owner/release"):
-        assert names.checkpoint_folder(path) == names.checkpoint_folder(str(path)) == Path(path)
+        assert names.resolve_checkpoint(path) == names.resolve_checkpoint(str(path)) == Path(path)
 
 
 def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
@@ -179,7 +179,7 @@ def test_what_hf_xet_raises_is_one_clear_error(monkeypatch, raised, error):
 
     monkeypatch.setattr(names, "snapshot_download", snapshot_download)
     with pytest.raises(error) as caught:
-        names.checkpoint_folder("owner/release")
+        names.resolve_checkpoint("owner/release")
     assert type(caught.value) is error
 
 

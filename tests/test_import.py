@@ -17,7 +17,7 @@ from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.config.serialization import replace
 from muvla.data.collect import collect
-from muvla.data.contact_sheet import contact_sheet, summary
+from muvla.data.contact_sheet import summarize, write_contact_sheet
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import FORMATS
@@ -29,7 +29,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
-from muvla.training.coverage import coverage
+from muvla.training.coverage import measure_coverage
 from muvla.training.trainer import Trainer
 
 TASK = "RecallPosition3-v0"
@@ -78,7 +78,7 @@ def test_what_is_unknown_is_refused(imported, base):
         assert info.value.field in {"toy: data.labels: executed", "toy: data.labels: masked"}
     cell = of_import(base)
     with pytest.raises(MuvlaError) as info:
-        coverage(imported, cell.data, cell.budget, 0, [1], [1])
+        measure_coverage(imported, cell.data, cell.budget, 0, [1], [1])
     assert info.value.field == "toy: coverage"
 
 
@@ -210,16 +210,16 @@ def test_collected_data_keep_their_content(store):
 
 
 def test_show_tells_what_is_there(imported, store):
-    text = "\n".join(summary(imported))
+    text = "\n".join(summarize(imported))
     assert "5 episodes of RecallPosition3-v0" in text and imported.sha256 in text
     assert "25 frames; episodes of 3 to 7 frames, median 5" in text and "frames per phase: unknown" in text
     assert f"5 episodes: {files.INSTRUCTION}" in text and "actions (recorded, as what was executed is unknown)" in text
-    with Image.open(contact_sheet(imported)) as sheet:
+    with Image.open(write_contact_sheet(imported)) as sheet:
         assert sheet.size == (6 * 132, 5 * 146), "5 episodes, 3 frames of 2 cameras"
-    text = "\n".join(summary(store))
+    text = "\n".join(summarize(store))
     counts = [f"{name} {np.count_nonzero(store['phase'] == Phase[name.upper()])}" for name in ("cue", "delay")]
     assert ", ".join(counts) in text and "24 attempts from seed 0" in text and "actions (executed)" in text
-    with Image.open(contact_sheet(store)) as sheet:
+    with Image.open(write_contact_sheet(store)) as sheet:
         assert sheet.size == (6 * 132, 8 * 146)
     store.verify()
 

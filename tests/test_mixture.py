@@ -11,16 +11,16 @@ from helpers import rlds_files as files
 from muvla.config import DatasetConfig, TaskConfig, canonical, no_memory, train_id
 from muvla.config.serialization import identity, replace
 from muvla.data.collect import collect
-from muvla.data.contact_sheet import summary
+from muvla.data.contact_sheet import summarize
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.mixture import Mixture, open_data
-from muvla.data.mixture_sampling import Rounds, pieces_per_round
+from muvla.data.mixture_sampling import Rounds, get_pieces_per_round
 from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import FORMATS
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.errors import MuvlaError
-from muvla.training.coverage import coverage
+from muvla.training.coverage import measure_coverage
 from muvla.training.resume import make_checkpoint, resume
 from muvla.training.trainer import Trainer
 
@@ -147,7 +147,7 @@ def test_rounds_keep_the_shares_at_any_length(often):
 
 
 def test_a_single_dataset_has_no_rounds(store, base):
-    assert pieces_per_round(store, base.data).tolist() == [1.0] and Rounds(np.ones(1), 0).at(3, 77) == (0, 77)
+    assert get_pieces_per_round(store, base.data).tolist() == [1.0] and Rounds(np.ones(1), 0).at(3, 77) == (0, 77)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -322,7 +322,7 @@ def test_dimensions_that_pass_through_are_told_by_the_dataset(store, other, tmp_
     window = Trainer(base, through).stream.window(8)
     assert np.array_equal(window.label[:, :, 0, 1], store["executed_action"][window.frame][..., 1])
     through.verify()
-    assert "action dimensions that are not scaled (from 0): 1" in "\n".join(summary(through))
+    assert "action dimensions that are not scaled (from 0): 1" in "\n".join(summarize(through))
     with pytest.raises(MuvlaError) as info:
         Mixture([through, other])
     assert info.value.field == "data.mixture: through and RecallColor3-v0-26cc29297f9f"
@@ -382,7 +382,7 @@ def test_an_empty_instruction_never_reaches_a_store(store, tmp_path):
 
 def test_coverage_is_counted_by_dataset(cell, mixture, store, other):
     budget = replace(cell, {"budget.updates": 100}).budget
-    counted = coverage(mixture, cell.data, budget, 0, [(8, "window"), (2, "window")], [1, 4])
+    counted = measure_coverage(mixture, cell.data, budget, 0, [(8, "window"), (2, "window")], [1, 4])
     one, two = counted.parts
     assert one.pairs + two.pairs == counted.pairs and one.frames + two.frames == counted.frames == 100 * 8 * 4
     assert one.inside_block[8, "window"] > two.inside_block[8, "window"] == 0 or two.inside_block[8, "window"] < 0.3

@@ -11,7 +11,7 @@ from muvla.config import tbptt, train_id
 from muvla.errors import MuvlaError
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
-from muvla.training.oom import activations, is_out_of_memory, list_savings, memory_explained
+from muvla.training.oom import estimate_activations, is_out_of_memory, list_savings, memory_explained
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer
 from sweeps.ledger import Ledger
@@ -89,18 +89,18 @@ def held(trainer: Trainer) -> int:
 def test_the_estimate_is_about_what_the_graphs_hold(store, cell_with, change):
     cell = cell_with(change)
     trainer = Trainer(cell, store)
-    assert 0.5 < activations(cell, trainer.interface).total / held(trainer) < 2
+    assert 0.5 < estimate_activations(cell, trainer.interface).total / held(trainer) < 2
 
 
 def test_what_each_knob_saves(store, cell_with):
     """Of two halves of one sum: K takes the language model's alone, the window the towers' too."""
     cell = cell_with(tbptt(4, 4))
     interface = Trainer(cell, store).interface
-    saved, used = list_savings(cell, interface, False), activations(cell, interface)
+    saved, used = list_savings(cell, interface, False), estimate_activations(cell, interface)
     assert saved["truncation=2"] == pytest.approx(used.language / 2 / used.total)
     assert saved["budget.window=4"] == pytest.approx(used.towers / 2 / used.total), "K = 4 ticks live as before"
     assert list(saved.values()) == sorted(saved.values(), reverse=True)
-    of_the_episode = activations(cell_with(tbptt(4, 4) | {"truncation_from": "episode"}), interface)
+    of_the_episode = estimate_activations(cell_with(tbptt(4, 4) | {"truncation_from": "episode"}), interface)
     assert of_the_episode.ticks == 8 and of_the_episode.language == 2 * used.language, "all ticks of the window live"
 
 
@@ -108,7 +108,10 @@ def test_frozen_towers_hold_nothing(store, cell_with):
     """Nor does the estimate of what the graphs hold lose its sense by it."""
     frozen = cell_with({"model.vision": "frozen"})
     trainer = Trainer(frozen, store)
-    used, of_trained = activations(frozen, trainer.interface), activations(cell_with(), trainer.interface)
+    used, of_trained = (
+        estimate_activations(frozen, trainer.interface),
+        estimate_activations(cell_with(), trainer.interface),
+    )
     assert used.towers == 0 < of_trained.towers and used.language == of_trained.language
     assert 0.5 < used.total / held(trainer) < 2
     assert list_savings(frozen, trainer.interface, False)["truncation=4"] == pytest.approx(0.5), (
@@ -118,7 +121,7 @@ def test_frozen_towers_hold_nothing(store, cell_with):
 
 def test_of_several_ranks_it_is_ones_part(store, base):
     interface = Trainer(base, store).interface
-    two, alone = activations(base, interface, ranks=2), activations(base, interface)
+    two, alone = estimate_activations(base, interface, ranks=2), estimate_activations(base, interface)
     assert (two.slots, two.images, two.total) == (alone.slots / 2, alone.images / 2, alone.total / 2)
     told = r"K = 8 ticks of 2 slots.*\(32 images in a window\).*budget.slots=2: 50%"
     with pytest.raises(MuvlaError, match=told), memory_explained(base, interface, False, 2):

@@ -8,7 +8,7 @@ from helpers import released
 from helpers.paths import ROOT
 from helpers.release_size import SIZE
 from helpers.studies import DATASET
-from muvla.checkpoints.build import prompts_of
+from muvla.checkpoints.build import get_prompts
 from muvla.cli.main import main
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.config.presets import (
@@ -25,7 +25,7 @@ from muvla.config.serialization import canonical_json, replace
 from muvla.config.serialization import difference as declared_difference
 from muvla.data.collect import collect
 from muvla.data.mixture import join
-from muvla.data.mixture_sampling import pieces_per_round
+from muvla.data.mixture_sampling import get_pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
 from muvla.errors import MuvlaError
@@ -132,7 +132,7 @@ def test_tasks_have_the_published_shares_in_every_variant(cells, data_root):
     longer = stores[1].lengths.mean() / stores[0].lengths.mean()
     assert longer > 1
     for cell in (cell for version in cells for cell in version.values()):
-        often = pieces_per_round(join(stores), cell.data)
+        often = get_pieces_per_round(join(stores), cell.data)
         assert often == pytest.approx([1, longer if cell.data.order == "shuffled" else 1])
 
 
@@ -205,7 +205,7 @@ def _tiny(study, stand_in, tasks):
 def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, stand_in):
     table, alone = (load_study(FOLDER / file) for file in FILES[version])
     real = {name: stand_in[name] for name in ("model.size", "start.checkpoint", "lora.rank")}
-    prompts = prompts_of(replace(table.base, real))
+    prompts = get_prompts(replace(table.base, real))
     assert len({len(prompts.encode(task_info(name).instruction)) for name in TRAINED}) > 1
     for study in (table, alone):
         dataclasses.replace(study, base=replace(study.base, real)).check()

@@ -15,7 +15,7 @@ from PIL import Image
 from helpers import rlds_files as files
 from muvla.data.readers.formats import FORMATS, choose_schema
 from muvla.data.readers.rlds import RldsDirectory
-from muvla.data.readers.schema import demonstrations
+from muvla.data.readers.schema import read_demonstrations
 from muvla.data.readers.source import Record
 from muvla.data.readers.tfrecord import masked_crc, parse_example
 from muvla.errors import MuvlaError
@@ -59,9 +59,9 @@ def test_what_tensorflow_wrote_is_an_episode(fixture):
     LIBERO.check(directory)
     schema = replace(LIBERO, turn_gripper=False)  # its actions are drawn at random, and no gripper's
     with pytest.raises(MuvlaError) as info:
-        list(demonstrations(directory, schema, TASK))
+        list(read_demonstrations(directory, schema, TASK))
     assert info.value.field.endswith("toy_rlds-train.tfrecord-00000-of-00001: record 0 (from 0)")
-    for one in demonstrations(directory, schema, TASK, image_size=32):
+    for one in read_demonstrations(directory, schema, TASK, image_size=32):
         number = one.info["instruction"].split()[-1]
         action = truth[f"ep{number}/action"]
         assert np.array_equal(one.proprio, truth[f"ep{number}/state"])
@@ -141,7 +141,7 @@ def test_the_two_published_schemas(tmp_path):
     libero = RldsDirectory(
         files.write(tmp_path / "l", [files.episode(4, 0, ("state", 8), action=action)], files.LIBERO)
     )
-    (one,), (other,) = (list(demonstrations(d, s, TASK)) for d, s in ((mikasa, MIKASA), (libero, LIBERO)))
+    (one,), (other,) = (list(read_demonstrations(d, s, TASK)) for d, s in ((mikasa, MIKASA), (libero, LIBERO)))
     assert np.array_equal(one.recorded_action, action) and one.proprio.shape == (4, 7)
     assert np.array_equal(other.recorded_action[:, :-1], action[:, :-1]) and other.proprio.shape == (4, 8)
     assert other.recorded_action[:, -1].tolist() == [1, 0, 1, 0]
@@ -169,7 +169,7 @@ def test_a_gripper_that_cannot_be_liberos_is_not_turned(format):
         values = {one: pictures for one in schema.cameras} | {schema.proprio: np.zeros((3, 8)), schema.action: action}
         record = Record("a file, record 0", values | {schema.instruction: np.array(["Put it there."])})
         source = SimpleNamespace(records=lambda paths, skip: [record])
-        return next(demonstrations(source, schema, TASK)).recorded_action[:, -1].tolist()
+        return next(read_demonstrations(source, schema, TASK)).recorded_action[:, -1].tolist()
 
     assert turned([-1, 1, -1]) == [1, 0, 1]
     for wrong in ([0, 255, 0], [0, 0.04, -1.5]):
@@ -229,7 +229,7 @@ def test_damage_is_one_clear_error(tmp_path, damage, message):
 def read(folder):
     directory = RldsDirectory(folder)
     MIKASA.check(directory)
-    return list(demonstrations(directory, MIKASA, TASK))
+    return list(read_demonstrations(directory, MIKASA, TASK))
 
 
 NAN = np.zeros((3, 7), np.float32)
@@ -281,7 +281,7 @@ def test_cameras_of_two_sizes_need_one(tmp_path):
     with pytest.raises(MuvlaError) as info:
         read(folder)
     assert info.value.field.endswith("toy-train.tfrecord-00000-of-00001: record 0 (from 0)")
-    (one,) = demonstrations(RldsDirectory(folder), MIKASA, TASK, image_size=32)
+    (one,) = read_demonstrations(RldsDirectory(folder), MIKASA, TASK, image_size=32)
     assert one.images.shape == (3, 2, 32, 32, 3) and np.array_equal(one.images[:, 1], files.pixels(3, 1000))
 
 

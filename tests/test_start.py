@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 from helpers.release_size import ANATOMY, SIZE
 from helpers.studies import DATASET
 from muvla.checkpoints import native as ckpt
-from muvla.checkpoints.build import build_policy, prompts_of, stored_parameters
+from muvla.checkpoints.build import build_policy, get_prompts, stored_parameters
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import (
@@ -80,7 +80,7 @@ def with_adapters(cell, **changes):
 
 
 def policy_of(cell, store):
-    return build_policy(cell, get_interface(store, prompts_of(cell), cell))
+    return build_policy(cell, get_interface(store, get_prompts(cell), cell))
 
 
 def values(policy):

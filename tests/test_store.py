@@ -21,7 +21,7 @@ from muvla.config import DataConfig, DatasetConfig, TaskConfig
 from muvla.data import collect as module
 from muvla.data.collect import collect, demonstrate
 from muvla.data.normalization import Statistics
-from muvla.data.store import COLUMNS, EpisodeStore, EpisodeWriter, store_path
+from muvla.data.store import COLUMNS, EpisodeStore, EpisodeWriter, get_store_path
 from muvla.data.stream import SlotStream
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.envs.registry import make_env, task_info
@@ -62,7 +62,7 @@ def test_identity_is_a_function_of_the_content(tmp_path):
 
 def test_an_interrupted_collection_continues_and_ends_the_same(tmp_path):
     whole = collect(SPEC, tmp_path / "whole")
-    path = store_path(tmp_path / "cut", SPEC)
+    path = get_store_path(tmp_path / "cut", SPEC)
     writer = EpisodeWriter(path, SPEC)
     for seed in range(2):
         writer.append(demonstrate(make_env(TASK), seed, TASK.name))
@@ -110,7 +110,7 @@ def test_a_collection_in_processes_is_the_same_and_survives_kill_9(tmp_path, mon
     if pid == 0:
         collect(spec, tmp_path / "cut", jobs=2)
         os._exit(0)
-    index = store_path(tmp_path / "cut", spec) / "episodes.jsonl"
+    index = get_store_path(tmp_path / "cut", spec) / "episodes.jsonl"
     assert wait_until(lambda: index.exists() and index.read_text().count("\n") >= 2)
     workers = running_below(pid)
     os.kill(pid, signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_an_emptied_index_is_named(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, monkeypatch):
-    path = store_path(tmp_path, SPEC)
+    path = get_store_path(tmp_path, SPEC)
     writer = EpisodeWriter(path, SPEC)
     writer.append(demonstrate(make_env(TASK), 0, TASK.name))
     real_open = type(path).open
@@ -205,7 +205,7 @@ def test_the_remedy_for_a_broken_description_works(tmp_path):
 def test_rows_that_never_reached_the_disk_are_collected_again(tmp_path):
     """A power cut: index lines are there, the end of a column is not."""
     whole = collect(SPEC, tmp_path / "whole")
-    path = store_path(tmp_path / "cut", SPEC)
+    path = get_store_path(tmp_path / "cut", SPEC)
     writer = EpisodeWriter(path, SPEC)
     for seed in range(3):
         writer.append(demonstrate(make_env(TASK), seed, TASK.name))

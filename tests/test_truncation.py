@@ -9,7 +9,7 @@ import torch
 from muvla.config import dummy, ema, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.training.trainer import Trainer
-from muvla.training.truncation import block_starts
+from muvla.training.truncation import find_block_starts
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ def test_blocks_start_where_they_are_counted_from():
     for slot, t in ((1, 3), (2, 4), (3, 2), (3, 7)):
         is_first[t, slot] = True
     ticks = lambda starts: [np.flatnonzero(column).tolist() for column in starts.T]  # noqa: E731
-    assert ticks(block_starts(is_first, 4, "window")) == [[0, 4]] * 4
-    assert ticks(block_starts(is_first, 4, "episode")) == [[0, 4], [0, 3, 7], [0, 4], [0, 2, 6, 7]]
-    assert ticks(block_starts(is_first, 8, "episode")) == [[0], [0, 3], [0, 4], [0, 2, 7]], (
+    assert ticks(find_block_starts(is_first, 4, "window")) == [[0, 4]] * 4
+    assert ticks(find_block_starts(is_first, 4, "episode")) == [[0, 4], [0, 3, 7], [0, 4], [0, 2, 6, 7]]
+    assert ticks(find_block_starts(is_first, 8, "episode")) == [[0], [0, 3], [0, 4], [0, 2, 7]], (
         "K = W: episodes and windows"
     )
-    assert block_starts(is_first, 1, "episode").all()
+    assert find_block_starts(is_first, 1, "episode").all()
 
 
 @pytest.mark.parametrize("change", [tbptt(1, 4), ema(0.1, 4), dummy(4)], ids=["tbptt(1)", "ema", "dummy"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.studies import STUDY, at
-from muvla.checkpoints.build import build_policy, prompts_of
+from muvla.checkpoints.build import build_policy, get_prompts
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.config.serialization import replace
@@ -82,7 +82,7 @@ def test_frozen_towers_get_no_adapters(cell_with, store):
     policies = {}
     for vision in ("trained", "frozen"):
         cell = cell_with({"model.vision": vision})
-        policies[vision] = build_policy(cell, get_interface(store, prompts_of(cell), cell))
+        policies[vision] = build_policy(cell, get_interface(store, get_prompts(cell), cell))
         add_adapters(policies[vision], cell.model.size, LoraConfig(rank=2), seed=0)
     names = {vision: set(get_adapters(policy)) for vision, policy in policies.items()}
     assert names["frozen"] == {n for n in names["trained"] if not n.startswith(("vision.dino", "vision.siglip"))}

@@ -23,7 +23,7 @@ from muvla.models.policy import Policy
 FOLDER = "lora_adapter"
 
 
-def adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, bytes]:
+def make_adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str, bytes]:
     """Returns the adapter's files by name below the directory; nothing for a policy without adapters.
 
     `base` is the checkpoint that the adapters belong to.

@@ -7,7 +7,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from muvla.checkpoints.hub import checkpoint_folder
+from muvla.checkpoints.hub import resolve_checkpoint
 from muvla.checkpoints.names import never_published
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import Cell
@@ -22,7 +22,7 @@ from muvla.models.prompts import Prompts, built_in_prompts
 
 def open_start(cell: Cell) -> ReleasedCheckpoint:
     """Opens the checkpoint that the cell starts from. Raises MuvlaError if its size differs or only it has FiLM."""
-    directory = ReleasedCheckpoint(checkpoint_folder(cell.start.checkpoint), None)
+    directory = ReleasedCheckpoint(resolve_checkpoint(cell.start.checkpoint), None)
     if differing := difference(cell.model.size, directory.size):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
@@ -41,12 +41,12 @@ def open_start(cell: Cell) -> ReleasedCheckpoint:
     return directory
 
 
-def prompts_of(cell: Cell) -> Prompts:
+def get_prompts(cell: Cell) -> Prompts:
     """Returns the cell's prompts: the package's, or tokenizer and prompt of the starting checkpoint."""
     return built_in_prompts() if cell.start.checkpoint is None else open_start(cell).prompts()
 
 
-def start_content(cell: Cell) -> str | None:
+def hash_start(cell: Cell) -> str | None:
     """Returns the content hash of the starting checkpoint, independent of its path; None without a checkpoint."""
     return None if cell.start.checkpoint is None else open_start(cell).content()
 

@@ -14,7 +14,7 @@ from muvla.checkpoints.tensors import Shards
 from muvla.models.policy import Interface
 
 
-def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+def get_shapes(tensors: Mapping[str, Tensor]) -> Shapes:
     """Returns the tensors' shapes by name, without reading values."""
     if isinstance(tensors, Shards | VisionFile):
         return tensors.shapes

@@ -67,7 +67,7 @@ class VisionFile(Mapping[str, Tensor]):
         return len(self.places)
 
 
-def vision_tensors(values: dict[str, Tensor], given: VisionFile | None) -> dict[str, Tensor]:
+def make_vision_tensors(values: dict[str, Tensor], given: VisionFile | None) -> dict[str, Tensor]:
     """Returns the tensors of a file from which these values will be read.
 
     A value that `given` holds is written as `given` stores it. Any other value becomes the base of its layer, with an

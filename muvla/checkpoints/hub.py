@@ -33,7 +33,7 @@ SKIPPED = tuple(f"*{part}--*" for part in IGNORED)  # gigabytes that nothing rea
 EXPECTED = "a folder, or owner/name[@revision] of the Hub"
 
 
-def checkpoint_folder(name: str | Path) -> Path:
+def resolve_checkpoint(name: str | Path) -> Path:
     """Returns the folder that `name` means.
 
     An existing folder is returned as it is. `owner/name` or `owner/name@revision` is downloaded from the Hub unless the

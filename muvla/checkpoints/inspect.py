@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from muvla.checkpoints import native
-from muvla.checkpoints.comparison import shapes_of
+from muvla.checkpoints.comparison import get_shapes
 from muvla.checkpoints.parts import PARTS
 from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
@@ -47,7 +47,7 @@ def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
     yield f"{directory.path}: {FAMILIES[directory.family]}, step {directory.step}"
     yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
     for part, tensors in directory.parts.items():
-        shapes = shapes_of(tensors)
+        shapes = get_shapes(tensors)
         name = PARTS.get(part, part)
         yield f"{name}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
     if directory.film:

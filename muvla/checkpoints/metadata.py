@@ -38,7 +38,7 @@ class MemoryMeta:
     guard: Literal["context", "full"]
 
 
-def config_json(size: SizeConfig) -> dict[str, Any]:
+def make_config_json(size: SizeConfig) -> dict[str, Any]:
     """Returns config.json of a policy that was built here, in the released keys where these exist."""
     backbone = next((name for name, released_size in SIZE_OF_BACKBONE.items() if released_size == size), None)
     return {

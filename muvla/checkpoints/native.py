@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from muvla.checkpoints.build import build_policy, start_content, stored_parameters
+from muvla.checkpoints.build import build_policy, hash_start, stored_parameters
 from muvla.config import Cell
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.normalization import Statistics
@@ -51,7 +51,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
 
     Older checkpoints are removed, except the newest `keep` and the selected checkpoint.
     """
-    name = name_of(checkpoint.update)
+    name = folder_name(checkpoint.update)
     temporary, final = folder / f".{name}.tmp", folder / name
     shutil.rmtree(temporary, ignore_errors=True)
     with disk_errors(folder):
@@ -79,12 +79,12 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
         write_atomically(folder / "latest", name.encode())
     best = (checkpoint.selection or {}).get("best")
     for old in sorted(folder.glob("update-*"), key=lambda path: int(path.name.removeprefix("update-")))[:-keep]:
-        if best is None or old.name != name_of(best):
+        if best is None or old.name != folder_name(best):
             shutil.rmtree(old)
     return final
 
 
-def name_of(update: int) -> str:
+def folder_name(update: int) -> str:
     return f"update-{update:06d}"
 
 
@@ -102,7 +102,7 @@ def selected(folder: Path) -> Path | None:
     """
     newest = latest(folder)
     best = None if newest is None else (read_json(newest / META).get("selection") or {}).get("best")
-    chosen = newest if best is None else folder / name_of(best)
+    chosen = newest if best is None else folder / folder_name(best)
     if chosen is not None and not (chosen / META).exists():
         raise MuvlaError(
             str(chosen),
@@ -137,7 +137,7 @@ def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
 
 def load_policy(checkpoint: Checkpoint) -> Policy:
     """Returns the checkpoint's policy. Raises MuvlaError if the starting checkpoint is missing or has changed."""
-    now = start_content(checkpoint.cell)
+    now = hash_start(checkpoint.cell)
     if now != checkpoint.start:
         raise MuvlaError(
             f"start.checkpoint {checkpoint.cell.start.checkpoint}",

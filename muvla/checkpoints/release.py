@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muvla.checkpoints.film_weights import VisionFile, vision_tensors
+from muvla.checkpoints.film_weights import VisionFile, make_vision_tensors
 from muvla.checkpoints.layout import DTYPES, get_rules, unread_shapes
 from muvla.checkpoints.metadata import CONFIG, MEMORY_META
 from muvla.checkpoints.names import Rule, Shapes
 from muvla.checkpoints.parts import PREFIXES, STATISTICS, file_name
 from muvla.checkpoints.released import LISTED, ReleasedCheckpoint
-from muvla.checkpoints.tensors import pickled, write_verified, write_weights
+from muvla.checkpoints.tensors import pickle_tensors, write_verified, write_weights
 from muvla.config import ReleasedPrecision
 from muvla.errors import MuvlaError
 from muvla.models.lora import MergedParameters
@@ -102,13 +102,13 @@ def _published_values(
 
 def _write_part(release: Release, path: Path, part: str, values: dict[str, Tensor]) -> None:
     if part == "vision":
-        tensors = vision_tensors(values, release.vision)
+        tensors = make_vision_tensors(values, release.vision)
     else:
         tensors = {name: value.to(DTYPES[part]) for name, value in values.items()}
     if part == "weights":
         write_weights(path, tensors)
     else:
-        content = pickled({PREFIXES.get(part, "") + name: tensor for name, tensor in tensors.items()})
+        content = pickle_tensors({PREFIXES.get(part, "") + name: tensor for name, tensor in tensors.items()})
         write_verified(path / file_name(part, release.step), content)
 
 

@@ -28,7 +28,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from muvla.checkpoints import names
-from muvla.checkpoints.comparison import shapes_of, statistics_differences, tensor_differences
+from muvla.checkpoints.comparison import get_shapes, statistics_differences, tensor_differences
 from muvla.checkpoints.film_weights import VisionFile
 from muvla.checkpoints.layout import expected_shapes, get_rules
 from muvla.checkpoints.metadata import (
@@ -227,7 +227,7 @@ class ReleasedCheckpoint:
 
     def _tensor_differences(self, policy: Policy, parts: list[PartName]) -> list[str]:
         expected = expected_shapes(policy, self.film)
-        return [line for p in parts for line in tensor_differences(p, shapes_of(self.parts[p]), expected[p])]
+        return [line for p in parts for line in tensor_differences(p, get_shapes(self.parts[p]), expected[p])]
 
     def _require_none(self, differences: list[str], expected: str, remedy: str) -> None:
         if differences:

@@ -88,7 +88,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in inside}
 
 
-def pickled(tensors: dict[str, Tensor]) -> bytes:
+def pickle_tensors(tensors: dict[str, Tensor]) -> bytes:
     content = io.BytesIO()
     torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, content)
     return content.getvalue()

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from muvla.checkpoints.hub import checkpoint_folder
+from muvla.checkpoints.hub import resolve_checkpoint
 from muvla.checkpoints.inspect import inspect
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config.sizes import get_size
@@ -51,7 +51,7 @@ def watch(arguments: Namespace, device: str) -> None:
 
 
 def inspect_checkpoint(name: str, size_name: str | None) -> None:
-    for line in inspect(checkpoint_folder(name), get_size(size_name) if size_name else None):
+    for line in inspect(resolve_checkpoint(name), get_size(size_name) if size_name else None):
         print(line)
 
 
@@ -67,7 +67,7 @@ def run_of(arguments: Namespace) -> Run:
     if "/" not in arguments.run and not Path(arguments.run).is_dir():
         _require_no_option_of_a_release(arguments)
         return find_run(arguments.runs, arguments.data, arguments.run)
-    place = checkpoint_folder(arguments.run)
+    place = resolve_checkpoint(arguments.run)
     directory = ReleasedCheckpoint(
         place, get_size(arguments.size) if arguments.size else None, arguments.without_memory
     )

@@ -93,13 +93,13 @@ def _bar(total: int):
 
 
 def _show(arguments) -> None:
-    from muvla.data.contact_sheet import contact_sheet, summary
+    from muvla.data.contact_sheet import summarize, write_contact_sheet
     from muvla.data.store import EpisodeStore
 
     store = EpisodeStore(arguments.data / arguments.dataset)
-    for line in summary(store):
+    for line in summarize(store):
         print(line)
-    print(f"pictures: {contact_sheet(store)}")
+    print(f"pictures: {write_contact_sheet(store)}")
 
 
 def _audit(arguments) -> None:

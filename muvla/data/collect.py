@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from muvla.config import DatasetConfig
-from muvla.data.store import Episode, EpisodeStore, EpisodeWriter, is_sealed, open_store, store_path
+from muvla.data.store import Episode, EpisodeStore, EpisodeWriter, get_store_path, is_sealed, open_store
 from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
@@ -51,7 +51,7 @@ def collect(
         MuvlaError: the simulator cannot run, the task has no expert, the expert hardly ever succeeds, or an import
             is missing.
     """
-    path = store_path(root, spec)
+    path = get_store_path(root, spec)
     if spec.source is not None or is_sealed(path):
         return open_store(root, spec)
     if not task_info(spec.task.name).expert:

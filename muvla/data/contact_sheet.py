@@ -19,7 +19,7 @@ EPISODES = 8  # rows of the contact sheet
 TILE, LINE, GAP = 128, 14, 4  # pixels: side of a picture, height of its text, gap between pictures
 
 
-def summary(store: EpisodeStore) -> Iterator[str]:
+def summarize(store: EpisodeStore) -> Iterator[str]:
     """Yields lines of text about a dataset."""
     lengths, s = store.lengths, Statistics.of(store)
     yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
@@ -47,7 +47,7 @@ def summary(store: EpisodeStore) -> Iterator[str]:
         yield f"action dimensions without scaling (from 0): {', '.join(map(str, store.pass_through))}"
 
 
-def contact_sheet(store: EpisodeStore) -> Path:
+def write_contact_sheet(store: EpisodeStore) -> Path:
     """Writes a picture beside the columns and returns its path.
 
     The picture shows the first, middle and last frame of every camera, for evenly chosen episodes.

@@ -27,7 +27,7 @@ POSITION = 3  # the first numbers of a proprio are the effector's position: x, y
 SHARE = 0.1
 
 
-def first_movement(proprio: np.ndarray) -> int:
+def find_first_movement(proprio: np.ndarray) -> int:
     """Returns the first of (T, Q) frames whose action moved the effector; T if no action did."""
     steps = np.linalg.norm(np.diff(proprio[:, :POSITION].astype(np.float64), axis=0), axis=1)
     moved = steps > SHARE * steps.max(initial=0.0)
@@ -36,7 +36,7 @@ def first_movement(proprio: np.ndarray) -> int:
 
 def derive(episode: Episode) -> Episode:
     """Returns the episode with executed actions and phases by the rule."""
-    start = first_movement(episode.proprio)
+    start = find_first_movement(episode.proprio)
     phase = np.full(len(episode.phase), Phase.DECISION, np.uint8)
     phase[:start] = Phase.NO_OP
     executed = np.where(phase[:, None] == Phase.NO_OP, np.float32(0), episode.recorded_action)
@@ -87,7 +87,7 @@ def measure_accuracy(store: EpisodeStore) -> RuleAccuracy:
     for line in store.index:
         rows = slice(line["start"], line["start"] + line["length"])
         steps = np.arange(line["length"])
-        executed = steps >= first_movement(np.asarray(store["proprio"][rows]))
+        executed = steps >= find_first_movement(np.asarray(store["proprio"][rows]))
         right.append(executed == store.is_executed[rows])
         recorded = np.asarray(store["recorded_action"][rows])
         difference = np.abs(np.where(executed[:, None], recorded, 0) - store["executed_action"][rows]).max(axis=1)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.derived_phases import RuleAccuracy, derive
-from muvla.data.readers.schema import Schema, demonstrations
+from muvla.data.readers.schema import Schema, read_demonstrations
 from muvla.data.readers.source import Source
-from muvla.data.store import EpisodeStore, EpisodeWriter, is_sealed, open_store, require_same_import, store_path
+from muvla.data.store import EpisodeStore, EpisodeWriter, get_store_path, is_sealed, open_store, require_same_import
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.io import disk_errors, locked
 
@@ -49,7 +49,7 @@ def import_dataset(
         raise MuvlaError(
             "--derive", got=schema.name, expected="a schema without executed actions", remedy="omit --derive"
         )
-    path, origin = store_path(root, spec), f"{source.origin} as {schema.name}"
+    path, origin = get_store_path(root, spec), f"{source.origin} as {schema.name}"
     rule = None if accuracy is None else accuracy.meta()
     if rule is not None:
         origin += f", derived by {rule['rule']}"
@@ -62,7 +62,7 @@ def import_dataset(
             return store
         writer = EpisodeWriter(path, spec, origin=origin, pass_through=schema.pass_through, derived=rule)
         _require_room(source, schema, writer, say, accuracy is not None)
-        for episode in demonstrations(source, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
+        for episode in read_demonstrations(source, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
             writer.append(episode if accuracy is None else derive(episode))
             progress(len(writer.index), len(source))
         writer.seal(attempts=len(writer.index))

@@ -21,7 +21,7 @@ from muvla.utils.rng import numpy_rng
 ROUNDS = 32  # rounds that are drawn at once
 
 
-def pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
+def get_pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
     """Returns (D,): how often each dataset's pieces are played, relative to the rarest.
 
     `episode` plays equally many episodes of every dataset, so a dataset's share of frames is proportional to the mean

@@ -58,7 +58,7 @@ class Episode:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def store_path(root: Path, spec: DatasetConfig) -> Path:
+def get_store_path(root: Path, spec: DatasetConfig) -> Path:
     """Returns the folder of a dataset under `root`: its source's name, or its task and the hash of its
     configuration."""
     return root / (spec.source or f"{spec.task.name}-{content_hash(spec)}")
@@ -353,7 +353,7 @@ class EpisodeStore:
 
 def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
     """Opens the finished dataset of `spec` under `root`. Raises MuvlaError if it is missing or differs from `spec`."""
-    path = store_path(root, spec)
+    path = get_store_path(root, spec)
     if spec.source is None:
         return EpisodeStore(path)
     if not is_sealed(path):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from muvla.config import DataConfig
 from muvla.data.augmentation import Change, draw_change
-from muvla.data.mixture_sampling import Rounds, pieces_per_round
+from muvla.data.mixture_sampling import Rounds, get_pieces_per_round
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
 from muvla.errors import MuvlaError
@@ -92,7 +92,7 @@ class SlotStream:
         if data.labels != "recorded":
             store.require_executed(f"data.labels: {data.labels}")
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
-        self._rounds = Rounds(pieces_per_round(store, data), seed)
+        self._rounds = Rounds(get_pieces_per_round(store, data), seed)
         self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset
         # The cache holds an order per slot and dataset, 4 bytes per piece.
         self._order = lru_cache(maxsize=slots * len(store.parts))(self._draw_order)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from muvla.checkpoints.adapters import adapter_files
+from muvla.checkpoints.adapters import make_adapter_files
 from muvla.checkpoints.build import open_start
-from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, config_json
+from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, make_config_json
 from muvla.checkpoints.release import Release, require_new, write_release
 from muvla.checkpoints.released import CHUNK
 from muvla.config import Cell, canonical
@@ -31,7 +31,7 @@ def export(run: Run, path: Path, key: str) -> None:
     _require_published(cell)
     policy = run.load_policy("cpu")
     if cell.start.checkpoint is None:
-        config, carried, upstream, vision = config_json(cell.model.size), {}, {}, None
+        config, carried, upstream, vision = make_config_json(cell.model.size), {}, {}, None
     else:
         start = open_start(cell)
         config, carried, upstream = start.config, start.carried(cell.model.film), start.upstream_files()
@@ -42,7 +42,7 @@ def export(run: Run, path: Path, key: str) -> None:
         CAMERAS_KEY: saved.interface.cameras,
         FIRST_IMAGE_KEY: saved.interface.first_image,
     }
-    upstream |= adapter_files(policy, cell.lora, cell.start.checkpoint or "")
+    upstream |= make_adapter_files(policy, cell.lora, cell.start.checkpoint or "")
     statistics, step = {key: _bounds(saved.statistics)}, str(saved.update)
     write_release(Release(policy, carried, config, statistics, _memory_meta(cell), step, upstream, vision), path)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints import native
-from muvla.checkpoints.hub import checkpoint_folder
+from muvla.checkpoints.hub import resolve_checkpoint
 from muvla.config import Cell, canonical, started_at
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.mixture import join
@@ -75,7 +75,7 @@ class Run:
     def create(self, cell: Cell, store: EpisodeStore) -> None:
         """Write `run.json`. Write it anew if the data or the starting checkpoint has moved."""
         place = cell.start.checkpoint
-        if place is not None and checkpoint_folder(place) == Path(place).expanduser():  # a folder, not a hub name
+        if place is not None and resolve_checkpoint(place) == Path(place).expanduser():  # a folder, not a hub name
             place = str(Path(place).expanduser().resolve())
         cell = started_at(canonical(cell), place)
         if not self.is_created or self.cell != cell:

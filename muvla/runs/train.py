@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from muvla.checkpoints.build import prompts_of
+from muvla.checkpoints.build import get_prompts
 from muvla.config import Cell, canonical, train_id
 from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
@@ -58,7 +58,7 @@ def train_cell(
     ranks.assert_equal("muvla's code", CODE_VERSION)
     ranks.assert_equal("data and start", run.train)
     wanted, recompute = canonical(cell), options.checkpoint_gradients
-    interface = get_interface(store, prompts_of(wanted), wanted)
+    interface = get_interface(store, get_prompts(wanted), wanted)
     with memory_explained(wanted, interface, recompute, ranks.size):
         trainer = Trainer(wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks)
     with ranks.raise_together():

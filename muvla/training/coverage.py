@@ -14,7 +14,7 @@ from muvla.config import BlockOrigin, BudgetConfig, DataConfig
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import SlotStream
 from muvla.envs.phases import Phase
-from muvla.training.truncation import block_starts
+from muvla.training.truncation import find_block_starts
 
 Truncation = tuple[int, BlockOrigin]  # K, and the tick that it is counted from
 
@@ -32,7 +32,7 @@ class Coverage:
     parts: tuple[Coverage, ...] = ()  # the same counts for every dataset of a mixture
 
 
-def coverage(
+def measure_coverage(
     store: EpisodeStore,
     data: DataConfig,
     budget: BudgetConfig,
@@ -61,7 +61,7 @@ def coverage(
     windows = walk.is_first.reshape(-1, budget.window, budget.slots).swapaxes(0, 1)
     same_block = {}
     for K, origin in truncations:
-        begins = block_starts(windows, K, origin).swapaxes(0, 1).reshape(walk.is_first.shape)
+        begins = find_block_starts(windows, K, origin).swapaxes(0, 1).reshape(walk.is_first.shape)
         block = np.cumsum(begins, axis=0)  # number of each slot's block
         same_block[K, origin] = block[cue, slots] == block[decision, slots]
     chunks = tuple(chunks)

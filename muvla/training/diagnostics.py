@@ -101,7 +101,7 @@ class Diagnosis:
         if ratios.isfinite().any():  # a memory of zeros has no ratio
             self.row["write_ratio"] = ratios[ratios.isfinite()].mean().item()
         self.row["update_ratio"] = self._update_ratios()
-        self.row["peak_memory_mb"] = peak_memory(self.parameters[0].device)
+        self.row["peak_memory_mb"] = get_peak_memory(self.parameters[0].device)
         del self.old
 
     def _losses(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Diagnosis:
         """Returns ‖p' − p‖ / ‖p‖ by part of the policy."""
         members: dict[str, list[int]] = defaultdict(list)
         for i, name in enumerate(self.names):
-            members[part_of(name)].append(i)
+            members[get_part(name)].append(i)
         ratios = {}
         for part, indices in members.items():
             size = _norm([self.old[i] for i in indices])
@@ -130,7 +130,7 @@ class Diagnosis:
         return ratios
 
 
-def part_of(name: str) -> str:
+def get_part(name: str) -> str:
     """Returns the part of the policy that a parameter belongs to: `vision.dino.layer.0…` → `vision.dino`.
 
     The towers and the projector are parts of their own; every other parameter belongs to its top module.
@@ -138,7 +138,7 @@ def part_of(name: str) -> str:
     return ".".join(name.split(".")[: 2 if name.startswith("vision.") else 1])
 
 
-def peak_memory(device: torch.device) -> int:
+def get_peak_memory(device: torch.device) -> int:
     """Returns MB: the most that torch has allocated on a GPU, or that this process has held on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)

@@ -10,7 +10,7 @@ import math
 from muvla.config import OptimizerConfig
 
 
-def learning_rate(optimizer: OptimizerConfig, update: int, updates: int) -> float:
+def get_learning_rate(optimizer: OptimizerConfig, update: int, updates: int) -> float:
     """Returns the rate of `update` (from 0) of U `updates`: linear warm-up, then a cosine (μVLA spec 5).
 
     The warm-up takes `warmup·U` updates. The cosine falls from `lr` to `final·lr`.

@@ -41,7 +41,7 @@ class Activations:
         return self.language + self.towers
 
 
-def activations(cell: Cell, interface: Interface, checkpointing: bool = False, ranks: int = 1) -> Activations:
+def estimate_activations(cell: Cell, interface: Interface, checkpointing: bool = False, ranks: int = 1) -> Activations:
     """Estimates the activations of a training.
 
     Frozen towers hold none, cached or not, because no backward pass goes through them.
@@ -76,7 +76,7 @@ def activations(cell: Cell, interface: Interface, checkpointing: bool = False, r
 def list_savings(cell: Cell, interface: Interface, checkpointing: bool, ranks: int = 1) -> dict[str, float]:
     """Returns every option that would help, with the share of the activations that it saves; the best first.
 
-    Options that do not apply are left out. Args: as of `activations`.
+    Options that do not apply are left out. Args: as of `estimate_activations`.
     """
     K, budget = cell.truncation, cell.budget
     window = {"budget.window": budget.window // 2}
@@ -84,17 +84,19 @@ def list_savings(cell: Cell, interface: Interface, checkpointing: bool, ranks: i
         window["truncation"] = budget.window // 2
     options = [{"budget.slots": budget.slots // 2}, window, {"truncation": K // 2}, {"model.precision": "bfloat16"}]
     totals = {
-        "--gradient-checkpointing (the same numbers, in more time)": activations(cell, interface, True, ranks).total
+        "--gradient-checkpointing (the same numbers, in more time)": estimate_activations(
+            cell, interface, True, ranks
+        ).total
     }
     for changes in options:
         with contextlib.suppress(MuvlaError):  # the changed cell would be invalid
             name = ", ".join(f"{field}={value}" for field, value in changes.items())
-            totals[name] = activations(replace(cell, changes), interface, checkpointing, ranks).total
+            totals[name] = estimate_activations(replace(cell, changes), interface, checkpointing, ranks).total
     single = dataclasses.replace(interface, cameras=1 + interface.first_image)
-    totals[f"data.cameras=1, of {interface.cameras - interface.first_image}"] = activations(
+    totals[f"data.cameras=1, of {interface.cameras - interface.first_image}"] = estimate_activations(
         cell, single, checkpointing, ranks
     ).total
-    now = activations(cell, interface, checkpointing, ranks).total
+    now = estimate_activations(cell, interface, checkpointing, ranks).total
     saved = {name: 1 - then / now for name, then in totals.items() if then < 0.99 * now}
     return dict(sorted(saved.items(), key=lambda item: -item[1]))
 
@@ -110,14 +112,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def memory_explained(cell: Cell, interface: Interface, checkpointing: bool, ranks: int = 1) -> Iterator[None]:
     """Converts an out-of-memory error in its block to a MuvlaError that estimates what each option would save.
 
-    Args: as of `activations`.
+    Args: as of `estimate_activations`.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        used = activations(cell, interface, checkpointing, ranks)
+        used = estimate_activations(cell, interface, checkpointing, ranks)
         language, towers = (f"{part / 2**30:.2g} GB" for part in (used.language, used.towers))
         saved = "; ".join(
             f"{name}: {share:.0%}" for name, share in list_savings(cell, interface, checkpointing, ranks).items()

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from muvla.checkpoints.build import build_policy, prompts_of, start_content
+from muvla.checkpoints.build import build_policy, get_prompts, hash_start
 from muvla.config import Cell, canonical
 from muvla.data.normalization import Statistics
 from muvla.data.prefetch import Prefetcher
@@ -35,9 +35,9 @@ from muvla.training.diagnostics import Diagnosis
 from muvla.training.distributed.base import CHECK_EVERY, SINGLE_PROCESS, Ranks
 from muvla.training.inputs import add_label_noise, get_moment, prepare_images
 from muvla.training.interface import get_interface
-from muvla.training.lr_schedule import learning_rate
+from muvla.training.lr_schedule import get_learning_rate
 from muvla.training.oom import memory_explained
-from muvla.training.truncation import block_starts
+from muvla.training.truncation import find_block_starts
 
 
 class Trainer:
@@ -95,8 +95,8 @@ class Trainer:
         self.checkpoint_gradients = checkpoint_gradients
         _require_declared(intervention, self.cell)
         self.statistics = Statistics.of(store, self.cell.data.statistics)
-        self.interface = get_interface(store, prompts_of(self.cell), self.cell)
-        self.start = start_content(self.cell)
+        self.interface = get_interface(store, get_prompts(self.cell), self.cell)
+        self.start = hash_start(self.cell)
         budget = self.cell.budget
         with ranks.raise_together():
             self.slots = ranks.slots(budget.slots)
@@ -173,7 +173,7 @@ class Trainer:
         the share of its slots in loss and gradient.
         """
         B = window.is_first.shape[1]
-        starts = block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
+        starts = find_block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
         label, weight, is_first = (self.to_device(t) for t in (window.label, window.weight, window.is_first))
@@ -221,7 +221,7 @@ class Trainer:
         """
         self.diagnosis, budget = diagnosis, self.cell.budget
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.cell.optimizer, self.update, budget.updates)
+            group["lr"] = get_learning_rate(self.cell.optimizer, self.update, budget.updates)
         explained = partial(memory_explained, self.cell, self.interface, self.checkpoint_gradients, self.ranks.size)
         with self.ranks.raise_together(), explained():
             window = self.prefetcher.window(budget.window, last=self.update + 1 == budget.updates)

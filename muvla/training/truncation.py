@@ -10,7 +10,7 @@ import numpy as np
 from muvla.config import BlockOrigin
 
 
-def block_starts(is_first: np.ndarray, K: int, origin: BlockOrigin) -> np.ndarray:
+def find_block_starts(is_first: np.ndarray, K: int, origin: BlockOrigin) -> np.ndarray:
     """Returns (W, …) bool: the ticks of one window at which a slot's truncation block starts.
 
     A window's first tick starts a block in either case, because the parameters change between windows. The rest of an

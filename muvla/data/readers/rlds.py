@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from muvla.data.readers.source import ANY, Feature, Record, decode_image, mismatch, no_feature
-from muvla.data.readers.tfrecord import Values, parse_example, records
+from muvla.data.readers.tfrecord import Values, parse_example, read_records
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
@@ -114,7 +114,7 @@ class RldsDirectory:
             if end <= skip:
                 continue
             number = first = max(0, skip - (end - length))
-            for number, data in enumerate(records(shard, first), start=first):
+            for number, data in enumerate(read_records(shard, first), start=first):
                 where = f"{shard}: record {number} (from 0)"
                 yield Record(where, _decode(parse_example(data, where), features, where), size=len(data))
                 number += 1

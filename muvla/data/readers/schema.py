@@ -72,7 +72,7 @@ def _fits(required: int | None, size: int) -> bool:
     return required in (None, size)
 
 
-def demonstrations(
+def read_demonstrations(
     source: Source, schema: Schema, task: str, image_size: int | None = None, skip: int = 0
 ) -> Iterator[Episode]:
     """Yields the episodes after the first `skip`.

@@ -23,7 +23,7 @@ VARINT, EIGHT_BYTES, LENGTH_DELIMITED, FOUR_BYTES = 0, 1, 2, 5
 Values = list[bytes] | np.ndarray  # float32 or int64
 
 
-def records(file: Path, skip: int = 0) -> Iterator[bytes]:
+def read_records(file: Path, skip: int = 0) -> Iterator[bytes]:
     """Yields the data of every record after the first `skip`, each checked against its CRC.
 
     Raises MuvlaError, with the file and the record's number from 0, for a cut or changed record.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from muvla.data.readers.source import NOTE
 from muvla.data.store import EpisodeStore
-from muvla.data.writers.lerobot import CAMERAS, cameras, write_lerobot
+from muvla.data.writers.lerobot import CAMERAS, camera_features, write_lerobot
 from muvla.data.writers.rlds import write_rlds
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors, locked, write_json
@@ -72,5 +72,5 @@ def import_options(store: EpisodeStore, format: str) -> str:
         }[format]
         options = [f"--schema mikasa --proprio {state} --action {action}"]
     if format == "lerobot" and store["images"].shape[1] != len(CAMERAS):
-        options += [f"--camera {name}" for name in cameras(store)]
+        options += [f"--camera {name}" for name in camera_features(store)]
     return " ".join(options)

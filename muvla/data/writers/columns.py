@@ -13,7 +13,7 @@ from muvla.data.store import EpisodeStore
 ALREADY_WRITTEN = ("start", "length", "instruction")  # index fields that every format stores in its own way
 
 
-def rows(store: EpisodeStore, number: int) -> dict[str, np.ndarray]:
+def read_rows(store: EpisodeStore, number: int) -> dict[str, np.ndarray]:
     """Returns the recorded columns of one episode.
 
     Derived columns are omitted: in a format without a place for the rule they would pass for recorded ones.
@@ -26,12 +26,12 @@ def rows(store: EpisodeStore, number: int) -> dict[str, np.ndarray]:
     }
 
 
-def about(line: dict[str, Any]) -> dict[str, Any]:
+def get_about(line: dict[str, Any]) -> dict[str, Any]:
     """Returns the other fields of an index line."""
     return {name: value for name, value in line.items() if name not in ALREADY_WRITTEN}
 
 
-def png(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
     """Encodes (h, w, 3) uint8 without loss."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

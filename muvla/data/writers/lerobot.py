@@ -1,7 +1,7 @@
 """LeRobotDataset v3.0; `muvla.data.readers.lerobot` reads it back and describes the files.
 
 Pictures lie in the parquet files, as PNG (`dtype: image`). Recorded columns that the format does not require are added
-as the features `executed_action` and `phase`; derived ones are not. The column `about` of meta/episodes is a JSON
+as the features `executed_action` and `phase`; derived ones are not. The column `get_about` of meta/episodes is a JSON
 object with the other fields of the store's index: target, seed, lengths of cue and delay.
 """
 
@@ -17,7 +17,7 @@ import pandas
 
 from muvla.data.readers.source import import_package
 from muvla.data.store import EpisodeStore
-from muvla.data.writers.columns import about, png, rows
+from muvla.data.writers.columns import encode_png, get_about, read_rows
 from muvla.utils.io import write_json
 
 FPS = 20  # for timestamps: steps of a store have no duration, and ManiSkill controls at 20 Hz
@@ -78,7 +78,7 @@ def _place(number: int) -> str:
     return PLACE.format(chunk_index=number // CHUNK_FILES, file_index=number % CHUNK_FILES)
 
 
-def cameras(store: EpisodeStore) -> list[str]:
+def camera_features(store: EpisodeStore) -> list[str]:
     """Returns the names of the features with pictures."""
     number = store["images"].shape[1]
     names = [*CAMERAS, *(f"camera_{i}" for i in range(len(CAMERAS), number))]
@@ -89,7 +89,7 @@ def _features(store: EpisodeStore) -> dict[str, dict[str, Any]]:
     """Returns the features as info.json describes them."""
     h, w, channels = store["images"].shape[2:]
     image = {"dtype": "image", "shape": [h, w, channels], "names": ["height", "width", "channels"]}
-    features: dict[str, dict[str, Any]] = dict.fromkeys(cameras(store), image)
+    features: dict[str, dict[str, Any]] = dict.fromkeys(camera_features(store), image)
     features["observation.state"] = _vector("float32", store["proprio"].shape[1])
     features["action"] = _vector("float32", store["recorded_action"].shape[1])
     if store.knows_phases:
@@ -113,7 +113,7 @@ def _episode(
     store: EpisodeStore, number: int, features: dict[str, dict[str, Any]], task: int
 ) -> tuple[dict[str, list], dict[str, dict[str, np.ndarray]], int]:
     """Returns the columns of an episode's rows, their statistics, and their approximate number of bytes."""
-    stored, line = rows(store, number), store.index[number]
+    stored, line = read_rows(store, number), store.index[number]
     steps = np.arange(line["length"])
     values: dict[str, np.ndarray] = {
         "observation.state": stored["proprio"],
@@ -132,7 +132,8 @@ def _episode(
         if feature["dtype"] == "image":
             images = next(pictures)
             columns[key] = [
-                {"bytes": png(image), "path": f"{key}-{number:06d}-{step:06d}.png"} for step, image in enumerate(images)
+                {"bytes": encode_png(image), "path": f"{key}-{number:06d}-{step:06d}.png"}
+                for step, image in enumerate(images)
             ]
             size += sum(len(cell["bytes"]) for cell in columns[key])
             channels = np.moveaxis(images, -1, 1).reshape(len(images), 3, -1).astype(np.float64) / 255
@@ -191,7 +192,7 @@ def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict)
     }
     for key, values in _lists(statistics).items():
         row |= {f"stats/{key}/{name}": value for name, value in values.items()}
-    return row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, "about": json.dumps(about(line))}
+    return row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, "about": json.dumps(get_about(line))}
 
 
 def _info(store: EpisodeStore, features: dict[str, dict[str, Any]], tasks: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from muvla.data.store import EpisodeStore
-from muvla.data.writers.columns import about, png, rows
-from muvla.data.writers.tfrecord import example, record
+from muvla.data.writers.columns import encode_png, get_about, read_rows
+from muvla.data.writers.tfrecord import encode_example, frame_record
 from muvla.errors import MuvlaError
 from muvla.utils.io import write_json
 
@@ -84,8 +84,8 @@ def _shards(store: EpisodeStore, place: Path, progress: Callable[[int, int], Non
                     handle.close()
                 handle = (place / f"{len(lengths)}").open("wb")
                 lengths.append(0)
-            data = example(_episode(store, number))
-            handle.write(record(data))
+            data = encode_example(_episode(store, number))
+            handle.write(frame_record(data))
             size, lengths[-1] = size + len(data), lengths[-1] + 1
             progress(number + 1, len(store))
     finally:
@@ -96,11 +96,11 @@ def _shards(store: EpisodeStore, place: Path, progress: Callable[[int, int], Non
 
 def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
     """Returns an episode's features by path; features of steps hold the values of all steps in a row."""
-    columns, line = rows(store, number), store.index[number]
+    columns, line = read_rows(store, number), store.index[number]
     length = line["length"]
     last = np.arange(length) == length - 1
     steps: dict[str, Any] = {
-        f"observation/{name}": [png(image) for image in columns["images"][:, camera]]
+        f"observation/{name}": [encode_png(image) for image in columns["images"][:, camera]]
         for camera, name in enumerate(CAMERAS)
     }
     steps |= {"observation/proprio": columns["proprio"], "action": columns["recorded_action"]}
@@ -111,7 +111,7 @@ def _episode(store: EpisodeStore, number: int) -> dict[str, Any]:
     if store.knows_phases:
         steps |= {"executed_action": columns["executed_action"], "phase": columns["phase"].astype(np.int64)}
     return {f"steps/{name}": value for name, value in steps.items()} | {
-        "episode_metadata/about": [json.dumps(about(line)).encode()]
+        "episode_metadata/about": [json.dumps(get_about(line)).encode()]
     }
 
 
@@ -144,8 +144,8 @@ def _shape(*sizes: int) -> dict[str, list[str]]:
 
 
 def _tensor(dtype: str, *shape: int) -> dict[str, Any]:
-    about = {"dtype": dtype, "encoding": "none", "shape": _shape(*shape)}
-    return {"tensor": about} | _class("tensor_feature.Tensor")
+    tensor = {"dtype": dtype, "encoding": "none", "shape": _shape(*shape)}
+    return {"tensor": tensor} | _class("tensor_feature.Tensor")
 
 
 def _scalar(dtype: str) -> dict[str, Any]:

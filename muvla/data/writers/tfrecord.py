@@ -9,14 +9,14 @@ import numpy as np
 from muvla.data.readers.tfrecord import HEAD, LENGTH_DELIMITED, TAIL, masked_crc
 
 
-def record(data: bytes) -> bytes:
+def frame_record(data: bytes) -> bytes:
     """Returns the length, its checksum, the data, and their checksum."""
     crc = masked_crc()
     head = HEAD.pack(len(data), crc(len(data).to_bytes(8, "little")))
     return head + data + TAIL.pack(crc(data))
 
 
-def example(features: dict[str, Any]) -> bytes:
+def encode_example(features: dict[str, Any]) -> bytes:
     """Encodes lists of bytes, and arrays of floats, integers or booleans, flattened in order."""
     entries = (_field(1, _field(1, name.encode()) + _field(2, _feature(features[name]))) for name in sorted(features))
     return _field(1, b"".join(entries))
