@@ -109,7 +109,6 @@ def test_features_can_be_named(tmp_path):
     with pytest.raises(MuvlaError) as info:
         read(path, cameras=["agent/qpos"])
     assert info.value.field.endswith("feature agent/qpos")
-    assert info.value.field.endswith("qpos")
     (one, *_) = read(written(tmp_path, "image"), cameras=[files.WRIST])
     assert one.images.shape == (3, 1, files.SIZE, files.SIZE, 3)
 
@@ -278,7 +277,6 @@ def test_what_maniskill_did_not_record_is_told(tmp_path):
     with pytest.raises(MuvlaError) as info:
         source_of(path)
     assert info.value.field.endswith("trajectory.json")
-    assert info.value.field.endswith("trajectory.json")
     path = files.maniskill(tmp_path / "rgb")
     told = json.loads(path.with_suffix(".json").read_text())
     told["episodes"].append(told["episodes"][0] | {"episode_id": 7})
@@ -286,7 +284,6 @@ def test_what_maniskill_did_not_record_is_told(tmp_path):
     with pytest.raises(MuvlaError) as info:
         source_of(path)
     assert info.value.field.endswith("episode 7")
-    assert info.value.field.endswith("trajectory.h5: episode 7")
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(MuvlaError) as info:
         source_of(path)
@@ -307,11 +304,13 @@ def test_the_format_is_told_by_the_files(tmp_path):
         open_source(tmp_path)
     assert info.value.field == "PATH"
     with pytest.raises(MuvlaError) as info:
+        open_source(tmp_path / "lerobot", "lerobt")
+    assert info.value.field == "--format" and "lerobot" in info.value.remedy
+    with pytest.raises(MuvlaError) as info:
         choose_schema(open_source(tmp_path / "lerobot"))
     assert info.value.field == "--schema"
     with pytest.raises(MuvlaError) as info:
         open_source(tmp_path / "mikasa", instruction="x")
-    assert info.value.field == "--instruction"
     assert info.value.field == "--instruction"
 
 

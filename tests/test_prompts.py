@@ -76,7 +76,6 @@ def test_every_angle_of_a_rotation_counts(store, base):
             Trainer(replace(base, {"model.prompt_tokens": told - 1}), store).policy, get_protocols("mikasa23-rh@1")
         )
     assert info.value.field == "model.prompt_tokens"
-    assert info.value.field == "model.prompt_tokens"
     require_prompts(Trainer(replace(base, {"model.prompt_tokens": told}), store).policy, get_protocols("mikasa23-rh@1"))
 
 

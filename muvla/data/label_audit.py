@@ -94,7 +94,7 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[AuditResult, Au
     reach = np.arange(min(chunk, int(store.lengths.max())))
     entries = np.minimum(no_op[:, None] + reach, ends[:, None] - 1)
     features = np.asarray(store[f"{labels}_action"])[entries].reshape(len(no_op), -1)
-    group = np.searchsorted(audited, of_frame[no_op])  # of each frame, its episode among those audited
+    group = np.searchsorted(audited, of_frame[no_op])  # number of each frame's episode among the audited episodes
     first = decision[np.searchsorted(of_frame[decision], audited)]
     counted = (labels, chunk, len(no_op), len(audited))
     correct = int((_targets(features, group, targets[audited]) == targets[audited]).sum())

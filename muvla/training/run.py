@@ -81,7 +81,7 @@ class _Training:
             self.selection = Selection(saved and saved.selection)
         self.ranks.on_main(lambda: _cut_log(self.log, trainer.update))
         trainer.leak_test()
-        # Rank 0 measures its own slots; nobody can measure a shard.
+        # Rank 0 measures its slots; a sharded policy is not measured.
         measures = self.options.diagnostics and self.ranks.is_main and not self.ranks.sharded
         started, frames = time.perf_counter(), 0
         while trainer.update < self.updates:
