@@ -10,8 +10,8 @@ from helpers import released
 from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, random_frames
 from helpers.release_size import SIZE
 from helpers.released_forward import published_forward
-from muvla.checkpoints import released as checkpoints
 from muvla.checkpoints.build import build_policy
+from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import TaskConfig, dummy, no_memory
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError, NotAMeasurement
@@ -207,10 +207,9 @@ def test_cells_of_one_seed_share_noise_and_times(store, cell_with):
 def test_a_released_diffusion_head_computes_the_published_pass(tmp_path):
     """A pass written out from the files' own names: noisy actions embedded one by one, TIME after PROPRIO, no guard."""
     path = released.write(tmp_path / "x", "oft", head="diffusion")
-    directory = checkpoints.ReleasedCheckpoint(path, SIZE)
+    directory = ReleasedCheckpoint(path, SIZE)
     assert directory.head == "diffusion" and directory.differences() == []
-    release = directory.load()
-    policy = release.policy
+    policy = directory.load_policy()
     images = torch.randint(0, 256, (1, 2, 3, 28, 28), dtype=torch.uint8)
     proprio, actions, time = torch.rand(1, 7), torch.rand(1, 8, 7), torch.tensor([17])
     from dataclasses import replace
@@ -240,7 +239,7 @@ def a_projector_too_many(path):
 @pytest.mark.parametrize(
     ("head", "spoil", "message"),
     [
-        ("diffusion", unknown_head, "an unknown head, with flow.fc1.weight"),
+        ("diffusion", unknown_head, "flow.fc1.weight"),
         ("diffusion", no_projector, "no noisy_action_projector--"),
         ("l1", a_projector_too_many, "noisy"),
     ],
@@ -249,4 +248,4 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, head, spoil, me
     path = released.write(tmp_path / "x", "oft", head=head)
     spoil(path)
     with pytest.raises(MuvlaError, match=message):
-        checkpoints.ReleasedCheckpoint(path, SIZE).load()
+        ReleasedCheckpoint(path, SIZE).load_policy()

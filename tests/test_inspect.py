@@ -92,7 +92,7 @@ def other_names_in_pickle(path):
         (remove("proprio_projector*"), "no proprio_projector"),
         (remove("memory_meta.json"), "memory_meta.json: got no such file"),
         (code_in_pickle, "action_head--150000_checkpoint.pt: got unreadable"),
-        (second_step, "one action_head--"),
+        (second_step, "action_head--"),
         (remove("memory_module*"), "no memory_module--"),
         (another_step, "steps 150000, 5"),
         (action_queries, "action_queries--150000_checkpoint.pt', expected the parts of a policy with the head 'l1'"),
@@ -153,11 +153,11 @@ def test_a_tokenizer_that_splits_the_prompt_differently_is_refused(tmp_path):
     built_in_prompts().tokenizer.save(str(path / "tokenizer.json"))
     with pytest.raises(MuvlaError) as info:
         ReleasedCheckpoint(path, SIZE).load_policy()
-    assert info.value.field.endswith("tokenizer.json") and "prompt split" in info.value.got
+    assert info.value.field == str(path) and "tokenizer: " in info.value.got
     remove("tokenizer.json")(path)
     with pytest.raises(MuvlaError) as info:
         ReleasedCheckpoint(path, SIZE).load_policy()
-    assert info.value.field.endswith("tokenizer.json")
+    assert info.value.field == str(path)
 
 
 def test_a_released_directory_of_another_size_lists_the_shapes(muvla):

@@ -97,7 +97,7 @@ class ReleasedCheckpoint:
         Raises:
             MuvlaError: a file is missing, unreadable or contradicts another file.
         """
-        self.path = path
+        self.path, self.without_memory = path, without_memory
         self.config: dict[str, Any] = read_json(path / CONFIG)
         require_fused_openvla(path / CONFIG, self.config)
         self.size = size or get_size(path / CONFIG, self.config)
