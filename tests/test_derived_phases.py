@@ -140,7 +140,7 @@ def test_from_the_command_line(store, given_away, tmp_path, capsys):
     assert "episodes=24, source='derived'))" in out
     assert main(["data", "show", "derived", *place]) == 0
     out = capsys.readouterr().out
-    assert "what was executed is derived by motion: on" in out and "decision" in out and "no_op" in out
+    assert "executed actions are derived by motion: on" in out and "decision" in out and "no_op" in out
     dataset = 'DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=24, source="derived"))'
     old = 'DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24))'
     (tmp_path / "study.py").write_text(STUDY.format(updates=2).replace(old, dataset))

@@ -322,7 +322,7 @@ def test_dimensions_that_pass_through_are_told_by_the_dataset(store, other, tmp_
     window = Trainer(base, through).stream.window(8)
     assert np.array_equal(window.label[:, :, 0, 1], store["executed_action"][window.frame][..., 1])
     through.verify()
-    assert "action dimensions that are not scaled (from 0): 1" in "\n".join(summarize(through))
+    assert "action dimensions without scaling (from 0): 1" in "\n".join(summarize(through))
     with pytest.raises(MuvlaError) as info:
         Mixture([through, other])
     assert info.value.field == "data.mixture: through and RecallColor3-v0-26cc29297f9f"
