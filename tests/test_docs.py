@@ -18,18 +18,28 @@ def name(path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def exists(dotted: str) -> bool:
+    """Whether the name is a module, or an attribute of one."""
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        return hasattr(importlib.import_module(module), attribute)
+    return True
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_python_blocks_import_what_exists(path):
     for block in re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in OURS:
-                module = importlib.import_module(node.module)
-                missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                missing = [alias.name for alias in node.names if not exists(f"{node.module}.{alias.name}")]
                 assert not missing, f"{node.module} has no {missing}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", [path for path in PAGES if path.parent.name != "extending"], ids=name)
 def test_named_files_exist(path):
+    """The pages about extensions are left out: they name files that a reader writes."""
     text = path.read_text(encoding="utf-8")
     named = re.findall(
         r"`((?:muvla|sweeps|analysis|tests|benchmarks|experiments|scripts)/[\w./-]*\w/?)(?:::\w+)?`", text
@@ -40,11 +50,5 @@ def test_named_files_exist(path):
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_named_objects_exist(path):
     """`muvla.module.function` in the prose."""
-    for dotted in DOTTED.findall(path.read_text(encoding="utf-8")):
-        if dotted.endswith(".json"):
-            continue
-        module, _, attribute = dotted.rpartition(".")
-        try:
-            importlib.import_module(dotted)
-        except ModuleNotFoundError:
-            assert hasattr(importlib.import_module(module), attribute), dotted
+    named = DOTTED.findall(path.read_text(encoding="utf-8"))
+    assert not [dotted for dotted in named if not dotted.endswith(".json") and not exists(dotted)]
