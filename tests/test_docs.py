@@ -52,3 +52,8 @@ def test_named_objects_exist(path):
     """`muvla.module.function` in the prose."""
     named = DOTTED.findall(path.read_text(encoding="utf-8"))
     assert not [dotted for dotted in named if not dotted.endswith(".json") and not exists(dotted)]
+
+
+def test_the_api_page_names_what_exists():
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert names and not [dotted for dotted in names if not exists(dotted)]
