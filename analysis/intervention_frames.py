@@ -207,7 +207,7 @@ def measurement_frames(cells: list[CellRecords]) -> dict[tuple[str, str], pd.Dat
     """(probe id, protocol id) → the frames of all cells, with columns variant, seed and order."""
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for order, (variant, cell) in enumerate(labelled(cells)):
-        for taken in cell.readings:
+        for taken in cell.measurements:
             frame = pd.read_csv(taken.file).assign(variant=variant, seed=cell.cell.seed, order=order)
             frames.setdefault((taken.id, taken.protocol), []).append(frame)
     return {key: pd.concat(several, ignore_index=True) for key, several in frames.items()}

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
+import numpy as np
 from scipy.stats import binomtest
+from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
 
@@ -65,3 +68,21 @@ def newcombe(both: int, first: int, second: int, neither: int, confidence: float
         return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
 
     return q - p - reach(q - q_low, p_high - p), q - p + reach(q_high - q, p - p_low)
+
+
+def student_interval(mean: Any, spread: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """Interval of a mean by Student's t distribution.
+
+    Source: Student, "The probable error of a mean", Biometrika 6 (1908), 1-25.
+
+    Args:
+        mean: sample mean; a number, or an array or series with an entry per sample, as the next two.
+        spread: sample standard deviation, with n − 1 in the denominator.
+        n: observations.
+        confidence: two-sided coverage, 0 to 1.
+
+    Returns:
+        The lower and the upper limit, in the form of `mean`; NaN for n = 1.
+    """
+    half = student_t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+    return mean - half, mean + half

@@ -95,6 +95,6 @@ for id, grid in grids(cells).items():
 # recurrence carries the cue too, so decoding alone shows neither learning nor use.
 
 # %%
-taken = {(each.id, each.protocol): each for cell in cells for each in cell.readings}
+taken = {(each.id, each.protocol): each for cell in cells for each in cell.measurements}
 for key, frame in measurement_frames(cells).items():
     show("measurement", frame, taken[key])

@@ -36,7 +36,7 @@ def measure_baselines(
                 failed += 1
                 say(f"{protocol.id} {name}: not run: {error}")
             else:
-                say(f"{protocol.id} {name}: {summarise(rows).readings()}")
+                say(f"{protocol.id} {name}: {summarise(rows).text()}")
     return failed
 
 

@@ -121,7 +121,7 @@ class Entry:
             self.run.seconds(),
             {name: tuple(protocol.id for protocol in members) for name, members in sets.items()},
             grids=tuple(_grid_rows(probe, rows, silent) for probe in study.probes if isinstance(probe, Grid)),
-            readings=measurements,
+            measurements=measurements,
             never_fired=tuple(condition for condition in silent if condition in declared),
             chunk_changes=self._chunk_changes(of_study),
         )
@@ -147,7 +147,7 @@ class Entry:
 
 
 def _taken(run: Run, scheduled: ScheduledMeasurement, meta: dict) -> TakenMeasurement:
-    measurement = scheduled.reading
+    measurement = scheduled.measurement
     return TakenMeasurement(
         scheduled.id,
         scheduled.protocol.id,

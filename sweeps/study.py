@@ -119,10 +119,10 @@ class Study(NamesVariants):
     def measurements_of(self, cell: Cell) -> list[ScheduledMeasurement]:
         """The measurements that this cell's memory allows."""
         return [
-            measurement
-            for measurement in self.measurements
-            if (has_memory(cell) or not measurement.reading.needs_memory)
-            and (cell.recurs or not measurement.reading.needs_recurrence)
+            scheduled
+            for scheduled in self.measurements
+            if (has_memory(cell) or not scheduled.measurement.needs_memory)
+            and (cell.recurs or not scheduled.measurement.needs_recurrence)
         ]
 
     def check(self) -> None:

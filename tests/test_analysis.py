@@ -237,7 +237,11 @@ def test_grids_and_readings_are_compared_within_their_protocol(base):
         held = GridPoint({"h": 2}, "p+h2@1", "none", None, [dataclasses.replace(row(0, 0), provenance="point")])
         taken = TakenMeasurement("r@1", "p@1", "x", "y", None, None, None, None, 1, Path("r.csv"), "reading")
         return dataclasses.replace(
-            cell, rows=rows, provenance=known, grids=(GridRows("g@1", "h", None, None, "", (held,)),), readings=(taken,)
+            cell,
+            rows=rows,
+            provenance=known,
+            grids=(GridRows("g@1", "h", None, None, "", (held,)),),
+            measurements=(taken,),
         )
 
     cell = records(base, "K=8", tbptt(8, 4), 0, 1, 0, 0)

@@ -346,14 +346,14 @@ def read(**changes):
 def test_shares_are_drawn_from_0_to_1_and_what_else_is_read_as_it_comes():
     assert {axes.get_ylim() for axes in read(share=True).axes} == {(-0.02, 1.02)}
     assert all(axes.get_ylim()[1] < 0.6 for axes in read().axes)
-    assert attention.READING.share and decoders.DECODERS.share and not dynamics.DYNAMICS.share
+    assert attention.ATTENTION.share and decoders.DECODERS.share and not dynamics.DYNAMICS.share
 
 
 def test_the_bound_that_a_reading_declares_is_dashed_and_named():
     figure = read()
     dashed = [line.get_ydata().tolist() for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]
     assert dashed == [[0.4, 0.4], [0.5, 0.5]] and "even share, mean over seeds" in legend_of(figure)
-    assert attention.READING.chance == "uniform" and "uniform" in attention.READING.columns
+    assert attention.ATTENTION.chance == "uniform" and "uniform" in attention.ATTENTION.columns
 
 
 def test_chunks_are_one_page_of_one_scale_with_every_name(base):
@@ -395,7 +395,7 @@ def test_versions_of_a_probe_and_of_a_protocol_have_files_of_their_own(base, tmp
         cell,
         rows=rows,
         chance={"p@1": 1 / 3, "p@2": 1 / 3},
-        readings=tuple(taken),
+        measurements=tuple(taken),
         grids=(cell.grids[0], dataclasses.replace(cell.grids[0], id="map@2")),
     )
     write([cell], tmp_path)

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from helpers.policies import random_episode
+from helpers.probes import MEASUREMENTS
 from muvla.config.serialization import replace
 from muvla.errors import Interrupted
 from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import Measurement, ScheduledMeasurement
 from muvla.probes.jacobians import jacobian_norms
-from muvla.probes.registry import MEASUREMENTS, get_measurement
+from muvla.probes.registry import get_measurement
 from muvla.probes.traces import traces_of
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.probe import frame_file, measurement_meta, take_measurement

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 
 from helpers.probe_study import ANY, BASE, CARRIED, GRID, LOWER, WIDTHS
+from helpers.probes import MEASUREMENTS
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import dummy, no_memory, tbptt
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
 from muvla.probes.base import Grid, Measurement, Point, ScheduledMeasurement
-from muvla.probes.registry import MEASUREMENTS, get_probe
+from muvla.probes.registry import get_probe
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.probe import frame_file, measurement_meta, take_measurement
 from muvla.utils.io import read_json, write_json
@@ -52,7 +53,7 @@ def test_readings_are_of_cells_that_have_what_they_read(study):
     study = dataclasses.replace(
         study, probes=tuple(ScheduledMeasurement(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY))
     )
-    taken = {c.variant: [one.reading.name for one in study.measurements_of(c.cell)] for c in study.cells()}
+    taken = {c.variant: [one.measurement.name for one in study.measurements_of(c.cell)] for c in study.cells()}
     assert taken == {"none": ["any"], "dummy": ["widths", "any"], "K=8": ["widths", "carried", "any"]}
 
 
@@ -166,11 +167,11 @@ def test_a_sweep_runs_probes_and_keeps_their_origin(place):
     assert (meta["protocol_hash"], meta["seeds"]) == (BASE.hash, [BASE.seed, BASE.seed + 1])
     assert (entry.run.folder / "provenance" / f"{meta['provenance']}.json").exists()
     records = entry.records()
-    assert meta["provenance"] in records.provenance and [one.id for one in records.readings] == ["widths@1"]
+    assert meta["provenance"] in records.provenance and [one.id for one in records.measurements] == ["widths@1"]
     assert set(records.rows) == {("few@1", i) for i in ("none", "zero", "freeze_first")}
     share = dataclasses.replace(entry.study.measurements[0], reading=dataclasses.replace(WIDTHS, share=True))
     of_share = dataclasses.replace(entry, study=dataclasses.replace(entry.study, probes=(share,)))
-    assert [one.share for one in (*records.readings, *of_share.records().readings)] == [False, True]
+    assert [one.share for one in (*records.measurements, *of_share.records().measurements)] == [False, True]
     assert [len(p.rows) for grid in records.grids for p in grid.points] == [6] * 8
 
 

@@ -9,7 +9,7 @@ from muvla.config import no_memory
 from muvla.config.serialization import replace
 from muvla.evaluation.catalog import declared_protocols, get_protocol
 from muvla.probes.base import Grid, Point
-from muvla.probes.registry import GRIDS
+from muvla.probes.registry import PROBES
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
 from muvla.utils.io import read_json
@@ -26,7 +26,7 @@ def late(base):
 @pytest.fixture
 def probe(base, store, tmp_path, monkeypatch, capsys):
     """`probe(changes)` → (exit status, lines on stdout) of the grid and a reading of a cell so changed."""
-    monkeypatch.setitem(GRIDS, "late", f"{__name__}:late")
+    monkeypatch.setitem(PROBES, "late", f"{__name__}:late")
     monkeypatch.setitem(declared_protocols(), FEW.id, FEW)
 
     def run(changes, *names):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.paths import TESTS
+from helpers.probes import GRIDS
 from muvla.config import TaskConfig
 from muvla.config.serialization import content_hash
 from muvla.envs.colours import COLOURS
@@ -21,7 +22,7 @@ from muvla.interventions import parse_intervention
 from muvla.probes.chunk_length import chunk_lengths
 from muvla.probes.palette import NEW, palettes
 from muvla.probes.phase_length import phase_lengths
-from muvla.probes.registry import GRIDS, get_grid
+from muvla.probes.registry import get_grid
 from muvla.probes.visual_shift import shifts
 from muvla.training.trainer import Trainer
 from sweeps.study import Study

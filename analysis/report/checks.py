@@ -91,7 +91,7 @@ def simulators(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
                 if record["simulator"]:
                     yield scope, ", ".join([record["simulator"], *(f"drawn by {name}" for name in drawn)])
     for cell in cells:
-        for taken in cell.readings:
+        for taken in cell.measurements:
             simulator = cell.provenance[taken.provenance]["simulator"]
             if simulator and simulator not in backends[taken.protocol]:
                 yield taken.protocol, simulator
@@ -105,7 +105,7 @@ def _provenance_by_scope(cell: CellRecords) -> dict[str, set[str]]:
     for protocol, rows in results:
         used[protocol] |= {row.provenance for row in rows if row.error is None}
     evaluated = {row.provenance for _, rows in results for row in rows}
-    evaluated |= {taken.provenance for taken in cell.readings}
+    evaluated |= {taken.provenance for taken in cell.measurements}
     used[f"the data of {cell.variant}"] = cell.provenance.keys() - evaluated
     return used
 

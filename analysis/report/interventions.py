@@ -98,7 +98,7 @@ def grid_section(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
 
 def measurement_section(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
     """Writes every measurement among the probes; empty without one."""
-    taken = {(each.id, each.protocol): each for cell in cells for each in cell.readings}
+    taken = {(each.id, each.protocol): each for cell in cells for each in cell.measurements}
     names, protocols = file_names(id for id, _ in taken), file_names(protocol for _, protocol in taken)
     text = []
     for (id, protocol), frame in measurement_frames(cells).items():

@@ -27,7 +27,7 @@ from muvla.models.policy import Policy
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What is evaluated, and for whom its rows are."""
+    """A policy, a protocol, an intervention, and the train id that the rows belong to."""
 
     policy: Policy
     statistics: Statistics

@@ -1,4 +1,4 @@
-"""Episode rows: appended as they happen, and the only thing that tables are made of."""
+"""Episode rows: appended as episodes end. All tables are computed from rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from muvla.utils.io import append_line, read_lines
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """One episode. Where `error` is set, nothing was measured: outcome fields are None, never False or 0."""
+    """One episode. Where `error` is set, nothing was measured: the OUTCOME_FIELDS are None, never False or 0."""
 
     result: str  # result id: train id + protocol + intervention
     train: str  # train id
-    training_seed: int | None  # None for a release, which tells none
+    training_seed: int | None  # None for a release and for baselines
     task: str
     group: str  # suite
     protocol: str
@@ -28,7 +28,7 @@ class EpisodeRow:
     intervention: str
     seed: int  # of the episode
     attempt: int
-    target: int | None  # None too where the task has none
+    target: int | None  # None also in tasks without a target
     choice: int | None  # first object touched; -1 none
     cue_length: int | None  # steps
     delay_length: int | None
@@ -39,12 +39,12 @@ class EpisodeRow:
     steps: int | None
     error: str | None
     seconds: float  # wall time of the episode, shared with the other slots of its batch
-    environment_seconds: float  # of it, the environment at work
+    environment_seconds: float  # the part in which the environment worked
     provenance: str
-    # Added later: None in rows of before.
+    # Fields added later are None in older rows.
     blank_length: int | None = None
     fired: int | None = None  # ticks at which the intervention acted
-    donor_seed: int | None = None  # the episode that a transplanted memory came from; None where nothing was given
+    donor_seed: int | None = None  # of the donor; None where no donor's memory was used
     donor_target: int | None = None
 
 
@@ -68,11 +68,12 @@ OUTCOME_FIELDS = (
 
 
 def result_id(train: str, protocol: Protocol, intervention: str) -> str:
+    """Return the hash of a train id, a protocol and the canonical name of an intervention."""
     return content_hash({"train": train, "protocol": protocol.hash, "intervention": intervention})
 
 
 class RowFile:
-    """The rows of one result, in `rows/<result id>.jsonl`; opening it again continues it."""
+    """The rows of one result, in `<folder>/<result id>.jsonl`. Opening an existing file continues it."""
 
     def __init__(self, folder: Path, result: str):
         self.path = folder / f"{result}.jsonl"
@@ -83,12 +84,13 @@ class RowFile:
         self.rows.append(row)
 
     def attempts(self, count_errors: bool = True) -> dict[int, int]:
-        """Episode seed → number of its last attempt; without those that ended in an error if told."""
+        """Return episode seed → number of its last attempt. `count_errors=False` leaves out attempts with an error."""
         last = {row.seed: row for row in self.rows}
         return {seed: row.attempt for seed, row in last.items() if count_errors or not row.error}
 
 
 def read_rows(path: Path) -> list[EpisodeRow]:
+    """Read all attempts of a row file. Raises MuvlaError for a row with other fields than this version's."""
     names = {f.name for f in fields(EpisodeRow)}
     demanded = {f.name for f in fields(EpisodeRow) if f.default is MISSING}
     rows = []
@@ -106,11 +108,11 @@ def read_rows(path: Path) -> list[EpisodeRow]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts over the episodes of one result; an error is no outcome and enters no rate."""
+    """Counts over the episodes of one result. Errors are no outcomes and enter no rate."""
 
     episodes: int
     errors: int
-    choices: int  # of the measured, those in which there was something to choose
+    choices: int  # measured episodes of tasks in which something is chosen
     touched: int
     correct: int  # first choice is the target
     success: int  # success_once
@@ -125,27 +127,27 @@ class Summary:
 
     @property
     def choice_accuracy(self) -> float | None:
-        """Given a touch: separates recall from motor control."""
+        """First-touch accuracy given a touch: it separates recall from motor control."""
         return self.correct / self.touched if self.touched else None
 
     @property
     def success_rate(self) -> float | None:
         return self.success / self.measured if self.measured else None
 
-    def readings(self) -> str:
-        """In words, for a terminal."""
+    def text(self) -> str:
+        """Return the metrics as one line for a terminal."""
         touch, choice, success = (
             "–" if rate is None else f"{rate:.3f}"
             for rate in (self.touch_rate, self.choice_accuracy, self.success_rate)
         )
-        chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " * bool(self.choices)
+        chosen = f"touch rate {touch}, choice accuracy given a touch {choice}, " if self.choices else ""
         errors = f", {self.errors} episodes with errors, in no rate (--retry-errors runs them)" if self.errors else ""
         return f"n {self.measured}, {chosen}success {success}{errors}"
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One point of a grid of conditions with one cell's rows; none where it has not run, or cannot on this cell."""
+    """One point of a grid with one cell's rows: empty where the point has not run, or cannot run on this cell."""
 
     coordinates: dict[str, float | int | str]
     protocol: str  # its id
@@ -157,7 +159,7 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class GridRows:
-    """A grid among a study's probes, and the axes it is drawn in, with one cell's rows."""
+    """A grid of a study's probes with one cell's rows, and the axes of its figure."""
 
     id: str
     x: str
@@ -169,8 +171,10 @@ class GridRows:
 
 @dataclass(frozen=True)
 class TakenMeasurement:
-    """A finished reading of one cell: the columns it is drawn by, and the file of its frame. See
-    `muvla.probes.base.Measurement`."""
+    """A finished measurement of one cell: the columns of its figure, and the file of its frame.
+
+    The columns are explained in `muvla.probes.base.Measurement`.
+    """
 
     id: str
     protocol: str  # its id
@@ -188,8 +192,10 @@ class TakenMeasurement:
 
 @dataclass(frozen=True)
 class Choices:
-    """What was touched first, of the episodes that a target of others was pointed to; an error is none of them. Where
-    that target is the own one, it is counted as the own."""
+    """Counts of the first touch, over the episodes with a donor.
+
+    `own` counts the episode's target, also where it is the donor's target. Episodes with an error are not counted.
+    """
 
     own: int
     donor: int
@@ -202,43 +208,44 @@ class Choices:
 
     @property
     def follow_rate(self) -> float | None:
-        """How often the policy picks the donor's target, of all pairs."""
+        """Share of the pairs in which the policy touches the donor's target first."""
         return self.donor / self.pairs if self.pairs else None
 
 
 @dataclass(frozen=True)
 class CellRecords:
-    """A trained cell with the rows of its complete results: what every table and figure is made of."""
+    """A trained cell with the rows of its complete results: the input of every table and figure."""
 
     variant: str
     cell: Cell  # canonical
     train: str  # train id
-    state: str  # done, or why rows may be missing
+    state: str  # "done", or the reason why rows may be missing
     rows: dict[tuple[str, str], list[EpisodeRow]]  # (protocol id, intervention) → rows
-    provenance: dict[str, dict[str, Any]]  # id → record, of what trained it and of its rows
-    chance: dict[str, float | None]  # protocol id → first-choice accuracy without memory; None if nothing bounds it
+    provenance: dict[str, dict[str, Any]]  # id → record, of its training and of its rows
+    chance: dict[str, float | None]  # protocol id → highest first-choice accuracy without memory; None if unbounded
     seconds: dict[str, float]  # wall time of training and of evaluation
-    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of protocols, all of which the study evaluates
+    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # set id → ids of its protocols, all evaluated
     grids: tuple[GridRows, ...] = ()  # of its probes
-    # (protocol id, intervention) → step since the cue's end → how far each episode's predicted chunk is moved there
+    # (protocol id, intervention) → step since the cue's end → change of each episode's predicted chunk
     chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
-    readings: tuple[TakenMeasurement, ...] = ()
-    never_fired: tuple[tuple[str, str], ...] = ()  # of `rows`' conditions, those that acted in no episode
+    measurements: tuple[TakenMeasurement, ...] = ()
+    never_fired: tuple[tuple[str, str], ...] = ()  # keys of `rows` whose intervention acted in no episode
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Of one protocol, what trained cells lie between. See `muvla.evaluation.baselines`."""
+    """The baselines of one protocol. See `muvla.evaluation.baselines`."""
 
     rows: dict[str, list[EpisodeRow]] = field(default_factory=dict)  # `random`, `expert` → their complete results
-    absent: dict[str, str] = field(default_factory=dict)  # the others of them → why
-    ideal: dict[str, float | None] = field(default_factory=dict)  # reading → of no memory; None where it is not known
+    absent: dict[str, str] = field(default_factory=dict)  # a missing baseline → the reason
+    ideal: dict[str, float | None] = field(default_factory=dict)  # metric → memoryless ideal; None where unknown
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)  # id → record, of the rows
-    unbounded: str = ""  # why no accuracy bounds the choices of a policy without memory; empty where one does
-    differs: dict[str, str] = field(default_factory=dict)  # name of rows → what of their provenance no cell's has
+    unbounded: str = ""  # why no accuracy bounds a policy without memory; empty where one does
+    differs: dict[str, str] = field(default_factory=dict)  # baseline → fields of its provenance that no cell shares
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:
+    """Count the outcomes of the rows, one per episode."""
     measured = [row for row in rows if row.error is None]
     return Summary(
         episodes=len(rows),
@@ -251,13 +258,19 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
 
 
 def acted(rows: Iterable[EpisodeRow]) -> list[EpisodeRow]:
-    """The measured episodes in which the intervention acted, where there is one; all of those that do not tell."""
+    """Return the measured episodes, without those in which the intervention never acted.
+
+    Older rows do not say whether the intervention acted; they are kept.
+    """
     return [row for row in rows if row.error is None and row.fired != 0]
 
 
 def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> Choices:
-    """Counted against the donors that the rows tell; or, for how often a target is picked anyway, against those of
-    another result, episode seed → donor's target."""
+    """Count first touches against the donors named in the rows.
+
+    `donors`, episode seed → donor's target, replaces the rows' donors. With another result's donors, the count says how
+    often the policy touches those targets anyway.
+    """
     classes: list[str] = []
     for row in acted(rows):
         donor = row.donor_target if donors is None else donors.get(row.seed)

@@ -1,10 +1,10 @@
-"""Where a policy looks along an episode: attention mass between segments, maps on the cameras' patches, overlays.
+"""Attention along an episode: mass between segments, maps on the cameras' patches, overlays.
+
+Episodes run at the protocol's batch shape. The attention is that of their ticks (`muvla.probes.attention_maps`),
+averaged over heads. Every episode also gets a sheet and a video in `<folder>/<protocol id>/`
+(`muvla.probes.attention_overlay`).
 
 Legend: E episodes, T steps, L layers, V cameras, P patches, R kinds of rows, C kinds of keys.
-
-Episodes are the protocol's own, at its batch shape; attention is that of their ticks (`muvla.probes.attention_maps`),
-averaged over heads. Beside the frame, every episode leaves a sheet and a video in `<folder>/<protocol id>/`
-(`muvla.probes.attention_overlay`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from muvla.probes.means import means
 from muvla.utils.io import disk_errors
 
 ALL = -1  # in column `layer`: the mean over layers
-# The pairs that a report draws, averaged over layers; all others are in the frame.
+# The pairs (row, key) that a report draws, averaged over layers. The frame has all pairs.
 DRAWN = (
     (ACTION_READ, Segment.MEMORY.name),
     (ACTION_READ, Segment.VISION.name),
@@ -71,17 +71,22 @@ def attended(subject: Subject, environments: int | None = None) -> list[Attended
 
 
 def frame(episodes: list[AttendedEpisode]) -> pd.DataFrame:
-    """A line per measure, layer (−1 is their mean), pair and step since the cue: `value` is the mean over the `n`
-    episodes that have that step, with its interval.
+    """Return a line per measure, layer, pair of segments, patch and step since the cue.
 
-    `measure` is `mass`: the share of a row's attention that falls on a segment, `uniform` what it would be were all
-    allowed keys attended to alike; `map`: on one patch of one camera, averaged over layers; `rollout`: the same of
-    attention rollout. ACTION_READ are the rows that the action head reads. `curve` names the pairs that are drawn.
+    Column `value` is the mean over the `n` episodes that have the step, with its interval. Layer −1 is the mean over
+    layers. `measure` is one of:
+
+    - `mass`: the share of a row's attention that falls on a segment; `uniform` is the share under equal attention to
+      all allowed keys.
+    - `map`: the share that falls on one patch of one camera, averaged over layers.
+    - `rollout`: the same for attention rollout.
+
+    ACTION_READ are the rows that the action head reads. `curve` names the pairs that are drawn.
     """
-    found = pd.DataFrame([line for one in episodes for line in _lines(one)])
-    at = found[KEYS].fillna(ALL)  # no camera and no patch are a group too
-    table = means(at.assign(value=found["value"]), KEYS)
-    uniform = at.assign(value=found["uniform"]).groupby(KEYS)["value"].mean().rename("uniform")
+    lines = pd.DataFrame([line for episode in episodes for line in _lines(episode)])
+    at = lines[KEYS].fillna(ALL)  # lines without camera and patch are a group too
+    table = means(at.assign(value=lines["value"]), KEYS)
+    uniform = at.assign(value=lines["uniform"]).groupby(KEYS)["value"].mean().rename("uniform")
     table = table.merge(uniform.reset_index(), on=KEYS)
     for column in ("camera", "patch"):
         table[column] = table[column].astype(int).where(table["measure"] != "mass").astype("Int64")
@@ -90,10 +95,10 @@ def frame(episodes: list[AttendedEpisode]) -> pd.DataFrame:
     return table.assign(curve=pair.where(drawn))
 
 
-def _lines(one: AttendedEpisode) -> Iterator[dict[str, Any]]:
-    cue_end = _cue_end(one.replayed)
+def _lines(episode: AttendedEpisode) -> Iterator[dict[str, Any]]:
+    cue_end = _cue_end(episode.replayed)
     vision = Segment.VISION.name
-    for step, tick in enumerate(one.attention):
+    for step, tick in enumerate(episode.attention):
         since = {"since_cue": step - cue_end}
         of_layers = {ALL: tick.mass.mean(axis=0)} | dict(enumerate(tick.mass))
         for layer, mass in of_layers.items():
@@ -124,32 +129,34 @@ def _lines(one: AttendedEpisode) -> Iterator[dict[str, Any]]:
 
 
 def _cue_end(replayed: ReplayedEpisode) -> int:
-    known = events(replayed.outcome.info)
-    if "cue_end" not in known:
+    episode_events = events(replayed.outcome.info)
+    if "cue_end" not in episode_events:
         raise MuvlaError(
             "probe attention",
             got=f"episode seed {replayed.outcome.seed} without a cue",
-            expected="a task with a cue, which steps are counted from",
-            remedy="read a protocol whose task has one",
+            expected="a task with a cue, from which steps are counted",
+            remedy="choose a protocol whose task has a cue",
         )
-    return known["cue_end"]
+    return episode_events["cue_end"]
 
 
 def read(subject: Subject) -> pd.DataFrame:
+    """Return the frame, and write a sheet and a video per episode."""
     protocol, episodes = subject.protocol, attended(subject)
     table = frame(episodes)
     folder = subject.folder / protocol.id
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for one in episodes:
+        for episode in episodes:
             subject.check_stop()
-            title = f"{protocol.task.name}, episode seed {one.replayed.outcome.seed}"
-            sheet(one, title).save(folder / f"{one.replayed.outcome.seed}.png")
-            write_video(video(one, title), folder / f"{one.replayed.outcome.seed}.mp4")
+            seed = episode.replayed.outcome.seed
+            title = f"{protocol.task.name}, episode seed {seed}"
+            sheet(episode, title).save(folder / f"{seed}.png")
+            write_video(video(episode, title), folder / f"{seed}.mp4")
     return table
 
 
-READING = Measurement(
+ATTENTION = Measurement(
     "attention",
     1,
     read,

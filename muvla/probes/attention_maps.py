@@ -1,13 +1,13 @@
-"""What the language model attends to in one forward pass: probabilities per layer and head, and what is made of them.
+"""The attention of the language model in one forward pass: probabilities per layer and head, reduced to segments.
+
+Attention kernels do not return their probabilities, so this module computes them again. It uses the q and k (after
+RoPE) and the segments that the backend received in that pass, and the guard's only definition, `may_attend`. The
+probabilities times v equal the backend's output (tests/test_attention_maps.py, for every guard and padding).
+
+The probabilities of one tick of a 7B model take 32 layers · 32 heads · S² · 4 bytes = 1.8 GB per slot at S = 670. They
+are reduced layer by layer and slot by slot: at most one slot's (N, S, S) of one layer, 57 MB, is in memory.
 
 Legend: B slots, L layers, N heads, S sequence, d head width, R kinds of rows, C kinds of keys, V cameras, P patches.
-
-Attention kernels never tell their probabilities, so they are computed again: from the very q and k (after RoPE) and
-the segments that the backend got in that pass, and from the guard's only definition, `may_attend`. Probabilities times
-v is what the backend put out (tests/test_attention_maps.py, for every guard and padding).
-
-Of a 7B model the probabilities of one tick would take 32 layers · 32 heads · S² · 4 bytes = 1.8 GB a slot at S = 670.
-They are reduced layer by layer and slot by slot: one slot's (N, S, S) of one layer, 57 MB, is the most that is held.
 """
 
 from __future__ import annotations
@@ -33,8 +33,17 @@ Watch = Callable[[int, Tensor, Tensor, Tensor, AttentionPlan, float, Tensor], No
 
 
 def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: float) -> Tensor:
-    """q (B, N, S, d), k (B, N or fewer, S, d), segments (B or 1, S) → (B, N, S, S) in float32 or better: every row sums
-    to 1 and is exactly 0 where `may_attend` bars it."""
+    """Return attention probabilities (B, N, S, S) in float32 or better.
+
+    Every row sums to 1 and is exactly 0 where `may_attend` bars the key.
+
+    Args:
+        q: (B, N, S, d) queries.
+        k: (B, N or fewer, S, d) keys.
+        segments: (B or 1, S) segment of every token.
+        guard: name of the guard.
+        scale: of the scores.
+    """
     wide = torch.promote_types(q.dtype, torch.float32)
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * scale
@@ -47,13 +56,16 @@ def _allowed(segments: Tensor, guard: str) -> Tensor:
 
 @contextmanager
 def watching(policy: Policy, watch: Watch) -> Iterator[None]:
-    """While it lasts, every layer of `policy` computes what it always does and calls `watch` with its number, the q, k
-    and v (B, N, S, d) and the plan that the backend got, the scale, and the backend's output (B, S, N, d)."""
+    """Call `watch` for every layer of every forward pass of `policy` within the context.
+
+    The layers compute the same as without it. `watch` receives the layer's number, the q, k and v (B, N, S, d) and the
+    plan that the backend received, the scale, and the backend's output (B, S, N, d).
+    """
 
     def watched(module, query, key, value, attention_mask, scaling=None, plan=None, **rest):
         answer = guarded_attention(module, query, key, value, attention_mask, scaling, plan=plan, **rest)
         given = as_multiplied(query, key, value)
-        with torch.autocast(query.device.type, enabled=False):  # else what watches would multiply in half precision too
+        with torch.autocast(query.device.type, enabled=False):  # otherwise `watch` would multiply in half precision too
             watch(module.layer_idx, *given, plan, scaling, answer[0])
         return answer
 
@@ -68,24 +80,26 @@ def watching(policy: Policy, watch: Watch) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Attention:
-    """Of one slot's tick; [N] is there if heads were kept apart, else it is their mean."""
+    """The attention of one slot's tick. The axis [N] exists if heads are kept apart; otherwise they are averaged."""
 
-    rows: tuple[str, ...]  # R, what attends: segments by name, and ACTION_READ
-    keys: tuple[str, ...]  # C, what is attended to
+    rows: tuple[str, ...]  # R kinds of queries: segments by name, and ACTION_READ
+    keys: tuple[str, ...]  # C kinds of keys: segments by name
     mass: np.ndarray  # (L, [N], R, C): mean over a segment's rows of the probability on a segment's keys; Σ over C is 1
-    uniform: np.ndarray  # (R, C): the same were every allowed key attended to alike
+    uniform: np.ndarray  # (R, C): the same under equal attention to every allowed key
     maps: dict[str, np.ndarray]  # row kind → (L, [N], V, P): mean over its rows of the probability on each patch
-    rollout: dict[str, np.ndarray]  # row kind → (V, P): the same of attention rollout through all layers
+    rollout: dict[str, np.ndarray]  # row kind → (V, P): the same for attention rollout through all layers
 
     def patches(self, row: str) -> np.ndarray:
-        """(V, P) mean over layers and heads."""
-        found = self.maps[row]
-        return found.reshape(-1, *found.shape[-2:]).mean(axis=0)
+        """Return (V, P), the mean over layers and heads."""
+        maps = self.maps[row]
+        return maps.reshape(-1, *maps.shape[-2:]).mean(axis=0)
 
 
 class Maps:
-    """A `watch` that reduces the attention of slots 0 … `slots` − 1; `of(slot)` tells the last forward pass, which in
-    a tick is the one that counts: of a diffusion head the last denoising pass, and the one after the guard's leak test.
+    """A `watch` that reduces the attention of slots 0 … `slots` − 1.
+
+    `of(slot)` returns the last forward pass. In a tick that is the pass that counts: the last denoising pass of a
+    diffusion head, and the pass after the guard's leak test.
 
     Attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, arXiv 2005.00928):
     with A the mean over heads, the product over layers of 0.5·A + 0.5·I, rows normalised, later layers from the left.
@@ -100,18 +114,20 @@ class Maps:
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, out: Tensor
     ) -> None:
         if layer == 0:
-            own = plan.segments.expand(len(q), -1)[: self.slots]
-            self._passes = [_Pass(plan.layout, segments, plan.guard) for segments in own]
-        for slot, one in enumerate(self._passes):
-            of = slice(slot, slot + 1)
-            one.add(probabilities(q[of], k[of], one.segments[None], plan.guard, scale)[0], self.by_head)
+            by_slot = plan.segments.expand(len(q), -1)[: self.slots]
+            self._passes = [_Pass(plan.layout, segments, plan.guard) for segments in by_slot]
+        for slot, reduced in enumerate(self._passes):
+            rows = slice(slot, slot + 1)
+            probability = probabilities(q[rows], k[rows], reduced.segments[None], plan.guard, scale)[0]
+            reduced.add(probability, self.by_head)
 
     def of(self, slot: int) -> Attention:
+        """Return the attention of a slot's last forward pass."""
         return self._passes[slot].result(self.cameras)
 
 
 class _Pass:
-    """The reductions of one slot, layer after layer."""
+    """The reduced attention of one slot, layer after layer."""
 
     def __init__(self, layout: Layout, segments: Tensor, guard: str):
         self.segments, self.vision = segments, segments == int(Segment.VISION)
@@ -122,7 +138,7 @@ class _Pass:
         read = torch.zeros_like(self.vision)
         read[layout.action_read] = True
         self.to = members.float().T  # (S, C)
-        self.mean = torch.cat([members, read[None]]).float()  # (R, S), rows that average
+        self.mean = torch.cat([members, read[None]]).float()  # (R, S), averages over rows
         self.mean /= self.mean.sum(dim=1, keepdim=True)
         self.mapped = [row for row in (Segment.MEMORY.name, ACTION_READ) if row in self.rows]
         allowed = _allowed(segments[None], guard)[0].float()
@@ -132,7 +148,7 @@ class _Pass:
         self.rolled = torch.eye(len(segments), device=segments.device)
 
     def add(self, probability: Tensor, by_head: bool) -> None:
-        """(N, S, S) of the next layer."""
+        """Add the probabilities (N, S, S) of the next layer."""
         probability, average = probability.float(), probability.float().mean(dim=0)
         kept = self.mean @ (probability if by_head else average)
         self.mass.append((kept @ self.to).cpu())
@@ -141,7 +157,7 @@ class _Pass:
         self.rolled = (mixed / mixed.sum(dim=1, keepdim=True)) @ self.rolled
 
     def _on_patches(self, kept: Tensor) -> Tensor:
-        """(…, R, S) → (…, kinds of rows that are mapped, V·P)."""
+        """Return (…, mapped rows, V·P) for (…, R, S)."""
         return kept[..., [self.rows.index(row) for row in self.mapped], :][..., self.vision]
 
     def result(self, cameras: int) -> Attention:

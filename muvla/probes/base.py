@@ -1,12 +1,14 @@
-"""What a probe is. Both kinds are versioned, listed in a study's `probes`, and drawn by its report.
+"""The contract of a probe. Probes are versioned, listed in a study's `probes`, and drawn by its report.
 
-A Grid is episode rows: points of protocol × intervention, each with its coordinates in the probe's own axes.
-A Measurement runs a trained cell's memory, and returns a tidy frame.
+A Measurement reads the state of a trained policy and returns a tidy frame.
+A Grid changes the task or the memory: points of protocol × intervention, whose episode rows are evaluated like any.
+`muvla.probes.registry` finds a probe by name; docs/extending/probe.md adds one step by step.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,42 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-# What a grid's frame says of each of its points, beside their coordinates.
+# Columns of a grid's frame; no coordinate may have such a name.
 RESERVED = re.compile(
     r"order|variant|seed|H|held|protocol|condition|never_fired|chance|difference(_.*)?|(choice|own|success)_.*"
 )
+
+
+@dataclass(frozen=True)
+class Probe(ABC):
+    """A named, versioned probe.
+
+    Attributes:
+        name: small letters, digits and hyphens; it names files.
+        version: from 1 on. Raise it with every change that changes a number: finished results of another version are
+            other results, and are not touched.
+    """
+
+    name: str
+    version: int
+
+    def __post_init__(self):
+        if not NAME.fullmatch(self.name):
+            raise MuvlaError(
+                "probe.name",
+                got=self.name,
+                expected="small letters, digits and hyphens: it names files",
+                remedy="rename the probe",
+            )
+        if not isinstance(self.version, int) or self.version < 1:
+            raise MuvlaError(
+                "probe.version", got=self.version, expected="a whole number ≥ 1", remedy="count versions from 1"
+            )
+
+    @property
+    def id(self) -> str:
+        """For example `decoders@2`."""
+        return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True)
@@ -37,16 +71,25 @@ class Point:
 
     protocol: Protocol
     intervention: str
-    coordinates: tuple[tuple[str, float | int | str], ...]
+    coordinates: tuple[tuple[str, float | int | str], ...]  # (axis, value) on the grid's axes, and further ones
 
 
 @dataclass(frozen=True)
-class Grid:
-    """`x` is the coordinate of the horizontal axis. With `y` it is drawn as a heatmap, one per value of `curve`; else
-    with a curve per value of `curve`."""
+class Grid(Probe):
+    """A grid of conditions. Its registry entry is a function from the protocol that the grid starts from to the Grid.
 
-    name: str
-    version: int
+    The function must build the same points whenever it is called with the same arguments: finished rows are found by
+    the points' protocols and interventions. Points that change nothing should be the base protocol itself, whose rows
+    are shared.
+
+    Attributes:
+        points: the conditions; every point has a coordinate on every axis.
+        x: coordinate on the horizontal axis.
+        y: with it the grid is drawn as a heatmap, one per value of `curve`; without it, as a curve per value.
+        curve: coordinate that tells the curves or heatmaps apart.
+        notes: printed below the figure.
+    """
+
     points: tuple[Point, ...]
     x: str
     y: str | None = None
@@ -54,55 +97,63 @@ class Grid:
     notes: str = ""
 
     def __post_init__(self):
-        _require_name(self.name, self.version)
+        super().__post_init__()
         if not self.points:
             raise MuvlaError(f"probe {self.id}", got="no point", expected="at least one", remedy="add a point")
         axes = [axis for axis in (self.x, self.y, self.curve) if axis is not None]
         for point in self.points:
-            known = dict(point.coordinates)
-            if missing := [axis for axis in axes if axis not in known]:
+            coordinates = dict(point.coordinates)
+            if missing := [axis for axis in axes if axis not in coordinates]:
                 raise MuvlaError(
-                    f"probe {self.id}, point {known}",
+                    f"probe {self.id}, point {coordinates}",
                     got=f"no coordinate {missing[0]!r}",
                     expected=f"the axes {', '.join(axes)}",
-                    remedy="give every point all of its probe's axes",
+                    remedy="give every point a coordinate on each of its probe's axes",
                 )
-            if taken := [name for name in known if RESERVED.fullmatch(name)]:
+            if reserved := [name for name in coordinates if RESERVED.fullmatch(name)]:
                 raise MuvlaError(
-                    f"probe {self.id}, point {known}",
-                    got=f"a coordinate {taken[0]!r}",
-                    expected="a name that the report does not use itself",
-                    remedy="call the coordinate something else",
+                    f"probe {self.id}, point {coordinates}",
+                    got=f"a coordinate {reserved[0]!r}",
+                    expected="a name that is no column of the grid's frame",
+                    remedy="rename the coordinate",
                 )
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a reading reads: a trained cell with a protocol's task and episodes."""
+    """A trained policy with the task and the episodes of a protocol, for a measurement."""
 
     policy: Policy  # in evaluation mode
     statistics: Statistics
     protocol: Protocol
     cell: Cell | None  # None for a release
     seeds: tuple[int, ...]  # of the episodes to use
-    folder: Path  # for what is no frame (traces, figures, videos)
-    open_env: Callable[[], gymnasium.Env]
-    store: Callable[[], EpisodeStore]  # what the cell was trained on
-    check_stop: Callable[[], None] = lambda: None  # to be called often: it raises when a stop is asked for
+    folder: Path  # for traces, figures and videos
+    open_env: Callable[[], gymnasium.Env]  # opens an environment of the protocol
+    store: Callable[[], EpisodeStore]  # opens the dataset that the cell was trained on
+    check_stop: Callable[[], None] = lambda: None  # raises when a stop is asked for
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """`x` and `y` are the columns that are drawn, with a curve per value of column `curve`; `low`, `high` the columns
-    of an interval, `chance` that of a bound, which the legend calls by that column's name; a `y` that is a `share` is
-    drawn from 0 to 1. What further columns say is the reading's own."""
+class Measurement(Probe):
+    """A measurement on a trained policy. Its registry entry is the Measurement itself.
 
-    name: str
-    version: int
+    `read(subject)` returns a tidy frame. The same subject must give the same frame, because an interrupted measurement
+    is repeated. `read` calls `subject.check_stop()` several times per episode, changes no parameter of the policy,
+    writes files into `subject.folder` alone, and raises MuvlaError for a subject that it cannot read.
+
+    Attributes:
+        read: see above.
+        x: column on the horizontal axis.
+        y: column on the vertical axis.
+        curve: column with a curve per value; rows without a value are not drawn.
+        low, high: columns of an interval of `y`.
+        chance: column of a bound, which the legend calls by the column's name.
+        share: `y` is a share, drawn from 0 to 1.
+        needs_memory: the measurement refuses a policy without memory tokens.
+        needs_recurrence: the memory must also be carried from tick to tick; learned tokens are not.
+    """
+
     read: Callable[[Subject], pd.DataFrame]
     x: str
     y: str
@@ -112,51 +163,35 @@ class Measurement:
     chance: str | None = None
     share: bool = False
     needs_memory: bool = True
-    needs_recurrence: bool = False  # also that it is carried from tick to tick, as learned tokens are not
-
-    def __post_init__(self):
-        _require_name(self.name, self.version)
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}@{self.version}"
+    needs_recurrence: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """That its frame must have."""
+        """The columns that the frame must have; it may have more."""
         return tuple(c for c in (self.x, self.y, self.curve, self.low, self.high, self.chance) if c is not None)
 
 
 @dataclass(frozen=True)
 class ScheduledMeasurement:
-    """A reading of the first `episodes` of a protocol, all of them by default: what a study lists."""
+    """A measurement on the first `episodes` of a protocol, by default on all: an entry of a study's `probes`."""
 
-    reading: Measurement
+    measurement: Measurement
     protocol: Protocol
     episodes: int | None = None
 
     def __post_init__(self):
         if self.episodes is not None and not 1 <= self.episodes <= self.protocol.episodes:
             raise MuvlaError(
-                f"probe {self.reading.id}: episodes",
+                f"probe {self.id}: episodes",
                 got=self.episodes,
-                expected=f"1 to {self.protocol.episodes}, those of {self.protocol.id}",
-                remedy="correct it",
+                expected=f"1 to {self.protocol.episodes}, the episodes of {self.protocol.id}",
+                remedy="choose fewer episodes, or a protocol with more",
             )
 
     @property
     def id(self) -> str:
-        return self.reading.id
+        return self.measurement.id
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.protocol.seed, self.protocol.seed + (self.episodes or self.protocol.episodes)))
-
-
-def _require_name(name: str, version: int) -> None:
-    if not NAME.fullmatch(name):
-        raise MuvlaError(
-            "probe.name", got=name, expected="small letters, digits and hyphens: it names files", remedy="rename it"
-        )
-    if not isinstance(version, int) or version < 1:
-        raise MuvlaError("probe.version", got=version, expected="a whole number ≥ 1", remedy="correct it")

@@ -1,19 +1,21 @@
-"""How much memory a policy needs that acts in chunks: h actions executed per query, memory as it is, and taken away.
+"""How much memory a policy needs that acts in chunks: h actions per query, with the memory as it is and without.
 
-A chunk that is issued while the cue is shown still acts when the choice is made: the longer it is, the less is to be
-remembered. So there is no chance line for h > 1.
+A chunk that the policy issues during the cue still acts at the choice: a longer chunk leaves less to remember. So there
+is no chance line for h > 1.
 """
 
 from __future__ import annotations
 
 from muvla.evaluation.protocol import Beyond, Protocol, Tick
 from muvla.probes.base import Grid, Point
-from muvla.probes.task_variants import derived
+from muvla.probes.task_variants import derive_protocol
 
 VERSION = 2
-OF_PROTOCOLS = 1  # the version of what the points are derived to, whose rows do not depend on what points are called
+PROTOCOL_VERSION = (
+    1  # the version of what the points are derive_protocol to, whose rows do not depend on what points are called
+)
 LENGTHS = (1, 2, 4, 8, 16)  # as published (μVLA spec 7)
-# Intervention → what it makes of the memory, in words.
+# Intervention → the memory under it, in words.
 MEMORIES = {"none": "active", "zero": "zeroed", "drop": "removed", "empty": "empty"}
 
 
@@ -24,12 +26,19 @@ def chunk_lengths(
     tick: Tick = "call",
     beyond: Beyond = "hold_last",
 ) -> Grid:
-    """A point per h and intervention. `tick` is when memory is read and written where h > 1. `beyond` is what an h past
-    the policy's own chunk H does: its last action is executed again, or it is refused, for cells trained with a longer
-    one. The published sweep does not tell how its h = 16 came out of a head with H = 8.
+    """Return a point per h and intervention.
 
-    h = 1 is `receding`, whatever these two are: its coordinates are what every such protocol has, a tick at every
-    `env_step` and `refuse`, as no chunk runs out."""
+    h = 1 is `receding`, whatever `tick` and `beyond` are: its points have the coordinates `env_step` and `refuse`,
+    because no chunk runs out.
+
+    Args:
+        base: the protocol to start from.
+        hs: actions executed per query.
+        memories: interventions, by canonical name.
+        tick: when memory is read and written, for h > 1.
+        beyond: for an h past the policy's chunk H: execute the last action again (`hold_last`), or refuse it. The
+            published sweep does not say how its h = 16 came out of a head with H = 8.
+    """
     points = []
     for h in hs:
         protocol = _executing(base, h, tick, beyond)
@@ -50,8 +59,13 @@ def chunk_lengths(
 
 def _executing(base: Protocol, h: int, tick: Tick, beyond: Beyond) -> Protocol:
     if h == 1:
-        return derived(
-            base, "h1", OF_PROTOCOLS, {"regime": "receding", "h": 1, "tick": Protocol.tick, "beyond": Protocol.beyond}
+        return derive_protocol(
+            base,
+            "h1",
+            PROTOCOL_VERSION,
+            {"regime": "receding", "h": 1, "tick": Protocol.tick, "beyond": Protocol.beyond},
         )
     what = f"h{h}-{tick.replace('_', '-')}{'-hold' if beyond == 'hold_last' else ''}"
-    return derived(base, what, OF_PROTOCOLS, {"regime": "open_loop", "h": h, "tick": tick, "beyond": beyond})
+    return derive_protocol(
+        base, what, PROTOCOL_VERSION, {"regime": "open_loop", "h": h, "tick": tick, "beyond": beyond}
+    )

@@ -1,18 +1,18 @@
 """How far credit reaches: the Jacobian of the decision's chunk with respect to the memory written d steps before.
 
-Legend: T steps up to the decision, H chunk, A action dim, m memory, D width, d distance in steps, K truncation length.
-
-Of an episode, the observations are those that its environment shows up to the first decision step. Until then nothing
-that a policy does is executed, so they are the same for every policy: trained and untrained are compared on the same
-ones, of episodes that neither was trained on. Every step has its tick, as in training, through the recurrence itself
-and without truncation. The chunk (H, A) is the one predicted at the decision, in normalised actions; what was written
-at the step before has d = 1, and the episode's first write the largest d.
+The observations of an episode are those up to its first decision step. Until then no action is executed, so every
+policy sees the same observations. Trained and untrained policies are compared on the same episodes, on which neither
+was trained. Every step has its tick, as in training, through the recurrence itself and without truncation. The chunk
+(H, A) is predicted at the decision, in normalised actions. The write at the step before has d = 1; the episode's first
+write has the largest d.
 
 The norm is Frobenius', over all H·A numbers and the whole state. It is exact: one vector-Jacobian product per number of
-the chunk, each giving that number's gradient at every d at once; squares are summed up, so that no Jacobian is ever
-held. Parameters take no part, and so only the path through the memory is in the graph. The precision is the policy's.
+the chunk gives that number's gradient at every d at once. Squares are summed, so no Jacobian is stored. Parameters are
+constants, so the graph holds only the path through the memory. The precision is the policy's.
 
 Training never credits d ≥ K: within a truncation block, a write and a loss are at most K − 1 ticks apart.
+
+Legend: T steps up to the decision, H chunk, A action dim, m memory, D width, d distance in steps, K truncation length.
 """
 
 from __future__ import annotations
@@ -40,9 +40,17 @@ from muvla.recurrence import Moment, Recurrence
 def jacobian_rows(
     policy: Policy, encoded: Encoded, seed: int = 0, check_stop: Callable[[], None] = lambda: None
 ) -> Iterator[list[list[Tensor]]]:
-    """For each of the H·A numbers of the last tick's chunk, its gradient at d = 1, 2, …: the leaves (1, m, D) of the
-    state that was written d ticks before. `encoded` are T ≥ 2 frames of one episode. `check_stop` is called before each
-    number, and may raise."""
+    """Yield, for each of the H·A numbers of the last tick's chunk, its gradient at d = 1, 2, ….
+
+    Args:
+        policy: with a memory that recurs.
+        encoded: T ≥ 2 frames of one episode.
+        seed: of the episode; keys every draw.
+        check_stop: called before each number; it may raise.
+
+    Yields:
+        Per d, the leaves (1, m, D) of the gradient with respect to the state written d ticks before.
+    """
     recurrence, written = Recurrence(policy, 1), []
     with _constant(policy), torch.enable_grad():
         for t in range(len(encoded.prefix)):
@@ -53,14 +61,14 @@ def jacobian_rows(
         leaves = [leaf for state in reversed(written) for leaf in state.values()]
         each = len(written[0])
         for number in output.actions.flatten():
-            check_stop()  # in here, where the policy's gradients are then switched on again
-            found = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
-            whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+            check_stop()  # within the context, which then restores the policy's gradients
+            gradients = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
+            whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
             yield [whole[i : i + each] for i in range(0, len(whole), each)]
 
 
 def _in_graph(recurrence: Recurrence) -> State:
-    """The state that was written, from which on gradient is asked for."""
+    """Return the written state as leaves of the graph, with respect to which gradients are computed."""
     recurrence.state = {
         name: leaf if leaf.requires_grad else leaf.detach().requires_grad_() for name, leaf in recurrence.state.items()
     }
@@ -69,20 +77,21 @@ def _in_graph(recurrence: Recurrence) -> State:
 
 @contextmanager
 def _constant(policy: Policy) -> Iterator[None]:
-    asked = [p for p in policy.parameters() if p.requires_grad]
-    for p in asked:
+    """Treat the policy's parameters as constants within the context."""
+    trainable = [p for p in policy.parameters() if p.requires_grad]
+    for p in trainable:
         p.requires_grad_(False)
     try:
         yield
     finally:
-        for p in asked:
+        for p in trainable:
             p.requires_grad_(True)
 
 
 def jacobian_norms(
     policy: Policy, encoded: Encoded, seed: int = 0, check_stop: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """(T − 1,) Frobenius norms, of d = 1 first."""
+    """Return (T − 1,) Frobenius norms, d = 1 first. For the arguments see `jacobian_rows`."""
     squares = np.zeros(len(encoded.prefix) - 1)
     for row in jacobian_rows(policy, encoded, seed, check_stop):
         squares += [sum(float(g.double().square().sum()) for g in leaves) for leaves in row]
@@ -90,8 +99,10 @@ def jacobian_norms(
 
 
 class Shown:
-    """What an episode's environment shows up to the first decision step, under actions of zeros, none of which is
-    executed. Raises MuvlaError where that step is the first, or there is none."""
+    """The observations of an episode up to its first decision step. Actions are zeros, and none is executed.
+
+    Raises MuvlaError for an episode whose first step is the decision, or that has no decision.
+    """
 
     def __init__(self, env: LocalEnv | WorkerEnv, seed: int, action_dim: int, check_stop: Callable[[], None]):
         env.start_reset(seed)
@@ -102,24 +113,26 @@ class Shown:
                 "probe gradients",
                 got=f"episode seed {seed} without steps before a decision",
                 expected="a task with a cue or a delay",
-                remedy="read a protocol whose task has one",
+                remedy="choose a protocol whose task has a cue or a delay",
             )
         self.seed, self.instruction, seen = seed, info["instruction"], [observation]
         for _ in range(decision):
             check_stop()
             env.start_step(np.zeros(action_dim, np.float32))
             seen.append(env.finish()[0])
-        self.images = np.stack([one["images"] for one in seen])  # (T, V, h, w, 3)
-        self.proprio = np.stack([one["proprio"] for one in seen])  # (T, Q)
+        self.images = np.stack([observation["images"] for observation in seen])  # (T, V, h, w, 3)
+        self.proprio = np.stack([observation["proprio"] for observation in seen])  # (T, Q)
 
     @torch.no_grad()
     def encoded(self, policy: Policy, subject: Subject) -> Encoded:
+        """Return the observations as T encoded frames for a policy."""
         device, interface = next(policy.parameters()).device, policy.interface
-        first = interface.first_image
-        own = self.images[:, : interface.cameras - first]
-        images = np.concatenate([own, np.repeat(self.images[:1, :1], len(own), axis=0)], axis=1) if first else own
+        images = self.images[:, : interface.cameras - interface.first_image]
+        if interface.first_image:
+            first = np.repeat(self.images[:1, :1], len(images), axis=0)
+            images = np.concatenate([images, first], axis=1)
         proprio = subject.statistics.normalise_proprio(self.proprio) if policy.proprio else self.proprio
-        ids, lengths = policy.encode_text([self.instruction] * len(own))
+        ids, lengths = policy.encode_text([self.instruction] * len(images))
         images = torch.from_numpy(images).movedim(-1, -3)
         return policy.encode(
             images.to(device), torch.from_numpy(proprio).to(device), ids.to(device), lengths.to(device)
@@ -127,15 +140,18 @@ class Shown:
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    """A line per d and policy: `value` is the mean norm over the `n` episodes that are so long, with its interval.
-    `trained` is False for the cell's initial values; of a release, whose cell is not known, there are none, and K is
-    not known. `beyond` says that training never credits that distance."""
+    """Return a line per d and policy.
+
+    Column `value` is the mean norm over the `n` episodes that are long enough, with its interval. `trained` is False
+    for the initial values. `beyond` is True where training never credits the distance. A release has no known cell:
+    it has no initial values and no K.
+    """
     if not subject.policy.memory.recurrent:
         raise MuvlaError(
             "probe gradients",
             got="a policy that carries no memory from tick to tick",
             expected="a memory that recurs",
-            remedy="leave this probe out",
+            remedy="leave the probe out",
         )
     env = subject.open_env()
     env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
@@ -158,12 +174,12 @@ def read(subject: Subject) -> pd.DataFrame:
 
 def _norms(subject: Subject, episodes: list[Shown], policy: Policy, trained: bool) -> list[dict[str, float]]:
     lines = []
-    for one in episodes:
-        norms = jacobian_norms(policy, one.encoded(policy, subject), one.seed, subject.check_stop)
+    for episode in episodes:
+        norms = jacobian_norms(policy, episode.encoded(policy, subject), episode.seed, subject.check_stop)
         lines += [{"trained": trained, "d": d, "value": norm} for d, norm in enumerate(norms, start=1)]
     return lines
 
 
-READING = Measurement(
+GRADIENTS = Measurement(
     "gradients", 1, read, x="d", y="value", curve="policy", low="low", high="high", needs_recurrence=True
 )

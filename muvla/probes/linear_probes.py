@@ -1,26 +1,28 @@
-"""What can be read out of a memory by a linear probe, step by step since the cue.
+"""How much of a label a linear probe decodes from a memory, step by step since the cue.
 
-A probe is scikit-learn's StandardScaler and LogisticRegression on the numbers of the memory that a tick wrote, from
-traces in half precision (`muvla.probes.traces`). Whole episodes are held out: of 5 folds of episodes each is predicted
-by a probe that saw none of its ticks, and whose regulariser was chosen among `CS` by the held-out log loss inside its
-own training folds, by episodes again.
+A linear probe is scikit-learn's StandardScaler and LogisticRegression on the numbers of the memory that a tick wrote,
+read from traces in half precision (`muvla.probes.traces`). Whole episodes are held out in 5 folds. A fold is predicted
+by a probe that saw none of its ticks. The probe's regulariser is chosen among `CS` by the held-out log loss inside the
+probe's training folds, again by episodes.
 
 | label | classes | probe |
 |---|---|---|
-| `target` | the episode's: of RecallPosition and RecallColor a place, of RememberColor a colour | one per step |
-| `identity` | the cued colour, where a task tells it apart from the target's place (RecallColor) | one per step |
-| `phase` | of the tick | one for all ticks |
+| `target` | the episode's: a place in RecallPosition and RecallColor, a colour in RememberColor | one per step |
+| `identity` | the cued colour, where a task separates it from the target's place (RecallColor) | one per step |
+| `phase` | the tick's | one for all ticks |
 | `steps since cue` | before its end; 0, 1, 2, 3, 4; 5-8, 9-16, … | one for all ticks |
 
-`value` is the share of held-out episodes that are predicted rightly at that step, with its Wilson interval. `chance` is
-what the same kind of probe, told nothing, gets at that step: it always answers the class that is most frequent among
-the samples that it is for. Of a probe per step these are that step's, and `chance` is the share of their most frequent
-label. Of a probe for all ticks they are all ticks, and `chance` is the share of that step's ticks that have the class
-which is most frequent among all of them: 1 where all of them have it, 0 where none has. `bits`
-bounds from below what the memory tells of the label, as H(Y) − CE with the probe's held-out cross entropy (Barber and
-Agakov, "The IM algorithm", 2003): the mean over episodes of log₂ q(y | M) − log₂ p(y), p the shares of the labels that
-the probe is for. At one step of a probe for all ticks it is that step's part of the bound, whose mean over all ticks is
-the bound. A bad probe makes it loose, and a constant one 0 or, by the noise of its training, a little less.
+`value` is the share of held-out episodes predicted correctly at that step, with its Wilson interval.
+
+`chance` is the score at that step of a constant probe, which always answers the most frequent class of its samples. The
+samples of a probe per step are that step's episodes: `chance` is the share of the most frequent label. The samples of a
+probe for all ticks are all ticks: `chance` is the share of that step's ticks that have the most frequent class. It is 1
+where all of them have the class, and 0 where none has.
+
+`bits` bounds from below what the memory tells about the label: H(Y) − CE, CE the probe's held-out cross entropy (Barber
+and Agakov, "The IM algorithm", 2003). It is the mean over episodes of log₂ q(y | M) − log₂ p(y), where p are the shares
+of the labels among the probe's samples. For a probe of all ticks, the bound is the mean over all ticks, and a step
+shows its part. A bad probe makes the bound loose. A constant probe gives 0 or, by training noise, a little less.
 
 Legend: n samples, p numbers of the memory, E episodes, C classes.
 """
@@ -34,8 +36,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
-from scipy.stats import t as student
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -44,14 +44,15 @@ from threadpoolctl import threadpool_limits
 from muvla.errors import MuvlaError
 from muvla.probes.base import Measurement, Subject
 from muvla.probes.traces import LABELS, Trace, traces_of
+from muvla.stats import student_interval, wilson
 from muvla.utils.rng import numpy_rng
 
 FOLDS = 5
-INNER = 2  # of the other folds, that choose the regulariser
+INNER = 2  # folds, among the others, whose episodes choose the regulariser
 CS = (1e-4, 1e-2, 1.0, 100.0)  # inverse strength of the L2 penalty
-LEAST = 4 * FOLDS  # episodes at a step, and
-PER_CLASS = 2 * FOLDS  # of every class there: with fewer, the step has no value
-CONFIDENCE = 0.95
+# A step with fewer episodes than LEAST, or than PER_CLASS of a class, has no value.
+LEAST = 4 * FOLDS
+PER_CLASS = 2 * FOLDS
 SHUFFLED = ", labels shuffled"
 BEFORE = -1  # class of `steps since cue` until the cue's last step
 
@@ -65,8 +66,11 @@ class Held:
 
 
 def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """(E,) fold of every episode: a keyed order, dealt class by class. Else a probe that knows but the labels' shares
-    is below chance: what is frequent among the others is rare in the fold."""
+    """Return the fold (E,) of every episode: a keyed order, dealt class by class.
+
+    In folds with other shares of the classes a constant probe falls below chance: a class that is frequent in the
+    training folds is rare in the held-out fold.
+    """
     order = numpy_rng(seed, "decoder folds").permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
@@ -77,8 +81,14 @@ def episode_folds(labels: np.ndarray, seed: int) -> np.ndarray:
 def held_out(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, check_stop: Callable[[], None] = lambda: None
 ) -> Held:
-    """Of features (n, p), labels (n,) and the fold (n,) of each sample's episode. `check_stop` is called before each
-    fold, and may raise."""
+    """Predict every sample by a probe that saw no sample of its fold.
+
+    Args:
+        features: (n, p).
+        labels: (n,).
+        folds: (n,) fold of each sample's episode.
+        check_stop: called before each fold; it may raise.
+    """
     classes, labels = np.unique(labels, return_inverse=True)
     log_q, n = np.empty((len(labels), len(classes))), np.arange(len(labels))
     for fold in range(FOLDS):
@@ -95,8 +105,11 @@ def held_out(
 
 
 def _best(splits: list[_Split], classes: int) -> float:
-    """The inverse strength with the best held-out log likelihood, up to the first that is worse than the one before:
-    what does not generalise under a strong penalty takes longest to fit under a weak one."""
+    """Return the inverse strength with the best held-out log likelihood.
+
+    The search ends at the first strength that is worse than the strength before: features that do not generalise
+    under a strong penalty take longest to fit under a weak penalty.
+    """
     best, score = CS[0], -np.inf
     for strength in CS:
         now = sum(split.log_likelihood(strength, classes) for split in splits)
@@ -108,9 +121,9 @@ def _best(splits: list[_Split], classes: int) -> float:
 
 @dataclass(frozen=True)
 class _Split:
-    """Standardised features of the samples to learn from, and of those to predict."""
+    """Standardised features of the samples to learn from (near), and of the samples to predict (far)."""
 
-    near: np.ndarray  # (n, p), or the same probe in fewer numbers
+    near: np.ndarray  # (n, p), or fewer numbers that give the same probe
     near_labels: np.ndarray  # (n,) in 0 … C − 1
     far: np.ndarray
     far_labels: np.ndarray
@@ -122,41 +135,43 @@ class _Split:
         return cls(near, labels[train], far, labels[test])
 
     def log_probabilities(self, strength: float, classes: int) -> np.ndarray:
-        """(n of far, C) natural logarithms, none below that of 1e-12."""
-        own, found = np.unique(self.near_labels), np.zeros((len(self.far), classes))
-        if len(own) == 1:
-            found[:, own] = 1
+        """Return (n of far, C) natural logarithms, none below the logarithm of 1e-12."""
+        seen, probability = np.unique(self.near_labels), np.zeros((len(self.far), classes))
+        if len(seen) == 1:
+            probability[:, seen] = 1
         else:
             probe = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
-            with warnings.catch_warnings():  # a class that is set apart, under a weak penalty: it is judged held out
+            with warnings.catch_warnings():  # a separable class under a weak penalty: the held-out score judges it
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                found[:, own] = probe.fit(self.near, self.near_labels).predict_proba(self.far)
-        return np.log(np.maximum(found, 1e-12))
+                probability[:, seen] = probe.fit(self.near, self.near_labels).predict_proba(self.far)
+        return np.log(np.maximum(probability, 1e-12))
 
     def log_likelihood(self, strength: float, classes: int) -> float:
         return float(self.log_probabilities(strength, classes)[np.arange(len(self.far)), self.far_labels].sum())
 
 
 def _rotated(near: np.ndarray, far: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same probe in fewer numbers. With fewer samples than features, the weights of a probe with an L2 penalty lie
-    in the span of the training samples: (n, p) becomes (n, rank), and what is at right angles to it tells the probe
-    nothing."""
+    """Reduce the features without changing the probe.
+
+    With fewer samples than features, the weights of a probe with an L2 penalty lie in the span of the training samples.
+    So (n, p) becomes (n, rank), and the features orthogonal to the span do not matter.
+    """
     if near.shape[1] <= near.shape[0]:
         return near, far
     values, vectors = np.linalg.eigh(near @ near.T)
     kept = values > values[-1] * 1e-10
-    if not kept.any():  # nothing varies
+    if not kept.any():  # the features are constant
         return near[:, :1], far[:, :1]
     scale = np.sqrt(values[kept])
     return vectors[:, kept] * scale, far @ near.T @ vectors[:, kept] / scale
 
 
-# --- of traces ------------------------------------------------------------------------------------------------------
+# --- traces ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """The ticks of E episodes with a cue, one below the other."""
+    """The ticks of E episodes with a cue, concatenated."""
 
     memory: np.ndarray  # (n, p) float32
     episode: np.ndarray  # (n,) index into the episodes
@@ -167,14 +182,14 @@ class Ticks:
 
     @classmethod
     def of(cls, traces: list[Trace]) -> Ticks:
-        """Raises MuvlaError for episodes without a cue, or too few."""
+        """Concatenate the episodes with a cue. Raises MuvlaError if there are too few."""
         traces = [trace for trace in traces if "cue_end" in trace.events]
         if len(traces) < LEAST:
             raise MuvlaError(
                 "probe decoders",
                 got=f"{len(traces)} episodes with a cue",
                 expected=f"at least {LEAST}",
-                remedy="read a protocol whose task has a cue, with more episodes",
+                remedy="choose a protocol whose task has a cue, or more episodes",
             )
         names = [name for name in LABELS if all(name in trace.labels for trace in traces)]
         labels = {name: np.array([trace.labels[name] for trace in traces]) for name in names}
@@ -188,20 +203,28 @@ class Ticks:
         )
 
     def at(self, since: int) -> np.ndarray:
+        """Return the indices of the ticks so many steps since the cue."""
         return np.flatnonzero(self.since == since)
 
 
 def since_classes(since: np.ndarray) -> np.ndarray:
-    """BEFORE, 0 … 4, and from 5 on a class per doubling: 5 for 5-8, 6 for 9-16, …"""
+    """Return the class of each number of steps: BEFORE, 0 … 4, then one per doubling, 5 for 5-8, 6 for 9-16, …"""
     doubled = 3 + np.ceil(np.log2(np.maximum(since, 1))).astype(int) - 1
     return np.where(since < 0, BEFORE, np.where(since < 5, since, doubled))
 
 
 def frame(traces: list[Trace], check_stop: Callable[[], None] = lambda: None) -> pd.DataFrame:
-    """A line per label, control and step since the cue: `value` with `low` and `high`, `bits` with theirs (95 %,
-    Student's t over episodes), the `n` episodes at that step, and `chance`, a constant answer's `value`. `control` is
-    "shuffled" where labels were permuted over episodes, of a label of ticks over ticks. A step with too few episodes,
-    in all or of a class, has n alone. `check_stop` is called before every fold of every probe, and may raise."""
+    """Return a line per label, control and step since the cue.
+
+    Columns: `value` with `low` and `high`; `bits` with `bits_low` and `bits_high` (95 %, Student's t over episodes);
+    the `n` episodes at that step; `chance`, the `value` of a constant answer. `control` is "shuffled" where labels
+    were permuted, over episodes or, for the labels of ticks, over ticks. A step with too few episodes, in all or of a
+    class, has `n` alone.
+
+    Args:
+        traces: one per episode.
+        check_stop: called before every fold of every probe; it may raise.
+    """
     ticks = Ticks.of(traces)
     lines = []
     for control in ("none", "shuffled"):
@@ -221,24 +244,24 @@ def _order(ticks: Ticks, values: np.ndarray, label: str, control: str) -> np.nda
 def _of_episodes(
     ticks: Ticks, label: str, values: np.ndarray, control: str, check_stop: Callable[[], None]
 ) -> Iterator[dict]:
-    """A probe for every step."""
+    """Yield the lines of a label with one probe per step."""
     for since in np.unique(ticks.since).tolist():
         at = ticks.at(since)
-        own = values[ticks.episode[at]]
-        _, counts = np.unique(own, return_counts=True)
+        labels = values[ticks.episode[at]]
+        _, counts = np.unique(labels, return_counts=True)
         if len(at) < LEAST or len(counts) < 2 or counts.min() < PER_CLASS:
             yield _line(label, control, since, len(at))
             continue
-        held = held_out(ticks.memory[at], own, episode_folds(own, ticks.seed), check_stop)
+        held = held_out(ticks.memory[at], labels, episode_folds(labels, ticks.seed), check_stop)
         yield _line(label, control, since, len(at), held, counts.max() / len(at))
 
 
 def _of_ticks(
     ticks: Ticks, label: str, values: np.ndarray, control: str, check_stop: Callable[[], None]
 ) -> Iterator[dict]:
-    """A probe for all ticks, looked at step by step."""
+    """Yield the lines of a label with one probe for all ticks, evaluated step by step."""
     classes, counts = np.unique(values, return_counts=True)
-    constant = values == classes[counts.argmax()]  # (n,) where that answer is right
+    constant = values == classes[counts.argmax()]  # (n,) where the constant answer is correct
     folds = episode_folds(np.zeros(ticks.episode.max() + 1), ticks.seed)[ticks.episode]
     held = held_out(ticks.memory, values, folds, check_stop) if len(counts) > 1 else None
     for since in np.unique(ticks.since).tolist():
@@ -251,20 +274,21 @@ def _of_ticks(
 
 def _line(label: str, control: str, since: int, n: int, held: Held | None = None, chance: float = np.nan) -> dict:
     empty = dict.fromkeys(("value", "low", "high", "bits", "bits_low", "bits_high"), np.nan)
-    name = label + SHUFFLED * (control == "shuffled")
+    name = label + SHUFFLED if control == "shuffled" else label
     line = {"label": label, "control": control, "curve": name, "since_cue": since, "n": n, "chance": chance} | empty
     if held is None:
         return line
     right, bits = int(held.right.sum()), float(held.bits.mean())
-    wilson = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
-    half = student.ppf((1 + CONFIDENCE) / 2, n - 1) * held.bits.std(ddof=1) / np.sqrt(n)
-    line |= {"value": right / n, "low": wilson.low, "high": wilson.high}
-    return line | {"bits": bits, "bits_low": bits - half, "bits_high": bits + half}
+    low, high = wilson(right, n)
+    bits_low, bits_high = student_interval(bits, held.bits.std(ddof=1), n)
+    line |= {"value": right / n, "low": low, "high": high}
+    return line | {"bits": bits, "bits_low": bits_low, "bits_high": bits_high}
 
 
 def read(subject: Subject) -> pd.DataFrame:
+    """Return the frame of the subject's traces."""
     traces = traces_of(subject)
-    # The linear algebra library takes every core by itself; beside another cell that costs thirty times the time.
+    # The linear algebra library takes every core; beside another cell, that costs thirty times the time.
     with threadpool_limits(torch.get_num_threads()):
         return frame(traces, subject.check_stop)
 

@@ -1,18 +1,24 @@
-"""Means over episodes, with their intervals."""
+"""Means over episodes with confidence intervals."""
 
 from __future__ import annotations
 
 import pandas as pd
-from scipy.stats import t as student
 
-CONFIDENCE = 0.95
+from muvla.stats import student_interval
 
 
 def means(values: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """A line per combination of `by`: `value` is the mean of the column of that name over its `n` lines, `low` and
-    `high` its 95 % interval of Student's t (none for n = 1). Lines without a value do not count."""
+    """Average the column `value` per combination of the columns `by`.
+
+    Args:
+        values: a line per observation; lines without a value do not count.
+        by: columns to group by.
+
+    Returns:
+        A line per combination: the mean `value` over `n` lines, and `low` and `high`, its 95 % interval of Student's t
+        (NaN for n = 1).
+    """
     grouped = values.dropna(subset="value").groupby(by, sort=True)["value"]
     table = grouped.agg(value="mean", spread="std", n="count").reset_index()
-    half = student.ppf((1 + CONFIDENCE) / 2, table["n"] - 1) * table["spread"] / table["n"] ** 0.5
-    table["low"], table["high"] = table["value"] - half, table["value"] + half
+    table["low"], table["high"] = student_interval(table["value"], table["spread"], table["n"])
     return table.drop(columns="spread")

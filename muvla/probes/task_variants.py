@@ -1,4 +1,4 @@
-"""Protocols that a probe derives from another: the same seeds, episodes and slots, but for what the probe changes."""
+"""Protocols derived from another protocol: the same seeds, episodes and slots, with the changes of a probe."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 
 
-def derived(base: Protocol, what: str, version: int, changes: dict[str, Any]) -> Protocol:
-    """`recall-position3-rh+phase10@1` with dotted fields changed; a base of another version than its first has that in
-    the name. `version` is the probe's. What changes nothing is the base itself, whose rows are shared."""
+def derive_protocol(base: Protocol, what: str, version: int, changes: dict[str, Any]) -> Protocol:
+    """Return the base protocol with changes, for example `recall-position3-rh+phase10@1`.
+
+    A change of nothing returns the base itself, whose rows are shared. A base of a later version than its first has
+    the version in the new name.
+
+    Args:
+        base: the protocol to start from.
+        what: what changes, for the new name.
+        version: of the probe.
+        changes: dotted field → value.
+    """
     changed = replace(base, changes)
     if changed == base:
         return base
@@ -21,7 +30,7 @@ def derived(base: Protocol, what: str, version: int, changes: dict[str, Any]) ->
 
 
 def require_settable(base: Protocol, *names: str) -> None:
-    """Raises MuvlaError, before any episode runs, if the protocol's task has no place for a field of TaskConfig."""
+    """Raise MuvlaError, before any episode runs, if the protocol's task cannot set a field of TaskConfig."""
     settable = task_info(base.task.name).settable
     for name in names:
         if name not in settable:
@@ -29,5 +38,5 @@ def require_settable(base: Protocol, *names: str) -> None:
                 f"probe of {base.id}: task.{name}",
                 got=base.task.name,
                 expected=f"a task where task.{name} can be set",
-                remedy=f"of {base.task.name} can be set: {', '.join(settable) or 'nothing'}",
+                remedy=f"choose another task; {base.task.name} can set {', '.join(settable) or 'nothing'}",
             )

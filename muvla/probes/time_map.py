@@ -1,7 +1,7 @@
 """When does which part of the memory matter: interventions × steps since the cue × blocks of tokens.
 
-Each point acts once, so that the points of one protocol differ in the step alone; draws and donors are the same at all
-of them. Points share what is before their step where the environment can be put back (`muvla.evaluation.prefix_cache`).
+Each point acts once, so that the points of one protocol differ in the step alone. All points have the same draws and
+donors. Where the environment can be restored, points share the steps before they act (`muvla.evaluation.prefix_cache`).
 """
 
 from __future__ import annotations
@@ -20,24 +20,32 @@ def time_map(
     steps: Sequence[int] = range(6),
     blocks: Sequence[tuple[int, int] | None] = (None,),
 ) -> Grid:
-    """Every kind, named without tokens and schedule, at `cue_end + d` for every d in `steps`, on each block of tokens
-    (first, stop), None for all of them, beside the plain run. Coordinates: intervention, since_cue, tokens.
+    """Return a point per intervention, step and block of tokens, beside the run without an intervention.
 
-    Raises MuvlaError for an unknown kind, one that goes on by itself, one that names tokens or schedule itself, and for
-    kinds of several sites: before a step's read and after its write are a tick apart, at one since_cue.
+    Coordinates: intervention, since_cue, tokens.
+
+    Args:
+        base: the protocol to start from.
+        kinds: interventions that act once, named without tokens and schedule, and of one site. Two sites at one
+            since_cue would be a tick apart: one before the read, the other after the write.
+        steps: d, for the schedule `cue_end + d`.
+        blocks: (first, stop) tokens; None for all.
+
+    Raises:
+        MuvlaError: an intervention is unknown or not as above.
     """
     points = [Point(base, "none", (("intervention", "none"), ("since_cue", d), ("tokens", "all"))) for d in steps]
     sites = {}
-    for kind in kinds:
-        given = parse_intervention(kind)
-        if given is None or given.tokens or "@" in kind or given.name.startswith("freeze"):
+    for text in kinds:
+        given = parse_intervention(text)
+        if given is None or given.tokens or "@" in text or given.name.startswith("freeze"):
             raise MuvlaError(
                 "time-map",
-                got=kind,
-                expected="a kind that acts once, without tokens and schedule",
-                remedy="name tokens as blocks, and steps as steps",
+                got=text,
+                expected="an intervention that acts once, without tokens and schedule",
+                remedy="give tokens as blocks, and steps as steps",
             )
-        sites[given.site] = kind
+        sites[given.site] = text
         for first_stop in blocks:
             tokens = "" if first_stop is None else "[{}:{}]".format(*first_stop)
             for d in steps:
@@ -48,9 +56,9 @@ def time_map(
     if len(sites) > 1:
         raise MuvlaError(
             "time-map",
-            got=", ".join(f"{kind} at {site}" for site, kind in sites.items()),
-            expected="kinds of one site, so that a step is one time",
-            remedy="name the site (kind/site), or make a map each",
+            got=", ".join(f"{name} at {site}" for site, name in sites.items()),
+            expected="interventions of one site, so that a step is one moment",
+            remedy="name one site for all (zero/before_read), or make a map per site",
         )
     y, curve = ("tokens", "intervention") if len(blocks) > 1 else ("intervention", None)
     at = f", at {next(iter(sites))}" if sites else ""

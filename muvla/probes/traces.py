@@ -1,11 +1,11 @@
-"""What a memory held, tick by tick, of many episodes: recorded once, in half precision, and read by every reading.
+"""Traces: the memory of whole episodes, tick by tick, recorded once in half precision for all measurements.
 
-    runs/<train id>/probes/traces/<hash of what they depend on>/
-      <episode seed>.safetensors   the states and tokens of one whole episode; its metadata are what happened in it
+    runs/<train id>/probes/traces/<hash of all that they depend on>/
+      <episode seed>.safetensors   states and tokens of one episode; the metadata hold labels, events and outcome
 
-A file is written when its episode has ended, so that a stopped recording goes on with the episodes that have none.
-Numbers are stored as float16 (11 bits: relative rounding of at most 2^-11) and given back as float32 of that: what is
-read from traces is the same whether the episodes were run just now or before.
+A file is written when its episode has ended. A stopped recording continues with the episodes that have no file.
+Numbers are stored as float16 (11 bits: relative rounding of at most 2^-11) and returned as float32 of the float16. So a
+measurement is the same whether the episodes ran just now or earlier.
 
 Legend: T ticks of an episode, m memory width, D width.
 """
@@ -47,8 +47,8 @@ from muvla.utils.io import write_atomically
 from muvla.utils.provenance import NO_NUMBER, provenance
 
 FOLDER = "traces"
-SAMPLED = 64  # numbers of every parameter, by which another training of the same cell is told
-LABELS = ("target", "identity")  # of an episode; `identity` where a task tells it apart from the target's place
+SAMPLED = 64  # numbers per parameter that tell two trainings of one cell apart
+LABELS = ("target", "identity")  # of an episode; `identity` in tasks where it is not the target's place
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Trace:
 
     @property
     def memory(self) -> np.ndarray:
-        """(T, n, D) written: the leaves one below the other where all are tokens of one width, else one long token."""
+        """Return (T, n, D) written: all leaves as tokens if they have one width, else as one long token."""
         leaves = [leaf for _, leaf in sorted(self.written.items())]
         if all(leaf.ndim == 3 for leaf in leaves) and len({leaf.shape[2] for leaf in leaves}) == 1:
             return np.concatenate(leaves, axis=1)
@@ -113,14 +113,14 @@ def _trace(episode: RunningEpisode, ticks: list[tuple], outcome: Outcome) -> Tra
 
 
 def _half(tensor: torch.Tensor) -> np.ndarray:
-    """Raises MuvlaError for numbers beyond its range."""
+    """Return half precision on the CPU. Raises MuvlaError for numbers beyond its range."""
     half = tensor.detach().to("cpu", torch.float16).numpy()
     if not np.isfinite(half).all():
         raise MuvlaError(
             "traces",
             got=f"a memory with numbers up to {tensor.abs().max().item():.3g}",
             expected="at most 65504 in magnitude, the range of half precision",
-            remedy="no reading from traces is to be had of this cell",
+            remedy="leave out the measurements that read traces for this cell",
         )
     return half
 
@@ -129,7 +129,7 @@ def _half(tensor: torch.Tensor) -> np.ndarray:
 
 
 def write_trace(folder: Path, trace: Trace) -> None:
-    """`<seed>.safetensors`, whole or not at all."""
+    """Write `<seed>.safetensors`, whole or not at all."""
     tensors = {f"written/{name}": leaf.astype(np.float16) for name, leaf in trace.written.items()}
     tensors |= {"read": trace.read.astype(np.float16), "step": trace.step, "phase": trace.phase}
     about = {name: value for name, value in asdict(trace).items() if name in ("labels", "events", "measured")}
@@ -138,7 +138,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
 
 
 def read_trace(path: Path) -> Trace:
-    """Raises MuvlaError for a file that is cut short or no trace."""
+    """Read a trace. Raises MuvlaError for a file that is cut short or is no trace."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["episode"])
@@ -160,7 +160,7 @@ def read_trace(path: Path) -> Trace:
             str(path),
             got=f"unreadable ({type(error).__name__}: {error}), {_size(path)} bytes",
             expected="the whole trace of an episode",
-            remedy="remove the file; its episode is then run again",
+            remedy="remove the file; the episode then runs again",
         ) from None
 
 
@@ -168,36 +168,42 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-# --- of a cell ------------------------------------------------------------------------------------------------------
+# --- recording ------------------------------------------------------------------------------------------------------
 
 
 def traces_folder(subject: Subject) -> Path:
-    """Beside the folders of the readings, which share it. Traces of another training, protocol, code, machine or way of
-    computing have another one, and are neither used nor removed."""
+    """Return the folder beside those of the measurements, which share it.
+
+    Traces of another training, protocol, code, machine or precision have another folder. They are neither used nor
+    removed.
+    """
     policy, protocol = subject.policy, subject.protocol
     device = next(policy.parameters()).device.type
     record = provenance(device, backends(protocol.task), is_compiled(policy))
-    of = {
+    depends_on = {
         "weights": _weights(policy),
         "model": content_hash(policy.config),
         "protocol": protocol.hash,
         **{name: value for name, value in record.items() if name not in NO_NUMBER},
     }
-    return subject.folder.parent / FOLDER / content_hash(of)
+    return subject.folder.parent / FOLDER / content_hash(depends_on)
 
 
 def traces_of(subject: Subject) -> list[Trace]:
-    """One trace per episode of the subject, in the order of its seeds; those that have no file yet are run first, after
-    a line on stderr that tells the bytes that they may take.
+    """Return one trace per episode of the subject, in the order of its seeds.
 
-    Raises MuvlaError for a policy without memory, episodes that fail, a trace that is cut, DiskError for too small a
-    disk."""
+    Episodes without a file run first, after a line on stderr with the bytes that they may take.
+
+    Raises:
+        MuvlaError: the policy has no memory, an episode fails, or a trace is cut short.
+        DiskError: the disk is too small.
+    """
     if subject.policy.memory.width == 0:
         raise MuvlaError(
             "probe",
             got="a cell without memory",
             expected="a memory whose states can be recorded",
-            remedy="leave this reading out, or read a cell with m ≥ 1",
+            remedy="leave this measurement out, or choose a cell with m ≥ 1",
         )
     folder = traces_folder(subject)
     missing = [seed for seed in subject.seeds if not (folder / f"{seed}.safetensors").exists()]
@@ -221,13 +227,15 @@ def _record(subject: Subject, folder: Path, seeds: list[int]) -> None:
             f"traces of {subject.protocol.id}",
             got=f"{len(errors)} episodes with errors, seed {seed}: {error}",
             expected="every episode",
-            remedy="run it again: the others have their files, and only these are run",
+            remedy="run it again: only these episodes run, the others have their files",
         )
 
 
 def most_bytes(memory: Memory, episodes: int, ticks: int) -> int:
-    """bytes = episodes × ticks × (numbers of the state + m·D read) × 2; names and phases are less than 1 % of it where
-    a memory has a hundred numbers or more."""
+    """Return episodes × ticks × (numbers of the state + m·D read) × 2.
+
+    Names and phases add less than 1 % for a memory of a hundred numbers or more.
+    """
     numbers = sum(math.prod(shape) for shape in memory.state_spec().values()) + memory.width * memory.embedding
     return episodes * ticks * numbers * 2
 
@@ -242,18 +250,18 @@ def _require_room(folder: Path, episodes: int, subject: Subject) -> None:
         file=sys.stderr,
         flush=True,
     )
-    there = next(parent for parent in folder.parents if parent.exists())
-    if need > (free := shutil.disk_usage(there).free):
+    existing = next(parent for parent in folder.parents if parent.exists())
+    if need > (free := shutil.disk_usage(existing).free):
         raise DiskError(
             str(folder),
-            got=f"{free / 1e6:.3g} MB of room",
+            got=f"{free / 1e6:.3g} MB free",
             expected=f"{need / 1e6:.3g} MB for the traces",
-            remedy="free some space, or read fewer episodes",
+            remedy="free some space, or measure fewer episodes",
         )
 
 
 def _weights(policy: Policy) -> str:
-    """Of up to 64 numbers of every tensor, evenly spaced: an update changes all that is trained."""
+    """Return a hash over up to 64 evenly spaced numbers of every tensor: an update changes all trained tensors."""
     digest = hashlib.sha256()
     for name, value in sorted(policy.state_dict().items()):
         flat = value.detach().flatten()

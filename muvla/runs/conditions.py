@@ -80,7 +80,7 @@ def _evaluate(
     options: EvaluationOptions,
 ) -> Summary:
     summary = summarise(evaluator.evaluate(protocol, intervention, options.retry_errors, options.workers))
-    say(f"{protocol.id} {intervention}: {summary.readings()}")
+    say(f"{protocol.id} {intervention}: {summary.text()}")
     if summary.success_rate == 0:
         for line in sanity_check(evaluator, protocol, intervention, options.workers):
             say(line)
@@ -105,7 +105,7 @@ def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] =
     for point in points:
         coordinates = ", ".join(f"{name} {value}" for name, value in point.coordinates)
         try:
-            result = summarise(evaluator.evaluate(point.protocol, point.intervention)).readings()
+            result = summarise(evaluator.evaluate(point.protocol, point.intervention)).text()
         except NeverFired as error:  # the other points are not concerned
             result = f"never fired: {error}"
         say(f"  {coordinates}, {point.intervention}: {result}")

@@ -60,7 +60,7 @@ def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> P
         return file
     evaluator.check_stop()
     _require_unseen(scheduled, evaluator.trained_on.episodes)
-    policy, measurement = evaluator.policy, scheduled.reading
+    policy, measurement = evaluator.policy, scheduled.measurement
     if measurement.needs_memory and policy.memory.width == 0:
         raise MuvlaError(
             f"probe {scheduled.id}",

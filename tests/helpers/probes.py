@@ -1,0 +1,7 @@
+"""The registered probes, by what they are."""
+
+from muvla.probes.base import Measurement
+from muvla.probes.registry import load_probe, probe_names
+
+MEASUREMENTS = [name for name in probe_names() if isinstance(load_probe(name), Measurement)]
+GRIDS = [name for name in probe_names() if name not in MEASUREMENTS]
