@@ -11,7 +11,7 @@ from muvla.checkpoints.build import build_policy
 from muvla.models.guard import BARRED_ROWS, may_attend
 from muvla.models.policy import Policy
 from muvla.models.sequence import Segment
-from muvla.probes.attention_maps import ACTION_READ, Maps, probabilities, watching
+from muvla.probes.attention_maps import ACTION_READ, Maps, observe_attention, probabilities
 
 GUARDS = sorted(BARRED_ROWS)
 BOTH = pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE], ids=["mixed prompts", "one length"])
@@ -24,7 +24,7 @@ def drawn_memory(policy: Policy, slots: int) -> torch.Tensor:
 def stepped(policy: Policy, watch, slots: int = 4):
     """A tick of random frames and a random memory, watched."""
     encoded = random_frames(policy, slots)
-    with torch.no_grad(), watching(policy, watch):
+    with torch.no_grad(), observe_attention(policy, watch):
         return policy.step(encoded, drawn_memory(policy, slots))
 
 

@@ -162,7 +162,7 @@ def test_rows_tell_who_gave_and_choices_are_counted(trained, recorded, tmp_path)
     rows = evaluated(trained, tmp_path, bound(trained, recorded, "transplant")).rows
     assert all(row.fired == 1 and row.donor_target != row.target and row.donor_seed is not None for row in rows)
     counted = choices(rows)
-    assert counted.pairs == N == counted.own + counted.donor + counted.another + counted.none
+    assert counted.pairs == N == counted.target + counted.donor + counted.another + counted.none
     assert counted.follow_rate == counted.donor / N
     plain = evaluated(trained, tmp_path, None).rows
     assert choices(plain).pairs == 0 and choices(plain).follow_rate is None
@@ -175,9 +175,9 @@ def test_each_class_of_choices_is_counted(trained, tmp_path):
     row = replace(row, target=0, donor_target=1)
     rows = [replace(row, choice=choice) for choice in (0, 0, 0, 1, 1, 2, -1)] + [replace(row, error="died")]
     counted = choices(rows)
-    assert (counted.own, counted.donor, counted.another, counted.none) == (3, 2, 1, 1)
+    assert (counted.target, counted.donor, counted.another, counted.none) == (3, 2, 1, 1)
     assert counted.follow_rate == pytest.approx(2 / 7)
-    assert choices([replace(row, donor_target=0, choice=0)]).own == 1, "one target of both is the own"
+    assert choices([replace(row, donor_target=0, choice=0)]).target == 1, "one target of both is the episode's"
 
 
 def test_the_change_of_the_chunk_by_step_since_the_cue(trained, tmp_path):

@@ -26,6 +26,19 @@ EPISODES = {"decoders": 20}  # the fewest that it accepts; else 2
 PAGE = (ROOT / "docs/extending/probe.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def fresh(subject_of, cell_with, tmp_path):
+    """`fresh(episodes)` → a subject with a folder of its own each time, so that no trace is recorded yet."""
+    made = []
+
+    def subject(episodes):
+        made.append(tmp_path / str(len(made)) / "probe")
+        made[-1].mkdir(parents=True)
+        return replace(subject_of(cell_with(), episodes), folder=made[-1])
+
+    return subject
+
+
 def require_measurement(measurement, subject):
     """Hold a measurement against its contract on one subject."""
     calls, parameters = [], {name: p.clone() for name, p in subject.policy.state_dict().items()}
@@ -83,10 +96,10 @@ def test_every_probe_is_documented_under_its_version():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_a_measurement_reads_without_changing(subject_of, cell_with, name):
-    measurement = get_measurement(name)
-    require_measurement(measurement, subject_of(cell_with(), EPISODES.get(name, 2)))
-    require_stops(measurement, subject_of(cell_with(), EPISODES.get(name, 2)))
+def test_a_measurement_reads_without_changing(fresh, name):
+    measurement, episodes = get_measurement(name), EPISODES.get(name, 2)
+    require_measurement(measurement, fresh(episodes))
+    require_stops(measurement, fresh(episodes))
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -126,9 +139,9 @@ def stranger(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_stranger_s_probes_are_found_and_keep_the_contract(stranger, subject_of, cell_with):
+def test_a_stranger_s_probes_are_found_and_keep_the_contract(stranger, fresh):
     assert {"drift", "patience"} <= set(probe_names())
-    measurement, subject = get_measurement("drift"), subject_of(cell_with(), 3)
+    measurement, subject = get_measurement("drift"), fresh(3)
     require_stops(measurement, subject)
     frame = measurement.read(subject)
     assert measurement.id == "drift@1" and set(measurement.columns) <= set(frame)

@@ -1,4 +1,4 @@
-"""The contract of an actor: whoever chooses the actions of a rollout's episodes.
+"""The contract of an actor, which chooses the actions of a rollout's episodes.
 
 A trained policy is an actor (`policy_actor`), and so are the random policy and the scripted expert (`baselines`).
 `muvla.evaluation.rollout.Rollout` resets and steps the environments, and asks its actor for chunks of actions.

@@ -1,4 +1,4 @@
-"""What an evaluation is: a frozen, versioned object whose hash stands in every row.
+"""An evaluation protocol: a frozen, versioned object whose hash is in every row.
 
 Suites declare protocols (`Suite.protocols`); `muvla.evaluation.catalog` lists them and finds one by its id.
 """

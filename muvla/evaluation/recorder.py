@@ -1,7 +1,7 @@
-"""The contract of a recorder: whoever keeps what happens in a rollout's episodes.
+"""The contract of a recorder, which stores data about the episodes of a rollout.
 
-Traces, replayed steps, attention and donor states are recorders. A recorder changes nothing: rows are bit for bit
-the same with and without it.
+Traces, replayed steps, attention, action chunks and donor states have recorders. A recorder changes nothing: rows are
+bit for bit the same with and without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from muvla.evaluation.episode import Outcome, RunningEpisode
 class Recorder:
     """Five callbacks, in the order of an episode. Each does nothing unless a recorder overrides it.
 
-    Episodes overlap: a recorder keeps its data by `episode.seed`.
+    Episodes overlap in time: a recorder stores its data by `episode.seed`.
     """
 
     needs_every_tick = True  # False for a recorder that accepts episodes restored at a later step

@@ -194,17 +194,17 @@ class TakenMeasurement:
 class Choices:
     """Counts of the first touch, over the episodes with a donor.
 
-    `own` counts the episode's target, also where it is the donor's target. Episodes with an error are not counted.
+    `target` counts the episode's target, also where it is the donor's target. Episodes with an error are not counted.
     """
 
-    own: int
+    target: int
     donor: int
     another: int
     none: int
 
     @property
     def pairs(self) -> int:
-        return self.own + self.donor + self.another + self.none
+        return self.target + self.donor + self.another + self.none
 
     @property
     def follow_rate(self) -> float | None:
@@ -260,7 +260,7 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
 def acted(rows: Iterable[EpisodeRow]) -> list[EpisodeRow]:
     """Return the measured episodes, without those in which the intervention never acted.
 
-    Older rows do not say whether the intervention acted; they are kept.
+    Older rows do not say whether the intervention acted; they are included.
     """
     return [row for row in rows if row.error is None and row.fired != 0]
 
@@ -275,6 +275,6 @@ def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> 
     for row in acted(rows):
         donor = row.donor_target if donors is None else donors.get(row.seed)
         if donor is not None:
-            by_choice = {-1: "none", donor: "donor", row.target: "own"}
+            by_choice = {-1: "none", donor: "donor", row.target: "target"}
             classes.append(by_choice.get(row.choice, "another"))
-    return Choices(*(classes.count(name) for name in ("own", "donor", "another", "none")))
+    return Choices(*(classes.count(name) for name in ("target", "donor", "another", "none")))

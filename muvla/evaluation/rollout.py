@@ -28,7 +28,7 @@ class Rollout:
     Args:
         actor: chooses the actions. The rollout closes it.
         make_env: opens one environment.
-        recorders: keep what happens. They change nothing.
+        recorders: store data about the episodes, and change nothing.
         environments: how many step side by side; at most, and by default, one per slot of the actor. No row depends
             on the number.
         patience: seconds that ready episodes wait for the others. By default as long as serving takes: waiting has

@@ -1,4 +1,4 @@
-"""A video of one episode: what the cameras show, what the policy does, and how its memory changes.
+"""A video of one episode: the cameras, the policy's actions and the change of its memory.
 
 Legend: T steps, V cameras, h×w image, A action dim.
 """
@@ -15,15 +15,17 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.replay import ReplayedEpisode, Step
 from muvla.utils.io import disk_errors
 
-FPS = 5  # slow enough to follow; the published demonstrations are of 10 steps per second
+FPS = 5  # slow enough to follow; the published demonstrations have 10 steps per second
 TILE, BARS, TRACE, LINE, GAP = 192, 160, 72, 16, 8  # pixels
-LEAST = 1e-4  # change of the memory that is still drawn above the line
+LEAST = 1e-4  # smallest change of the memory that is drawn above the axis
 INK, FAINT, BAR, MARK = (30, 30, 30), (215, 215, 215), (31, 119, 180), (214, 39, 40)
 
 
 def memory_change(steps: list[Step]) -> np.ndarray:
-    """(T,) 1 − cos of the memory read at each step with the one before, 0 at the first; (0,) without memory. Reads, so
-    that an intervention is seen."""
+    """Return (T,), 1 − cos between the memory read at a step and at the step before; 0 at the first step.
+
+    The result is (0,) without memory. Reads are compared, not writes, so that the effect of an intervention shows.
+    """
     if not steps[0].memory.size:
         return np.zeros(0)
     flat = np.stack([step.memory.ravel() for step in steps]).astype(np.float64)
@@ -35,8 +37,10 @@ def memory_change(steps: list[Step]) -> np.ndarray:
 
 
 def compose(replayed: ReplayedEpisode, title: str) -> list[np.ndarray]:
-    """A frame per step and one for the end, all (height, width, 3) uint8 with even sides: the cameras side by side, the
-    action's bars, and the change of the memory up to then."""
+    """Return a frame per step and a last frame for the end, all (height, width, 3) uint8 with even sides.
+
+    A frame shows the cameras side by side, the action as bars, and the change of the memory so far.
+    """
     change = memory_change(replayed.steps)
     cameras = len(replayed.frames[0])
     width = GAP + cameras * (TILE + GAP) + BARS + GAP
@@ -65,9 +69,9 @@ def _caption(replayed: ReplayedEpisode, t: int) -> str:
     return f"end after {t} steps: success {info['success_once']}, choice {info['choice']}, target {info['target']}"
 
 
-def _bars(draw: ImageDraw.ImageDraw, step: Step, place: tuple[int, int]) -> None:
-    """A bar per number of the action, from -1 to 1; red where it was clipped, hollow where nothing was executed."""
-    left, top = place
+def _bars(draw: ImageDraw.ImageDraw, step: Step, corner: tuple[int, int]) -> None:
+    """Draw a bar per number of the action, from -1 to 1: red if clipped, hollow in phases that execute no action."""
+    left, top = corner
     middle, half, row = left + BARS // 2, BARS // 2, TILE // len(step.action)
     draw.line([(middle, top), (middle, top + TILE)], FAINT)
     for i, value in enumerate(step.action.tolist()):
@@ -78,21 +82,21 @@ def _bars(draw: ImageDraw.ImageDraw, step: Step, place: tuple[int, int]) -> None
 
 
 def _trace(
-    draw: ImageDraw.ImageDraw, steps: list[Step], change: np.ndarray, now: int, place: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw, steps: list[Step], change: np.ndarray, now: int, corners: tuple[int, int, int]
 ) -> None:
-    left, top, right = place
+    left, top, right = corners
     if not len(change):
         draw.text((left, top), "no memory", INK)
         return
     draw.text((left, top), f"change of the memory read, 1 - cos, logarithmic from {LEAST:g} to 2", INK)
     top += LINE
     draw.rectangle([left, top, right, top + TRACE], None, FAINT)
-    place_of = [left + round((right - left) * t / max(1, len(steps) - 1)) for t in range(len(steps))]
+    x_of = [left + round((right - left) * t / max(1, len(steps) - 1)) for t in range(len(steps))]
     for t in range(1, len(steps)):
         if steps[t].phase != steps[t - 1].phase:
-            draw.line([(place_of[t], top), (place_of[t], top + TRACE)], FAINT)
+            draw.line([(x_of[t], top), (x_of[t], top + TRACE)], FAINT)
     heights = np.log(np.maximum(change, LEAST) / LEAST) / np.log(2 / LEAST)
-    points = [(x, top + TRACE - round(TRACE * h)) for x, h in zip(place_of, heights.tolist(), strict=True)]
+    points = [(x, top + TRACE - round(TRACE * h)) for x, h in zip(x_of, heights.tolist(), strict=True)]
     shown = points[: now + 1]
     if len(shown) > 1:
         draw.line(shown, BAR, 2)
@@ -101,7 +105,7 @@ def _trace(
 
 
 def write_video(frames: list[np.ndarray], file: Path) -> None:
-    """H.264 in mp4. Raises MuvlaError where nothing can encode it."""
+    """Write the frames as H.264 in mp4. Raises MuvlaError without imageio and PyAV."""
     try:
         import av  # noqa: F401 (what imageio encodes with)
         import imageio.v3 as iio

@@ -24,7 +24,7 @@ from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.replay import ReplayedEpisode, replay
 from muvla.evaluation.video import write_video
 from muvla.models.sequence import Segment
-from muvla.probes.attention_maps import ACTION_READ, Attention, Maps, watching
+from muvla.probes.attention_maps import ACTION_READ, Attention, Maps, observe_attention
 from muvla.probes.attention_overlay import AttendedEpisode, sheet, video
 from muvla.probes.base import Measurement, Subject
 from muvla.probes.means import means
@@ -65,7 +65,7 @@ def attended(subject: Subject, environments: int | None = None) -> list[Attended
     environments = min(environments or default_workers(protocol), protocol.slots, len(subject.seeds))
     recorder = AttentionRecorder(Maps(policy, environments))
     actor = PolicyActor(policy, subject.statistics, protocol)
-    with watching(policy, recorder.maps):
+    with observe_attention(policy, recorder.maps):
         episodes = replay(actor, subject.open_env, subject.seeds, environments, subject.check_stop, [recorder])
     return [AttendedEpisode(policy, replayed, recorder.attention[seed]) for seed, replayed in episodes.items()]
 

@@ -27,9 +27,9 @@ from muvla.models.guard import may_attend
 from muvla.models.policy import Policy
 from muvla.models.sequence import Layout, Segment
 
-WATCHED_NAME = "muvla_watched"
+OBSERVED_NAME = "muvla_observed"
 ACTION_READ = "ACTION_READ"  # the rows that the action head reads, one to the left of ACTION (`Layout.action_read`)
-Watch = Callable[[int, Tensor, Tensor, Tensor, AttentionPlan, float, Tensor], None]
+AttentionCallback = Callable[[int, Tensor, Tensor, Tensor, AttentionPlan, float, Tensor], None]
 
 
 def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: float) -> Tensor:
@@ -55,23 +55,25 @@ def _allowed(segments: Tensor, guard: str) -> Tensor:
 
 
 @contextmanager
-def watching(policy: Policy, watch: Watch) -> Iterator[None]:
-    """Call `watch` for every layer of every forward pass of `policy` within the context.
+def observe_attention(policy: Policy, callback: AttentionCallback) -> Iterator[None]:
+    """Call `callback` for every layer of every forward pass of `policy` within the context.
 
-    The layers compute the same as without it. `watch` receives the layer's number, the q, k and v (B, N, S, d) and the
-    plan that the backend received, the scale, and the backend's output (B, S, N, d).
+    The layers compute the same as without it. `callback` receives the layer's number, the q, k and v (B, N, S, d) and
+    the plan that the backend received, the scale, and the backend's output (B, S, N, d).
     """
 
-    def watched(module, query, key, value, attention_mask, scaling=None, plan=None, **rest):
+    def observed(module, query, key, value, attention_mask, scaling=None, plan=None, **rest):
         answer = guarded_attention(module, query, key, value, attention_mask, scaling, plan=plan, **rest)
         given = as_multiplied(query, key, value)
-        with torch.autocast(query.device.type, enabled=False):  # otherwise `watch` would multiply in half precision too
-            watch(module.layer_idx, *given, plan, scaling, answer[0])
+        with torch.autocast(
+            query.device.type, enabled=False
+        ):  # otherwise `callback` would multiply in half precision too
+            callback(module.layer_idx, *given, plan, scaling, answer[0])
         return answer
 
-    AttentionInterface.register(WATCHED_NAME, watched)
+    AttentionInterface.register(OBSERVED_NAME, observed)
     config = policy.language.config
-    config._attn_implementation = WATCHED_NAME
+    config._attn_implementation = OBSERVED_NAME
     try:
         yield
     finally:
@@ -80,7 +82,7 @@ def watching(policy: Policy, watch: Watch) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention of one slot's tick. The axis [N] exists if heads are kept apart; otherwise they are averaged."""
+    """The attention of one slot's tick. The axis [N] exists if heads are separate; otherwise they are averaged."""
 
     rows: tuple[str, ...]  # R kinds of queries: segments by name, and ACTION_READ
     keys: tuple[str, ...]  # C kinds of keys: segments by name
@@ -96,7 +98,7 @@ class Attention:
 
 
 class Maps:
-    """A `watch` that reduces the attention of slots 0 … `slots` − 1.
+    """An attention callback that reduces the attention of slots 0 … `slots` − 1.
 
     `of(slot)` returns the last forward pass. In a tick that is the pass that counts: the last denoising pass of a
     diffusion head, and the pass after the guard's leak test.

@@ -79,7 +79,7 @@ def sheet(episode: AttendedEpisode, title: str) -> Image.Image:
         draw.text((left, 2 * LINE), f"step {step}", INK)
         draw.text((left, 3 * LINE), episode.replayed.steps[step].phase.name.lower(), INK)
         for row, tile in enumerate(tiles):
-            _place(page, draw, tile, (left, 4 * LINE + row * (TILE + 2)))
+            _draw_tile(page, draw, tile, (left, 4 * LINE + row * (TILE + 2)))
     for row, tile in enumerate(columns[0]):
         draw.multiline_text((GAP, 4 * LINE + row * (TILE + 2) + TILE // 3), tile.label, INK)
     return page
@@ -101,7 +101,7 @@ def video(episode: AttendedEpisode, title: str) -> list[np.ndarray]:
         for i, tile in enumerate(maps):
             camera, row = divmod(i, kinds)
             top = LINE + row * (TILE + 2)
-            _place(page, draw, tile, (left + camera * (TILE + 2), top))
+            _draw_tile(page, draw, tile, (left + camera * (TILE + 2), top))
             if row == 0:
                 draw.text((left + camera * (TILE + 2), 2), f"camera {camera}", INK)
             if camera == 0:
@@ -131,17 +131,17 @@ def _tiles(episode: AttendedEpisode, step: int) -> list[_Tile]:
     return tiles
 
 
-def _place(page: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, place: tuple[int, int]) -> None:
-    page.paste(tile.picture, place)
+def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, corner: tuple[int, int]) -> None:
+    page.paste(tile.picture, corner)
     if tile.share is not None:
-        left, top = place
+        left, top = corner
         draw.rectangle([left, top, left + 28, top + 11], "white")
         draw.text((left + 2, top), f"{tile.share:.2f}", MARK)
 
 
-def _scale(page: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
+def _scale(page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
     """Draw the colours from 0 to the largest value."""
-    left, top = place
+    left, top = corner
     draw.text((left, top), "0", INK)
     strip = (255 * HEAT(np.linspace(0, 1, 80))[None, :, :3]).round().astype(np.uint8)
     page.paste(Image.fromarray(strip).resize((80, LINE - 4)), (left + 10, top))

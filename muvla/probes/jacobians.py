@@ -91,7 +91,11 @@ def _constant(policy: Policy) -> Iterator[None]:
 def jacobian_norms(
     policy: Policy, encoded: Encoded, seed: int = 0, check_stop: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """Return (T − 1,) Frobenius norms, d = 1 first. For the arguments see `jacobian_rows`."""
+    """Return (T − 1,) Frobenius norms, d = 1 first.
+
+    Args:
+        policy, encoded, seed, check_stop: see `jacobian_rows`.
+    """
     squares = np.zeros(len(encoded.prefix) - 1)
     for row in jacobian_rows(policy, encoded, seed, check_stop):
         squares += [sum(float(g.double().square().sum()) for g in leaves) for leaves in row]

@@ -46,8 +46,8 @@ def palettes(
     for size in sizes:
         for subset in _subsets(base, len(training), size, sample, seed):
             palette = list(training)
-            for j, place in enumerate(subset):
-                palette[place] = NEW[(subset[0] + j) % len(NEW)]
+            for j, i in enumerate(subset):
+                palette[i] = NEW[(subset[0] + j) % len(NEW)]
             points.append(_point(base, tuple(palette), tuple(training[i] for i in subset), control="no"))
     drawn = "all subsets" if sample is None else f"at most {sample} subsets of each size (seed {seed})"
     return Grid(
