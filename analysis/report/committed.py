@@ -104,7 +104,7 @@ def _typed(frame: pd.DataFrame, grid: GridRows) -> pd.DataFrame:
 
 
 def _taken(scheduled: ScheduledMeasurement, file: Path) -> TakenMeasurement:
-    measurement = scheduled.reading
+    measurement = scheduled.measurement
     return TakenMeasurement(
         id=scheduled.id,
         protocol=scheduled.protocol.id,

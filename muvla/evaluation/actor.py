@@ -76,7 +76,7 @@ class Actor(ABC):
         """Give every ready episode a `chunk` (n, A) and its `chunk_age`.
 
         Args:
-            episodes: all `slots` episodes, by index. Those that are not ready must stay as they are: their environment
+            episodes: all `slots` episodes, by index. Leave episodes that are not ready as they are: their environment
                 is at work, or their slot is empty. A batched model computes them along.
             ready: the episodes to act on.
 

@@ -45,12 +45,12 @@ def get_protocol(id: str) -> Protocol:
     """
     if ":" in id:
         path, name = id.rpartition(":")[::2]
-        known = {protocol.id: protocol for protocol in _protocols_of(get_suite(path), path)}
+        by_id = {protocol.id: protocol for protocol in _protocols_of(get_suite(path), path)}
     else:
-        name, known = id, declared_protocols()
-    if name not in known:
-        raise unknown_name("protocol", id, known, "muvla ls protocols")
-    return known[name]
+        name, by_id = id, declared_protocols()
+    if name not in by_id:
+        raise unknown_name("protocol", id, by_id, "muvla ls protocols")
+    return by_id[name]
 
 
 def get_protocols(id: str) -> tuple[Protocol, ...]:
@@ -58,14 +58,14 @@ def get_protocols(id: str) -> tuple[Protocol, ...]:
     if ":" in id:
         path, name = id.rpartition(":")[::2]
         sets = _sets_of(get_suite(path), path)
-        known = {protocol.id: (protocol,) for protocol in _protocols_of(get_suite(path), path)}
+        by_id = {protocol.id: (protocol,) for protocol in _protocols_of(get_suite(path), path)}
     else:
         name, sets = id, declared_sets()
-        known = {id: (protocol,) for id, protocol in declared_protocols().items()}
-    known |= sets
-    if name not in known:
-        raise unknown_name("protocol", id, known, "muvla ls protocols")
-    return known[name]
+        by_id = {id: (protocol,) for id, protocol in declared_protocols().items()}
+    by_id |= sets
+    if name not in by_id:
+        raise unknown_name("protocol", id, by_id, "muvla ls protocols")
+    return by_id[name]
 
 
 def _protocols_of(suite: Suite, path: str | None = None) -> Iterator[Protocol]:
