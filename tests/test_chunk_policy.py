@@ -189,8 +189,9 @@ def test_a_real_task_by_the_suites_own_runner(policy, monkeypatch):
 def test_a_callback_that_was_forgotten_is_noticed(policy):
     fake, chunks = Fake(), suite_policy(policy)
     run_by_hand(fake, chunks, RECEDING.seed)
-    with pytest.raises(MuvlaError, match="episode_callback: got a query after 25 steps of one episode"):
+    with pytest.raises(MuvlaError) as refused:
         run_by_hand(fake, chunks, RECEDING.seed + 1)
+    assert refused.value.field == "episode_callback"
 
 
 def test_an_end_that_is_anothers_is_no_measurement(policy):
@@ -199,8 +200,9 @@ def test_an_end_that_is_anothers_is_no_measurement(policy):
     with pytest.raises(NotAMeasurement) as refused:
         chunks.episode_ended(0, SimpleNamespace(seed=7, n_steps=LIMIT))
     assert refused.value.field == "episode_callback"
-    with pytest.raises(NotAMeasurement, match="7 writes in 8 steps"):
+    with pytest.raises(NotAMeasurement) as refused:
         chunks.episode_ended(0, SimpleNamespace(seed=OPEN.seed, n_steps=8))
+    assert refused.value.field == "memory"
 
 
 @pytest.mark.parametrize(
@@ -221,14 +223,16 @@ def test_what_the_runner_cannot_evaluate_is_refused(policy, one, message):
 
 def test_another_robot_is_refused(base):
     length = len(built_in_prompts().encode(task_info(TASK).instruction))
-    with pytest.raises(MuvlaError, match="a task with 2 cameras, 7 proprio numbers, 7 action numbers"):
+    with pytest.raises(MuvlaError) as refused:
         suite_policy(build_policy(replace_in(base, {"model.chunk": 4}), Interface(2, 2, 2, length, False)))
+    assert refused.value.field == "protocol.task"
 
 
 def test_a_policy_that_gives_no_numbers_ends_the_runners_evaluation(policy):
     broken = replace(STATISTICS, action_low=(float("nan"),) * 7)
-    with pytest.raises(NotAMeasurement, match="action: got NaN at step 0"):
+    with pytest.raises(NotAMeasurement) as refused:
         run_by_hand(Fake(), SuitePolicy(policy, broken, RECEDING), RECEDING.seed)
+    assert refused.value.field == "action"
 
 
 def test_episodes_that_were_trained_on_are_refused(policy, monkeypatch):
@@ -238,7 +242,8 @@ def test_episodes_that_were_trained_on_are_refused(policy, monkeypatch):
             trained_on=lambda seeds=seeds: TrainedOn(STATISTICS, 0, (seeds,)), load_policy=lambda _: policy
         )
         if refused:
-            with pytest.raises(MuvlaError, match="protocol.seed"):
+            with pytest.raises(MuvlaError) as refused:
                 chunk_policy(run, RECEDING)
+            assert refused.value.field == "protocol.seed"
         else:
             assert chunk_policy(run, RECEDING).chunk_size == 1

@@ -97,8 +97,9 @@ def test_what_training_cuts_is_not_cut_here(cell_with):
 @pytest.mark.parametrize("kind", ["dummy", "none"])
 def test_without_a_memory_that_recurs_it_is_refused(subject_of, cell_with, kind):
     cell = cell_with({"memory.kind": kind, "memory.m": 4 if kind == "dummy" else 0})
-    with pytest.raises(MuvlaError, match="probe gradients: .*carries no memory"):
+    with pytest.raises(MuvlaError) as refused:
         read(subject_of(cell))
+    assert refused.value.field == "probe gradients"
 
 
 def test_what_is_shown_until_the_decision_is_what_every_policy_sees(subject_of, cell_with):
@@ -144,5 +145,6 @@ def test_an_episode_without_a_decision_has_no_distance(subject_of, cell_with):
             return observation, info | {"cue_length": 0, "delay_length": 0}
 
     subject = replace(subject_of(cell_with()), open_env=lambda: Undecided("RecallPosition3-v0"))
-    with pytest.raises(MuvlaError, match="probe gradients: .*without steps before a decision"):
+    with pytest.raises(MuvlaError) as refused:
         read(subject)
+    assert refused.value.field == "probe gradients"

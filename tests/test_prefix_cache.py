@@ -151,8 +151,7 @@ def test_a_time_map_is_one_point_for_each_kind_step_and_block():
     assert dict(point.coordinates) == {"intervention": "zero", "since_cue": 2, "tokens": "[2:4]"}
     assert time_map(SHORT, ["transplant/before_read"]).points[-1].intervention == "transplant/before_read@cue_end+5"
     assert "at before_read" in grid.notes
-    with pytest.raises(MuvlaError, match="empty at after_write.*kinds of one site"):
-        time_map(SHORT, ["zero", "empty"])
-    for kind in ("none", "zero@3", "zero[0:1]", "freeze"):
-        with pytest.raises(MuvlaError, match="acts once"):
-            time_map(SHORT, [kind])
+    for refused in (["zero", "empty"], ["none"], ["zero@3"], ["zero[0:1]"], ["freeze"]):
+        with pytest.raises(MuvlaError) as error:
+            time_map(SHORT, refused)
+        assert error.value.field == "time-map"

@@ -49,7 +49,7 @@ def test_a_grids_points_are_conditions_once_and_those_of_a_memory_for_cells_that
     assert by_variant["dummy"] == by_variant["K=8"] == [(p, i) for p in ("few", "few-longer") for i in ("none", "zero")]
 
 
-def test_readings_are_of_cells_that_have_what_they_read(study):
+def test_measurements_are_of_cells_that_have_what_they_read(study):
     study = dataclasses.replace(
         study, probes=tuple(ScheduledMeasurement(one, BASE, 2) for one in (WIDTHS, CARRIED, ANY))
     )
@@ -117,7 +117,7 @@ def test_bad_probes_are_refused(make, message):
         make()
 
 
-def test_a_probe_on_the_command_line_is_a_grid_or_a_reading_by_name():
+def test_a_probe_on_the_command_line_is_a_grid_or_a_measurement_by_name():
     assert isinstance(get_probe("phase-length", get_protocol("recall-position3-rh@1")), Grid)
     assert all(isinstance(get_probe(name, BASE), Measurement) for name in MEASUREMENTS)
 
@@ -169,14 +169,14 @@ def test_a_sweep_runs_probes_and_keeps_their_origin(place):
     records = entry.records()
     assert meta["provenance"] in records.provenance and [one.id for one in records.measurements] == ["widths@1"]
     assert set(records.rows) == {("few@1", i) for i in ("none", "zero", "freeze_first")}
-    share = dataclasses.replace(entry.study.measurements[0], reading=dataclasses.replace(WIDTHS, share=True))
+    share = dataclasses.replace(entry.study.measurements[0], measurement=dataclasses.replace(WIDTHS, share=True))
     of_share = dataclasses.replace(entry, study=dataclasses.replace(entry.study, probes=(share,)))
     assert [one.share for one in (*records.measurements, *of_share.records().measurements)] == [False, True]
     assert [len(p.rows) for grid in records.grids for p in grid.points] == [6] * 8
 
 
 @pytest.mark.slow
-def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
+def test_a_measurement_is_taken_once_and_of_another_protocol_refused(place):
     _, entry = place
     one = entry.study.measurements[0]
     file = frame_file(entry.run, one)
@@ -198,7 +198,7 @@ def test_a_reading_is_taken_once_and_of_another_protocol_refused(place):
 
 
 @pytest.mark.slow
-def test_a_reading_that_was_cut_short_is_taken_again(place):
+def test_a_measurement_that_was_cut_short_is_taken_again(place):
     _, entry = place
     one = entry.study.measurements[0]
     frame_file(entry.run, one).with_suffix(".json").unlink()
@@ -208,7 +208,7 @@ def test_a_reading_that_was_cut_short_is_taken_again(place):
 
 
 @pytest.mark.slow
-def test_readings_refuse_what_they_cannot_read(place):
+def test_measurements_refuse_what_they_cannot_read(place):
     root, entry = place
     other = Ledger(root / "runs", root / "data").entries(
         entry.study, Ledger(root / "runs", root / "data").stores(entry.study)

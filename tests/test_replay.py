@@ -60,8 +60,9 @@ def test_an_attempt_that_lost_its_worker_is_no_part_of_the_episode(trained, tmp_
     plain = replayed(trained)
     assert once.outcome.attempts == 2 and len(once.steps) == len(plain.steps)
     assert all(np.array_equal(a, b) for a, b in zip(once.frames, plain.frames, strict=True))
-    with pytest.raises(MuvlaError, match="expected an episode without an error"):
+    with pytest.raises(MuvlaError) as refused:
         replayed(trained, make=lambda: Broken(SHORT.task.name))
+    assert refused.value.field == f"episode seed {SHORT.seed + 4}"
 
 
 @pytest.mark.slow
@@ -85,8 +86,9 @@ def test_the_video_is_the_same_every_time_and_has_a_frame_per_step(trained, tmp_
 
 def test_without_an_encoder_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MuvlaError, match=r"video.*Remedy: run `pip install -e '\.\[video\]'`"):
+    with pytest.raises(MuvlaError) as refused:
         write_video([np.zeros((16, 16, 3), np.uint8)], tmp_path / "x.mp4")
+    assert refused.value.field == "video"
 
 
 def test_what_the_video_shows_of_action_and_memory():

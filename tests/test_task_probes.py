@@ -60,8 +60,9 @@ def test_one_id_is_one_protocol_and_none_is_a_published_one(base):
 
 def test_an_unknown_grid_names_the_known_ones():
     assert get_grid("shift@1") is shifts
-    with pytest.raises(MuvlaError, match="phase-length"):
+    with pytest.raises(MuvlaError) as refused:
         get_grid("phase")
+    assert refused.value.field == "probe"
 
 
 # --- phase length -----------------------------------------------------------------------------------------------------
@@ -127,25 +128,27 @@ def test_remember_has_as_many_steps_for_the_decision_as_published():
 def test_n_beyond_the_bases_own_step_limit_is_refused(limits, field):
     base = replace(POSITION, name="short", **limits)
     assert phase_lengths(base, (5,)).points[0].protocol.id == "short+phase5@1"
-    with pytest.raises(MuvlaError, match="at least 30, the task's step limit at N = 10.*leave out N = 10") as refused:
+    with pytest.raises(MuvlaError) as refused:
         phase_lengths(base, (5, 10))
     assert (refused.value.field, refused.value.got) == (field, 25)
 
 
 @pytest.mark.parametrize(
-    ("task", "make", "message"),
+    ("task", "make", "field"),
     [
-        ("ShellGamePush-VLA-v0", phase_lengths, "task.delay.*can be set: cue, shift, step_limit"),
+        ("ShellGamePush-VLA-v0", phase_lengths, "task.delay"),
         ("TakeItBack-VLA-v0", phase_lengths, "task.cue"),
         ("RememberShape3-VLA-v0", palettes, "task.palette"),
-        ("libero_goal-0", shifts, "task.shift.*can be set: nothing"),
+        ("libero_goal-0", shifts, "task.shift"),
     ],
 )
-def test_a_task_without_the_part_is_refused(task, make, message):
-    with pytest.raises(MuvlaError, match=message):
+def test_a_task_without_the_part_is_refused(task, make, field):
+    with pytest.raises(MuvlaError) as refused:
         make(replace(POSITION, name="other", task=TaskConfig(task)))
-    with pytest.raises(MuvlaError, match="≥ 1"):
+    assert refused.value.field == f"probe of other@1: {field}" and refused.value.got == task
+    with pytest.raises(MuvlaError) as refused:
         TaskConfig("RecallPosition3-v0", step_limit=0)
+    assert refused.value.field == "task.step_limit"
 
 
 def test_the_step_limit_that_is_told_is_the_environments():
@@ -232,8 +235,9 @@ def test_an_h_past_the_chunk_is_held_or_refused_as_declared(trainer, cell_with):
             continue
         with pytest.raises(MuvlaError, match="at most H = 2"):
             study.check()
-        with pytest.raises(MuvlaError, match="chunk H = 2.*hold_last"):
+        with pytest.raises(MuvlaError) as refused:
             acted(trainer, one)
+        assert refused.value.field == "protocol.h"
     assert points_of(made)[2, "none"] != points_of(chunk_lengths(POSITION, (2,), ("none",)))[2, "none"]
 
 

@@ -162,8 +162,9 @@ def test_a_trace_of_before_compiling_is_recorded_anew(trainer, tmp_path, monkeyp
     monkeypatch.setattr(traces, "is_compiled", lambda policy: True)
     again = []
     monkeypatch.setattr(traces, "_record", lambda *given: again.append(given[2]))
-    with pytest.raises(MuvlaError, match="unreadable"):
+    with pytest.raises(MuvlaError) as refused:
         traces_of(one)
+    assert refused.value.field == str(traces_folder(one) / f"{SEEDS[0]}.safetensors")
     assert again == [[SEEDS[0]]]
 
 
@@ -173,8 +174,9 @@ def test_a_file_that_is_cut_short_says_so(recorded, keep):
     path = traces_folder(one) / f"{SEEDS[0]}.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep)])
-    with pytest.raises(MuvlaError, match=rf"{SEEDS[0]}.safetensors.*bytes.*whole trace.*Remedy: remove the file"):
+    with pytest.raises(MuvlaError) as refused:
         traces_of(one)
+    assert refused.value.field == str(path)
     path.write_bytes(whole)
     assert np.array_equal(read_trace(path).memory, found[0].memory)
 
@@ -183,8 +185,9 @@ def test_a_file_of_something_else_is_no_trace(tmp_path):
     import safetensors.numpy
 
     safetensors.numpy.save_file({"step": np.zeros(3)}, tmp_path / "7.safetensors", metadata={"format": "np"})
-    with pytest.raises(MuvlaError, match="expected the whole trace"):
+    with pytest.raises(MuvlaError) as refused:
         read_trace(tmp_path / "7.safetensors")
+    assert refused.value.field == str(tmp_path / "7.safetensors")
 
 
 def test_leaves_are_tokens_where_they_can_be(tmp_path):
@@ -202,8 +205,9 @@ def test_leaves_are_tokens_where_they_can_be(tmp_path):
 
 def test_without_a_memory_there_is_nothing_to_trace(store, cell_with, tmp_path):
     none = Trainer(cell_with({"memory.kind": "none", "memory.m": 0}), store)
-    with pytest.raises(MuvlaError, match="a cell without memory"):
+    with pytest.raises(MuvlaError) as refused:
         traces_of(subject(none, tmp_path))
+    assert refused.value.field == "probe"
 
 
 def test_episodes_that_fail_are_told_and_the_others_are_kept(trainer, tmp_path):
@@ -214,8 +218,9 @@ def test_episodes_that_fail_are_told_and_the_others_are_kept(trainer, tmp_path):
         return (Broken if len(made) == 1 else type(make_env(SHORT.task)))(SHORT.task.name)
 
     one = subject(trainer, tmp_path, open_env=make)
-    with pytest.raises(MuvlaError, match="episodes with errors, seed .*exploded.*only these are run"):
+    with pytest.raises(MuvlaError) as refused:
         traces_of(one)
+    assert refused.value.field == "traces of short@1" and "exploded" in refused.value.got
     assert 0 < len(list(traces_folder(one).glob("*.safetensors"))) < 4
     assert len(traces_of(subject(trainer, tmp_path))) == 4
 
@@ -228,8 +233,9 @@ def test_a_full_disk_is_told_before_the_first_episode(trainer, tmp_path, monkeyp
 
 
 def test_numbers_beyond_half_precision_are_refused():
-    with pytest.raises(MuvlaError, match="7e.04.*65504"):
+    with pytest.raises(MuvlaError) as refused:
         traces._half(torch.tensor([1.0, 7e4]))
+    assert refused.value.field == "traces"
 
 
 @pytest.mark.slow
