@@ -93,7 +93,7 @@ def stream_of(store: EpisodeStore, kind: type[SlotStream] = SlotStream) -> SlotS
     def text(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(instructions), 12, dtype=torch.int64), torch.full((len(instructions),), 12)
 
-    return kind(store, DataConfig(store.spec), Statistics.of(store), text, slots=SLOTS, chunk=8, seed=0)
+    return kind(store, DataConfig(store.spec), Statistics.from_store(store), text, slots=SLOTS, chunk=8, seed=0)
 
 
 def speeds(root: Path, gigabytes: float = GIGABYTES, rounds: int = ROUNDS) -> list[list[str]]:

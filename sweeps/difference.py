@@ -80,7 +80,7 @@ def _facts(a: Cell, b: Cell, *stores: EpisodeStore | None) -> Iterator[tuple[str
     if None not in stores:
         pairs = list(zip(cells, stores, strict=True))
         yield "data content", tuple(store.sha256[:12] for _, store in pairs)
-        yield "statistics", tuple(Statistics.of(store, cell.data.statistics).id for cell, store in pairs)
+        yield "statistics", tuple(Statistics.from_store(store, cell.data.statistics).id for cell, store in pairs)
         yield f"train id, seed {a.seed}", tuple(train_id(cell, store) for cell, store in pairs)
     yield "slots B, and the order of their episodes", tuple(_order(cell) for cell in cells)
     yield "updates U", tuple(str(cell.budget.updates) for cell in cells)

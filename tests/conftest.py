@@ -131,7 +131,7 @@ def subject_of(request, store, tmp_path_factory):
         policy = build_policy(cell, get_interface(store, get_prompts(cell), cell)).eval()
         return Subject(
             policy,
-            Statistics.of(store),
+            Statistics.from_store(store),
             short,
             cell,
             tuple(range(short.seed, short.seed + seeds)),

@@ -71,7 +71,7 @@ def test_what_is_derived_is_what_was(store, given_away, tmp_path):
     assert np.array_equal(known.is_executed, store.is_executed) and set(np.asarray(known["phase"])) == {3, 4}
     assert known.sha256 != plain.sha256 and known.meta["derived"]["rule"] == "motion"
     assert known.meta["derived"]["checked_on"]["content"] == store.sha256
-    assert Statistics.of(known).action_low == Statistics.of(store).action_low
+    assert Statistics.from_store(known).action_low == Statistics.from_store(store).action_low
     with pytest.raises(MuvlaError) as info:
         brought_back(given_away, tmp_path / "plain", measure_accuracy(store))
     assert info.value.field.endswith("toy")

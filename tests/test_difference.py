@@ -57,7 +57,7 @@ def test_the_declared_factor_and_nothing_else(study, stores, store):
     assert found["Declared"] == ["truncation: 8 | 2"] and found["Nothing else differs."] == []
     assert not [title for title in found if title.startswith(("Follows", "Declared, with"))]
     shared = " ".join(found["Shared"])
-    for told in (store.sha256[:12], Statistics.of(store).id, "4, episodic", "updates U: 4", "frames F·U: 128"):
+    for told in (store.sha256[:12], Statistics.from_store(store).id, "4, episodic", "updates U: 4", "frames F·U: 128"):
         assert told in shared
     cells = {item.label: item.cell for item in study.cells()}
     ids = [train_id(cells[f"{variant}, seed 0"], store) for variant in ("K=8", "K=2")]
@@ -100,7 +100,7 @@ def test_one_computation_is_called_one(study, stores):
 def test_another_scale_is_not_shared(study, stores, store):
     found = blocks(difference_text(study, stores, ("K=8", "recorded scale")))
     assert found["Declared"] == ["data.statistics: executed | recorded"]
-    own, recorded = Statistics.of(store).id, Statistics.of(store, "recorded").id
+    own, recorded = Statistics.from_store(store).id, Statistics.from_store(store, "recorded").id
     assert f"statistics: {own} | {recorded}" in found["Not shared"]
 
 

@@ -66,14 +66,14 @@ def test_it_computes_the_same_from_the_published_files(base, cell, store, tmp_pa
         theirs.interface.first_image,
     )
     stream = lambda: SlotStream(  # noqa: E731
-        store, replace(cell, changes).data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0
+        store, replace(cell, changes).data, Statistics.from_store(store), ours.encode_text, slots=4, chunk=8, seed=0
     )
     one, two = one_step(ours, stream()), one_step(theirs, stream())
     torch.testing.assert_close(one.actions, two.actions, rtol=0.05, atol=0.03)
     torch.testing.assert_close(one.memory, two.memory, rtol=0.05, atol=0.05)
     assert one.actions.std() > 0.05, "or the tolerance would prove nothing"
-    bounds = Statistics.released(directory.statistics["recall"])
-    assert bounds.action_low == Statistics.of(store).action_low
+    bounds = Statistics.from_release(directory.statistics["recall"])
+    assert bounds.action_low == Statistics.from_store(store).action_low
     told = directory.statistics["recall"]
     for column, source in (("action", "executed_action"), ("proprio", "proprio")):
         values = np.asarray(store[source], dtype=np.float64)

@@ -177,7 +177,7 @@ def test_an_export_computes_the_same(cell, oft, without, store, tmp_path, start,
     ours, theirs = run.load_policy("cpu"), directory.load_policy()
 
     def stream():
-        return SlotStream(store, cell.data, Statistics.of(store), ours.encode_text, slots=4, chunk=8, seed=0)
+        return SlotStream(store, cell.data, Statistics.from_store(store), ours.encode_text, slots=4, chunk=8, seed=0)
 
     one, two = one_step(ours, stream()), one_step(theirs, stream())
     torch.testing.assert_close(one.actions, two.actions, rtol=0.05, atol=0.03)

@@ -71,7 +71,7 @@ def test_evaluation_under_an_intervention(store, cell_with):
     trainer = Trainer(cell_with(), store, device="cuda")
     one = get_protocol("recall-position3-rh@1")
     rows = []
-    actor = PolicyActor(trainer.policy, Statistics.of(store), one, parse_intervention("noise_matched"))
+    actor = PolicyActor(trainer.policy, Statistics.from_store(store), one, parse_intervention("noise_matched"))
     rollout = Rollout(actor, lambda: open_env(one.task))
     rollout.run(range(one.seed, one.seed + 60), rows.append)
     assert len(rows) == 60 and not any(r.error for r in rows)

@@ -84,7 +84,7 @@ def test_what_is_unknown_is_refused(imported, base):
 
 def test_statistics_are_of_the_recorded_actions(imported):
     action = np.asarray(imported["recorded_action"], dtype=np.float64)
-    assert np.allclose(Statistics.of(imported).action_low, np.quantile(action, 0.01, axis=0))
+    assert np.allclose(Statistics.from_store(imported).action_low, np.quantile(action, 0.01, axis=0))
 
 
 def test_a_cell_trains_on_it(imported, base):
@@ -119,8 +119,8 @@ def test_a_policy_of_imported_demonstrations_is_evaluated(store, base, tmp_path,
         assert np.array_equal(again[name], store[name]), name
     run = Run(tmp_path / "runs", tmp_path / "data", "test")
     train_cell(run, replace(base, {"data": DataConfig(spec, labels="recorded"), "budget.updates": 2}), again, "cpu")
-    taken, of = [], Statistics.of.__func__
-    monkeypatch.setattr(Statistics, "of", classmethod(lambda cls, *told: taken.append(told) or of(cls, *told)))
+    taken, of = [], Statistics.from_store.__func__
+    monkeypatch.setattr(Statistics, "from_store", classmethod(lambda cls, *told: taken.append(told) or of(cls, *told)))
     one = Protocol("own", 1, TaskConfig(TASK), seed=0, episodes=2)  # seeds that a collection from 0 on would have
     evaluator = Evaluator(run)
     assert [row.error for row in evaluator.evaluate(one, "none")] == [None, None]

@@ -201,7 +201,7 @@ def test_a_mixed_training_resumes_exactly_and_from_its_own_checkpoints_alone(sto
     with pytest.raises(MuvlaError) as info:
         resume(Trainer(base, store), make_checkpoint(first))
     assert info.value.field == "checkpoint configuration"
-    changed = dataclasses.replace(make_checkpoint(first), statistics=Statistics.of(mixture, "recorded"))
+    changed = dataclasses.replace(make_checkpoint(first), statistics=Statistics.from_store(mixture, "recorded"))
     with pytest.raises(MuvlaError) as info:
         resume(second, changed)
     assert info.value.field == "checkpoint statistics"
@@ -214,7 +214,7 @@ def test_one_scale_over_all_frames(store, other, mixture, cell):
     assert pooled.data == mixture.sha256
     for source in ("executed", "recorded"):
         action = np.concatenate([s[f"{source}_action"] for s in (store, other)]).astype(np.float64)
-        statistics = Statistics.of(mixture, source)
+        statistics = Statistics.from_store(mixture, source)
         for q, own in ((0.01, statistics.action_low), (0.99, statistics.action_high)):
             assert np.allclose(own, np.quantile(action, q, axis=0))
         assert np.allclose(statistics.action_mean, action.mean(axis=0))
@@ -227,13 +227,13 @@ def test_one_scale_over_all_frames(store, other, mixture, cell):
         Trainer(replace(cell, {"data.labels": k, "data.statistics": "recorded"}), mixture).statistics
         for k in ("executed", "recorded", "masked")
     }
-    assert published == {Statistics.of(mixture, "recorded")} and published != found
-    assert len({Statistics.of(s).id for s in (store, other, mixture)} | {next(iter(published)).id}) == 4
+    assert published == {Statistics.from_store(mixture, "recorded")} and published != found
+    assert len({Statistics.from_store(s).id for s in (store, other, mixture)} | {next(iter(published)).id}) == 4
 
 
 def test_means_are_of_no_comparison(store):
     """A checkpoint written before there were any is one of the same statistics."""
-    own = Statistics.of(store)
+    own = Statistics.from_store(store)
     older = dataclasses.replace(own, action_mean=None, action_std=None, proprio_mean=None, proprio_std=None)
     assert older == own and older.id == own.id and hash(older) == hash(own)
 
@@ -334,9 +334,9 @@ def test_liberos_gripper_is_left_as_it_is(tmp_path):
     directory = RldsDirectory(files.write(tmp_path / "toy" / "1.0.0", episodes, files.LIBERO))
     spec = import_config(directory, "RecallPosition3-v0")
     imported = import_dataset(directory, FORMATS["rlds"].schemas["libero"], spec, tmp_path / "data")
-    assert imported.pass_through == (6,) and Statistics.of(imported).action_mask == (True,) * 6 + (False,)
+    assert imported.pass_through == (6,) and Statistics.from_store(imported).action_mask == (True,) * 6 + (False,)
     values = np.asarray(imported["recorded_action"])
-    assert np.array_equal(Statistics.of(imported).normalise_action(values)[:, 6], values[:, 6])
+    assert np.array_equal(Statistics.from_store(imported).normalise_action(values)[:, 6], values[:, 6])
     imported.verify()
 
 
@@ -353,7 +353,9 @@ def test_imported_and_collected_demonstrations_know_what_both_know(store, other,
     with pytest.raises(MuvlaError) as info:
         both["executed_action"]
     assert info.value.field == f"{store.name} + toy: executed_action"
-    assert Statistics.of(both).action_low == Statistics.of(Mixture([store, other]), "recorded").action_low
+    assert (
+        Statistics.from_store(both).action_low == Statistics.from_store(Mixture([store, other]), "recorded").action_low
+    )
     mixture = [replace(OTHER, {"source": "toy"})]
     trainer = Trainer(replace(base, {"data.labels": "recorded", "data.mixture": mixture}), both)
     assert trainer.stream.window(8).label_is_executed is None and np.isfinite(trainer.step()[0])

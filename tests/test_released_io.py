@@ -89,7 +89,7 @@ def test_actions_and_proprio_follow_the_released_bounds():
         "action": {"q01": q01.tolist(), "q99": q99.tolist(), "mask": [True, True, False]},
         "proprio": {"q01": [0.0, 3.0], "q99": [1.0, 3.0]},
     }
-    statistics = Statistics.released(bounds)
+    statistics = Statistics.from_release(bounds)
     action = np.array([[-0.4, 1.7, 1.0], [9.0, -9.0, 0.0]])
     expected = np.clip(2 * (action - q01) / (q99 - q01 + 1e-8) - 1, -1, 1)
     expected[:, 2] = action[:, 2]
@@ -104,12 +104,12 @@ def test_actions_and_proprio_follow_the_released_bounds():
 
 def test_without_a_mask_every_dimension_is_normalised():
     bounds = {"action": released.bounds(7), "proprio": released.bounds(7)}
-    assert Statistics.released(bounds).action_mask == (True,) * 7
+    assert Statistics.from_release(bounds).action_mask == (True,) * 7
     other = {"action": released.bounds(7) | {"q99": [0.5] * 7}, "proprio": released.bounds(7)}
-    assert Statistics.released(bounds).data != Statistics.released(other).data
+    assert Statistics.from_release(bounds).data != Statistics.from_release(other).data
 
 
 def test_bounds_without_quantiles_are_refused():
     with pytest.raises(MuvlaError) as info:
-        Statistics.released({"action": {"mean": [0.0]}, "proprio": released.bounds(7)})
+        Statistics.from_release({"action": {"mean": [0.0]}, "proprio": released.bounds(7)})
     assert info.value.field == "statistics: action.q01"

@@ -306,7 +306,7 @@ def test_a_simulator_that_dies_is_no_failed_demonstration(tmp_path, monkeypatch,
 
 
 def test_statistics_are_of_executed_steps_and_round_trip(store):
-    statistics = Statistics.of(store)
+    statistics = Statistics.from_store(store)
     executed = np.asarray(store["executed_action"], dtype=np.float64)
     assert np.allclose(statistics.action_low, np.quantile(executed, 0.01, axis=0))
     assert np.allclose(statistics.action_high, np.quantile(executed, 0.99, axis=0))
@@ -343,7 +343,7 @@ def test_a_stream_holds_nothing_that_grows_with_the_frames(tmp_path, store):
     for name in COLUMNS:
         with (tmp_path / f"{name}.bin").open("wb") as handle:
             handle.truncate(frames * store[name][0].nbytes)
-    large, statistics = EpisodeStore(tmp_path), Statistics.of(store)
+    large, statistics = EpisodeStore(tmp_path), Statistics.from_store(store)
     large.is_executed  # noqa: B018 (a byte per frame, made once)
     for order, bytes_per_frame in (("episodic", 1), ("grouped", 1), ("shuffled", 4 * 4 + 16)):
         data = DataConfig(SPEC, order=order)
@@ -370,7 +370,7 @@ def test_statistics_are_taken_a_dimension_at_a_time():
         knows_executed, pass_through, sha256 = True, (), "content"
 
     tracemalloc.start()
-    found = Statistics.of(Columns(columns))
+    found = Statistics.from_store(Columns(columns))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * frames * 8, "less than one column's worth"

@@ -21,7 +21,7 @@ TILE, LINE, GAP = 128, 14, 4  # pixels: side of a picture, height of its text, g
 
 def summarize(store: EpisodeStore) -> Iterator[str]:
     """Yields lines of text about a dataset."""
-    lengths, s = store.lengths, Statistics.of(store)
+    lengths, s = store.lengths, Statistics.from_store(store)
     yield f"{store.path}: {len(store)} episodes of {store.spec.task.name}, content {store.sha256}"
     origin = store.meta.get("origin")
     yield f"imported from {origin}" if origin else f"collected, {store.attempts} attempts from seed {store.spec.seed}"

@@ -46,7 +46,7 @@ class Statistics:
     proprio_std: tuple[float, ...] | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, store: EpisodeStore, actions: Literal["executed", "recorded"] = "executed") -> Statistics:
+    def from_store(cls, store: EpisodeStore, actions: Literal["executed", "recorded"] = "executed") -> Statistics:
         """Computes the statistics of a dataset; `actions` names the actions to scale by, where the dataset records
         both."""
         source = f"{actions}_action" if store.knows_executed else "recorded_action"
@@ -67,7 +67,7 @@ class Statistics:
         return content_hash({name: value for name, value in asdict(self).items() if name in compared})
 
     @classmethod
-    def released(cls, bounds: dict[str, Any]) -> Statistics:
+    def from_release(cls, bounds: dict[str, Any]) -> Statistics:
         """Builds the statistics from one dataset's entry in a release: q01, q99 and, for actions, a mask.
 
         The range is q99 − q01 + 1e-8, also for constant dimensions (spec 4.2). Raises MuvlaError for a missing entry.

@@ -36,7 +36,7 @@ class ReleasedRun(Run):
 
     def trained_on(self) -> TrainedOn:
         """A release states neither its training seed nor the seeds of its demonstrations."""
-        return TrainedOn(Statistics.released(self.bounds), None, ())
+        return TrainedOn(Statistics.from_release(self.bounds), None, ())
 
 
 def released_run(

@@ -139,7 +139,7 @@ class Run:
     def trained_on(self) -> TrainedOn:
         """Statistics, training seed and training episodes. Raises MuvlaError if the data's statistics have changed."""
         saved, data = self.checkpoint(parts=()), self.store()
-        now = Statistics.of(data, saved.cell.data.statistics)
+        now = Statistics.from_store(data, saved.cell.data.statistics)
         if now != saved.statistics:
             raise MuvlaError(
                 f"{self.data}: {data.name}",

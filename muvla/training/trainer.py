@@ -94,7 +94,7 @@ class Trainer:
         self.cell, self.device, self.ranks = canonical(cell), device, ranks
         self.checkpoint_gradients = checkpoint_gradients
         _require_declared(intervention, self.cell)
-        self.statistics = Statistics.of(store, self.cell.data.statistics)
+        self.statistics = Statistics.from_store(store, self.cell.data.statistics)
         self.interface = get_interface(store, get_prompts(self.cell), self.cell)
         self.start = hash_start(self.cell)
         budget = self.cell.budget
