@@ -65,36 +65,8 @@ class Mixture(EpisodeStore):
         first = stores[0]
         for i, other in enumerate(stores):
             for earlier in stores[:i]:
-                if other.sha256 == earlier.sha256:
-                    raise _unlike(earlier, other, "the same content twice", "every dataset once", "remove one entry")
-                # The seeds of all attempts: failed attempts use seeds beyond the number of episodes.
-                seeds = range(max(earlier.seeds.start, other.seeds.start), min(earlier.seeds.stop, other.seeds.stop))
-                if earlier.spec.task == other.spec.task and seeds:
-                    raise _unlike(
-                        earlier,
-                        other,
-                        f"seeds {seeds.start} to {seeds.stop - 1} of {other.spec.task.name} in both",
-                        "no episode twice",
-                        "collect one dataset from a seed after the other's last seed",
-                    )
-            for column in ("images", "proprio", "recorded_action"):
-                got, expected = other[column].shape[1:], first[column].shape[1:]
-                if got != expected:
-                    raise _unlike(
-                        first,
-                        other,
-                        f"{column} of shape {got}",
-                        f"{expected}, as in {first.name}",
-                        "give both one image size (image_size, --image-size), or train them apart",
-                    )
-            if other.pass_through != first.pass_through:
-                raise _unlike(
-                    first,
-                    other,
-                    f"action dimensions {other.pass_through} without scaling",
-                    f"{first.pass_through}, as in {first.name}",
-                    "import both with one schema",
-                )
+                _require_distinct(earlier, other)
+            _require_alike(first, other)
         self.sha256 = content_hash([store.sha256 for store in stores], length=64)
         self.lengths = np.concatenate([store.lengths for store in stores])
         self.starts = np.cumsum(self.lengths) - self.lengths
@@ -132,6 +104,44 @@ def open_data(root: Path, data: DataConfig) -> EpisodeStore:
     """Opens the datasets of a cell under `root`; raises MuvlaError for a missing dataset or for datasets that do not
     fit."""
     return join([open_store(root, spec) for spec in data.datasets])
+
+
+def _require_distinct(first: EpisodeStore, second: EpisodeStore) -> None:
+    """Raises MuvlaError if both hold the same content, or tried the same seeds of one task."""
+    if first.sha256 == second.sha256:
+        raise _unlike(first, second, "the same content twice", "every dataset once", "remove one entry")
+    # The seeds of all attempts: failed attempts use seeds beyond the number of episodes.
+    seeds = range(max(first.seeds.start, second.seeds.start), min(first.seeds.stop, second.seeds.stop))
+    if first.spec.task == second.spec.task and seeds:
+        raise _unlike(
+            first,
+            second,
+            f"seeds {seeds.start} to {seeds.stop - 1} of {second.spec.task.name} in both",
+            "no episode twice",
+            "collect one dataset from a seed after the other's last seed",
+        )
+
+
+def _require_alike(first: EpisodeStore, second: EpisodeStore) -> None:
+    """Raises MuvlaError for unlike shapes of frames or unlike action dimensions without scaling."""
+    for column in ("images", "proprio", "recorded_action"):
+        got, expected = second[column].shape[1:], first[column].shape[1:]
+        if got != expected:
+            raise _unlike(
+                first,
+                second,
+                f"{column} of shape {got}",
+                f"{expected}, as in {first.name}",
+                "give both one image size (image_size, --image-size), or train them apart",
+            )
+    if second.pass_through != first.pass_through:
+        raise _unlike(
+            first,
+            second,
+            f"action dimensions {second.pass_through} without scaling",
+            f"{first.pass_through}, as in {first.name}",
+            "import both with one schema",
+        )
 
 
 def _unlike(first: EpisodeStore, second: EpisodeStore, got: str, expected: str, remedy: str) -> MuvlaError:
