@@ -252,7 +252,7 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
     plan = capsys.readouterr().out
     assert "Overlap of toy" in plan
-    assert "unknown, the imported toy tells no phases" in plan and "toy: of the recorded actions" in plan
+    assert "the import toy" in plan and "of the recorded actions" in plan
     assert main(["train", str(tmp_path), "--variant", "K=8", *place]) == 0
     assert len(list((tmp_path / "runs").glob("*/checkpoints/update-000002"))) == 1
     assert main(["data", "show", "toy", *place]) == 0 and "contact-sheet.png" in capsys.readouterr().out
