@@ -32,12 +32,7 @@ NEVER_FIRED = "never fired"  # an intervention that acted in no episode: there i
 
 def update_rule(cell: Cell) -> str:
     """The update rule in words: none, dummy, K=8, EMA 0.1."""
-    memory = cell.memory
-    if memory.kind != "tokens":
-        return memory.kind
-    if memory.alpha == 1:
-        return f"K={cell.truncation}"
-    return f"EMA {memory.alpha:g}" + (f", K={cell.truncation}" if cell.truncation > 1 else "")
+    return cell.memory.update_rule(cell.truncation)
 
 
 def tidy(cells: list[CellRecords]) -> pd.DataFrame:
@@ -80,14 +75,14 @@ def tidy(cells: list[CellRecords]) -> pd.DataFrame:
 
 def _configuration(item: CellRecords) -> dict[str, Any]:
     cell = item.cell
-    recurs = cell.memory.kind == "tokens"  # else K and α are canonical values that nothing uses
+    recurs = cell.memory.gradient_crosses  # else K and α are canonical values that nothing uses
     return {
         "rule": update_rule(cell),
         "labels": cell.data.labels,
         "H": cell.model.chunk,
-        "m": cell.memory.m,
+        "m": cell.memory.tokens,
         "K": cell.truncation if recurs else None,
-        "alpha": cell.memory.alpha if recurs else None,
+        "alpha": getattr(cell.memory, "alpha", None) if recurs else None,
         "B": cell.budget.slots,
         "W": cell.budget.window,
         "U": cell.budget.updates,

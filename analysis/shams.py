@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-# Kind → the kinds with the same side effects and without the claimed content.
-SHAMS = {"transplant": ("transplant_same", "transplant_self"), "direction": ("orthogonal",)}
-KIND = re.compile(r"[a-z_]+")
-
-
-def shams_of(name: str, among: Iterable[str]) -> list[str]:
-    """The shams of an intervention that are `among` these names: they share its tokens, site and schedule."""
-    prefix = KIND.match(name).group()
-    twins = [sham + name[len(prefix) :] for sham in SHAMS.get(prefix, ())]
-    return [twin for twin in twins if twin in set(among)]
+from muvla.interventions import sham_of
 
 
 def with_shams(names: Iterable[str]) -> list[tuple[str, bool]]:
     """(intervention, whether it is the sham of the one before) in order, every sham after its intervention."""
     names = list(names)
-    shams = {name: shams_of(name, names) for name in names}
+    shams = {name: sham_of(name, names) for name in names}
     followers = {sham for several in shams.values() for sham in several}
     ordered = []
     for name in names:

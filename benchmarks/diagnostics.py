@@ -42,7 +42,7 @@ def update(store: EpisodeStore, truncation: int, diagnosed: bool) -> Callable[[]
     trainer = Trainer(cell, store, device=DEVICE)
 
     def run() -> None:
-        trainer.step(Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters) if diagnosed else None)
+        trainer.step(Diagnosis(trainer.names, trainer.parameters) if diagnosed else None)
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 

@@ -26,6 +26,7 @@ from muvla.config import Cell, DataConfig, DatasetConfig, LoraConfig, MemoryConf
 from muvla.config.sizes import get_size
 from muvla.data.stream import Window
 from muvla.envs.phases import Phase
+from muvla.memory.contract import Dimensions
 from muvla.memory.registry import build_memory
 from muvla.models.init import initialise
 from muvla.models.lora import add_adapters
@@ -153,7 +154,7 @@ def made(setting: Setting, device: str) -> tuple[Policy, Cell]:
     else:
         config = ModelConfig(anatomy, chunk=4, reserve=setting.m)
         robot = Interface(cameras=2, proprio_dim=2, action_dim=2, text=setting.text, text_padded=False)
-        policy = Policy(config, build_memory(MemoryConfig("tokens", setting.m), anatomy.width), robot)
+        policy = Policy(config, build_memory(MemoryConfig("tokens", setting.m), Dimensions(anatomy.width)), robot)
         initialise(policy, seed=0)
         policy.to(device)
     return policy, _cell(policy.config, setting)

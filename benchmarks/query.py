@@ -24,6 +24,7 @@ from benchmarks.pairs import median_interval, table
 from muvla.config import LoraConfig, MemoryConfig, ModelConfig
 from muvla.config.model import SizeConfig
 from muvla.config.sizes import get_size
+from muvla.memory.contract import Dimensions
 from muvla.memory.registry import build_memory
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
 from muvla.models.policy import Encoded, Interface, Policy
@@ -42,7 +43,7 @@ def random_policy(anatomy: SizeConfig, device: str) -> Policy:
     with init_empty_weights(include_buffers=False):
         policy = Policy(
             ModelConfig(anatomy, chunk=CHUNK, precision="bfloat16", memory_positions="shift"),
-            build_memory(MemoryConfig("tokens", MEMORY), anatomy.width),
+            build_memory(MemoryConfig("tokens", MEMORY), Dimensions(anatomy.width)),
             Interface(cameras=2, proprio_dim=7, action_dim=7, text=TEXT, text_padded=False),
         )
     for name, parameter in policy.named_parameters():
@@ -67,7 +68,7 @@ def query(policy: Policy, batch: int, device: str) -> Callable[[], None]:
 
     @torch.no_grad()
     def run() -> None:
-        policy.step(policy.encode(*given), policy.memory.read(policy.memory.init_state(batch)))
+        policy.step(policy.encode(*given), policy.memory.read(policy.memory.init_state(batch)).tokens)
         _wait(device)
 
     return run
@@ -87,8 +88,8 @@ def training_step(policy: Policy, device: str) -> Callable[[], None]:
         encoded = policy.encode(*given)
         state, loss = policy.memory.init_state(SLOTS), torch.zeros((), device=device)
         for tick in _ticks(encoded):
-            out = policy.step(tick, policy.memory.read(state))
-            state = policy.memory.write(state, out.memory)
+            out = policy.step(tick, policy.memory.read(state).tokens)
+            state = policy.memory.write(state, out.taps)
             loss = loss + (out.actions - label).abs().mean()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muvla.checkpoints.build import hash_start
-from muvla.config import Cell, canonical, identity
+from muvla.config import Cell, identity
 from muvla.data.store import EpisodeStore
 
 
@@ -27,5 +27,5 @@ def train_id(cell: Cell, store: EpisodeStore) -> str:
 
 
 def has_memory(cell: Cell) -> bool:
-    """Whether the cell has MEMORY tokens to intervene on. The learned tokens of `dummy`, never written, count too."""
-    return canonical(cell).memory.kind != "none"
+    """True for a cell with a state to intervene on. The learned tokens of `dummy`, never written, count too."""
+    return cell.memory.has_state

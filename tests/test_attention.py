@@ -170,7 +170,7 @@ def memory_change(cell, interface):
     policy = build_policy(cell, interface)
     encoded = random_frames(policy, 4)
     memory = torch.randn(4, cell.memory.m, cell.model.size.width, generator=torch.Generator().manual_seed(1))
-    return leak_test(policy, encoded, memory), policy, encoded, memory
+    return leak_test(policy, encoded, {"tokens": memory}), policy, encoded, memory
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
@@ -208,7 +208,7 @@ def test_a_leaking_kernel_under_context_stops_everything(cell_with, monkeypatch)
 
     monkeypatch.setattr(Layout, "segments", one_length_per_batch)
     with pytest.raises(NotAMeasurement) as info:
-        leak_test(policy, encoded, memory)
+        leak_test(policy, encoded, {"tokens": memory})
     assert info.value.field == "model.guard"
 
 

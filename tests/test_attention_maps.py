@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("interface", [PADDED_INTERFACE, PLAIN_INTERFACE],
 
 
 def drawn_memory(policy: Policy, slots: int) -> torch.Tensor:
-    return torch.randn(slots, policy.memory.width, 96, generator=torch.Generator().manual_seed(1))
+    return torch.randn(slots, policy.memory.tokens, 96, generator=torch.Generator().manual_seed(1))
 
 
 def stepped(policy: Policy, watch, slots: int = 4):

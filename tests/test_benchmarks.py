@@ -124,7 +124,7 @@ def test_model_flops_are_those_that_torch_counts(adapters):
     policy.config = dataclasses.replace(policy.config, attention="dense")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoded = policy.encode(*(x[0] for x in _given(loop.random_window(policy, setting))))
-        policy.step(encoded, policy.memory.read(policy.memory.init_state(1))).actions.sum().backward()
+        policy.step(encoded, policy.memory.read(policy.memory.init_state(1)).tokens).actions.sum().backward()
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 

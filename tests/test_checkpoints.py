@@ -19,6 +19,7 @@ from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.config import MemoryConfig, ModelConfig
 from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.errors import MuvlaError
+from muvla.memory.contract import Dimensions
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy
 from muvla.models.preprocessing import prepare
@@ -34,7 +35,7 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
     with torch.device("meta"):
         policy = Policy(
             ModelConfig(OPENVLA_7B, chunk=8, memory_positions="shift"),
-            build_memory(MemoryConfig("tokens", m), OPENVLA_7B.width),
+            build_memory(MemoryConfig("tokens", m), Dimensions(OPENVLA_7B.width)),
             Interface(cameras=2, proprio_dim=7, action_dim=7, text=text, text_padded=True),
         )
     counts = {
@@ -49,7 +50,9 @@ def test_openvla_7b_has_the_published_parameters_and_sequence():
 def shapes_7b():
     with torch.device("meta"):
         policy = Policy(
-            ModelConfig(OPENVLA_7B), build_memory(MemoryConfig(), OPENVLA_7B.width), Interface(2, 7, 7, 1, True)
+            ModelConfig(OPENVLA_7B),
+            build_memory(MemoryConfig(), Dimensions(OPENVLA_7B.width)),
+            Interface(2, 7, 7, 1, True),
         )
     return expected_shapes(policy, film=False)["weights"]
 
@@ -78,7 +81,9 @@ def test_openvla_7b_has_the_published_names_and_shapes(shapes_7b, name, shape):
 def test_small_is_a_hundred_million_parameters():
     with torch.device("meta"):
         policy = Policy(
-            ModelConfig(SIZES["small"]), build_memory(MemoryConfig("tokens", 64), 640), Interface(2, 7, 7, 35, True)
+            ModelConfig(SIZES["small"]),
+            build_memory(MemoryConfig("tokens", 64), Dimensions(640)),
+            Interface(2, 7, 7, 35, True),
         )
     assert 100e6 < sum(p.numel() for p in policy.parameters()) < 150e6
 
@@ -118,7 +123,7 @@ def test_a_checkpoint_computes_the_published_forward(tmp_path, kind, film):
 
     with torch.no_grad():
         encoded = policy.encode(frames, proprio, *policy.encode_text(["Touch the cube.", "Rest."]))
-        ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)))
+        ours = policy.step(encoded, policy.memory.read(policy.memory.init_state(2)).tokens)
     for i, prompt in enumerate(prompts):  # one by one: the published evaluation knows no batch
         with torch.no_grad():
             actions, memory = published_forward(path, images[i : i + 1], proprio[i : i + 1], prompt)
@@ -154,7 +159,7 @@ def test_a_native_policy_comes_back_rounded_to_the_published_dtypes(tmp_path):
 
     policy = Policy(
         ModelConfig(SIZE, chunk=8, memory_positions="shift"),
-        build_memory(MemoryConfig("tokens", 3), 24),
+        build_memory(MemoryConfig("tokens", 3), Dimensions(24)),
         Interface(2, 7, 7, 64, True),
     )
     initialise(policy, 0)

@@ -131,7 +131,7 @@ def test_with_adapters_in_half_precision(store, base):
         add_adapters(policy, base.model.size, LoraConfig(rank=4), seed=0)
         if compiled:
             compile_step(policy, counter)
-        memory = policy.memory.read(policy.memory.init_state(4))
+        memory = policy.memory.read(policy.memory.init_state(4)).tokens
         for tick in range(3):
             memory = policy.step(random_frames(policy, 4, seed=tick), memory).memory
         memory.sum().backward()
@@ -145,13 +145,13 @@ def test_a_leak_is_seen_in_a_compiled_step_too(cell_with, attention, monkeypatch
     policy = build_policy(cell_with({"model.attention": attention}), PADDED_INTERFACE)
     compile_step(policy, "eager")
     memory = torch.randn(4, 4, 96)
-    assert leak_test(policy, random_frames(policy, 4), memory) == 0.0
+    assert leak_test(policy, random_frames(policy, 4), {"tokens": memory}) == 0.0
     monkeypatch.setitem(BARRED_ROWS, "context", ())
     monkeypatch.setattr(
         "muvla.models.attention_plan._groups", lambda layout, guard: (((slice(0, layout.length),), layout.length),)
     )
     with pytest.raises(NotAMeasurement) as info:
-        leak_test(policy, random_frames(policy, 4), memory)
+        leak_test(policy, random_frames(policy, 4), {"tokens": memory})
     assert info.value.field == "model.guard"
 
 

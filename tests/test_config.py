@@ -91,7 +91,7 @@ def test_bad_fields_are_refused_by_name(base, changes):
     [
         ({"memory.m": 9}, "model.reserve"),
         ({"data.dataset.task.cue": [3, 1]}, "task.cue"),
-        ({"model.size": 7}, "model.size."),
+        ({"model.size": 7}, "model.size"),
         ({"model.size.heads": 5}, "model.size: heads"),
         ({"model.size.siglip.heads": 5}, "model.size tower: heads"),
     ],

@@ -17,7 +17,7 @@ from muvla.utils.io import read_lines
 
 
 def diagnosed(trainer: Trainer) -> dict:
-    diagnosis = Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters)
+    diagnosis = Diagnosis(trainer.names, trainer.parameters)
     trainer.step(diagnosis)
     return diagnosis.row
 
@@ -56,7 +56,7 @@ def test_looking_changes_nothing(store, cell_with, change, checkpointing):
         for _ in range(2)
     )
     for _ in range(2):
-        diagnosis = Diagnosis(seen.policy.memory, seen.names, seen.parameters)
+        diagnosis = Diagnosis(seen.names, seen.parameters)
         assert seen.step(diagnosis) == unseen.step()
         assert diagnosis.row["loss_by_chunk"]
     for (name, a), b in zip(seen.policy.named_parameters(), unseen.policy.parameters(), strict=True):
@@ -129,7 +129,7 @@ def test_losses_add_up(store, cell_with):
     start = trainer.stream.state()
     window = trainer.stream.window(8)
     trainer.stream.load_state(start)
-    weight, diagnosis = window.weight.numpy(), Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters)
+    weight, diagnosis = window.weight.numpy(), Diagnosis(trainer.names, trainer.parameters)
     loss, _ = trainer.step(diagnosis)
     row = diagnosis.row
     by_chunk = sum(w * m for w, m in zip(weight.sum(axis=(0, 1)), row["loss_by_chunk"], strict=True))

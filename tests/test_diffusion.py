@@ -91,11 +91,11 @@ def test_under_the_guard_neither_noise_nor_time_reaches_the_memory(cell_with, in
         passes.append(policy.predict_noise(encoded, memory, made))
     assert torch.equal(passes[0].memory, passes[1].memory)
     assert not torch.equal(passes[0].actions, passes[1].actions)
-    assert leak_test(policy, encoded, memory) == 0.0
+    assert leak_test(policy, encoded, {"tokens": memory}) == 0.0
     stepped = policy.step(encoded, memory, torch.randn(4, 2, 2))
     assert torch.equal(stepped.memory, passes[0].memory)
     full = build_policy(cell_with({**DIFFUSION, **dummy(4), "model.guard": "full"}), interface)
-    assert leak_test(full, random_frames(full, 4), memory) > 1e-3
+    assert leak_test(full, random_frames(full, 4), {"tokens": memory}) > 1e-3
 
 
 @pytest.mark.parametrize("leaking", [Segment.ACTION, Segment.STOP, Segment.TIME])
@@ -108,7 +108,7 @@ def test_the_leak_test_sees_each_of_the_guarded_segments(cell_with, monkeypatch,
     cell = cell_with({**DIFFUSION, "model.attention": "dense", "model.size.layers": 1})
     policy = build_policy(cell, PADDED_INTERFACE)
     with pytest.raises(NotAMeasurement) as info:
-        leak_test(policy, random_frames(policy, 4), torch.randn(4, 4, 96))
+        leak_test(policy, random_frames(policy, 4), {"tokens": torch.randn(4, 4, 96)})
     assert info.value.field == "model.guard"
 
 

@@ -228,12 +228,13 @@ def test_a_schedule_that_never_fires(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("zero[2:9]", "token 8"), ("lesion(4)", "token 4.*4 tokens 0…3")],
+    "name",
+    ["zero[2:9]", "lesion(4)"],
 )
-def test_what_cannot_act_is_refused_before_an_episode_runs(trained, tmp_path, name, message):
-    with pytest.raises(MuvlaError, match=message):
+def test_what_cannot_act_is_refused_before_an_episode_runs(trained, tmp_path, name):
+    with pytest.raises(MuvlaError) as info:
         evaluated(trained, tmp_path, parse_intervention(name))
+    assert info.value.field == f"intervention {name}"
     assert not list(tmp_path.rglob("*.jsonl"))
 
 

@@ -309,11 +309,11 @@ def test_a_memoryless_policy_is_at_chance_by_construction(store, cell_with, chan
                 images = torch.from_numpy(observation["images"]).permute(0, 3, 1, 2)[None]
                 proprio = torch.from_numpy(trainer.statistics.normalise_proprio(observation["proprio"][None]))
                 encoded = trainer.policy.encode(images, proprio, *trainer.policy.encode_text([info["instruction"]]))
-                output = trainer.policy.step(encoded, trainer.policy.memory.read(tokens))
-                tokens = trainer.policy.memory.write(tokens, output.memory)
+                output = trainer.policy.step(encoded, trainer.policy.memory.read(tokens).tokens)
+                tokens = trainer.policy.memory.write(tokens, output.taps)
                 if info["phase"] == 3:
                     first_actions.append(output.actions)
                     break
                 observation, _, _, _, info = env.step(np.zeros(2))
     alike = torch.equal(first_actions[0], first_actions[1]) and torch.equal(first_actions[0], first_actions[2])
-    assert alike == (not trainer.policy.memory.recurrent)
+    assert alike == (not trainer.policy.memory.recurs)

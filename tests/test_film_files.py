@@ -23,6 +23,7 @@ from muvla.config.sizes import OPENVLA_7B, SIZES
 from muvla.data.normalization import Statistics
 from muvla.data.stream import SlotStream
 from muvla.errors import MuvlaError
+from muvla.memory.contract import Dimensions
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy
 from muvla.runs.export import export
@@ -59,7 +60,9 @@ def test_openvla_7b_has_the_published_layers():
     """456 M parameters of FiLM (spec 1.10), of which those of the last blocks are never read."""
     with torch.device("meta"):
         policy = Policy(
-            ModelConfig(OPENVLA_7B, film=True), build_memory(MemoryConfig(), 4096), Interface(2, 7, 7, 1, True)
+            ModelConfig(OPENVLA_7B, film=True),
+            build_memory(MemoryConfig(), Dimensions(4096)),
+            Interface(2, 7, 7, 1, True),
         )
     shapes = expected_shapes(policy, film=True)["vision"]
     film = {n: s for n, s in shapes.items() if n.split(".")[-2] in ("scale", "shift")}
@@ -137,7 +140,7 @@ def test_it_is_evaluated_in_half_precision(oft):
         text = policy.encode_text(["Touch the cube.", "Rest."])
         with torch.no_grad():
             encoded = policy.encode(images, torch.zeros(2, 2), *text)
-            outputs.append(policy.step(encoded, policy.memory.read(policy.memory.init_state(2))).actions.float())
+            outputs.append(policy.step(encoded, policy.memory.read(policy.memory.init_state(2)).tokens).actions.float())
     assert not torch.equal(*outputs)
     torch.testing.assert_close(*outputs, rtol=0.1, atol=0.1)
     assert outputs[0].std() > 0.3, "or the tolerance would prove nothing"

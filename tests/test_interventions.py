@@ -8,7 +8,7 @@ from muvla.checkpoints.build import build_policy
 from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
-from muvla.interventions import EXAMPLES, INTERVENTIONS, parse_intervention
+from muvla.interventions import EXAMPLES, get_intervention_kind, parse_intervention, sham_of
 from muvla.interventions.base import Context, Intervention
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
@@ -112,7 +112,7 @@ def context(seed=3, tick=2):
 def test_draws_are_keyed_by_seed_tick_and_intervention_alone():
     """So adding one never changes another."""
     state = {"tokens": torch.zeros(4, 8) + torch.linspace(-1, 1, 8)}
-    unit, matched = INTERVENTIONS["noise_unit"].function, INTERVENTIONS["noise_matched"].function
+    unit, matched = (get_intervention_kind(name).function for name in ("noise_unit", "noise_matched"))
     first = unit(state, context())["tokens"]
     matched(state, context())
     torch.randn(100)
@@ -180,13 +180,30 @@ def test_usable_in_training(store, cell_with, name):
 
 
 def test_training_needs_the_declared_intervention(store, cell_with):
-    with pytest.raises(MuvlaError, match="the cell's own"):
-        Trainer(cell_with({"intervention": "zero"}), store)
-    with pytest.raises(MuvlaError, match="the cell's own"):
-        Trainer(cell_with(), store, parse_intervention("zero"))
+    for cell, given in ((cell_with({"intervention": "zero"}), None), (cell_with(), parse_intervention("zero"))):
+        with pytest.raises(MuvlaError) as info:
+            Trainer(cell, store, given)
+        assert info.value.field == "intervention"
 
 
 def test_unknown_intervention():
-    with pytest.raises(MuvlaError, match="freeze_first"):
-        parse_intervention("amnesia")
+    with pytest.raises(MuvlaError) as info:
+        parse_intervention("freez_first")
+    assert info.value.field == "intervention" and "freeze_first" in info.value.expected
     assert parse_intervention(None) is None and parse_intervention("none") is None
+
+
+def test_shams_have_the_rest_of_the_name():
+    names = ["transplant@3", "transplant_same@3", "transplant_self", "direction(2)", "orthogonal(2)", "orthogonal(4)"]
+    assert sham_of("transplant@3", names) == ["transplant_same@3"]
+    assert sham_of("direction(2)", names) == ["orthogonal(2)"]
+    assert sham_of("zero", names) == sham_of("none", names) == []
+
+
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if get_intervention_kind(n).identity is not None])
+def test_the_identity_changes_nothing(policy, name):
+    spec = get_intervention_kind(name)
+    if spec.donor is not None:
+        pytest.skip("needs donors: tests/test_donors.py")
+    shown = str(spec.identity)
+    assert torch.equal(tokens_read(policy, parse_intervention(f"{name}({shown})"))[0], tokens_read(policy, None)[0])

@@ -28,13 +28,6 @@ PENDING = {
     "muvla/cli/data.py",
     "muvla/cli/doctor.py",
     "muvla/cli/main.py",
-    "muvla/config/__init__.py",
-    "muvla/config/cell.py",
-    "muvla/config/data.py",
-    "muvla/config/identity.py",
-    "muvla/config/memory.py",
-    "muvla/config/presets.py",
-    "muvla/config/serialization.py",
     "muvla/envs/actions.py",
     "muvla/envs/assets.py",
     "muvla/envs/base.py",
@@ -53,14 +46,6 @@ PENDING = {
     "muvla/envs/recall/env.py",
     "muvla/envs/registry.py",
     "muvla/envs/workers.py",
-    "muvla/interventions/__init__.py",
-    "muvla/interventions/base.py",
-    "muvla/interventions/donors.py",
-    "muvla/interventions/grammar.py",
-    "muvla/interventions/kinds.py",
-    "muvla/interventions/schedule.py",
-    "muvla/memory/base.py",
-    "muvla/recurrence/tick.py",
     "muvla/runs/export.py",
     "muvla/utils/devices.py",
     "muvla/utils/provenance.py",
@@ -142,8 +127,13 @@ def test_docstrings_and_help_begin_with_their_subject(path, request):
 def test_variables_are_named_after_what_they_hold(path, request):
     if name(path) in PENDING:
         request.applymarker(pytest.mark.xfail(reason="not rewritten yet"))
-    wrong = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    wrong, tree = [], ast.parse(path.read_text(encoding="utf-8"))
+    # A field of a class may have a serialized name.
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    fields = {line.target for node in classes for line in node.body if isinstance(line, ast.AnnAssign)}
+    for node in ast.walk(tree):
+        if node in fields:
+            continue
         variable = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
         variable = node.arg if isinstance(node, ast.arg) else variable
         if variable in NAMELESS:

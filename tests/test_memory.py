@@ -9,6 +9,7 @@ from muvla.config import canonical, dummy, ema, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.memory.base import detach, export
+from muvla.memory.contract import Taps
 from muvla.recurrence import Moment, Recurrence
 
 MECHANISMS = {"none": no_memory(), "dummy": dummy(4), "tokens": tbptt(8, 4), "ema": ema(0.1, 4)}
@@ -28,10 +29,10 @@ def run(policy, ticks, is_first, slots=2):
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_the_contract(cell_with, name):
     policy = build_policy(cell_with(MECHANISMS[name]), PLAIN_INTERFACE)
-    memory, m = policy.memory, policy.memory.width
+    memory, m = policy.memory, policy.memory.tokens
     state = memory.init_state(3)
-    assert memory.read(state).shape == (3, m, 96)
-    written = memory.write(state, torch.randn(3, m, 96))
+    assert memory.read(state).tokens.shape == (3, m, 96)
+    written = memory.write(state, Taps(torch.randn(3, m, 96)))
     assert {k: tuple(v.shape[1:]) for k, v in written.items()} == memory.state_spec()
     assert memory.cost()["tokens"] == m and memory.cost()["parameters"] == m * 96
     copied = memory.load(export(written))
@@ -44,7 +45,7 @@ def test_the_contract(cell_with, name):
 @pytest.mark.parametrize("name", ["tokens", "ema"])
 def test_reset_is_exact_and_per_slot(cell_with, name):
     policy = build_policy(cell_with(MECHANISMS[name]), PLAIN_INTERFACE)
-    written = policy.memory.write(policy.memory.init_state(3), torch.randn(3, 4, 96))
+    written = policy.memory.write(policy.memory.init_state(3), Taps(torch.randn(3, 4, 96)))
     after = policy.memory.reset(written, torch.tensor([False, True, False]))["tokens"]
     assert torch.equal(after[1], policy.memory.initial)
     assert torch.equal(after[[0, 2]], written["tokens"][[0, 2]])
@@ -53,7 +54,7 @@ def test_reset_is_exact_and_per_slot(cell_with, name):
 def test_initial_memory_gets_gradient_exactly_when_something_was_reset(cell_with):
     policy = build_policy(cell_with(), PLAIN_INTERFACE)
     loop = Recurrence(policy, 2)
-    loop.state = detach(policy.memory.write(policy.memory.init_state(2), torch.randn(2, 4, 96)))
+    loop.state = detach(policy.memory.write(policy.memory.init_state(2), Taps(torch.randn(2, 4, 96))))
     for is_first, expected in ((LATER, False), (FIRST, True)):
         policy.zero_grad()
         output, _ = loop.tick(random_frames(policy, 2), is_first, moment())
@@ -95,9 +96,11 @@ def test_the_blend(cell_with):
     out, before = torch.randn(2, 4, 96), {"tokens": torch.randn(2, 4, 96)}
     for alpha in (0.1, 0.7):
         memory = build_policy(cell_with({"memory.alpha": alpha}), PLAIN_INTERFACE).memory
-        torch.testing.assert_close(memory.write(before, out)["tokens"], alpha * out + (1 - alpha) * before["tokens"])
+        torch.testing.assert_close(
+            memory.write(before, Taps(out))["tokens"], alpha * out + (1 - alpha) * before["tokens"]
+        )
     memory = build_policy(cell_with({"memory.alpha": 1.0}), PLAIN_INTERFACE).memory
-    assert torch.equal(memory.write(before, out)["tokens"], out)
+    assert torch.equal(memory.write(before, Taps(out))["tokens"], out)
 
 
 def test_alpha_one_with_k_one_is_tbptt_one(cell_with):

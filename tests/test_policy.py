@@ -56,7 +56,9 @@ def test_none_with_guard_full_is_the_oft_computation_bit_for_bit(cell_with, posi
     policy = build_policy(cell, PLAIN_INTERFACE)
     images, proprio = frames()
     ids, lengths = policy.encode_text(["Touch the marked disc."] * 3)
-    ours = policy.step(policy.encode(images, proprio, ids, lengths), policy.memory.read(policy.memory.init_state(3)))
+    ours = policy.step(
+        policy.encode(images, proprio, ids, lengths), policy.memory.read(policy.memory.init_state(3)).tokens
+    )
     assert torch.equal(ours.actions, oft_forward(policy, images, proprio, ids))
 
 

@@ -33,7 +33,7 @@ def tick(policy):
     observed = (frames, torch.zeros(2, 7), *policy.encode_text(["Touch the cube."] * 2))
     with torch.no_grad():
         encoded = policy.encode(*(t.to(policy.memory.initial.device) for t in observed))
-        given = encoded, policy.memory.read(policy.memory.init_state(2))
+        given = encoded, policy.memory.read(policy.memory.init_state(2)).tokens
         return policy.eval().step(*given), given
 
 

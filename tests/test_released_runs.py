@@ -68,7 +68,7 @@ def test_without_its_memory_a_muvla_release_is_openvla_oft(tmp_path, capsys):
     ]
     values = [dict(p.named_parameters()) for p in policies]
     assert values[0].keys() == values[1].keys() and all(torch.equal(values[0][n], values[1][n]) for n in values[0])
-    assert {p.config.guard for p in policies} == {"full"} and {p.memory.width for p in policies} == {0}
+    assert {p.config.guard for p in policies} == {"full"} and {p.memory.tokens for p in policies} == {0}
     assert run(tmp_path, "evaluate", same) == 0 and len(list((tmp_path / "runs").iterdir())) == 1
     assert run(tmp_path, "evaluate", path) == 0 and len(list((tmp_path / "runs").iterdir())) == 2
     assert run(tmp_path, "evaluate", same, "--without-memory") == EXIT_BAD_INPUT
@@ -86,7 +86,7 @@ def test_half_precision_is_another_run_with_nearly_the_same_actions(tmp_path):
     for policy in (one, half):
         with torch.no_grad():
             encoded = policy.encode(frames, torch.zeros(2, 7), *policy.encode_text(["Touch the cube."] * 2))
-            actions.append(policy.step(encoded, policy.memory.read(policy.memory.init_state(2))).actions)
+            actions.append(policy.step(encoded, policy.memory.read(policy.memory.init_state(2)).tokens).actions)
     torch.testing.assert_close(actions[0], actions[1], rtol=0.1, atol=0.05)
     assert not torch.equal(*actions) and actions[1].dtype == torch.float32
 

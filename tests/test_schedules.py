@@ -77,29 +77,30 @@ def test_equal_interventions_have_one_name(text, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "field"),
     [
-        ("zero[2:2]", "at least one token"),
-        ("zero(3)", "expected no argument"),
-        ("lesion", r"lesion\(0\)"),
-        ("freeze@3", "goes on"),
-        ("zero@every(0)", "@every"),
-        ("zero@dawn", "cue_end"),
-        ("direction(1)@2..", "one event"),
-        ("drop/before_read", "expected one of read"),
-        ("noise_relative(-1)", "≥ 0"),
-        ("noise_relative(x)", "a number"),
-        ("noise_relative(nan)", "finite"),
-        ("stale(x)", "whole number"),
-        ("permute_tokens(a)", "identity"),
-        ("zero@1/read", "schedule"),
-        ("zero[0:1", "KIND"),
-        ("transplant(2)", "no argument"),
+        ("zero[2:2]", "intervention zero"),
+        ("zero(3)", "intervention zero"),
+        ("lesion", "intervention lesion"),
+        ("freeze@3", "intervention freeze"),
+        ("zero@every(0)", "intervention, schedule"),
+        ("zero@dawn", "intervention, schedule"),
+        ("direction(1)@2..", "intervention direction"),
+        ("drop/before_read", "intervention drop/before_read"),
+        ("noise_relative(-1)", "intervention noise_relative"),
+        ("noise_relative(x)", "intervention noise_relative"),
+        ("noise_relative(nan)", "intervention noise_relative"),
+        ("stale(x)", "intervention stale"),
+        ("permute_tokens(a)", "intervention permute_tokens"),
+        ("zero@1/read", "intervention, schedule"),
+        ("zero[0:1", "intervention"),
+        ("transplant(2)", "intervention transplant"),
     ],
 )
-def test_what_is_no_intervention_says_why(text, message):
-    with pytest.raises(MuvlaError, match=message):
+def test_what_is_no_intervention_is_refused_by_its_part(text, field):
+    with pytest.raises(MuvlaError) as info:
         parse_intervention(text)
+    assert info.value.field == field
 
 
 @pytest.fixture(scope="module")

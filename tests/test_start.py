@@ -120,7 +120,7 @@ def test_a_muvla_checkpoint_brings_its_memory_where_there_is_a_place(cell, muvla
     memory = dict(_of_the_release(muvla))["memory.initial"]
     assert torch.equal(policy_of(here, store).memory.initial, memory)
     assert not torch.equal(policy_of(replace(here, {"start.parts": "weights"}), store).memory.initial, memory)
-    assert policy_of(replace(here, no_memory()), store).memory.width == 0, "a declared ablation"
+    assert policy_of(replace(here, no_memory()), store).memory.tokens == 0, "a declared ablation"
     with pytest.raises(MuvlaError) as info:
         policy_of(replace(here, {"memory.m": 3}), store)
     assert info.value.field.endswith("muvla")
@@ -372,7 +372,7 @@ def test_a_relative_place_is_found_from_anywhere(cell, oft, store, tmp_path, mon
     with run.working():
         train_cell(run, here, store, "cpu")
     monkeypatch.chdir(tmp_path)
-    assert run.load_policy("cpu").memory.width == 5
+    assert run.load_policy("cpu").memory.tokens == 5
 
 
 def test_a_study_whose_start_is_missing_fails_before_anything(tmp_path, monkeypatch, capsys):

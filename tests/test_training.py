@@ -271,7 +271,9 @@ def test_memory_that_does_not_do_what_its_kind_says_stops_training(store, cell_w
     trainer = Trainer(cell_with({"memory.kind": kind}), store)
     memory = trainer.policy.memory
     other = (
-        (lambda state, out: memory.init_state(len(out))) if kind == "tokens" else (lambda state, out: {"tokens": out})
+        (lambda state, taps, *_: memory.init_state(len(taps.memory)))
+        if kind == "tokens"
+        else (lambda state, taps, *_: {"tokens": taps.memory})
     )
     monkeypatch.setattr(memory, "write", other)
     with pytest.raises(NotAMeasurement) as info:

@@ -20,8 +20,8 @@ def written(monkeypatch):
         outputs = []
         original = trainer.policy.memory.write
 
-        def write(state, out):
-            result = original(state, out)
+        def write(*args):
+            result = original(*args)
             if result["tokens"].requires_grad:
                 result["tokens"].retain_grad()
             outputs.append(result["tokens"])
@@ -100,7 +100,7 @@ def test_memory_keeps_its_value_across_windows_and_updates(store, cell_with):
     window = trainer.stream.window(8)
     read = []
     original = trainer.policy.step
-    trainer.policy.step = lambda encoded, tokens, noise, removed: (
+    trainer.policy.step = lambda encoded, tokens, noise, removed, retrieve: (
         read.append(tokens.detach().clone()),
         original(encoded, tokens, noise),
     )[1]
@@ -122,10 +122,10 @@ def naive_gradients(trainer, window):
         loss = 0.0
         for t in range(start, start + K):
             first = window.is_first[t]
-            state = policy.memory.reset(state, first if policy.memory.recurrent else torch.ones_like(first))
+            state = policy.memory.reset(state, first if policy.memory.recurs else torch.ones_like(first))
             encoded = policy.encode(window.images[t], window.proprio[t], window.text_ids[t], window.text_lengths[t])
-            output = policy.step(encoded, policy.memory.read(state))
-            state = policy.memory.write(state, output.memory)
+            output = policy.step(encoded, policy.memory.read(state).tokens)
+            state = policy.memory.write(state, output.taps)
             loss = loss + ((output.actions - window.label[t]).abs() * window.weight[t][..., None]).sum()
         (loss / window.label.numel()).backward()
         state = {k: v.detach() for k, v in state.items()}
@@ -144,8 +144,10 @@ def naive_gradients_by_slot(trainer, window):
             played += 1
             state = policy.memory.reset(state, window.is_first[t, slot : slot + 1])
             inputs = (window.images, window.proprio, window.text_ids, window.text_lengths)
-            output = policy.step(policy.encode(*(x[t, slot : slot + 1] for x in inputs)), policy.memory.read(state))
-            state = policy.memory.write(state, output.memory)
+            output = policy.step(
+                policy.encode(*(x[t, slot : slot + 1] for x in inputs)), policy.memory.read(state).tokens
+            )
+            state = policy.memory.write(state, output.taps)
             error = (output.actions - window.label[t, slot : slot + 1]).abs()
             losses.append((error * window.weight[t, slot : slot + 1, :, None]).sum())
         (sum(losses) / window.label.numel()).backward()

@@ -23,8 +23,9 @@ from analysis.frames import (
 )
 from analysis.intervention_frames import with_donors
 from analysis.learned import RULE, above_chance, above_chance_counts
-from analysis.shams import shams_of, with_shams
+from analysis.shams import with_shams
 from analysis.tables import NO_VALUE, identified, to_markdown
+from muvla.interventions import sham_of
 
 NUMBERS = "In tables, a rate is the median over training seeds and, in brackets, the smallest and the largest."
 FILES = (("report.md", "report"), ("by-seed.md", "tables by seed"), ("cells.csv", "data"))
@@ -175,7 +176,7 @@ def _donor_sentences(pairs: pd.DataFrame, learned: pd.DataFrame) -> list[str]:
             f"After `{name}`, the donor's target is touched first in {spread(lines['follow_with'])} of the episodes of "
             f"these {len(lines)} seeds, against {spread(lines['follow_without'])} without it."
         )
-        shams = shams_of(name, pairs["intervention"].unique())
+        shams = sham_of(name, pairs["intervention"].unique())
         effects = pairs[pairs["intervention"].isin(shams)]["choice_difference"].abs()
         if effects.notna().any():
             verb = "changes" if len(shams) == 1 else "change"

@@ -16,7 +16,7 @@ from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.init import initialise
 from muvla.models.lora import TRAINED_IN_FULL, add_adapters
-from muvla.models.policy import Interface, Policy
+from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts
 
 
@@ -54,7 +54,7 @@ def hash_start(cell: Cell) -> str | None:
 def build_policy(cell: Cell, interface: Interface) -> Policy:
     """Returns a policy with the cell's initial values. Raises MuvlaError for a checkpoint that does not fit the
     cell."""
-    memory = build_memory(cell.memory, cell.model.size.width)
+    memory = build_memory(cell.memory, dimensions_of(cell.model, interface))
     if cell.start.checkpoint is None:
         policy = Policy(cell.model, memory, interface)
         initialise(policy, cell.seed)

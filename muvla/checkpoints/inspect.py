@@ -12,6 +12,7 @@ from muvla.checkpoints.parts import PARTS
 from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
 from muvla.config.model import SizeConfig
+from muvla.config.serialization import flatten
 from muvla.errors import MuvlaError
 
 FAMILIES = {
@@ -86,8 +87,11 @@ def _native(folder: Path) -> Iterator[str]:
     if cell.start.checkpoint:
         yield f"started from: {cell.start.checkpoint} ({cell.start.parts}), content {checkpoint.start}"
         yield f"adapters: rank {cell.lora.rank}, alpha {cell.lora.alpha:g}" if cell.lora.rank else "adapters: none"
-    widths = f", m = {cell.memory.m}, α = {cell.memory.alpha:g}, K = {cell.truncation}" if cell.memory.m else ""
-    yield f"memory: {cell.memory.kind}{widths}"
+    words = [f"memory: {cell.memory.kind}"]
+    if cell.memory.has_state:
+        words += [f"{name} = {value}" for name, value in flatten(cell.memory).items() if name != "kind"]
+        words.append(f"K = {cell.truncation}")
+    yield ", ".join(words)
     options = [f"guard: {model.guard}", f"chunk H = {model.chunk}", f"head {model.head}"]
     if model.film:
         options.append("FiLM")

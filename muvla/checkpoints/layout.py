@@ -33,7 +33,7 @@ def get_rules(policy: Policy, film: bool) -> dict[str, list[Rule]]:
         rules["noisy"] = names.noisy_rules()
     if policy.proprio:
         rules["proprio"] = names.proprio_rules()
-    if policy.memory.width:
+    if policy.memory.tokens and hasattr(policy.memory, "initial"):  # the mechanism that was published
         rules["memory"] = names.memory_rules()
     return rules
 

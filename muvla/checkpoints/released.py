@@ -60,7 +60,7 @@ from muvla.config.model import SizeConfig
 from muvla.config.serialization import content_hash
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
-from muvla.models.policy import Interface, Policy
+from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts, load_released_prompts
 from muvla.models.quantization import import_bitsandbytes, quantize
 from muvla.utils.io import read_json
@@ -190,7 +190,7 @@ class ReleasedCheckpoint:
             film=self.film,
         )
         with init_empty_weights(include_buffers=False):
-            return Policy(model, build_memory(memory.mechanism, self.size.width), interface)
+            return Policy(model, build_memory(memory.mechanism, dimensions_of(model, interface)), interface)
 
     def _proprio_dim(self) -> int:
         """Returns the robot's proprio dimension for a policy without proprio, by the statistics; 1 if unknown."""

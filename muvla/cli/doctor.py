@@ -125,7 +125,7 @@ def _leak_test() -> Finding:
             ids, lengths = policy.encode_text(["touch it", "touch the marked disc"])
             images = torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)
             encoded = policy.encode(images, torch.zeros(2, 2), ids, lengths)
-            leaks[guard] = leak_test(policy, encoded, policy.memory.read(policy.memory.init_state(2)))
+            leaks[guard] = leak_test(policy, encoded, policy.memory.init_state(2))
         if leaks["full"] == 0:
             raise RuntimeError("the leak test does not see the leak of guard `full`")
         return f"leak {leaks['context']} under `context`, {leaks['full']:.2g} under `full`"

@@ -1,4 +1,4 @@
-"""What a training is configured by. A study file takes its names from here."""
+"""Configuration of a training. A study file takes its names from here."""
 
 from muvla.config.budget import BudgetConfig, OptimizerConfig
 from muvla.config.cell import SELECTIONS, BlockOrigin, Cell

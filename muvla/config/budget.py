@@ -14,11 +14,15 @@ from muvla.config.validation import require
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Slots B, window W and updates U, as declared, and what a truncation length K makes of them.
+    """Slots B, window W and updates U as declared, and the regime that applies a truncation length K to them.
 
-    `matched`: nothing; B, W and U are the same for every cell, whatever K and α are. `matched_frames`: W = K, and as
-    many updates as give the declared number of frames. `published`: W = K at the declared U, so that K multiplies the
-    frames of an update and of the whole training (spec 2.4). `Cell.effective_budget` is what comes out.
+    | regime | effect of K |
+    |---|---|
+    | `matched` | none: B, W and U are the same for every cell, whatever K and α are |
+    | `matched_frames` | W = K, and as many updates as give the declared number of frames |
+    | `published` | W = K at the declared U: K multiplies the frames of an update and of the training (spec 2.4) |
+
+    `Cell.effective_budget` is the result.
     """
 
     slots: int = 16
@@ -42,14 +46,14 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, linear warm-up and cosine decay; both as fractions so that they scale with U."""
+    """AdamW with linear warm-up and cosine decay, both as fractions, so that they scale with U."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     warmup: float = 0.05  # fraction of U
     final: float = 0.1  # last learning rate, fraction of lr
-    clip: float | None = 1.0  # largest gradient norm; None leaves it (as published)
+    clip: float | None = 1.0  # largest gradient norm; None clips nothing (as published)
 
     def __post_init__(self):
         require(self.lr > 0, "optimizer.lr", self.lr, "> 0", "set a learning rate")
@@ -58,9 +62,9 @@ class OptimizerConfig:
             "optimizer.betas",
             self.betas,
             "two fractions in [0, 1)",
-            "correct them",
+            "set two fractions",
         )
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "≥ 0", "correct it")
-        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "correct it")
-        require(0 <= self.final <= 1, "optimizer.final", self.final, "a fraction in [0, 1]", "correct it")
-        require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "correct it")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "≥ 0", "set 0 for none")
+        require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "set a share of U")
+        require(0 <= self.final <= 1, "optimizer.final", self.final, "a fraction in [0, 1]", "set a share of lr")
+        require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "set null for none")

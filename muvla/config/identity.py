@@ -13,25 +13,22 @@ from muvla.config.serialization import content_hash, identity, replace
 def canonical(cell: Cell) -> Cell:
     """The cell with every field that its computation does not use set to one value.
 
-    Without recurrence, K and α change nothing; without MEMORY tokens, neither m, their scale, the guard's memory rows
-    nor an intervention does. A budget regime is written as the B, W and U that it comes to. So equal computations share
-    one identity, and are trained once.
+    Equal computations then share one identity, and are trained once. K is unused where no gradient crosses ticks; the
+    mechanism names the unused fields of its configuration. A budget regime becomes the B, W and U that it amounts to.
     """
-    changes: dict[str, Any] = {"budget": cell.effective_budget}
-    without_tokens = cell.memory.kind == "none" or cell.memory.m == 0
-    if not cell.recurs:
-        changes |= {"memory.alpha": 1.0, "truncation": cell.budget.window}
-    if not cell.recurs or cell.truncation in (
-        1,
-        cell.effective_budget.window,
-    ):  # cut at every tick, or at windows alone
+    memory, budget = cell.memory.canonical(), cell.effective_budget
+    changes: dict[str, Any] = {"budget": budget, "memory": memory}
+    if not memory.gradient_crosses:
+        changes["truncation"] = cell.budget.window
+    # Blocks of one tick, or of a whole window, are the same from wherever they are counted.
+    if not memory.gradient_crosses or cell.truncation in (1, budget.window):
         changes["truncation_from"] = "window"
-    if without_tokens:
-        changes |= {"memory.kind": "none", "memory.m": 0, "memory.init_std": 0.0, "intervention": None}
-        if cell.model.guard == "memory_only":
-            changes["model.guard"] = "full"
+    if not memory.has_state:
+        changes["intervention"] = None
+    if memory.tokens == 0 and cell.model.guard == "memory_only":  # it bars no row
+        changes["model.guard"] = "full"
     if cell.model.memory_positions == "shift":  # the positions of a reserve of exactly m
-        changes |= {"model.memory_positions": "reserved", "model.reserve": 0 if without_tokens else cell.memory.m}
+        changes |= {"model.memory_positions": "reserved", "model.reserve": memory.tokens}
     if cell.start.checkpoint is None:
         changes["start.parts"] = "all"
     if cell.lora.rank == 0:
@@ -48,21 +45,21 @@ def canonical(cell: Cell) -> Cell:
 
 
 def started_at(cell: Cell, place: str | None) -> Cell:
-    """The cell with what it starts from at another place: a path means nothing on another machine, its content does."""
+    """The cell with its start checkpoint at another place: a path means nothing on another machine, content does."""
     return replace(cell, {"start.checkpoint": place})
 
 
 def of_sources(cell: Cell, names: Iterable[str | None]) -> Cell:
-    """The cell with its imported datasets under other names, which are no content either; collected ones have none."""
+    """The cell with its imported datasets under other names, which are no content. Collected datasets have no name."""
     first, *others = [
-        one if one.source is None or name is None else replace(one, {"source": name})
-        for one, name in zip(cell.data.datasets, names, strict=True)
+        dataset if dataset.source is None or name is None else replace(dataset, {"source": name})
+        for dataset, name in zip(cell.data.datasets, names, strict=True)
     ]
     return replace(cell, {"data.dataset": first, "data.mixture": others})
 
 
 def train_id(cell: Cell, data: str, start: str | None) -> str:
-    """Hash of the canonical training configuration, of the data's content and of that of what the cell starts from."""
+    """Hash of the canonical training configuration, of the data's content and of the start checkpoint's content."""
     names = [f"import-{i}" if i else "import" for i in range(len(cell.data.datasets))]
     placeless = of_sources(started_at(canonical(cell), start), names)
     return content_hash({"cell": identity(placeless), "data": data})

@@ -1,23 +1,101 @@
-"""Configuration of a memory mechanism."""
+"""Configuration of a memory mechanism: what every mechanism declares about itself.
+
+Each mechanism defines its configuration beside its code, in `muvla.memory` or in a package of its author. The
+configuration's class is looked up by name when a cell names it: this module imports neither torch nor a mechanism.
+"""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 from muvla.config.validation import require
+
+if TYPE_CHECKING:
+    from muvla.config.cell import Cell
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Which mechanism, its width m and its blend α: M' = α·out + (1−α)·M."""
+    """Base class of the mechanisms' configurations, and the way to make one: `MemoryConfig("tokens", m=4)`.
 
-    kind: Literal["none", "dummy", "tokens"] = "none"
-    m: int = 0
-    alpha: float = 1.0
-    init_std: float = 0.02  # of the learned initial memory (spec 2.1)
+    A mechanism's configuration is a frozen dataclass that inherits from this class, sets the default of `kind` to the
+    mechanism's name, and adds fields with defaults. A call of `MemoryConfig` itself makes the configuration that the
+    name `kind` belongs to. A later field gets `metadata=ADDED_LATER`, so that train ids stay.
+    """
 
-    def __post_init__(self):
-        require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
-        require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
-        require(self.init_std >= 0, "memory.init_std", self.init_std, "≥ 0", "set a standard deviation")
+    kind: str = "none"
+
+    def __new__(cls, *values: Any, **fields: Any) -> MemoryConfig:
+        mechanism = values[0] if values else fields.get("kind", "none")
+        return object.__new__(_config_class(mechanism) if cls is MemoryConfig else cls)
+
+    @classmethod
+    def class_for(cls, data: dict[str, Any]) -> type[MemoryConfig]:
+        """The class that plain data are read into, by their `kind`."""
+        return _config_class(data.get("kind", "none"))
+
+    @property
+    def tokens(self) -> int:
+        """m, the MEMORY tokens that the mechanism may put into the sequence; 0 does not mean that there is no
+        memory."""
+        return 0
+
+    @property
+    def has_state(self) -> bool:
+        """True where there is a state to record and to intervene on."""
+        return True
+
+    @property
+    def recurs(self) -> bool:
+        """True where a write is read at a later tick."""
+        return True
+
+    @property
+    def gradient_crosses(self) -> bool:
+        """True where gradient flows from a tick to the writes of earlier ticks, so that K has a meaning.
+
+        A mechanism that stores detached copies returns False; the trainer then cuts the graph after every tick.
+        """
+        return self.recurs
+
+    def canonical(self) -> MemoryConfig:
+        """This configuration with every unused field at one value, so that equal computations share one identity."""
+        return self
+
+    def update_rule(self, K: int) -> str:
+        """The mechanism in the words of a table, with truncation length K where K has a meaning."""
+        return f"{self.kind}, K={K}" if self.gradient_crosses else self.kind
+
+    def require_compatible(self, cell: Cell) -> None:
+        """Raises MuvlaError where the rest of the cell does not suit the mechanism.
+
+        A mechanism with further demands calls this method and adds them.
+        """
+        require(
+            cell.data.order != "shuffled" or not self.recurs,
+            "data.order",
+            cell.data.order,
+            f"episodic or grouped where memory.kind is {self.kind!r}, which carries a state",
+            "a shuffled frame has no tick before it to remember: set memory.kind to none or dummy",
+        )
+        require(
+            cell.model.memory_positions == "shift" or self.tokens <= cell.model.reserve,
+            "model.reserve",
+            cell.model.reserve,
+            f"at least {self.tokens}, the MEMORY tokens of memory.kind {self.kind!r}",
+            "raise model.reserve for the whole study, or set memory_positions to shift",
+        )
+        require(
+            cell.model.head != "diffusion" or cell.model.guard == "context" or not self.recurs,
+            "model.guard",
+            cell.model.guard,
+            "context under the head diffusion with a memory that recurs",
+            "set model.guard to context: under another guard the memory carries the noisy label on",
+        )
+
+
+def _config_class(mechanism: Any) -> type[MemoryConfig]:
+    """The configuration's class, at run time and by name: registry and mechanisms lie above this package."""
+    return importlib.import_module("muvla.memory.registry").get_mechanism(mechanism).Config

@@ -14,7 +14,7 @@ from muvla.config.validation import require
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """A vision transformer; its features are the output of the last block but one (μVLA spec 1.2)."""
+    """A vision transformer; its features are the output of the last but one block (μVLA spec 1.2)."""
 
     width: int
     layers: int
@@ -24,11 +24,17 @@ class TowerConfig:
     def __post_init__(self):
         _require_whole_heads("model.size tower", self.width, self.heads)
         for name in ("layers", "mlp"):
-            require(getattr(self, name) >= 1, f"model.size tower: {name}", getattr(self, name), "≥ 1", "correct it")
+            require(
+                getattr(self, name) >= 1,
+                f"model.size tower: {name}",
+                getattr(self, name),
+                "≥ 1",
+                "set a positive number",
+            )
 
 
 def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> None:
-    """Every head has a multiple of `each` numbers."""
+    """Checks that the width divides into heads of a multiple of `each` numbers."""
     require(
         heads >= 1 and width >= heads and width % (each * heads) == 0,
         f"{where}: heads",
@@ -40,7 +46,7 @@ def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> N
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """The numbers of one anatomy; presets are in `muvla.config.sizes`."""
+    """The sizes of one model; presets are in `muvla.config.sizes`."""
 
     name: str
     image_size: int  # pixels, square
@@ -55,14 +61,14 @@ class SizeConfig:
 
     def __post_init__(self):
         for name in ("patch", "layers", "mlp", "vocabulary"):
-            require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "correct it")
+            require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "set a positive number")
         _require_whole_heads("model.size", self.width, self.heads, each=2)  # rotary positions turn pairs of numbers
         require(
             self.dino.mlp % self.dino.width == 0,
             "model.size.dino.mlp",
             self.dino.mlp,
             f"a multiple of the tower's width, {self.dino.width}",
-            "DINOv2's hidden layer is a whole multiple",
+            "change dino.mlp or dino.width: DINOv2's hidden layer is a whole multiple of its width",
         )
         require(
             self.image_size >= 1 and self.image_size % self.patch == 0,
@@ -85,29 +91,31 @@ ReleasedPrecision = Literal[Precision, "nf4"]  # of a released checkpoint that i
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """The policy's architecture and precision."""
+
     size: SizeConfig
     chunk: int = 4  # H
     guard: Guard = "context"
-    # RoPE positions of text and action: `shift` moves them by m as published; `reserved` by `reserve` for every m,
-    # so that cells of different m (or none) see the same positions (spec 1.1).
+    # RoPE positions of text and action. `shift` moves them by m, as published. `reserved` moves them by `reserve` for
+    # every m, so that cells of different m, and cells without memory, have the same positions (spec 1.1).
     memory_positions: Literal["reserved", "shift"] = "reserved"
     reserve: int = 16
     attention: Literal["split", "dense", "flash", "flex", "auto"] = "split"
-    # What is done to a camera's frames, in training as in evaluation: nothing (they have the model's size), Lanczos-3
-    # to the model's size, or that and the central crop, which is how releases are evaluated (spec 4.3).
+    # Preparation of a camera's frames, in training as in evaluation. `stored`: none, they have the model's size.
+    # `resized`: Lanczos-3 to the model's size. `released`: resized, then the central crop, as releases are evaluated
+    # (spec 4.3).
     images: Literal["stored", "resized", "released"] = field(default="stored", metadata=ADDED_LATER)
-    # bfloat16: matrix products in it, frozen matrices stored in it; what is trained stays float32.
+    # bfloat16: matrix products and frozen matrices have this dtype; trained parameters stay float32.
     precision: Precision = field(default="float32", metadata=ADDED_LATER)
-    proprio: bool = field(default=True, metadata=ADDED_LATER)  # whether there is a PROPRIO token
-    head: Literal["l1", "diffusion"] = field(
-        default="l1", metadata=ADDED_LATER
-    )  # how actions come about (spec 1.7, 1.11)
+    proprio: bool = field(default=True, metadata=ADDED_LATER)  # True: the sequence has a PROPRIO token
+    # Actions are predicted directly, or denoised (spec 1.7, 1.11).
+    head: Literal["l1", "diffusion"] = field(default="l1", metadata=ADDED_LATER)
     # FiLM: the prompt's average embedding scales and shifts the tokens of every block of both towers (spec 1.10).
     film: bool = field(default=False, metadata=ADDED_LATER)
-    # Whether the two towers are trained, or keep their initial values, without adapters; the projector is trained.
+    # `frozen`: the two towers keep their initial values and have no adapters; the projector is trained in either case.
     vision: Literal["trained", "frozen"] = field(default="trained", metadata=ADDED_LATER)
-    # Tokens that prompts are padded to, so that tasks of longer prompts than the data's can be evaluated; null is what
-    # the data need, without padding where all have one length.
+    # Number of tokens that prompts are padded to, so that tasks with longer prompts than the data's can be evaluated.
+    # Null is the number that the data need, without padding where all prompts have one length.
     prompt_tokens: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
@@ -118,18 +126,18 @@ class ModelConfig:
             "model.prompt_tokens",
             self.prompt_tokens,
             "≥ 1 or null",
-            "correct it",
+            "set a number of tokens, or null for what the data need",
         )
 
 
 @dataclass(frozen=True)
 class StartConfig:
-    """Where the initial values come from; what does not come from there is drawn from the training seed."""
+    """The source of initial values; all other values are drawn from the training seed."""
 
-    # A released directory, or OWNER/NAME[@REVISION] of the hub; null draws everything. A train id holds its content.
+    # A released directory, or OWNER/NAME[@REVISION] of the hub; null draws everything. The train id holds the content.
     checkpoint: str | None = None
-    # `weights`: towers, projector and language model; `all`: action head, proprio projector and memory too, where the
-    # checkpoint has them and the cell has a place for them.
+    # `weights`: towers, projector and language model. `all`: action head, proprio projector and memory too, where the
+    # checkpoint and the cell both have them.
     parts: Literal["all", "weights"] = "all"
 
 
@@ -141,5 +149,11 @@ class LoraConfig:
     alpha: float = 16.0  # adapters are scaled by alpha / rank
 
     def __post_init__(self):
-        require(self.rank >= 0, "lora.rank", self.rank, "≥ 0", "the published rank is 32; 0 trains everything in full")
-        require(self.alpha > 0, "lora.alpha", self.alpha, "> 0", "the published alpha is 16")
+        require(
+            self.rank >= 0,
+            "lora.rank",
+            self.rank,
+            "≥ 0",
+            "set 32, the published rank, or 0, which trains everything in full",
+        )
+        require(self.alpha > 0, "lora.alpha", self.alpha, "> 0", "set a positive number; the published alpha is 16")

@@ -1,7 +1,7 @@
-"""The variants of the published table (μVLA, arXiv 2606.12497), each as it was published and under control.
+"""The variants of the published table (μVLA, arXiv 2606.12497), each as published and under control.
 
-Overrides for `muvla.config.serialization.replace`. Between the two versions of a variant nothing differs but
-`confounds(variant)`, each with its section of docs/published.md.
+Variants are overrides for `muvla.config.serialization.replace`. The two versions of a variant differ in
+`confounds(variant)` alone; docs/published.md has a section for each confound.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ M, ALPHA = 64, 0.1  # spec 2.1, 2.5
 
 @dataclass(frozen=True)
 class Confound:
-    """A field that the published study had otherwise than a controlled one has it."""
+    """A field with different values in the published study and in a controlled study."""
 
     published: Any
     controlled: Any
     section: str  # of docs/published.md
-    why: str  # what it would be taken for
+    why: str  # the effect that it would be mistaken for
 
 
-# Of every variant.
+# Confounds of every variant.
 CONFOUNDS = {
     "model.memory_positions": Confound("shift", "reserved", "1.1", "text and action stand elsewhere with other m"),
     "model.chunk": Confound(8, 1, "1.9", "the chunk of a delay frame holds actions of the decision"),
     "data.labels": Confound("recorded", "executed", "4.4", "labels that were never executed tell the target"),
     "data.tail": Confound("repeat", "mask", "4.1", "the last action weighs more in short episodes"),
     "data.statistics": Confound("recorded", "executed", "4.2", "actions that were never executed stretch the scale"),
-    # Single frames, which the shuffled variant plays, have no episode that could be changed as one: so none at all.
+    # Single frames, which the shuffled variant plays, have no episode to change as one; so no variant is augmented.
     "data.augmentation": Confound("frame", "none", "4.3", "the colour to be remembered is another in every frame"),
     "budget.regime": Confound("published", "matched", "2.4", "K multiplies the frames of an update and of a training"),
     "budget.slots": Confound(32, 4, "5", "without recurrence 32 frames an update in either version"),
     "budget.window": Confound(1, 8, "2.4", "without recurrence 32 frames an update in either version"),
     "optimizer.clip": Confound(None, 1.0, "5", "gradient through K ticks may be K times as large"),
 }
-# Of the variants without memory, which were trained with the mask of OpenVLA-OFT.
+# Confounds of the variants without memory, which were trained with the mask of OpenVLA-OFT.
 UNGUARDED = {"model.guard": Confound("full", "context", "3.2", "the mask of all tokens changes with the memory")}
-# What two variants of one version may differ in.
+# Fields in which two variants of one version may differ.
 FACTORS = (
     "memory.kind",
     "memory.m",
@@ -83,28 +83,28 @@ VARIANTS = tuple(_VARIANTS)
 
 
 def confounds(variant: str) -> dict[str, Confound]:
-    """By field, what the two versions of a variant differ in."""
+    """Field → the two values of a variant's two versions."""
     return CONFOUNDS | (UNGUARDED if _VARIANTS[variant]["memory.kind"] == "none" else {})
 
 
 def of_version(version: Version) -> dict[str, Any]:
-    """What all variants of a version share: for the base of a study."""
+    """The fields that all variants of a version share, for the base of a study."""
     return {field: getattr(confound, version) for field, confound in CONFOUNDS.items()} | {"model.guard": "context"}
 
 
 def paper_variants(version: Version) -> dict[str, dict[str, Any]]:
     """Variants of a study whose base has `of_version(version)`."""
-    own = {variant: confounds(variant).items() - CONFOUNDS.items() for variant in VARIANTS}
+    further = {variant: confounds(variant).items() - CONFOUNDS.items() for variant in VARIANTS}
     return {
-        variant: changes | {field: getattr(c, version) for field, c in own[variant]}
+        variant: changes | {field: getattr(c, version) for field, c in further[variant]}
         for variant, changes in _VARIANTS.items()
     }
 
 
 def single_task(task: str) -> dict[str, dict[str, Any]]:
-    """By variant: the base as it is, and on its first dataset alone, which is `task`'s, at the same budget.
+    """Two variants at one budget: the base with all datasets, and with its first dataset alone, which is `task`'s.
 
-    A study of its own, under the protocols of `task`: a policy of one prompt takes none of another length. The m, K and
-    updates of the published one are not known (spec 8); `data.mixture` is all that differs.
+    They belong into a separate study under the protocols of `task`, because a policy with one prompt takes no prompt of
+    another length. The published m, K and updates are unknown (spec 8). The variants differ in `data.mixture` alone.
     """
     return {"all tasks": {}, f"{task} alone": {"data.mixture": ()}}

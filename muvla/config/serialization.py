@@ -1,7 +1,7 @@
 """Frozen dataclasses to and from plain data: strict reading, canonical JSON, content hashes, differences.
 
-A configuration's identity is the hash of its canonical JSON, so nothing here may depend on field order, on the process
-or on how a number was written (1 and 1.0 are one float).
+A configuration's identity is the hash of its canonical JSON. Nothing here may therefore depend on field order, on the
+process, or on how a number was written (1 and 1.0 are the same float).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from muvla.errors import MuvlaError
 from muvla.utils.io import dump_canonical, hash_json
 
 T = TypeVar("T")
-# Metadata of a field that was added when identities were already in use: at its default, a configuration means what it
-# meant before, and keeps its identity. Such a default must never be changed.
+# Metadata of a field that was added when identities were already in use. At its default, the field stays out of the
+# identity, so that train ids stay. Such a default must never change.
 ADDED_LATER = {"later": True}
-_type_hints = lru_cache(typing.get_type_hints)  # they are written as text, and a plan reads thousands of cells
+_type_hints = lru_cache(typing.get_type_hints)  # annotations are text, and a plan reads thousands of cells
 
 
 def to_dict(config: Any) -> Any:
@@ -36,19 +36,31 @@ def to_dict(config: Any) -> Any:
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """The dataclass `cls` read from plain data, strictly.
 
-    Raises MuvlaError for an unknown field (with the nearest known names) and for a value of another type.
+    A class with a class method `class_for(data)` is read as the subclass that this method names.
+
+    Args:
+        cls: dataclass to read.
+        data: nested plain data.
+        where: dotted prefix of the fields, for errors.
+
+    Raises:
+        MuvlaError: for an unknown field (with the nearest names) and for a value of another type.
     """
     if not isinstance(data, dict):
-        raise MuvlaError(where or cls.__name__, got=data, expected="a table of fields", remedy="write field: value")
-    hints = _type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]
+        raise MuvlaError(
+            where.removesuffix(".") or cls.__name__, got=data, expected="a table of fields", remedy="write field: value"
+        )
+    if hasattr(cls, "class_for"):
+        cls = cls.class_for(data)
+    hints, fields = _type_hints(cls), dataclasses.fields(cls)
+    names = [f.name for f in fields]
     for name in data:
-        if name not in known:
-            raise _unknown(f"{where}{name}", name, [f"{where}{k}" for k in known])
+        if name not in names:
+            raise _unknown_field(f"{where}{name}", [f"{where}{each}" for each in names])
     values = {name: _convert(hints[name], value, f"{where}{name}") for name, value in data.items()}
     missing = [
         f.name
-        for f in dataclasses.fields(cls)
+        for f in fields
         if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
@@ -57,18 +69,50 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def replace(config: T, changes: dict[str, Any]) -> T:
-    """A copy with dotted fields changed, `replace(cell, {"memory.m": 8})`; unknown fields raise MuvlaError."""
+    """A copy with dotted fields changed: `replace(cell, {"memory.m": 8})`.
+
+    A change of a field that chooses a class (`memory.kind`) is made first. Fields that both classes have keep their
+    values; the other fields of the new class have their defaults.
+
+    Raises:
+        MuvlaError: for an unknown field.
+    """
     data = to_dict(config)
-    flat = flatten(config)
-    for path, value in changes.items():
+    for path, value in sorted(changes.items(), key=lambda change: _choice(config, change[0]) is None):
         *parents, leaf = path.split(".")
         node = data
         for name in [*parents, leaf]:
             if not isinstance(node, dict) or name not in node:
-                raise _unknown(path, path, list(flat))
+                raise _unknown_field(path, _paths(data))
             parent, node = node, node[name]
         parent[leaf] = to_dict(value)
+        if (chooser := _choice(config, path)) is not None:
+            _rechoose(chooser, parent)
     return from_dict(type(config), data)
+
+
+def _choice(config: Any, path: str) -> Any:
+    """The part of `config` whose class the field at `path` chooses; None for any other field."""
+    *parents, leaf = path.split(".")
+    for name in parents:
+        config = getattr(config, name, None)
+    return config if leaf == "kind" and hasattr(config, "class_for") else None
+
+
+def _rechoose(chooser: Any, data: dict[str, Any]) -> None:
+    """Turns the plain data of `chooser`, in place, into data of the class that they now name."""
+    defaults = {f.name: to_dict(_default(f)) for f in dataclasses.fields(chooser.class_for(data))}
+    kept = {name: value for name, value in data.items() if name in defaults}
+    data.clear()
+    data.update(defaults | kept)
+
+
+def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the leaves of nested plain data."""
+    paths = []
+    for name, value in data.items():
+        paths += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return paths
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -94,7 +138,7 @@ def difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def identity(config: Any) -> Any:
-    """Plain data to be hashed: `to_dict` without the fields that were added later and stand at their default."""
+    """Plain data to be hashed: `to_dict` without later fields (`ADDED_LATER`) at their defaults."""
     if isinstance(config, tuple | list):
         return [identity(item) for item in config]
     if not dataclasses.is_dataclass(config):
@@ -133,10 +177,10 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
     return changes
 
 
-def _unknown(field: str, name: str, known: list[str]) -> MuvlaError:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+def _unknown_field(path: str, names: list[str]) -> MuvlaError:
+    near = difflib.get_close_matches(path, names, n=3, cutoff=0.3) or names
     return MuvlaError(
-        field, got="an unknown field", expected=f"one of {', '.join(near or known)}", remedy="correct the name"
+        path, got="an unknown field", expected=f"one of {', '.join(near)}", remedy=f"use {near[0]!r}, if it is meant"
     )
 
 
@@ -173,4 +217,4 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _mistyped(where: str, value: Any, expected: str) -> MuvlaError:
-    return MuvlaError(where, got=value, expected=expected, remedy="correct the value")
+    return MuvlaError(where, got=value, expected=expected, remedy=f"give {where} such a value")

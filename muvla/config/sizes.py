@@ -1,4 +1,4 @@
-"""Sizes: the same classes, other numbers."""
+"""Model sizes by name."""
 
 from __future__ import annotations
 

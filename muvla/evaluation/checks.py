@@ -41,19 +41,23 @@ def require_applicable(
 
 
 def require_tokens(intervention: Intervention, policy: Policy) -> None:
-    """Raise MuvlaError if the policy's memory lacks tokens that the intervention acts on."""
-    width = policy.memory.width
-    last = max(
-        intervention.tokens[1] - 1 if intervention.tokens else 0,
-        intervention.argument if intervention.name.startswith("lesion") else 0,
-    )
-    # permute_tokens with an argument is the identity.
-    permutes = intervention.name.startswith("permute_tokens") and not intervention.argument
+    """Raises MuvlaError for an intervention that this policy's memory has no room for."""
+    memory, units = policy.memory, policy.memory.units
+    if intervention.site == "read":
+        name, count, uncounted = "tokens", memory.tokens, set()
+    else:
+        name, count, uncounted = units.name, units.count, set(memory.state_spec()) - set(units.leaves)
+    undefined = memory.undefined_interventions.get(intervention.kind_name)
     _require(
         intervention,
-        ("a policy without memory", width > 0, "a memory to intervene on"),
-        (f"token {last}", last < width, f"one of the {width} tokens 0…{width - 1}"),
-        ("a memory of one token", not permutes or width > 1, "two at least: a single token has no other order"),
+        ("a policy without memory", memory.has_state, "a memory to intervene on"),
+        (f"a memory of {count} {name}", intervention.least_units <= count, f"at least {intervention.least_units}"),
+        (
+            f"a memory that holds {', '.join(sorted(uncounted))} for all {name} together",
+            not (intervention.whole_state and intervention.tokens and uncounted),
+            "no [first:stop]: a whole state is moved",
+        ),
+        (f"the mechanism {memory.config.kind}", undefined is None, f"another intervention: {undefined}"),
     )
 
 

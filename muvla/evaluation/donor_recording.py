@@ -18,7 +18,8 @@ from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions.base import Context, Intervention
-from muvla.interventions.donors import Donor, DonorBank, lengths_of, remembered
+from muvla.interventions.donors.bank import DonorBank
+from muvla.interventions.donors.donor import Donor, lengths_of, remembered
 from muvla.memory.base import State, export
 from muvla.models.policy import Policy
 
@@ -33,7 +34,12 @@ class DonorRecorder(Recorder):
 
     def __init__(self, intervention: Intervention):
         self.intervention = Intervention(
-            f"donors of {intervention.name}", intervention.site, self._record, "keeps", intervention.schedule
+            f"donors of {intervention.name}",
+            intervention.site,
+            self._record,
+            "keeps",
+            intervention.schedule,
+            whole_state=True,
         )
         self.outcomes: dict[int, Outcome] = {}  # by seed
         self._states: dict[int, dict[int, State]] = {}  # seed → step → state, on the CPU
@@ -42,7 +48,9 @@ class DonorRecorder(Recorder):
         self._states[episode.seed] = {}
 
     def _record(self, state: State, context: Context) -> State:
-        self._states[context.seed][context.tick] = {name: leaf.cpu() for name, leaf in export(state).items()}
+        # At the site `read`, tokens and retrieved content of one tick come one after the other.
+        recorded = self._states[context.seed].setdefault(context.tick, {})
+        recorded.update({name: leaf.cpu() for name, leaf in export(state).items()})
         return state
 
     def episode_ends(self, episode: RunningEpisode, outcome: Outcome) -> None:

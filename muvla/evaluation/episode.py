@@ -14,7 +14,8 @@ from torch import Tensor
 
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import NotAMeasurement
-from muvla.interventions.donors import DonorAssignment
+from muvla.interventions.donors.assignment import DonorAssignment
+from muvla.memory.contract import State
 
 Chunks = Sequence[tuple[int, np.ndarray]]  # (step, chunk (H, A) predicted there, normalised) of every tick
 
@@ -59,6 +60,7 @@ class RunningEpisode:
     started: float = 0.0
     environment_seconds: float = 0.0
     tokens: Tensor | None = None  # (m, D) read at the last tick
+    watched: State = field(default_factory=dict)  # what the last tick read (`muvla.recurrence.watch`)
     reads: int = 0  # ticks so far
     fired: int = 0  # ticks so far at which the intervention acted
     # `compared`: two reads were compared whose difference the mechanism or the intervention prescribes.

@@ -26,8 +26,10 @@ from muvla.evaluation.episode import RunningEpisode
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
+from muvla.memory.contract import State
 from muvla.models.policy import Encoded, Policy, StepOutput, leak_test
 from muvla.recurrence import Moment, Recurrence
+from muvla.recurrence.watch import all_finite, moved, watched
 
 
 class PolicyActor(Actor):
@@ -81,7 +83,7 @@ class PolicyActor(Actor):
     def begin(self, episode: RunningEpisode) -> None:
         require_event(self.intervention, episode.info, self.protocol.task.name)
         if self.intervention and self.intervention.bank:
-            episode.donor = self.intervention.bank.gift(episode.seed, episode.info)
+            episode.donor = self.intervention.bank.assign(episode.seed, episode.info)
 
     def needs_query(self, episode: RunningEpisode) -> bool:
         """False while a chunk lasts and the memory ticks by call."""
@@ -97,7 +99,7 @@ class PolicyActor(Actor):
             self._save_prefixes(episodes)
         encoded = self._encode(episodes)
         if not self._leak_tested:
-            leak_test(self.policy, encoded, self.recurrence.memory.read(self.recurrence.state))
+            leak_test(self.policy, encoded, self.recurrence.state)
             self._leak_tested = True
         output, tokens = self._call(encoded, episodes, ready)
         actions = output.actions.float().cpu().numpy()
@@ -105,7 +107,8 @@ class PolicyActor(Actor):
         for i, episode in enumerate(episodes):
             if episode not in ready:
                 continue
-            self._check_read(episode, tokens[i])
+            self._check_read(episode, watched(self.recurrence, i))
+            episode.tokens = tokens[i]
             episode.is_first = False
             episode.reads, episode.fired = episode.reads + 1, self.recurrence.fired[i]
             episode.chunks.append((episode.step, actions[i]))
@@ -179,9 +182,9 @@ class PolicyActor(Actor):
         first = [episode.first_image] if interface.first_image else []
         return np.concatenate([episode.observation["images"][: interface.cameras - len(first)], *first])
 
-    def _check_read(self, episode: RunningEpisode, tokens: Tensor) -> None:
-        """Require finite tokens (m, D) and note whether they moved; `check_episode` judges the movement."""
-        if not torch.isfinite(tokens).all():
+    def _check_read(self, episode: RunningEpisode, seen: State) -> None:
+        """Require finite numbers and note whether the memory moved; `check_episode` judges the movement."""
+        if not all_finite(seen):
             raise NotAMeasurement(
                 "memory",
                 got=f"NaN or infinity at step {episode.step} of episode seed {episode.seed}",
@@ -193,10 +196,9 @@ class PolicyActor(Actor):
         intervention = self.intervention
         acted = episode.reads if intervention is None or intervention.schedule is None else episode.fired
         if acted >= 2:
-            changed = slice(*intervention.tokens) if intervention is not None and intervention.tokens else slice(None)
-            episode.moved |= bool((tokens[changed] != episode.tokens[changed]).any())
+            episode.moved |= moved(episode.watched, seen, intervention, self.recurrence.memory.units)
             episode.compared = True
-        episode.tokens = tokens
+        episode.watched = seen
 
     def check_episode(self, episode: RunningEpisode) -> None:
         """Require as many memory writes as the steps ask for, and a memory that moved or was frozen as declared."""
@@ -212,12 +214,12 @@ class PolicyActor(Actor):
             )
         memory, intervention = self.recurrence.memory, self.intervention
         effect = intervention.effect if intervention else "keeps"
-        if memory.width == 0 or not episode.compared or effect == "any":
+        if not memory.has_state or not episode.compared or effect == "any":
             return
         if intervention and not intervention.uninterrupted:
             return
         if effect == "keeps":
-            effect = "moves" if memory.recurrent else "freezes"
+            effect = "moves" if memory.recurs else "freezes"
         if episode.moved != (effect == "moves"):
             raise NotAMeasurement(
                 "memory",

@@ -1,8 +1,9 @@
-"""What is done to a memory, where and when."""
+"""Changes of a memory: what is done to it, where and when."""
 
 from muvla.interventions.grammar import canonical_name, example, parse_intervention
-from muvla.interventions.kinds import INTERVENTIONS
+from muvla.interventions.registry import INTERVENTIONS, get_intervention_kind, sham_of
 
-EXAMPLES = {name: example(kind) for name, kind in INTERVENTIONS.items()}  # one that bites, of every kind
+# Kind → a name of this kind that changes the actions.
+EXAMPLES = {name: example(get_intervention_kind(name)) for name in INTERVENTIONS.members}
 
-__all__ = ["EXAMPLES", "INTERVENTIONS", "canonical_name", "parse_intervention"]
+__all__ = ["EXAMPLES", "INTERVENTIONS", "canonical_name", "get_intervention_kind", "parse_intervention", "sham_of"]

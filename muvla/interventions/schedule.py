@@ -1,4 +1,4 @@
-"""When an intervention acts.
+"""Schedules: the ticks at which an intervention acts.
 
 | text | fires |
 |---|---|
@@ -7,8 +7,8 @@
 | `..X` | up to and with X |
 | `every(n)` | at the steps 0, n, 2n, … |
 
-Steps are those of the episode. Where memory ticks less often than the environment steps, what is due at a step fires at
-the first tick at or after it.
+Steps count from the episode's start. Where memory ticks less often than the environment steps, a schedule for a step
+fires at the first tick at or after this step.
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ class Schedule:
     event: str | None = None
 
     def fires(self, tick: int, events: Mapping[str, int], previous: int | None = None) -> bool:
-        """At a tick at step `tick` of an episode whose phases have these `events`; `previous` is the step of its tick
-        before, by default the step before, -1 at its first. An event that the episode lacks never comes."""
+        """True where the schedule fires.
+
+        Args:
+            tick: environment step of the tick.
+            events: event → step, of the episode's phases. An event that the episode lacks never comes.
+            previous: environment step of the tick before; by default the step before, -1 at the first tick.
+        """
         previous = tick - 1 if previous is None else previous
         if self.kind == "every":
             return tick // self.number > previous // self.number
@@ -48,13 +53,13 @@ class Schedule:
         return tick >= step if self.kind == "from" else tick <= step
 
     def step(self, events: Mapping[str, int]) -> int | None:
-        """The step that it names; None for an event that the episode lacks, and of `every`, which names none."""
+        """The step that the schedule names; None for an event that the episode lacks, and for `every`."""
         if self.event is None:
             return self.number if self.kind != "every" else None
         return events[self.event] + self.number if self.event in events else None
 
     def first(self, events: Mapping[str, int]) -> int | None:
-        """The step from which on it may fire; None if it never does."""
+        """The first step at which the schedule may fire; None if it never fires."""
         if self.kind == "every":
             return 0
         step = self.step(events)
@@ -64,7 +69,7 @@ class Schedule:
 
     @property
     def uninterrupted(self) -> bool:
-        """Whether it fires at every tick once it has fired."""
+        """True where the schedule fires at every tick once it has fired."""
         return self.kind == "from"
 
     @property
@@ -76,13 +81,15 @@ class Schedule:
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Raises MuvlaError for what is none."""
+    """Reads a schedule. Raises MuvlaError for any other text."""
     if (every := _EVERY.fullmatch(text)) and int(every[1]) > 0:
         return Schedule("every", int(every[1]))
-    kind = "from" if text.endswith("..") else "until" if text.startswith("..") else "at"
-    point = _POINT.fullmatch(text.removesuffix("..") if kind == "from" else text.removeprefix(".."))
+    form = "from" if text.endswith("..") else "until" if text.startswith("..") else "at"
+    point = _POINT.fullmatch(text.removesuffix("..") if form == "from" else text.removeprefix(".."))
     if point is None:
-        raise MuvlaError("intervention, schedule", got=f"@{text}", expected=FORMS, remedy="correct it")
+        raise MuvlaError(
+            "intervention, schedule", got=f"@{text}", expected=FORMS, remedy="write it in one of these forms"
+        )
     if point["event"] is None:
-        return Schedule(kind, int(point["step"]))
-    return Schedule(kind, int(point["offset"] or 0), point["event"])
+        return Schedule(form, int(point["step"]))
+    return Schedule(form, int(point["offset"] or 0), point["event"])

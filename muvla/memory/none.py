@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from muvla.memory.base import Memory, State
+from muvla.memory.base import Memory
+from muvla.memory.contract import Clock, Read, Retrieved, State, Taps
+from muvla.memory.token_config import TokenConfig
+
+
+@dataclass(frozen=True)
+class NoMemoryConfig(TokenConfig):
+    """All fields are unused."""
+
+    kind: str = "none"
+
+    @property
+    def tokens(self) -> int:
+        return 0
+
+    @property
+    def has_state(self) -> bool:
+        return False
 
 
 class NoMemory(Memory):
-    recurrent = False
-
-    def __init__(self, embedding: int):
-        super().__init__(0, embedding)
-        # A buffer, so that the device and dtype of what is read follow the policy's.
-        self.register_buffer("empty", torch.empty(1, 0, embedding), persistent=False)
+    Config = NoMemoryConfig
 
     def init_state(self, slots: int) -> State:
+        # One leaf without numbers: checkpoints of cells without memory hold it.
         return {"tokens": self.empty.expand(slots, 0, self.embedding)}
 
-    def read(self, state: State) -> Tensor:
-        return state["tokens"]
+    def read(self, state: State, observed=None, clock=None) -> Read:
+        return Read(state["tokens"])
 
-    def write(self, state: State, out: Tensor) -> State:
+    def write(
+        self,
+        state: State,
+        taps: Taps,
+        clock: Clock | None = None,
+        read: Read | None = None,
+        retrieved: Retrieved | None = None,
+    ) -> State:
         return state

@@ -1,17 +1,36 @@
-"""From a MemoryConfig to its mechanism."""
+"""Memory mechanisms by name.
+
+A package outside this project adds a mechanism by an entry point in the group `muvla.memory`; see
+docs/extending/memory.md. No module of this file imports torch before a mechanism is asked for.
+"""
 
 from __future__ import annotations
 
-from muvla.config import MemoryConfig
-from muvla.memory.base import Memory
-from muvla.memory.none import NoMemory
-from muvla.memory.tokens import DummyMemory, TokenMemory
+from typing import TYPE_CHECKING
+
+from muvla.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from muvla.config import MemoryConfig
+    from muvla.memory.base import Memory
+    from muvla.memory.contract import Dimensions
+
+MECHANISMS = Registry(
+    "muvla.memory",
+    {
+        "none": "muvla.memory.none:NoMemory",
+        "dummy": "muvla.memory.tokens:DummyMemory",
+        "tokens": "muvla.memory.tokens:TokenMemory",
+    },
+    "memory.kind",
+)
 
 
-def build_memory(config: MemoryConfig, embedding: int) -> Memory:
-    """The mechanism of a canonical configuration; `embedding` is D."""
-    if config.kind == "none":
-        return NoMemory(embedding)
-    if config.kind == "dummy":
-        return DummyMemory(config.m, embedding, config.init_std)
-    return TokenMemory(config.m, embedding, config.init_std, config.alpha)
+def get_mechanism(name: str) -> type[Memory]:
+    """The mechanism's class. Raises MuvlaError with the nearest match for an unknown name."""
+    return MECHANISMS.load(name)
+
+
+def build_memory(config: MemoryConfig, dimensions: Dimensions) -> Memory:
+    """The mechanism of a configuration, for a policy of these dimensions."""
+    return get_mechanism(config.kind)(config, dimensions)

@@ -9,16 +9,18 @@ may run on many ticks at once. `step` is the language model, the only part that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from muvla.config import ModelConfig
-from muvla.errors import NotAMeasurement
+from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.memory.base import Memory
+from muvla.memory.contract import Clock, Dimensions, Observed, Retrieved, State, Taps
 from muvla.models.attention import ATTENTION_NAME
 from muvla.models.attention_plan import AttentionPlan
 from muvla.models.diffusion import Noised, NoisyActions, denoise
@@ -43,31 +45,60 @@ class Interface:
     robot_cameras: int | None = None  # number of the robot's cameras, where the policy sees only a part of them
 
 
+def dimensions_of(config: ModelConfig, interface: Interface) -> Dimensions:
+    """The sizes that a memory mechanism of such a policy is built for."""
+    size = config.size
+    return Dimensions(
+        width=size.width,
+        features=size.dino.width + size.siglip.width,
+        vision=interface.cameras * size.patches,
+        proprio=interface.proprio_dim,
+        chunk=config.chunk,
+        action=interface.action_dim,
+    )
+
+
 @dataclass(frozen=True)
 class Encoded:
     """The non-recurrent part of N frames."""
 
-    prefix: Tensor  # (N, 1 + V·P + 1, D) BOS, VISION, and PROPRIO for a policy with proprio
+    prefix: Tensor  # (N, 1 + V·P + 1, D) BOS, VISION, and PROPRIO where the policy has it
     text: Tensor  # (N, T, D)
     stop: Tensor  # (N, 1, D)
     text_lengths: Tensor  # (N,)
+    proprio: Tensor | None = None  # (N, Q) normalised
+    features: Tensor | None = None  # (N, V, P, F), where the memory observes features
+    pixels: Tensor | None = None  # (N, V, 3, s, s) uint8, where the memory observes pixels
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.prefix, self.text, self.stop
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that carry gradient."""
+        return (self.prefix, self.text, self.stop, *([] if self.features is None else [self.features]))
 
     def __getitem__(self, rows: slice) -> Encoded:
-        return Encoded(self.prefix[rows], self.text[rows], self.stop[rows], self.text_lengths[rows])
+        optional = (None if t is None else t[rows] for t in (self.proprio, self.features, self.pixels))
+        return Encoded(self.prefix[rows], self.text[rows], self.stop[rows], self.text_lengths[rows], *optional)
 
     def leaves(self) -> Encoded:
-        """Returns the same values as new leaves, which collect the gradient of several backward passes."""
-        prefix, words, stop = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors())
-        return replace(self, prefix=prefix, text=words, stop=stop)
+        """The same values as new leaves, so that several backward passes can collect their gradient."""
+        prefix, words, stop, *features = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors())
+        return replace(self, prefix=prefix, text=words, stop=stop, features=features[0] if features else None)
+
+
+Retrieve = Callable[[Taps], Retrieved | None]
 
 
 @dataclass(frozen=True)
 class StepOutput:
+    """One tick of B slots."""
+
     actions: Tensor  # (B, H, A) normalised
-    memory: Tensor  # (B, m, D) final hidden states at the MEMORY rows, after the closing norm (spec 2.2)
+    taps: Taps  # final hidden states that a memory may write, after the closing norm (spec 2.2)
+    retrieved: Retrieved | None = None  # what the memory looked up, after interventions
+
+    @property
+    def memory(self) -> Tensor:
+        """(B, m, D) final hidden states at the MEMORY rows."""
+        return self.taps.memory
 
 
 class Policy(nn.Module):
@@ -105,7 +136,7 @@ class Policy(nn.Module):
             part.activation_checkpointing_enable({"use_reentrant": False})
 
     def layout(self) -> Layout:
-        size, m = self.config.size, self.memory.width
+        size, m = self.config.size, self.memory.tokens
         return Layout(
             vision=self.interface.cameras * size.patches,
             memory=m,
@@ -156,13 +187,43 @@ class Policy(nn.Module):
         ends = embed(torch.tensor([self.prompts.bos, self.prompts.stop], device=text_ids.device))
         bos, stop = (end.expand(n, 1, -1) for end in ends)
         words = embed(text_ids)
-        language = None if self.film is None else average_language(bos, words, stop, text_lengths)
+        language = self._language_of(bos, words, stop, text_lengths)
         with self.computing(text_ids.device):
             proprio_token = [self.proprio(proprio)] if self.proprio else []
             if features is None:
                 features = self.vision.features(images, self.film, language)
             prefix = torch.cat([bos, self.vision.project(features), *proprio_token], dim=1)
-        return Encoded(prefix=prefix, text=words, stop=stop, text_lengths=text_lengths)
+        kept = {name: {"features": features, "pixels": images}[name] for name in self.memory.observes}
+        if "pixels" in kept and images is None:
+            raise MuvlaError(
+                "memory.kind",
+                got=self.memory.config.kind,
+                expected="a mechanism that observes no pixels, where vision features are cached",
+                remedy="train without the cache of vision features",
+            )
+        return Encoded(prefix, words, stop, text_lengths, proprio, **kept)
+
+    def _language_of(self, bos: Tensor, words: Tensor, stop: Tensor, lengths: Tensor) -> Tensor | None:
+        """(N, D) the prompt's mean embedding, by which FiLM modulates the towers; None without FiLM."""
+        return None if self.film is None else average_language(bos, words, stop, lengths)
+
+    def encode_pixels(self, encoded: Encoded, pixels: Tensor) -> Tensor:
+        """(N, V·P, D) projected patches of other images (N, V, 3, s, s) uint8, under the prompts of `encoded`."""
+        language = self._language_of(encoded.prefix[:, :1], encoded.text, encoded.stop, encoded.text_lengths)
+        with self.computing(pixels.device):
+            return self.vision.project(self.vision.features(pixels, self.film, language))
+
+    def observe(self, encoded: Encoded) -> Observed:
+        """Returns the view of an encoded observation that a memory mechanism gets; nothing is copied."""
+        return Observed(
+            vision=encoded.prefix[:, 1 : 1 + self.interface.cameras * self.config.size.patches],
+            text=encoded.text,
+            text_lengths=encoded.text_lengths,
+            proprio=encoded.proprio,
+            features=encoded.features,
+            pixels=encoded.pixels,
+            encode=partial(self.encode_pixels, encoded),
+        )
 
     def computing(self, device: torch.device) -> torch.autocast:
         """Computes matrix products in bfloat16 if the cell says so; sums, norms and trained parameters keep their
@@ -170,57 +231,72 @@ class Policy(nn.Module):
         return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def step(
-        self, encoded: Encoded, memory: Tensor, noise: Tensor | None = None, removed: Tensor | None = None
+        self,
+        encoded: Encoded,
+        memory: Tensor,
+        noise: Tensor | None = None,
+        removed: Tensor | None = None,
+        retrieve: Retrieve | None = None,
     ) -> StepOutput:
-        """Computes one tick of B slots.
+        """One tick of B slots.
 
-        A diffusion head denoises `noise` and writes the memory in its last pass. Under the guard `context` every pass
-        would write the same memory.
+        A diffusion head denoises `noise`. The memory is written in the last pass; under the guard `context` every pass
+        would write the same.
 
         Args:
-            encoded: B frames.
-            memory: (B, m, D), as `Memory.read` returned it.
-            noise: (B, H, A), for a diffusion head.
-            removed: (B, m) bool. No token sees a removed token, every other token keeps its position, and the rows
-                of removed tokens in the output are meaningless.
+            encoded: observations of B slots.
+            memory: (B, m, D) tokens that `Memory.read` returned.
+            noise: (B, H, A) for a diffusion head.
+            removed: (B, m) bool. No row sees a removed token, and every other token keeps its position; the output at
+                the row of a removed token means nothing.
+            retrieve: looks up, from the taps of a pass, what the action head reads beside its states.
         """
         self.calls += 1
         if self.noisy is None:
-            placeholders = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])
-            return self._forward(encoded, memory, placeholders, [], removed)  # zeros at ACTION, spec 1.5
+            slots = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])  # spec 1.5
+            return self._forward(encoded, memory, slots, [], removed, retrieve)
         passes: list[StepOutput] = []
 
         def predict(actions: Tensor, time: Tensor) -> Tensor:
-            passes[:] = [self._predict(encoded, memory, actions, time, removed)]
+            passes[:] = [self._predict(encoded, memory, actions, time, removed, retrieve)]
             return passes[0].actions
 
-        return StepOutput(denoise(noise, predict), passes[0].memory)
+        actions = denoise(noise, predict)
+        return replace(passes[0], actions=actions)
 
     def predict_noise(
-        self, encoded: Encoded, memory: Tensor, noised: Noised, removed: Tensor | None = None
+        self,
+        encoded: Encoded,
+        memory: Tensor,
+        noised: Noised,
+        removed: Tensor | None = None,
+        retrieve: Retrieve | None = None,
     ) -> StepOutput:
-        """Computes one tick of a diffusion head's training; `actions` of the output is the noise that it predicts.
-
-        Args:
-            encoded: B frames.
-            memory: (B, m, D), as `Memory.read` returned it.
-            noised: labels mixed with noise.
-            removed: (B, m) bool, as of `step`.
-        """
+        """One tick of a diffusion head's training: `actions` of the output are the noise that the head sees in
+        `noised`. For the other arguments see `step`."""
         self.calls += 1
-        return self._predict(encoded, memory, noised.actions, noised.time, removed)
+        return self._predict(encoded, memory, noised.actions, noised.time, removed, retrieve)
 
-    def perturbed(self, encoded: Encoded, memory: Tensor, guarded: Tensor) -> StepOutput:
-        """Runs a pass with other embeddings of ACTION, STOP and TIME, `guarded` (B, H·A + 2, D), for the leak test."""
-        actions, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
-        return self._forward(replace(encoded, stop=encoded.stop + stop), memory, actions, [time] * self.layout().time)
+    def perturbed(
+        self, encoded: Encoded, memory: Tensor, guarded: Tensor, retrieve: Retrieve | None = None
+    ) -> StepOutput:
+        """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's leak test."""
+        slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
+        perturbed = replace(encoded, stop=encoded.stop + stop)
+        return self._forward(perturbed, memory, slots, [time] * self.layout().time, None, retrieve)
 
     def _predict(
-        self, encoded: Encoded, memory: Tensor, actions: Tensor, time: Tensor, removed: Tensor | None = None
+        self,
+        encoded: Encoded,
+        memory: Tensor,
+        actions: Tensor,
+        time: Tensor,
+        removed: Tensor | None = None,
+        retrieve: Retrieve | None = None,
     ) -> StepOutput:
         with self.computing(actions.device):
-            embedded = self.noisy(actions)
-        return self._forward(encoded, memory, embedded, [self.noisy.time(time)], removed)
+            slots = self.noisy(actions)
+        return self._forward(encoded, memory, slots, [self.noisy.time(time)], removed, retrieve)
 
     def _forward(
         self,
@@ -228,7 +304,8 @@ class Policy(nn.Module):
         memory: Tensor,
         actions: Tensor,
         time: list[Tensor],
-        removed: Tensor | None = None,
+        removed: Tensor | None,
+        retrieve: Retrieve | None,
     ) -> StepOutput:
         layout = self.layout()
         sequence = torch.cat([encoded.prefix, memory, encoded.text, actions, encoded.stop, *time], dim=1)
@@ -236,9 +313,19 @@ class Policy(nn.Module):
             sequence = sequence.to(torch.bfloat16)
         with self.computing(sequence.device):
             hidden = self._hidden(layout, sequence, encoded.text_lengths, removed)
-            predicted = self.head(hidden[:, layout.action_read])
-        # The output has the dtype of the carried memory, so the update rule and the loss compute in this dtype.
-        return StepOutput(predicted.to(memory.dtype), hidden[:, layout.memory_slice].to(memory.dtype))
+        # Taps and actions have the precision of what is carried, so that an update rule and a loss compute in it.
+        taps = Taps(
+            hidden[:, layout.memory_slice].to(memory.dtype),
+            hidden[:, layout.action_start - 1].to(memory.dtype),
+            self.observe(encoded),
+        )
+        retrieved = None if retrieve is None else retrieve(taps)
+        states = hidden[:, layout.action_read]
+        if retrieved is not None:
+            states = self.memory.inject(retrieved, states)
+        with self.computing(sequence.device):
+            actions = self.head(states)
+        return StepOutput(actions.to(memory.dtype), taps, retrieved)
 
     def _hidden(self, layout: Layout, sequence: Tensor, lengths: Tensor, removed: Tensor | None) -> Tensor:
         """Returns (B, S, D) states after the closing norm.
@@ -276,23 +363,29 @@ def _unpadded_plan(layout: Layout, guard: str, backend: str, device: str) -> tup
 
 
 @torch.no_grad()
-def leak_test(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
-    """Returns the largest change of the written memory when the embeddings of ACTION, STOP and TIME are perturbed.
+def leak_test(policy: Policy, encoded: Encoded, state: State) -> float:
+    """Tests that no memory can hold what ACTION, STOP and TIME say; at start-up and in every evaluation.
 
-    The result is exactly 0.0 under `context`. The test runs at start-up and in every evaluation.
+    Two passes differ in the embeddings of these tokens alone. Compared are the states at the MEMORY rows, what the
+    mechanism retrieves, and what it writes. A mechanism that retrieves is tested a second time from the state that it
+    wrote, because an empty store may answer every query alike.
+
+    Args:
+        policy: the policy with its memory.
+        encoded: observations of B slots.
+        state: leaves (B, …) of the memory.
+
+    Returns:
+        The largest change; exactly 0.0 under the guard `context`.
 
     Raises:
-        NotAMeasurement: the guard `context` leaks.
+        NotAMeasurement: if anything changes under the guard `context`.
     """
-    if memory.shape[1] == 0:
+    if not policy.memory.has_state:
         return 0.0
-    layout = policy.layout()
-    tokens = layout.action + 2
-    ramp = torch.linspace(-1, 1, tokens * memory.shape[2], device=memory.device, dtype=memory.dtype)
-    guarded = ramp.view(1, tokens, -1).expand(len(memory), -1, -1)
-    written = [policy.perturbed(encoded, memory, each).memory for each in (torch.zeros_like(guarded), guarded)]
-    moved = written[0] - written[1]
-    leak = moved.abs().max().item()
+    leak, written, retrieves = _leak(policy, encoded, state)
+    if retrieves:
+        leak = max(leak, _leak(policy, encoded, written)[0])
     if policy.config.guard == "context" and leak != 0.0:
         raise NotAMeasurement(
             "model.guard",
@@ -301,3 +394,26 @@ def leak_test(policy: Policy, encoded: Encoded, memory: Tensor) -> float:
             remedy="set another model.attention and report this as a bug; results of this backend are no measurements",
         )
     return leak
+
+
+def _leak(policy: Policy, encoded: Encoded, state: State) -> tuple[float, State, bool]:
+    """The largest change, the state that the unperturbed pass wrote, and whether the mechanism retrieved anything."""
+    memory, slots = policy.memory, len(encoded.prefix)
+    zeros = torch.zeros(slots, dtype=torch.int64, device=encoded.prefix.device)
+    clock = Clock(zeros, zeros, is_first=zeros == 0, valid=zeros == 0)
+    read = memory.read(state, policy.observe(encoded), clock)
+    guarded = policy.layout().action + 2
+    width, tokens = encoded.prefix.shape[-1], read.tokens
+    ramp = torch.linspace(-1, 1, guarded * width, device=tokens.device, dtype=tokens.dtype)
+    ramp = ramp.view(1, guarded, -1).expand(slots, -1, -1)
+    moved: list[State] = []
+    for perturbation in (torch.zeros_like(ramp), ramp):
+        retrieve = partial(memory.retrieve, state, clock=clock)
+        output = policy.perturbed(encoded, tokens, perturbation, retrieve)
+        written = memory.write(state, output.taps, clock, read, output.retrieved)
+        seen = {f"written {name}": leaf for name, leaf in written.items()} | {"taps": output.memory}
+        moved.append(seen if output.retrieved is None else seen | {"content": output.retrieved.content})
+        if len(moved) == 1:
+            first = written
+    changes = [(moved[0][name].double() - moved[1][name].double()).abs() for name in moved[0]]
+    return max(c.max().item() for c in changes if c.numel()), first, output.retrieved is not None

@@ -30,7 +30,7 @@ from muvla.config import canonical
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError
-from muvla.memory.base import State
+from muvla.memory.base import State, float_leaves
 from muvla.models.policy import Encoded, Policy
 from muvla.probes.base import Measurement, Subject
 from muvla.probes.means import means
@@ -58,8 +58,8 @@ def jacobian_rows(
                 written.append(_in_graph(recurrence))
             is_first = torch.tensor([t == 0], device=encoded.prefix.device)
             output, _ = recurrence.tick(encoded[t : t + 1], is_first, Moment([t], [Phase.UNKNOWN], ["probe"], [seed]))
-        leaves = [leaf for state in reversed(written) for leaf in state.values()]
-        each = len(written[0])
+        leaves = [leaf for state in reversed(written) for leaf in float_leaves(state).values()]
+        each = len(float_leaves(written[0]))
         for number in output.actions.flatten():
             check_stop()  # within the context, which then restores the policy's gradients
             gradients = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
@@ -70,7 +70,8 @@ def jacobian_rows(
 def _in_graph(recurrence: Recurrence) -> State:
     """Return the written state as leaves of the graph, with respect to which gradients are computed."""
     recurrence.state = {
-        name: leaf if leaf.requires_grad else leaf.detach().requires_grad_() for name, leaf in recurrence.state.items()
+        name: leaf if leaf.requires_grad or not leaf.is_floating_point() else leaf.detach().requires_grad_()
+        for name, leaf in recurrence.state.items()
     }
     return recurrence.state
 
@@ -150,7 +151,7 @@ def read(subject: Subject) -> pd.DataFrame:
     for the initial values. `beyond` is True where training never credits the distance. A release has no known cell:
     it has no initial values and no K.
     """
-    if not subject.policy.memory.recurrent:
+    if not subject.policy.memory.recurs:
         raise MuvlaError(
             "probe gradients",
             got="a policy that carries no memory from tick to tick",

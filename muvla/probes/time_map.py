@@ -38,7 +38,7 @@ def time_map(
     sites = {}
     for text in kinds:
         given = parse_intervention(text)
-        if given is None or given.tokens or "@" in text or given.name.startswith("freeze"):
+        if given is None or given.tokens or "@" in text or given.locks:
             raise MuvlaError(
                 "time-map",
                 got=text,

@@ -198,12 +198,12 @@ def traces_of(subject: Subject) -> list[Trace]:
         MuvlaError: the policy has no memory, an episode fails, or a trace is cut short.
         DiskError: the disk is too small.
     """
-    if subject.policy.memory.width == 0:
+    if not subject.policy.memory.has_state:
         raise MuvlaError(
             "probe",
             got="a cell without memory",
             expected="a memory whose states can be recorded",
-            remedy="leave this measurement out, or choose a cell with m ≥ 1",
+            remedy="leave this measurement out, or choose a cell with a memory",
         )
     folder = traces_folder(subject)
     missing = [seed for seed in subject.seeds if not (folder / f"{seed}.safetensors").exists()]
@@ -236,7 +236,7 @@ def most_bytes(memory: Memory, episodes: int, ticks: int) -> int:
 
     Names and phases add less than 1 % for a memory of a hundred numbers or more.
     """
-    numbers = sum(math.prod(shape) for shape in memory.state_spec().values()) + memory.width * memory.embedding
+    numbers = sum(math.prod(shape) for shape in memory.state_spec().values()) + memory.tokens * memory.embedding
     return episodes * ticks * numbers * 2
 
 

@@ -1,5 +1,6 @@
 """One tick of a batch of slots: the only place where a memory is read, written, intervened upon and truncated."""
 
-from muvla.recurrence.tick import Moment, Recurrence
+from muvla.recurrence.moment import Moment
+from muvla.recurrence.tick import Recurrence
 
 __all__ = ["Moment", "Recurrence"]

@@ -1,42 +1,28 @@
 """One tick of a batch of slots, in the normative order, for training and evaluation alike.
 
-Legend: B slots, m memory width, D width, H chunk, A action dim.
+Legend: B slots, m MEMORY tokens, D width, H chunk, A action dim.
 
-    reset → intervene (before read) → read → intervene (read) → model → write → intervene (after write) → truncate
-
-An intervention is a function on the memory of *one* slot, `(state, context) → state`, where every leaf of `state` has
-lost its slot dimension. It is called slot by slot, so that a batch computes what single episodes would, and only where
-its schedule fires.
+    reset → intervene (before read) → read → intervene (read) → model → retrieve → intervene (read) → inject → head
+    → write → intervene (after write) → truncate
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
-from muvla.interventions.base import Context, Intervention, Site
-from muvla.memory.base import State, detach, export
+from muvla.interventions.base import Intervention, Site
+from muvla.memory.base import detach, export, where_slot
+from muvla.memory.contract import Clock, Read, Retrieved, State, Taps
 from muvla.models.diffusion import Noised, draw_noise
-from muvla.models.policy import Encoded, Policy, StepOutput
+from muvla.models.policy import Encoded, Policy, Retrieve, StepOutput
+from muvla.recurrence.intervener import Intervener
+from muvla.recurrence.moment import Moment
+from muvla.recurrence.slot_clock import SlotClock
 from muvla.utils.rng import torch_rng
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When and where in a batch a tick happens, one entry per slot."""
-
-    tick: list[int]  # step of the slot's episode
-    phase: list[Phase]
-    key: list[str]  # identity of the slot's episode
-    seed: list[int]  # of the slot's episode; keys every random draw
-    donor: list[State | None] | None = None  # for each slot, the state that an intervention may transplant
-    events: list[dict[str, int]] | None = None  # for each slot, the step of each phase event of its episode
 
 
 class Recurrence:
@@ -45,10 +31,20 @@ class Recurrence:
     def __init__(self, policy: Policy, slots: int, intervention: Intervention | None = None):
         self.policy, self.memory, self.slots, self.intervention = policy, policy.memory, slots, intervention
         self.state: State = self.memory.init_state(slots)
-        self.history: list[list[State]] = [[] for _ in range(slots)]
-        self.writes = [0] * slots  # of each slot's episode, for the check against its environment's steps
-        self.fired = [0] * slots  # ticks of each slot's episode at which the intervention acted
-        self._since, self._previous = [0] * slots, [-1] * slots  # writes before it first did; step of the last tick
+        # What the last tick read, after interventions: the state, the MEMORY tokens and the retrieved content.
+        self.read_state, self.read, self.retrieved = self.state, None, None
+        self.clocks = [SlotClock() for _ in range(slots)]
+        self.intervener = None if intervention is None else Intervener(intervention, self.memory, self.clocks)
+
+    @property
+    def writes(self) -> list[int]:
+        """Writes of each slot's episode so far."""
+        return [clock.writes for clock in self.clocks]
+
+    @property
+    def fired(self) -> list[int]:
+        """Ticks of each slot's episode at which the intervention acted."""
+        return [clock.fired for clock in self.clocks]
 
     def tick(
         self,
@@ -58,39 +54,62 @@ class Recurrence:
         active: Tensor | None = None,
         noised: Noised | None = None,
     ) -> tuple[StepOutput, Tensor]:
-        """The step's output and the tokens (B, m, D) that it read; in the training of a diffusion head `noised` is what
-        it is to find the noise in.
+        """One tick of all slots.
 
-        `is_first` (B,) marks slots that start an episode. Where `active` (B,) is False the slot has no tick now: it
-        computes along, because the batch shape never changes, and keeps its memory.
+        Args:
+            encoded: observations of B slots.
+            is_first: (B,) bool, slots that start an episode.
+            moment: steps, phases, episodes, donors and events of the slots.
+            active: (B,) bool; None is all. A slot that is not active has no tick now: it computes along, because the
+                batch shape never changes, and keeps its memory.
+            noised: noisy actions, in the training of a diffusion head.
+
+        Returns:
+            The step's output, and the MEMORY tokens (B, m, D) that it read.
         """
         for slot in is_first.nonzero().flatten().tolist():
-            self.history[slot], self.writes[slot] = [], 0
-            # One that begins in the middle of an episode does not make up for what it has not seen.
-            self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, moment.tick[slot] - 1
+            self.clocks[slot].start(moment.tick[slot])
+        clock = self._clock(is_first, moment, active)
+        firing = [] if self.intervener is None else self.intervener.firing(moment, active)
         state = self.memory.reset(self.state, is_first if self._carries else torch.ones_like(is_first))
-        firing = self._firing(moment, active)
-        state = self._intervene("before_read", state, moment, firing)
-        tokens, removed = self.memory.read(state), None
-        if self.intervention is not None and self.intervention.removes:
-            removed = self._removed(tokens, moment, firing)
-        else:
-            tokens = self._intervene("read", {"tokens": tokens}, moment, firing)["tokens"]
-        if noised is None:
-            output = self.policy.step(encoded, tokens, self._noise(moment, tokens), removed)
-        else:
-            output = self.policy.predict_noise(encoded, tokens, noised, removed)
-        written = self.memory.write(state, output.memory)
-        if removed is not None:  # what was not in the sequence is not written
-            kept = removed.to(tokens.device)[..., None]
-            written = {name: torch.where(kept, state[name], leaf) for name, leaf in written.items()}
+        state = self.read_state = self._intervene("before_read", state, moment, firing)
+        read = self.memory.read(state, self.policy.observe(encoded), clock)
+        if firing:
+            read = self.intervener.change_read(read, moment, firing)
+
+        def retrieve(taps: Taps) -> Retrieved | None:
+            retrieved = self.memory.retrieve(state, taps, clock)
+            if retrieved is None or not firing:
+                return retrieved
+            return self.intervener.change_retrieved(retrieved, moment, firing)
+
+        output = self._step(encoded, read, moment, noised, retrieve)
+        self.read, self.retrieved = read, output.retrieved
+        written = self.memory.write(state, output.taps, clock, read, output.retrieved)
         self._carry(self._intervene("after_write", written, moment, firing), active)
         for slot in firing:
-            self.fired[slot] += 1
-        for slot in range(self.slots):
+            self.clocks[slot].fired += 1
+        for slot, slot_clock in enumerate(self.clocks):
             if active is None or active[slot]:
-                self._previous[slot] = moment.tick[slot]
-        return output, tokens
+                slot_clock.previous = moment.tick[slot]
+        return output, read.tokens
+
+    def _clock(self, is_first: Tensor, moment: Moment, active: Tensor | None) -> Clock:
+        device = is_first.device
+        return Clock(
+            step=torch.tensor(moment.tick, device=device),
+            query=torch.tensor(self.writes, device=device),
+            is_first=is_first,
+            valid=torch.ones_like(is_first) if active is None else active,
+        )
+
+    def _step(
+        self, encoded: Encoded, read: Read, moment: Moment, noised: Noised | None, retrieve: Retrieve
+    ) -> StepOutput:
+        removed = None if read.present is None else ~read.present
+        if noised is None:
+            return self.policy.step(encoded, read.tokens, self._noise(moment, read.tokens), removed, retrieve)
+        return self.policy.predict_noise(encoded, read.tokens, noised, removed, retrieve)
 
     def _noise(self, moment: Moment, like: Tensor) -> Tensor | None:
         """(B, H, A) that a diffusion head starts from, keyed by each slot's episode and step; None for another head."""
@@ -104,93 +123,54 @@ class Recurrence:
 
     @property
     def _carries(self) -> bool:
-        """Whether what is written is read at the next tick. What does not recur starts anew at every tick, unless an
-        intervention puts something there to be read."""
-        return self.memory.recurrent or (self.intervention is not None and self.intervention.site == "after_write")
+        """True where the next tick reads what this tick wrote. A mechanism that does not recur starts anew at every
+        tick, unless an intervention changes what was written."""
+        return self.memory.recurs or (self.intervention is not None and self.intervention.site == "after_write")
 
-    def truncate(self, where: Tensor | None = None) -> None:
-        """No gradient passes this point, in the slots `where` (B,) or in all; values stay."""
-        self.state = detach(self.state, where)
-
-    def put(self, slot: int, state: State, history: list[State], previous: int) -> None:
-        """A slot into the middle of an episode in which no intervention has acted yet: its state, what its writes left,
-        and the step of its last tick."""
-        self.state = {name: leaf.clone() for name, leaf in self.state.items()}
-        for name, leaf in state.items():
-            self.state[name][slot] = leaf
-        self.history[slot], self.writes[slot] = list(history), len(history)
-        self.fired[slot], self._since[slot], self._previous[slot] = 0, 0, previous
+    def _intervene(self, site: Site, state: State, moment: Moment, firing: list[int]) -> State:
+        return self.intervener.change_state(site, state, moment, firing) if firing else state
 
     def _carry(self, state: State, active: Tensor | None) -> None:
         if active is not None:
-            state = {k: torch.where(active.view(-1, 1, 1), leaf, self.state[k]) for k, leaf in state.items()}
+            state = {name: where_slot(active, leaf, self.state[name]) for name, leaf in state.items()}
         self.state = state
         kept = export(state) if self.intervention is not None else {}
-        for slot in range(self.slots):
+        for slot, clock in enumerate(self.clocks):
             if active is None or active[slot]:
-                self.writes[slot] += 1
+                clock.writes += 1
                 if kept:
-                    self.history[slot].append({name: leaf[slot] for name, leaf in kept.items()})
+                    clock.history.append({name: leaf[slot] for name, leaf in kept.items()})
 
-    def _firing(self, moment: Moment, active: Tensor | None) -> list[int]:
-        """The slots in which the intervention acts now."""
-        kind = self.intervention
-        if kind is None or self.memory.width == 0:
-            return []
-        ticking = range(self.slots) if active is None else active.nonzero().flatten().tolist()
-        if kind.schedule is not None:
-            events = moment.events or [{}] * self.slots
-            ticking = [i for i in ticking if kind.fires(moment.tick[i], events[i], self._previous[i])]
-        if kind.donor is not None:
-            ticking = [i for i in ticking if moment.donor is not None and moment.donor[i] is not None]
-        for slot in ticking:
-            if self.fired[slot] == 0:
-                self._since[slot] = self.writes[slot]
-        return list(ticking)
+    def truncate(self, where: Tensor | None = None) -> None:
+        """Cuts the graph here, in the slots `where` (B,) or in all. Values stay."""
+        self.state = detach(self.state, where)
 
-    def _intervene(self, site: Site, state: State, moment: Moment, firing: list[int]) -> State:
-        if not firing or self.intervention.site != site:
-            return state
-        changed = dict(self._applied(state, moment, firing))
-        return {
-            name: torch.stack([changed[slot][name] if slot in changed else own for slot, own in enumerate(leaf)])
-            for name, leaf in state.items()
-        }
+    def put(self, slot: int, state: State, history: list[State], previous: int) -> None:
+        """Sets a slot into the middle of an episode in which no intervention has acted yet.
 
-    def _removed(self, tokens: Tensor, moment: Moment, firing: list[int]) -> Tensor | None:
-        """(B, m) bool on the CPU, the tokens that are not in a slot's sequence; None where all are."""
-        removed = torch.zeros(tokens.shape[:2], dtype=torch.bool)
-        for slot, told in self._applied({"tokens": tokens}, moment, firing):
-            removed[slot] = told["tokens"]
-        return removed if firing else None
-
-    def _applied(self, state: State, moment: Moment, firing: list[int]) -> Iterator[tuple[int, State]]:
-        initial = {name: leaf[0] for name, leaf in self.memory.init_state(1).items()}
-        for slot in firing:
-            context = Context(
-                moment.tick[slot],
-                moment.phase[slot],
-                moment.key[slot],
-                moment.seed[slot],
-                self.history[slot],
-                moment.donor[slot] if moment.donor else None,
-                initial,
-                self.intervention.argument,
-                self._since[slot],
-            )
-            yield slot, self.intervention.apply({name: leaf[slot] for name, leaf in state.items()}, context)
+        Args:
+            slot: index of the slot.
+            state: leaves of this slot, without the slot dimension.
+            history: the state after each write of the episode so far.
+            previous: environment step of the episode's last tick.
+        """
+        self.state = {name: leaf.clone() for name, leaf in self.state.items()}
+        for name, leaf in state.items():
+            self.state[name][slot] = leaf
+        clock = self.clocks[slot]
+        clock.start(previous + 1)
+        clock.writes, clock.history = len(history), list(history)
 
     # --- for an exact resume -----------------------------------------------------------------------------------------
 
     def export(self) -> dict[str, Tensor]:
         """State, histories and counts as named tensors."""
         tensors = {f"state/{name}": leaf for name, leaf in export(self.state).items()}
-        for slot, states in enumerate(self.history):
-            for i, state in enumerate(states):
+        for slot, clock in enumerate(self.clocks):
+            for i, state in enumerate(clock.history):
                 tensors |= {f"history/{slot}/{i:06d}/{name}": leaf for name, leaf in state.items()}
         if self.intervention is not None:
-            schedule = list(zip(self.fired, self._since, self._previous, strict=True))
-            tensors["schedule"] = torch.tensor(schedule)
+            tensors["schedule"] = torch.tensor([(c.fired, c.since, c.previous) for c in self.clocks])
         return tensors | {"writes": torch.tensor(self.writes)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -198,18 +178,18 @@ class Recurrence:
         device = next(self.policy.parameters()).device
         leaves = {name.removeprefix("state/"): t for name, t in tensors.items() if name.startswith("state/")}
         self.state = {name: leaf.to(device) for name, leaf in self.memory.load(leaves).items()}
-        self.writes = tensors["writes"].tolist()
-        if len(self.writes) != self.slots:
+        writes = tensors["writes"].tolist()
+        if len(writes) != self.slots:
             raise MuvlaError(
-                "memory state", got=f"{len(self.writes)} slots", expected=f"{self.slots}", remedy="keep the budget"
+                "memory state", got=f"{len(writes)} slots", expected=f"{self.slots}", remedy="keep the budget"
             )
-        # A checkpoint of before schedules is of an intervention that acts at every tick, and asks for none of this.
-        schedule = tensors.get("schedule", torch.zeros(self.slots, 3, dtype=torch.int64))
-        self.fired, self._since, self._previous = (column.tolist() for column in schedule.T)
-        self.history = [[] for _ in range(self.slots)]
+        # A checkpoint older than schedules is of an intervention that acts at every tick, and needs none of this.
+        schedule = tensors.get("schedule", torch.zeros(self.slots, 3, dtype=torch.int64)).tolist()
+        for clock, count, (fired, since, previous) in zip(self.clocks, writes, schedule, strict=True):
+            clock.writes, clock.fired, clock.since, clock.previous, clock.history = count, fired, since, previous, []
         for full, leaf in sorted((n, t) for n, t in tensors.items() if n.startswith("history/")):
             _, slot, i, name = full.split("/")
-            states = self.history[int(slot)]
+            states = self.clocks[int(slot)].history
             if int(i) == len(states):
                 states.append({})
             states[int(i)][name] = leaf.to(device)

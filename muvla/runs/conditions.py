@@ -54,7 +54,7 @@ def evaluate_conditions(
     """
     protocols = [protocol for several in sets.values() for protocol in several]
     require_decisions(protocols)
-    if evaluator.policy.memory.width == 0 and list(interventions) != ["none"]:
+    if not evaluator.policy.memory.has_state and list(interventions) != ["none"]:
         raise MuvlaError(
             "INTERVENTION",
             got=", ".join(interventions),
@@ -98,7 +98,7 @@ def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] =
 
     A policy without memory gets only the points without an intervention.
     """
-    has_memory = evaluator.policy.memory.width > 0
+    has_memory = evaluator.policy.memory.has_state
     points = [point for point in grid.points if point.intervention == "none" or has_memory]
     require_prompts(evaluator.policy, [point.protocol for point in points])
     say(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")

@@ -51,10 +51,15 @@ def _require_published(cell: Cell) -> None:
     model, memory = cell.model, cell.memory
     guards = ("full",) if memory.kind == "none" else ("full", "context")
     for name, got, fits, expected in (
-        ("memory.kind", memory.kind, memory.kind != "dummy", "tokens or none"),
+        ("memory.kind", memory.kind, memory.kind in ("tokens", "none"), "tokens or none"),
         ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),
         ("model.chunk", model.chunk, model.chunk == CHUNK, str(CHUNK)),
-        ("model.reserve", model.reserve, model.reserve == memory.m, f"m = {memory.m}, or memory_positions = shift"),
+        (
+            "model.reserve",
+            model.reserve,
+            model.reserve == memory.tokens,
+            f"m = {memory.tokens}, or memory_positions = shift",
+        ),
     ):
         if not fits:
             raise MuvlaError(

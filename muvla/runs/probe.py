@@ -61,7 +61,7 @@ def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> P
     evaluator.check_stop()
     _require_unseen(scheduled, evaluator.trained_on.episodes)
     policy, measurement = evaluator.policy, scheduled.measurement
-    if measurement.needs_memory and policy.memory.width == 0:
+    if measurement.needs_memory and not policy.memory.has_state:
         raise MuvlaError(
             f"probe {scheduled.id}",
             got="a policy without memory",

@@ -92,11 +92,11 @@ def check_moved(recurrence: Recurrence, mechanism: str, update: int) -> None:
     state, memory = recurrence.state, recurrence.memory
     initial = memory.init_state(recurrence.slots)
     moved = any(bool((state[name] != initial[name]).any()) for name in state)
-    if recurrence.intervention is None and moved != memory.recurrent:
+    if recurrence.intervention is None and moved != memory.recurs:
         raise NotAMeasurement(
             f"memory at update {update}",
             got="moved" if moved else "frozen",
-            expected=f"a memory that {'moves' if memory.recurrent else 'stays as it is'} under mechanism {mechanism!r}",
+            expected=f"a memory that {'moves' if memory.recurs else 'stays as it is'} under mechanism {mechanism!r}",
             remedy="report this as a bug",
         )
 
@@ -108,4 +108,7 @@ def memory_rms(leaves: Iterable[torch.Tensor], mean=lambda value: value) -> floa
         leaves: tensors of the carried state.
         mean: averages a number over ranks; the identity for one process.
     """
-    return max((mean(x.detach().square().mean()).sqrt().item() for x in leaves if x.numel()), default=0.0)
+    return max(
+        (mean(x.detach().square().mean()).sqrt().item() for x in leaves if x.is_floating_point() and x.numel()),
+        default=0.0,
+    )

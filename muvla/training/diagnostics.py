@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from muvla.envs.phases import Phase
-from muvla.memory.base import Memory, State
+from muvla.memory.base import State, float_leaves
 
 
 class Diagnosis:
@@ -29,33 +29,32 @@ class Diagnosis:
     and `after_update` around the optimizer's step. Then `row` is complete.
     """
 
-    def __init__(self, memory: Memory, names: list[str], parameters: list[Tensor], credit: bool = True):
+    def __init__(self, names: list[str], parameters: list[Tensor], credit: bool = True):
         """Prepares the measurements.
 
         Args:
-            memory: the policy's memory.
             names: names of the trained parameters.
             parameters: the trained parameters, in the order of `names`.
             credit: False skips the second backward pass. Compiled code may overwrite what its backward pass has
                 read, and a second pass then gives wrong gradients.
         """
-        self.memory, self.names, self.parameters, self.with_credit = memory, names, parameters, credit
+        self.names, self.parameters, self.with_credit = names, parameters, credit
         self.error: list[Tensor] = []  # (B, H), weighted, mean over A
         self.weight: list[Tensor] = []  # (B, H)
         self.phase: list[np.ndarray] = []  # (B,)
         self.ratios: list[Tensor] = []  # (B,)
-        self.read: list[Tensor] = []  # the memory as each tick read it, (B, m, D)
+        self.read: list[State] = []  # the memory as each tick read it
         self.written: list[State] = []  # the memory as each tick left it
         self.row: dict[str, Any] = {}
 
-    def tick(self, error: Tensor, weight: Tensor, phase: np.ndarray, read: Tensor, written: State) -> None:
+    def tick(self, error: Tensor, weight: Tensor, phase: np.ndarray, read: State, written: State) -> None:
         """Records one tick.
 
         Args:
             error: (B, H, A) weighted, in the graph.
             weight: (B, H).
             phase: (B,).
-            read: (B, m, D), the memory tokens that the tick read.
+            read: the state that the tick read, after interventions.
             written: the state after the tick's write, before any truncation.
         """
         self.last = error.sum()
@@ -64,8 +63,8 @@ class Diagnosis:
         self.phase.append(phase)
         self.read.append(read)
         self.written.append(written)
-        if read.numel():
-            old, new = (tokens.detach().float().flatten(1) for tokens in (read, self.memory.read(written)))
+        if any(leaf.numel() for leaf in float_leaves(read).values()):
+            old, new = (_flat(state) for state in (read, written))
             self.ratios.append((new - old).norm(dim=1) / old.norm(dim=1))
 
     def credit(self, entries: int) -> None:
@@ -82,8 +81,8 @@ class Diagnosis:
         `entries` divides the loss, a sum of errors. With several ranks, `entries` counts all ranks, and the slots are
         this rank's.
         """
-        if self.with_credit and self.read[-1].numel():
-            states = [[tokens] for tokens in self.read] + [list(state.values()) for state in self.written[:-1]]
+        if self.with_credit and self.ratios:
+            states = [list(state.values()) for state in (*self.read, *self.written[:-1])]
             norms = _gradient_norms(self.last / entries, states)
             ticks = len(self.read)
             self.row |= {"gradient_read": norms[:ticks][::-1], "gradient_written": norms[ticks:][::-1]}
@@ -128,6 +127,11 @@ class Diagnosis:
             if size > 0:
                 ratios[part] = _norm([self.parameters[i].detach() - self.old[i] for i in indices]) / size
         return ratios
+
+
+def _flat(state: State) -> Tensor:
+    """(B, n) all floating-point numbers of each slot's state."""
+    return torch.cat([leaf.detach().float().flatten(1) for leaf in float_leaves(state).values()], dim=1)
 
 
 def get_part(name: str) -> str:

@@ -56,7 +56,7 @@ def estimate_activations(cell: Cell, interface: Interface, checkpointing: bool =
     size, budget, number = cell.model.size, cell.budget, 2 if cell.model.precision == "bfloat16" else 4
     slots = budget.slots // ranks
     images = budget.window * slots * interface.cameras
-    tokens = 1 + interface.cameras * size.patches + cell.model.proprio + cell.memory.m + interface.text
+    tokens = 1 + interface.cameras * size.patches + cell.model.proprio + cell.memory.tokens + interface.text
     tokens += cell.model.chunk * interface.action_dim + 1
     ticks = cell.truncation if cell.truncation_from == "window" else budget.window
 

@@ -143,7 +143,7 @@ def _name(checkpoint: Path | None) -> str | None:
 def make_diagnosis(trainer: Trainer) -> Diagnosis:
     """Returns a diagnosis for the trainer's next update; compiled policies get no credit measurement."""
     compiled = is_compiled(trainer.policy)
-    return Diagnosis(trainer.policy.memory, trainer.names, trainer.parameters, credit=not compiled)
+    return Diagnosis(trainer.names, trainer.parameters, credit=not compiled)
 
 
 def _cut_log(path: Path, update: int) -> None:

@@ -136,6 +136,12 @@ class Trainer:
             fused=True,
         )
 
+    @property
+    def block_length(self) -> int:
+        """Ticks of a truncation block: K, or 1 for a memory that recurs and stores detached copies."""
+        memory = self.cell.memory
+        return 1 if memory.recurs and not memory.gradient_crosses else self.cell.truncation
+
     def encode(self, window: Window) -> Encoded:
         """Runs vision, projector, proprio and text embedding for all W·B frames of the window."""
         flat = (self.to_device(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
@@ -173,7 +179,7 @@ class Trainer:
         the share of its slots in loss and gradient.
         """
         B = window.is_first.shape[1]
-        starts = find_block_starts(window.is_first.numpy(), self.cell.truncation, self.cell.truncation_from)
+        starts = find_block_starts(window.is_first.numpy(), self.block_length, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
         label, weight, is_first = (self.to_device(t) for t in (window.label, window.weight, window.is_first))
@@ -190,13 +196,15 @@ class Trainer:
                 self.recurrence.truncate(torch.from_numpy(start).to(self.device))
             noise = self.add_label_noise(label[t], window, t)
             moment = self.get_moment(window, t)
-            output, tokens = self.recurrence.tick(leaves[t * B : (t + 1) * B], is_first[t], moment, noised=noise)
+            output, _ = self.recurrence.tick(leaves[t * B : (t + 1) * B], is_first[t], moment, noised=noise)
             target = label[t] if noise is None else noise.noise
             error = (output.actions - target).abs() if noise is None else (output.actions - target) ** 2
             error = error * weight[t][..., None]
             loss = loss + error.sum()
             if self.diagnosis:
-                self.diagnosis.tick(error, weight[t], window.phase[t], tokens, self.recurrence.state)
+                self.diagnosis.tick(
+                    error, weight[t], window.phase[t], self.recurrence.read_state, self.recurrence.state
+                )
         if self.diagnosis:
             self.diagnosis.credit(entries)
         total += self.end_block(loss / entries)
@@ -250,9 +258,9 @@ class Trainer:
         before = self.stream.state()
         window = self.stream.window(1)
         self.stream.load_state(before)
-        tokens = self.recurrence.memory.read(self.recurrence.memory.init_state(len(self.slots)))
+        state = self.recurrence.memory.init_state(len(self.slots))
         with torch.no_grad(), self.ranks.raise_together():
-            return leak_test(self.policy, self.encode(window), tokens)
+            return leak_test(self.policy, self.encode(window), state)
 
     def check_ranks(self) -> None:
         """Raises NotAMeasurement if the ranks hold different parameters."""

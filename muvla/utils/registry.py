@@ -43,12 +43,12 @@ class Registry:
 
     def load(self, name: Any) -> Any:
         """The member's object. Raises MuvlaError with the nearest match for an unknown name."""
-        place = self.members.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            raise unknown_name(self.field, name, self.places())
+        # Only a name that this project does not have needs the scan for entry points.
+        place = self.members.get(name) or self.places().get(name)
         if place is None:
-            places = self.places()
-            if name not in places:
-                raise unknown_name(self.field, name, places)
-            place = places[name]
+            raise unknown_name(self.field, name, self.places())
         module, _, attribute = place.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

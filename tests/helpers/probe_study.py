@@ -20,7 +20,7 @@ def read_widths(subject) -> pd.DataFrame:
     """The memory's width by episode."""
     (subject.folder / "note.txt").write_text("no frame")
     assert not subject.policy.training and len(subject.store()) and subject.open_env().observation_space
-    return pd.DataFrame({"seed_of": subject.seeds, "value": subject.policy.memory.width})
+    return pd.DataFrame({"seed_of": subject.seeds, "value": subject.policy.memory.tokens})
 
 
 WIDTHS = Measurement("widths", 1, read_widths, x="seed_of", y="value")

@@ -21,4 +21,4 @@ def one_step(policy, stream):
     frames = (t.flatten(0, 1) for t in (window.images, window.proprio))
     text = policy.encode_text(["Touch the marked disc."] * 4)
     with torch.no_grad():
-        return policy.step(policy.encode(*frames, *text), policy.memory.read(policy.memory.init_state(4)))
+        return policy.step(policy.encode(*frames, *text), policy.memory.read(policy.memory.init_state(4)).tokens)

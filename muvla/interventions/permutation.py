@@ -1,0 +1,33 @@
+"""The tokens of a memory in another order."""
+
+from __future__ import annotations
+
+import torch
+
+from muvla.interventions.base import Context
+from muvla.interventions.kind import InterventionKind
+from muvla.memory.contract import State
+
+IDENTITY = "identity"  # the argument with which nothing changes
+
+
+def permute_tokens(state: State, context: Context) -> State:
+    """The tokens in another order, in which no token keeps its place; one order per episode, at every tick."""
+    if context.argument == IDENTITY:
+        return state
+    m = len(next(iter(state.values())))
+    ring = torch.randperm(m, generator=context.generator("permute_tokens", per_tick=False))
+    order = torch.empty_like(ring)
+    order[ring] = ring.roll(1)  # one cycle through all tokens has no fixed point
+    return {key: leaf[order.to(leaf.device)] for key, leaf in state.items()}
+
+
+def _identity(text: str) -> str:
+    if text not in ("", IDENTITY):
+        raise ValueError(f"nothing, or {IDENTITY}")
+    return text
+
+
+PERMUTE_TOKENS = InterventionKind(
+    "permute_tokens", "before_read", permute_tokens, "keeps", _identity, identity=IDENTITY, needs_two_tokens=True
+)

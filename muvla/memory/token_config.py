@@ -1,0 +1,41 @@
+"""Configuration that `none`, `dummy` and `tokens` share.
+
+The three serialise to the same four fields, which stand in every train id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from muvla.config import MemoryConfig
+from muvla.config.validation import require
+
+
+@dataclass(frozen=True)
+class TokenConfig(MemoryConfig):
+    """Width m and blend α: M' = α·out + (1−α)·M."""
+
+    m: int = 0
+    alpha: float = 1.0
+    init_std: float = 0.02  # of the learned initial memory (spec 2.1)
+
+    def __post_init__(self):
+        require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
+        require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
+        require(self.init_std >= 0, "memory.init_std", self.init_std, "≥ 0", "set a standard deviation")
+
+    @property
+    def tokens(self) -> int:
+        return self.m
+
+    @property
+    def has_state(self) -> bool:
+        return self.m > 0
+
+    @property
+    def recurs(self) -> bool:
+        return False
+
+    def canonical(self) -> MemoryConfig:
+        """A memory of width 0 is no memory: it has neither parameters nor tokens."""
+        return MemoryConfig("none", m=0, alpha=1.0, init_std=0.0)

@@ -1,0 +1,51 @@
+"""Comparison of a memory from tick to tick: moved or frozen.
+
+Legend: m MEMORY tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from muvla.interventions.base import Intervention
+from muvla.memory.base import float_leaves
+from muvla.memory.contract import State, Units
+from muvla.recurrence.tick import Recurrence
+
+
+def watched(recurrence: Recurrence, slot: int) -> State:
+    """The MEMORY tokens (m, D) that the slot's last tick read.
+
+    For a mechanism without tokens: the float leaves of the state, and the retrieved content.
+    """
+    if recurrence.memory.tokens:
+        return {"tokens": recurrence.read.tokens[slot]}
+    leaves = {name: leaf[slot] for name, leaf in float_leaves(recurrence.read_state).items()}
+    if recurrence.retrieved is not None:
+        leaves["content"] = recurrence.retrieved.content[slot]
+    return leaves
+
+
+def all_finite(state: State) -> bool:
+    return all(bool(torch.isfinite(leaf).all()) for leaf in state.values())
+
+
+def moved(before: State, after: State, intervention: Intervention | None, units: Units) -> bool:
+    """True where two ticks of a slot read different things, at the units that the intervention acts on.
+
+    Content depends on the observation too: it counts at the site `read` alone, where the intervention puts it.
+
+    Args:
+        before: what one tick read, see `watched`.
+        after: what a later tick read.
+        intervention: acts on all units, or on `[a:b]`.
+        units: of the mechanism.
+    """
+    chosen = None if intervention is None else intervention.tokens
+    at_read = intervention is not None and intervention.site == "read"
+    names = [name for name in after if name == "tokens" or (name == "content") == (at_read and "content" in after)]
+    if chosen is not None:
+        counted = ("tokens",) if "tokens" in after else units.leaves
+        names = [name for name in names if name in counted]
+    rows = slice(None) if chosen is None else slice(*chosen)
+    return any(not torch.equal(before[name][rows], after[name][rows]) for name in names)
