@@ -13,7 +13,7 @@ PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
-.PHONY: help demo test test-quick test-heavy test-sim lint docs ui doctor setup sim libero renderer clean
+.PHONY: help demo test test-quick test-heavy test-sim lint docs results ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
 # Also under -j: two of the set-ups would run pip in one virtual environment at once.
 .NOTPARALLEL:
@@ -26,6 +26,7 @@ help:
 	@echo "make test-sim    the simulators' tests alone"
 	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
 	@echo "make docs        the documentation as a site, in build/site"
+	@echo "make results     RESULTS.md from the committed results"
 	@echo "make lint | ui | doctor | clean (removes the virtual environment; runs and data stay)"
 
 # A make target cannot hold spaces, so a VENV with spaces is set up again on every call; that is harmless.
@@ -96,6 +97,12 @@ ui: $(VENV)/.core
 	@mkdir -p runs
 	@echo "MLflow on http://127.0.0.1:5000 (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true "$(BIN)/mlflow" ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --workers 1
+
+# The summaries of committed results; they need no run folder.
+SUMMARISED := recall_quick recall_budget recall_causality mikasa_quick recall_causality/mikasa.py:results-mikasa \
+	paper_table openvla_remember
+results: $(VENV)/.core
+	@"$(BIN)/python" -m analysis.report.committed $(addprefix experiments/,$(SUMMARISED))
 
 doctor: $(VENV)/.core
 	@"$(BIN)/muvla" doctor

@@ -71,6 +71,8 @@ def rate_panels(
             axes.set_visible(False)
         row[0].set_ylabel(label + METRIC_TITLES[metric], fontsize=style.LABEL)
         above += [name for name, _ in panels]
+    for column in grid.T:  # panels that are hidden below would take their column's labels with them
+        [axes for axes in column if axes.get_visible()][-1].tick_params(labelbottom=True)
     style.set_title(figure, title, subject.study, _explanation(lines, metric))
     run = lines[~lines["never_fired"]]
     handles = style.seed_handles(sorted(lines["seed"].unique()))

@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.baselines import IDEAL, NAMES
+from analysis.figures.base import Subject
+from analysis.figures.registry import get_figure
 from analysis.frames import (
     METRIC_TITLES,
     has_several_lengths,
@@ -75,8 +77,7 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
         text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
-    if figure := _figure(results):
-        text += [f"![{title}]({(folder / figure).as_posix()})", ""]
+    text += _picture(results, folder)
     links = [f"[{label}]({(folder / file).as_posix()})" for file, label in FILES if (results.folder / file).exists()]
     return "\n".join([*text, f"More: {', '.join(links)}.", ""])
 
@@ -149,8 +150,11 @@ def _under_interventions(lines: pd.DataFrame, prefix: str) -> list[str]:
     seeds = changed[["variant", "seed"]].drop_duplicates().shape[0]
     texts = [f"{share} under {_listed(by_share[share])}" for share in sorted(by_share, key=_share_key)]
     noun = "seed" if seeds == 1 else "seeds"
-    sentence = f"{prefix}the interventions leave these of the {seeds} {noun} above chance: {'; '.join(texts)}."
-    return [_capitalised(sentence)]
+    verb = "is" if seeds == 1 else "are"
+    return [
+        _capitalised(f"{prefix}{seeds} {noun} with interventions {verb} above chance without them.")
+        + f" Seeds that stay above chance: {'; '.join(texts)}."
+    ]
 
 
 def _share_key(share: str) -> float:
@@ -283,11 +287,15 @@ def spread(rates: pd.Series) -> str:
     return middle if low == high else f"{middle} [{low}, {high}]"
 
 
-def _figure(results: Results) -> str | None:
-    """The picture of the summary: the effect of interventions where donors were used, else the metric by variant."""
-    stems = ["follow"] if len(results.pairs) and len(with_donors(results.pairs)) else []
-    stems += [metric_of(results.rates)]
-    return next((f"{stem}.png" for stem in stems if (results.folder / f"{stem}.png").exists()), None)
+def _picture(results: Results, folder: Path) -> list[str]:
+    """Markdown of one image: donor-following rates where donors were used, else the metric by variant."""
+    for name, frame in (("follow", results.pairs), ("rates", results.rates)):
+        figure, subject = get_figure(name), Subject(frame)
+        if len(frame) and figure.applies(subject):
+            file = f"{figure.stem(subject)}.png"
+            if (results.folder / file).exists():
+                return [f"![{figure.caption(subject)}]({(folder / file).as_posix()})", ""]
+    return []
 
 
 def _listed(names: list[str]) -> str:
