@@ -86,7 +86,7 @@ test-heavy: $(VENV)/.full renderer
 test-sim: $(VENV)/.full renderer
 	@MUVLA_EVERY_TASK=1 $(PYTEST) -m sim
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev docs
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
 
 # The site is written to build/site. It needs no network, and any warning is an error.

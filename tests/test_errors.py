@@ -33,13 +33,7 @@ PENDING = {
     "muvla/cli/baselines.py",
     "muvla/cli/data.py",
     "muvla/cli/main.py",
-    "muvla/config/serialization.py",
     "muvla/envs/mikasa/simulator.py",
-    "muvla/interventions/grammar.py",
-    "muvla/interventions/schedule.py",
-    "muvla/probes/base.py",
-    "muvla/probes/palette.py",
-    "muvla/probes/registry.py",
 }
 
 
