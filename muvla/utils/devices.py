@@ -1,4 +1,4 @@
-"""What this process may compute on. Every default number of processes follows the cores."""
+"""Cores and devices that this process may use. Every default number of processes follows the cores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def usable_cores() -> int:
 
 
 def choose_device(name: str = "auto") -> str:
-    """`auto` is the GPU where there is one; raises MuvlaError for a GPU that is not there."""
+    """Resolves `auto` to the GPU, or to the CPU where no GPU is present; raises MuvlaError for a missing GPU."""
     import torch
 
     if name == "auto":
