@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.frames import rates_of
 from analysis.tables import NO_VALUE, entry
 from muvla.evaluation.records import Baselines, CellRecords, EpisodeRow
+from muvla.utils.code_version import comparable
 
 IDEAL = "memoryless ideal"
 UNTRAINED = "untrained"  # the baselines' column in a table with a column per training seed
@@ -20,7 +21,7 @@ ELSEWHERE = " †"  # marks a baseline whose rows have another origin than the c
 
 # The parts of a provenance record in which baselines and cells should agree.
 _ORIGIN: dict[str, Callable[[dict[str, Any]], str]] = {
-    "code version": lambda record: record["code"],
+    "code version": lambda record: comparable(record["code"]),
     "simulator": lambda record: str(record["simulator"] or "none"),
     "stand-ins": lambda record: ", ".join((record.get("environment") or {}).get("stand_in_assets", ())) or "none",
 }

@@ -146,14 +146,15 @@ def test_traces_of_another_way_of_computing_are_not_these(store, cell_with, tmp_
         (torch, "get_num_threads", lambda: 7),
         (provenance, "processor", lambda: "another"),
         (provenance, "CODE_VERSION", "another"),
+        (provenance, "member_versions", lambda modules: {"muvla.memory.tokens": "another"}),
         (provenance, "_version", lambda package: "another"),
         (traces, "backends", lambda task: "another renderer"),
-        (traces, "provenance", lambda *of: provenance.provenance(*of) | {"device": "another GPU"}),
+        (traces, "provenance", lambda *of, **more: provenance.provenance(*of, **more) | {"device": "another GPU"}),
     ):
         with monkeypatch.context() as changed:
             changed.setattr(where, name, value)
             ways.add(folder())
-    assert len(ways | {plain}) == 10
+    assert len(ways | {plain}) == 11
 
 
 def test_a_trace_of_before_compiling_is_recorded_anew(trainer, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muvla.evaluation.records import CellRecords
+from muvla.utils.code_version import comparable
 
 Record = dict[str, Any]
 ALL = "all cells"  # the scope of what must be alike everywhere
@@ -51,6 +52,16 @@ def _records(cells: list[CellRecords]) -> Iterator[Record]:
 def _key(key: str) -> Callable[[list[CellRecords]], Iterator[tuple[str, str]]]:
     """The values of one key in all records; a record without the key says False."""
     return lambda cells: ((ALL, str(record.get(key, False))) for record in _records(cells))
+
+
+def _code(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
+    """The code version of the core; versions that compute the same numbers count as one."""
+    return ((ALL, comparable(record["code"])) for record in _records(cells))
+
+
+def _members(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
+    """(mechanism, suite, intervention or probe, its code version); a record without members was written earlier."""
+    return ((name, version) for record in _records(cells) for name, version in record.get("members", {}).items())
 
 
 def _cached_vision(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
@@ -111,7 +122,8 @@ def _provenance_by_scope(cell: CellRecords) -> dict[str, set[str]]:
 
 
 CHECKS = (
-    Check("code versions", _key("code")),
+    Check("code versions", _code),
+    Check("versions of {scope}", _members),
     Check("devices", _key("device")),
     Check("thread counts", _key("threads")),
     Check("settings of --compile", _key("compiled")),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from muvla.evaluation.records import CellRecords
+from muvla.utils.code_version import EQUAL_CODE
 
 
 def provenance_lines(
@@ -59,9 +60,13 @@ def _versions(records: list[dict[str, Any]]) -> str:
     commits = sorted(
         {r["git"]["commit"][:12] + (" with changes" if r["git"]["dirty"] else "") for r in records if r["git"]}
     )
-    text = ", ".join(sorted({record["code"] for record in records}))
+    codes = sorted({record["code"] for record in records})
+    text = ", ".join(codes)
     if commits:
         text += f" (commit {', '.join(commits)})"
+    for code in codes:
+        if code in EQUAL_CODE and len(codes) > 1:
+            text += f"; {code} counts as equal: {EQUAL_CODE[code]}"
     return f"{text}; {', '.join(packages)}"
 
 

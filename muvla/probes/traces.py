@@ -36,6 +36,7 @@ from muvla.evaluation.actor import Tick
 from muvla.evaluation.context import default_workers
 from muvla.evaluation.episode import Outcome, RunningEpisode
 from muvla.evaluation.evaluate import require_prompts
+from muvla.evaluation.members import modules_in_use
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.rollout import Rollout
@@ -179,7 +180,8 @@ def traces_folder(subject: Subject) -> Path:
     """
     policy, protocol = subject.policy, subject.protocol
     device = next(policy.parameters()).device.type
-    record = provenance(device, backends(protocol.task), is_compiled(policy))
+    members = modules_in_use(policy, [protocol.task.name])
+    record = provenance(device, backends(protocol.task), is_compiled(policy), members=members)
     depends_on = {
         "weights": _weights(policy),
         "model": content_hash(policy.config),

@@ -15,6 +15,7 @@ from muvla.errors import Interrupted
 from muvla.evaluation.baselines import ACTIONS, BaselineActor, baseline_names, memoryless_ideal
 from muvla.evaluation.context import EvaluationContext, default_workers
 from muvla.evaluation.evaluate import missing_seeds, run_missing
+from muvla.evaluation.members import modules_in_use
 from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
 from muvla.evaluation.rollout import Rollout
@@ -80,12 +81,13 @@ def _run_missing(
     run: Run, protocol: Protocol, missing: list[int], workers: int | None, check_stop: Callable[[], None]
 ) -> None:
     simulator = backends(protocol.task)  # raises before any environment is opened
+    members = modules_in_use(tasks=[protocol.task.name])
     require_same_simulator(run, protocol, "none")
     check_stop()
 
     @contextlib.contextmanager
     def record(environment: dict[str, Any]) -> Iterator[str]:
-        identity = run.record_provenance("cpu", simulator, environment=environment)
+        identity = run.record_provenance("cpu", simulator, environment=environment, members=members)
         with run.timed(f"evaluation {protocol.id}", identity):
             yield identity
 

@@ -13,6 +13,7 @@ from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.donor_recording import with_donors
 from muvla.evaluation.evaluate import EvaluationRequest, evaluate
+from muvla.evaluation.members import modules_in_use
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
@@ -89,10 +90,12 @@ class Evaluator:
 
     def _run_missing(self, protocol: Protocol, intervention: str, retry_errors: bool, workers: int | None) -> None:
         trained_on, policy = self.trained_on, self.policy
+        members = modules_in_use(policy, [protocol.task.name], parse_intervention(intervention))
 
         @contextlib.contextmanager
         def record(environment: dict[str, Any]) -> Iterator[str]:
-            provenance = self.run.record_provenance(self.device, backends(protocol.task), policy, environment)
+            simulator = backends(protocol.task)
+            provenance = self.run.record_provenance(self.device, simulator, policy, environment, members)
             with self.run.timed(f"evaluation {protocol.id} {intervention}", provenance):
                 yield provenance
 

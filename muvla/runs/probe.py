@@ -14,6 +14,7 @@ from typing import Any
 from muvla.envs.registry import backends, open_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
+from muvla.evaluation.members import modules_in_use
 from muvla.probes.base import ScheduledMeasurement, Subject
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
@@ -70,7 +71,9 @@ def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> P
         )
     require_prompts(policy, [scheduled.protocol])
     subject = _subject(evaluator, scheduled)
-    provenance = run.record_provenance(evaluator.device, backends(scheduled.protocol.task), policy)
+    task = scheduled.protocol.task
+    members = modules_in_use(policy, [task.name], probe=measurement.read)
+    provenance = run.record_provenance(evaluator.device, backends(task), policy, members=members)
     with run.timed(f"evaluation {scheduled.id} {scheduled.protocol.id}", provenance):
         frame = measurement.read(subject)
     if missing := [column for column in measurement.columns if column not in frame]:

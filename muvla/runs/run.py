@@ -236,6 +236,7 @@ class Run:
         simulator: str | None,
         policy: Policy | None = None,
         environment: dict[str, Any] | None = None,
+        members: Iterable[str] = (),
         **training: Any,
     ) -> str:
         """Write the provenance of what this process is about to compute.
@@ -245,13 +246,14 @@ class Run:
             simulator: backends of the simulator, or None.
             policy: the policy, if the work has one; the record says whether it is compiled.
             environment: facts that the environments report of themselves.
+            members: modules of the registered members in use (`muvla.evaluation.members`).
             training: further facts of a training (`cached_vision`, `ranks`).
 
         Returns:
             The provenance id.
         """
         compiled = policy is not None and is_compiled(policy)
-        record = origin.provenance(device, simulator, compiled, environment, **training)
+        record = origin.provenance(device, simulator, compiled, environment, members=members, **training)
         return origin.keep(record, self.folder / "provenance")
 
     def provenance(self, rows: Iterable[EpisodeRow | TakenMeasurement]) -> dict[str, dict[str, Any]]:

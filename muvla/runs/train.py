@@ -10,6 +10,7 @@ from muvla.checkpoints.build import get_prompts
 from muvla.config import Cell, canonical, train_id
 from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
+from muvla.evaluation.members import modules_in_use
 from muvla.interventions import parse_intervention
 from muvla.models.compilation import compile_step
 from muvla.runs.run import Run
@@ -20,7 +21,7 @@ from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.run import Progress, train_to_the_end
 from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import cache_vision
-from muvla.utils.provenance import CODE_VERSION
+from muvla.utils.code_version import CODE_VERSION
 
 
 def train_cell(
@@ -78,8 +79,11 @@ def _timed(
 ) -> AbstractContextManager[None]:
     # On a CPU, cached features equal the towers' features bit for bit.
     cached = options.cached_vision and device != "cpu"
+    tasks = [dataset.task.name for dataset in trainer.cell.data.datasets]
+    members = modules_in_use(trainer.policy, tasks, parse_intervention(trainer.cell.intervention))
+    ranks = trainer.ranks.description
     provenance = run.record_provenance(
-        device, store.simulator, trainer.policy, cached_vision=cached, ranks=trainer.ranks.description
+        device, store.simulator, trainer.policy, members=members, cached_vision=cached, ranks=ranks
     )
     return run.timed("training", provenance)
 

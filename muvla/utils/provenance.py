@@ -1,14 +1,13 @@
-"""Where a result comes from: code, versions, hardware, threads. Recorded beside every result, never part of its
-identity."""
+"""The provenance of a result: code, versions, hardware, threads. It is recorded beside every result, and is never part
+of its identity."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from muvla.utils.code_version import CODE_VERSION, member_versions
 from muvla.utils.io import hash_json, write_json
 
 PACKAGES = (
@@ -34,38 +34,8 @@ PACKAGES = (
     "bddl",
     "mujoco",
 )
-# Packages and modules that no number depends on: what a person sees. Presets spell out every field of their cells.
-NOT_COMPUTING = ("cli", "serving", "checkpoints/inspect.py", "config/presets.py", "runs/sanity_check.py")
-# Of a record, what no number depends on: the code has a hash of its own, and the platform names the kernel's build.
+# Keys of a record that no number depends on. The code has a key for its hash; the platform names the kernel's build.
 NO_NUMBER = ("git", "platform", "command")
-
-
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _code_version() -> str:
-    """Hash of the package's syntax trees without docstrings: comments and formatting do not change it, code does."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.json")):  # the tokenizer decides what a prompt is
-        digest.update(path.read_bytes())
-    for path in sorted(package.rglob("*.py")):
-        inside = path.relative_to(package).as_posix()
-        if any(inside == name or inside.startswith(f"{name}/") for name in NOT_COMPUTING):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                node.body = body[1:]
-        digest.update(f"{path.relative_to(package)}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-# Taken when the library is imported, and inherited by the processes forked from there: what runs, not what lies on the
-# disk by the time that somebody asks.
-CODE_VERSION = _code_version()
 
 
 def provenance(
@@ -75,10 +45,23 @@ def provenance(
     environment: dict[str, Any] | None = None,
     cached_vision: bool = False,
     ranks: str | None = None,
+    members: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Plain data; its content hash is the provenance id of a row. `simulator` are the backends, `environment` is what
-    the environments that were evaluated in tell of themselves: their wrappers, their renderer. `ranks` tells the
-    processes of a training by several."""
+    """The provenance of what this process computes. The content hash of the record is the provenance id of a row.
+
+    Args:
+        device: torch device.
+        simulator: physics and render backends; None without a simulator.
+        compiled: whether the step is compiled.
+        environment: what the evaluated environments report of themselves: wrappers, renderer, assets.
+        cached_vision: whether features of the vision towers came from a cache that changes rounding.
+        ranks: the processes of a training by several.
+        members: modules of the mechanism, suites, interventions and probes that the computation uses
+            (`muvla.evaluation.members`); those that are in the core's code version are left out.
+
+    Returns:
+        Plain data.
+    """
     record = {
         "code": CODE_VERSION,
         "git": _git(),
@@ -91,8 +74,14 @@ def provenance(
         "simulator": simulator,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    told = {"compiled": compiled, "environment": environment, "cached_vision": cached_vision, "ranks": ranks}
-    return record | {name: value for name, value in told.items() if value}
+    where_set = {
+        "compiled": compiled,
+        "environment": environment,
+        "cached_vision": cached_vision,
+        "ranks": ranks,
+        "members": member_versions(members),
+    }
+    return record | {name: value for name, value in where_set.items() if value}
 
 
 def provenance_id(record: dict[str, Any]) -> str:
@@ -100,7 +89,7 @@ def provenance_id(record: dict[str, Any]) -> str:
 
 
 def keep(record: dict[str, Any], folder: Path) -> str:
-    """Writes the record to `folder/<id>.json`, if it is not there; returns the id."""
+    """Writes the record to `folder/<id>.json`, unless the file exists, and returns the id."""
     identity = provenance_id(record)
     path = folder / f"{identity}.json"
     if not path.exists():
