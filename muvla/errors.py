@@ -86,16 +86,17 @@ def unknown_name(field: str, got: object, names: Iterable[str], listed_by: str =
     names = sorted(set(names))
     near = nearest(got, names)
     lists_all = f"`{listed_by}` lists all" if listed_by else ""
+    shown = names if len(names) <= LISTED else near
+    remedies = [f"use {near[0]!r}"] if near else []
+    if lists_all:
+        remedies.append(lists_all)
+    remedy = "; ".join(remedies) or "use one of these names"
     if not names:
         expected, remedy = "a name, but none exists", lists_all or "leave it out"
-    elif any("," in name for name in near or names):  # one name a line, because a comma may be part of a name
-        expected = "a known name"
-        remedy = "use one of these names" + "".join(f"\n  {name}" for name in near or names)
-    elif near:
-        expected = f"one of {', '.join(near if lists_all or len(names) > LISTED else names)}"
-        remedy = f"use {near[0]!r}" + (f"; {lists_all}" if lists_all else "")
-    elif lists_all and len(names) > LISTED:
-        expected, remedy = f"one of {len(names)} names", lists_all
+    elif any("," in name for name in shown):  # one name a line, because a comma may be part of a name
+        expected, remedy = "a name of the list below", remedy + "".join(f"\n  {name}" for name in shown)
+    elif shown:
+        expected = f"one of {', '.join(shown)}"
     else:
-        expected, remedy = f"one of {', '.join(names)}", lists_all or "use one of these names"
+        expected = f"one of {len(names)} names" if lists_all else f"one of {', '.join(names)}"
     return UnknownName(field, got=got, expected=expected, remedy=remedy)

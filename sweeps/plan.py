@@ -9,6 +9,7 @@ from muvla.config.serialization import flatten
 from muvla.data.store import EpisodeStore
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, measure_coverage
+from muvla.utils.table import text_table
 from sweeps.cells import StudyCell
 from sweeps.ledger import Entry
 from sweeps.study import Study
@@ -31,13 +32,6 @@ NO_K_NOTE = " A variant without recurrence has no K, and so the declared budget 
 NO_DATA_NOTE = (
     "The data are not collected yet: train ids and what each K and H can credit follow from them (`muvla collect`)"
 )
-
-
-def text_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned by their widest entry."""
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
 def differences_from_base(study: Study, cell: Cell) -> str:

@@ -10,7 +10,7 @@ from muvla.utils.io import disk_errors, write_atomically
 
 
 def write_study(folder: Path, name: str) -> Path:
-    """Writes `folder/study.py`, a small study that runs on a CPU, and returns the file's path.
+    """Writes `folder/study.py`, a small study that runs on a CPU, and a README. Returns the path of study.py.
 
     Raises MuvlaError for a name that is no Python identifier, and where the file exists already.
     """
@@ -24,8 +24,11 @@ def write_study(folder: Path, name: str) -> Path:
     file = folder / "study.py"
     if file.exists():
         raise MuvlaError(str(file), got="a file", expected="no file", remedy="choose another name or folder")
-    text = (resources.files("sweeps") / "templates" / "study.py").read_text(encoding="utf-8")
+    templates = resources.files("sweeps") / "templates"
+    readme = (templates / "README.md").read_text(encoding="utf-8").replace("FOLDER", str(folder))
+    study = (templates / "study.py").read_text(encoding="utf-8").replace('name="NAME"', f'name="{name}"')
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, text.replace('name="NAME"', f'name="{name}"').encode())
+    write_atomically(folder / "README.md", readme.replace("NAME", name).encode())
+    write_atomically(file, study.encode())
     return file

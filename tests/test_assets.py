@@ -47,14 +47,14 @@ def write(path):
 
 def test_what_is_missing_is_named_with_its_remedy(folder, capsys):
     assert main(["assets", "list"]) == 0
-    assert f"libero: {LIBERO.what}; there: {folder} (MUVLA_LIBERO_ASSETS)" in capsys.readouterr().out
+    assert f"libero: {LIBERO.what}; present: {folder} (MUVLA_LIBERO_ASSETS)" in capsys.readouterr().out
     (folder / "scenes" / "one.xml").unlink()
     (folder / "scenes").rmdir()
     assert main(["assets", "check", "libero"]) == 1
     said = capsys.readouterr().out
     assert f"no {folder / 'scenes'}" in said and "run `muvla assets fetch libero`, or set MUVLA_LIBERO_ASSETS" in said
     assert main(["assets", "list"]) == 0
-    assert "not there" in capsys.readouterr().out
+    assert "missing" in capsys.readouterr().out
     assert main(["assets", "check", "mugs"]) == EXIT_BAD_INPUT
     assert "NAME: got 'mugs'" in capsys.readouterr().err
 

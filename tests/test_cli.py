@@ -1,16 +1,33 @@
-"""The command line: exit statuses, the one error line, and the verbs on a small study."""
+"""The command line: exit statuses, the error's field, JSON, and every way to name a run."""
 
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
+import typer
 
 from helpers.paths import ROOT
 from helpers.studies import FEW, STUDY, at
-from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, main
-from muvla.evaluation.catalog import declared_sets
+from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, app, main
+from muvla.evaluation.catalog import declared_protocols, declared_sets
 from muvla.runs.find import find_run
+from muvla.utils.io import read_json, write_json
+
+ROW_OUTCOME = (
+    "target",
+    "choice",
+    "cue_length",
+    "delay_length",
+    "first_decision_step",
+    "success_once",
+    "success_at_end",
+    "first_success_step",
+    "steps",
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,219 +39,431 @@ def place(tmp_path_factory, few):
     return root
 
 
+def field_of(capsys) -> str:
+    """The field of the one error line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    parts = re.fullmatch(r"error: (?P<field>.+?): got .+, expected .+\. Remedy: .+", lines[0])
+    assert parts, lines
+    assert all(line.startswith("  ") for line in lines[1:]), "only names follow, each on its line"
+    return parts["field"]
+
+
+def json_of(capsys, *words) -> dict:
+    """The object on stdout of a command that succeeds."""
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def train_id_of(place, variant="K=8"):
+    (folder,) = (
+        path.parent
+        for path in (place / "runs").glob("*/run.json")
+        if (read_json(path)["cell"]["memory"]["kind"] == "none") == (variant == "none")
+        and read_json(path)["cell"]["budget"]["updates"] == 6
+        and read_json(path)["cell"]["optimizer"]["lr"] < 1
+    )
+    return folder.name
+
+
+def run_of(place):
+    return find_run(place / "runs", place / "data", train_id_of(place))
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def verbs(command=None, path=()):
+    """(words, command) of every verb."""
+    command = command or typer.main.get_command(app)
+    for name, sub in getattr(command, "commands", {}).items():
+        if hasattr(sub, "commands"):
+            yield from verbs(sub, (*path, name))
+        else:
+            yield (*path, name), sub
+
+
+VERBS = dict(verbs())
+
+
+def test_every_file_of_a_verb_is_registered():
+    names = {path.stem for path in (ROOT / "muvla" / "cli").glob("*.py") if "def add(app" in path.read_text()}
+    assert names == {words[0] for words in VERBS}
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_help_has_an_example_and_explains_every_parameter(words, capsys):
+    assert main([*words, "--help"]) == 0
+    assert f"Example: muvla {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
+    command = VERBS[words]
+    assert command.help.splitlines()[0].endswith(".")
+    for parameter in command.params:
+        assert parameter.help, f"{' '.join(words)}: {parameter.name}"
+        silent = parameter.required or parameter.default is False or parameter.multiple or parameter.is_eager
+        assert silent or parameter.default is None or parameter.show_default, parameter.name
+
+
+def test_without_arguments_help_is_printed(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    for panel in ("Study", "Policy", "Data", "Checkpoints", "System"):
+        assert f"─ {panel} ─" in out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("muvla ")
+
+
+def test_help_is_fast_because_it_imports_no_torch():
+    code = "import sys; from muvla.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_shell_completion_offers_verbs():
+    words = {"_MUVLA_COMPLETE": "complete_bash", "COMP_WORDS": "muvla re", "COMP_CWORD": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['muvla']; from muvla.cli.main import main; main()"],
+        env=os.environ | words,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split() == ["report", "replay"]
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "field"),
     [
-        (["--set", "memory.width=3"], "memory.width: got an unknown field"),
-        (["--set", "budget.window=12"], "truncation: got 8, expected a divisor K of the window W = 12"),
-        (["--set", "truncation=4"], "--set truncation: got a field that is set by K=8"),
-        (["--set", "optimizer.lr=-1"], "optimizer.lr: got -1.0, expected > 0"),
-        (["--processes", "0"], "--processes: got 0, expected at least 1"),
-        (["--workers", "0"], "--workers: got 0, expected at least 1"),
-        (["--threads", "0"], "--threads: got 0, expected at least 1"),
-        (["--time-limit", "0"], "--time-limit: got 0.0, expected more than 0"),
-        (["--set", "memory.m"], "--set: got 'memory.m', expected field=value"),
-        (["--set", "data.dataset.task.name=RecallSmell3-v0"], "task.name: got 'RecallSmell3-v0'"),
-        (["--variant", "K=9"], "--variants: got 'K=9'"),
-        (["--seeds", "zero"], "--seeds: got 'zero'"),
-        (["--device", "cuda"], "--device: got 'cuda'"),
+        (["--set", "memory.width=3"], "memory.width"),
+        (["--set", "budget.window=12"], "truncation"),
+        (["--set", "truncation=4"], "--set truncation"),
+        (["--set", "optimizer.lr=-1"], "optimizer.lr"),
+        (["--processes", "0"], "--processes"),
+        (["--workers", "0"], "--workers"),
+        (["--threads", "0"], "--threads"),
+        (["--threads", "few"], "--threads"),
+        (["--time-limit", "0"], "--time-limit"),
+        (["--set", "memory.m"], "--set"),
+        (["--set", "data.dataset.task.name=RecallSmell3-v0"], "task.name"),
+        (["--variant", "K=9"], "--variant"),
+        (["--seeds", "zero"], "--seeds"),
+        (["--device", "cuda"], "--device"),
+        (["--procesess", "2"], "muvla sweep"),
+        (["--set"], "--set"),
+        (["another"], "muvla sweep"),
     ],
 )
-def test_bad_input_is_one_error_line_and_status_2(place, capsys, arguments, message):
+def test_bad_input_is_one_error_and_status_2(place, capsys, arguments, field):
     if "cuda" in arguments:
         import torch
 
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
     assert main(["sweep", str(place), *at(place), "--plan", *arguments]) == EXIT_BAD_INPUT
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and "Remedy: " in error and error.count("\n") == 1
+    assert field_of(capsys) == field
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "names"),
+    [
+        (["swep"], "VERB", "sweep"),
+        (["data", "sho"], "VERB", "show"),
+        (["ls", "task"], "VERB", "tasks"),
+        (["sweep", "recal_quick"], "STUDY", "recall_quick"),
+        (["sweep"], "STUDY", "--help"),
+        (["diff", "recall_quick", "K=8"], "B", "--help"),
+        (["diff", "recall_quick", "K=8", "k=2"], "VARIANT", "K=2"),
+        (["baselines", "recall-positoin3-rh@1"], "protocol", "recall-position3-rh@1"),
+        (["data", "show", "nothing"], "DATASET", "muvla collect"),
+        (["data", "write", "x", "y", "--format", "rds"], "--format", "rlds"),
+        (["evaluate", "x", "--protocol", "y", "--precision", "float16"], "--precision", "bfloat16"),
+        (["init", "my-study"], "NAME", "my_study"),
+        (["watch"], "VERB", "replay"),
+        (["ceilings"], "VERB", "baselines"),
+        (["sweep", "recall_quick", "--arm", "K=8"], "--arm", "--variant"),
+        (["sweep", "recall_quick", "--between", "K=8", "K=2"], "--between", "muvla diff"),
+    ],
+)
+def test_an_unknown_or_old_name_names_the_right_one(words, field, names, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    assert main(words) == EXIT_BAD_INPUT
+    error = capsys.readouterr()
+    assert not error.out and names in error.err
+    assert error.err.startswith(f"error: {field}: got ")
+
+
+def test_names_with_commas_are_listed_one_a_line(capsys):
+    assert main(["sweep", "recall_quick", "--plan", "--variant", "recorded"]) == EXIT_BAD_INPUT
+    assert "\n  recorded, K=2\n" in capsys.readouterr().err
 
 
 def test_an_undeclared_difference_is_refused_before_anything_runs(tmp_path, capsys):
     text = STUDY.format(updates=6).replace("tbptt(8, 4)}", 'tbptt(8, 4) | {"optimizer.lr": 0.1}}')
     (tmp_path / "study.py").write_text(text)
     assert main(["sweep", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
-    assert "optimizer.lr: 0.001 in the base, 0.1 in this variant" in capsys.readouterr().err
+    assert "optimizer.lr" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_study_that_is_not_there(tmp_path, capsys):
-    assert main(["sweep", str(tmp_path / "nowhere")]) == EXIT_BAD_INPUT
-    assert "recall_quick" in capsys.readouterr().err
+# --- sweep, train, collect, report ------------------------------------------------------------------------------------
 
 
 def test_a_failed_cell_gives_status_3(place, capsys):
     arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--variant", "K=8", "--no-tracking"]
     assert main(["sweep", str(place), *at(place), *arguments]) == EXIT_FAILED_CELLS
-    out = capsys.readouterr().out
-    assert "not a measurement" in out and "optimizer.lr" in out
+    assert "not a measurement" in capsys.readouterr().out
+    assert main(["train", str(place), *at(place), *arguments[:-1]]) == EXIT_BAD_INPUT, "a marked cell is not trained"
+    (cell,) = json_of(capsys, "status", str(place), *at(place), *arguments[:-1])["cells"]
+    assert cell["state"] == "not a measurement" and cell["error"]
 
 
 def test_plan_lists_train_ids_and_runs_nothing(place, capsys):
-    assert main(["sweep", str(place), *at(place), "--plan", "--set", "budget.updates=99"]) == 0
-    out = capsys.readouterr().out
-    assert len(re.findall(r"^[0-9a-f]{12}  planned", out, re.MULTILINE)) == 2
-    assert not [p for p in (place / "runs").iterdir() if p.name in out and (p / "train.jsonl").exists()]
-
-
-def train_id_of(place, capsys, variant="K=8"):
-    main(["sweep", str(place), *at(place), "--plan"])
-    return re.search(rf"^([0-9a-f]{{12}})  done +{re.escape(variant)}", capsys.readouterr().out, re.MULTILINE)[1]
-
-
-@pytest.mark.slow
-def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
-    train = train_id_of(place, capsys)
-    common = [train[:6], *at(place), "--protocol", FEW.id]
-    assert main(["intervene", common[0], "noise_unit", "zero", *common[1:]]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    results = [line for line in lines if line.startswith(FEW.id)]  # where nothing succeeded, checks stand under them
-    assert [line.split(":")[0] for line in results] == [f"{FEW.id} {k}" for k in ("noise_unit", "zero")]
-    assert main(["evaluate", *common]) == 0
-    evaluated = capsys.readouterr().out
-    assert "n 20, touch rate" in evaluated
-    monkeypatch.setitem(declared_sets(), "some@1", (FEW,))
-    assert main(["evaluate", *common[:-1], "some@1"]) == 0
-    assert capsys.readouterr().out == evaluated, "a set is its protocols, and none is evaluated twice"
-    for rows in (find_run(place / "runs", place / "data", train).rows).iterdir():
-        if '"none"' in rows.read_text():
-            rows.unlink()
-    assert main(["evaluate", *common, "--workers", "3"]) == 0
-    assert capsys.readouterr().out == evaluated, "another number of environments, the same result"
-    assert main(["intervene", common[0], "amnesia", *common[1:]]) == EXIT_BAD_INPUT
-    assert main(["evaluate", "ffffff", *common[1:]]) == EXIT_BAD_INPUT
-    assert main(["evaluate", *common[:-1], "recall-position3-ol4@1"]) == EXIT_BAD_INPUT
-    assert "chunk H = 1" in capsys.readouterr().err
-    assert find_run(place / "runs", place / "data", train).failure is None, "a protocol that does not fit marks no cell"
-    assert main(["evaluate", *common[:-1], "nowhere@1"]) == EXIT_BAD_INPUT
-
-
-@pytest.mark.slow
-def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
-    """By evaluate and by intervene; without being asked nothing is run twice."""
-    train = train_id_of(place, capsys)
-    common = [*at(place), "--protocol", FEW.id]
-    nothing = (
-        "target",
-        "choice",
-        "cue_length",
-        "delay_length",
-        "first_decision_step",
-        "success_once",
-        "success_at_end",
-        "first_success_step",
-        "steps",
-    )
-    for arguments, kind in ((["evaluate", train], "none"), (["intervene", train, "zero"], "zero")):
-        assert main([*arguments, *common]) == 0
-        clean = capsys.readouterr().out.splitlines()[0]
-        rows = find_run(place / "runs", place / "data", train).rows
-        (file,) = (path for path in rows.iterdir() if f'"intervention": "{kind}"' in path.read_text())
-        first, *others = file.read_text().splitlines()
-        broken = json.loads(first) | dict.fromkeys(nothing) | {"error": "WorkerLost: gone"}
-        file.write_text("\n".join([*others, json.dumps(broken)]) + "\n")
-        assert main([*arguments, *common]) == 0
-        told = capsys.readouterr().out.splitlines()[0]
-        assert told.startswith(f"{FEW.id} {kind}: n 19")
-        assert told.endswith("1 episodes with errors, in no rate (--retry-errors runs them)")
-        assert main([*arguments, *common, "--retry-errors"]) == 0
-        assert capsys.readouterr().out.splitlines()[0] == clean and len(file.read_text().splitlines()) == 21
-
-
-def test_train_then_evaluate(place, capsys):
-    assert main(["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]) == 0
-    out = capsys.readouterr().out
-    folder = re.search(r"trained, (\S+)", out)[1]
-    run = find_run(place / "runs", place / "data", folder.split("/")[-1])
-    assert run.is_trained and run.failure is None
-    assert main(["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]) == 0
-
-
-def test_an_untrained_run_cannot_be_evaluated(place, capsys):
-    from muvla.utils.io import read_json, write_json
-
-    source = find_run(place / "runs", place / "data", train_id_of(place, capsys))
-    copy = place / "runs" / "000000000000"
-    write_json(copy / "run.json", read_json(source.folder / "run.json"))
-    common = [*at(place), "--protocol", FEW.id]
-    assert main(["evaluate", "000000", *common]) == EXIT_BAD_INPUT
-    assert "train the cell first" in capsys.readouterr().err
-
-
-def test_report(place, capsys):
-    assert main(["report", str(place), *at(place)]) == 0
-    out = capsys.readouterr().out
-    assert "choice accuracy given a touch" in out and "choice.png" in out and "interventions.png" in out
-    assert (place / "runs" / "report" / "tiny_study" / "main.tex").exists()
+    before = sorted(path.name for path in (place / "runs").iterdir())
+    plan = json_of(capsys, "sweep", str(place), *at(place), "--plan", "--set", "budget.updates=99")
+    assert [cell["state"] for cell in plan["cells"]] == ["planned", "planned"]
+    assert all(len(cell["train"]) == 12 and cell["updates"] == 99 for cell in plan["cells"])
+    assert sorted(path.name for path in (place / "runs").iterdir()) == before
 
 
 def test_a_plan_without_data_collects_nothing(tmp_path, capsys):
     (tmp_path / "study.py").write_text(STUDY.format(updates=6))
-    assert main(["sweep", str(tmp_path), *at(tmp_path), "--plan"]) == 0
-    assert "not collected yet" in capsys.readouterr().out
+    plan = json_of(capsys, "sweep", str(tmp_path), *at(tmp_path), "--plan")
+    assert {cell["train"] for cell in plan["cells"]} == {None}
+    assert {cell["state"] for cell in json_of(capsys, "status", str(tmp_path), *at(tmp_path))["cells"]} == {"planned"}
     assert not (tmp_path / "data").exists()
 
 
-def test_training_a_marked_cell_is_refused(place, capsys):
-    arguments = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=null", "--variant", "K=8"]
-    main(["sweep", str(place), *at(place), *arguments, "--no-tracking"])
-    assert main(["train", str(place), *at(place), *arguments]) == EXIT_BAD_INPUT
-    assert "a cell marked 'not a measurement'" in capsys.readouterr().err
+def test_quiet_prints_results_alone(place, capsys):
+    capsys.readouterr()
+    assert main(["sweep", str(place), *at(place), "--plan", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["ls", "runs", "-q", "--runs", str(place / "runs")]) == 0
+    assert train_id_of(place) in capsys.readouterr().out
+
+
+def test_verbose_names_device_and_code(place, capsys):
+    assert main(["sweep", str(place), *at(place), "--plan", "-v", "--device", "cpu"]) == 0
+    assert "device cpu" in capsys.readouterr().err
+
+
+def test_train_then_evaluate(place, capsys):
+    arguments = ["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]
+    assert main(arguments) == 0
+    folder = re.search(r"trained, (\S+)", capsys.readouterr().out)[1]
+    run = find_run(place / "runs", place / "data", folder.split("/")[-1])
+    assert run.is_trained and run.failure is None
+    assert main(arguments) == 0
+
+
+def test_report(place, capsys):
+    report = json_of(capsys, "report", str(place), *at(place))
+    assert {"main.tex", "choice.png", "interventions.png"} <= {file.split("/")[-1] for file in report["files"]}
+    assert (place / "runs" / "report" / "tiny_study" / "main.tex").exists()
 
 
 def test_report_without_data_names_the_remedy(tmp_path, capsys):
     (tmp_path / "study.py").write_text(STUDY.format(updates=6))
     assert main(["report", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
-    assert "error: " in capsys.readouterr().err
+    assert field_of(capsys)
 
 
 def test_collect(tmp_path, capsys):
     (tmp_path / "study.py").write_text(STUDY.format(updates=6))
-    assert main(["collect", str(tmp_path), *at(tmp_path)]) == 0
-    assert "24 episodes" in capsys.readouterr().out
+    for jobs in ("0", "-1"):
+        assert main(["collect", str(tmp_path), *at(tmp_path), "--jobs", jobs]) == EXIT_BAD_INPUT
+        assert field_of(capsys) == "--jobs"
+    (dataset,) = json_of(capsys, "collect", str(tmp_path), *at(tmp_path))["datasets"]
+    assert dataset["episodes"] == 24
+    (listed,) = json_of(capsys, "ls", "datasets", "--data", str(tmp_path / "data"))["datasets"]
+    assert listed["episodes"] == 24 and dataset["path"].endswith(listed["dataset"])
 
 
-@pytest.mark.parametrize("jobs", ["0", "-1"])
-def test_collect_without_a_job_is_refused(tmp_path, capsys, jobs):
-    (tmp_path / "study.py").write_text(STUDY.format(updates=6))
-    assert main(["collect", str(tmp_path), *at(tmp_path), "--jobs", jobs]) == EXIT_BAD_INPUT
-    assert "--jobs" in capsys.readouterr().err
+def test_init_writes_a_study_that_can_be_planned(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "my_study"]) == 0
+    assert (tmp_path / "my_study" / "README.md").exists()
+    plan = json_of(capsys, "sweep", "my_study", "--plan")
+    assert plan["study"] == "my_study" and len(plan["cells"]) > 1
+    assert main(["init", "my_study"]) == EXIT_BAD_INPUT
+
+
+# --- evaluate and intervene -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_intervene_and_evaluate_on_a_trained_cell(place, capsys, monkeypatch):
+    train = train_id_of(place)
+    common = [train[:6], *at(place), "--protocol", FEW.id]
+    results = json_of(capsys, "intervene", common[0], "noise_unit", "zero", *common[1:])["results"]
+    assert [result["intervention"] for result in results] == ["noise_unit", "zero"]
+    assert {result["episodes"] for result in results} == {20}
+    evaluated = json_of(capsys, "evaluate", *common)
+    monkeypatch.setitem(declared_sets(), "some@1", (FEW,))
+    assert json_of(capsys, "evaluate", *common[:-1], "some@1") == evaluated, "no episode is run twice"
+    for rows in run_of(place).rows.iterdir():
+        if '"none"' in rows.read_text():
+            rows.unlink()
+    assert json_of(capsys, "evaluate", *common, "--workers", "3") == evaluated, "another number of environments"
+    for words in (
+        ["intervene", common[0], "amnesia", *common[1:]],
+        ["evaluate", "ffffff", *common[1:]],
+        ["evaluate", *common[:-1], "recall-position3-ol4@1"],
+        ["evaluate", *common[:-1], "nowhere@1"],
+    ):
+        assert main(words) == EXIT_BAD_INPUT
+    assert run_of(place).failure is None, "a protocol that does not fit marks no cell"
+
+
+@pytest.mark.slow
+def test_episodes_with_errors_are_named_and_run_again_when_asked(place, capsys):
+    """By evaluate and by intervene; without being asked nothing is run twice."""
+    train = train_id_of(place)
+    common = [*at(place), "--protocol", FEW.id]
+    for words, name in ((["evaluate", train], "none"), (["intervene", train, "zero"], "zero")):
+        (clean,) = json_of(capsys, *words, *common)["results"]
+        (file,) = (path for path in run_of(place).rows.iterdir() if f'"intervention": "{name}"' in path.read_text())
+        first, *others = file.read_text().splitlines()
+        broken = json.loads(first) | dict.fromkeys(ROW_OUTCOME) | {"error": "WorkerLost: gone"}
+        file.write_text("\n".join([*others, json.dumps(broken)]) + "\n")
+        (with_error,) = json_of(capsys, *words, *common)["results"]
+        assert with_error["errors"] == 1
+        assert json_of(capsys, *words, *common, "--retry-errors")["results"] == [clean]
+        assert len(file.read_text().splitlines()) == 21
+
+
+def test_an_untrained_run_cannot_be_evaluated(place, capsys):
+    copy = place / "runs" / "000000000000"
+    write_json(copy / "run.json", read_json(run_of(place).folder / "run.json"))
+    assert main(["evaluate", "000000", *at(place), "--protocol", FEW.id]) == EXIT_BAD_INPUT
+    assert field_of(capsys) == str(copy)
+    shutil.rmtree(copy)
 
 
 def test_a_checkpoint_cut_short_is_one_clear_error(place, capsys):
-    run = find_run(place / "runs", place / "data", train_id_of(place, capsys))
+    run = run_of(place)
     (file,) = run.folder.glob("checkpoints/update-*/model.safetensors")
     content = file.read_bytes()
     file.write_bytes(content[:1000])
     try:
-        arguments = [run.train, "zero", *at(place), "--protocol", "recall-position5-rh@1"]
-        assert main(["intervene", *arguments]) == EXIT_BAD_INPUT
+        words = [run.train, "zero", *at(place), "--protocol", "recall-position5-rh@1"]
+        assert main(["intervene", *words]) == EXIT_BAD_INPUT
         assert "model.safetensors" in capsys.readouterr().err
     finally:
         file.write_bytes(content)
 
 
-def test_the_doctor_runs_where_torch_is_missing(tmp_path):
-    """It is there to say so."""
-    import subprocess
-    import sys
+def test_an_unknown_probe_or_intervention_names_the_nearest(place, capsys):
+    common = ["--protocol", FEW.id, *at(place)]
+    for words, nearest in (
+        (["probe", train_id_of(place), "decoder"], "decoders"),
+        (["intervene", train_id_of(place), "transplnt"], "transplant"),
+    ):
+        assert main([*words, *common]) == EXIT_BAD_INPUT
+        assert nearest in capsys.readouterr().err
 
+
+# --- names of runs ----------------------------------------------------------------------------------------------------
+
+
+def test_every_name_of_a_run_means_the_same_run(place, capsys):
+    train = train_id_of(place)
+    common = ["--protocol", FEW.id, *at(place)]
+    for name in (train, train[:4], f"{place}/K=8/0"):
+        assert json_of(capsys, "evaluate", name, *common)["train"] == train
+        facts = json_of(capsys, "inspect", name, *at(place))
+        assert facts["checkpoint"].endswith(train)
+    for name, field in (
+        (f"{place}/K=9/0", "--variant"),
+        (f"{place}/K=8/7", "--seeds"),
+        (f"{place}/nowhere/K=8/0", "STUDY"),
+        ("zzzz", "RUN"),
+    ):
+        assert main(["evaluate", name, *common]) == EXIT_BAD_INPUT
+        assert field_of(capsys) == field
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(place, capsys):
+    train = train_id_of(place)
+    twin = place / "runs" / f"{train[:8]}ffff"
+    write_json(twin / "run.json", read_json(place / "runs" / train / "run.json"))
+    try:
+        assert main(["evaluate", train[:8], *at(place), "--protocol", FEW.id]) == EXIT_BAD_INPUT
+        error = capsys.readouterr().err
+        assert train in error and twin.name in error
+        assert main(["evaluate", train, *at(place), "--protocol", FEW.id]) == 0, "the whole id is not ambiguous"
+    finally:
+        shutil.rmtree(twin)
+
+
+# --- lists and states -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "name"),
+    [
+        (["tasks"], "task", "RecallPosition3-v0"),
+        (["protocols"], "protocol", "recall-position3-rh@1"),
+        (["protocols"], "protocol", "mikasa5-rh@1"),
+        (["variants", "recall_quick"], "variant", "recorded, K=2"),
+        (["memories"], "memory", "tokens"),
+        (["interventions"], "intervention", "transplant"),
+        (["probes"], "probe", "decoders"),
+    ],
+)
+def test_lists(words, key, name, capsys):
+    assert name in [row[key] for row in json_of(capsys, "ls", *words)[words[0]]]
+    assert main(["ls", *words]) == 0
+    assert name in capsys.readouterr().out
+
+
+def test_only_tasks_of_a_suite(capsys):
+    assert {row["suite"] for row in json_of(capsys, "ls", "tasks", "--suite", "recall")["tasks"]} == {"recall"}
+    assert main(["ls", "tasks", "--suite", "recal"]) == EXIT_BAD_INPUT
+
+
+def test_status_by_cell_and_of_all_runs(place, capsys):
+    cells = {cell["variant"]: cell for cell in json_of(capsys, "status", str(place), *at(place))["cells"]}
+    assert cells["K=8"]["state"] == "done" and cells["K=8"]["updates"] == "6/6"
+    assert cells["K=8"]["train"] == train_id_of(place) and cells["K=8"]["results"] == "2/2"
+    runs = json_of(capsys, "status", "--runs", str(place / "runs"))["runs"]
+    assert runs == json_of(capsys, "ls", "runs", "--runs", str(place / "runs"))["runs"]
+    (row,) = (row for row in runs if row["train"] == train_id_of(place))
+    assert row["state"] == "trained" and row["memory"] == "tokens, K=8"
+
+
+def test_status_where_nothing_is(tmp_path, capsys):
+    assert json_of(capsys, "status", "--runs", str(tmp_path / "runs")) == {"runs": []}
+
+
+def test_diff_names_the_declared_field(capsys):
+    found = json_of(capsys, "diff", "recall_quick", "K=8", "K=2")
+    assert found["differences"] == {"truncation": {"K=8": 8, "K=2": 2}}
+    assert main(["diff", "recall_quick", "K=8", "K=2"]) == 0
+    assert "truncation: 8 | 2" in capsys.readouterr().out
+
+
+def test_protocols_that_are_listed_exist(capsys):
+    names = {row["protocol"] for row in json_of(capsys, "ls", "protocols")["protocols"]}
+    assert names == {*declared_protocols(), *declared_sets()}
+
+
+def test_the_doctor_runs_where_torch_is_missing(tmp_path):
+    """Its finding says so."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
     run = subprocess.run(
-        [sys.executable, "-m", "muvla.cli", "doctor"],
+        [sys.executable, "-m", "muvla.cli", "doctor", "--json"],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )
-    assert run.returncode == 1 and "No module named 'torch'" in run.stdout and "Traceback" not in run.stderr
-
-
-def test_help_of_every_verb(capsys):
-    for verb in ("doctor", "collect", "train", "evaluate", "intervene", "watch", "sweep", "report"):
-        with pytest.raises(SystemExit) as end:
-            main([verb, "--help"])
-        assert end.value.code == 0
-    assert "usage" in capsys.readouterr().out
+    findings = {finding["name"]: finding for finding in json.loads(run.stdout)["findings"]}
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert not findings["device"]["ok"] and "torch" in findings["device"]["what"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.frames import best_constant_choice
-from muvla.cli import doctor
+from muvla.cli import diagnosis as doctor
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect

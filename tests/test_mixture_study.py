@@ -37,7 +37,7 @@ def test_a_study_of_a_mixture_from_collection_to_report(tmp_path, capsys):
     study = [str(tmp_path / "study.py"), *place]
     (tmp_path / "study.py").write_text(STUDY.format(seed=0))
     assert main(["sweep", *study, "--plan"]) == 0 and "not collected yet" in capsys.readouterr().out
-    assert main(["sweep", *study, "--between", "by episode", "by frame"]) == 0
+    assert main(["diff", study[0], "by episode", "by frame", *study[1:]]) == 0
     assert "data are not collected yet" in capsys.readouterr().out
     assert main(["collect", *study]) == 0
     out = capsys.readouterr().out

@@ -247,11 +247,11 @@ def place(tmp_path_factory, few):
 @pytest.mark.slow
 def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, capsys):
     folder, common = place
-    assert main(["watch", *common, "--episode", "3"]) == 0
+    assert main(["replay", *common, "--episode", "3"]) == 0
     file = folder / "videos" / f"{FEW.id}-none-3.mp4"
     assert file.stat().st_size > 1000 and str(file) in capsys.readouterr().out
     assert main(["intervene", common[0], "zero", *common[1:]]) == 0
-    assert main(["watch", *common, "--episode", "3", "--intervention", "zero", "--out", str(folder / "x.mp4")]) == 0
+    assert main(["replay", *common, "--episode", "3", "--intervention", "zero", "--out", str(folder / "x.mp4")]) == 0
     assert (folder / "x.mp4").exists()
 
 
@@ -266,7 +266,7 @@ def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, cap
     ],
 )
 def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
-    assert main(["watch", *place[1], *arguments]) == EXIT_BAD_INPUT
+    assert main(["replay", *place[1], *arguments]) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
 
 
@@ -283,7 +283,7 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
         )
     )
     try:
-        assert main(["watch", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
+        assert main(["replay", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
         assert f"got target {line['target']}, expected target 7, as in its row" in capsys.readouterr().err
         assert not (folder / "no.mp4").exists()
     finally:

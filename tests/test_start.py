@@ -327,7 +327,7 @@ def test_a_release_is_fine_tuned_with_adapters_and_memory(oft, tmp_path, monkeyp
     assert "K=4" in (tmp_path / "runs" / "report" / "start" / "main.md").read_text()
     for option in (["--precision", "bfloat16"], ["--without-memory"], ["--statistics", "x"], ["--size", "tiny"]):
         assert main(["evaluate", run.name, *option, "--protocol", "start@1", *folders]) == EXIT_BAD_INPUT
-        assert f"{option[0]}: got with the train id" in capsys.readouterr().err
+        assert f"{option[0]}: got with the run" in capsys.readouterr().err
 
 
 def test_what_changes_between_plan_and_training_is_refused(cell, store, tmp_path):

@@ -1,38 +1,46 @@
-"""The verb of the command line about chance and baselines."""
+"""`muvla baselines`: measure a random policy and the scripted expert."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muvla.cli import options as o
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Studies, protocols, or sets of protocols.")]
 
 
-def add_baseline_verb(
-    verb: Callable[[str, Callable, str], argparse.ArgumentParser], evaluating: Callable, stop_on_signal: Callable
-) -> None:
-    """`verb` makes the parser of a verb of a name, function and help; `evaluating` adds the options of evaluations."""
-
-    def run(arguments) -> int:
-        return _baselines(arguments, stop_on_signal)
-
-    baselines = verb("baselines", run, "chance and baselines: a random policy and the expert under the same protocols")
-    baselines.add_argument("what", nargs="+", help="a study file or its folder, a protocol, or a set of them")
-    baselines.add_argument("--retry-errors", action="store_true", help="run episodes that ended in an error again")
-    evaluating(baselines)
+def add(app: typer.Typer) -> None:
+    o.verb(app, o.STUDY, "muvla baselines recall_quick mikasa5-rh@1")(baselines)
 
 
-def _baselines(arguments, stop_on_signal: Callable) -> int:
-    """1 where one of them could not be run."""
-    from muvla.errors import MuvlaError
-    from muvla.evaluation.catalog import get_protocols
+def baselines(
+    names: Names,
+    retry_errors: o.RetryErrors = False,
+    workers: o.Workers = None,
+    runs: o.Runs = o.RUNS,
+    data: o.Data = o.DATA_FOLDER,
+) -> int:
+    """Measure a random policy and the scripted expert.
+
+    Both run under the protocols of the policies. Result tables end with these rows. Exit status 1 means that one of
+    them could not be run.
+    """
+    from muvla.cli.computing import stop_on_signal
+    from muvla.cli.output import EXIT_MISSING, result_line
+    from muvla.cli.studies import open_ledger
     from sweeps.baselines import measure_baselines
-    from sweeps.ledger import Ledger
+
+    protocols = {protocol.id: protocol for name in names for protocol in _protocols(name)}
+    stop = stop_on_signal()
+    failed = measure_baselines(protocols.values(), open_ledger(runs, data), result_line, stop, retry_errors, workers)
+    return EXIT_MISSING if failed else 0
+
+
+def _protocols(name: str):
+    from muvla.cli.studies import find_study
+    from muvla.evaluation.catalog import get_protocols
     from sweeps.loader import load_study
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise MuvlaError("--workers", got=arguments.workers, expected="at least 1", remedy="correct it")
-    named = [load_study(Path(one)).protocols if Path(one).exists() else get_protocols(one) for one in arguments.what]
-    wanted = {one.id: one for several in named for one in several}
-    ledger = Ledger(arguments.runs, arguments.data)
-    stop, retry = stop_on_signal(), arguments.retry_errors
-    return min(1, measure_baselines(wanted.values(), ledger, print, stop, retry, arguments.workers))
+    return get_protocols(name) if "@" in name else load_study(find_study(name)).protocols

@@ -1,128 +1,231 @@
-"""The verbs of the command line about datasets: data import, show, audit and write."""
+"""`muvla data`: import datasets, look at them, audit their labels, write them in other formats."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-OF_DATASET = "its folder's name under --data"
+import typer
+
+from muvla.cli import options as o
+from muvla.errors import MuvlaError, unknown_name
+
+IMPORTED, WRITTEN = ("rlds", "lerobot", "mikasa", "maniskill"), ("rlds", "lerobot")
+# Options of `muvla data import`.
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="PATH", help="A folder, or an .h5 file. For RLDS the folder of one version (NAME/1.0.0)."),
+]
+Task = Annotated[str, typer.Option(metavar="NAME", help="Task that the episodes demonstrate; see `muvla ls tasks`.")]
+SourceFormat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help=f"{', '.join(IMPORTED)}.", show_default="detected", **o.choice("--format", IMPORTED)
+    ),
+]
+Schema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Names of the features in RLDS and LeRobot: mikasa, libero or muvla."),
+]
+Feature = Annotated[
+    str | None,
+    typer.Option(metavar="FEATURE", help="Replaces the schema's feature.", show_default="as in the schema"),
+]
+Cameras = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FEATURE", help="Replaces the schema's; repeatable.", show_default="as in the schema"),
+]
+Instruction = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Instruction of ManiSkill's files, which have none.")
+]
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name of the dataset here.", show_default="the folder's, without its version"),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="Side of stored frames.", show_default="unchanged")
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="Rule that derives executed actions where the data do not state them: motion.",
+        **o.choice("--derive", ("motion",)),
+    ),
+]
+CheckedOn = Annotated[
+    str | None,
+    typer.Option(metavar="DATASET", help="A dataset collected here, on which the rule's accuracy is measured."),
+]
 
 
-def add_data_verbs(verb: Callable[[str, Callable, str], argparse.ArgumentParser]) -> None:
-    """`verb` makes the parser of a verb of a name, function and help."""
-    importing = verb("import", _import, "published demonstrations, as a dataset: RLDS, LeRobot v3, MIKASA, ManiSkill")
-    importing.add_argument("path", type=Path, help="a folder, of RLDS that of one version (NAME/1.0.0), or an .h5 file")
-    importing.add_argument("--format", choices=("rlds", "lerobot", "mikasa", "maniskill"), help="default: as it looks")
-    importing.add_argument("--schema", help="which feature is what, of RLDS and LeRobot: mikasa, libero, muvla")
-    importing.add_argument(
-        "--camera", action="append", metavar="FEATURE", help="in place of the schema's; several times"
-    )
-    importing.add_argument("--proprio", metavar="FEATURE", help="in place of the schema's")
-    importing.add_argument("--action", metavar="FEATURE", help="in place of the schema's")
-    importing.add_argument("--instruction", metavar="TEXT", help="of ManiSkill's files, which have none")
-    importing.add_argument("--task", required=True, help="what they demonstrate, for instance RememberColor5-VLA-v0")
-    importing.add_argument("--name", help="of the dataset here (default: the folder's, without its version)")
-    importing.add_argument("--image-size", type=int, metavar="PIXELS", help="of stored frames (default: as they are)")
-    importing.add_argument("--derive", choices=("motion",), help="a rule for what was executed, where they do not tell")
-    importing.add_argument("--checked-on", metavar="DATASET", help="collected here, to measure the rule's accuracy on")
-
-    show = verb("show", _show, "what a dataset holds, and a contact sheet of it")
-    show.add_argument("dataset", help=OF_DATASET)
-
-    auditing = verb("audit", _audit, "what the labels of the no-op phases tell of the decision")
-    auditing.add_argument("dataset", help=OF_DATASET)
-    auditing.add_argument("--chunk", type=int, action="append", metavar="H", help="chunk lengths (default: 1)")
-
-    writing = verb("write", _write, "a dataset in a format of others")
-    writing.add_argument("dataset", help=OF_DATASET)
-    writing.add_argument("directory", type=Path, help="a new folder")
-    writing.add_argument("--format", required=True, choices=("rlds", "lerobot"), help="RLDS, or LeRobotDataset v3")
+def add(app: typer.Typer) -> None:
+    group = o.group("Import, show, audit and write datasets.")
+    example = "muvla data import bridge/1.0.0 --schema mikasa --task RememberColor5-VLA-v0"
+    o.verb(group, o.DATA, example, name="import")(import_demonstrations)
+    o.verb(group, o.DATA, "muvla data show RecallPosition3-v0-b992cbaf7543")(show)
+    o.verb(group, o.DATA, "muvla data audit RecallPosition3-v0-b992cbaf7543 --chunk 8")(audit)
+    o.verb(group, o.DATA, "muvla data write RecallPosition3-v0-b992cbaf7543 exported --format lerobot")(write)
+    app.add_typer(group, name="data", rich_help_panel=o.DATA)
 
 
-def _import(arguments) -> None:
+def import_demonstrations(
+    path: Source,
+    task: Task,
+    format: SourceFormat = None,
+    schema: Schema = None,
+    camera: Cameras = None,
+    proprio: Feature = None,
+    action: Feature = None,
+    instruction: Instruction = None,
+    name: Name = None,
+    image_size: ImageSize = None,
+    derive: Rule = None,
+    checked_on: CheckedOn = None,
+    data: o.Data = o.DATA_FOLDER,
+) -> None:
+    """Import published demonstrations: RLDS, LeRobot v3, MIKASA, ManiSkill."""
     from muvla.data.derived_phases import measure_accuracy, require_rule
     from muvla.data.importer import import_config, import_dataset
     from muvla.data.readers.formats import choose_schema, open_source
     from muvla.data.store import EpisodeStore
-    from muvla.envs.registry import task_info
-    from muvla.errors import MuvlaError
 
-    require_rule(arguments.derive, arguments.checked_on)
-    source = open_source(arguments.path, arguments.format, arguments.instruction)
-    wanted = choose_schema(source, arguments.schema, arguments.camera, arguments.proprio, arguments.action)
-    spec = import_config(source, arguments.task, arguments.name, arguments.image_size)
-    try:
-        instruction = task_info(arguments.task).instruction
-    except MuvlaError as error:  # others' tasks can be imported and looked at, but a study must know its task
-        instruction = None
-        print(f"no study can use it yet: {error}", file=sys.stderr)
+    require_rule(derive, checked_on)
+    source = open_source(path, format, instruction)
+    features = choose_schema(source, schema, camera, proprio, action)
+    spec = import_config(source, task, name, image_size)
+    known_instruction = _instruction_of(task)
     rule = None
-    if arguments.derive:
-        rule = measure_accuracy(EpisodeStore(arguments.data / arguments.checked_on))
+    if derive:
+        rule = measure_accuracy(EpisodeStore(data / checked_on))
         print(rule.line())
     with _bar(len(source)) as (bar, progress):
-        store = import_dataset(source, wanted, spec, arguments.data, progress, bar.write, rule)
-    print(f"{store.path}: {len(store)} episodes, {store.frames} frames, content {store.sha256[:12]}")
+        store = import_dataset(source, features, spec, data, progress, bar.write, rule)
+    _report_import(store, spec, known_instruction)
+
+
+def _instruction_of(task: str) -> str | None:
+    """The instruction of a task. A dataset of an unknown task can be imported, but no study can use it."""
+    from muvla.envs.registry import task_info
+
+    try:
+        return task_info(task).instruction
+    except MuvlaError as error:
+        print(f"no study can use it yet: {error}", file=sys.stderr)
+        return None
+
+
+def _report_import(store, spec, instruction: str | None) -> None:
+    from muvla.cli.output import result_line
+
+    result_line(f"{store.path}: {len(store)} episodes, {store.frames} frames, content {store.sha256[:12]}")
     if instruction not in (None, *store.instructions):  # a policy is evaluated with a prompt that it has not seen
-        print(f"none of its instructions is that of {spec.task.name} here, {instruction!r}", file=sys.stderr)
-    size = f", image_size={spec.image_size}" * (spec.image_size is not None)
-    told = f"episodes={spec.episodes}{size}, source={spec.source!r}"
+        print(f"no instruction in these data is the instruction of {spec.task.name}, {instruction!r}", file=sys.stderr)
+    size = f", image_size={spec.image_size}" if spec.image_size is not None else ""
+    arguments = f"episodes={spec.episodes}{size}, source={spec.source!r}"
     labels = "" if store.knows_executed else ", labels='recorded'"
-    print(f"In a study: DataConfig(DatasetConfig(TaskConfig({spec.task.name!r}), {told}){labels})")
+    result_line(f"In a study: DataConfig(DatasetConfig(TaskConfig({spec.task.name!r}), {arguments}){labels})")
 
 
-def _bar(total: int):
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[tuple]:
     """A progress bar of episodes, and the function that moves it."""
-    from contextlib import contextmanager
-
     from tqdm import tqdm
 
-    @contextmanager
-    def opened():
-        with tqdm(total=total, unit="episode", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+    with tqdm(total=total, unit="episode", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
 
-            def progress(done: int, total: int) -> None:
-                bar.n = done
-                bar.refresh()
+        def progress(done: int, total: int) -> None:
+            bar.n = done
+            bar.refresh()
 
-            yield bar, progress
-
-    return opened()
+        yield bar, progress
 
 
-def _show(arguments) -> None:
+def _store(data: Path, name: str):
+    """The dataset of a name. Raises MuvlaError, with the nearest names, if there is none."""
+    from muvla.data.store import EpisodeStore, is_sealed
+
+    if not is_sealed(data / name):
+        names = [path.name for path in data.glob("*") if is_sealed(path)]
+        if names:
+            raise unknown_name("DATASET", name, names, f"muvla ls datasets --data {data}")
+        raise MuvlaError(
+            "DATASET",
+            got=name,
+            expected=f"a dataset under {data}, which has none",
+            remedy="run `muvla collect STUDY` or `muvla data import`",
+        )
+    return EpisodeStore(data / name)
+
+
+def show(dataset: o.DatasetName, json: o.Json = False, data: o.Data = o.DATA_FOLDER) -> None:
+    """Show the content of a dataset, and draw a contact sheet."""
+    from muvla.cli.output import show as show_result
     from muvla.data.contact_sheet import summarize, write_contact_sheet
-    from muvla.data.store import EpisodeStore
 
-    store = EpisodeStore(arguments.data / arguments.dataset)
-    for line in summarize(store):
-        print(line)
-    print(f"pictures: {write_contact_sheet(store)}")
+    store = _store(data, dataset)
+    lines, picture = list(summarize(store)), write_contact_sheet(store)
+    facts = {
+        "name": dataset,
+        "path": str(store.path),
+        "task": store.spec.task.name,
+        "episodes": len(store),
+        "frames": store.frames,
+        "content": store.sha256,
+        "instructions": list(store.instructions),
+        "knows_executed": store.knows_executed,
+        "contact_sheet": str(picture),
+        "summary": lines,
+    }
+    show_result(facts, "\n".join([*lines, f"pictures: {picture}"]))
 
 
-def _audit(arguments) -> None:
-    from muvla.data.label_audit import audit
-    from muvla.data.store import EpisodeStore
-    from muvla.errors import MuvlaError
+def audit(
+    dataset: o.DatasetName,
+    chunk: Annotated[
+        list[int] | None, typer.Option(metavar="H", help="Chunk length; repeatable.", show_default="1")
+    ] = None,
+    json: o.Json = False,
+    data: o.Data = o.DATA_FOLDER,
+) -> None:
+    """Measure how well the labels of no-op phases predict the decision.
 
-    store = EpisodeStore(arguments.data / arguments.dataset)
-    for chunk in arguments.chunk or [1]:
-        if chunk < 1:
-            raise MuvlaError("--chunk", got=chunk, expected="H ≥ 1", remedy="correct it")
+    Such labels would teach a policy the answer before it must remember it.
+    """
+    from dataclasses import asdict
+
+    from muvla.cli.output import result_line, show_json
+    from muvla.data.label_audit import audit as audit_labels
+
+    store, audits = _store(data, dataset), []
+    for length in chunk or [1]:
+        if length < 1:
+            raise MuvlaError("--chunk", got=length, expected="at least 1", remedy="give a positive number")
         for labels in ("recorded", "executed"):
-            for reading in audit(store, labels, chunk):
-                print(reading.line())
+            for item in audit_labels(store, labels, length):
+                result_line(item.line())
+                audits.append(asdict(item))
+    show_json({"dataset": dataset, "audits": audits})
 
 
-def _write(arguments) -> None:
-    from muvla.data.store import EpisodeStore
+def write(
+    dataset: o.DatasetName,
+    directory: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="rlds, or lerobot (LeRobotDataset v3).", **o.choice("--format", WRITTEN))
+    ],
+    data: o.Data = o.DATA_FOLDER,
+) -> None:
+    """Write a dataset as RLDS or LeRobotDataset v3."""
+    from muvla.cli.output import result_line
     from muvla.data.writers import import_options, write_dataset
 
-    store = EpisodeStore(arguments.data / arguments.dataset)
+    store = _store(data, dataset)
     with _bar(len(store)) as (_, progress):
-        folder = write_dataset(store, arguments.directory, arguments.format, progress)
-    print(f"{folder}: {len(store)} episodes, {store.frames} frames")
-    options = import_options(store, arguments.format)
-    print(f"Back again: muvla data import {folder} {options} --task {store.spec.task.name} --name NAME")
+        folder = write_dataset(store, directory, format, progress)
+    result_line(f"{folder}: {len(store)} episodes, {store.frames} frames")
+    options = import_options(store, format)
+    result_line(f"To import it again: muvla data import {folder} {options} --task {store.spec.task.name} --name NAME")

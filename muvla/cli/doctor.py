@@ -1,198 +1,35 @@
-"""`muvla doctor`: what is installed, what is missing, and the remedy for each thing missing."""
+"""`muvla doctor`: check the installation."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import metadata
-from pathlib import Path
+from dataclasses import asdict
+from typing import Annotated
 
-from packaging.requirements import Requirement
+import typer
 
-NEEDED_EXTRA = "sim"  # the dependency group that `muvla doctor --sim` asks for
-FREE_DISK = 2**30  # bytes; the demo writes about 0.3 GiB
-REINSTALL = "run `make setup`"
-RENDER = "on Debian or Ubuntu run `sudo bash scripts/install-system-packages.sh` (Mesa ≥ 24.3), or install a GPU driver"
+from muvla.cli import options as o
 
 
-@dataclass(frozen=True)
-class Finding:
-    name: str
-    ok: bool
-    what: str
-    remedy: str = ""
-    needed: bool = True
+def add(app: typer.Typer) -> None:
+    o.verb(app, o.SYSTEM, "muvla doctor")(doctor)
 
 
-def diagnose(simulator_needed: bool, say: Callable[[str], None] = print) -> int:
-    """Prints every finding; returns 1 if anything needed is missing, else 0."""
-    findings = [_python(), *(_package(one, True, REINSTALL) for one in (Requirement("muvla"), *requirements()))]
-    findings += [_tokenizer(), _device(), _attention(), _leak_test(), _disk(), *_suites(simulator_needed), *_assets()]
-    for f in findings:
-        mark = "ok     " if f.ok else "MISSING" if f.needed else "absent "
-        say(f"{mark}  {f.name}: {f.what}" + (f"\n         → {f.remedy}" if not f.ok else ""))
-    missing = [f for f in findings if f.needed and not f.ok]
-    say("\nEverything needed is there." if not missing else f"\n{len(missing)} needed thing(s) missing.")
-    return 1 if missing else 0
+def doctor(
+    sim: Annotated[bool, typer.Option("--sim", metavar="", help="Count a missing simulator as an error.")] = False,
+    json: o.Json = False,
+) -> int:
+    """Check the installation.
 
-
-def _python() -> Finding:
-    version = sys.version_info
-    return Finding(
-        "Python", version[:2] == (3, 11), sys.version.split()[0], "use Python 3.11 (`make PYTHON=python3.11 …`)"
-    )
-
-
-def requirements(extra: str = "") -> list[Requirement]:
-    """What muvla's own metadata ask for on this platform: always, or with an extra."""
-    try:
-        every = [Requirement(text) for text in metadata.requires("muvla") or []]
-    except metadata.PackageNotFoundError:  # said by the finding on muvla itself
-        return []
-    here = [one for one in every if one.marker is None or one.marker.evaluate({"extra": extra})]
-    return [one for one in here if bool(extra) == ("extra" in str(one.marker))]
-
-
-def _package(requirement: Requirement, needed: bool, remedy: str) -> Finding:
-    name = requirement.name
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", remedy, needed)
-    fits = requirement.specifier.contains(version, prereleases=True)
-    wanted = "" if fits else f", but {requirement.specifier} is needed"
-    return Finding(name, fits, version + wanted, remedy, needed)
-
-
-def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
-    try:
-        return Finding(name, True, check())
-    except Exception as error:  # whatever is wrong, the doctor's job is to say it
-        return Finding(name, False, f"{type(error).__name__}: {error}", remedy)
-
-
-def _tokenizer() -> Finding:
-    def check() -> str:
-        from muvla.models.prompts import built_in_prompts
-
-        return f"{built_in_prompts().tokenizer.get_vocab_size()} tokens"
-
-    return _attempt("tokenizer", check, REINSTALL)
-
-
-def _device() -> Finding:
-    def check() -> str:
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (no CUDA device)"
-
-    return _attempt("device", check, REINSTALL)
-
-
-def _attention() -> Finding:
-    def check() -> str:
-        import torch
-
-        from muvla.models.backends import BACKENDS, obstacle
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        problems = {name: obstacle(name, device, torch.bfloat16) for name in BACKENDS}
-        usable = ", ".join(name for name, problem in problems.items() if problem is None)
-        return "; ".join(
-            [usable, *(f"{name} needs {problem.expected}" for name, problem in problems.items() if problem)]
-        )
-
-    return _attempt("attention", check, REINSTALL)
-
-
-def _leak_test() -> Finding:
-    def check() -> str:
-        import torch
-
-        from muvla.checkpoints.build import build_policy
-        from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
-        from muvla.config.sizes import get_size
-        from muvla.models.policy import Interface, leak_test
-
-        data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
-        leaks = {}
-        for guard in ("context", "full"):
-            cell = Cell(ModelConfig(get_size("tiny"), guard=guard), data, MemoryConfig("tokens", 4))
-            policy = build_policy(cell, Interface(cameras=2, proprio_dim=2, action_dim=2, text=8, text_padded=True))
-            ids, lengths = policy.encode_text(["touch it", "touch the marked disc"])
-            images = torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)
-            encoded = policy.encode(images, torch.zeros(2, 2), ids, lengths)
-            leaks[guard] = leak_test(policy, encoded, policy.memory.init_state(2))
-        if leaks["full"] == 0:
-            raise RuntimeError("the leak test does not see the leak of guard `full`")
-        return f"leak {leaks['context']} under `context`, {leaks['full']:.2g} under `full`"
-
-    return _attempt("leak test", check, "report this as a bug")
-
-
-def _suites(simulator_needed: bool) -> list[Finding]:
-    """Suites without a simulator are played; of the others, packages and renderer are checked, once per extra."""
-    from muvla.envs.registry import suites
-
-    findings: list[Finding] = []
-    by_extra: dict[str, list] = {}
-    for suite in suites():
-        if suite.extra or suite.requirements:
-            by_extra.setdefault(suite.extra, []).append(suite)
-        else:
-            findings.append(_played(suite))
-    for extra, several in by_extra.items():
-        needed = simulator_needed and extra == NEEDED_EXTRA
-        texts = dict.fromkeys(text for suite in several for text in suite.requirements)
-        wanted = [*(Requirement(text) for text in texts), *(requirements(extra) if extra else [])]
-        packages = [_package(requirement, needed, several[0].install) for requirement in wanted]
-        if all(package.ok for package in packages):
-            findings += [*packages, _renderer(several[0].name, needed)]
-        else:
-            findings += packages if needed else [package for package in packages if not package.ok]
-    return findings
-
-
-def _played(suite) -> Finding:
-    def check() -> str:
-        from muvla.config import TaskConfig
-        from muvla.envs.registry import make_env
-
-        for name in suite.tasks():
-            make_env(TaskConfig(name)).reset(seed=0)
-        return ", ".join(suite.tasks())
-
-    return _attempt(f"{suite.name} suite", check, REINSTALL)
-
-
-def _assets() -> list[Finding]:
-    """Those that no package brings; tasks built from primitives need none."""
-    from muvla.envs.assets import content
-    from muvla.envs.registry import asset_sets
+    Every missing part is named with its remedy. Exit status 1 means that a needed part is missing.
+    """
+    from muvla.cli.diagnosis import diagnose
+    from muvla.cli.output import EXIT_MISSING, result_line, show_json
 
     findings = []
-    for one in asset_sets().values():
-        name, missing = f"{one.name} assets", one.missing()
-        there = _attempt(name, lambda one=one: str(content(one)), one.remedy)
-        findings.append(replace(Finding(name, False, f"no {missing}", one.remedy) if missing else there, needed=False))
-    return findings
-
-
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free
-    return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
-
-
-def _renderer(suite: str, needed: bool) -> Finding:
-    """A suite's renderer, in a process of its own: a broken driver kills the process that tries it."""
-    code = f"from muvla.envs.registry import get_suite; print(get_suite({suite!r}).renderer())"
-    name = f"renderer of {suite}"
-    try:
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
-    except subprocess.TimeoutExpired:
-        return Finding(name, False, "no picture within 300 s", RENDER, needed)
-    last = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()
-    return Finding(name, run.returncode == 0, last[-1] if last else f"exit code {run.returncode}", RENDER, needed)
+    for finding in diagnose(sim):
+        findings.append(finding)
+        result_line(finding.text())
+    missing = [finding.name for finding in findings if finding.needed and not finding.ok]
+    result_line(f"\nMissing: {', '.join(missing)}." if missing else "\nEverything needed is installed.")
+    show_json({"ok": not missing, "findings": [asdict(finding) for finding in findings]})
+    return EXIT_MISSING if missing else 0

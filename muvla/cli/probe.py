@@ -1,28 +1,55 @@
-"""The verb of the command line about probes: grids of conditions and readings of the memory, on one checkpoint."""
+"""`muvla probe`: take probes of a policy without a study."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from functools import partial
+from typing import Annotated
+
+import typer
+
+from muvla.cli import options as o
+from muvla.errors import MuvlaError
+
+Probes = Annotated[
+    list[str], typer.Argument(metavar="PROBE...", help="Names such as decoders or phase-length; see `muvla ls probes`.")
+]
+Episodes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Episodes of a measurement, the protocol's first N.",
+        show_default="all",
+        callback=o.at_least_one("--episodes"),
+    ),
+]
 
 
-def add_probe_verbs(
-    verb: Callable, of_policy: Callable, computing: Callable, prepare: Callable, stop_on_signal: Callable
+def add(app: typer.Typer) -> None:
+    o.verb(app, o.POLICY, "muvla probe recall_quick/K=8/0 dynamics --protocol recall-position3-rh@1")(probe)
+
+
+def probe(
+    run: o.RunName,
+    probes: Probes,
+    protocol: o.Protocol,
+    episodes: Episodes = None,
+    statistics: o.Statistics = None,
+    size: o.Size = None,
+    precision: o.Precision = "float32",
+    without_memory: o.WithoutMemory = False,
+    device: o.Device = "auto",
+    threads: o.Threads = 1,
+    compile: o.Compile = False,
+    runs: o.Runs = o.RUNS,
+    data: o.Data = o.DATA_FOLDER,
 ) -> None:
-    """`verb` makes the parser of a verb of a name, function and help; `of_policy` and `computing` add the options of a
-    policy, and of where it computes; `prepare` reads the latter, and `stop_on_signal` gives what tells of a stop."""
-    run = partial(_probe, prepare=prepare, stop_on_signal=stop_on_signal)
-    probe = verb("probe", run, "probes on a trained cell or a released checkpoint, without a study")
-    of_policy(probe)
-    probe.add_argument("probe", nargs="+", help="by name, for instance decoders; an unknown one lists them all")
-    probe.add_argument("--protocol", required=True, help="that they start from, for instance recall-position3-rh@1")
-    probe.add_argument("--episodes", type=int, metavar="N", help="the first N of the protocol's (default: all)")
-    computing(probe)
+    """Take probes of a trained cell or a release.
 
-
-def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Callable) -> None:
-    from muvla.cli.commands import run_of
+    A measurement reads the model's state during episodes and writes a table (CSV). A grid evaluates the policy under
+    changed tasks, and prints a line for each point.
+    """
+    from muvla.cli.computing import prepare, stop_on_signal
+    from muvla.cli.output import result_line
+    from muvla.cli.policies import ReleaseOptions, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.models.compilation import compile_step
     from muvla.probes.base import Grid, ScheduledMeasurement
@@ -31,17 +58,23 @@ def _probe(arguments: argparse.Namespace, prepare: Callable, stop_on_signal: Cal
     from muvla.runs.evaluate import Evaluator
     from muvla.runs.probe import take_measurement
 
-    device = prepare(arguments)
-    run, base = run_of(arguments), get_protocol(arguments.protocol)
-    run.require_measurement()
-    evaluator = Evaluator(run, device, should_stop=stop_on_signal())
-    with run.working(marks_failure=False):
-        if arguments.compile:
+    chosen, base = prepare(device, threads, compile), get_protocol(protocol)
+    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
+    wanted = [get_probe(name, base) for name in probes]
+    if episodes is not None and any(isinstance(item, Grid) for item in wanted):
+        raise MuvlaError(
+            "--episodes",
+            got="a number for a grid",
+            expected="a measurement",
+            remedy="leave --episodes out: a grid runs the episodes of its protocols",
+        )
+    evaluator = Evaluator(opened, chosen, should_stop=stop_on_signal())
+    with opened.working(marks_failure=False):
+        if compile:
             compile_step(evaluator.policy)
-        for probe in [get_probe(name, base) for name in arguments.probe]:
-            if isinstance(probe, Grid):
-                evaluate_grid(evaluator, probe)
+        for item in wanted:
+            if isinstance(item, Grid):
+                evaluate_grid(evaluator, item, result_line)
             else:
-                print(
-                    f"{probe.id}: {take_measurement(evaluator, ScheduledMeasurement(probe, base, arguments.episodes))}"
-                )
+                file = take_measurement(evaluator, ScheduledMeasurement(item, base, episodes))
+                result_line(f"{item.id}: {file}")

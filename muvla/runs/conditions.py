@@ -19,6 +19,15 @@ from muvla.runs.sanity_check import sanity_check
 
 
 @dataclass(frozen=True)
+class ConditionResult:
+    """The result of one protocol and one intervention."""
+
+    protocol: Protocol
+    intervention: str
+    summary: Summary
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """How episodes are run. No option changes a row of an episode that has one."""
 
@@ -42,7 +51,7 @@ def evaluate_conditions(
     interventions: Sequence[str],
     say: Callable[[str], None] = print,
     options: EvaluationOptions = DEFAULT,
-) -> None:
+) -> list[ConditionResult]:
     """Evaluate every protocol under every intervention.
 
     Args:
@@ -51,6 +60,9 @@ def evaluate_conditions(
         interventions: canonical names, or "none".
         say: called with each line.
         options: how episodes are run.
+
+    Raises:
+        MuvlaError: a protocol does not fit the policy, or interventions are asked of a policy without memory.
     """
     protocols = [protocol for several in sets.values() for protocol in several]
     require_decisions(protocols)
@@ -62,14 +74,19 @@ def evaluate_conditions(
             remedy="use `muvla evaluate`",
         )
     require_prompts(evaluator.policy, protocols)
+    results: list[ConditionResult] = []
     for name, several in sets.items():
-        summaries: dict[str, list[Summary]] = {intervention: [] for intervention in interventions}
-        for protocol in several:
-            for intervention in interventions:
-                summaries[intervention].append(_evaluate(evaluator, protocol, intervention, say, options))
+        of_set = [
+            ConditionResult(protocol, intervention, _evaluate(evaluator, protocol, intervention, say, options))
+            for protocol in several
+            for intervention in interventions
+        ]
         if len(several) > 1:
-            for intervention, of_set in summaries.items():
-                _say_mean(f"{name} {intervention}", of_set, say)
+            for intervention in interventions:
+                summaries = [result.summary for result in of_set if result.intervention == intervention]
+                _say_mean(f"{name} {intervention}", summaries, say)
+        results += of_set
+    return results
 
 
 def _evaluate(

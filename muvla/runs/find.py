@@ -30,6 +30,10 @@ def find_run(root: Path, data: Path, name: str) -> Run:
             expected=f"the beginning of one train id under {root}, not of {', '.join(matching)}",
             remedy="add a character",
         )
+    if not ids:
+        raise MuvlaError(
+            "RUN", got=name, expected=f"a run under {root}, which has none", remedy="run `muvla sweep STUDY`"
+        )
     raise unknown_name("RUN", name, ids, f"muvla ls runs --runs {root}")
 
 

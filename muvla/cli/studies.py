@@ -1,0 +1,54 @@
+"""Find a study by name, and narrow it as the options say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muvla.errors import unknown_name
+
+if TYPE_CHECKING:
+    from sweeps.ledger import Ledger
+    from sweeps.study import Study
+
+EXPERIMENTS = Path("experiments")
+
+
+def study_names() -> list[str]:
+    """The studies in experiments/ and in the working directory, by the name of their folders."""
+    files = [*EXPERIMENTS.glob("*/study.py"), *Path().glob("*/study.py")]
+    return sorted({file.parent.name for file in files})
+
+
+def find_study(name: str) -> Path:
+    """The folder or file of a study: an existing path, or the name of a folder in experiments/."""
+    for path in (Path(name), EXPERIMENTS / name):
+        if path.is_file() or (path / "study.py").is_file():
+            return path
+    raise unknown_name("STUDY", name, study_names(), "ls experiments" if EXPERIMENTS.is_dir() else "")
+
+
+def open_study(
+    name: str, assignments: list[str] | None = None, seeds: str | None = None, variants: list[str] | None = None
+) -> Study:
+    """The study with `--set`, `--seeds` and `--variant` applied. Raises MuvlaError if the study is not controlled.
+
+    Args:
+        name: name, folder or file of the study.
+        assignments: `field=value`, applied to the base.
+        seeds: training seeds, separated by commas; None for all.
+        variants: names of variants; None or empty for all.
+    """
+    from muvla.config.serialization import parse_assignments
+    from sweeps.loader import load_study
+    from sweeps.sweep import parse_seeds
+
+    study = load_study(find_study(name)).with_base(parse_assignments(assignments or []))
+    study.check()
+    return study.narrowed(parse_seeds(seeds), tuple(variants) if variants else None)
+
+
+def open_ledger(runs: Path, data: Path) -> Ledger:
+    from sweeps.ledger import Ledger
+
+    return Ledger(runs, data)

@@ -1,0 +1,140 @@
+"""`muvla sweep`: run every cell of a study."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muvla.cli import options as o
+
+if TYPE_CHECKING:
+    from sweeps.ledger import Ledger
+    from sweeps.study import Study
+    from sweeps.sweep import SweepResult
+
+
+Plan = Annotated[bool, typer.Option("--plan", metavar="", help="Print cells, budgets and train ids; run nothing.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", metavar="", help="Run failed cells, and episodes with errors, again.")
+]
+NoTracking = Annotated[bool, typer.Option("--no-tracking", metavar="", help="Write nothing to MLflow.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES", help="Stop cleanly after this time.", show_default="none", rich_help_panel=o.COMPUTING
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Cells at once.",
+        show_default="one per core; one on a GPU",
+        rich_help_panel=o.COMPUTING,
+        callback=o.at_least_one("--processes"),
+    ),
+]
+
+
+def add(app: typer.Typer) -> None:
+    o.verb(app, o.STUDY, "muvla sweep recall_quick --seeds 0,1 --time-limit 20")(sweep)
+
+
+def sweep(
+    study: o.StudyName,
+    set: o.Set = None,
+    seeds: o.Seeds = None,
+    variants: o.Variants = None,
+    plan: Plan = False,
+    retry_failed: RetryFailed = False,
+    no_tracking: NoTracking = False,
+    time_limit: TimeLimit = None,
+    processes: Processes = None,
+    device: o.Device = "auto",
+    threads: o.Threads = 1,
+    compile: o.Compile = False,
+    workers: o.Workers = None,
+    gradient_checkpointing: o.GradientCheckpointing = False,
+    cache_vision: o.CacheVision = False,
+    no_diagnostics: o.NoDiagnostics = False,
+    keep_checkpoints: o.KeepCheckpoints = 1,
+    json: o.Json = False,
+    runs: o.Runs = o.RUNS,
+    data: o.Data = o.DATA_FOLDER,
+) -> int:
+    """Run every cell of a study.
+
+    A cell is trained, evaluated, intervened upon and probed; missing demonstrations are collected first. Finished cells
+    are skipped; the same command continues after a stop. Exit status 3 means that cells failed.
+    """
+    from muvla.cli.computing import prepare, training_options
+    from muvla.cli.studies import open_ledger, open_study
+    from sweeps.sweep import SweepOptions, default_processes, run_study
+
+    chosen, opened, ledger = (
+        prepare(device, threads, compile),
+        open_study(study, set, seeds, variants),
+        open_ledger(runs, data),
+    )
+    options = SweepOptions(
+        processes=processes or default_processes(chosen),
+        device=chosen,
+        threads=threads,
+        time_limit=None if time_limit is None else 60 * time_limit,
+        track=not no_tracking,
+        retry_failed=retry_failed,
+        plan_only=plan,
+        training=training_options(gradient_checkpointing, compile, cache_vision, no_diagnostics, keep_checkpoints),
+        workers=workers,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
+    started = time.monotonic()
+    result = run_study(opened, ledger, options)
+    return _show(opened, ledger, result, options, time.monotonic() - started)
+
+
+def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: float) -> int:
+    """Print what remains and return the exit status."""
+    from muvla.cli.output import EXIT_FAILED_CELLS, show_json
+    from muvla.cli.status import entry_status
+
+    entries = result.entries or None
+    cells = [entry_status(e) | plan_row(study, e.item.cell) for e in entries] if entries else _planned(study)
+    show_json({"study": study.name, "title": study.title, "cells": cells})
+    if options.plan_only:
+        return 0
+    print(f"\n{seconds:.0f} s.")
+    if result.not_run:
+        why = "The time limit was reached; not" if options.time_limit else "Not"
+        print(f"{why} finished: {'; '.join(entry.item.label for entry in result.not_run)}.")
+        print("The same command continues where this one stopped.")
+    stopped = result.not_run and options.time_limit is None
+    return EXIT_FAILED_CELLS if result.failed or stopped else 0
+
+
+def _planned(study: Study) -> list[dict[str, Any]]:
+    """The cells before the data exist: without train ids."""
+
+    return [
+        {"variant": item.variant, "seed": item.cell.seed, "train": None, "state": "planned"}
+        | plan_row(study, item.cell)
+        for item in study.cells()
+    ]
+
+
+def plan_row(study: Study, cell) -> dict[str, Any]:
+    """A cell's difference from the base, and its budget."""
+    from sweeps.plan import differences_from_base
+
+    budget = cell.effective_budget
+    return {
+        "differs": differences_from_base(study, cell),
+        "slots": budget.slots,
+        "window": budget.window,
+        "updates": budget.updates,
+        "frames_per_update": budget.frames_per_update,
+        "frames": budget.total_frames,
+    }

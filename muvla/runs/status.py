@@ -1,0 +1,63 @@
+"""The state of runs, read from their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from muvla.checkpoints import native
+from muvla.runs.find import train_ids
+from muvla.runs.run import Run
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run: `state` is trained, stopped, running, failed or "not a measurement"."""
+
+    train: str
+    state: str
+    updates: str  # done/planned
+    results: int  # conditions with rows
+    task: str
+    memory: str
+    seed: int
+    error: str | None
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_statuses(root: Path) -> Iterator[RunStatus]:
+    """All runs under `root`, by train id."""
+    for train in train_ids(root):
+        yield run_status(Run(root, root, train))
+
+
+def run_status(run: Run) -> RunStatus:
+    cell, failure = run.cell, run.failure
+    state = "trained" if run.is_trained else "stopped"
+    if run.owner:
+        state = "running"
+    if failure:
+        state = failure["kind"]
+    memory = cell.memory.kind
+    if cell.recurs:
+        memory = f"{memory}, K={cell.truncation}" + ("" if cell.memory.alpha == 1 else f", α={cell.memory.alpha:g}")
+    return RunStatus(
+        train=run.train,
+        state=state,
+        updates=f"{updates_done(run)}/{cell.budget.updates}",
+        results=len(list(run.rows.glob("*.jsonl"))),
+        task=" + ".join(dataset.task.name for dataset in cell.data.datasets),
+        memory=memory,
+        seed=cell.seed,
+        error=failure["error"] if failure else None,
+    )
+
+
+def updates_done(run: Run) -> int:
+    """The update of the newest checkpoint; 0 without a checkpoint."""
+    newest = native.latest(run.folder / "checkpoints")
+    return 0 if newest is None else int(newest.name.removeprefix("update-"))
