@@ -104,18 +104,18 @@ def memories(json: o.Json = False) -> None:
 def interventions(json: o.Json = False) -> None:
     """List the interventions on a memory."""
     from muvla.interventions.grammar import FORM, example
-    from muvla.interventions.kinds import INTERVENTIONS
+    from muvla.interventions.registry import INTERVENTIONS, get_intervention_kind
 
     rows = [
         {
             "intervention": name,
-            "example": example(kind),
-            "site": kind.site,
-            "schedule": kind.schedule.text if kind.schedule else "every tick",
-            "sham": kind.sham,
-            "effect": first_sentence(kind.function),
+            "example": example(spec),
+            "site": spec.site,
+            "schedule": spec.schedule.text if spec.schedule else "every tick",
+            "sham": ", ".join(spec.shams) or None,
+            "effect": first_sentence(spec.function),
         }
-        for name, kind in INTERVENTIONS.items()
+        for name, spec in ((name, get_intervention_kind(name)) for name in INTERVENTIONS.names())
     ]
     show_table("interventions", ("example", "site", "schedule", "sham", "effect"), rows, "None is registered.")
     print(f"\nForm of a name: {FORM}")

@@ -42,9 +42,7 @@ def run_status(run: Run) -> RunStatus:
         state = "running"
     if failure:
         state = failure["kind"]
-    memory = cell.memory.kind
-    if cell.recurs:
-        memory = f"{memory}, K={cell.truncation}" + ("" if cell.memory.alpha == 1 else f", α={cell.memory.alpha:g}")
+    memory = f"{cell.memory.kind}, K={cell.truncation}" if cell.recurs else cell.memory.kind
     return RunStatus(
         train=run.train,
         state=state,
