@@ -81,7 +81,7 @@ class PrefixCache:
         ticks = [step for step in sorted(by_step) if step <= max(usable)]
         # The state before every tick but the first is what the tick before wrote.
         history = [by_step[step].state for step in ticks[1:]]
-        recurrence.put(episode.index, snapshot.state, history, ticks[-2])
+        recurrence.restore_slot(episode.index, snapshot.state, history, ticks[-2])
         return replace(
             snapshot.episode,
             index=episode.index,

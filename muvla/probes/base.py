@@ -150,7 +150,7 @@ class Measurement(Probe):
         low, high: columns of an interval of `y`.
         chance: column of a bound, which the legend calls by the column's name.
         share: `y` is a share, drawn from 0 to 1.
-        needs_memory: the measurement refuses a policy without memory tokens.
+        needs_memory: the measurement refuses a policy without a memory.
         needs_recurrence: the memory must also be carried from tick to tick; learned tokens are not.
     """
 

@@ -145,7 +145,7 @@ class Recurrence:
         """Cuts the graph here, in the slots `where` (B,) or in all. Values stay."""
         self.state = detach(self.state, where)
 
-    def put(self, slot: int, state: State, history: list[State], previous: int) -> None:
+    def restore_slot(self, slot: int, state: State, history: list[State], previous: int) -> None:
         """Sets a slot into the middle of an episode in which no intervention has acted yet.
 
         Args:
