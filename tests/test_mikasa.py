@@ -233,7 +233,7 @@ def test_a_missing_renderer_is_one_clear_error():
     )
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
-    assert "MuvlaError: renderer: got 'vk::createInstanceUnique" in last
+    assert "MuvlaError: renderer: got vk::createInstanceUnique" in last
     assert "install-system-packages.sh" in last
 
 

@@ -1,1 +1,1 @@
-"""Environments as gymnasium environments with one observation and info contract. Knows no torch model."""
+"""Suites of gymnasium environments under one contract (`muvla.envs.base`). No module here imports a torch model."""

@@ -1,4 +1,4 @@
-"""What every environment makes of an action before it steps.
+"""The check that every environment applies to an action before it steps.
 
 Legend: A action dim.
 """
@@ -13,14 +13,16 @@ from muvla.errors import MuvlaError
 
 
 def clipped(action: Any, numbers: int, dtype: type = np.float32) -> np.ndarray:
-    """(A,) in [-1, 1]. Raises MuvlaError for what is not A finite numbers: a simulator would go on with it, and what
-    it then shows is nobody's episode."""
+    """The action as an array (A,), clipped to [-1, 1].
+
+    Raises MuvlaError unless there are A finite numbers. A simulator would accept NaN and continue with a broken state.
+    """
     given = np.asarray(action, dtype=dtype)
     if given.shape != (numbers,) or not np.isfinite(given).all():
         raise MuvlaError(
             "action",
             got=action,
             expected=f"{numbers} finite numbers",
-            remedy="look at the policy or the expert that gave it: a diverged training, or a task without an expert",
+            remedy="check the policy or the expert: the training diverged, or the task has no expert",
         )
     return np.clip(given, -1, 1)

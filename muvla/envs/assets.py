@@ -1,7 +1,7 @@
-"""Files that simulators need and no package brings: where they lie, whether they are there, and what exactly is there.
+"""Files that simulators need and no package contains: their folder, whether they exist, and their content.
 
-A set is a folder, named by an environment variable or in its usual place. Results carry the content's hash; stand-ins,
-made because the originals were not to be had, are known by theirs, and results say so.
+A set of assets is a folder, named by an environment variable or in its usual place. Results carry the hash of the
+content. Stand-ins replace originals that cannot be had; results name them.
 """
 
 from __future__ import annotations
@@ -25,32 +25,41 @@ from muvla.utils.io import disk_errors, read_json, write_json
 
 @dataclass(frozen=True)
 class AssetSet:
+    """A set of files that a suite needs.
+
+    what: description for people.
+    variable: environment variable that names the folder.
+    usual: the folder where the variable is not set.
+    parts: files and folders that the folder must contain.
+    stand_ins: folder and {file name: SHA-256} → names of the files that are stand-ins.
+    fetch: fetches the files into a folder and returns their source. Raises MuvlaError.
+    manifest: file in which a fetch of pinned archives lists the SHA-256 of its files; None where nothing is pinned.
+    """
+
     name: str
     what: str
-    variable: str  # environment variable that names the folder
-    usual: Callable[[], Path]  # the folder without it
-    parts: tuple[str, ...]  # what every such folder has
-    # Of a folder and the SHA-256 of its files, by name: those that stand in for others.
+    variable: str
+    usual: Callable[[], Path]
+    parts: tuple[str, ...]
     stand_ins: Callable[[Path, Mapping[str, str]], tuple[str, ...]]
-    fetch: Callable[[Path], str]  # into a folder; returns what was fetched. Raises MuvlaError
-    # Where a fetch of pinned archives lists the SHA-256 of the files it left, from the folder on; None: nothing is.
+    fetch: Callable[[Path], str]
     manifest: str | None = None
 
     @property
     def folder(self) -> Path:
-        told = os.environ.get(self.variable)
-        return Path(told).expanduser() if told else self.usual()
+        folder = os.environ.get(self.variable)
+        return Path(folder).expanduser() if folder else self.usual()
 
     @property
     def remedy(self) -> str:
         return f"run `muvla assets fetch {self.name}`, or set {self.variable} to a folder that has it"
 
     def missing(self) -> str | None:
-        """The first part that is not there."""
+        """The first part that does not exist."""
         return next((str(self.folder / part) for part in self.parts if not (self.folder / part).exists()), None)
 
     def require(self) -> Path:
-        """The folder. Raises MuvlaError, with the first part that is not there."""
+        """The folder. Raises MuvlaError, with the first missing part."""
         if (missing := self.missing()) is not None:
             raise MuvlaError(f"assets {self.name}", got=f"no {missing}", expected=self.what, remedy=self.remedy)
         return self.folder
@@ -58,30 +67,32 @@ class AssetSet:
 
 @dataclass(frozen=True)
 class Content:
-    """What a folder of assets holds."""
+    """The content of a folder of assets."""
 
     files: int
     sha256: str  # of all names and contents
-    stand_ins: tuple[str, ...]  # the files, from the folder on
-    unverified: str = ""  # why they may be others than those that a fetch brings; empty where nothing is claimed
+    stand_ins: tuple[str, ...]  # names relative to the folder
+    unverified: str = ""  # why the files may differ from fetched ones; "" where they are verified or nothing is pinned
 
     def __str__(self) -> str:
-        label = f" with {len(self.stand_ins)} stand-ins" * bool(self.stand_ins)
-        return f"assets {self.sha256[:12]}{label}{', unverified' * bool(self.unverified)}"
+        label = f" with {len(self.stand_ins)} stand-ins" if self.stand_ins else ""
+        return f"assets {self.sha256[:12]}{label}{', unverified' if self.unverified else ''}"
 
 
 def content(assets: AssetSet) -> Content:
-    """Read once per process. Raises MuvlaError where the set is not there."""
+    """The content of a set, read once per process. Raises MuvlaError where a part is missing."""
     return _content(assets, assets.require())
 
 
 def fetched(assets: AssetSet) -> str:
-    """Fetches the set into its folder and, where its archives are pinned, lists what they left there; returns what was
-    fetched. Raises MuvlaError, DiskError."""
-    told = assets.fetch(assets.folder)
+    """Fetch the set into its folder, and list the files in the manifest where archives are pinned.
+
+    Returns the source of the files. Raises MuvlaError and DiskError.
+    """
+    source = assets.fetch(assets.folder)
     if assets.manifest:
-        write_json(assets.folder / assets.manifest, {"fetched": told, "files": _hashes(assets, assets.require())})
-    return told
+        write_json(assets.folder / assets.manifest, {"fetched": source, "files": _hashes(assets, assets.require())})
+    return source
 
 
 @lru_cache(maxsize=8)
@@ -94,32 +105,35 @@ def _content(assets: AssetSet, folder: Path) -> Content:
 
 
 def _unverified(manifest: Path, hashes: Mapping[str, str]) -> str:
-    """Why these are not known to be the files that a fetch left; empty if they are."""
+    """Why the files may not be fetched ones; "" where the manifest lists exactly these files."""
     if not manifest.exists():
         return f"no {manifest}: `muvla assets fetch` did not bring them"
     listed = read_json(manifest).get("files")
     if not isinstance(listed, dict):
         return f"{manifest} lists no files"
     other = sorted(name for name in {*listed, *hashes} if listed.get(name) != hashes.get(name))
-    return (
-        f"other than {manifest} lists: {other[0]}" + f" and {len(other) - 1} more" * (len(other) > 1) if other else ""
-    )
+    if not other:
+        return ""
+    more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+    return f"other than {manifest} lists: {other[0]}{more}"
 
 
 def _hashes(assets: AssetSet, folder: Path) -> dict[str, str]:
-    """Name, from the folder on → SHA-256."""
+    """File name relative to the folder → SHA-256."""
     hashes = {}
     for path in sorted(path for part in assets.parts for path in (folder / part, *(folder / part).rglob("*"))):
         name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):  # the hub's own notes
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):  # notes of the hub's client
             with path.open("rb") as file:
                 hashes[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
 
 
 def from_hub(dataset: str, folder: Path) -> str:
-    """A dataset of the Hugging Face hub, whole and as it is now; a second call continues. What was fetched is told, and
-    the content's hash stands beside every result. Raises MuvlaError, DiskError."""
+    """Fetch a whole dataset of the Hugging Face hub in its current state; a second call continues.
+
+    Returns name and commit; every result carries the content's hash. Raises MuvlaError and DiskError.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     with _hub_errors(dataset, folder):
@@ -129,28 +143,41 @@ def from_hub(dataset: str, folder: Path) -> str:
 
 
 def archive_from_hub(dataset: str, file: str, sha256: str, folder: Path, name: str | None = None) -> str:
-    """A zip archive of a dataset of the hub, unpacked into the folder; what it holds is there whole or not at all.
-    `name`, if given, is what its one folder is called. Raises MuvlaError, also for one of another content than
-    `sha256`, and DiskError."""
+    """Fetch a zip archive from a dataset of the hub and unpack it; each part of it appears completely or not at all.
+
+    Args:
+        dataset: name on the hub.
+        file: the archive in the dataset.
+        sha256: the archive's digest.
+        folder: where to unpack.
+        name: new name of the archive's single folder; None keeps the name.
+
+    Returns:
+        The source.
+
+    Raises:
+        MuvlaError: the archive cannot be fetched, or has another digest.
+        DiskError: the disk is full.
+    """
     from huggingface_hub import hf_hub_download
 
     with _hub_errors(dataset, folder):
         archive = Path(hf_hub_download(dataset, file, repo_type="dataset"))
         with archive.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
-        if found != sha256:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if digest != sha256:
             raise MuvlaError(
                 f"{file} of dataset {dataset}",
-                got=f"SHA-256 {found}",
+                got=f"SHA-256 {digest}",
                 expected=sha256,
-                remedy="it changed: compare it with ManiSkill's own record, and raise the protocols' versions",
+                remedy="the file changed: compare it with ManiSkill's record, and raise the protocols' versions",
             )
         _unpack(archive, folder, name)
     return f"{dataset}, {file}"
 
 
 def archive_from_web(url: str, folder: Path, name: str) -> str:
-    """A zip archive of one folder, as `folder/name`; there whole or not at all. Raises MuvlaError, DiskError."""
+    """Fetch a zip archive of one folder and unpack it as `folder/name`. Raises MuvlaError and DiskError."""
     try:
         with disk_errors(folder), tempfile.TemporaryDirectory() as place:
             archive = Path(place) / "archive.zip"
@@ -168,7 +195,7 @@ def archive_from_web(url: str, folder: Path, name: str) -> str:
 
 
 def _unpack(archive: Path, folder: Path, name: str | None) -> None:
-    """With a name, that is what the archive's folder is called, if it is one."""
+    """Unpack beside the target and rename, so that no part is ever incomplete. `name` renames a single folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as unpacked, zipfile.ZipFile(archive) as packed:
         packed.extractall(unpacked)

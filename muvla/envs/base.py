@@ -198,7 +198,7 @@ class Suite(ABC):
         return self.make_env(task)
 
     def backends(self, task: TaskConfig) -> str | None:
-        """What simulates and renders this task on this machine, with the content of its assets.
+        """Names of the physics and the renderer of this task on this machine, and the content of its assets.
 
         None without a simulator. Results under different backends are never mixed. Raises MuvlaError where the
         simulator cannot run: evaluations ask before they open an environment.

@@ -1,4 +1,4 @@
-"""Colours by name, and the palettes that tasks are made of."""
+"""Colours by name, for the palettes of tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from muvla.errors import MuvlaError, unknown_name
 
 Colour = tuple[int, int, int]
 
-# RGB of MIKASA-Robo's RememberColor cubes in the suite's order, `olive` being its word for that orange (μVLA spec 6.1),
-# and those of the published palette probe, whose RGB are not published: the usual ones of these names (spec 7).
+# RGB. The first nine are MIKASA-Robo's RememberColor cubes in the suite's order; the suite calls an orange `olive`
+# (μVLA spec 6.1). The others are the colours of the published palette probe. Their RGB are not published, so they are
+# the usual values of these names (spec 7).
 COLOURS: dict[str, Colour] = {
     "red": (255, 0, 0),
     "lime": (0, 255, 0),

@@ -1,47 +1,46 @@
-"""Scripted experts as pure functions of privileged positions; the environments put what they say into `info`.
+"""Scripted experts for ManiSkill's Panda: pure functions of privileged positions.
 
-They stand here, not under `muvla.data`, because an environment computes its expert's action at every step, and
-`muvla.data` imports the environments. An expert keeps no state: which part of its task it is in it tells from where
-things are, so that it also goes on from where another policy has brought them.
+An expert keeps no state. It derives the stage of its task from the positions, so it can continue from a state that
+another policy reached.
 
-Legend: positions (3,) in metres, world frame, z up, the robot's base at x = −0.615 looking along +x; tcp, the tool
-centre point; proprio (7,), tcp, roll, pitch, yaw in radians, width between the fingers in metres; an action (7,)
-float32 in [-1, 1].
+Legend: positions are (3,) in metres, world frame, z up; the robot's base is at x = −0.615 and looks along +x. tcp is
+the tool centre point. proprio (7,) is tcp, roll, pitch, yaw in radians, and the width between the fingers in metres. An
+action is (7,) float32 in [-1, 1].
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# ManiSkill's pd_ee_delta_pose: ±1 in the first three dimensions is ±0.1 m, along the axes of the robot's base. Of that
-# the arm makes 4 cm in a step.
+# ManiSkill's pd_ee_delta_pose: ±1 in the first three dimensions is ±0.1 m along the axes of the robot's base. The arm
+# moves 4 cm of the 10 cm in a step.
 METRES_PER_UNIT = 0.1
 RADIANS_PER_UNIT = 0.1
-OPEN, CLOSED = 1.0, -1.0  # the gripper's number is a position; 0 is half open
-# The point to stop at, above the centre of a cube of 4 cm edge. MIKASA counts a touch within 5 cm of the centre; coming
-# to rest 3 cm above it leaves 2 cm for the arm's lag and keeps the fingers off the cube.
+OPEN, CLOSED = 1.0, -1.0  # the gripper's number is a position, and 0 is half open
+# The point to stop at, above the centre of a cube of 4 cm edge. MIKASA counts a touch within 5 cm of the centre. 3 cm
+# above the centre leave 2 cm for the arm's lag, and keep the fingers off the cube.
 ABOVE = np.array([0.0, 0.0, 0.03])
-# The same above the centre of a cup of 5.3 cm half height, where a touch counts within 8 cm.
+# The same point for a cup of 5.3 cm half height, where a touch counts within 8 cm of the centre.
 ABOVE_CUP = np.array([0.0, 0.0, 0.068])
-STILL = 0.01  # metres: closer than this to the point, the arm is told to hold still
-# Of a cup of 5.5 cm radius: where to come down behind its centre, where the fingers touch it, at which height to push,
-# and how near to the goal it is left (a success counts within 9.6 cm). Metres.
+STILL = 0.01  # metres; closer to the point, the arm holds still
+# For a cup of 5.5 cm radius, in metres: the distance behind the centre at which the hand comes down, the distance at
+# which the fingers touch the cup, the height of the push, and the distance to the goal at which the push ends (a
+# success counts within 9.6 cm).
 BEHIND, CONTACT, PUSH_HEIGHT, NEAR_GOAL = 0.11, 0.065, 0.05, 0.075
-# Seconds that the hand's aim is ahead of a rolling ball: what the arm lags behind at a constant speed.
+# The hand aims this many seconds ahead of a rolling ball: the arm's lag at constant speed.
 LEAD = 0.12
-HELD = 0.046  # metres between the fingers, with a ball or a cube of 4 cm in them; wide open they are 8 cm apart
-# How far the arm reaches over the table, metres from its base: with the hand upright, and tilted forward by 0.4 rad.
+HELD = 0.046  # metres between the fingers around a ball or a cube of 4 cm; the open width is 8 cm
+# Metres from the base that the arm reaches over the table: with an upright hand, and with a hand tilted by 0.4 rad.
 BASE = np.array([-0.615, 0.0])
 REACH, TILTED_REACH, TILT = 0.80, 0.83, -0.4
 
 
 def reach(tcp: np.ndarray, cube: np.ndarray, above: np.ndarray = ABOVE) -> np.ndarray:
-    """The action (7,) float32 in [-1, 1] that takes the tool centre point straight to the point above a cube.
+    """Move the tool centre point straight to the point above the cube's centre.
 
-    tcp (3,) and cube (3,), its centre, in metres in the world frame. At full speed along the line, slower over the last
-    10 cm; stopping at full speed instead overshoots the touch radius. Rotation and gripper are 0, and for the gripper 0
-    is a position, half open: the one that the suite's own zero action commands in the no-op phases, so that an expert
-    that commanded another would act differently there in a dimension that has nothing to do with the task.
+    The hand moves at full speed along the line, and slower over the last 10 cm: stopping at full speed overshoots the
+    touch radius. Rotation and gripper are 0. The gripper's 0 is the half-open position that the suite commands in no-op
+    phases. Another position would make phases differ in a dimension that the task does not need.
     """
     action = np.zeros(7, dtype=np.float32)
     delta = np.asarray(cube, dtype=np.float64) + above - tcp
@@ -52,8 +51,10 @@ def reach(tcp: np.ndarray, cube: np.ndarray, above: np.ndarray = ABOVE) -> np.nd
 
 
 def push(tcp: np.ndarray, cup: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Goes behind a cup, coming down where it cannot hit it, and pushes it forward (+x) until it is near enough to the
-    goal; then holds still. The cup may have been thrown some way from where it was shown (see ShellGame)."""
+    """Go behind the cup, come down there, and push the cup forward (+x) until it is near the goal; then hold still.
+
+    The cup may stand away from the place where it was shown (see ShellGame).
+    """
     if np.linalg.norm((goal - cup)[:2]) < NEAR_GOAL:
         return _towards(tcp, tcp, CLOSED)
     if abs(tcp[1] - cup[1]) < 0.03 and tcp[2] < 0.09 and tcp[0] < cup[0] - 0.04:
@@ -64,8 +65,16 @@ def push(tcp: np.ndarray, cup: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def intercept(proprio: np.ndarray, ball: np.ndarray, velocity: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Comes down over a rolling ball with the speed that it has, velocity (3,) in m/s, closes, and takes it to the
-    goal. It catches the ball rather than deflect it: that does not depend on how the ball bounces."""
+    """Come down over the rolling ball at the ball's speed, close the fingers, and take the ball to the goal.
+
+    The expert catches the ball and does not deflect it, so success does not depend on how the ball bounces.
+
+    Args:
+        proprio: (7,), see the module.
+        ball: (3,) position in metres.
+        velocity: (3,) of the ball in m/s.
+        goal: (3,) position in metres.
+    """
     tcp, width = proprio[:3], proprio[6]
     offset = ball - tcp
     apart = np.linalg.norm(offset[:2])
@@ -80,8 +89,10 @@ def intercept(proprio: np.ndarray, ball: np.ndarray, velocity: np.ndarray, goal:
 
 
 def carry(proprio: np.ndarray, cube: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Grasps a cube of 4 cm edge and draws it over the table to a place, the hand tilted forward: upright, the arm does
-    not reach the far targets."""
+    """Grasp a cube of 4 cm edge and draw it over the table to the place `to`.
+
+    The hand is tilted forward: with an upright hand the arm does not reach the far targets.
+    """
     tcp, width = proprio[:3], proprio[6]
     offset = cube - tcp
     if np.linalg.norm(offset[:2]) < 0.015 and abs(offset[2]) < 0.015:
@@ -96,10 +107,10 @@ def carry(proprio: np.ndarray, cube: np.ndarray, to: np.ndarray) -> np.ndarray:
 def _towards(
     tcp: np.ndarray, point: np.ndarray | list[float], gripper: float, speed: float = 1.0, reach: float = REACH
 ) -> np.ndarray:
-    """Straight to a point, at most at `speed` along any axis, slower over the last 10 cm.
+    """Move straight to a point, at most at `speed` along any axis, and slower over the last 10 cm.
 
-    Never beyond the arm's reach: ManiSkill's controller does not move at all where it is asked for a pose that the arm
-    cannot take, and so would stop 10 cm short of it.
+    The target is limited to the arm's reach. Asked for a pose that the arm cannot take, ManiSkill's controller does not
+    move at all, and the hand would stop 10 cm short.
     """
     delta = np.asarray(point, dtype=np.float64) - tcp
     delta *= min(1.0, speed * METRES_PER_UNIT / max(np.abs(delta).max(), 1e-9))

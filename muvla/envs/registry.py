@@ -65,7 +65,7 @@ def find_suite(task: str) -> tuple[Suite, str]:
         path, _, name = task.rpartition(":")
         suite = _load(path)
         if name not in suite.tasks():
-            raise unknown_name("task.name", task, [f"{path}:{known}" for known in suite.tasks()])
+            raise unknown_name("task.name", task, [f"{path}:{candidate}" for candidate in suite.tasks()])
         return suite, name
     for suite in suites():
         if task in suite.tasks():
@@ -92,7 +92,7 @@ def longest_phases(task: TaskConfig) -> int:
 
 
 def backends(task: TaskConfig) -> str | None:
-    """What simulates and renders a task on this machine; None without a simulator (`Suite.backends`)."""
+    """Physics, renderer and assets of a task on this machine; None without a simulator (`Suite.backends`)."""
     suite, name = find_suite(task.name)
     return suite.backends(replace(task, name=name))
 
@@ -134,9 +134,10 @@ def asset_sets() -> dict[str, AssetSet]:
 
 def get_asset_set(name: str) -> AssetSet:
     """Raises MuvlaError for an unknown name."""
-    if name not in (known := asset_sets()):
-        raise unknown_name("NAME", name, known, "muvla assets list")
-    return known[name]
+    sets = asset_sets()
+    if name not in sets:
+        raise unknown_name("NAME", name, sets, "muvla assets list")
+    return sets[name]
 
 
 def _resolve(task: TaskConfig) -> tuple[Suite, TaskConfig]:

@@ -1,14 +1,14 @@
-"""An environment in its own process, behind the same interface.
+"""An environment in a process of its own, behind the same interface.
 
-For simulators that keep global state, crash, hang or leak (MIKASA on SAPIEN): one environment per process, so that
-several step at the same time and a crash costs one episode.
+Simulators keep global state, crash, hang and leak (MIKASA on SAPIEN). With one environment per process several can step
+at the same time, and a crash costs one episode.
 
-    for env in envs: env.start_step(action)  # all of them run
-    wait_any(envs)  # one has answered
+    for env in envs: env.start_step(action)  # all run
+    wait_any(envs)  # at least one has answered
     for env in envs: if env.answered(): env.finish()
 
-Frames come through memory that both processes map, everything else through a pipe. That memory has no name: it and the
-worker are gone when the parent is, however that ended.
+Frames travel through memory that both processes map, everything else through a pipe. The shared memory has no name, so
+memory and worker disappear with the parent, however the parent ends.
 """
 
 from __future__ import annotations
@@ -35,38 +35,46 @@ from gymnasium import spaces
 
 from muvla.errors import MuvlaError
 
-_GRACE = 10.0  # seconds that a process has to end by itself after its pipe was closed
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and the simulator's state half-way
+_GRACE = 10.0  # seconds in which a process must end after its pipe was closed
+# A fork would copy torch's threads and the simulator's state incompletely.
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class WorkerError(RuntimeError):
-    """The worker's environment raised. The message is one line."""
+    """The worker's environment raised an exception. The message is one line."""
 
 
 class WorkerLost(WorkerError):
-    """The worker's process died, or did not answer in time and was ended: what it was doing may succeed in another."""
+    """The worker's process died, or was ended because no answer came in time. Another process may succeed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds after which a worker counts as hung, far above what was ever seen; and when it is replaced."""
+    """Seconds after which a worker counts as hung, far above measured times, and episodes per process.
 
-    start: float = 300.0  # imports, scene, shaders, while others do the same
+    start: imports, scene and shaders, while other workers start too.
+    episodes: a process is replaced after so many episodes, because simulators leak memory.
+    """
+
+    start: float = 300.0
     reset: float = 120.0
     step: float = 60.0
-    episodes: int = 50  # that one process runs: simulators leak memory
+    episodes: int = 50
 
 
 class WorkerEnv(gymnasium.Env):
-    """The environment that `factory` makes, in a spawned process. Same reset and step; each also in two halves, a
-    start that returns at once and `finish`.
+    """The environment that `factory` makes, in a spawned process.
 
-    factory: picklable, takes nothing (`functools.partial(make_env, task, image_size)`). The process starts at once and
-    is first waited for when something is asked of it, so several start side by side.
+    `reset` and `step` also come in two halves: a start that returns at once, and `finish`. The process starts in the
+    constructor and is waited for at the first request, so several processes start at the same time.
 
-    What the environment raises comes back as WorkerError naming type and text, with its traceback as a note; a
-    MuvlaError comes back as itself. After a WorkerLost the next reset starts a fresh process, as one does after
-    `limits.episodes` episodes.
+    An exception of the environment becomes a WorkerError with type and text, and with the traceback as a note; a
+    MuvlaError stays a MuvlaError. After a WorkerLost, and after `limits.episodes` episodes, the next reset starts a new
+    process.
+
+    Args:
+        factory: picklable, without arguments (`functools.partial(make_env, task, image_size)`).
+        limits: see `Limits`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -76,12 +84,12 @@ class WorkerEnv(gymnasium.Env):
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._frames: np.ndarray | None = None  # (V, h, w, 3), mapped
-        self._ending: list[multiprocessing.process.BaseProcess] = []  # their pipes are closed
+        self._ending: list[multiprocessing.process.BaseProcess] = []  # processes whose pipes are closed
         self._attributes: dict[str, Any] = {}
-        self._under_way: str | None = None  # the request that is not answered yet
+        self._under_way: str | None = None  # the request without an answer
         self._answer: tuple[str, Any] | None = None
         self._deadline = math.inf  # monotonic
-        self.seconds = 0.0  # that the environment itself took for what `finish` last returned
+        self.seconds = 0.0  # time inside the environment for the last result of `finish`
         self._start()
 
     @property
@@ -94,12 +102,14 @@ class WorkerEnv(gymnasium.Env):
 
     @property
     def pid(self) -> int | None:
-        """Of the worker's process; None when it is gone."""
+        """Id of the worker's process; None after its end."""
         return self._process.pid if self._process else None
 
     def attribute(self, name: str, *default: Any) -> Any:
-        """A constant attribute of the environment, fetched once: `instruction`, `step_limit`, `render_backend`, ...
-        Starts a fresh process where none is left."""
+        """A constant attribute of the environment, for example `step_limit`, fetched once.
+
+        Starts a new process where there is none.
+        """
         if name not in self._attributes:
             if self._process is None:
                 self._start()
@@ -127,28 +137,28 @@ class WorkerEnv(gymnasium.Env):
         self._send("step", self.limits.step, action)
 
     def answered(self) -> bool:
-        """Whether `finish` would not wait: the answer is there, the process died, or its time is over."""
+        """True if `finish` would return at once: an answer came, the process died, or its time is over."""
         return self._listen(0.0)
 
     def finish(self) -> Any:
-        """What the request under way returns. Raises WorkerError, or the environment's own MuvlaError."""
+        """The result of the request under way. Raises WorkerError, or the environment's MuvlaError."""
         if self._under_way is None:
             raise RuntimeError("finish without start_step or start_reset")
         self._listen(math.inf)
-        (kind, content), self._answer, self._under_way = self._answer, None, None
-        if kind == "error":
+        (status, content), self._answer, self._under_way = self._answer, None, None
+        if status == "error":
             raise content
         content, self.seconds = content
         return content
 
     def retire(self) -> None:
-        """Lets the process end by itself: its pipe is closed. The next reset starts a fresh one."""
+        """Close the pipe, upon which the process ends. The next reset starts a new process."""
         if self._process is not None:
             self._ending.append(self._process)
             self._forget()
 
     def close(self) -> None:
-        """Ends every process: first by closing its pipe, which lets the environment close, then by force."""
+        """End every process: close its pipe, so that the environment can close, and kill the process after a while."""
         self.retire()
         for process in self._ending:
             process.join(_GRACE)
@@ -158,8 +168,8 @@ class WorkerEnv(gymnasium.Env):
     def _start(self) -> None:
         self._pipe, childs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(childs, self._factory, self.limits), daemon=True)
-        # The child inherits a blocked Ctrl-C, so that none can print a traceback before it ignores it by itself. The
-        # tracker comes first because starting it would unblock the signal here.
+        # The child inherits a blocked Ctrl-C: before it ignores the signal, it cannot print a traceback. The tracker
+        # starts first, because its start would unblock the signal here.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -173,23 +183,23 @@ class WorkerEnv(gymnasium.Env):
         if self._under_way is not None:
             raise RuntimeError(f"{name} while a {self._under_way} is under way: finish first")
         if self._process is None:
-            raise WorkerError("the environment's process is gone; reset starts a fresh one")
+            raise WorkerError("the environment's process has ended; reset starts a fresh one")
         self._under_way, self._allowed = name, seconds
         self._deadline = self._starting or time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # a dead process is found, with its exit code, when its answer is awaited
+        with contextlib.suppress(OSError):  # `_listen` reports a dead process with its exit code
             self._pipe.send((name, *arguments))
 
     def _listen(self, patience: float) -> bool:
-        """Takes the answer in, waiting for it `patience` seconds at most; whether it is there."""
+        """Receive the answer, waiting at most `patience` seconds; True if an answer is there."""
         until = time.monotonic() + patience
         try:
             while self._answer is None and self._pipe.poll(max(0.0, min(until, self._deadline) - time.monotonic())):
-                kind, content = self._pipe.recv()
-                if kind == "made":  # sent once; from now on the request's own time counts
+                status, content = self._pipe.recv()
+                if status == "made":  # sent once; from now on the limit of the request counts
                     self._frames = None if content is None else _mapped(reduction.recv_handle(self._pipe), *content)
                     self._starting, self._deadline = None, time.monotonic() + self._allowed
                 else:
-                    self._answer = kind, self._with_frames(content) if kind == "done" else content
+                    self._answer = status, self._with_frames(content) if status == "done" else content
                     if self._starting:  # the environment could not be made
                         self._discard()
         except (EOFError, ConnectionError):
@@ -213,7 +223,7 @@ class WorkerEnv(gymnasium.Env):
         self._answer = "error", WorkerLost(why)
 
     def _discard(self) -> None:
-        """Forget the process, ended by force if it still runs."""
+        """Forget the process, and kill it if it runs."""
         process = self._process
         under_way, answer = self._under_way, self._answer
         self._forget()
@@ -226,7 +236,7 @@ class WorkerEnv(gymnasium.Env):
 
 
 class LocalEnv:
-    """An environment of this process, with the halves of a WorkerEnv: what is asked is done at once."""
+    """An environment in this process with the interface of a WorkerEnv; requests are executed at once."""
 
     def __init__(self, env: gymnasium.Env):
         self.env, self.seconds = env, 0.0
@@ -249,7 +259,7 @@ class LocalEnv:
         return self._answer
 
     def retire(self) -> None:
-        """Nothing to wait for."""
+        """A local environment has no process to end."""
 
     def close(self) -> None:
         self.env.close()
@@ -264,7 +274,7 @@ class LocalEnv:
 
 
 def wait_any(envs: Sequence[WorkerEnv | LocalEnv], patience: float = math.inf) -> None:
-    """Returns when one of them has answered, after `patience` seconds, or somewhat earlier."""
+    """Return when at least one environment has answered, or after at most `patience` seconds."""
     if any(env.answered() for env in envs):
         return
     until = min(env._deadline for env in envs) - time.monotonic()
@@ -272,7 +282,7 @@ def wait_any(envs: Sequence[WorkerEnv | LocalEnv], patience: float = math.inf) -
 
 
 def close_all(envs: Sequence[WorkerEnv | LocalEnv]) -> None:
-    """Side by side."""
+    """Close all environments; their processes end at the same time."""
     for env in envs:
         env.retire()
     for env in envs:
@@ -290,8 +300,8 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
 
 
 def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env], limits: Limits) -> None:
-    """Answers requests until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    """Answer requests until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     env, seconds = None, {"reset": limits.reset, "step": limits.step, "attribute": limits.step}
@@ -317,15 +327,17 @@ def _serve(pipe: Connection, factory: Callable[[], gymnasium.Env], limits: Limit
 
 
 def _end_with_parent() -> None:
-    """At once, whatever the environment is at: nobody will ask for it."""
+    """Exit when the parent has ended, even during a step."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Ends this process if the block takes clearly longer, even inside C code that lets no other thread run: for a
-    worker that hangs and has no parent left to end it."""
+    """End this process if the block takes clearly longer than `seconds`.
+
+    This works even inside C code that lets no other thread run. A hanging worker may have no parent that ends it.
+    """
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=nowhere)
         try:
@@ -335,7 +347,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def _do(env: gymnasium.Env, frames: np.ndarray | None, name: str, arguments: list[Any]) -> tuple[Any, float]:
-    """What is asked, and the seconds that the environment took for it; images go into `frames` instead."""
+    """Execute a request: the result and the seconds inside the environment. Images go into `frames`."""
     if name == "attribute":
         return getattr(env, *arguments), 0.0
     began = time.perf_counter()
@@ -354,7 +366,7 @@ def _do(env: gymnasium.Env, frames: np.ndarray | None, name: str, arguments: lis
 
 
 def _share_frames(space: gymnasium.Space, pipe: Connection) -> np.ndarray | None:
-    """Says that the environment is made, and shares memory of the size of its images, if it has any."""
+    """Report that the environment is made, and share memory of the size of its images, if it has images."""
     images = space["images"] if isinstance(space, spaces.Dict) and "images" in space.spaces else None
     if images is None:
         pipe.send(("made", None))
@@ -367,7 +379,7 @@ def _share_frames(space: gymnasium.Space, pipe: Connection) -> np.ndarray | None
 
 
 def _mapped(memory: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """The array in a memory file, which is closed; the mapping keeps it."""
+    """The array in a memory file. The file is closed; the mapping keeps the memory."""
     try:
         return np.frombuffer(mmap.mmap(memory, 0), dtype).reshape(shape)
     finally:
@@ -375,7 +387,7 @@ def _mapped(memory: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as something that every parent can unpickle."""
+    """The error in a form that every parent can unpickle."""
     if isinstance(error, MuvlaError):
         return error
     where = traceback.extract_tb(error.__traceback__)[-1]

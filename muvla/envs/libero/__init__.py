@@ -1,1 +1,1 @@
-"""LIBERO's suites: Spatial, Object, Goal, 10 (Long) and 90."""
+"""LIBERO's task suites Spatial, Object, Goal, 10 (Long) and 90."""

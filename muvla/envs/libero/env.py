@@ -22,12 +22,12 @@ from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError, unknown_name
 
-CAMERA_SIZE = 256  # pixels, square: what is rendered, as in the published demonstrations and evaluations (spec 6.2)
+CAMERA_SIZE = 256  # rendered pixels, square, as in the published demonstrations and evaluations (μVLA spec 6.2)
 CAMERAS = ("agentview_image", "robot0_eye_in_hand_image")
 PROPRIO_DIM = 8  # position, axis-angle, the two finger positions; world frame (μVLA spec 4.5)
-ACTION_DIM = 7  # position and rotation of OSC_POSE in [-1, 1], and the gripper: 0 closes it, 1 opens it
-SETTLING = 10  # steps before the policy's first, in which objects come to rest (μVLA spec 6.2)
-STAY = np.array([0, 0, 0, 0, 0, 0, -1.0])  # the simulator's action that only keeps the gripper open
+ACTION_DIM = 7  # position and rotation of OSC_POSE in [-1, 1], and the gripper: 0 closes, 1 opens
+SETTLING = 10  # steps before the first query, in which objects come to rest (μVLA spec 6.2)
+STAY = np.array([0, 0, 0, 0, 0, 0, -1.0])  # the simulator's action that keeps the gripper open and nothing else
 
 
 class LiberoEnv(gymnasium.Env):
@@ -35,22 +35,24 @@ class LiberoEnv(gymnasium.Env):
 
     The conventions are those of the published demonstrations, as `muvla data import --schema libero` stores them:
 
-    - Images are turned by 180° against what the simulator gives, so that up is up.
-    - The gripper's number is 0 to 1: less than half closes, more opens, exactly half leaves it. The simulator's is 1
-      to close, -1 to open, 0 to leave; what `executed_action` tells is 0, 1 or 0.5.
-    - The first proprio numbers are the hand's position and its rotation as axis times angle, the angle in [0, 2π]: a
-      hand that points down is near π, and [-π, π] would tear it apart.
+    - Images are turned by 180° relative to the simulator's, so that they are upright.
+    - The gripper's number is 0 to 1: less than a half closes, more opens, exactly a half keeps the state. The
+    simulator's
+      numbers are 1 to close, -1 to open and 0 to keep; `executed_action` holds 0, 1 or 0.5.
+    - Proprio begins with the hand's position and its rotation as axis times angle, with the angle in [0, 2π]. A hand
+      that points down has an angle near π, where [-π, π] would jump.
 
-    An episode is one of the task's fixed initial states: the seed is its number, 0 to 49. A state does not tell where
-    fixtures stand; the simulator draws that at every reset, and it is up to a tenth of the picture. The published
-    evaluations seed its generator once per task, so that a trial depends on how many ran before it; here the number
-    seeds it before every reset: the same distribution, the same first trial, and no dependence on order or workers.
-    Then come 10 steps that no policy sees. The episode ends at success (`terminated`) or at the step limit.
+    An episode starts from one of the task's fixed initial states, and the seed is the state's number, 0 to 49. A state
+    does not fix the places of fixtures. The simulator draws these places at every reset, and they are up to a tenth of
+    the image. The published evaluations seed the generator once per task, so a trial depends on the trials before it.
+    Here the state's number seeds the generator before every reset. The distribution and the first trial are the same,
+    and nothing depends on order or workers. Ten steps follow that no policy sees. The episode ends at success
+    (`terminated`) or at the step limit.
 
-    `info` is RecallEnv's, without `expert_action`: there is no expert here. Everything is visible at every step, so
-    that every phase is the decision; nothing is cued (`target` is None) and no object is chosen (`choice` -1).
+    `info` is a `StepInfo` without `expert_action`. Everything is visible at every step, so every phase is the decision;
+    nothing is cued (`target` is None) and nothing is chosen.
 
-    Raises MuvlaError: unknown task, simulator or assets not there, no renderer.
+    Raises MuvlaError: unknown task, missing simulator or assets, no renderer.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -73,7 +75,7 @@ class LiberoEnv(gymnasium.Env):
         self.render_backend = self._simulator.render_backend
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """The seed is the number of the initial state; without one, gymnasium's generator draws it."""
+        """The seed is the number of the initial state; without a seed, gymnasium's generator draws the number."""
         super().reset(seed=seed)
         number = int(self.np_random.integers(INITIAL_STATES)) if seed is None else seed
         if number >= INITIAL_STATES:
@@ -81,7 +83,7 @@ class LiberoEnv(gymnasium.Env):
                 f"episode of {self.task.name}",
                 got=number,
                 expected=f"an initial state, 0 to {INITIAL_STATES - 1}",
-                remedy="let protocol.seed and protocol.episodes stay within them",
+                remedy="choose protocol.seed and protocol.episodes within the initial states",
             )
         self._simulator.start(number)
         for _ in range(SETTLING):
@@ -103,7 +105,7 @@ class LiberoEnv(gymnasium.Env):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the episodes are made with: no wrappers, what draws the pictures, and assets that are stand-ins."""
+        """Wrappers (none), renderer, and assets that are stand-ins."""
         stand_ins = {"stand_in_assets": list(content(LIBERO).stand_ins)} if content(LIBERO).stand_ins else {}
         return {"wrappers": [], "renderers": [self._simulator.renderer]} | stand_ins
 

@@ -1,7 +1,7 @@
-"""LIBERO's own environment: its package, its assets and its renderer. Nothing is imported before one is opened.
+"""LIBERO's simulator: its package, its assets and its renderer, which are imported when a task is opened.
 
-robosuite draws from NumPy's global generator and keeps its OpenGL context by thread: one environment per process
-(`muvla.envs.workers`).
+robosuite draws from NumPy's global generator and keeps an OpenGL context per thread, so every environment has a process
+of its own (`muvla.envs.workers`).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from muvla.envs.libero.tasks import INITIAL_STATES, LiberoTask
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors, write_json
 
-Raw = dict[str, np.ndarray]  # what robosuite observes, by its names
-RENDERERS = {  # of MUJOCO_GL, with the remedy where it does not work; EGL takes a GPU's driver, or Mesa's for the CPU
+Raw = dict[str, np.ndarray]  # robosuite's observation
+RENDERERS = {  # value of MUJOCO_GL → remedy where it fails; EGL uses a GPU's driver, or Mesa's for the CPU
     "egl": "run `sudo bash scripts/install-system-packages.sh`, or install the GPU's driver",
     "osmesa": "install libosmesa6, or unset MUJOCO_GL for EGL, which scripts/install-system-packages.sh installs",
 }
-PLACEMENTS = 100  # of one reset; a draw where objects would touch is repeated
+PLACEMENTS = 100  # draws per reset; a draw in which objects would touch is repeated
 
 
 class Simulator:
-    """One task, opened. `start` puts it into an initial state, `step` executes one of the simulator's actions."""
+    """An open task. `start` sets an initial state, `step` executes one of the simulator's actions."""
 
     def __init__(self, env: Any, states: np.ndarray, render_backend: str):
         self._env, self._states, self.render_backend = env, states, render_backend
 
     def start(self, number: int) -> None:
-        """Initial state `number`, with the fixtures where the generator puts them from that seed on."""
+        """Set initial state `number`; the number also seeds the generator that places the fixtures."""
         self._env.seed(number)
-        # Not through its outer reset, which tries for ever, whatever goes wrong.
+        # The inner environment's reset: the outer reset retries every error for ever.
         _placed(self._env.env)
         self._env.set_init_state(self._states[number])
 
@@ -50,7 +50,7 @@ class Simulator:
 
     @property
     def renderer(self) -> str:
-        """What draws the pictures, in OpenGL's words: a GPU, or Mesa's own on the CPU."""
+        """OpenGL's name of the renderer: a GPU, or Mesa on the CPU."""
         from OpenGL import GL
 
         self._env.sim._render_context_offscreen.gl_ctx.make_current()
@@ -73,13 +73,13 @@ def _placed(env: Any) -> None:
 
 
 def open_simulator(task: LiberoTask, camera_size: int) -> Simulator:
-    """Raises MuvlaError where the package, a file of the assets or a renderer is not there."""
+    """Open a task. Raises MuvlaError where the package, an asset or a renderer is missing."""
     assets, renderer = LIBERO.require(), render_backend()
     package = _configure(assets, renderer)
     try:
         import libero.libero
 
-        # Else it looks at its own folder alone, and then downloads; the key of its configuration is not asked.
+        # Without this, LIBERO looks in its own folder only, ignores its configuration, and downloads.
         libero.libero._assets_path_cache = str(assets)
         from libero.libero.envs import OffScreenRenderEnv
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
@@ -102,22 +102,25 @@ def open_simulator(task: LiberoTask, camera_size: int) -> Simulator:
 
 
 def render_backend() -> str:
-    """What MuJoCo renders with here: MUJOCO_GL, EGL where it is not set. Raises MuvlaError for another."""
-    told = os.environ.get("MUJOCO_GL", "egl").lower()
-    if told not in RENDERERS:
-        raise MuvlaError("MUJOCO_GL", got=told, expected=f"one of {', '.join(RENDERERS)}", remedy="unset it")
-    return told
+    """MuJoCo's renderer: the value of MUJOCO_GL, `egl` by default. Raises MuvlaError for an unknown one."""
+    renderer = os.environ.get("MUJOCO_GL", "egl").lower()
+    if renderer not in RENDERERS:
+        raise MuvlaError(
+            "MUJOCO_GL", got=renderer, expected=f"one of {', '.join(RENDERERS)}", remedy="unset MUJOCO_GL to use EGL"
+        )
+    return renderer
 
 
 def backends() -> str:
-    """What an environment made here computes and renders with, and which assets; for provenance. Raises MuvlaError
-    where they are not there."""
+    """Physics, renderer and content of the assets, for provenance. Raises MuvlaError where assets are missing."""
     return f"mujoco_cpu, {render_backend()}, {content(LIBERO)}"
 
 
 def _configure(assets: Path, renderer: str) -> Path:
-    """What the packages read when they are imported; returns LIBERO's folder. Without a configuration file LIBERO would
-    ask on the terminal, and write one to the home folder."""
+    """Write the settings that the packages read when they are imported; returns LIBERO's folder.
+
+    Without a configuration file LIBERO would ask on the terminal, and write a file to the home folder.
+    """
     spec = find_spec("libero")
     if spec is None or not spec.submodule_search_locations:
         raise _not_installed("No module named 'libero'")
@@ -130,14 +133,14 @@ def _configure(assets: Path, renderer: str) -> Path:
         "assets": str(assets),
     }
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "muvla" / f"libero-{content_hash(paths)}"  # a second installation has one of its own
+    folder = cache / "muvla" / f"libero-{content_hash(paths)}"  # a second installation has another folder
     if not (folder / "config.yaml").exists():
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.yaml", paths)  # which is YAML too
+        write_json(folder / "config.yaml", paths)  # JSON is YAML too
     os.environ |= {"LIBERO_CONFIG_PATH": str(folder), "MUJOCO_GL": renderer}
-    # robosuite's own place for settings. A user's would change pictures; without one it warns, and with its defaults it
-    # writes to a file in /tmp that may be another user's.
+    # The module of robosuite's settings. A user's settings would change images. Without the module robosuite warns, and
+    # its defaults write to a file in /tmp that may belong to another user.
     macros = types.ModuleType("robosuite.macros_private")
     macros.FILE_LOGGING_LEVEL = None
     sys.modules["robosuite.macros_private"] = macros
@@ -145,11 +148,11 @@ def _configure(assets: Path, renderer: str) -> Path:
 
 
 def _initial_states(path: Path) -> np.ndarray:
-    """(INITIAL_STATES, n) float64: MuJoCo's time, positions and velocities."""
+    """Initial states (INITIAL_STATES, n) float64: MuJoCo's time, positions and velocities."""
     import torch
     from numpy._core.multiarray import _reconstruct
 
-    array = [_reconstruct, (_reconstruct, "numpy.core.multiarray._reconstruct")]  # as NumPy 2 writes it, and NumPy 1
+    array = [_reconstruct, (_reconstruct, "numpy.core.multiarray._reconstruct")]  # names of NumPy 2 and 1
     with torch.serialization.safe_globals([*array, np.ndarray, np.dtype, type(np.dtype(np.float64))]):
         states = torch.load(path, weights_only=True)
     if len(states) < INITIAL_STATES:
@@ -160,7 +163,7 @@ def _initial_states(path: Path) -> np.ndarray:
 
 
 def _unimportable(error: Exception, renderer: str) -> MuvlaError:
-    """robosuite loads its OpenGL when it is imported."""
+    """The error of an import; robosuite loads OpenGL when it is imported."""
     return _not_installed(str(error)) if isinstance(error, ModuleNotFoundError) else _no_renderer(error, renderer)
 
 

@@ -1,4 +1,4 @@
-"""LIBERO's 130 tasks: what is known of each without its package."""
+"""LIBERO's 130 tasks, and the facts about each task that are known without LIBERO's package."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Steps of the policy, those after the settling alone (as published: μVLA spec 6.2; of the 90, MemoryVLA's).
+# Steps after the settling, as published (μVLA spec 6.2); the limit of libero_90 is MemoryVLA's.
 STEP_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
-INITIAL_STATES = 50  # of every task, fixed
+INITIAL_STATES = 50  # fixed states of every task
 
 
 @dataclass(frozen=True)
 class LiberoTask:
     suite: str  # libero_spatial, libero_object, libero_goal, libero_10, libero_90
-    number: int  # in the suite's own order
-    file: str  # the suite's name of the task, and of its files
+    number: int  # in LIBERO's order
+    file: str  # LIBERO's name of the task and of the task's files
 
     @property
     def name(self) -> str:
@@ -28,8 +28,10 @@ class LiberoTask:
 
     @property
     def instruction(self) -> str:
-        """That of the published demonstrations and evaluations: the file's name without its scene, in lower case. The
-        task's own definition (BDDL) often words it otherwise."""
+        """The sentence of the published demonstrations and evaluations: the file's name without scene, in lower case.
+
+        The task's definition (BDDL) often has other words.
+        """
         return re.sub(r"^[A-Z_]+_SCENE\d+_", "", self.file).replace("_", " ").lower()
 
 

@@ -1,6 +1,7 @@
-"""ManiSkill's own table-top tasks, and SimplerEnv's Bridge twins that come with it (ManiSkill 3.0.1).
+"""ManiSkill's table-top tasks, and SimplerEnv's Bridge twins that ManiSkill contains (ManiSkill 3.0.1).
 
-ManiSkill is not imported before an environment is made: one environment per process, as for MIKASA-Robo.
+ManiSkill is imported when the first environment is made. Every environment has a process of its own, as for
+MIKASA-Robo.
 """
 
 from muvla.envs.maniskill.env import ManiSkillEnv

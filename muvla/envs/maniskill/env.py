@@ -1,4 +1,4 @@
-"""ManiSkill's own tasks through the adapter of MIKASA-Robo's.
+"""ManiSkill's tasks, through the adapter of MIKASA-Robo.
 
 Legend: V cameras, h×w image, Q proprio dim, A action dim (7).
 """
@@ -16,12 +16,14 @@ from muvla.envs.mikasa.env import MikasaEnv
 from muvla.envs.mikasa.families import Family
 from muvla.envs.mikasa.simulator import ActionTap, load_maniskill, make, require
 
-OPEN = 0.5  # of the twins' gripper: a larger number opens it, any other closes it
+OPEN = 0.5  # a larger number opens the twins' gripper, any other closes it
 
 
 class Flat(gymnasium.Wrapper):
-    """The observation as the adapter takes it: rgb (1, h, w, V·3) uint8, cameras in the simulator's order, and proprio
-    (1, Q), the robot's joint positions."""
+    """Give observations the adapter's form: rgb (1, h, w, V·3) uint8 and proprio (1, Q), the joint positions.
+
+    Cameras have the simulator's order.
+    """
 
     def reset(self, **arguments: Any):
         raw, info = self.env.reset(**arguments)
@@ -40,7 +42,7 @@ class Flat(gymnasium.Wrapper):
 
 
 class TwinGripper(gymnasium.ActionWrapper):
-    """Bridge's gripper number is 0 (closed) to 1 (open), the simulator's -1 or 1."""
+    """Turn Bridge's gripper number, 0 (closed) to 1 (open), into the simulator's -1 or 1."""
 
     def action(self, action: np.ndarray) -> np.ndarray:
         return np.append(action[:-1], 1.0 if action[-1] > OPEN else -1.0).astype(np.float32)
@@ -48,7 +50,7 @@ class TwinGripper(gymnasium.ActionWrapper):
 
 class Twin(Family):
     def options(self, seed: int) -> dict[str, Any]:
-        """The seed is also the number of the arrangement of the objects; beyond the last one they begin anew."""
+        """The seed is the number of the arrangement of the objects, counted around after the last one."""
         import torch
 
         return {"episode_id": torch.tensor([seed])}
@@ -65,15 +67,19 @@ def _build(
 
 
 class ManiSkillEnv(MikasaEnv):
-    """A MikasaEnv, but: cameras and proprio are the task's own (`ManiSkillTask`), the proprio numbers are the joint
-    positions, as `muvla data import` takes them from ManiSkill's files, the whole episode is decision, nothing is
-    chosen, there is no expert, and an episode ends at success (`terminated`).
+    """A MikasaEnv with these differences.
 
-    Panda: pd_ee_delta_pose, as there. The twins' WidowX: metres and radians, relative to the last target, and the
-    gripper as in Bridge's data, 0 to 1: more than a half opens, else it closes. Their pictures are 4:3, and squeezed
-    into squares.
+    - The task defines cameras and proprio (`ManiSkillTask`). Proprio holds joint positions, as `muvla data import`
+    reads
+      them from ManiSkill's files.
+    - The whole episode is decision. Nothing is chosen, and there is no expert.
+    - An episode ends at success (`terminated`).
+
+    The Panda has MIKASA's actions (pd_ee_delta_pose). The twins' WidowX takes metres and radians relative to the last
+    target, and the gripper's number of Bridge's data: more than a half opens, else the gripper closes. The twins'
+    images are 4:3, and are squeezed into squares.
     """
 
-    known: ClassVar[Mapping[str, ManiSkillTask]] = MANISKILL_TASKS
+    tasks: ClassVar[Mapping[str, ManiSkillTask]] = MANISKILL_TASKS
     families: ClassVar[Mapping[str, type[Family]]] = {"panda": Family, "widowx": Twin}
     build = staticmethod(_build)

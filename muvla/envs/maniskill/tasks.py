@@ -1,8 +1,8 @@
-"""What is known of ManiSkill's tasks before the simulator runs. Step limits are those that they are registered with.
+"""ManiSkill's tasks, and the facts about each task that are known before the simulator runs.
 
-Of ManiSkill's own, those of a single Panda at a table that need no asset. In each, all that is to be done is in the
-pictures, but for PickCube: it shows its goal to no camera. They have no text: their sentences are this project's. The
-twins' sentences are ManiSkill's.
+Step limits are those of ManiSkill's registration. The Panda tasks are ManiSkill's tasks of one Panda at a table that
+need no asset. Their images show what must be done, except in PickCube, where no camera sees the goal. ManiSkill has no
+text for them, so this project wrote the sentences. The twins' sentences are ManiSkill's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from muvla.envs.maniskill.assets import BRIDGE
 
 @dataclass(frozen=True)
 class ManiSkillTask:
-    """It has the fields of a MikasaTask that the adapter asks for; nothing is cued, and nothing is chosen."""
+    """One task, with the fields of a MikasaTask that the adapter reads. Nothing is cued, and nothing is chosen."""
 
     name: str
-    family: str  # panda, widowx: also the suite
+    family: str  # panda or widowx; decides the suite
     step_limit: int
     instruction: str
     cameras: int = 1
@@ -33,12 +33,12 @@ class ManiSkillTask:
 
     @property
     def camera(self) -> int:
-        """Pixels, square. The twins render 640 × 480, and are looked at as Bridge's data are stored."""
+        """Pixels, square. The twins render 640 × 480; 256 is the size of Bridge's stored data."""
         return {"panda": 128, "widowx": 256}[self.family]
 
     @property
     def proprio(self) -> int:
-        """Joint positions, radians, and the two fingers', metres: what its demonstrations have as agent/qpos."""
+        """Size of agent/qpos in the demonstrations: joint positions in radians, two finger positions in metres."""
         return {"panda": 9, "widowx": 8}[self.family]
 
     @property
@@ -47,7 +47,7 @@ class ManiSkillTask:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the simulator is made with. Nothing here uses a reward."""
+        """Arguments of the simulator. No reward is computed, because nothing uses the reward."""
         if self.family == "panda":
             return {"reward_mode": "none"}
         control = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"

@@ -1,7 +1,7 @@
 """MIKASA-Robo's tasks as muvla environments (mikasa-robo-suite 1.0.0 on ManiSkill 3.0.1).
 
-Neither the suite nor ManiSkill is imported before an environment is made. SAPIEN keeps global state: one environment
-per process (`muvla.envs.workers`).
+The suite and ManiSkill are imported when the first environment is made. SAPIEN keeps global state, so every environment
+has a process of its own (`muvla.envs.workers`).
 """
 
 from muvla.envs.mikasa.env import MikasaEnv

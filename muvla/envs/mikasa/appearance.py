@@ -1,6 +1,6 @@
-"""What is changed of how a task looks, and of nothing else: the objects' colours, the camera, the light, a distractor.
+"""Changes of a task's appearance alone: the objects' colours, the camera, the light, a distractor.
 
-The scene is built anew with the change in it, in the suite's own way; bodies, places and targets stay as they were.
+The suite builds the scene again with the change in it. Bodies, places and targets stay.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 from muvla.envs.colours import COLOURS, check_palette, get_colour
 from muvla.envs.mikasa.tasks import MikasaTask
 
-# In the suite's order (its COLOR_MAPPING and COLOR_PALETTE).
+# In the order of the suite (COLOR_MAPPING and COLOR_PALETTE).
 _COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal")
 
-CAMERA_MOVE = (0.0, 0.05, 0.0)  # metres, world frame: 5 cm sideways, looking in the same direction
-DIMMED = 0.5  # of ManiSkill's own light
-# A white cube of the suite's size, in front of the base camera and 20 cm from where cubes appear; nothing can touch it.
+CAMERA_MOVE = (0.0, 0.05, 0.0)  # metres, world frame: 5 cm sideways, with the same viewing direction
+DIMMED = 0.5  # share of ManiSkill's light
+# A white cube of the suite's size, in front of the base camera and 20 cm from the objects; it collides with nothing.
 DISTRACTOR, DISTRACTOR_PLACE, DISTRACTOR_HALF_SIDE = "white", (0.1, 0.42, 0.02), 0.02
 
 
 def colours(task: MikasaTask) -> tuple[str, ...]:
-    """Of the objects, in the suite's order; empty where a task's objects are not told apart by colour."""
+    """Colours of the objects in the order of the suite; () where objects do not differ by colour."""
     if task.family == "RememberColor":
         return _COLOURS[: task.objects]
     return _COLOURS[:3] if task.family == "RememberShapeAndColor" else ()
@@ -31,26 +31,39 @@ def colours(task: MikasaTask) -> tuple[str, ...]:
 def change_appearance(
     base: Any, task: MikasaTask, palette: tuple[str, ...] | None, shift: str | None
 ) -> tuple[str, ...]:
-    """Changes a ManiSkill environment before its first episode; what is altered, in words, for provenance."""
-    told = []
+    """Change a ManiSkill environment before its first episode.
+
+    Args:
+        base: the unwrapped environment.
+        task: its task.
+        palette: names of the objects' new colours, or None.
+        shift: `camera`, `light`, `distractor` or None.
+
+    Returns:
+        The changes in words, for provenance.
+
+    Raises:
+        MuvlaError: the palette does not fit the task.
+    """
+    changes = []
     if palette is not None:
         check_palette(task.name, colours(task), palette)
         _paint(base, task, [np.array([*get_colour(name), 255]) / 255 for name in palette])
-        told.append(f"colours {', '.join(palette)}")
+        changes.append(f"colours {', '.join(palette)}")
     if shift is not None:
-        told.append(_SHIFTS[shift](base))
-    if told:
+        changes.append(_SHIFTS[shift](base))
+    if changes:
         base.reset(options={"reconfigure": True})
-    return tuple(told)
+    return tuple(changes)
 
 
 def _paint(base: Any, task: MikasaTask, rgba: list[np.ndarray]) -> None:
-    """Into the tables that the suite takes its objects' colours from."""
+    """Write the colours into the tables that the suite reads."""
     if task.family == "RememberColor":
         base.color_dict = dict(enumerate(rgba))
     else:
-        for one in base.shape_color_dict.values():
-            one["color"] = rgba[one["color_id"]]
+        for entry in base.shape_color_dict.values():
+            entry["color"] = rgba[entry["color_id"]]
 
 
 def _move_camera(base: Any) -> str:
@@ -61,7 +74,7 @@ def _move_camera(base: Any) -> str:
 
 def _dim_light(base: Any) -> str:
     def load(options: dict) -> None:
-        """ManiSkill's own lights (3.0.1), dimmed."""
+        """ManiSkill's lights (3.0.1), dimmed."""
         base.scene.set_ambient_light([0.3 * DIMMED] * 3)
         for direction in ([1, 1, -1], [0, 0, -1]):
             base.scene.add_directional_light(direction, [DIMMED] * 3)

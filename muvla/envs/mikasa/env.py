@@ -1,5 +1,6 @@
-"""One adapter for every task of the suite; what differs between families is in `muvla.envs.mikasa.families`.
-ManiSkill's own tasks go through it too (`muvla.envs.maniskill`).
+"""The adapter for all tasks of the suite; `muvla.envs.mikasa.families` holds the differences between families.
+
+ManiSkill's tasks use the same adapter (`muvla.envs.maniskill`).
 
 Legend: V cameras (2: base, wrist), h×w image, Q proprio dim (7), A action dim (7), N objects to choose among.
 """
@@ -30,40 +31,46 @@ ACTION_DIM = 7  # pd_ee_delta_pose: ±0.1 m, ±0.1 rad, gripper position (μVLA 
 class MikasaEnv(gymnasium.Env):
     """Observation: images (V, h, w, 3) uint8, base camera first; proprio (Q,) float32. Action: (A,) in [-1, 1].
 
-    `info` is RecallEnv's. An object is named by its number in the suite (a cube by its colour: 0 red, 1 lime, 2 blue,
-    ...; a cup by its place: 0 left, 1 centre, 2 right): `target` is the cued one, `choice` the first one touched in the
-    decision phase (the nearest with the tool centre point within the family's `touch` of its centre), -1 before. Where
-    nothing is chosen `target` is None and `choice` stays -1.
-    `executed_action` is what reached the simulator: in the no-op phases the suite's wrapper replaces all seven numbers
-    by 0. For the arm that is "stay"; the gripper's number is a position, and 0 moves it from open to half open. Tasks
-    that are `free` have no such wrapper: their cue and delay say what is shown, and every action is executed.
-    `expert_action` is the expert's in every phase, None for a task that has none. While the objects are hidden it goes
-    for the place where the target will appear, which the simulator has drawn at reset and no frame shows before the
-    decision.
-    `instruction` is the sentence of the published data; Rotate's names the angle of its episode.
+    `info` is a `StepInfo`, with these details:
 
-    Most families do not end an episode at success: `terminated` stays False, `truncated` comes at the step limit. The
-    ShellGame, BlinkCountButtonPress and TimedTransfer tasks end there, the last two also where they are failed. What
-    counts as success is the suite's.
+    - Objects have their numbers in the suite. A cube is numbered by its colour (0 red, 1 lime, 2 blue, ...), a cup by
+      its place (0 left, 1 centre, 2 right). `choice` is the first object that the tool centre point touches in the
+      decision phase: the nearest one whose centre is within the family's `touch`.
+    - In no-op phases the suite's wrapper replaces all seven numbers of an action by 0. For the arm, 0 means "stay". The
+      gripper's number is a position, and 0 moves the gripper from open to half open. `free` tasks have no such wrapper:
+      every action is executed, and cue and delay are only phases of what is shown.
+    - `expert_action` is None where the task has no expert. While the objects are hidden, the expert moves to the place
+      where the target will appear. The simulator drew that place at reset; no frame shows the place before the
+      decision.
+    - `instruction` is the sentence of the published data. Rotate's sentence names the angle of its episode.
 
-    lengths: `cue` and `delay`, ranges of steps, where the family draws them (`Family.settable`). The step limit grows
-    with the longest of them, so that as many steps are left for the decision as in the published task; `limit` sets it.
-    palette, shift: see `muvla.envs.mikasa.appearance`.
+    The suite defines success. Most families do not end an episode at success: `terminated` stays False, and `truncated`
+    comes at the step limit. ShellGame tasks end at success; BlinkCountButtonPress and TimedTransfer end at success and
+    at failure.
 
-    Places and phase lengths are drawn by torch on the physics device, and CUDA draws others from the same seed: so the
-    physics device is declared (`TaskConfig.physics`) and never chosen by what is there. `render_backend="auto"` takes
-    the GPU if one is there. What was taken is in the attributes `sim_backend` and `render_backend`; assets that are
-    stand-ins are named in `stand_in_assets`.
+    torch draws places and phase lengths on the physics device, and CUDA draws other values from the same seed. So the
+    physics device is declared (`TaskConfig.physics`), and never chosen by the hardware. The attributes `sim_backend`
+    and `render_backend` name the backends in use, and `stand_in_assets` the assets that are stand-ins.
 
-    `frames=False` looks through no camera: pictures are black, and a step costs a fraction, so that experts can be
-    measured. It changes nothing else of an episode on CPU physics, and is refused on a GPU's. A TaskConfig cannot ask
-    for it, and provenance says it.
+    Args:
+        task: a name in `tasks`.
+        image_size: pixels; None is the camera's size.
+        render_backend: `cpu`, `gpu`, or `auto`: a GPU if there is one.
+        sim_backend: `cpu` or `gpu`.
+        lengths: `cue` and `delay` as ranges of steps, where the family draws them (`Family.settable`). The step limit
+            grows with the longest phases, so that the decision has as many steps as in the published task.
+        frames: False leaves out the cameras: images are black, and a step costs a fraction. Episodes on CPU physics
+        stay
+            the same; on GPU physics False is refused. No TaskConfig asks for False, and provenance records it.
+        palette, shift: see `muvla.envs.mikasa.appearance`.
+        limit: most steps of an episode; None is the task's limit.
 
-    Raises MuvlaError: unknown task or backend, simulator not installed, no renderer, no asset.
+    Raises:
+        MuvlaError: unknown task or backend, simulator not installed, no renderer, no asset.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
-    known: ClassVar[Mapping[str, Any]] = MIKASA_TASKS
+    tasks: ClassVar[Mapping[str, Any]] = MIKASA_TASKS
     families: ClassVar[Mapping[str, type[Family]]] = FAMILIES
     build = staticmethod(build)
 
@@ -79,9 +86,9 @@ class MikasaEnv(gymnasium.Env):
         shift: str | None = None,
         limit: int | None = None,
     ):
-        if task not in self.known:
-            raise unknown_name("task.name", task, self.known, "muvla ls tasks")
-        self.task = self.known[task]
+        if task not in self.tasks:
+            raise unknown_name("task.name", task, self.tasks, "muvla ls tasks")
+        self.task = self.tasks[task]
         self.image_size = image_size or self.task.camera
         shape = (self.task.cameras, self.image_size, self.image_size, 3)
         self.observation_space = spaces.Dict(
@@ -107,11 +114,11 @@ class MikasaEnv(gymnasium.Env):
         self.choice = NO_CHOICE
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """The episode is a function of its seed, 0 to 2³²−1, alone; without one, gymnasium's generator draws it."""
+        """The episode is a function of its seed alone, 0 to 2³²−1; without a seed, gymnasium's generator draws one."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        # The scene is built anew: one that has been played in keeps what its contacts left behind, and the next episode
-        # differs from the seventh digit on, which a policy may make a different choice of.
+        # The scene is built again. A used scene keeps traces of its contacts, and the next episode would differ from
+        # the seventh digit on: enough to change a policy's choice.
         raw, info = self._env.reset(seed=seed, options={"reconfigure": True, **(self._family.options(seed) or {})})
         self.cue_length, self.delay_length = self._family.lengths()
         self.target = self._family.target()
@@ -121,8 +128,8 @@ class MikasaEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray):
         raw, reward, terminated, truncated, info = self._env.step(clipped(action, ACTION_DIM))
-        # Part of the physics for tasks that hide objects: on a GPU it is render() that commits their poses, and without
-        # it they fall (μVLA spec 6.1). On a CPU it changes nothing but the time, a third of a step's.
+        # On a GPU, render() commits the poses of hidden objects; without the call the objects fall (μVLA spec 6.1). On
+        # a CPU the call changes nothing but costs a third of a step's time.
         if self._base.gpu_sim_enabled:
             self._env.render()
         self._take(raw, info)
@@ -136,8 +143,7 @@ class MikasaEnv(gymnasium.Env):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the episodes are made with: wrappers, outermost first, what could draw the pictures here, what is
-        altered of the suite's task, and assets that are stand-ins."""
+        """Wrappers, outermost first; renderers of this machine; changes of the suite's task; stand-in assets."""
         import sapien
 
         env, wrappers = self._env, []
@@ -145,27 +151,27 @@ class MikasaEnv(gymnasium.Env):
             wrappers.append(type(env).__name__)
             env = env.env
         summary = sapien.render.get_device_summary().splitlines()
-        told = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
-        more = {"altered": [*self._family.altered(), *self._altered], "stand_in_assets": list(self.stand_in_assets)}
-        more["pictures"] = "" if self._frames_wanted else "none taken"
-        return told | {name: those for name, those in more.items() if those}
+        record = {"wrappers": wrappers, "renderers": [line[5:] for line in summary if line.startswith("GPU: ")]}
+        optional = {"altered": [*self._family.altered(), *self._altered], "stand_in_assets": list(self.stand_in_assets)}
+        optional["pictures"] = "" if self._frames_wanted else "none taken"
+        return record | {name: value for name, value in optional.items() if value}
 
     @property
     def phase(self) -> Phase:
-        """Of the current observation, and so of the action that answers it."""
+        """The phase of the current observation, and so of the action that answers it."""
         if self._elapsed < self.cue_length:
             return Phase.CUE
         return Phase.DELAY if self._elapsed < self.cue_length + self.delay_length else Phase.DECISION
 
     def places(self) -> np.ndarray:
-        """Centres of the objects (N, 3), metres: where they are, or, while hidden, where they will appear."""
+        """Centres of the objects (N, 3) in metres; of hidden objects, the places where they will appear."""
         return self._family.places(self.phase in NO_OP_PHASES)
 
     def expert_action(self) -> np.ndarray | None:
         return self._family.expert(self._proprio, self.phase in NO_OP_PHASES) if self.task.expert else None
 
     def _take(self, raw: dict[str, Any], info: dict[str, Any]) -> None:
-        """Copies out of the simulator's buffers: what is observed, and what `info` is made of."""
+        """Copy observation and `info` out of the simulator's buffers, which the next step overwrites."""
         self._frames, self._proprio = pictures(raw), proprioception(raw)
         self._elapsed = int(info["elapsed_steps"][0])
         self._success = bool(info["success"][0])
@@ -182,7 +188,7 @@ class MikasaEnv(gymnasium.Env):
             "target": self.target,
             "choice": self.choice,
             "success": self._success,
-            "identity": None,  # the target is named by what it is
+            "identity": None,  # the target's number is the cue's
             "places_of": None,
             "blank_length": 0,
             "cue_length": self.cue_length,
@@ -193,18 +199,18 @@ class MikasaEnv(gymnasium.Env):
 
 
 def pictures(raw: dict[str, Any]) -> np.ndarray:
-    """(V, h, w, 3) of a wrapped observation of the suite, whose rgb is (1, h, w, V·3)."""
+    """Images (V, h, w, 3) of a wrapped observation of the suite, whose rgb is (1, h, w, V·3)."""
     rgb = raw["rgb"][0].cpu().numpy()
     return np.ascontiguousarray(rgb.reshape(*rgb.shape[:2], -1, 3).transpose(2, 0, 1, 3))
 
 
 def proprioception(raw: dict[str, Any]) -> np.ndarray:
-    """(Q,) float32, a copy, of a wrapped observation of the suite."""
+    """Proprio (Q,) float32 of a wrapped observation of the suite, as a copy."""
     return raw["proprio"][0].cpu().numpy().astype(np.float32, copy=True)
 
 
 def resized(frames: np.ndarray, size: int) -> np.ndarray:
-    """(V, size, size, 3); as they are if they have that size."""
+    """Images (V, size, size, 3); unchanged where they have that size."""
     if frames.shape[1:3] == (size, size):
         return frames
     return np.stack([Image.fromarray(f).resize((size, size), Image.Resampling.LANCZOS) for f in frames])

@@ -1,4 +1,4 @@
-"""What the adapter reads of the simulator's privileged state, family by family, and the expert that acts on it.
+"""Task families: what the adapter reads from the simulator's privileged state, and the experts that use it.
 
 | family | no-op phases | target and choice | touched, TCP to centre |
 |---|---|---|---|
@@ -12,11 +12,11 @@
 | BlinkCountButtonPress | cue, until the red lamp turns green; no delay | none: a number of presses | – |
 | TimedTransfer | none: the wait is counted, and acted in | none | – |
 
-What is to be remembered in the third row is in the scene itself: a velocity, an angle, a place. Where there is no cue
-or delay its length is 0, where nothing is chosen the target is None and the choice stays −1.
+In the third row, the scene itself holds what must be remembered: a velocity, an angle, a place. A missing cue or delay
+has length 0. Where nothing is chosen, the target is None and the choice stays −1.
 
-Success is the suite's, also where that is odd: it counts the order of SeqOfColors although the instruction asks for
-none, and in Remember*-Long it counts a touch of the cube that is shown as the cue. There choice and target tell more.
+The suite defines success, with two oddities. SeqOfColors counts the order although the instruction asks for none.
+Remember*-Long counts a touch of the cube that is shown as the cue. There, choice and target say more than success.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from muvla.envs import experts
 from muvla.envs.base import NO_CHOICE
 from muvla.envs.mikasa.tasks import MikasaTask
 
-LIFTED = 100.0  # metres: what the suite hides it puts higher than that
-LONGEST = 5  # steps of the longest published cue, and of the longest delay (μVLA spec 6.1)
+LIFTED = 100.0  # metres; the suite lifts hidden objects higher than that
+LONGEST = 5  # steps of the longest published cue, and of the longest published delay (μVLA spec 6.1)
 
 
 class Family:
-    """The base is a family without no-op phases and without a choice. All positions in metres, world frame."""
+    """A family without no-op phases and without a choice; the base of the others. Positions: metres, world frame."""
 
-    # `cue` or `delay` → the suite's attribute that holds the range a length is drawn from.
+    # `cue` or `delay` → the suite's attribute with the range of lengths.
     settable: ClassVar[dict[str, str]] = {}
     touch: float = 0.0  # metres
 
@@ -45,11 +45,11 @@ class Family:
 
     @staticmethod
     def more_steps(lengths: dict[str, tuple[int, int]]) -> int:
-        """How many more steps the longest phases take than the longest published ones."""
+        """Steps by which the longest phases exceed the longest published phases."""
         return sum(max(0, longest - LONGEST) for _, longest in lengths.values())
 
     def set_lengths(self, lengths: dict[str, tuple[int, int]]) -> None:
-        """From the next reset on, `cue` and `delay` are drawn from these ranges."""
+        """Draw `cue` and `delay` from these ranges, from the next reset on."""
         for name, span in lengths.items():
             setattr(self.base, self.settable[name], list(span))
 
@@ -58,25 +58,25 @@ class Family:
         return 0, 0
 
     def options(self, seed: int) -> dict[str, Any] | None:
-        """What the simulator's reset takes besides the seed."""
+        """Options of the simulator's reset besides the seed."""
         return None
 
     def settle(self, hidden: bool) -> None:
-        """After every reset and step, before the next: what the simulator needs."""
+        """Prepare the simulator for the next step; called after every reset and step."""
 
     def altered(self) -> tuple[str, ...]:
-        """What is not as the suite has it here, for provenance."""
+        """Changes of the suite's task in words, for provenance."""
         return ()
 
     def target(self) -> int | None:
         return None
 
     def places(self, hidden: bool) -> np.ndarray:
-        """Centres (N, 3) of the objects to choose among: where they are, or, while hidden, where they will appear."""
+        """Centres (N, 3) of the objects to choose among; of hidden objects, the places where they will appear."""
         return np.zeros((0, 3))
 
     def touched(self, tcp: np.ndarray) -> int:
-        """The object that the tool centre point touches in the decision phase, the nearest; NO_CHOICE if none."""
+        """Number of the nearest object that the tool centre point touches; NO_CHOICE without a touch."""
         distances = np.linalg.norm(self.places(hidden=False) - tcp, axis=1)
         return int(distances.argmin()) if distances.min() <= self.touch else NO_CHOICE
 
@@ -84,7 +84,7 @@ class Family:
         return self.task.instruction
 
     def expert(self, proprio: np.ndarray, hidden: bool) -> np.ndarray | None:
-        """The expert's action (A,), as if it were executed; None for a task that has no expert."""
+        """The expert's action (A,); None for a task without an expert."""
         return None
 
 
@@ -130,10 +130,13 @@ class ShellGame(Family):
 
 class ShellGameTouch(ShellGame):
     def settle(self, hidden: bool) -> None:
-        """Lifted cups are weightless. On the published GPU physics they never leave the table here: the suite's lift
-        reaches the pictures alone. On CPU physics it moves the cups themselves; they would fall all through the cue,
-        come back under the table with up to 2.5 m/s, and be thrown out of it further than this task allows. With a
-        weight of zero they come back where they stood, at rest, as on a GPU."""
+        """Make lifted cups weightless, on CPU physics.
+
+        On the published GPU physics the cups never leave the table: the suite's lift changes the images alone. On CPU
+        physics the lift moves the cups. They would fall during the whole cue, come back under the table with up to
+        2.5 m/s, and be thrown further than this task allows. Weightless cups come back to their places at rest, as on a
+        GPU.
+        """
         if not self.altered():
             return
         from sapien.physx import PhysxRigidDynamicComponent
@@ -156,8 +159,7 @@ class ShellGamePush(ShellGame):
 
 
 class ShellGameShuffle(ShellGame):
-    """The suite puts each cup where it belongs after every step, so that none falls; which one is right is told by the
-    place that it has in the end."""
+    """The suite sets every cup's pose after every step, so no cup falls. Cups are numbered by their final places."""
 
     settable: ClassVar = {}
 
@@ -172,14 +174,14 @@ class ShellGameShuffle(ShellGame):
 
 
 class Shown(Family):
-    """The suite draws a cue, and a delay where there is one."""
+    """The suite draws the lengths of the cue and of the delay, if there is a delay."""
 
     def lengths(self) -> tuple[int, int]:
         return int(self.base.cue_steps_per_env[0]), int(self.base.empty_steps_per_env[0])
 
 
 class Sequence(Shown):
-    """The choice is the first cube that the suite counts as touched: within 2 cm above it, the robot still."""
+    """The choice is the first cube that the suite counts as touched: from 2 cm above, with the robot at rest."""
 
     def target(self) -> int:
         return int(self.base.true_color_indices[0, 0])
@@ -208,7 +210,7 @@ class TakeItBack(Family):
 
 class Rotate(Family):
     def instruction(self, info: dict[str, Any]) -> str:
-        """It names the angle, which every episode draws."""
+        """The suite's sentence with the angle that the episode drew."""
         return str(info["language_instruction"][0])
 
 

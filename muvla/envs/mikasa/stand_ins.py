@@ -1,6 +1,6 @@
-"""What stands in for the assets that the suite's tasks need and no package brings: a mug of boxes for YCB's, of the
-ShellGame tasks, and a ball for the bulb of the lamps. Each says of itself that it is a stand-in, and everything
-computed with it carries that label.
+"""Stand-ins for assets that no package contains: a mug of boxes for YCB's mug, and a ball for the lamps' bulb.
+
+Each file is labelled as a stand-in, and every result computed with a stand-in carries the label.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from muvla.envs.assets import AssetSet
 from muvla.envs.mikasa.assets import BULB, LAMP, MUG, SHELLGAME, STAND_IN
 
-# Metres; about the scanned mug's, upright, its middle in the origin, the handle along +x.
+# Metres, about those of the scanned mug: upright, centred in the origin, with the handle along +x.
 HEIGHT, RADIUS, WALL, HANDLE = 0.081, 0.042, 0.006, 0.030
-_SIDES = 16  # boxes of the wall
-# Metres, before the suite makes it smaller by 0.85 and lowers it by 7 cm.
+_SIDES = 16  # boxes that form the wall
+# Metres, before the suite scales the bulb by 0.85 and lowers it by 7 cm.
 BULB_RADIUS, BULB_HEIGHT = 0.014, 0.082
 
 
 def stand_ins(assets: Iterable[AssetSet] = (SHELLGAME, LAMP)) -> tuple[str, ...]:
-    """Names of the models there that this project made in the place of the published ones."""
+    """Names of the models in these assets that are stand-ins of this project."""
     present = [asset_set for asset_set in assets if not asset_set.missing()]
     return tuple(name for asset_set in present for name in asset_set.stand_ins(asset_set.folder, {}))
 
 
 def write_stand_in(root: Path) -> None:
-    """A mug of convex pieces under `root`, to be named by MS_ASSET_DIR before ManiSkill is imported."""
+    """Write a mug of convex pieces under `root`. MS_ASSET_DIR must name `root` before ManiSkill is imported."""
     described, collision, shown = (root / part for part in SHELLGAME.parts[:3])
     collision.parent.mkdir(parents=True, exist_ok=True)
     boxes = _mug()
@@ -43,7 +43,7 @@ def write_stand_in(root: Path) -> None:
 
 
 def write_bulb(folder: Path) -> None:
-    """A ball as binary glTF, its axis upright as the suite turns it: along +y. To be named by MUVLA_MIKASA_LAMP."""
+    """Write a ball as binary glTF into `folder`, which MUVLA_MIKASA_LAMP names. The suite expects +y as the axis."""
     around, up = np.meshgrid(np.linspace(0, 2 * np.pi, _SIDES, endpoint=False), np.linspace(0.05, np.pi - 0.05, 9))
     ball = np.stack([np.sin(up) * np.cos(around), np.cos(up), np.sin(up) * np.sin(around)], axis=-1).reshape(-1, 3)
     corners = (BULB_RADIUS * ball + [0, BULB_HEIGHT, 0]).astype("<f4")
@@ -79,7 +79,7 @@ def write_bulb(folder: Path) -> None:
     (folder / BULB).write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(parts)) + parts)
 
 
-# Of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.
+# Faces of a box whose corners are numbered by the bits of (x, y, z): two triangles a side, seen from outside.
 _FACES = np.array(
     [
         [0, 1, 3],
@@ -99,7 +99,7 @@ _FACES = np.array(
 
 
 def _box(centre: tuple[float, float, float], size: tuple[float, float, float], turn: float = 0.0) -> np.ndarray:
-    """Corners (8, 3) of a box that is turned about the vertical axis through the origin, in radians."""
+    """Corners (8, 3) of a box, turned by `turn` radians about the vertical axis through the origin."""
     bits = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
     cos, sin = np.cos(turn), np.sin(turn)
     return (np.array(centre) + bits * size) @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
@@ -109,7 +109,7 @@ def _mug() -> list[np.ndarray]:
     middle = RADIUS - WALL / 2
     width = 2 * RADIUS * np.tan(np.pi / _SIDES)
     walls = [_box((middle, 0, 0), (WALL, width, HEIGHT), 2 * np.pi * i / _SIDES) for i in range(_SIDES)]
-    # Bars from wall to wall: upside down, the base must leave no gap that a camera sees the ball through.
+    # Bars from wall to wall: the upside-down base must leave no gap through which a camera sees the ball.
     centre = (0, 0, (WALL - HEIGHT) / 2)
     base = [_box(centre, (2 * middle, width, WALL), 2 * np.pi * i / _SIDES) for i in range(_SIDES // 2)]
     out = RADIUS + HANDLE / 2

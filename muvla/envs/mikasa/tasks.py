@@ -1,5 +1,7 @@
-"""MIKASA-Robo-VLA's tasks: what is known of each before the simulator runs. The 23 published environments, the nine
-with 400 steps that make them the 32 of the suite's first version, and the 26 `-Long` ones.
+"""MIKASA-Robo-VLA's tasks, and the facts about each task that are known before the simulator runs.
+
+There are the 23 published environments, nine with 400 steps (with the 23, the suite's first version had 32), and 26
+`-Long` environments.
 
 | of the 35 that are not published | steps of the cue | of the delay | step limit |
 |---|---|---|---|
@@ -10,7 +12,7 @@ with 400 steps that make them the 32 of the suite's first version, and the 26 `-
 | BlinkCountButtonPress*-Long | 11-290, the blinks | none | 1200 |
 | TimedTransfer*-Long | none | none | 600-1200 |
 
-In none of them does the suite hold the arm in cue and delay: what the policy says is executed from the first step on.
+In none of the 35 does the suite hold the arm in cue and delay: every action is executed from the first step on.
 """
 
 from __future__ import annotations
@@ -25,32 +27,47 @@ from muvla.envs.mikasa.instructions import INSTRUCTIONS
 
 @dataclass(frozen=True)
 class MikasaTask:
+    """One task.
+
+    family: key of `FAMILIES` and `INSTRUCTIONS`.
+    step_limit: as published (μVLA spec 6.1).
+    objects: N objects to choose among; None where nothing is chosen.
+    expert: a scripted expert exists.
+    assets: files that neither the suite nor ManiSkill contains.
+    angles: degrees that the suite may draw; an episode's instruction names its angle.
+    cue, delay: shortest and longest phase that the suite draws, in steps.
+    free: the arm moves in cue and delay too, because the suite has no wrapper that holds the arm.
+    steps: the number of steps in the instruction.
+    """
+
     name: str
-    family: str  # of muvla.envs.mikasa.families and, where its instruction is constant, of INSTRUCTIONS
-    step_limit: int  # as published (μVLA spec 6.1)
-    objects: int | None = None  # N, that a choice is made among; None where nothing is chosen
-    expert: bool = False  # whether there is a scripted one
-    assets: tuple[AssetSet, ...] = ()  # of muvla.envs.assets, that come with neither the suite nor ManiSkill
-    angles: range | None = None  # degrees that the suite may draw, one of which an episode's instruction names
-    # Steps, the shortest and the longest that the suite draws.
+    family: str
+    step_limit: int
+    objects: int | None = None
+    expert: bool = False
+    assets: tuple[AssetSet, ...] = ()
+    angles: range | None = None
     cue: tuple[int, int] = (0, 0)
     delay: tuple[int, int] = (0, 0)
-    free: bool = False  # whether the arm moves in cue and delay too: the suite has no wrapper there that holds it
-    steps: int | None = None  # that the instruction names
+    free: bool = False
+    steps: int | None = None
 
     cameras: ClassVar[int] = 2  # base, wrist
-    camera: ClassVar[int] = 128  # pixels, square: what both of them give
+    camera: ClassVar[int] = 128  # pixels of both cameras, square
     proprio: ClassVar[int] = 7  # xyz, roll-pitch-yaw, sum of the two finger positions; world frame (μVLA spec 4.4)
 
     @property
     def chance(self) -> float | None:
-        """First-choice accuracy without memory, 1/N; the success rate of several touches lies above (spec 6.1). None
-        where nothing is chosen, and for `free` tasks: the arm's pose can keep the cue, and the next frame shows it."""
+        """First-choice accuracy without memory, 1/N. The success rate can exceed 1/N by several touches (spec 6.1).
+
+        None where nothing is chosen, and for `free` tasks: the arm's pose can store the cue, and the next frame shows
+        the pose.
+        """
         return 1 / self.objects if self.objects and not self.free else None
 
     @property
     def instruction(self) -> str:
-        """As in the suite; where every episode has its own, one of them."""
+        """The suite's sentence; where episodes have different sentences, one of them."""
         return INSTRUCTIONS[self.family].format(steps=self.steps)
 
     @property
@@ -82,7 +99,7 @@ def _shell_game(what: str, expert: bool = True) -> MikasaTask:
     return MikasaTask(f"{family}-VLA-v0", family, 30, 3, expert, assets=(SHELLGAME,), cue=_SHORT)
 
 
-# From its tolerance of 0.1 rad to a quarter turn, or to an eighth in either direction, in whole degrees.
+# Whole degrees from the tolerance of 0.1 rad to a quarter turn, or to an eighth in either direction.
 _ANGLES = {"Pos": range(6, 91), "PosNeg": range(-45, 46)}
 
 _PUBLISHED = (
@@ -96,15 +113,15 @@ _PUBLISHED = (
     *(MikasaTask(f"RotateStrict{sign}-VLA-v0", "RotateStrict", 90, angles=a) for sign, a in _ANGLES.items()),
     MikasaTask("TakeItBack-VLA-v0", "TakeItBack", 60, expert=True),
 )
-_COLOURS = 9  # cubes of every Bunch, Seq and Chain
+_COLOURS = 9  # cubes in every task of the families Bunch, Seq and Chain
 
 
 def _capacity(family: str, limits: tuple[int, int, int], long: bool = False) -> list[MikasaTask]:
-    """Of a set, a sequence or a chain of 3, 5 and 7 cubes. A set has no first one, and so no choice."""
+    """Tasks with a set, a sequence or a chain of 3, 5 and 7 cubes. A set has no first cube, and so no choice."""
     once, delay = ((10, 100), (50, 400)) if long else (_SHORT, _SHORT)
     return [
         MikasaTask(
-            f"{family}{n}{'-Long' * long}-VLA-v0",
+            f"{family}{n}{'-Long' if long else ''}-VLA-v0",
             family,
             limit,
             None if family == "BunchOfColors" else _COLOURS,
@@ -146,7 +163,7 @@ def _shuffle(family: str, *assets: AssetSet) -> MikasaTask:
 
 
 def _blink(level: str, blinks: tuple[int, int]) -> MikasaTask:
-    """5 to 50 steps before the first blink; each is on for 3 and off for 3 to 5."""
+    """The first blink comes after 5 to 50 steps; a blink is on for 3 steps and off for 3 to 5."""
     family = "BlinkCountButtonPress"
     cue = (5 + 6 * blinks[0], 50 + 8 * blinks[1])
     return MikasaTask(f"{family}{level}-Long-VLA-v0", family, 1200, assets=(LAMP,), cue=cue, free=True)
@@ -171,11 +188,11 @@ _LONG = (
     ),
 )
 MIKASA_TASKS = {task.name: task for task in (*_PUBLISHED, *_CAPACITY, *_LONG)}
-# By the suite of the published evaluations that they are in; 32, with the nine of 400 steps.
+# Names by the set of published evaluations: 23, the 32 of the first version, and the long ones.
 PUBLISHED, ALL_SHORT, LONG = (
     tuple(task.name for task in tasks) for tasks in (_PUBLISHED, (*_PUBLISHED, *_CAPACITY), _LONG)
 )
-# What the published policies were trained on.
+# The tasks that the published policies were trained on.
 TRAINED = (
     "ShellGamePush-VLA-v0",
     "InterceptMedium-VLA-v0",

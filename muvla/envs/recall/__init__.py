@@ -1,9 +1,9 @@
-"""The embedded recall suite: a cue, a delay, a choice, in NumPy. Importing this
-package registers its tasks with gymnasium.
+"""The embedded recall suite: a cue, a delay and a choice, in NumPy.
 
-A step has the anatomy of MIKASA-Robo's Remember tasks. During the cue something is shown, during the delay nothing is,
-and in the decision phase N discs can be touched by a 2-D effector that was frozen until then. Truth is known: a policy
-without memory, querying at every step, cannot choose better than 1/N; perfect memory scores 1.
+Importing this package registers the tasks with gymnasium. An episode has the phases of MIKASA-Robo's Remember tasks.
+The cue shows something, and the delay shows nothing. In the decision phase a 2-D effector, frozen until then, can touch
+one of N discs. The truth is known: a policy without memory that queries at every step cannot choose better than 1/N,
+and perfect memory scores 1.
 """
 
 from muvla.envs.recall.env import RecallEnv

@@ -19,15 +19,15 @@ from muvla.envs.recall import scene
 from muvla.envs.recall.tasks import INSTRUCTIONS, RECALL_TASKS, step_limit
 from muvla.utils.rng import numpy_rng
 
-STEP = 0.25  # workspace units that a full action moves the effector
-HOME = (0.0, -0.25)  # the effector's start
-# The discs lie on an arc around the home. It is narrower than a semicircle, so that the median direction, which is what
-# an L1 policy without memory falls back on, still leads to a disc: its touch rate says nothing about recall.
+STEP = 0.25  # workspace units per full action
+HOME = (0.0, -0.25)  # start of the effector
+# The discs lie on an arc around the start that is narrower than a semicircle. An L1 policy without memory falls back on
+# the median direction, which must lead to a disc: then its touch rate says nothing about recall.
 RADIUS, ARC = 0.9, (np.pi * 5 / 6, np.pi / 6)
-JITTER = 0.05  # of the start, uniform
+JITTER = 0.05  # uniform, added to the start
 TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its radius
 CAMERA_SIZE = 32  # pixels, square
-# What an episode is made of; every step replaces what it changes.
+# The attributes of an episode. A step replaces a changed value and never mutates it, so snapshots can share values.
 _EPISODE = (
     "blank_length",
     "cue_length",
@@ -43,11 +43,17 @@ _EPISODE = (
 
 
 class RecallEnv(gymnasium.Env):
-    """Observation: images (2, h, w, 3) uint8, proprio (2,) effector position. Action: (2,) in [-1, 1].
+    """Observation: images (2, h, w, 3) uint8, proprio (2,) position of the effector. Action: (2,) in [-1, 1].
 
-    The first disc touched is the choice and ends the episode. `info` holds instruction, phase, target, identity,
-    places_of, choice, success, blank_length, cue_length, delay_length, expert_action, and executed_action of the step
-    just taken.
+    The first disc that the effector touches is the choice, and ends the episode. `info` is a `StepInfo`.
+
+    Args:
+        task: a name in `RECALL_TASKS`.
+        cue, delay, blank: ranges of phase lengths in steps; None is the task's default, and no blank.
+        palette: names of the objects' colours; None is the task's palette.
+        image_size: pixels; None is CAMERA_SIZE.
+        shift: a change of appearance (`muvla.envs.recall.scene`).
+        limit: most steps of an episode; None is the task's limit.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
@@ -83,17 +89,17 @@ class RecallEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
-        # Keyed, not taken from gymnasium's generator: the episode is a function of its seed alone.
-        own = seed if seed is not None else int(self.np_random.integers(2**31))
-        rng = numpy_rng(own, "recall", self.task.name)
+        # Keyed draws instead of gymnasium's generator: the episode is a function of its seed alone.
+        key = seed if seed is not None else int(self.np_random.integers(2**31))
+        rng = numpy_rng(key, "recall", self.task.name)
         n = self.task.objects
-        # Keyed apart: an episode with a blank is the one without it, shown later.
-        self.blank_length = int(numpy_rng(own, "recall blank").integers(self.blank[0], self.blank[1] + 1))
+        # A separate key: an episode with a blank is the same episode, shown later.
+        self.blank_length = int(numpy_rng(key, "recall blank").integers(self.blank[0], self.blank[1] + 1))
         self.cue_length = int(rng.integers(self.cue[0], self.cue[1] + 1))
         self.delay_length = int(rng.integers(self.delay[0], self.delay[1] + 1))
         angles = np.linspace(*ARC, n)
         self.places = np.asarray(HOME) + RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        if self.task.family == "RecallColor":  # which colour lies where: binding, not position, is remembered
+        if self.task.family == "RecallColor":  # the binding of colours to places is remembered
             self.colour_at = rng.permutation(n)
             self.cued_colour = int(rng.integers(n))
             self.target = int(np.flatnonzero(self.colour_at == self.cued_colour)[0])
@@ -117,11 +123,11 @@ class RecallEnv(gymnasium.Env):
         return self._observation(), float(success), touched, self.t >= self.step_limit, self._info(executed)
 
     def snapshot(self) -> dict[str, Any]:
-        """Where the episode stands; nothing in it is changed by later steps."""
+        """The state of the episode; later steps do not change it."""
         return {name: getattr(self, name) for name in _EPISODE if hasattr(self, name)}
 
     def restore(self, snapshot: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Goes on from there exactly; the observation there."""
+        """Continue from a snapshot exactly; returns the observation there."""
         vars(self).update(snapshot)
         return self._observation()
 
@@ -133,7 +139,7 @@ class RecallEnv(gymnasium.Env):
         return Phase.DELAY if since < self.cue_length + self.delay_length else Phase.DECISION
 
     def expert_action(self) -> np.ndarray:
-        """Straight to the target. Also in the no-op phases: what the expert would do, were it executed."""
+        """Straight to the target, in no-op phases too, although the action is not executed there."""
         delta = (self.places[self.target] - self.effector) / STEP
         return (delta / max(1.0, np.abs(delta).max())).astype(np.float32)
 
@@ -161,9 +167,9 @@ class RecallEnv(gymnasium.Env):
             "instruction": self.instruction,
             "phase": self.phase,
             "target": self.target,
-            # Which colour was cued, where that is another thing than the place of the target.
+            # The cue is a colour, and the target is a place.
             "identity": self.cued_colour if self.task.family == "RecallColor" else None,
-            # Where the disc of each identity lies: what another episode's identity means in this one.
+            # Colour → place in this episode.
             "places_of": tuple(np.argsort(self.colour_at).tolist()) if self.task.family == "RecallColor" else None,
             "choice": self.choice,
             "success": self.choice == self.target,

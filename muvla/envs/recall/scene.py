@@ -1,4 +1,4 @@
-"""Discs on a plane and two cameras that look at them.
+"""Discs on a plane, drawn by two cameras.
 
 Units: the workspace is [-1, 1]², x to the right, y up; images are uint8 RGB.
 """
@@ -16,8 +16,8 @@ NEUTRAL: Colour = (128, 128, 128)
 EFFECTOR: Colour = (255, 255, 255)
 EFFECTOR_RADIUS = 0.1
 DISC_RADIUS = 0.2
-WRIST_VIEW = 0.5  # half the side of what the wrist camera sees
-# The shifts, each of looks alone: where the base camera looks, how bright pictures are, a disc that nothing touches.
+WRIST_VIEW = 0.5  # half the side of the wrist camera's view
+# The shifts change the appearance alone: the base camera's centre, the brightness, and a disc that cannot be touched.
 CAMERA_MOVE = (0.1, 0.0)
 DIMMED = 0.5
 
@@ -30,11 +30,18 @@ class Disc:
     radius: float = DISC_RADIUS
 
 
-DISTRACTOR = Disc(0.75, -0.75, COLOURS["brown"])  # behind the effector's start: no way to a target leads over it
+DISTRACTOR = Disc(0.75, -0.75, COLOURS["brown"])  # behind the start, so that no path to a target crosses it
 
 
 def render(discs: list[Disc], effector: np.ndarray, size: int, shift: str | None = None) -> np.ndarray:
-    """(2, size, size, 3) uint8: the base camera sees the whole plane, the wrist camera the effector's surroundings."""
+    """Images (2, size, size, 3) uint8: the base camera sees the plane, the wrist camera the effector's surroundings.
+
+    Args:
+        discs: what lies on the plane.
+        effector: (2,) position.
+        size: pixels.
+        shift: None, `camera`, `light` or `distractor`.
+    """
     shown = [*discs, DISTRACTOR] if shift == "distractor" else discs
     drawn = [*shown, Disc(float(effector[0]), float(effector[1]), EFFECTOR, EFFECTOR_RADIUS)]
     base = _draw(drawn, *(CAMERA_MOVE if shift == "camera" else (0.0, 0.0)), 1.0, size)
@@ -44,7 +51,7 @@ def render(discs: list[Disc], effector: np.ndarray, size: int, shift: str | None
 
 
 def _draw(discs: list[Disc], centre_x: float, centre_y: float, half_side: float, size: int) -> np.ndarray:
-    """Discs with edges blended over one pixel, so that a position is readable below the pixel grid."""
+    """Draw discs whose edges are blended over one pixel, so that positions are visible below the pixel grid."""
     pixel = 2 * half_side / size
     grid = (np.arange(size) + 0.5) * pixel - half_side
     xs, ys = grid + centre_x, (-grid + centre_y)[:, None]

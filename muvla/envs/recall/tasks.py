@@ -18,7 +18,7 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class RecallTask:
-    """One registered task. `colours` is the default palette; RecallPosition uses its first entry for the mark."""
+    """One task. `colours` is the default palette; the mark of RecallPosition has its first colour."""
 
     family: str
     objects: int  # N
