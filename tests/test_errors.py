@@ -33,7 +33,6 @@ PENDING = {
     "muvla/cli/baselines.py",
     "muvla/cli/data.py",
     "muvla/cli/main.py",
-    "muvla/envs/mikasa/simulator.py",
 }
 
 

@@ -87,33 +87,6 @@ class ProtocolSpec:
         return f"{self.name}@{self.version}"
 
 
-@dataclass(frozen=True)
-class DataLayout:
-    """The names of a suite's features in a file format of demonstrations, as plain data.
-
-    `muvla.data.readers.formats` makes a schema of the data: `muvla data import --schema NAME`.
-
-    format: `rlds` or `lerobot`.
-    cameras: features of the images, the base camera first.
-    proprio, action: features, and their numbers Q and A; None accepts any number.
-    instruction: feature of the text; None is the format's usual place.
-    turn_gripper: the last action dimension is a gripper's command, 1 to close and -1 to open in the files, and 0 and 1
-        in the environment.
-    pass_through: action dimensions that statistics leave unscaled.
-    """
-
-    format: str
-    name: str
-    cameras: tuple[str, ...]
-    proprio: str
-    action: str
-    proprio_dim: int | None = None
-    action_dim: int | None = None
-    instruction: str | None = None
-    turn_gripper: bool = False
-    pass_through: tuple[int, ...] = ()
-
-
 class StepInfo(TypedDict):
     """The dict `info` that reset and step of every environment return.
 
@@ -219,7 +192,3 @@ class Suite(ABC):
     def protocol_sets(self) -> Mapping[str, Sequence[str]]:
         """Ids of named sets of `protocols`, over which a success rate is averaged with equal weights."""
         return {}
-
-    def data_layouts(self) -> Sequence[DataLayout]:
-        """Layouts of demonstrations that are published for this suite."""
-        return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muvla.config import TaskConfig
-from muvla.envs.base import PUBLISHED_REGIMES, DataLayout, ProtocolSpec, Suite, TaskInfo
+from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
 from muvla.envs.libero.assets import LIBERO
 from muvla.envs.libero.env import CAMERA_SIZE, LiberoEnv
 from muvla.envs.libero.simulator import backends, render_backend
@@ -56,19 +56,6 @@ class LiberoSuite(Suite):
             for name, suites in sets.items()
             for regime in PUBLISHED_REGIMES
         }
-
-    def data_layouts(self) -> tuple[DataLayout, ...]:
-        """The state is position, axis-angle and the two finger positions; RLDS images are upright (spec 4.5).
-
-        No published LeRobot file was read. Conversions copy LIBERO's gripper commands from RLDS: -1 opens, 1 closes.
-        """
-        rlds = ("steps/observation/image", "steps/observation/wrist_image")
-        lerobot = ("observation.images.image", "observation.images.image2")
-        gripper = {"turn_gripper": True, "pass_through": (6,)}
-        return (
-            DataLayout("rlds", self.name, rlds, "steps/observation/state", "steps/action", 8, 7, **gripper),
-            DataLayout("lerobot", self.name, lerobot, "observation.state", "action", 8, 7, **gripper),
-        )
 
 
 def _published(task: LiberoTask, regime: str) -> ProtocolSpec:

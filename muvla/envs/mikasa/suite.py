@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from muvla.config import TaskConfig
-from muvla.envs.base import PUBLISHED_REGIMES, DataLayout, ProtocolSpec, Suite, TaskInfo
+from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
 from muvla.envs.mikasa.appearance import colours
 from muvla.envs.mikasa.assets import LAMP, SHELLGAME
 from muvla.envs.mikasa.env import MikasaEnv
@@ -86,15 +86,6 @@ class MikasaSuite(Suite):
             for name, tasks in TASK_SETS.items()
             for regime in PUBLISHED_REGIMES
         }
-
-    def data_layouts(self) -> tuple[DataLayout, ...]:
-        """Proprio is xyz, roll-pitch-yaw and the sum of the finger positions, as in the environment (spec 4.4)."""
-        rlds = ("steps/observation/image", "steps/observation/wrist_image")
-        lerobot = ("observation.images.top", "observation.images.wrist")
-        return (
-            DataLayout("rlds", self.name, rlds, "steps/observation/proprio", "steps/action", 7, 7),
-            DataLayout("lerobot", self.name, lerobot, "observation.state", "action", 7, 7),
-        )
 
 
 def _make(task: TaskConfig, image_size: int | None = None, frames: bool = True) -> MikasaEnv:
