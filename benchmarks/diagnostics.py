@@ -1,4 +1,4 @@
-"""What diagnostics cost: an update with them against one without, side by side.
+"""The cost of diagnostics: an update with them against one without, side by side.
 
 python -m benchmarks.diagnostics       prints the table and writes benchmarks/diagnostics.md
 """

@@ -1,4 +1,4 @@
-"""What a query and a LoRA training step cost: latency by batch, frames per second, peak memory.
+"""The cost of a query and of a LoRA training step: latency by batch, frames per second, peak memory.
 
 python -m benchmarks.query             on a GPU, at openvla-7b; prints the table and writes benchmarks/query.md
 

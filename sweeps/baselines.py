@@ -1,4 +1,4 @@
-"""What a sweep, or `muvla baselines`, measures beside the cells of a study: policies that were never trained."""
+"""Measures baselines: policies that were never trained, beside the cells of a study."""
 
 from __future__ import annotations
 
@@ -22,8 +22,23 @@ def measure_baselines(
     retry_errors: bool = False,
     workers: int | None = None,
 ) -> int:
-    """Says a line for each protocol and policy; returns how many could not be run, of which it says why. Raises
-    DiskError and NotAMeasurement, which are no property of one protocol, and Interrupted."""
+    """Measures the baselines of every protocol and says a line for each of them.
+
+    Args:
+        protocols: the protocols.
+        ledger: where run folders and datasets are.
+        say: called with each line of output.
+        should_stop: asked between episodes.
+        retry_errors: whether episodes that ended in an error run again.
+        workers: environments side by side; None for a default.
+
+    Returns:
+        How many baselines could not be run; a line says why.
+
+    Raises:
+        DiskError, NotAMeasurement: a fault that is not one protocol's.
+        Interrupted: `should_stop` returned True.
+    """
     failed = 0
     for protocol in protocols:
         for name in baseline_names(protocol):
@@ -41,5 +56,5 @@ def measure_baselines(
 
 
 def without_simulator(protocols: Iterable[Protocol]) -> list[Protocol]:
-    """Those whose episodes take a second or two for all of them, so that a sweep measures their baselines unasked."""
-    return [one for one in protocols if not task_info(one.task.name).own_process]
+    """The protocols whose baselines take seconds, so that a sweep measures them without being asked."""
+    return [protocol for protocol in protocols if not task_info(protocol.task.name).own_process]

@@ -1,4 +1,4 @@
-"""The cells of a study: what one is, its identity with its data, and what its memory allows."""
+"""The cells of a study, and their identity with their data."""
 
 from __future__ import annotations
 

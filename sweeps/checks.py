@@ -1,4 +1,4 @@
-"""What makes a study controlled and runnable. Every function raises MuvlaError for a study that is not."""
+"""Checks that a study is controlled and can run. Every function raises MuvlaError for a study that is not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ def require_canonical_names(field: str, interventions: Iterable[str]) -> None:
 def require_declared_differences(where: str, base: Cell, allowed: Collection[str], cells: Iterable[StudyCell]) -> None:
     """No two cells differ in a field that is no factor.
 
-    Each cell is compared with the base alone. That is enough: in every field in which two cells differ, at least one of
-    them differs from the base.
+    Comparing each cell with the base is enough: in every field in which two cells differ, at least one of them differs
+    from the base.
+
+    Args:
+        where: what the error names, for example "study recall_quick".
+        base: the base of the study.
+        allowed: dotted fields in which cells may differ.
+        cells: every cell of the study.
     """
     for item in cells:
         undeclared = {name: pair for name, pair in difference(base, item.cell).items() if name not in allowed}
@@ -146,7 +152,7 @@ def require_fitting(
 
 @dataclass(frozen=True)
 class Demand:
-    """What a cell demands of one field of a protocol."""
+    """A demand of a cell on one field of a protocol."""
 
     field: str
     got: Any
@@ -191,7 +197,7 @@ def _prompt_demand(prompts: Prompts, evaluated: TaskInfo, trained: list[TaskInfo
 
 
 def overlap(protocol: Protocol, data: DatasetConfig) -> bool:
-    """Whether evaluation seeds are among the demonstrated ones, as far as the configuration tells.
+    """True if an evaluation seed is among the demonstrated seeds, as far as the configuration tells.
 
     A failed attempt of the expert takes a seed more. The evaluation itself checks these seeds too, and the seeds that
     imported demonstrations name.

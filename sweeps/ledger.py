@@ -1,4 +1,7 @@
-"""What is done of a study and what is left, read from the run folders. Optuna and MLflow are views of these folders."""
+"""The state of a study, read from the run folders: finished and missing results.
+
+Optuna and MLflow are views of these folders.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +88,7 @@ class Entry:
 
     @property
     def _counts(self) -> bool:
-        """Whether the cell's numbers count. After a broken invariant none does; a cell that merely failed keeps its
-        results."""
+        """True if the cell's numbers count. After a broken invariant no number does; a failed cell keeps its results."""
         return (self.run.failure or {}).get("kind") != NOT_A_MEASUREMENT
 
     def complete_rows(self) -> dict[Condition, list[EpisodeRow]]:
@@ -201,7 +203,7 @@ class Ledger:
         return {variant: presented[datasets] for variant, datasets in mixtures.items()}
 
     def has_data(self, study: Study) -> bool:
-        """Whether nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
+        """True if nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
         labels of a variant need: no collection makes up for that."""
         self._require_imports(study)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}

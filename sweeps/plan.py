@@ -1,4 +1,4 @@
-"""What a sweep is about to do, in print: cells, budgets, what differs, and which cues each K and H can credit."""
+"""The plan of a sweep, in print: cells, budgets, what differs, and which cues each K and H can credit."""
 
 from __future__ import annotations
 

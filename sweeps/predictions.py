@@ -1,4 +1,4 @@
-"""What a study predicts of its interventions, written down before it runs. `analysis.paired` compares rows with it."""
+"""Predictions about interventions, written down before a study runs. `analysis` compares rows with them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Study(NamesVariants):
             if not values:
                 raise MuvlaError(f"{where}, {name}", got="nothing", expected="at least one", remedy="add one")
         require_canonical_names(f"{where}, interventions", self.interventions)
-        object.__setattr__(self, "predictions", tuple(one.canonical() for one in self.predictions))
+        object.__setattr__(self, "predictions", tuple(prediction.canonical() for prediction in self.predictions))
         _ = self.grid_conditions  # raises for an intervention that is unknown
         ids = [(p.id, p.protocol.id if isinstance(p, ScheduledMeasurement) else None) for p in self.probes]
         if twice := [name for name, protocol in ids if ids.count((name, protocol)) > 1]:

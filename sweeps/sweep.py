@@ -71,7 +71,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of the cells.
+    """The cells after a sweep.
 
     Attributes:
         entries: every cell of the study.
@@ -174,7 +174,7 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
 
 @dataclass
 class Finishing:
-    """What happens when a cell has ended: its views are updated."""
+    """Updates the views of the results when a cell has ended."""
 
     tracker: Tracker
     say: Callable[[str], None]
@@ -244,7 +244,14 @@ def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:
 
 
 def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
-    """One row of the growing table: the plain run, then choice accuracy given a touch under each intervention."""
+    """One row of the growing table: the plain run, then choice accuracy given a touch under each intervention.
+
+    Args:
+        entry: the cell that has ended.
+        number: how many cells have ended.
+        total: how many cells the sweep runs.
+        seconds: since the first cell began.
+    """
     head = f"[{number:2d}/{total}] {seconds:5.0f} s  {entry.item.label:22}"
     if entry.state != "done":
         return f"{head} {entry.state}"

@@ -1,4 +1,4 @@
-"""MLflow as a view: every cell is a run in a local SQLite store. It may be off or fail without changing a result."""
+"""MLflow as a view: every cell is a run in a local SQLite store. The view may fail without changing a result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 
 
 def readings(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """(name, value) of every number in a line of train.jsonl; of a list or table `name/entry`, without those that it
-    does not have."""
+    """(name, value) of every number in a line of train.jsonl. Entries of a list or table are named `name/entry`;
+    absent entries are left out."""
     for key, value in row.items():
         entries = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else None
         if entries is None and key != "update":
@@ -30,7 +30,7 @@ def readings(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 class Tracker:
-    """Logs finished cells; the first failure is said once and switches it off."""
+    """Logs finished cells. The first failure is reported once and switches the tracker off."""
 
     def __init__(self, database: Path | None, experiment: str):
         self.client = None
@@ -50,28 +50,28 @@ class Tracker:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         database.parent.mkdir(parents=True, exist_ok=True)
         self.client = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
-        found = self.client.get_experiment_by_name(experiment)
+        existing = self.client.get_experiment_by_name(experiment)
         self.experiment = (
-            found.experiment_id
-            if found
+            existing.experiment_id
+            if existing
             else self.client.create_experiment(experiment, artifact_location=str(database.parent / "mlflow-artifacts"))
         )
 
     def backfill(self, entries: list[Entry]) -> None:
-        """Cells that were finished without a tracker, or by `muvla train` and `evaluate`."""
+        """Logs cells that were finished without a tracker, or by `muvla train` and `muvla evaluate`."""
         if self.client is None or not entries:
             return
         try:
-            known = {r.data.tags.get("train") for r in self.client.search_runs([self.experiment], max_results=50_000)}
+            logged = {r.data.tags.get("train") for r in self.client.search_runs([self.experiment], max_results=50_000)}
         except Exception as error:
             self._give_up(error)
             return
         for entry in entries:
-            if entry.run.train not in known:
+            if entry.run.train not in logged:
                 self.log(entry)
 
     def log(self, entry: Entry) -> None:
-        """The cell as one MLflow run, found again by its train id."""
+        """Logs the cell as one MLflow run, which later calls find by its train id."""
         if self.client is None:
             return
         try:
@@ -96,18 +96,18 @@ class Tracker:
         curve = [
             Metric(name, value, 0, row["update"])
             for row in read_lines(entry.run.folder / "train.jsonl")
-            if row["update"] > logged  # of a cell that was stopped, the rest comes when it is continued
+            if row["update"] > logged  # a cell that was stopped: the rest follows when it continues
             for name, value in readings(row)
         ]
         for start in range(0, len(curve), 1000):  # MLflow's limit per call
             self.client.log_batch(run, metrics=curve[start : start + 1000])
         rates: list[Any] = []
-        for (name, kind), summary in entry.summaries().items():
-            label = f"{name.split('@')[0]}/{kind}"
-            for reading in ("touch_rate", "choice_accuracy", "success_rate"):
-                value = getattr(summary, reading)
+        for (protocol, intervention), summary in entry.summaries().items():
+            label = f"{protocol.split('@')[0]}/{intervention}"
+            for metric in ("touch_rate", "choice_accuracy", "success_rate"):
+                value = getattr(summary, metric)
                 if value is not None:
-                    rates.append(Metric(f"{label}/{reading}", value, 0, 0))
+                    rates.append(Metric(f"{label}/{metric}", value, 0, 0))
         self.client.log_batch(run, metrics=rates, tags=[RunTag("state", entry.state)])
         self.client.set_terminated(run, "FINISHED" if entry.state == "done" else "FAILED")
 

@@ -1,4 +1,4 @@
-"""What a memory does: interventions with their shams, and probes, on cells that use one and on cells that do not."""
+"""The effect of a memory: interventions with their shams, and probes, on cells with and without use of it."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ class Code:
 
     def member_version(self, unit: str) -> str | None:
         """The version of a member with everything that it imports; None if the core holds all of it."""
-        own = {name for name in self.sources if _inside(name, unit)}
-        modules = self._with_imports(own) - self.core
+        of_unit = {name for name in self.sources if _inside(name, unit)}
+        modules = self._with_imports(of_unit) - self.core
         return self._hash(modules) if modules else None
 
     def _with_imports(self, modules: Iterable[str]) -> set[str]:

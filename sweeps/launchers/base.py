@@ -1,4 +1,4 @@
-"""What a launcher is: it runs the work of a study's cells somewhere, and says how each job ended.
+"""The contract of a launcher: it runs the work of a study's cells somewhere, and says how each job ended.
 
 A launcher decides where and when a job runs. `sweeps.work.run_job` is the work itself, the same under every launcher.
 The run folders are the truth: a launcher that crashes, or that is replaced by another one, loses no result.
