@@ -88,7 +88,7 @@ class Entry:
 
     @property
     def _counts(self) -> bool:
-        """True if the cell's numbers count. After a broken invariant no number does; a failed cell keeps its results."""
+        """True if the cell's numbers count. After a broken invariant none does; a failed cell keeps its results."""
         return (self.run.failure or {}).get("kind") != NOT_A_MEASUREMENT
 
     def complete_rows(self) -> dict[Condition, list[EpisodeRow]]:
