@@ -16,7 +16,7 @@ from muvla.models import attention, backends
 from muvla.models.attention_plan import AttentionPlan
 from muvla.models.backends import BACKENDS, resolve
 from muvla.models.guard import BARRED_ROWS, may_attend
-from muvla.models.policy import leak_test
+from muvla.models.leak_test import leak_test
 from muvla.models.sequence import Layout, Segment
 
 GUARDS = sorted(BARRED_ROWS)

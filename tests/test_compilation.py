@@ -17,8 +17,8 @@ from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.models import compilation as compiling
 from muvla.models.compilation import READ_OFF_THE_PLAN, compile_step, is_compiled
 from muvla.models.guard import BARRED_ROWS
+from muvla.models.leak_test import leak_test
 from muvla.models.lora import add_adapters
-from muvla.models.policy import leak_test
 from muvla.training.run import make_diagnosis
 from muvla.training.trainer import Trainer
 from muvla.utils.io import read_json

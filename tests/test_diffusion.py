@@ -19,7 +19,7 @@ from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.diffusion import STEPS, NoisyActions, add_noise, denoise, kept_variance
-from muvla.models.policy import leak_test
+from muvla.models.leak_test import leak_test
 from muvla.models.sequence import Layout, Segment
 from muvla.training.trainer import Trainer
 

@@ -13,7 +13,8 @@ from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.models.attention_plan import AttentionPlan
 from muvla.models.backends import BACKENDS
-from muvla.models.policy import Encoded, leak_test
+from muvla.models.leak_test import leak_test
+from muvla.models.policy import Encoded
 from muvla.models.sequence import Layout, Segment
 from muvla.training.run import train_to_the_end
 from muvla.training.trainer import Trainer

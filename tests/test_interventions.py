@@ -9,7 +9,8 @@ from muvla.config import dummy, no_memory, tbptt
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.interventions import EXAMPLES, get_intervention_kind, parse_intervention, sham_of
-from muvla.interventions.base import Context, Intervention
+from muvla.interventions.base import Intervention
+from muvla.interventions.context import Context
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
 

@@ -24,7 +24,7 @@ from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.memory.base import Memory, export, float_leaves
 from muvla.memory.registry import MECHANISMS
-from muvla.models.policy import leak_test
+from muvla.models.leak_test import leak_test
 from muvla.probes.jacobians import jacobian_norms
 from muvla.probes.traces import traces_of
 from muvla.recurrence import Moment, Recurrence

@@ -14,7 +14,7 @@ from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT
 from muvla.errors import MuvlaError
 from muvla.models.compilation import compile_step
-from muvla.models.policy import leak_test
+from muvla.models.leak_test import leak_test
 
 pytestmark = pytest.mark.usefixtures("small_release")
 MATRICES = {f"self_attn.{p}_proj" for p in "qkvo"} | {f"mlp.{p}_proj" for p in ("gate", "up", "down")}

@@ -123,7 +123,8 @@ def _leak_test() -> Finding:
         from muvla.checkpoints.build import build_policy
         from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
         from muvla.config.sizes import get_size
-        from muvla.models.policy import Interface, leak_test
+        from muvla.models.leak_test import leak_test
+        from muvla.models.policy import Interface
 
         data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
         leaks = {}

@@ -17,7 +17,8 @@ from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.rollout import Rollout
-from muvla.interventions.base import Context, Intervention
+from muvla.interventions.base import Intervention
+from muvla.interventions.context import Context
 from muvla.interventions.donors.bank import DonorBank
 from muvla.interventions.donors.donor import Donor, lengths_of, remembered
 from muvla.memory.base import State, export

@@ -27,7 +27,8 @@ from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
 from muvla.memory.contract import State
-from muvla.models.policy import Encoded, Policy, StepOutput, leak_test
+from muvla.models.leak_test import leak_test
+from muvla.models.policy import Encoded, Policy, StepOutput
 from muvla.recurrence import Moment, Recurrence
 from muvla.recurrence.watch import all_finite, moved, watched
 

@@ -12,68 +12,21 @@ Legend: m MEMORY tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from muvla.envs.phases import Phase
+from muvla.interventions.context import Context
 from muvla.interventions.donors.assignment import DonorAssignment
 from muvla.interventions.schedule import Schedule
-from muvla.memory.contract import State, Units
-from muvla.utils.rng import torch_rng
+from muvla.interventions.selection import Rows, put_rows, take_rows
+from muvla.memory.contract import State
 
 Site = Literal["before_read", "read", "after_write"]
 SITES: tuple[Site, ...] = ("before_read", "read", "after_write")
 Effect = Literal["moves", "freezes", "keeps", "any"]
-Rows = slice | Tensor | None  # rows of a leaf, as a slice or as indices; None is the whole leaf
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The units of one slot's state that an intervention may act on."""
-
-    units: Units
-    valid: Tensor | None = None  # (count,) bool, the units that hold content; None: all
-
-    def rows(self, state: State, chosen: tuple[int, int] | None, whole_state: bool) -> dict[str, Rows]:
-        """Leaf → the rows of it that the intervention acts on, None for the whole leaf; leaves left out stay.
-
-        Args:
-            state: one slot's leaves.
-            chosen: first and stop of `[a:b]`, None for all units.
-            whole_state: False for an element-wise intervention.
-        """
-        leaves = [name for name, leaf in state.items() if whole_state or leaf.is_floating_point()]
-        if chosen is not None:
-            leaves = [name for name in leaves if name in self.units.leaves]
-        rows: Rows = None if chosen is None else slice(*chosen)
-        if self.valid is not None and not whole_state:
-            first, stop = chosen or (0, self.units.count)
-            index = self.valid.nonzero().flatten()
-            rows = index[(index >= first) & (index < stop)]
-        return {name: rows if name in self.units.leaves else None for name in leaves}
-
-
-@dataclass(frozen=True)
-class Context:
-    """The facts that an intervention may use about the slot that it acts on."""
-
-    tick: int
-    phase: Phase
-    key: str
-    seed: int
-    history: list[State]  # the slot's states after each write of this episode, oldest first, as they were carried on
-    donor: State | None = None  # the state to transplant, for interventions that take one
-    initial: State = field(default_factory=dict)  # the state at an episode's start
-    argument: Any = None  # of the intervention
-    since: int = 0  # index in `history` of the write at the tick at which it first fired in this episode
-    selection: Selection = Selection(Units())  # what `[a:b]` counts in this state
-
-    def generator(self, purpose: str, per_tick: bool = True) -> torch.Generator:
-        """Keyed by (episode seed, purpose, tick): one intervention never shifts another's draws."""
-        return torch_rng(self.seed, "intervention", purpose, *([self.tick] * per_tick))
 
 
 class DonorSource(Protocol):
@@ -129,33 +82,18 @@ class Intervention:
         """The slot's state after the intervention."""
         rows = context.selection.rows(state, self.tokens, self.whole_state)
         part = self._call(state, context, rows)
-        return state | {name: _put(state[name], rows[name], part[name]) for name in rows}
+        return state | {name: put_rows(state[name], rows[name], part[name]) for name in rows}
 
     def removed(self, state: State, context: Context) -> Tensor:
         """(m,) bool, the MEMORY tokens that leave the sequence; `state` holds the leaf `tokens`."""
         rows = context.selection.rows(state, self.tokens, whole_state=False)
         nothing = torch.zeros(len(state["tokens"]), dtype=torch.bool, device=state["tokens"].device)
-        return _put(nothing, rows["tokens"], self._call(state, context, rows)["tokens"])
+        return put_rows(nothing, rows["tokens"], self._call(state, context, rows)["tokens"])
 
     def _call(self, state: State, context: Context, rows: dict[str, Rows]) -> State:
         if rows.keys() == state.keys() and all(chosen is None for chosen in rows.values()):
             return self.function(state, context)
-        donor = None if context.donor is None else _part(context.donor, rows)
-        history = [_part(past, rows) for past in context.history]
-        initial = _part(context.initial, rows)
-        return self.function(_part(state, rows), replace(context, history=history, donor=donor, initial=initial))
-
-
-def _part(state: State, rows: dict[str, Rows]) -> State:
-    return {
-        name: state[name] if chosen is None else state[name][chosen] for name, chosen in rows.items() if name in state
-    }
-
-
-def _put(leaf: Tensor, rows: Rows, part: Tensor) -> Tensor:
-    """The leaf with `part` at `rows`."""
-    if rows is None:
-        return part
-    result = leaf.clone()
-    result[rows] = part.to(result)
-    return result
+        donor = None if context.donor is None else take_rows(context.donor, rows)
+        history = [take_rows(past, rows) for past in context.history]
+        initial = take_rows(context.initial, rows)
+        return self.function(take_rows(state, rows), replace(context, history=history, donor=donor, initial=initial))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from muvla.interventions.base import SITES, Context, Effect, Site
+from muvla.interventions.base import SITES, Effect, Site
+from muvla.interventions.context import Context
 from muvla.interventions.schedule import Schedule
 from muvla.memory.contract import State
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from muvla.interventions.arguments import scale
-from muvla.interventions.base import Context
+from muvla.interventions.context import Context
 from muvla.interventions.kind import InterventionKind
 from muvla.memory.contract import State
 

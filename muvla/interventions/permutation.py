@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from muvla.interventions.base import Context
+from muvla.interventions.context import Context
 from muvla.interventions.kind import InterventionKind
 from muvla.memory.contract import State
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from muvla.interventions.arguments import natural_number
-from muvla.interventions.base import Context
+from muvla.interventions.context import Context
 from muvla.interventions.kind import STATES, InterventionKind
 from muvla.memory.contract import State
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muvla.interventions.arguments import scale
-from muvla.interventions.base import Context
+from muvla.interventions.context import Context
 from muvla.interventions.kind import InterventionKind
 from muvla.interventions.schedule import parse_schedule
 from muvla.memory.contract import State

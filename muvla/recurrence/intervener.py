@@ -14,7 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from muvla.interventions.base import Context, Intervention, Selection, Site
+from muvla.interventions.base import Intervention, Site
+from muvla.interventions.context import Context
+from muvla.interventions.selection import Selection
 from muvla.memory.base import Memory
 from muvla.memory.contract import Read, Retrieved, State, Units
 from muvla.recurrence.moment import Moment

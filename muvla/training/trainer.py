@@ -28,7 +28,8 @@ from muvla.data.stream import SlotStream, Window
 from muvla.errors import MuvlaError
 from muvla.interventions.base import Intervention
 from muvla.models.diffusion import Noised
-from muvla.models.policy import Encoded, leak_test
+from muvla.models.leak_test import leak_test
+from muvla.models.policy import Encoded
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.checks import check_finite, check_moved, check_ticks, memory_rms, require_trainable
 from muvla.training.diagnostics import Diagnosis
