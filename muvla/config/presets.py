@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 
 def no_memory() -> dict[str, Any]:
+    """Overrides for a variant without memory."""
     return {"memory.kind": "none", "memory.m": 0}
 
 

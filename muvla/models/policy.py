@@ -102,6 +102,8 @@ class StepOutput:
 
 
 class Policy(nn.Module):
+    """A vision-language-action policy with a memory: encoders, language model, memory mechanism and action head."""
+
     def __init__(self, config: ModelConfig, memory: Memory, interface: Interface, prompts: Prompts | None = None):
         super().__init__()
         self.config, self.interface, self.memory = config, interface, memory

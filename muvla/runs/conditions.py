@@ -39,7 +39,17 @@ DEFAULT = EvaluationOptions()
 
 
 def require_runnable(run: Run, protocols: Iterable[Protocol], interventions: Sequence[str], retry: bool) -> None:
-    """Raises MuvlaError, before the first episode, for a simulator or an asset that is missing."""
+    """Check, before the first episode, that every simulator and asset is here. A complete result needs neither.
+
+    Args:
+        run: the run.
+        protocols: the protocols.
+        interventions: canonical names, or "none".
+        retry: True if episodes with errors are going to be run again.
+
+    Raises:
+        MuvlaError: a simulator or an asset is missing.
+    """
     for protocol in protocols:
         if not all(has_result(run, protocol, name, without_errors=retry) for name in interventions):
             backends(protocol.task)

@@ -1,9 +1,9 @@
-"""A training of ours as a released directory, for others' code: `muvla export`.
+"""Write a trained cell in the released layout, for the published code: `muvla export`.
 
-What the published code cannot compute is refused, not approximated: it knows m memory tokens under the guards `full`
-and `context` or none at all, chunks of 8, and positions that memory shifts by m (spec 1.1, 1.9, 2.7, 3). What its files
-have no place for, because it is a flag of every run there (cameras, proprio, the image pipeline), stands in config.json
-under keys of ours.
+A cell that the published code cannot compute is refused, not approximated. The published code has m memory tokens under
+the guards `full` and `context`, or no memory; chunks of 8; and positions that memory shifts by m (spec 1.1, 1.9, 2.7,
+3). Its files have no place for cameras, proprio and the image pipeline, which are flags of every run there. The export
+writes them into config.json under keys of muvla.
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ from muvla.runs.run import Run
 
 
 def export(run: Run, path: Path, key: str) -> None:
-    """Writes the trained cell with its adapters merged, and beside the weights the adapters themselves; `key` names the
-    entry of the statistics. Raises MuvlaError for a cell that the published code could not run, and for a folder with
-    files in it."""
+    """Write the trained cell with merged adapters, and the adapters beside the weights.
+
+    Args:
+        run: the run of a trained cell.
+        path: a new folder.
+        key: name that the dataset's statistics get in the release.
+
+    Raises:
+        MuvlaError: the published code cannot run the cell, or the folder holds files.
+    """
     require_new(path)
     saved, cell = run.checkpoint(parts=()), canonical(run.cell)
     _require_published(cell)
@@ -66,17 +73,21 @@ def _require_published(cell: Cell) -> None:
                 name,
                 got=got,
                 expected=f"{expected}: the published code has nothing else",
-                remedy="train a cell of that kind; any other is used from its own folder",
+                remedy="train a cell with this value, or evaluate the cell from its run folder",
             )
 
 
 def _bounds(statistics: Statistics) -> dict[str, Any]:
-    """Mean and standard deviation only where they are known: a checkpoint of an older version has none."""
+    """The statistics in the released form. A checkpoint of an older version has no mean and no standard deviation."""
     s = statistics
     action = {"q01": s.action_low, "q99": s.action_high, "mean": s.action_mean, "std": s.action_std}
     proprio = {"q01": s.proprio_low, "q99": s.proprio_high, "mean": s.proprio_mean, "std": s.proprio_std}
-    known = [{name: list(value) for name, value in one.items() if value is not None} for one in (action, proprio)]
-    return {"action": known[0] | {"mask": list(s.action_mask)}, "proprio": known[1]}
+    bounds = {
+        part: {name: list(value) for name, value in values.items() if value is not None}
+        for part, values in (("action", action), ("proprio", proprio))
+    }
+    bounds["action"]["mask"] = list(s.action_mask)
+    return bounds
 
 
 def _memory_meta(cell: Cell) -> dict[str, Any] | None:

@@ -42,7 +42,17 @@ def replay_episode(
 
 
 def recorded_row(run: Run, protocol: Protocol, intervention: str, episode: int) -> EpisodeRow:
-    """The episode's row. Raises MuvlaError if there is none, or if the episode ended in an error."""
+    """The row of an episode.
+
+    Args:
+        run: the run.
+        protocol: the protocol.
+        intervention: canonical name of the intervention, or "none".
+        episode: number of the episode in the protocol, from 0.
+
+    Raises:
+        MuvlaError: the episode has no row, or ended in an error.
+    """
     rows = result_rows(run, protocol, intervention)
     row = next((row for row in rows if row.seed == protocol.seed + episode), None)
     if row is None or row.error:

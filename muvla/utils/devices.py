@@ -17,7 +17,7 @@ def usable_cores() -> int:
         quota, period = (CGROUPS / "cpu.max").read_text().split()
         if quota != "max":
             cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # another system, or none
+    except (OSError, ValueError):  # no cgroup, or another version of cgroups
         pass
     return cores
 

@@ -1,4 +1,4 @@
-"""Writing that never leaves half a file, and full disks that say so."""
+"""Files: atomic writes, appended JSON lines, locks, and clear errors for a full disk."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import IO, Any
 
 from muvla.errors import DiskError, MuvlaError
 
-LOOK = 0.5  # seconds; `holder` looks at a lock by taking it for an instant, and must not make its owner give up
+LOOK = 0.5  # seconds to try; `holder` takes a lock for an instant, and must not make another process give up
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space left" and its kin into the one error that names the file and the remedy."""
+    """Turn "no space left" and similar errors into a DiskError that names the file and the remedy."""
     try:
         yield
     except OSError as error:
@@ -37,10 +37,17 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = False, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds `path` as a lock until the end of the block or of this process, however it ends.
+    """Hold `path` as a lock until the block or this process ends.
 
-    The kernel keeps it (flock), so a killed owner leaves nothing stale behind. Raises MuvlaError if another process
-    holds it, unless told to wait: then `waiting` is called at every look, and may raise to end it.
+    The kernel keeps the lock (flock), so that a killed process leaves no stale lock behind.
+
+    Args:
+        path: the lock's file.
+        wait: wait while another process holds the lock.
+        waiting: called about every 20 ms while waiting; it may raise to give up.
+
+    Raises:
+        MuvlaError: another process holds the lock, and `wait` is False.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +59,7 @@ def locked(path: Path, wait: bool = False, waiting: Callable[[], None] = lambda:
                     str(path),
                     got=f"held by process {holder(path)}",
                     expected="no other process here",
-                    remedy="wait for it, or stop it",
+                    remedy="wait for this process, or stop it",
                 )
             waiting()
             time.sleep(0.02)
@@ -83,7 +90,7 @@ def holder(path: Path) -> int | None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All of `content` or nothing of it at `path`: temporary file, fsync, rename."""
+    """Write all of `content` or nothing: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with disk_errors(path):
@@ -111,12 +118,12 @@ def read_json(path: Path) -> Any:
             str(path),
             got=f"broken JSON ({error})",
             expected="whole JSON",
-            remedy="remove the file and rerun what made it",
+            remedy="remove the file and run the command again that wrote it",
         ) from None
 
 
 def append_line(path: Path, data: Any) -> None:
-    """One JSON line, flushed; a file whose last line was cut by a crash is mended first."""
+    """Append one JSON line and flush. A last line that a crash cut is removed first."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_torn_line(path)
@@ -126,7 +133,7 @@ def append_line(path: Path, data: Any) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut a last line without its newline: what a killed process or a full disk leaves behind."""
+    """Remove a last line without a newline, which a killed process or a full disk leaves behind."""
     if not path.exists() or path.stat().st_size == 0:
         return
     with path.open("rb+") as handle:
@@ -139,7 +146,7 @@ def drop_torn_line(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Every whole JSON line; a torn last line is left out, a broken line elsewhere is an error."""
+    """Every complete JSON line. A torn last line is left out; a broken line elsewhere raises MuvlaError."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -153,7 +160,7 @@ def read_lines(path: Path) -> list[Any]:
                 f"{path}:{number}",
                 got=f"broken JSON ({error})",
                 expected="one JSON object per line",
-                remedy="remove that line and rerun what made the file; what is missing is run again",
+                remedy="remove this line and run the same command again; it runs what is missing",
             ) from None
     return rows
 
