@@ -13,12 +13,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 
 from analysis.figures.base import FRAMES, Figure, Subject, subjects_of
-from analysis.figures.registry import FIGURES, GROUP, figures_of, get_figure, registered
+from analysis.figures.registry import FIGURES, figures_of, get_figure
 from analysis.figures.style import COLOURS, assign_colours
 from analysis.frames import tidy
 from analysis.intervention_frames import grid_frame, paired_frame
 from analysis.report.folder import save
 from helpers.figures import all_inside
+from helpers.packages import write_package
 from helpers.paths import ROOT
 from helpers.rows import records, row, write
 from muvla.config import no_memory, tbptt
@@ -118,7 +119,7 @@ def _check_colours(drawing: Drawing) -> None:
             assert grey or colour in {c.upper() for c in COLOURS_OF.values()}, colour
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", FIGURES.members)
 def test_every_registered_figure_keeps_the_contract(name, subjects, tmp_path):
     check_contract(get_figure(name), subjects, tmp_path)
 
@@ -158,12 +159,8 @@ def installed(tmp_path, monkeypatch):
     """Installs a package with one module and one entry point; takes the module's text and the entry point's name."""
 
     def install(code: str, name: str = "touch") -> None:
-        site = tmp_path / "site"
-        metadata = site / "touch_figure-1.0.dist-info"
-        metadata.mkdir(parents=True)
-        (site / "touch_figure.py").write_text(code)
-        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: touch-figure\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = touch_figure:TouchFigure\n")
+        points = {FIGURES.group: {name: "touch_figure:TouchFigure"}}
+        site = write_package(tmp_path / "site", "touch-figure", {"touch_figure.py": code}, points)
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.delitem(sys.modules, "touch_figure", raising=False)
 
@@ -173,7 +170,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_the_documented_figure_of_another_package_keeps_the_contract(installed, subjects, tmp_path):
     installed(example())
-    assert registered()["touch"] == "touch_figure:TouchFigure"
+    assert FIGURES.places()["touch"] == "touch_figure:TouchFigure"
     check_contract(get_figure("touch"), subjects, tmp_path)
 
 
@@ -184,18 +181,11 @@ def test_a_report_draws_the_figure_of_another_package(installed, cells, tmp_path
     assert "](touch.png)" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_an_entry_point_takes_no_name_and_no_stem_that_is_taken(installed, cells, tmp_path, unrendered):
+def test_a_stem_that_is_taken_is_refused(installed, cells, tmp_path, unrendered):
     installed(example().replace('"touch" + subject.suffix', '"choice" + subject.suffix'), name="mine")
     with pytest.raises(MuvlaError) as info:
         write(cells, tmp_path)
     assert info.value.field == "figure mine: stem" and info.value.got == "choice"
-
-
-def test_a_taken_name_is_refused(installed):
-    installed(example(), name="paired")
-    with pytest.raises(MuvlaError) as info:
-        registered()
-    assert info.value.field == f"entry point {GROUP}"
 
 
 def test_a_class_that_is_no_figure_is_refused(installed):
