@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers import rlds_files as files
+from helpers.errors import refused
 from muvla.config import DatasetConfig, TaskConfig, canonical, no_memory, train_id
 from muvla.config.serialization import identity, replace
 from muvla.data.collect import collect
@@ -252,21 +253,21 @@ def test_identities(cell, base, mixture, store):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "field"),
     [
-        ({"data.mixture": [OTHER, OTHER]}, "data.mixture: got RecallColor3-v0 twice, expected every dataset once"),
+        ({"data.mixture": [OTHER, OTHER]}, "data.mixture"),
         (
             {"data.mixture": [OTHER, replace(OTHER, {"episodes": 3, "seed": 109})]},
-            "data.mixture: got RecallColor3-v0 from seed 100 and from seed 109, 10 and 3 episodes, expected no",
+            "data.mixture",
         ),
-        ({"data.balance": "task"}, "one of 'episode', 'frame'"),
-        ({"data.statistics": "all"}, "one of 'executed', 'recorded'"),
-        ({"data.mixture": [{"task": {"name": "RecallColor3-v0"}, "episode": 3}]}, "mixture.0..episode.*unknown"),
+        ({"data.balance": "task"}, "data.balance"),
+        ({"data.statistics": "all"}, "data.statistics"),
+        ({"data.mixture": [{"task": {"name": "RecallColor3-v0"}, "episode": 3}]}, "data.mixture[0].episode"),
     ],
     ids=str,
 )
-def test_configurations_that_are_refused(base, change, message):
-    with pytest.raises(MuvlaError, match=message):
+def test_configurations_that_are_refused(base, change, field):
+    with refused(field):
         replace(base, change)
 
 

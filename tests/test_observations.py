@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.errors import refused
 from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import TaskConfig
-from muvla.errors import MuvlaError
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
@@ -82,13 +82,13 @@ def test_a_robot_with_other_cameras_is_refused(store, cell_with):
         action_space = spaces.Box(-1, 1, (2,))
 
     for cameras in (None, 1):
-        with pytest.raises(MuvlaError, match="a task with 3 cameras.*expected 2, 2 and 2"):
+        with refused("protocol.task"):
             require_fit(Trainer(cell_with({"data.cameras": cameras}), store).policy, LocalEnv(Robot()))
 
 
 @pytest.mark.parametrize("cameras", [2, 3])
 def test_a_choice_that_is_none_is_one_error(store, cell_with, cameras):
-    with pytest.raises(MuvlaError, match="data.cameras: got ., expected fewer than the robot's 2"):
+    with refused("data.cameras"):
         Trainer(cell_with({"data.cameras": cameras}), store)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers import released
+from helpers.errors import refused
 from helpers.paths import ROOT
 from helpers.release_size import ANATOMY, SIZE
 from helpers.studies import DATASET
@@ -132,14 +133,14 @@ def test_an_openvla_checkpoint_is_a_base(cell, folder, store):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "field"),
     [
-        ({"model.size.layers": 3}, "model.size.*layers 3.*layers 2"),
-        ({"start.checkpoint": "/nowhere"}, "config.json"),
+        ({"model.size.layers": 3}, "model.size"),
+        ({"start.checkpoint": "/nowhere"}, "/nowhere/config.json"),
     ],
 )
-def test_a_start_that_does_not_fit_is_one_error(cell, store, changes, message):
-    with pytest.raises(MuvlaError, match=message):
+def test_a_start_that_does_not_fit_is_one_error(cell, store, changes, field):
+    with refused(field):
         policy_of(replace(cell, changes), store)
 
 

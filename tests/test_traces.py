@@ -228,7 +228,7 @@ def test_episodes_that_fail_are_told_and_the_others_are_kept(trainer, tmp_path):
 
 def test_a_full_disk_is_told_before_the_first_episode(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(traces.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(DiskError, match="MB for the traces"):
+    with pytest.raises(DiskError):
         traces_of(subject(trainer, tmp_path))
     assert not traces_folder(subject(trainer, tmp_path)).exists()
 

@@ -58,9 +58,9 @@ def test_an_exception_in_the_environment_comes_back_and_the_process_lives_on(wor
         worker.step(np.array([CountingEnv.RAISE, 0.0]))
     assert "\n" not in str(caught.value)
     assert "Traceback" in caught.value.__notes__[0]
-    with pytest.raises(MuvlaError, match="send another") as refused:
+    with pytest.raises(MuvlaError) as info:
         worker.step(np.array([CountingEnv.REFUSE, 0.0]))
-    assert refused.value.field == "action"
+    assert info.value.field == "action"
     with pytest.raises(WorkerError, match="AttributeError"):
         worker.attribute("nothing")
     worker.reset(seed=0)
@@ -118,8 +118,9 @@ def test_workers_step_at_the_same_time_and_close_leaves_no_process():
 def test_an_environment_that_cannot_be_made_says_why():
     refused, failed = WorkerEnv(refuse), WorkerEnv(fail)
     for _ in range(2):  # every reset tries anew
-        with pytest.raises(MuvlaError, match="renderer: got 'none'"):
+        with pytest.raises(MuvlaError) as info:
             refused.reset(seed=0)
+        assert info.value.field == "renderer"
         assert refused.pid is None
     with pytest.raises(WorkerError, match="ZeroDivisionError: no scene"):
         failed.reset(seed=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.errors import refused
 from helpers.processes import is_running, running_below, shared_memory_of, wait_until
 from helpers.studies import DATASET
 from helpers.troubled import EPISODES, TASK, ThreeCameras, Troubled, lost_at_start
@@ -137,14 +138,12 @@ def test_what_the_environments_tell_is_recorded_with_the_rows(trained, tmp_path)
 def test_a_step_limit_before_the_decision_is_one_error(trained, tmp_path, monkeypatch):
     """It would be a choice of nothing in every episode."""
     slow = replace(SHORT, step_limit=4, task=replace(SHORT.task, cue=(2, 2), delay=(2, 2)))
-    with pytest.raises(MuvlaError) as refused:
+    with pytest.raises(MuvlaError) as info:
         evaluated(trained, tmp_path, slow)
-    assert refused.value.field == "protocol short@1: step_limit"
+    assert info.value.field == "protocol short@1: step_limit"
     # Also where a simulator draws longer phases than its task is known to have.
     monkeypatch.setattr("muvla.evaluation.evaluate.require_decisions", lambda several: None)
-    with pytest.raises(
-        MuvlaError, match=r"protocol.step_limit: got 4, expected more than the 4 steps before the decision"
-    ):
+    with refused("protocol.step_limit"):
         evaluated(trained, tmp_path, slow)
     assert not (tmp_path / "rows").exists()
     assert len(evaluated(trained, tmp_path, replace(slow, step_limit=5))) == 8
@@ -158,16 +157,16 @@ def test_actions_of_another_shape_are_no_measurement(trained, tmp_path, monkeypa
         return replace(output, actions=output.actions[:, :2])
 
     monkeypatch.setattr(Policy, "step", shorter)
-    with pytest.raises(NotAMeasurement) as refused:
+    with pytest.raises(NotAMeasurement) as info:
         evaluated(trained, tmp_path)
-    assert refused.value.field == "action"
+    assert info.value.field == "action"
 
 
 @pytest.mark.slow
 def test_an_environment_that_does_not_fit_leaves_no_process(trained):
-    with pytest.raises(MuvlaError) as refused:
+    with pytest.raises(MuvlaError) as info:
         Rollout(PolicyActor(trained.policy, trained.statistics, SHORT), lambda: WorkerEnv(ThreeCameras))
-    assert refused.value.field == "protocol.task"
+    assert info.value.field == "protocol.task"
     assert wait_until(lambda: no_worker_of(os.getpid()))
 
 
@@ -207,9 +206,9 @@ def test_what_an_environment_tells_is_asked_twice_at_most(losses):
     if losses < 2:
         assert get_attribute(env, "provenance", {}) == {"provenance": ({},)}
     else:
-        with pytest.raises(MuvlaError) as refused:
+        with pytest.raises(MuvlaError) as info:
             get_attribute(env, "provenance", {})
-        assert refused.value.field == "simulator"
+        assert info.value.field == "simulator"
     assert (env.asked, env.retired) == (min(losses + 1, 2), min(losses, 1))
 
 
