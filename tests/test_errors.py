@@ -28,12 +28,6 @@ def error_classes() -> set[str]:
 
 
 ERRORS = error_classes()
-# Files whose remedies are not rewritten yet; the list only shrinks.
-PENDING = {
-    "muvla/cli/baselines.py",
-    "muvla/cli/data.py",
-    "muvla/cli/main.py",
-}
 
 
 def calls(path):
@@ -64,9 +58,7 @@ def is_sound(remedy: str) -> bool:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_error_has_four_parts_and_a_sound_remedy(path, request):
-    if str(path.relative_to(ROOT)) in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="a remedy is not rewritten yet"))
+def test_every_error_has_four_parts_and_a_sound_remedy(path):
     for call in calls(path):
         place = f"{path.relative_to(ROOT)}:{call.lineno}"
         given = {keyword.arg: keyword.value for keyword in call.keywords}
