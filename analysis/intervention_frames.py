@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t as student
 
 from analysis.frames import NEVER_FIRED, update_rule
 from analysis.paired import CONFIDENCE, QUANTITIES, difference, rate
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted, summarise
+from muvla.stats import student_interval
 
 GRID_QUANTITIES = ("choice", "own", "success")
 
@@ -123,7 +123,7 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
         for (protocol, intervention), by_step in cell.chunk_changes.items():
             for since, values in by_step.items():
                 n, mean = len(values), float(values.mean())
-                half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else None
+                low, high = student_interval(mean, values.std(ddof=1), n, CONFIDENCE) if n > 1 else (None, None)
                 lines.append(
                     {
                         "order": order,
@@ -134,8 +134,8 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
                         "since_cue": since,
                         "n": n,
                         "value": mean,
-                        "low": None if half is None else mean - half,
-                        "high": None if half is None else mean + half,
+                        "low": low,
+                        "high": high,
                     }
                 )
     return pd.DataFrame(lines)
