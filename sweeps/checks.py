@@ -8,7 +8,7 @@ from typing import Any
 
 from muvla.checkpoints.build import get_prompts, hash_start
 from muvla.config import Cell, DatasetConfig, canonical, started_at
-from muvla.config.serialization import content_hash, difference
+from muvla.config.serialization import content_hash, difference, flatten
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.catalog import declared_protocols
@@ -28,11 +28,19 @@ def require_canonical_names(field: str, interventions: Iterable[str]) -> None:
             )
 
 
+def undeclared_differences(a: Cell, b: Cell, allowed: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two cells differ although no factor allows the difference: {field: (in a, in b)}."""
+    fields_a, fields_b = flatten(a), flatten(b)
+    follows = {name for name in fields_a.keys() ^ fields_b.keys() if "memory.kind" in allowed}
+    return {name: pair for name, pair in difference(a, b).items() if name not in allowed and name not in follows}
+
+
 def require_declared_differences(where: str, base: Cell, allowed: Collection[str], cells: Iterable[StudyCell]) -> None:
     """No two cells differ in a field that is no factor.
 
-    Comparing each cell with the base is enough: in every field in which two cells differ, at least one of them differs
-    from the base.
+    Each cell is compared with the base. In every field in which two cells differ, at least one of them differs from the
+    base. Fields that only one of two memory mechanisms has follow from the factor `memory.kind`. Cells of one mechanism
+    must agree in these fields, so each cell is also compared with the first cell of its mechanism.
 
     Args:
         where: what the error names, for example "study recall_quick".
@@ -40,8 +48,11 @@ def require_declared_differences(where: str, base: Cell, allowed: Collection[str
         allowed: dotted fields in which cells may differ.
         cells: every cell of the study.
     """
+    first_of: dict[str, Cell] = {}
     for item in cells:
-        undeclared = {name: pair for name, pair in difference(base, item.cell).items() if name not in allowed}
+        undeclared = undeclared_differences(base, item.cell, allowed)
+        first = first_of.setdefault(item.cell.memory.kind, item.cell)
+        undeclared |= undeclared_differences(first, item.cell, allowed)
         if undeclared:
             shown = "; ".join(
                 f"{name}: {a!r} in the base, {b!r} in this variant" for name, (a, b) in undeclared.items()

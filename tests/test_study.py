@@ -10,6 +10,7 @@ from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
 from sweeps.cells import train_id
+from sweeps.checks import undeclared_differences
 from sweeps.difference import difference
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
@@ -309,3 +310,11 @@ def test_the_budget_study_differs_in_budgets_alone_and_shares_the_matched_cells(
         )
         assert in_frames == {"budget.updates": (400, 3200 // K), "budget.window": (8, K)}
         assert published == {"budget.window": (8, K)}
+
+
+def test_fields_of_a_mechanism_follow_from_the_factor_memory_kind():
+    """Cells of one mechanism still agree in every field that is no factor."""
+    cell = load_study(ROOT / "experiments" / "recall_quick").base
+    changed = replace(cell, {"memory.alpha": 0.5})
+    assert list(undeclared_differences(cell, changed, ("memory.kind",))) == ["memory.alpha"]
+    assert undeclared_differences(cell, changed, ("memory.kind", "memory.alpha")) == {}

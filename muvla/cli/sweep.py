@@ -39,6 +39,11 @@ Processes = Annotated[
 ]
 
 
+Launcher = Annotated[
+    str, typer.Option(metavar="NAME", help="Launcher that runs the cells.", rich_help_panel=o.COMPUTING)
+]
+
+
 def add(app: typer.Typer) -> None:
     o.verb(app, o.STUDY, "muvla sweep recall_quick --seeds 0,1 --time-limit 20")(sweep)
 
@@ -52,6 +57,7 @@ def sweep(
     retry_failed: RetryFailed = False,
     no_tracking: NoTracking = False,
     time_limit: TimeLimit = None,
+    launcher: Launcher = "local",
     processes: Processes = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
@@ -89,6 +95,7 @@ def sweep(
         plan_only=plan,
         training=training_options(gradient_checkpointing, compile, cache_vision, no_diagnostics, keep_checkpoints),
         workers=workers,
+        launcher=launcher,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     started = time.monotonic()
