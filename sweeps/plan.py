@@ -37,7 +37,7 @@ NO_DATA_NOTE = (
 def differences_from_base(study: Study, cell: Cell) -> str:
     """`field=value` for each field in which a variant's cell differs from the base."""
     base, fields = flatten(study.base), flatten(cell)
-    changed = {name: value for name, value in fields.items() if name != "seed" and base[name] != value}
+    changed = {name: value for name, value in fields.items() if name != "seed" and base.get(name) != value}
     if "data.mixture" in changed:
         changed["data.mixture"] = " + ".join(data.task.name for data in cell.data.mixture) or "none"
     return ", ".join(f"{name.split('.')[-1]}={value}" for name, value in changed.items()) or "nothing"
