@@ -5,8 +5,11 @@ import importlib
 import re
 
 import pytest
+import typer
 
+import muvla
 from helpers.paths import ROOT
+from muvla.cli.main import app
 
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FILE = re.compile(r"`((?:muvla|sweeps|analysis|tests|benchmarks|experiments|scripts)/[\w./-]*\w/?)(?:::\w+)?`")
@@ -54,6 +57,27 @@ def test_named_objects_exist(path):
     assert not [dotted for dotted in named if not dotted.endswith(".json") and not exists(dotted)]
 
 
-def test_the_api_page_names_what_exists():
+def test_the_api_page_names_every_public_name():
     names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert names and not [dotted for dotted in names if not exists(dotted)]
+    assert not [dotted for dotted in names if not exists(dotted)]
+    assert sorted(dotted.rpartition(".")[2] for dotted in names) == sorted(muvla.__all__)
+
+
+def commands(path) -> list[list[str]]:
+    """The `muvla …` lines of indented or fenced blocks, and of code in the prose, as words without comments."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    muvla ")]
+    lines += re.findall(r"`(muvla [^`]+)`", " ".join(text.split()))
+    return [line.partition(" #")[0].split()[1:] for line in lines]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_commands_have_verbs_and_options_that_exist(path):
+    for words in commands(path):
+        command = typer.main.get_command(app)
+        while words and hasattr(command, "commands") and not words[0].startswith("-"):
+            assert words[0] in command.commands, words
+            command, words = command.commands[words[0]], words[1:]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - options - {"--help"}
+        assert not unknown, f"{command.name}: {unknown}"

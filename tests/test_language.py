@@ -8,8 +8,10 @@ import ast
 import re
 
 import pytest
+import typer
 
 from helpers.paths import ROOT
+from muvla.cli.main import app
 
 PYTHON = [path for package in ("muvla", "sweeps", "analysis") for path in sorted((ROOT / package).rglob("*.py"))]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,12 +118,7 @@ def test_pages_are_written_in_short_sentences(path, request):
 
 
 def test_every_help_text_of_the_command_line_begins_with_its_subject():
-    typer = pytest.importorskip("typer")
-    from muvla.cli import main
-
-    if not hasattr(main, "app"):
-        pytest.skip("the command line has no typer app")
-    wrong, stack = [], [typer.main.get_command(main.app)]
+    wrong, stack = [], [typer.main.get_command(app)]
     while stack:
         command = stack.pop()
         stack += getattr(command, "commands", {}).values()
