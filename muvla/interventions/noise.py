@@ -41,14 +41,19 @@ def noise_norm(state: State, context: Context) -> State:
 
 
 def noise_matched(state: State, context: Context) -> State:
-    """The memory replaced by normal noise with the mean and standard deviation of all its numbers: two scalars per
-    leaf, which carry no content."""
+    """The memory replaced by normal noise of the memory's mean and standard deviation.
+
+    Mean and standard deviation are two scalars per leaf, over all numbers of the leaf, and carry no content.
+    """
     noise = _draw(state, context, "noise_matched")
     return {key: leaf.mean() + leaf.std(correction=0) * noise[key] for key, leaf in state.items()}
 
 
 def noise_relative(state: State, context: Context) -> State:
-    """The memory plus σ·rms·N(0, 1), with the root mean square of each leaf. All σ share their draws."""
+    """The memory plus σ·rms·N(0, 1), with rms the root mean square of each leaf.
+
+    All σ share their draws.
+    """
     noise = _draw(state, context, "noise_relative")
     return {key: leaf + context.argument * leaf.square().mean().sqrt() * noise[key] for key, leaf in state.items()}
 

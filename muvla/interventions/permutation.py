@@ -12,7 +12,10 @@ IDENTITY = "identity"  # the argument with which nothing changes
 
 
 def permute_tokens(state: State, context: Context) -> State:
-    """The tokens in another order, in which no token keeps its place; one order per episode, at every tick."""
+    """The tokens in another order, in which no token keeps its place.
+
+    An episode keeps its order at every tick.
+    """
     if context.argument == IDENTITY:
         return state
     m = len(next(iter(state.values())))

@@ -11,12 +11,12 @@ from muvla.memory.contract import State
 
 
 def drop(state: State, context: Context) -> State:
-    """All tokens: what a policy without them computes, with text and actions at the same positions."""
+    """All memory tokens removed from the sequence; text and actions keep their positions."""
     return {key: torch.ones(len(leaf), dtype=torch.bool) for key, leaf in state.items()}
 
 
 def lesion(state: State, context: Context) -> State:
-    """The i-th token."""
+    """Memory token i removed from the sequence."""
     return {key: torch.arange(len(leaf)) == context.argument for key, leaf in state.items()}
 
 

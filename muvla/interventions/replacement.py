@@ -29,12 +29,15 @@ def freeze_first(state: State, context: Context) -> State:
 
 
 def freeze(state: State, context: Context) -> State:
-    """The memory locked to the write of the first tick at which this fires: `freeze@0..` is `freeze_first`."""
+    """The memory locked to the write of the first tick at which the intervention fires.
+
+    `freeze@0..` equals `freeze_first`.
+    """
     return context.history[context.since] if context.since < len(context.history) else state
 
 
 def stale(state: State, context: Context) -> State:
-    """The memory of d ticks ago; the initial memory where the episode is younger."""
+    """The memory of d ticks ago, or the initial memory before tick d."""
     if context.argument == 0:
         return state
     past = [context.initial, *context.history]

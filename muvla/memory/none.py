@@ -25,6 +25,11 @@ class NoMemoryConfig(TokenConfig):
 
 
 class NoMemory(Memory):
+    """No memory tokens: a policy without memory.
+
+    The mechanism has no parameter and draws no random number.
+    """
+
     Config = NoMemoryConfig
 
     def init_state(self, slots: int) -> State:

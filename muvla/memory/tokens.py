@@ -1,4 +1,4 @@
-"""Carried MEMORY tokens (μVLA), and the dummy that looks the same and remembers nothing.
+"""Memory tokens that carry content from tick to tick (μVLA), and dummy tokens that carry nothing.
 
 Legend: B slots, m memory width, D width, α blend.
 """
@@ -68,7 +68,9 @@ class _LearnedTokens(Memory):
 
 
 class TokenMemory(_LearnedTokens):
-    """Reads the state verbatim and writes M' = α·out + (1−α)·M (spec 2.2, 2.5).
+    """Memory tokens carried from tick to tick: M' = α·out + (1−α)·M (spec 2.2, 2.5).
+
+    The read returns the state unchanged.
 
     α = 1 is the published TBPTT write. α < 1 is the published EMA when the trainer truncates at every tick (K = 1);
     with K > 1 the two are crossed, which the paper lacks.
@@ -100,7 +102,7 @@ class TokenMemory(_LearnedTokens):
 
 
 class DummyMemory(_LearnedTokens):
-    """The initial tokens at every tick.
+    """Learned tokens without content: the initial tokens at every tick.
 
     It is bit-identical to `TokenMemory` reset at every tick, gradients included, because `muvla.recurrence` resets a
     mechanism that does not recur at every tick.

@@ -141,7 +141,10 @@ def _cue_end(replayed: ReplayedEpisode) -> int:
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    """Return the frame, and write a sheet and a video per episode."""
+    """Attention between segments and on camera patches, step by step, with overlays.
+
+    Returns the frame, and writes a sheet and a video per episode.
+    """
     protocol, episodes = subject.protocol, attended(subject)
     table = frame(episodes)
     folder = subject.folder / protocol.id

@@ -26,7 +26,9 @@ def chunk_lengths(
     tick: Tick = "call",
     beyond: Beyond = "hold_last",
 ) -> Grid:
-    """Return a point per h and intervention.
+    """Evaluations with h actions per query, with the memory and without.
+
+    The grid has a point per h and intervention.
 
     h = 1 is `receding`, whatever `tick` and `beyond` are: its points have the coordinates `env_step` and `refuse`,
     because no chunk runs out.

@@ -139,7 +139,10 @@ def figure(table: pd.DataFrame) -> bytes:
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    """Return the frame, and write its figure to `<protocol id>.png` in the measurement's folder."""
+    """Size and change of the memory along an episode, aligned at phase events.
+
+    Returns the frame, and writes its figure to `<protocol id>.png` in the measurement's folder.
+    """
     table = frame(traces_of(subject))
     write_atomically(subject.folder / f"{subject.protocol.id}.png", figure(table))
     return table

@@ -145,11 +145,11 @@ class Shown:
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    """Return a line per d and policy.
+    """Norm of the decision's gradient with respect to the memory written d steps before.
 
-    Column `value` is the mean norm over the `n` episodes that are long enough, with its interval. `trained` is False
-    for the initial values. `beyond` is True where training never credits the distance. A release has no known cell:
-    it has no initial values and no K.
+    Returns a line per d and policy. Column `value` is the mean norm over the `n` episodes that are long enough, with
+    the interval of the mean. `trained` is False for the initial values. `beyond` is True where training never credits
+    the distance. A release has no known cell: a release has no initial values and no K.
     """
     if not subject.policy.memory.recurs:
         raise MuvlaError(

@@ -286,7 +286,7 @@ def _line(label: str, control: str, since: int, n: int, held: Held | None = None
 
 
 def read(subject: Subject) -> pd.DataFrame:
-    """Return the frame of the subject's traces."""
+    """Accuracy of linear decoders of the memory, step by step since the cue."""
     traces = traces_of(subject)
     # The linear algebra library takes every core; beside another cell, that costs thirty times the time.
     with threadpool_limits(torch.get_num_threads()):

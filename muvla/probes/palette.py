@@ -19,9 +19,10 @@ NEW = ("pink", "orange", "purple", "brown", "white")
 def palettes(
     base: Protocol, replaced: tuple[int, ...] = (1, 2, 3, 4, 5), sample: int | None = None, seed: int = 0
 ) -> Grid:
-    """Return a point per subset of replaced training colours, the base with 0 replaced, and the control.
+    """Evaluations with training colours replaced by new colours, and a control.
 
-    In the control every object has the training colour of the next object. If the first colour of a subset is the i-th
+    The grid has a point per subset of replaced training colours, the base with 0 replaced, and the control. In the
+    control every object has the training colour of the next object. If the first colour of a subset is the i-th
     training colour, its j-th colour becomes the (i + j)-th new colour, counted around.
 
     Args:

@@ -24,7 +24,9 @@ Phases = Literal["cue", "delay"]
 def phase_lengths(
     base: Protocol, lengths: tuple[int, ...] = LENGTHS, phases: tuple[Phases, ...] = ("cue", "delay")
 ) -> Grid:
-    """Return, per N, a point with the phases fixed to N, and its control.
+    """Evaluations with cue and delay fixed to N steps, and a control with the same step limit.
+
+    The grid has a point and a control per N.
 
     Raises MuvlaError for a task without such phases, and for a base whose step limit is shorter than the rule's.
     """

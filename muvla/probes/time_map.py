@@ -20,7 +20,9 @@ def time_map(
     steps: Sequence[int] = range(6),
     blocks: Sequence[tuple[int, int] | None] = (None,),
 ) -> Grid:
-    """Return a point per intervention, step and block of tokens, beside the run without an intervention.
+    """Evaluations with an intervention at a single step since the cue, on a block of tokens.
+
+    The grid has a point per intervention, step and block, beside the run without an intervention.
 
     Coordinates: intervention, since_cue, tokens.
 

@@ -17,7 +17,10 @@ Shift = Literal["camera", "light", "distractor"]
 
 
 def shifts(base: Protocol, kinds: tuple[Shift, ...] = ("camera", "light", "distractor")) -> Grid:
-    """Return the base, and a point per shift."""
+    """Evaluations with a moved camera, dimmed light or a distractor.
+
+    The grid has the base, and a point per shift.
+    """
     require_settable(base, "shift")
     points = [Point(base, "none", (("shift", "none"),))]
     for shift in kinds:
