@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import released
-from helpers.errors import refused
+from helpers.errors import refused, refused_at
 from helpers.release_size import SIZE
 from muvla.checkpoints.release import load_release, write_release
 from muvla.checkpoints.released import ReleasedCheckpoint
@@ -82,29 +82,29 @@ def other_names_in_pickle(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "names"),
+    ("spoil", "field", "got"),
     [
-        (edit_config(model_type="llava"), "config.json: model_type: got 'llava'"),
-        (edit_config(use_fused_vision_backbone=False), "DINOv2 and SigLIP"),
-        (truncate, "model-00001-of-00002.safetensors"),
-        (wrong_shard, "no projector.fc2.bias"),
-        (remove("model-00002*"), "model-00002-of-00002.safetensors"),
-        (remove("dataset_statistics.json"), "no dataset_statistics.json"),
-        (remove("proprio_projector*"), "no proprio_projector"),
-        (remove("memory_meta.json"), "memory_meta.json: got no such file"),
-        (code_in_pickle, "action_head--150000_checkpoint.pt: got unreadable"),
-        (second_step, "action_head--"),
-        (remove("memory_module*"), "no memory_module--"),
-        (another_step, "steps 150000, 5"),
-        (action_queries, "action_queries--150000_checkpoint.pt', expected the parts of a policy with the head 'l1'"),
-        (numbers_in_pickle, "memory_module--150000_checkpoint.pt: got step: int"),
-        (other_names_in_pickle, "memory_module with memory, expected initial_memory"),
+        (edit_config(model_type="llava"), "config.json: model_type", "llava"),
+        (edit_config(use_fused_vision_backbone=False), "config.json: model_type", "openvla"),
+        (truncate, "model-00001-of-00002.safetensors", ""),
+        (wrong_shard, "model-00001-of-00002.safetensors", "projector.fc2.bias"),
+        (remove("model-00002*"), "model-00002-of-00002.safetensors", ""),
+        (remove("dataset_statistics.json"), "x", "dataset_statistics.json"),
+        (remove("proprio_projector*"), "x", "proprio_projector--"),
+        (remove("memory_meta.json"), "memory_meta.json", ""),
+        (code_in_pickle, "action_head--150000_checkpoint.pt", ""),
+        (second_step, "x", "action_head--5_checkpoint.pt"),
+        (remove("memory_module*"), "x", "memory_module--"),
+        (another_step, "x", "150000, 5"),
+        (action_queries, "x", "action_queries--150000_checkpoint.pt"),
+        (numbers_in_pickle, "memory_module--150000_checkpoint.pt", "step: int"),
+        (other_names_in_pickle, "x", "memory_module with memory"),
     ],
 )
-def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, names):
+def test_a_spoilt_directory_is_refused_by_name(tmp_path, spoil, field, got):
     path = released.write(tmp_path / "x")
     spoil(path)
-    with pytest.raises(MuvlaError, match=names):
+    with refused_at(f"/{field}", got):
         ReleasedCheckpoint(path, SIZE)
 
 
@@ -117,17 +117,14 @@ def test_an_anatomy_that_is_not_built_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("meta", "names"),
-    [
-        ({"num_mem_tokens": 64}, "num_mem_tokens: got 64, expected 5"),
-        ({"memory_update": "gru"}, "memory_update: got 'gru'"),
-        ({"attention_mask_mode": "causal"}, "attention_mask_mode: got 'causal'"),
-        ({"tbptt_length": None}, "tbptt_length: got None"),
-    ],
+    ("field", "got"),
+    [("num_mem_tokens", 64), ("memory_update", "gru"), ("attention_mask_mode", "causal"), ("tbptt_length", None)],
 )
-def test_a_memory_meta_that_contradicts_is_refused(tmp_path, meta, names):
-    with pytest.raises(MuvlaError, match=names):
-        ReleasedCheckpoint(released.write(tmp_path / "x", **meta), SIZE)
+def test_a_memory_meta_that_contradicts_is_refused(tmp_path, field, got):
+    path = released.write(tmp_path / "x", **{field: got})
+    with refused(f"{path / 'memory_meta.json'}: {field}") as info:
+        ReleasedCheckpoint(path, SIZE)
+    assert info.value.got == got
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path):
@@ -178,12 +175,12 @@ def test_statistics_of_another_robot_and_a_missing_tokenizer_would_not_load(tmp_
     remove("tokenizer.json")(path)
     directory = ReleasedCheckpoint(path, SIZE)
     first, second, third, fourth, last = directory.differences()
-    assert first == "statistics: mikasa_combined, action, q01: 3 numbers instead of 7"
-    assert second == "statistics: mikasa_combined, action, q99: 6 numbers instead of 7"
+    assert "action, q01: 3" in first and "action, q99: 6" in second
     assert "action, mask" in third and "proprio, mask" in fourth
     assert last.startswith("tokenizer: ") and "tokenizer.json" in last
-    with pytest.raises(MuvlaError, match="3 numbers instead of 7"):
+    with refused(str(path)) as info:
         directory.load_policy()
+    assert first in info.value.got
 
 
 def test_the_prefix_of_ddp_may_be_there_or_not(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers import rlds_files as files
+from helpers.errors import refused_at
 from muvla.data.readers.formats import FORMATS, choose_schema
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import read_demonstrations
@@ -195,34 +196,39 @@ def edited(name, old, new):
 
 
 LONG_CUT = len(files.record(files.example(files.episode(3, 3))))
-SHARD = "00001-of-00002: record"
+SHARD = "00001-of-00002"
+FIRST, SECOND = (f"{SHARD}: record {number} (from 0)" for number in range(2))
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "field", "got"),
     [
-        (flipped(2000), f"{SHARD} 0 .*data with a wrong CRC32C"),
-        (flipped(-1), f"{SHARD} 1 .*data with a wrong CRC32C"),
-        (flipped(1), f"{SHARD} 0 .*CRC32C"),
-        (damaged_file(lambda data: data[:-5]), f"{SHARD} 1 .*end of the file"),
-        (damaged_file(lambda data: data[: -LONG_CUT + 7]), f"{SHARD} 1 .*7 bytes"),
-        (damaged_file(lambda data: data[:-LONG_CUT]), "00001-of-00002: got 1 records, expected 2"),
-        (damaged_file(lambda data: data + data), "00001-of-00002: got 4 records, expected 2"),
-        (damaged_file(lambda data: files.record(b"\x0a\xff")), f"{SHARD} 0 .*no tf.train.Example"),
-        (damaged_file(lambda data: files.record(b"\x0b")), f"{SHARD} 0 .*no tf.train.Example"),
-        (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "00000-of-00002.*2 shards"),
-        (lambda folder: (folder / "features.json").unlink(), "no features.json"),
-        (edited("features.json", "featuresDict", "content"), "features.json"),
-        (edited("dataset_info.json", '"train"', '"test"'), "splits test"),
-        (edited("features.json", '"action"', '"acts"'), "feature steps/action.*steps/acts"),
-        (edited("features.json", '["7"]', '["6"]'), "steps/observation/proprio: got tensor of shape \\(6,\\)"),
-        (edited("features.json", '"encoding": "none"', '"encoding": "zlib"'), "a tensor of encoding zlib and"),
+        (flipped(2000), FIRST, "CRC32C"),
+        (flipped(-1), SECOND, "CRC32C"),
+        (flipped(1), FIRST, "CRC32C"),
+        (damaged_file(lambda data: data[:-5]), SECOND, f"{LONG_CUT - 16} bytes"),
+        (damaged_file(lambda data: data[: -LONG_CUT + 7]), SECOND, "7 bytes"),
+        (damaged_file(lambda data: data[:-LONG_CUT]), SHARD, "1 records"),
+        (damaged_file(lambda data: data + data), SHARD, "4 records"),
+        (damaged_file(lambda data: files.record(b"\x0a\xff")), FIRST, "tf.train.Example"),
+        (damaged_file(lambda data: files.record(b"\x0b")), FIRST, "tf.train.Example"),
+        (lambda folder: next(folder.glob("*-00000-of-*")).unlink(), "1.0.0", "00000-of-00002"),
+        (lambda folder: (folder / "features.json").unlink(), "1.0.0", "features.json"),
+        (edited("features.json", "featuresDict", "content"), "features.json", "featuresDict"),
+        (edited("dataset_info.json", '"train"', '"test"'), "dataset_info.json", "test"),
+        (edited("features.json", '"action"', '"acts"'), "feature steps/action", ""),
+        (edited("features.json", '["7"]', '["6"]'), "feature steps/observation/proprio", "(6,)"),
+        (
+            edited("features.json", '"encoding": "none"', '"encoding": "zlib"'),
+            "feature steps/observation/proprio",
+            "zlib",
+        ),
     ],
 )
-def test_damage_is_one_clear_error(tmp_path, damage, message):
+def test_damage_is_one_clear_error(tmp_path, damage, field, got):
     folder = files.write(tmp_path / "1.0.0", [files.episode(3, seed) for seed in range(4)], shards=2)
     damage(folder)
-    with pytest.raises(MuvlaError, match=message):
+    with refused_at(field, got):
         read(folder)
 
 
@@ -238,29 +244,26 @@ OTHER_SIZE = [files.png(one) for one in files.pixels(3, 0, size=16)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "feature", "got"),
     [
-        ({"action": None}, "record 1 .*steps/action"),
-        ({"action": NAN}, "record 1 .*steps/action.*step 1"),
-        (
-            {"observation/proprio": np.full((3, 7), np.inf, np.float32)},
-            "record 1 .*proprio.*step 0",
-        ),
-        ({"action": np.zeros(20, np.float32)}, r"record 1 .*20 values.*float32 of shape \(7,\)"),
-        ({"action": [b"no number"] * 3}, "record 1 .*steps/action.*3 values"),
-        ({"action": np.zeros((2, 7), np.float32)}, "record 1 .*'steps/action': 2"),
-        ({"language_instruction": [b"  "] * 3}, "record 1 .*language_instruction"),
-        ({"language_instruction": [b"a", b"a", b"b"]}, "record 1 .*got several, 'a', 'b'"),
-        ({"language_instruction": np.zeros(3)}, "record 1 .*language_instruction.*numbers"),
-        ({"observation/image": np.zeros(3)}, "record 1 .*image.*numbers"),
-        ({"observation/image": OTHER_SIZE}, r"record 1 .*image: got uint8 of shape \(16, 16, 3\)"),
-        ({"observation/image": [b"no picture"] * 3}, "record 1 .*image: got UnidentifiedImageError"),
-        ({"observation/image": [files.png(files.pixels(1, 0)[0])[:900]] * 3}, "record 1 .*a whole PNG or JPEG"),
+        ({"action": None}, ": steps/action", ""),
+        ({"action": NAN}, ": steps/action", "step 1"),
+        ({"observation/proprio": np.full((3, 7), np.inf, np.float32)}, ": steps/observation/proprio", "step 0"),
+        ({"action": np.zeros(20, np.float32)}, ": steps/action", "20 values"),
+        ({"action": [b"no number"] * 3}, ": steps/action", "3 values"),
+        ({"action": np.zeros((2, 7), np.float32)}, "", "'steps/action': 2"),
+        ({"language_instruction": [b"  "] * 3}, ": steps/language_instruction", ""),
+        ({"language_instruction": [b"a", b"a", b"b"]}, ": steps/language_instruction", "'a', 'b'"),
+        ({"language_instruction": np.zeros(3)}, ": steps/language_instruction", "numbers"),
+        ({"observation/image": np.zeros(3)}, ": steps/observation/image", "numbers"),
+        ({"observation/image": OTHER_SIZE}, ": steps/observation/image", "(16, 16, 3)"),
+        ({"observation/image": [b"no picture"] * 3}, ": steps/observation/image", "UnidentifiedImageError"),
+        ({"observation/image": [files.png(files.pixels(1, 0)[0])[:900]] * 3}, ": steps/observation/image", "OSError"),
     ],
 )
-def test_an_episode_that_cannot_be_used_is_named(tmp_path, changes, message):
+def test_an_episode_that_cannot_be_used_is_named(tmp_path, changes, feature, got):
     folder = files.write(tmp_path / "1.0.0", [files.episode(3), files.episode(3, **changes)])
-    with pytest.raises(MuvlaError, match=message):
+    with refused_at(f"record 1 (from 0){feature}", got):
         read(folder)
 
 

@@ -54,15 +54,16 @@ def test_steps_like_the_environment_in_this_process(worker):
 def test_an_exception_in_the_environment_comes_back_and_the_process_lives_on(worker):
     worker.reset(seed=0)
     pid = worker.pid
-    with pytest.raises(WorkerError, match=r"^KeyError: 'no such cube' \(step, line \d+\)") as caught:
+    with pytest.raises(WorkerError) as caught:
         worker.step(np.array([CountingEnv.RAISE, 0.0]))
-    assert "\n" not in str(caught.value)
+    assert "KeyError: 'no such cube'" in str(caught.value) and "\n" not in str(caught.value)
     assert "Traceback" in caught.value.__notes__[0]
     with pytest.raises(MuvlaError) as info:
         worker.step(np.array([CountingEnv.REFUSE, 0.0]))
     assert info.value.field == "action"
-    with pytest.raises(WorkerError, match="AttributeError"):
+    with pytest.raises(WorkerError) as caught:
         worker.attribute("nothing")
+    assert "AttributeError" in str(caught.value)
     worker.reset(seed=0)
     assert worker.pid == pid
 
@@ -70,19 +71,22 @@ def test_an_exception_in_the_environment_comes_back_and_the_process_lives_on(wor
 def test_a_process_that_dies_costs_one_episode(worker):
     first, _ = worker.reset(seed=5)
     worker.start_step(np.array([CountingEnv.DIE, 0.0]))
-    with pytest.raises(WorkerError, match=r"died \(exit code 7\)"):
+    with pytest.raises(WorkerLost) as caught:
         worker.finish()
+    assert "exit code 7" in str(caught.value)
     assert worker.pid is None
-    with pytest.raises(WorkerError, match="reset starts a fresh one"):
+    with pytest.raises(WorkerError):
         worker.start_step(np.zeros(2))
     again, _ = worker.reset(seed=5)
     np.testing.assert_array_equal(first, again)
-    with pytest.raises(RuntimeError, match="without start_step or start_reset"):
+    with pytest.raises(RuntimeError) as misused:
         worker.finish()
+    assert misused.type is RuntimeError, "the caller's mistake, no error of the environment"
     os.kill(worker.pid, signal.SIGKILL)
     worker.start_step(np.zeros(2))  # as the rollout does: nothing is known of the death yet
-    with pytest.raises(WorkerError, match="exit code -9, SIGKILL"):
+    with pytest.raises(WorkerLost) as caught:
         worker.finish()
+    assert "SIGKILL" in str(caught.value)
 
 
 def test_a_process_that_hangs_is_ended():
@@ -90,8 +94,9 @@ def test_a_process_that_hangs_is_ended():
     env.reset(seed=0)
     pid = env.pid
     env.start_step(np.array([CountingEnv.HANG, 0.0]))
-    with pytest.raises(WorkerError, match=r"no answer to step in 0\.2 s"):
+    with pytest.raises(WorkerLost) as caught:
         env.finish()
+    assert "0.2 s" in str(caught.value)
     assert not is_running(pid)
     env.close()
 
@@ -103,12 +108,14 @@ def test_workers_step_at_the_same_time_and_close_leaves_no_process():
     pids = [env.pid for env in envs]
     for env in envs:
         env.start_step(np.array([CountingEnv.NAP, 0.0]))
-    with pytest.raises(RuntimeError, match="finish first"):
+    with pytest.raises(RuntimeError) as misused:
         envs[0].reset(seed=0)
+    assert misused.type is RuntimeError
     (first_began, first_ended), (second_began, second_ended) = [env.finish()[4]["span"] for env in envs]
     assert max(first_began, second_began) < min(first_ended, second_ended)
-    with pytest.raises(RuntimeError, match="without start_step"):
+    with pytest.raises(RuntimeError) as misused:
         envs[0].finish()
+    assert misused.type is RuntimeError
     for env in envs:
         env.close()
         env.close()
@@ -122,8 +129,9 @@ def test_an_environment_that_cannot_be_made_says_why():
             refused.reset(seed=0)
         assert info.value.field == "renderer"
         assert refused.pid is None
-    with pytest.raises(WorkerError, match="ZeroDivisionError: no scene"):
+    with pytest.raises(WorkerError) as caught:
         failed.reset(seed=0)
+    assert "ZeroDivisionError" in str(caught.value) and "no scene" in str(caught.value)
     assert failed.pid is None
     refused.close()
     failed.close()
@@ -148,8 +156,9 @@ def test_frames_come_through_shared_memory_and_stay_as_they_were():
         for t, frame in enumerate(frames, start=1):
             assert frame["images"].shape == (2, 8, 8, 3) and frame["images"].dtype == np.uint8
             assert (frame["images"] == t).all() and (frame["proprio"] == t).all()
-        with pytest.raises(WorkerError, match=r"ValueError: images \(1, 8, 8, 3\) uint8, its space has \(2, 8, 8, 3\)"):
+        with pytest.raises(WorkerError) as caught:
             env.step(np.zeros(2))
+        assert all(shape in str(caught.value) for shape in ("(1, 8, 8, 3)", "(2, 8, 8, 3)"))
 
 
 def test_who_is_ready_is_known_without_waiting():
@@ -167,15 +176,17 @@ def test_who_is_ready_is_known_without_waiting():
         os.kill(slow.pid, signal.SIGKILL)
         wait_any([slow])
         assert slow.answered()
-        with pytest.raises(WorkerLost, match="SIGKILL"):
+        with pytest.raises(WorkerLost) as caught:
             slow.finish()
+        assert "SIGKILL" in str(caught.value)
 
 
 def test_a_start_that_hangs_has_a_limit_of_its_own():
     env = WorkerEnv(partial(time.sleep, 60), Limits(start=0.3))
     pid = env.pid
-    with pytest.raises(WorkerLost, match=r"no answer to reset in 0\.3 s"):
+    with pytest.raises(WorkerLost) as caught:
         env.reset(seed=0)
+    assert "0.3 s" in str(caught.value)
     assert not is_running(pid) and env.pid is None
     env.close()
 
@@ -183,8 +194,9 @@ def test_a_start_that_hangs_has_a_limit_of_its_own():
 def test_a_reset_that_hangs_has_a_limit_of_its_own():
     with contextlib.closing(WorkerEnv(SlowReset, Limits(reset=0.3))) as env:
         env.reset(seed=0)
-        with pytest.raises(WorkerLost, match=r"no answer to reset in 0\.3 s"):
+        with pytest.raises(WorkerLost) as caught:
             env.reset(seed=1)
+        assert "0.3 s" in str(caught.value)
 
 
 class SlowReset(CountingEnv):

@@ -16,3 +16,17 @@ def refused(field: str, error: type[MuvlaError] = MuvlaError) -> Iterator[pytest
     with pytest.raises(error) as info:
         yield info
     assert info.value.field == field
+
+
+@contextlib.contextmanager
+def refused_at(ending: str, got: str = "") -> Iterator[pytest.ExceptionInfo]:
+    """The block must raise a MuvlaError whose field ends with `ending`, a place below a temporary folder.
+
+    Args:
+        ending: end of the error's field.
+        got: a number or name that the error's value holds. It tells apart the causes of errors about one field.
+    """
+    with pytest.raises(MuvlaError) as info:
+        yield info
+    assert info.value.field.endswith(ending), info.value
+    assert got in str(info.value.got), info.value
