@@ -16,7 +16,7 @@ from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.catalog import get_protocol
 from muvla.interventions import parse_intervention
 from muvla.probes.base import RESERVED, Grid, Measurement, Point, Probe
-from muvla.probes.registry import GROUP, PROBES, get_grid, get_measurement, get_probe, probe_names
+from muvla.probes.registry import PROBES, get_grid, get_measurement, get_probe, probe_names
 from muvla.probes.traces import traces_of
 
 BASE = get_protocol("recall-position3-rh@1")
@@ -91,7 +91,7 @@ def test_name_and_version_are_the_registry_s(name):
 def test_every_probe_is_documented_under_its_version():
     text, base = (ROOT / "docs/probes.md").read_text(encoding="utf-8"), get_protocol("recall-color5-rh@1")
     documented = re.findall(r"^\| `([a-z-]+@\d+)` \|", text, re.MULTILINE)
-    assert sorted(documented) == sorted(get_probe(name, base).id for name in PROBES)
+    assert sorted(documented) == sorted(get_probe(name, base).id for name in PROBES.members)
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def stranger(tmp_path, monkeypatch):
     (package / "patience.py").write_text(grid)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-probes\nVersion: 1.0\n")
     lines = ["drift = strange_probes.drift:DRIFT", "patience = strange_probes.patience:patience"]
-    (about / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
+    (about / "entry_points.txt").write_text("\n".join([f"[{PROBES.group}]", *lines, ""]))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield about
     for name in [name for name in sys.modules if name.startswith("strange_probes")]:
@@ -155,13 +155,6 @@ def test_a_stranger_s_probes_are_found_and_keep_the_contract(stranger, fresh):
 def test_the_registry_lines_of_the_page_are_those_of_the_examples():
     lines = dict(re.findall(r'`"([a-z-]+)": "(.+?)",`', PAGE))
     assert lines == {"drift": "muvla.probes.drift:DRIFT", "patience": "muvla.probes.patience:patience"}
-
-
-def test_two_probes_of_one_name_are_one_error(stranger):
-    (stranger / "entry_points.txt").write_text(f"[{GROUP}]\ndynamics = strange_probes.drift:DRIFT\n")
-    with pytest.raises(MuvlaError) as refused:
-        probe_names()
-    assert refused.value.field == f"entry point {GROUP}"
 
 
 @pytest.mark.parametrize("name", ["dynamic", "phase-lenght", "amnesia"])

@@ -28,6 +28,7 @@ from muvla.evaluation.catalog import declared_protocols, get_protocol, get_proto
 from muvla.evaluation.records import read_rows
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
+from muvla.utils.registry import _entry_points
 from sweeps.loader import load_study
 
 PAGE = ROOT / "docs" / "extending" / "suite.md"
@@ -50,7 +51,7 @@ study = Study("lamps", "a stranger's suite", base, {{"none": no_memory(), "K=4":
 
 
 def forget_suites():
-    for cached in (registry._load, registry._installed_suites, catalog.declared_protocols, catalog.declared_sets):
+    for cached in (registry._load, _entry_points, catalog.declared_protocols, catalog.declared_sets):
         cached.cache_clear()
     sys.modules.pop("lamps", None)
     importlib.invalidate_caches()
@@ -69,7 +70,7 @@ def folder(tmp_path, monkeypatch):
 # --- every registered suite -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", SUITES.members)
 def test_a_registered_suite_keeps_the_contract(name):
     suite = get_suite(name)
     assert suite.name == name

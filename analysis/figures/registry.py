@@ -42,5 +42,4 @@ def get_figure(name: str) -> Figure:
 
 def figures_of(frame: FrameName) -> dict[str, Figure]:
     """The figures that are drawn from this frame, by name."""
-    figures = {name: get_figure(name) for name in FIGURES.names()}
-    return {name: figure for name, figure in figures.items() if figure.frame == frame}
+    return {name: figure for name, figure in FIGURES.each(get_figure) if figure.frame == frame}

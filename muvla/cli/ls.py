@@ -92,11 +92,11 @@ def variants(study: o.StudyName, set: o.Set = None, json: o.Json = False) -> Non
 
 def memories(json: o.Json = False) -> None:
     """List the memory mechanisms."""
-    from muvla.memory.registry import MECHANISMS, get_mechanism
+    from muvla.memory.registry import MECHANISMS
 
     rows = [
-        {"memory": name, "mechanism": place, "what": first_sentence(get_mechanism(name))}
-        for name, place in MECHANISMS.places().items()
+        {"memory": name, "mechanism": MECHANISMS.places()[name], "what": first_sentence(mechanism)}
+        for name, mechanism in MECHANISMS.each()
     ]
     show_table("memories", ("memory", "what", "mechanism"), rows, "No mechanism is registered.")
 
@@ -104,7 +104,7 @@ def memories(json: o.Json = False) -> None:
 def interventions(json: o.Json = False) -> None:
     """List the interventions on a memory."""
     from muvla.interventions.grammar import FORM, example
-    from muvla.interventions.registry import INTERVENTIONS, get_intervention_kind
+    from muvla.interventions.registry import INTERVENTIONS
 
     rows = [
         {
@@ -115,7 +115,7 @@ def interventions(json: o.Json = False) -> None:
             "sham": ", ".join(spec.shams) or None,
             "effect": first_sentence(spec.function),
         }
-        for name, spec in ((name, get_intervention_kind(name)) for name in INTERVENTIONS.names())
+        for name, spec in INTERVENTIONS.each()
     ]
     show_table("interventions", ("example", "site", "schedule", "sham", "effect"), rows, "None is registered.")
     print(f"\nForm of a name: {FORM}")
@@ -132,11 +132,10 @@ def probes(json: o.Json = False) -> None:
     A measurement reads the model's state. A grid changes the task.
     """
     from muvla.probes.base import Measurement
-    from muvla.probes.registry import load_probe, probe_names
+    from muvla.probes.registry import PROBES, load_probe
 
     rows = []
-    for name in probe_names():
-        probe = load_probe(name)
+    for name, probe in sorted(PROBES.each(load_probe)):
         is_measurement = isinstance(probe, Measurement)
         function = probe.read if is_measurement else probe
         rows.append(

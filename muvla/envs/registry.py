@@ -3,7 +3,7 @@
 A suite comes from one of three places:
 
 - `SUITES` below, for suites of this repository;
-- an entry point of the group `muvla.suites` in another installed package;
+- an entry point of the group `muvla.suites` in another installed package (`muvla.utils.registry` has the rules);
 - an import path inside the task's name, `module:Suite:Task`, for a suite in a file beside a study.
 
 No suite is imported before a task or a protocol asks for it, and no suite imports its simulator before an environment
@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -29,34 +27,43 @@ from muvla.envs.assets import AssetSet
 from muvla.envs.base import Suite, TaskInfo
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import MuvlaError, unknown_name
+from muvla.utils.registry import Registry
 
-SUITES = {
-    "recall": "muvla.envs.recall.suite:RecallSuite",
-    "mikasa": "muvla.envs.mikasa.suite:MikasaSuite",
-    "maniskill": "muvla.envs.maniskill.suite:ManiSkillSuite",
-    "bridge": "muvla.envs.maniskill.suite:BridgeSuite",
-    "libero": "muvla.envs.libero.suite:LiberoSuite",
-}
-ENTRY_POINTS = "muvla.suites"
+SUITES = Registry(
+    "muvla.suites",
+    {
+        "recall": "muvla.envs.recall.suite:RecallSuite",
+        "mikasa": "muvla.envs.mikasa.suite:MikasaSuite",
+        "maniskill": "muvla.envs.maniskill.suite:ManiSkillSuite",
+        "bridge": "muvla.envs.maniskill.suite:BridgeSuite",
+        "libero": "muvla.envs.libero.suite:LiberoSuite",
+    },
+    "suite",
+)
 
 
 def get_suite(name: str) -> Suite:
     """The suite of this name, or of an import path `module:Suite`. Raises MuvlaError for an unknown name."""
-    if name in SUITES:
-        return _load(SUITES[name])
     if ":" in name:
         return _load(name)
-    for suite in suites():
-        if suite.name == name:
-            return suite
-    raise unknown_name("suite", name, [suite.name for suite in suites()])
+    places = SUITES.places()
+    if name not in places:
+        raise unknown_name("suite", name, places)
+    suite = _load(places[name])
+    if suite.name != name:
+        raise MuvlaError(
+            "suite",
+            got=f"{name} = {places[name]}, whose name is {suite.name}",
+            expected="an entry point with the suite's name",
+            remedy=f"name the entry point {suite.name} in the package that declares it",
+        )
+    return suite
 
 
 def suites() -> Iterator[Suite]:
     """Every registered suite: those of this repository first, then those of installed packages."""
-    for path in SUITES.values():
-        yield _load(path)
-    yield from _installed_suites()
+    for _, suite in SUITES.each(get_suite):
+        yield suite
 
 
 def find_suite(task: str) -> tuple[Suite, str]:
@@ -161,7 +168,9 @@ def _load(path: str) -> Suite:
     module_name, _, class_name = path.partition(":")
     try:
         made = getattr(_import(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a stranger's module may raise anything
+        if isinstance(error, MuvlaError):
+            raise
         raise MuvlaError(
             "suite",
             got=f"{path} ({type(error).__name__}: {error})",
@@ -185,20 +194,3 @@ def _import(module: str) -> ModuleType:
             raise
         sys.path.append(here)
         return importlib.import_module(module)
-
-
-@cache
-def _installed_suites() -> tuple[Suite, ...]:
-    """Suites of other packages. A package that cannot be imported must not stop the others: it gives a warning."""
-    loaded = []
-    for entry in metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            suite = _load(entry.value)
-        except MuvlaError as error:
-            warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: {error}", stacklevel=2)
-            continue
-        if suite.name in SUITES:
-            warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: the name is taken", stacklevel=2)
-            continue
-        loaded.append(suite)
-    return tuple(loaded)

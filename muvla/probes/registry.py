@@ -7,32 +7,34 @@ asked for, because a measurement may need pandas and scikit-learn.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
-from muvla.errors import MuvlaError, unknown_name
+from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import Grid, Measurement
+from muvla.utils.registry import Registry
 
-GROUP = "muvla.probes"  # of entry points
-PROBES: dict[str, str] = {
-    "dynamics": "muvla.probes.dynamics:DYNAMICS",
-    "decoders": "muvla.probes.linear_probes:DECODERS",
-    "attention": "muvla.probes.attention:ATTENTION",
-    "gradients": "muvla.probes.jacobians:GRADIENTS",
-    "phase-length": "muvla.probes.phase_length:phase_lengths",
-    "chunk-length": "muvla.probes.chunk_length:chunk_lengths",
-    "palette": "muvla.probes.palette:palettes",
-    "shift": "muvla.probes.visual_shift:shifts",
-    "time-map": "muvla.probes.time_map:time_map",
-}
-LISTED_BY = "muvla ls probes"
+PROBES = Registry(
+    "muvla.probes",
+    {
+        "dynamics": "muvla.probes.dynamics:DYNAMICS",
+        "decoders": "muvla.probes.linear_probes:DECODERS",
+        "attention": "muvla.probes.attention:ATTENTION",
+        "gradients": "muvla.probes.jacobians:GRADIENTS",
+        "phase-length": "muvla.probes.phase_length:phase_lengths",
+        "chunk-length": "muvla.probes.chunk_length:chunk_lengths",
+        "palette": "muvla.probes.palette:palettes",
+        "shift": "muvla.probes.visual_shift:shifts",
+        "time-map": "muvla.probes.time_map:time_map",
+    },
+    "probe",
+    "muvla ls probes",
+)
 
 
 def probe_names() -> list[str]:
     """Return the names of all probes, those of installed packages included."""
-    return sorted(_import_strings())
+    return sorted(PROBES.names())
 
 
 def load_probe(name: str) -> Measurement | Callable[..., Grid]:
@@ -40,16 +42,12 @@ def load_probe(name: str) -> Measurement | Callable[..., Grid]:
 
     A name may end in "@version"; the version is not compared. Raises MuvlaError for an unknown name.
     """
-    by_name = _import_strings()
     name = name.partition("@")[0]
-    if name not in by_name:
-        raise unknown_name("probe", name, by_name, LISTED_BY)
-    module, _, attribute = by_name[name].partition(":")
-    probe = getattr(importlib.import_module(module), attribute)
+    probe = PROBES.load(name)
     if not isinstance(probe, Measurement) and not callable(probe):
         raise MuvlaError(
             f"probe {name}",
-            got=f"{by_name[name]}, a {type(probe).__name__}",
+            got=f"{PROBES.places()[name]}, a {type(probe).__name__}",
             expected="a Measurement, or a function from a protocol to a Grid",
             remedy="name such an attribute in the entry point",
         )
@@ -84,18 +82,3 @@ def get_probe(name: str, base: Protocol) -> Grid | Measurement:
     """
     probe = load_probe(name)
     return probe if isinstance(probe, Measurement) else probe(base)
-
-
-def _import_strings() -> dict[str, str]:
-    """Return name → "module:attribute". Raises MuvlaError if two probes have one name."""
-    by_name = dict(PROBES)
-    for entry in entry_points(group=GROUP):
-        if by_name.get(entry.name, entry.value) != entry.value:
-            raise MuvlaError(
-                f"entry point {GROUP}",
-                got=f"{entry.name} = {entry.value}",
-                expected=f"a name besides {entry.name} = {by_name[entry.name]}",
-                remedy="rename the probe in its package, or uninstall the package",
-            )
-        by_name[entry.name] = entry.value
-    return by_name
