@@ -39,6 +39,6 @@ study = Study(
     seeds=(0,),
     protocols=(get_protocol("mikasa-remember-color3-quick-rh@1"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
-    notes="One training seed and 30 episodes: this shows that the path works from demonstrations to table, and is no "
+    notes="One training seed and 30 episodes show that the path from demonstrations to tables works. They are no "
     "evidence about memory.",
 )

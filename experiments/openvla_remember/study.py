@@ -1,6 +1,6 @@
 """OpenVLA-7B fine-tuned with LoRA and memory on MIKASA-Robo's RememberColor3: K and the labels, at matched budgets.
 
-Needs a network, a GPU of 80 GB and days; it was never run.
+The study needs a network, a GPU of 80 GB and days of GPU time. It was never run.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ M = 64
 base = Cell(
     model=ModelConfig(get_size("openvla-7b"), chunk=8, reserve=M, images="released", precision="bfloat16"),
     data=DataConfig(
-        # Physics on the GPU, as the published demonstrations and episodes have it (spec 6.1).
+        # Published demonstrations and episodes use physics on the GPU (spec 6.1).
         DatasetConfig(TaskConfig("RememberColor3-VLA-v0", physics="gpu"), episodes=250),
-        augmentation="episode",  # published: frame by frame, which shakes the colour that is to be remembered
+        augmentation="episode",  # published: frame by frame, which changes the colour that the memory must hold
     ),
     memory=MemoryConfig("tokens", M),
     truncation=8,
     budget=BudgetConfig(slots=4, window=8, updates=10_000),
-    # As published, but for the fraction of warm-up, which there is 2,000 of 150,000 steps (spec 5).
+    # As published, except for the fraction of warm-up: the published warm-up is 2,000 of 150,000 steps (spec 5).
     optimizer=OptimizerConfig(lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01, warmup=0.02, final=0.1, clip=None),
     start=StartConfig("openvla/openvla-7b"),
     lora=LoraConfig(rank=32, alpha=16.0),

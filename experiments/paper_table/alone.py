@@ -1,6 +1,6 @@
-"""The variant of a single task, under control: RememberColor5 alone beside all five, at one budget.
+"""The variant of a single task, under control: RememberColor5 alone beside all five tasks, at the same budget.
 
-"all tasks" is the cell `m=64, K=2` of study.py: it has the same train id, and is trained once.
+"all tasks" is the cell `m=64, K=2` of study.py. Both names have the same train id, so the cell is trained once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from muvla.config.serialization import replace
 from sweeps.study import Study
 
 
-def of_table(table: Study) -> Study:
-    """The like of a table's study for its best published variant and the first task."""
+def single_task_study(table: Study) -> Study:
+    """Derive the study of a single task from a table's study: the best published variant, on the first task."""
     return dataclasses.replace(
         table,
         name=f"{table.name}_alone",
@@ -23,13 +23,13 @@ def of_table(table: Study) -> Study:
         base=replace(table.base, table.variants["m=64, K=2"]),
         variants=single_task(TASKS[0]),
         factors=("data.mixture",),
-        protocols=tuple(one for one in table.protocols if one.task.name == TASKS[0]),
+        protocols=tuple(protocol for protocol in table.protocols if protocol.task.name == TASKS[0]),
         notes=table.notes
         + """
-At one budget, the single task is shown about five times as often as among five. Scales are those of what is trained:
-the quantiles of one task, and of all.
+At the same budget, a policy trained on one task sees this task about five times as often as a policy trained on five.
+Action scales follow the training data: the quantiles of one task, or of all tasks.
 """,
     )
 
 
-study = of_table(table)
+study = single_task_study(table)

@@ -1,4 +1,4 @@
-"""The same variants with the confounds of the published study: to see what they make of the table."""
+"""The variants of the published table with the confounds of the published study, to measure the confounds' effect."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ study = dataclasses.replace(
     variants=paper_variants("published"),
     protocols=(*controlled.protocols, *get_protocols("mikasa5-ol8@1")),
     notes="""
-K multiplies the frames here, as published: a difference between two K is one between two budgets as well.
+K multiplies the frames here, as published. A difference between two values of K is therefore also a difference between
+two budgets.
 """,
 )

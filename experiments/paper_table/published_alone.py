@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.paper_table.alone import of_table
+from experiments.paper_table.alone import single_task_study
 from experiments.paper_table.published import study as table
 
-study = of_table(table)
+study = single_task_study(table)

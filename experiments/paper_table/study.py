@@ -1,7 +1,7 @@
-"""The variants of the published table under control: one budget, executed labels, one guard; nothing differs but the
-factors.
+"""The variants of the published table under control: nothing differs but the declared factors.
 
-Needs a network, a GPU of 80 GB and months; it was never run.
+Budget, executed labels and guard are the same for all variants, unless a variant declares another. The study needs a
+network, a GPU of 80 GB and months of GPU time. It was never run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from muvla.envs.mikasa.tasks import TRAINED
 from muvla.evaluation.catalog import get_protocols
 from sweeps.study import Study
 
-# The task on which the published variants differ most stands first: the one that is trained alone (alone.py).
+# The first task is the task on which the published variants differ most. alone.py trains it alone.
 TASKS = ("RememberColor5-VLA-v0", *(name for name in TRAINED if name != "RememberColor5-VLA-v0"))
-# 250 demonstrations of each; physics on the GPU, as published (spec 6.1).
+# Each task has 250 demonstrations, with physics on the GPU, as published (spec 6.1).
 DATASETS = tuple(DatasetConfig(TaskConfig(name, physics="gpu"), episodes=250) for name in TASKS)
 U, WARMUP = 150_000, 0.01333  # 2,000 updates
 
@@ -55,6 +55,7 @@ study = Study(
     protocols=get_protocols("mikasa5-rh@1"),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
     notes="""
-Every step is queried: chunks of one action, so that no delay frame is supervised by a decision, cannot run open loop.
+The protocol queries every step. Chunks have one action, so that no decision supervises a delay frame. Chunks of one
+action cannot run open loop.
 """,
 )

@@ -1,4 +1,4 @@
-"""K under the three budget regimes, side by side: what the published comparison measured beside K."""
+"""K under the three budget regimes, side by side: the published comparison changed the budget together with K."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from sweeps.study import Study
 REGIMES = {"matched": "matched", "matched frames": "matched_frames", "published": "published"}
 
 NOTES = """
-Within a regime K is compared with K; between the regimes of one K nothing differs but the budget. `matched`: one window
-and one number of updates for every K. `matched frames`: windows of K ticks, and as many updates as give the frames of
-the others. `published`: windows of K ticks at one number of updates, so that K multiplies the frames. K = 8 is the
-declared window, so that the three regimes are one computation there, and one variant.
+Within a regime, nothing differs but K. Between the regimes of the same K, nothing differs but the budget.
+
+- `matched`: the same window and the same number of updates for every K.
+- `matched frames`: windows of K ticks, and enough updates for the frames of the other variants.
+- `published`: windows of K ticks at the same number of updates, so that K multiplies the frames.
+
+K = 8 is the declared window, so the three regimes are the same computation for K = 8, and the same variant.
 
 What these numbers cannot show:
 
-- Under `matched frames` small K has more, smaller and noisier updates at the same learning rate, and a schedule of more
-  steps: it matches what is seen, not what is done with it.
-- The learning rate was searched for K = 8 at the declared budget. Other budgets might do better with one of their own.
-- One task with a delay of one or two steps. With windows of K ticks and K = 1 or 2 no block holds a cue and its
-  decision under any regime.
+- Under `matched frames` a small K has more, smaller and noisier updates at the same learning rate, and a schedule of
+  more steps. The regime matches the number of frames, not the optimization.
+- The learning rate was searched for K = 8 at the declared budget. Other budgets might do better with another learning
+  rate.
+- The study has one task with a delay of one or two steps. With windows of K ticks and K = 1 or 2 no block holds a cue
+  and its decision under any regime.
 """
 
 study = Study(

@@ -1,5 +1,7 @@
-"""The same interventions and probes on a MIKASA checkpoint: RememberColor3, the cells of experiments/mikasa_quick, few
-episodes. A check of the path, no evidence."""
+"""Interventions and probes of recall_causality on a MIKASA checkpoint: RememberColor3, few episodes.
+
+The cells are those of experiments/mikasa_quick. The study checks the path and gives no evidence.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from muvla.probes.phase_length import phase_lengths
 from muvla.probes.registry import get_measurement
 
 BASE = trained.protocols[0]
-# One cue and delay, so that transplants have donors in the same phases.
+# A fixed cue and delay length gives transplants donors in the same phases.
 FEWER = replace(
     BASE,
     {"name": "mikasa-remember-color3-causality-rh", "episodes": 16, "task.cue": (3, 3), "task.delay": (3, 3)},
@@ -35,6 +37,6 @@ study = dataclasses.replace(
         ScheduledMeasurement(get_measurement("attention"), FEWER, episodes=1),
         ScheduledMeasurement(get_measurement("gradients"), FEWER, episodes=2),
     ),
-    notes="Sixteen episodes of one training seed: the path works, from interventions to figures, and this is no "
+    notes="Sixteen episodes of one training seed show that the path from interventions to figures works. They are no "
     "evidence about memory.",
 )

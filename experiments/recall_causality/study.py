@@ -1,4 +1,4 @@
-"""The effect of a memory: interventions with their shams, and probes, on cells with and without use of it."""
+"""The effect of a memory: interventions with their shams, and probes, on cells with and without use of a memory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sweeps.study import Study
 
 M = 4  # memory width
 U = 400  # updates
-BLANK = (0, 3)  # steps before the mark is shown: what the first tick writes has seen no mark, but where it is 0
+BLANK = (0, 3)  # steps before the mark is shown; with 1 or more, the first tick has not seen the mark
 
 BASE = get_protocol("recall-position3-blank-rh@1")
-FEWER = replace(BASE, {"name": "recall-position3-blank50-rh", "episodes": 50})  # what the probes' grids start from
+FEWER = replace(BASE, {"name": "recall-position3-blank50-rh", "episodes": 50})  # the base of the probes' grids
 
 base = Cell(
     model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", memory_positions="reserved", reserve=M),
@@ -66,19 +66,19 @@ def used(text: str, intervention: str, expected: str, **more) -> Prediction:
     return Prediction(f"`{intervention}` {text}", USING, intervention, expected, where="used", **more)
 
 
-# Written down before the run; docs/causality.md says what the words mean and when each is supported or refuted.
+# Written before the run. docs/causality.md defines the words, and says when a prediction is supported or refuted.
 predictions = (
-    # What reads no memory, or one without content, chooses at chance.
+    # A policy that reads no memory, or a memory without content, chooses at chance.
     *(
         used(f"brings the choice {CHANCE}", name, "to_chance")
         for name in ("noise_unit", "noise_matched", "zero", "drop")
     ),
-    # What was written while the mark was shown is what counts, and it is all in the memory.
+    # The content written while the mark was shown decides the choice, and the memory holds all of this content.
     used("brings the choice to chance: what was seen of the mark is gone", "empty@cue_end", "to_chance"),
     used("brings the choice to chance: nothing later shows the mark again", "empty@..cue_end", "to_chance"),
     used("changes nothing: what the cue's last step wrote is all that is needed", "freeze@cue_end..", "null"),
     used("lowers the choice: the first tick has not seen the mark, but where the blank is 0", "freeze_first", "lower"),
-    # The content decides, not that something was put there.
+    # The content decides, not the replacement itself.
     used("makes the policy choose the donor's target", "transplant", "above_chance", quantity="follow"),
     used("does so more than the same episodes without it", "transplant", "higher", quantity="follow"),
     used("changes nothing: a sham, another episode of the same target", "transplant_same", "null"),
@@ -86,7 +86,7 @@ predictions = (
     used("lowers the choice, more than its sham does", "direction(4)", "lower", versus="orthogonal(4)"),
     used("changes nothing: the order that they have", "permute_tokens(identity)", "null"),
     used("changes nothing: noise of no size", "noise_relative(0)", "null"),
-    # Where the plain run is at chance there is nothing to lose, whatever the variant.
+    # If the plain run is at chance, an intervention has nothing to lower, for every variant.
     *(
         Prediction(f"`{name}` {NOTHING}", ALL, name, "null", where="unused")
         for name in ("noise_matched", "zero", "drop", "freeze@cue_end..", "transplant", "transplant_same")
@@ -102,18 +102,19 @@ predictions = (
 )
 
 NOTES = """
-Variants, interventions, probes and predictions: experiments/recall_causality/README.md; the words: docs/causality.md.
+experiments/recall_causality/README.md describes variants, interventions, probes and predictions. docs/causality.md
+defines the words.
 
 What these numbers cannot show:
 
-- Choice accuracy is conditioned on a touch. Where few episodes have one in both runs, the paired difference speaks of
-  few, and its interval is wide: read it beside the share of own target among all episodes.
-- Zeros, noise and foreign memories also disturb the movement, on `dummy` too.
-- H = 1 here: an h above 1 repeats one action and ticks the memory once per h steps; it says nothing of long chunks that
-  were trained.
-- One task with three places, one small policy, one recipe.
-- Predictions are many, and their intervals are not corrected for that; over training seeds one refutation alone
-  refutes nothing.
+- Choice accuracy is conditioned on a touch. If few episodes have a touch in both runs, the paired difference rests on
+  few episodes and its interval is wide. Read the difference beside the share of own target among all episodes.
+- Zeros, noise and other episodes' memories also disturb the movement, on `dummy` too.
+- H = 1 here. An h above 1 repeats one action and ticks the memory once per h steps; this probe says nothing about long
+  chunks that were trained.
+- The study has one task with three places, one small policy and one recipe.
+- The predictions are many, and their intervals are not corrected for this number. A refutation in a single training
+  seed refutes nothing.
 """
 
 study = Study(

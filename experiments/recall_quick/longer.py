@@ -1,4 +1,4 @@
-"""The same study at twice the training length: slow learning is not inability."""
+"""recall_quick at twice the training length, which separates slow learning from inability."""
 
 from __future__ import annotations
 

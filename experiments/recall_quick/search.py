@@ -1,10 +1,10 @@
-"""The search for the study's recipe, by Optuna, on K=8 with executed labels alone.
+"""Search the study's recipe with Optuna, for K=8 with executed labels alone.
 
     python -m experiments.recall_quick.search
 
-Training seeds 100-104 and the protocol `recall-position3-search@1`, none of which any result uses. Every trial becomes
-a line of search.csv: the recipe, each seed's success rate, and how many seeds reached the target. A rerun continues,
-and replaces a recipe's line only when it has the new one.
+The search uses training seeds 100-104 and the protocol `recall-position3-search@1`, which no result uses. Every trial
+becomes a line of search.csv: the recipe, each seed's success rate, and how many seeds reached the target. A rerun
+continues the search, and replaces a recipe's line only after the recipe's new trial.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _recipe(line: dict) -> tuple[float, ...]:
 
 
 def _trial(trial: optuna.Trial, lines: dict[tuple[float, ...], dict], root: Path) -> float:
-    """Mean success over the seeds; the cells go through the ledger, so that a trial run before costs nothing."""
+    """Return the mean success over the seeds. The ledger holds the cells, so a repeated trial trains nothing."""
     recipe = {name: trial.suggest_categorical(name, values) for name, values in SPACE.items()}
     cells = dataclasses.replace(
         study,
@@ -74,14 +74,14 @@ def _trial(trial: optuna.Trial, lines: dict[tuple[float, ...], dict], root: Path
         **{f"seed {seed}": rate for seed, rate in zip(SEEDS, rates, strict=True)},
         "seeds at target": sum(rate >= TARGET for rate in rates),
         "mean": round(mean, 4),
-        "wall seconds": max(old["wall seconds"], round(time.monotonic() - started)),  # cells done before cost nothing
+        "wall seconds": max(old["wall seconds"], round(time.monotonic() - started)),  # finished cells are not run again
     }
     _write(list(lines.values()))
     return mean
 
 
 def _write(lines: list[dict]) -> None:
-    """search.csv, and the same table between the markers of the README."""
+    """Write search.csv, and the same table between the markers of the README."""
     table = pd.DataFrame(lines)
     write_atomically(HERE / "search.csv", table.to_csv(index=False).encode())
     write_between_markers(HERE / "README.md", "search", to_markdown(table) + "\n")

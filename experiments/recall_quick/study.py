@@ -34,23 +34,26 @@ base = Cell(
 RECORDED, LONGER_CHUNK = {"data.labels": "recorded"}, {"model.chunk": 4}
 
 NOTES = """
-The variants: README.md, "What the demo shows". The interventions, at every tick: `noise_unit` and `noise_matched` read
-standard normal numbers, or such with the memory's own mean and spread, in place of the memory; `zero` reads zeros;
-`freeze_first` keeps what the first tick of the episode wrote.
+README.md, "What the demo shows", describes the variants. The interventions act at every tick:
+
+- `noise_unit` replaces the memory by standard normal numbers.
+- `noise_matched` replaces the memory by normal numbers with the memory's mean and standard deviation.
+- `zero` replaces the memory by zeros.
+- `freeze_first` keeps the memory that the first tick of the episode wrote.
 
 What these numbers cannot show:
 
-- Choice accuracy is conditioned on a touch. Where few episodes have one they are a selection: read it beside n and
-  success.
-- Noise and zeros disturb the movement too, on `dummy` as well; the choice among the episodes that still touch is what
-  counts.
-- The mark is shown in the first frame, so `freeze_first` keeps what a memory needs here: it tests that nothing later
-  is needed, not retention.
-- The pairs inside a block count from the last frame of the cue to the first of the decision. A variant without such
-  pairs can still learn by other routes, and a variant at chance after U updates may learn later: see the other training
-  length.
-- One task with a delay of one or two steps, one small policy, and a recipe that was searched for `K=8` with executed
-  labels alone: other variants might do better with one of their own.
+- Choice accuracy is conditioned on a touch. If few episodes have a touch, these episodes are a selection: read the
+  accuracy beside n and success.
+- Noise and zeros also disturb the movement, on `dummy` too. The choice among the episodes that still touch measures the
+  memory.
+- The mark is shown in the first frame, so `freeze_first` keeps all content that a memory needs here. The intervention
+  tests that no later write is needed; it does not test retention.
+- The pairs inside a block count from the last frame of the cue to the first frame of the decision. A variant without
+  such pairs can still learn by other routes. A variant at chance after U updates may learn later: see the other
+  training length.
+- The study has one task with a delay of one or two steps, one small policy, and a recipe that was searched for `K=8`
+  with executed labels alone. Other variants might do better with another recipe.
 """
 
 study = Study(
