@@ -20,12 +20,6 @@ NAMELESS = {"one", "own", "told", "found", "known", "kind"}
 WORDS_PER_SENTENCE = 20
 
 
-# Pages and modules that are not rewritten yet; the list only shrinks.
-PENDING = {
-    "README.md",
-}
-
-
 def name(path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -73,9 +67,7 @@ def help_texts(tree: ast.Module):
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=name)
-def test_docstrings_and_help_begin_with_their_subject(path, request):
-    if name(path) in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="not rewritten yet"))
+def test_docstrings_and_help_begin_with_their_subject(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     wrong = [
         f"{name(path)}:{line}: {sentence[:70]}"
@@ -88,9 +80,7 @@ def test_docstrings_and_help_begin_with_their_subject(path, request):
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=name)
-def test_variables_are_named_after_what_they_hold(path, request):
-    if name(path) in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="not rewritten yet"))
+def test_variables_are_named_after_what_they_hold(path):
     wrong, tree = [], ast.parse(path.read_text(encoding="utf-8"))
     # A field of a class may have a serialized name.
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
@@ -106,9 +96,7 @@ def test_variables_are_named_after_what_they_hold(path, request):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
-def test_pages_are_written_in_short_sentences(path, request):
-    if name(path) in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="not rewritten yet"))
+def test_pages_are_written_in_short_sentences(path):
     text = path.read_text(encoding="utf-8")
     prose = [sentence for paragraph in paragraphs(text) for sentence in sentences(paragraph)]
     wrong = [line for line in (*headings(text), *prose) if WRONG_START.match(line)]

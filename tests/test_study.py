@@ -281,14 +281,6 @@ def test_a_protocol_that_may_end_before_the_decision_is_refused_before_training(
     assert "step_limit" in info.value.field and info.value.got == 5
 
 
-def test_the_study_in_the_readme_is_complete(tmp_path):
-    text = (ROOT / "README.md").read_text()
-    (tmp_path / "study.py").write_text(text.split("```python\n")[1].split("```")[0])
-    study = load_study(tmp_path)
-    study.check()
-    assert study.name == "guards" and len(study.cells()) == 9
-
-
 def test_the_longer_study_differs_in_its_length_alone():
     shorter, longer = (load_study(EXPERIMENTS / f) for f in ("recall_quick", "recall_quick/longer.py"))
     updates = shorter.base.budget.updates
