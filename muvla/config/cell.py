@@ -48,7 +48,7 @@ class Cell:
         _require_augmentation_fits(self)
         _require_selection(self)
         require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
-        self.memory.require_compatible(self)
+        self.memory.require_compatible(self.data, self.model)
         _require_whole_blocks(self)
 
     @property

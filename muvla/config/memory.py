@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from muvla.config.data import DataConfig
+from muvla.config.model import ModelConfig
 from muvla.config.validation import require
-
-if TYPE_CHECKING:
-    from muvla.config.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -68,29 +67,29 @@ class MemoryConfig:
         """The mechanism in the words of a table, with truncation length K where K has a meaning."""
         return f"{self.kind}, K={K}" if self.gradient_crosses else self.kind
 
-    def require_compatible(self, cell: Cell) -> None:
-        """Raises MuvlaError where the rest of the cell does not suit the mechanism.
+    def require_compatible(self, data: DataConfig, model: ModelConfig) -> None:
+        """Raises MuvlaError where the data or the model of a cell do not suit the mechanism.
 
         A mechanism with further demands calls this method and adds them.
         """
         require(
-            cell.data.order != "shuffled" or not self.recurs,
+            data.order != "shuffled" or not self.recurs,
             "data.order",
-            cell.data.order,
+            data.order,
             f"episodic or grouped where memory.kind is {self.kind!r}, which carries a state",
             "a shuffled frame has no tick before it to remember: set memory.kind to none or dummy",
         )
         require(
-            cell.model.memory_positions == "shift" or self.tokens <= cell.model.reserve,
+            model.memory_positions == "shift" or self.tokens <= model.reserve,
             "model.reserve",
-            cell.model.reserve,
+            model.reserve,
             f"at least {self.tokens}, the MEMORY tokens of memory.kind {self.kind!r}",
             "raise model.reserve for the whole study, or set memory_positions to shift",
         )
         require(
-            cell.model.head != "diffusion" or cell.model.guard == "context" or not self.recurs,
+            model.head != "diffusion" or model.guard == "context" or not self.recurs,
             "model.guard",
-            cell.model.guard,
+            model.guard,
             "context under the head diffusion with a memory that recurs",
             "set model.guard to context: under another guard the memory carries the noisy label on",
         )
