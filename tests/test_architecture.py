@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,40 @@ def test_every_folder_has_its_place_in_the_order():
     folders = {p.name for p in (ROOT / "muvla").iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert folders <= LEVEL.keys()
     assert {p.stem for p in (ROOT / "muvla").glob("*.py")} == {"__init__", "errors", "stats"}
+
+
+def test_no_two_modules_import_each_other():
+    """Imports for type checking count too: one module would not be understood without the other."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in HOUSE if p.stem != "__init__"}
+    edges = {name: {module for module in imports(path) if module in names} for name, path in names.items()}
+    order: list[str] = []
+    for module in names:
+        _visit(module, edges, order, ())
+
+
+def _visit(module: str, edges: dict[str, set[str]], done: list[str], above: tuple[str, ...]) -> None:
+    assert module not in above, " → ".join([*above[above.index(module) :], module])
+    if module not in done:
+        for target in sorted(edges[module]):
+            _visit(target, edges, done, (*above, module))
+        done.append(module)
+
+
+def test_no_formatter_is_switched_off():
+    marks = ("# " + "fmt: skip", "# " + "fmt: off")
+    for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "notebooks").rglob("*.py"))]:
+        assert not [mark for mark in marks if mark in path.read_text(encoding="utf-8")], path
+
+
+def test_studies_and_benchmarks_are_not_installed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert packages["find"]["include"] == ["muvla*", "sweeps*", "analysis*"]
+
+
+def test_the_import_rule_of_the_contributors_page_is_this_one():
+    page = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    stated = [set(part.split(", ")) for part in re.search(r"`(utils, .+?← cli)`", page)[1].split(" ← ")]
+    assert stated == [set(ORDER[0]) | set(ORDER[1]), *map(set, ORDER[2:])]
 
 
 @pytest.mark.parametrize("path", HOUSE, ids=lambda p: str(p.relative_to(ROOT)))
