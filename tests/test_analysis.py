@@ -11,6 +11,7 @@ from analysis import tables
 from analysis.frames import best_constant_choice, tidy, update_rule
 from analysis.learned import above_chance_counts, above_chance_sentence
 from analysis.report.checks import mixed
+from helpers.errors import refused
 from helpers.figures import all_inside, draw, legend_of
 from helpers.rows import PROVENANCE, records, row, write
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
@@ -160,7 +161,7 @@ def test_a_report_names_what_never_fired(cells, tmp_path, undrawn):
     for made, told in ((silent, 1), (cells, 0)):
         write(made, tmp_path)
         text = (tmp_path / "out" / "report.md").read_text()
-        assert text.count("Never fired") == text.count(f"without a result there: `{late[1]}` under p@1.") == told
+        assert text.count(f"`{late[1]}` under p@1") == told
 
 
 def test_equal_rows_give_equal_bytes(cells, tmp_path):
@@ -335,5 +336,5 @@ def test_results_are_written_between_their_markers_only(cells, tmp_path):
     write(cells, tmp_path, results=results, name="other")
     assert results.read_text().count("<!-- generated:") == 2
     results.write_text("<!-- generated: small -->\n")
-    with pytest.raises(MuvlaError, match="one of two markers"):
+    with refused(str(results)):
         write(cells, tmp_path, results=results)

@@ -234,8 +234,7 @@ def test_a_missing_renderer_is_one_clear_error():
     )
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
-    assert "MuvlaError: renderer: got vk::createInstanceUnique" in last
-    assert "install-system-packages.sh" in last
+    assert "MuvlaError: renderer:" in last and "install-system-packages.sh" in last
 
 
 @pytest.mark.sim
@@ -243,8 +242,10 @@ def test_a_missing_renderer_is_one_clear_error():
 def test_a_backend_that_is_not_there_is_refused(field):
     import torch
 
-    with pytest.raises(MuvlaError, match="auto, cpu, gpu"):
+    with pytest.raises(MuvlaError) as info:
         MikasaEnv(TASK, **{field: "tpu"})
+    assert info.value.field == field and info.value.got == "tpu"
     if not torch.cuda.is_available():  # ManiSkill would take the CPU and say so in a warning
-        with pytest.raises(MuvlaError, match="CUDA device"):
+        with pytest.raises(MuvlaError) as info:
             MikasaEnv(TASK, **{field: "gpu"})
+        assert info.value.field == field and info.value.got == "gpu"

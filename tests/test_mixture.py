@@ -82,7 +82,7 @@ def test_frames_of_a_mixture_stay_on_the_disk(mixture):
 
 @pytest.mark.parametrize("rows", [(np.array([0, 1]), np.array([1, 0])), slice(3), np.ones(3, bool), 0.5], ids=str)
 def test_rows_are_taken_by_their_numbers_alone(mixture, rows):
-    with pytest.raises(TypeError, match="integers"):
+    with pytest.raises(TypeError):
         mixture["images"][rows]
 
 

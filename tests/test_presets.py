@@ -29,7 +29,6 @@ from muvla.data.mixture import join
 from muvla.data.mixture_sampling import get_pieces_per_round
 from muvla.envs.mikasa.tasks import TRAINED
 from muvla.envs.registry import task_info
-from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocols
 from sweeps.difference import difference
 from sweeps.launchers.base import Job, Status
@@ -39,6 +38,9 @@ from sweeps.work import bring_to_end
 
 FOLDER = ROOT / "experiments" / "paper_table"
 FILES = {"controlled": ("study.py", "alone.py"), "published": ("published.py", "published_alone.py")}
+UNFITTING = (
+    "mikasa-shell-game-push-rh@1"  # its prompt has another length than the prompt of the task of the study `alone`
+)
 VERSIONS = pytest.mark.parametrize("version", FILES)
 
 
@@ -210,11 +212,14 @@ def test_protocols_of_every_prompt_that_is_trained_fit_and_of_no_other(version, 
     assert len({len(prompts.encode(task_info(name).instruction)) for name in TRAINED}) > 1
     for study in (table, alone):
         dataclasses.replace(study, base=replace(study.base, real)).check()
-    with pytest.raises(
-        MuvlaError,
-        match=r"mikasa-\S+: task.*a prompt of .* in the data without model.prompt_tokens, of variant '\S+ alone",
-    ):
+    with refused(f"study {alone.name}, protocol {UNFITTING}: task") as info:
         dataclasses.replace(alone, base=replace(alone.base, real), protocols=table.protocols).check()
+    trained_alone, (refused_task,) = (
+        "RememberColor5-VLA-v0",
+        [p.task.name for p in table.protocols if p.id == UNFITTING],
+    )
+    lengths = [len(prompts.encode(task_info(name).instruction)) for name in (trained_alone, refused_task)]
+    assert str(lengths[0]) in info.value.expected and info.value.got == lengths[1]
     if version == "controlled":
         with refused("study paper_table, protocol mikasa-shell-game-push-ol8@1: h"):
             dataclasses.replace(table, base=replace(table.base, real), protocols=get_protocols("mikasa5-ol8@1")).check()

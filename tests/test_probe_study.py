@@ -221,13 +221,14 @@ def test_measurements_refuse_what_they_cannot_read(place):
     other = Ledger(root / "runs", root / "data").entries(
         entry.study, Ledger(root / "runs", root / "data").stores(entry.study)
     )[0]
-    with pytest.raises(MuvlaError, match="a policy without memory"):
+    with refused("probe widths@1"):
         take_measurement(Evaluator(other.run), ScheduledMeasurement(WIDTHS, BASE, 2))
     wrong = dataclasses.replace(WIDTHS, name="wrong", y="missing")
-    with pytest.raises(MuvlaError, match="no column 'missing'"):
+    with refused("probe wrong@1: frame") as info:
         take_measurement(Evaluator(entry.run), ScheduledMeasurement(wrong, BASE, 2))
+    assert "'missing'" in info.value.got
     seen = dataclasses.replace(BASE, name="seen", seed=entry.run.store().parts[0].seeds.start)
-    with pytest.raises(MuvlaError, match="training episodes"):
+    with refused("probe widths@1: episodes"):
         take_measurement(Evaluator(entry.run), ScheduledMeasurement(WIDTHS, seen, 2))
 
 

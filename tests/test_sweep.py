@@ -18,7 +18,7 @@ from muvla.checkpoints import native as ckpt
 from muvla.config import TaskConfig, no_memory, tbptt
 from muvla.config.serialization import replace
 from muvla.data.mixture import open_data
-from muvla.errors import MuvlaError
+from muvla.evaluation.results import NeverFired
 from muvla.probes.base import Grid, Point
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
@@ -72,9 +72,9 @@ def test_a_view_is_told_of_each_finished_cell_and_its_failure_stops_nothing(stud
 
     def broken(entry):
         told.append(entry)
-        raise RuntimeError("the page cannot be written")
+        raise RuntimeError("page 7")
 
-    with pytest.warns(UserWarning, match="the page cannot be written"):
+    with pytest.warns(UserWarning, match="page 7"):
         result = run_study(load_study(study_file), ledger, options, lambda _: None, broken)
     assert len(told) == 3 and len(result.entries) == 2, "called once more, and then switched off"
 
@@ -191,8 +191,8 @@ def test_what_never_fires_costs_its_condition_alone(study_file, tmp_path):
     records = entry.records()
     assert records.never_fired == (("few@1", "zero@first_decision+11"),), "what a grid alone asks for is told there"
     assert [(p.intervention, p.never_fired) for p in records.grids[0].points] == [("none", False), (later, True)]
-    assert "zero@first_decision+11 never fired" in finished_line(entry, 1, 1, 0.0)
-    with pytest.raises(MuvlaError, match="fired in none of 20 episodes"):
+    assert "zero@first_decision+11" in finished_line(entry, 1, 1, 0.0)
+    with refused("intervention zero@first_decision+11", NeverFired):
         Evaluator(entry.run).evaluate(late.protocols[0], "zero@first_decision+11")
 
 
@@ -220,14 +220,15 @@ def test_a_cell_that_dies_before_it_can_mark_itself_is_marked_for_it(study_file,
         entry.study, Ledger(tmp_path / "runs", tmp_path / "data"), SweepOptions(1, track=False), said.append
     )
     assert [e.run.train for e in result.failed] == [entry.run.train]
-    assert "its process ended with status 1" in "\n".join(said)
+    assert "status 1" in "\n".join(said)
 
 
 def test_changed_data_are_not_trained_on(study_file, tmp_path):
     entry, job = one_cell(study_file, tmp_path)
-    file = open_data(job.run.data, job.cell.data).path / "images.bin"
+    folder = open_data(job.run.data, job.cell.data).path
+    file = folder / "images.bin"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
-    with pytest.raises(MuvlaError, match="the data changed"):
+    with refused(str(folder)):
         train_cell(entry.run, entry.item.cell, open_data(job.run.data, job.cell.data), "cpu")
 
 
@@ -299,12 +300,13 @@ def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     said = []
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     result = run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
-    assert f"process {other.pid} works on it" in "\n".join(said)
+    assert str(other.pid) in "\n".join(said)
     assert [e.run.train for e in result.not_run] == [entry.run.train], "nobody takes it for finished"
     assert bring_to_end(job, lambda *_: None, lambda: False) == Status.MARKED, "locked only after the plan was made"
     assert entry.run.failure is None
-    with pytest.raises(MuvlaError, match=f"held by process {other.pid}"), entry.run.working():
+    with refused(str(entry.run.folder / "lock")) as info, entry.run.working():
         pass
+    assert str(other.pid) in info.value.got
     other.kill()
     other.wait()
     with entry.run.working():
@@ -317,7 +319,7 @@ def test_changed_data_are_noticed_before_they_reach_a_result(swept, tmp_path):
     entry = result.entries[0]
     run = Run(tmp_path, ledger.data, entry.run.train)
     write_json(run.folder / "run.json", {"data": entry.run.store().path.name, "sha256": "0" * 64})
-    with pytest.raises(MuvlaError, match="restore the dataset"):
+    with refused(f"{ledger.data}: {entry.run.store().name}"):
         run.store()
 
 
