@@ -1,8 +1,8 @@
-"""Evaluation in the simulator: environments side by side, batched queries, where the time of a step goes.
+"""Speed of evaluation in the simulator: parallel environments, batched queries, the parts of a step's time.
 
 python -m benchmarks.evaluation      prints the tables and writes benchmarks/evaluation.md (some minutes)
 
-Legend: e an environment's step, q(B) a query of B slots, both in seconds.
+All times are in seconds.
 """
 
 from __future__ import annotations
@@ -38,27 +38,42 @@ from muvla.utils.io import write_atomically
 from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
-PROTOCOL = get_protocol("mikasa-remember-color3-quick-rh@1")  # two slots, pictures of 64 pixels
-CORES = 16  # of the estimate
+PROTOCOL = get_protocol("mikasa-remember-color3-quick-rh@1")  # two slots, images of 64 pixels
+CORES = 16  # cores and environments of the estimate
 PARTS = ("render", "physics", "other of the environment", "policy", "transport")
 
 
 def untrained(cameras: int = 2, proprio: int = 7, action: int = 7) -> tuple[Policy, Statistics]:
-    """Random parameters take as long as trained ones; what they do decides nothing here."""
+    """Build a policy with random parameters, and statistics.
+
+    Random parameters take as much time as trained parameters, and only the time matters here.
+    """
     policy = build_policy(base, Interface(cameras, proprio, action, text=40, text_padded=True)).eval()
     ends = ((-1.0,) * action, (1.0,) * action, (-1.0,) * proprio, (1.0,) * proprio)
     return policy, Statistics(*ends, action_mask=(True,) * action, data="none")
 
 
 def episodes(
-    policy: Policy, statistics: Statistics, one: Protocol, make: Callable[[], gymnasium.Env], rounds: int
+    policy: Policy, statistics: Statistics, protocol: Protocol, make: Callable[[], gymnasium.Env], rounds: int
 ) -> tuple[list[list[str]], float]:
-    """Episodes per minute: two environments against one, and serving who is ready against waiting for all; and the
-    first ratio. The processes have started before, and every side runs the same episodes."""
-    seeds = range(one.seed, one.seed + one.episodes)
-    # With infinite patience a rollout waits for every environment before it serves any.
+    """Time episodes of two environments against a single environment, and of two ways to serve environments.
+
+    The processes have already started, and every side runs the same episodes.
+
+    Args:
+        policy: the policy.
+        statistics: of the policy's training data.
+        protocol: its episodes are run.
+        make: builds an environment.
+        rounds: interleaved pairs.
+
+    Returns:
+        Lines in episodes per minute, and the ratio of two environments to a single environment.
+    """
+    seeds = range(protocol.seed, protocol.seed + protocol.episodes)
+    # With infinite patience a rollout waits for all environments before every query.
     made = [
-        Rollout(PolicyActor(policy, statistics, one), make, environments=n, patience=patience)
+        Rollout(PolicyActor(policy, statistics, protocol), make, environments=n, patience=patience)
         for n, patience in ((1, None), (2, None), (2, math.inf))
     ]
     alone, ready, in_step = (lambda rollout=rollout: rollout.run(seeds) for rollout in made)
@@ -69,15 +84,22 @@ def episodes(
         for rollout in made:
             rollout.close()
     lines = [
-        ["2 environments against 1", *side_by_side.line(60 * one.episodes, "episodes/min")],
-        ["2 environments, who is ready against all at once", *serving.line(60 * one.episodes, "episodes/min")],
+        ["2 environments against 1 environment", *side_by_side.line(60 * protocol.episodes, "episodes/min")],
+        ["2 environments: serve the ready against wait for all", *serving.line(60 * protocol.episodes, "episodes/min")],
     ]
     return lines, float(np.median(side_by_side.speedup))
 
 
 @torch.no_grad()
 def query_seconds(policy: Policy, slots: int, rounds: int, pixels: int) -> float:
-    """Of one whole query, vision included."""
+    """Return the median time of a whole query, including vision.
+
+    Args:
+        policy: the policy.
+        slots: of the query.
+        rounds: timed queries.
+        pixels: side of the images.
+    """
     call = _query(policy, slots, pixels)
     call()
     return float(np.median([_timed(call) for _ in range(rounds)]))
@@ -85,16 +107,16 @@ def query_seconds(policy: Policy, slots: int, rounds: int, pixels: int) -> float
 
 @torch.no_grad()
 def batching(policy: Policy, rounds: int, pixels: int, slots: int = 8) -> list[list[str]]:
-    one, all_of_them = _query(policy, 1, pixels), _query(policy, slots, pixels)
-    found = compare(lambda: [one() for _ in range(slots)], all_of_them, rounds)
-    return [[f"{slots} slots in one query against {slots} queries", *found.line(slots, "queries/s")]]
+    single, batched = _query(policy, 1, pixels), _query(policy, slots, pixels)
+    comparison = compare(lambda: [single() for _ in range(slots)], batched, rounds)
+    return [[f"{slots} slots in one query against {slots} queries", *comparison.line(slots, "queries/s")]]
 
 
 def _query(policy: Policy, slots: int, pixels: int) -> Callable[[], Any]:
-    own = policy.interface
-    images = torch.randint(0, 256, (slots, own.cameras, 3, pixels, pixels), dtype=torch.uint8)
+    robot = policy.interface
+    images = torch.randint(0, 256, (slots, robot.cameras, 3, pixels, pixels), dtype=torch.uint8)
     ids, lengths = policy.encode_text(["Touch the cube of the color shown at first."] * slots)
-    proprio, memory = torch.zeros(slots, own.proprio_dim), torch.randn(slots, base.memory.m, base.model.size.width)
+    proprio, memory = torch.zeros(slots, robot.proprio_dim), torch.randn(slots, base.memory.m, base.model.size.width)
     return lambda: policy.step(policy.encode(images, proprio, ids, lengths), memory)
 
 
@@ -105,23 +127,30 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 class Echo(gymnasium.Env):
-    """Does nothing, with an environment's pictures."""
+    """An environment that computes nothing and returns images of an environment's size."""
 
     def __init__(self, cameras: int, pixels: int, proprio: int):
         images = spaces.Box(0, 255, (cameras, pixels, pixels, 3), np.uint8)
         self.observation_space = spaces.Dict(images=images, proprio=spaces.Box(-1, 1, (proprio,)))
-        self.made = {"images": np.zeros(images.shape, np.uint8), "proprio": np.zeros(proprio, np.float32)}
+        self.observation = {"images": np.zeros(images.shape, np.uint8), "proprio": np.zeros(proprio, np.float32)}
         self.info = {"instruction": "Touch the cube.", "phase": 3, "target": 0, "choice": -1, "success": False}
 
     def reset(self, *, seed=None, options=None):
-        return self.made, self.info
+        return self.observation, self.info
 
     def step(self, action):
-        return self.made, 0.0, False, False, self.info
+        return self.observation, 0.0, False, False, self.info
 
 
 def transport_seconds(cameras: int, pixels: int, proprio: int, steps: int) -> float:
-    """What a step takes longer in a process of its own."""
+    """Return the time that a worker process adds to a step.
+
+    Args:
+        cameras: of the observation.
+        pixels: side of the images.
+        proprio: dimension of proprio and action.
+        steps: timed steps.
+    """
     env = WorkerEnv(partial(Echo, cameras, pixels, proprio))
     try:
         env.reset(seed=0)
@@ -132,8 +161,11 @@ def transport_seconds(cameras: int, pixels: int, proprio: int, steps: int) -> fl
 
 
 def step_parts(task: TaskConfig, image_size: int | None, seeds: list[int]) -> dict[str, float]:
-    """Mean seconds of a simulator's step in this process: the pictures of the cameras, the physics, and the whole; and
-    of the `render()` that the published evaluator does after every step, here outside of it (on CPU physics)."""
+    """Return the mean time of a simulator's step in this process, and of the parts of the step.
+
+    The parts are the camera images, the physics and the whole step. `published` is the `render()` of the published
+    evaluator after every step, which our step leaves out on CPU physics.
+    """
     env = make_env(task, image_size)
     simulator, spent = env._base, {"get_obs": 0.0, "render": 0.0, "_step_action": 0.0}
 
@@ -167,58 +199,76 @@ def step_parts(task: TaskConfig, image_size: int | None, seeds: list[int]) -> di
 
 
 def shares(parts: dict[str, float], policy: float, transport: float) -> list[list[str]]:
-    """Of the time from one step to the next, one environment alone: where it goes."""
+    """Return the parts of the time between two steps of a single environment, in milliseconds and per cent."""
     rest = parts["step"] - parts["render"] - parts["physics"]
     seconds = dict(zip(PARTS, (parts["render"], parts["physics"], rest, policy, transport), strict=True))
     whole = sum(seconds.values())
     return [[name, f"{1e3 * value:.1f} ms", f"{100 * value / whole:.1f} %"] for name, value in seconds.items()]
 
 
-def estimate(step: float, published: float, transport: float, one: float, many: float, two_against_one: float) -> float:
-    """Steps per second of CORES environments under one policy, over those of one environment with queries of one slot
-    and a `render()` after every step, the published structure: the slower of the environments, each as slow beside the
-    others as two were, and of the policy, which computes meanwhile."""
+def estimate(
+    step: float, published: float, transport: float, query: float, batched_query: float, two_against_one: float
+) -> float:
+    """Estimate the speed-up of CORES environments with a shared policy over the published structure.
+
+    The published structure has a single environment, queries of one slot and a `render()` after every step. The
+    estimate takes the lower of two speeds. The first is the speed of the environments, each slowed as two environments
+    slowed each other. The second is the speed of the policy, which computes at the same time.
+
+    Args:
+        step: seconds of an environment's step.
+        published: seconds of the published evaluator's `render()`.
+        transport: seconds that a worker process adds to a step.
+        query: seconds of a query of one slot.
+        batched_query: seconds of a query of CORES slots.
+        two_against_one: speed-up of two environments over a single environment.
+
+    Returns:
+        The ratio of steps per second.
+    """
     together = CORES * (two_against_one / 2) / (step + transport)
-    return min(together, CORES / many) * (step + published + one)
+    return min(together, CORES / batched_query) * (step + published + query)
 
 
 def main(rounds: int = 3) -> None:
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
     policy, statistics = untrained()
-    one = dataclasses.replace(PROTOCOL, episodes=2)
-    pixels = one.image_size
-    lines, two = episodes(policy, statistics, one, lambda: open_env(one.task, one.image_size), rounds)
-    parts = step_parts(one.task, one.image_size, list(range(one.seed, one.seed + 3)))
+    protocol = dataclasses.replace(PROTOCOL, episodes=2)
+    task, pixels = protocol.task, protocol.image_size
+    lines, two = episodes(policy, statistics, protocol, lambda: open_env(task, pixels), rounds)
+    parts = step_parts(task, pixels, list(range(protocol.seed, protocol.seed + 3)))
     transport = transport_seconds(2, pixels, 7, steps=500)
-    queries = {slots: query_seconds(policy, slots, 21, pixels) for slots in (1, one.slots, CORES)}
+    queries = {slots: query_seconds(policy, slots, 21, pixels) for slots in (1, protocol.slots, CORES)}
     faster = estimate(parts["step"], parts["published"], transport, queries[1], queries[CORES], two)
     about = (
         f"Generated by `python -m benchmarks.evaluation` on {datetime.date.today()}: {hardware_line()}, 1 thread per "
-        f"process, load average {load:.1f} before it began; code version {CODE_VERSION}. {one.task.name}, two cameras "
-        f"rendered at 128 pixels on the CPU and shown at {pixels}, tiny policy. Ratios are medians of {rounds} "
-        "interleaved pairs with their interval."
+        f"process, load average {load:.1f} before the start; code version {CODE_VERSION}. The task is {task.name}, "
+        f"with two cameras rendered at 128 pixels on the CPU and resized to {pixels}, and a tiny policy. Ratios are "
+        f"medians of {rounds} interleaved pairs with the median's 95 % interval."
     )
-    told = (
-        "Render is what ManiSkill's `get_obs` takes, physics its `_step_action`. The published evaluator's `render()` "
-        f"after every step, {1e3 * parts['published']:.1f} ms, is left out here on CPU physics: it changes nothing; "
-        "transport is a step of an environment that does nothing, in a process of its own, less the time in it."
+    legend = (
+        "Render is the time of ManiSkill's `get_obs`, physics the time of `_step_action`. The published evaluator "
+        f"calls `render()` after every step, {1e3 * parts['published']:.1f} ms. On CPU physics the call changes "
+        "nothing and is left out here. Transport is the time that a worker process adds to a step "
+        "of an environment without work."
     )
     guess = (
         f"**Estimate, not measured:** {CORES} environments on {CORES} cores would make {faster:.0f} times the steps of "
-        "one environment with queries of one slot and that `render()`, if every core were as fast beside the others as "
-        "two are here and the policy, as fast as here, had a core of its own. With a 7B policy on a GPU: not run."
+        "a single environment with queries of one slot and the published `render()`. The estimate assumes that every "
+        "core is slowed as two cores are here, and that the policy, as fast as here, has a separate core. "
+        "With a 7B policy on a GPU: not run."
     )
     text = "\n".join(
         [
             *("# Speed of evaluation", "", about, ""),
-            *(f"## Whole episodes, {one.episodes} per call, {one.slots} slots", ""),
-            *table(["", "second", "first", "speed-up"], lines),
+            *(f"## Whole episodes, {protocol.episodes} per call, {protocol.slots} slots", ""),
+            *table(["", "baseline", "alternative", "speed-up"], lines),
             *("## Queries of the policy alone", ""),
-            *table(["", "one by one", "batched", "speed-up"], batching(policy, 21, pixels)),
-            *("## Where the time from one step to the next goes, one environment", ""),
-            *table(["", "time", "share"], shares(parts, queries[one.slots], transport)),
-            *(told, "", guess, ""),
+            *table(["", "separate queries", "batched", "speed-up"], batching(policy, 21, pixels)),
+            *("## Parts of the time between two steps, in a single environment", ""),
+            *table(["", "time", "share"], shares(parts, queries[protocol.slots], transport)),
+            *(legend, "", guess, ""),
         ]
     )
     write_atomically(HERE / "evaluation.md", text.encode())

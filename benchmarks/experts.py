@@ -1,10 +1,10 @@
-"""How often the scripted experts succeed, task by task, by phase length and by episode length.
+"""Success rates of the scripted experts by task and phase length, with episode lengths.
 
 python -m benchmarks.experts [TASK ...]     appends to benchmarks/experts.jsonl and rewrites benchmarks/experts.md
 
-Every episode is a row as it ends; a row that is there is not run again (remove the file to start over, as after a
-change of an expert). The simulator runs without pictures (`MikasaEnv(frames=False)`), which changes no episode.
-ShellGame's tasks need YCB's mug; with a stand-in for it (`write_stand_in`) the rows say so.
+The benchmark appends a row at the end of every episode, and skips episodes that already have a row. Remove the file to
+start over, for example after a change of an expert. The simulator runs without rendering (`MikasaEnv(frames=False)`),
+which changes no episode. ShellGame's tasks need YCB's mug; rows with a stand-in for the mug (`write_stand_in`) name it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 EPISODES = 100
-# Disjoint from the published evaluations, from their search block and from demonstrations, which count up from 0.
+# Seeds disjoint from the published evaluations, the search block and the demonstrations, whose seeds count from 0.
 SEED = 1_618_033_988
 
 
@@ -34,7 +34,7 @@ class Row:
     task: str
     seed: int
     success: bool
-    steps: int  # until the first success, or all of them
+    steps: int  # until the first success, or until the step limit
     target: int | None
     choice: int
     cue_length: int
@@ -45,7 +45,7 @@ class Row:
 
 
 def measure(task: str, seeds: Iterable[int], path: Path) -> None:
-    """Runs the expert on the seeds that `path` has no row of."""
+    """Run the expert on the seeds without a row in `path`, and append a row per seed."""
     done = {line["seed"] for line in read_lines(path) if line["task"] == task} if path.exists() else set()
     if not (missing := [seed for seed in seeds if seed not in done]):
         return
@@ -57,26 +57,26 @@ def measure(task: str, seeds: Iterable[int], path: Path) -> None:
             _, _, terminated, truncated, info = env.step(info["expert_action"])
             steps += 1
             over = terminated or truncated or info["success"]
-        told = {name: info[name] for name in ("success", "target", "choice", "cue_length", "delay_length")}
+        outcome = {name: info[name] for name in ("success", "target", "choice", "cue_length", "delay_length")}
         where = {"simulator": env.sim_backend, "stand_in_assets": list(env.stand_in_assets), "code": CODE_VERSION}
-        append_line(path, asdict(Row(task=task, seed=seed, steps=steps, **told, **where)))
+        append_line(path, asdict(Row(task=task, seed=seed, steps=steps, **outcome, **where)))
     env.close()
 
 
 def rates(rows: list[Row]) -> list[list[str]]:
-    """Per task: rate and interval, steps of the successes, and the rate by the length of cue and delay together."""
+    """Return a line per task: success rate, steps of the successes, and the rate by the length of cue plus delay."""
     lines = []
     for task in [name for name in MIKASA_TASKS if any(row.task == name for row in rows)]:
-        own = [row for row in rows if row.task == task]
-        steps = [row.steps for row in own if row.success] or [0]
-        lengths = sorted({row.cue_length + row.delay_length for row in own})
+        episodes = [row for row in rows if row.task == task]
+        steps = [row.steps for row in episodes if row.success] or [0]
+        lengths = sorted({row.cue_length + row.delay_length for row in episodes})
         middle = (lengths[0] + lengths[-1]) // 2
-        parts = [[r for r in own if (r.cue_length + r.delay_length > middle) is long] for long in (False, True)]
-        label = f" (stand-in {', '.join(own[0].stand_in_assets)})" if own[0].stand_in_assets else ""
+        parts = [[r for r in episodes if (r.cue_length + r.delay_length > middle) is long] for long in (False, True)]
+        label = f" (stand-in {', '.join(episodes[0].stand_in_assets)})" if episodes[0].stand_in_assets else ""
         lines.append(
             [
                 f"{task}{label}",
-                _rate(own),
+                _rate(episodes),
                 f"{np.median(steps):.0f}, {min(steps)}–{max(steps)}",
                 f"{MIKASA_TASKS[task].step_limit}",
                 *(["–", "–"] if lengths == [0] else [f"{_span(part)}: {_rate(part)}" for part in parts]),
@@ -100,7 +100,7 @@ def _rate(rows: list[Row]) -> str:
 
 def main(tasks: list[str], episodes: int = EPISODES, here: Path = HERE) -> None:
     path = here / "experts.jsonl"
-    for task in tasks or [name for name, known in MIKASA_TASKS.items() if known.expert]:
+    for task in tasks or [name for name, task in MIKASA_TASKS.items() if task.expert]:
         measure(task, range(SEED, SEED + episodes), path)
         print(f"{task}: done", flush=True)
     rows = [Row(**line) for line in read_lines(path)]
@@ -109,10 +109,10 @@ def main(tasks: list[str], episodes: int = EPISODES, here: Path = HERE) -> None:
         "# Scripted experts",
         "",
         f"Generated by `python -m benchmarks.experts` on {datetime.date.today()}: {hardware_line()}; code versions "
-        f"{', '.join(sorted({row.code for row in rows}))}. Seeds {SEED} + i, in no evaluation and in no demonstration; "
-        f"physics {', '.join(sorted({row.simulator for row in rows}))}. Rates with their 95 % Wilson intervals; steps "
-        "are the median and the range; no-op phases are cue and delay together, in steps. Taken without pictures, "
-        "which changes no episode. Rows: `experts.jsonl`.",
+        f"{', '.join(sorted({row.code for row in rows}))}. Seeds are {SEED} + i, which no evaluation and no "
+        f"demonstration uses. Physics is {', '.join(sorted({row.simulator for row in rows}))}. "
+        "Rates have 95 % Wilson intervals. Steps are the median and the range. No-op phases are cue plus delay, in "
+        "steps. The simulator ran without rendering, which changes no episode. The rows are in `experts.jsonl`.",
         "",
         *table(header, rates(rows)),
     ]

@@ -1,10 +1,11 @@
-"""Our training window against the published loop's structure, at tiny and small size, and at 7B where there is a GPU.
+"""Speed of our training window against the structure of the published loop, at tiny and small size, and at 7B on a GPU.
 
 python -m benchmarks.loop             prints the table and writes benchmarks/loop.md; minutes on a CPU
 
-The published loop encodes a tick's images at that tick, runs the language model under a dense mask, and holds K ticks'
-graphs, the towers' among them, until their backward pass (spec 2.4). Ours encodes a window's images at once and runs
-the guard without a mask. Both do the same updates, of W ticks of B slots whatever K is, and compute the same gradient.
+The published loop encodes a tick's images at the tick and runs the language model under a dense mask. The loop holds
+the graphs of K ticks, including the towers' graphs, until the backward pass (spec 2.4). Our loop encodes a window's
+images at once and runs the guard without a mask. Both loops make updates of W ticks of B slots for every K, with the
+same gradient.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from muvla.utils.provenance import CODE_VERSION, hardware_line
 HERE = Path(__file__).parent
 TRUNCATIONS = (1, 2, 8)
 WINDOW = 8
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s of bfloat16 products, by the makers' data sheets
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s of bfloat16 products, from data sheets
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A size with what else a measurement of it needs."""
+    """A model size, with the batch, the memory width, the prompt length and the rounds of its measurement."""
 
     name: str
     slots: int
@@ -60,7 +61,7 @@ LARGE = Setting("openvla-7b", 4, MEMORY, TEXT, 5, adapters=True)
 
 
 class Ours(Trainer):
-    """The trainer's own window, on a policy and frames that are given and not read."""
+    """The trainer's window on a given policy and given frames, without reading a dataset."""
 
     attention = "split"
 
@@ -83,7 +84,7 @@ class Ours(Trainer):
 
 
 class Published(Ours):
-    """The published loop's structure."""
+    """The structure of the published loop."""
 
     attention = "dense"
 
@@ -102,7 +103,7 @@ class Published(Ours):
 
 
 class NoVision(nn.Module):
-    """In the place of towers and projector: nothing to compute."""
+    """A vision without computation, in place of towers and projector."""
 
     def __init__(self, tokens: Tensor):
         super().__init__()
@@ -116,7 +117,7 @@ class NoVision(nn.Module):
 
 
 def random_window(policy: Policy, setting: Setting) -> Window:
-    """Episodes start at the first tick."""
+    """Build a window of random numbers, whose episodes start at the first tick."""
     generator = torch.Generator().manual_seed(0)
     ticks = (WINDOW, setting.slots)
     pixels, robot, chunk = policy.config.size.image_size, policy.interface, policy.config.chunk
@@ -124,7 +125,7 @@ def random_window(policy: Policy, setting: Setting) -> Window:
     is_first[0] = True
     images = torch.randint(0, 256, (*ticks, robot.cameras, 3, pixels, pixels), dtype=torch.uint8, generator=generator)
     step = np.arange(WINDOW)[:, None].repeat(setting.slots, axis=1)
-    nothing = np.zeros(ticks, dtype=np.int64)
+    zeros = np.zeros(ticks, dtype=np.int64)
     return Window(
         images=images,
         proprio=torch.randn(*ticks, robot.proprio_dim, generator=generator),
@@ -133,19 +134,19 @@ def random_window(policy: Policy, setting: Setting) -> Window:
         label=torch.randn(*ticks, chunk, robot.action_dim, generator=generator),
         weight=torch.ones(*ticks, chunk),
         is_first=is_first,
-        is_last=nothing == 1,
+        is_last=zeros == 1,
         action_is_pad=np.zeros((*ticks, chunk), dtype=bool),
         label_is_executed=None,
-        phase=nothing + int(Phase.DECISION),
-        episode=nothing,
+        phase=zeros + int(Phase.DECISION),
+        episode=zeros,
         tick=step,
         frame=step,
-        visit=nothing,
+        visit=zeros,
     )
 
 
-def made(setting: Setting, device: str) -> tuple[Policy, Cell]:
-    """A policy with random weights: everything trained, or at 7B adapters, head, proprio and memory."""
+def build(setting: Setting, device: str) -> tuple[Policy, Cell]:
+    """Build a policy with random weights. All weights are trained; at 7B adapters, head, proprio and memory alone."""
     anatomy = get_size(setting.name)
     if setting.adapters:
         policy = random_policy(anatomy, device)
@@ -167,7 +168,10 @@ def _cell(config: ModelConfig, setting: Setting) -> Cell:
 
 
 def in_turn(calls: list[Callable[[], object]], rounds: int) -> np.ndarray:
-    """(rounds, calls) seconds: all are called once to warm up, then in turn, each round in the other direction."""
+    """Return the seconds (rounds, calls) of calls made in turn, after a warm-up call of each.
+
+    The order of the calls reverses every round.
+    """
     for call in calls:
         call()
     seconds = np.empty((rounds, len(calls)))
@@ -180,11 +184,14 @@ def in_turn(calls: list[Callable[[], object]], rounds: int) -> np.ndarray:
 
 
 def rows(setting: Setting, device: str) -> list[list[str]]:
-    """[size and K, published, ours, ratio, share of vision in each]; on a GPU also utilisation and peak memory."""
-    policy, cell = made(setting, device)
+    """Return lines [size and K, published, ours, ratio, vision's share in each loop].
+
+    On a GPU a line also has utilisation and peak memory.
+    """
+    policy, cell = build(setting, device)
     window, frames = random_window(policy, setting), WINDOW * setting.slots
     vision, blind = policy.vision, NoVision(torch.randn(policy.layout().vision, policy.config.size.width).to(device))
-    loops = [kind(policy, cell, device) for kind in (Published, Ours)]
+    loops = [loop_type(policy, cell, device) for loop_type in (Published, Ours)]
     lines = []
     for K in TRUNCATIONS:
 
@@ -192,7 +199,7 @@ def rows(setting: Setting, device: str) -> list[list[str]]:
             policy.vision = vision if seeing else blind
             loop.update(window, K)
 
-        calls = [lambda one=loop, s=seeing: run(one, s) for loop in loops for seeing in (True, False)]
+        calls = [lambda loop=loop, seeing=seeing: run(loop, seeing) for loop in loops for seeing in (True, False)]
         published, published_blind, ours, ours_blind = in_turn(calls, setting.rounds).T
         low, high = median_interval(published / ours)
         shares = (_share(published, published_blind), _share(ours, ours_blind))
@@ -218,13 +225,15 @@ def _share(whole: np.ndarray, blind: np.ndarray) -> str:
 
 
 def _utilisation(flops: float) -> str:
-    known = [peak for name, peak in PEAK.items() if name in torch.cuda.get_device_name()]
-    return f"{flops / known[0]:.0%}" if known else f"{flops / 1e12:.0f} TFLOP/s"
+    peaks = [peak for name, peak in PEAK.items() if name in torch.cuda.get_device_name()]
+    return f"{flops / peaks[0]:.0%}" if peaks else f"{flops / 1e12:.0f} TFLOP/s"
 
 
 def model_flops(policy: Policy) -> float:
-    """Of one frame's forward and backward pass, without what checkpointing computes again: two per weight and token for
-    the product, two for the gradient of its input, and where the weight is trained two for its own; attention likewise.
+    """Return the FLOP of a frame's forward and backward pass, without the recomputation by checkpointing.
+
+    A weight costs two FLOP per token for the product and two for the gradient of the input. A trained weight costs two
+    more for its gradient. Attention is counted in the same way.
     """
     anatomy, layout = policy.config.size, policy.layout()
     images, length = policy.interface.cameras, layout.length
@@ -254,18 +263,18 @@ def model_flops(policy: Policy) -> float:
 
 def main(settings: tuple[Setting, ...] = (TINY, SMALL), here: Path = HERE) -> None:
     torch.set_num_threads(1)
-    made_rows = [row for setting in settings for row in rows(setting, "cpu")]
-    header = ["size", "published structure", "ours", "ratio", "vision's share there", "and in ours"]
+    measured = [row for setting in settings for row in rows(setting, "cpu")]
+    header = ["size", "published structure", "ours", "ratio", "vision's share, published", "vision's share, ours"]
     lines = [
         "# The training loop",
         "",
         f"Generated by `python -m benchmarks.loop` on {datetime.date.today()}: {hardware_line()}, 1 thread; code "
-        f"version {CODE_VERSION}. Whole updates of W = {WINDOW} ticks without reading the frames; medians of "
+        f"version {CODE_VERSION}. The updates have W = {WINDOW} ticks and read no frames. The numbers are medians of "
         + ", ".join(f"{s.rounds} rounds of {s.slots} slots ({s.name})" for s in settings)
-        + ", taken in turn, with the 95 % interval of the median, of three rounds their range. A loop's share of "
-        "vision is what it saves when towers and projector are left out.",
+        + ", taken in turn, with the 95 % interval of the median, which for three rounds is the range. Vision's share "
+        "is the share of time that a loop saves without towers and projector.",
         "",
-        *table(header, made_rows),
+        *table(header, measured),
     ]
     if torch.cuda.is_available():
         lines += table([*header, "model FLOP utilisation", "peak memory beside weights"], rows(LARGE, "cuda"))

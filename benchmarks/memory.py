@@ -1,4 +1,4 @@
-"""Peak memory of a call: of a process of its own on a CPU, of what is allocated on a GPU."""
+"""Peak memory of a call: resident memory of the process on a CPU, allocated memory on a GPU."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 
 def in_a_process(function: Callable[..., float], *arguments: Any) -> float:
-    """The result of `function` in a fresh process, whose memory nothing else has used."""
+    """Return the result of `function` in a fresh process, whose memory no other call has used."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def added_peak(run: Callable[[], object], device: str) -> float:
-    """MB by which a call raises the memory in use at most."""
+    """Return the MB by which a call raises the peak of the memory in use."""
     if device != "cpu":
-        run()  # what is compiled and loaded first stays
+        run()  # the first call compiles and loads code that stays in memory
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    # Linux keeps the peak of a whole life, and a child begins with its parent's: it is set back first.
+    # Linux keeps the peak of the process's whole life, and a child inherits the parent's peak. Writing 5 resets it.
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     run()
@@ -32,5 +32,5 @@ def added_peak(run: Callable[[], object], device: str) -> float:
 
 
 def status(field: str) -> int:
-    """kB, from what Linux tells of this process."""
+    """Return a field of /proc/self/status in kB."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])

@@ -1,7 +1,7 @@
-"""Paired timing: A B A B …, the ratio pair by pair, its median and an interval.
+"""Paired timing: A B A B …, the ratio of each pair, the median of the ratios and the median's interval.
 
-A machine's speed drifts; neighbours in time see the same machine, so ratios of neighbours can be trusted where times
-cannot.
+The speed of a machine drifts, but consecutive calls see the same speed. So ratios of consecutive calls are reliable,
+while times are not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Comparison:
 
     @property
     def speedup(self) -> np.ndarray:
-        """Per round: how many times faster the alternative is."""
+        """Time of the baseline over time of the alternative, per round."""
         return self.baseline / self.alternative
 
     def line(self, work: float, unit: str) -> list[str]:
@@ -36,12 +36,12 @@ class Comparison:
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of Markdown, closed by an empty one."""
+    """Return a Markdown table as lines, with an empty last line."""
     return [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(r)} |" for r in rows), ""]
 
 
 def compare(baseline: Callable[[], object], alternative: Callable[[], object], rounds: int = 21) -> Comparison:
-    """Both are called twice to warm up, then in turn, the order of a pair swapped every round."""
+    """Time two calls in pairs, after two warm-up calls of each. The order within a pair swaps every round."""
     for _ in range(2):
         baseline()
         alternative()
@@ -56,7 +56,7 @@ def compare(baseline: Callable[[], object], alternative: Callable[[], object], r
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Distribution-free 95 % interval of the median from order statistics (binomial with p = 1/2)."""
+    """Return the distribution-free 95 % interval of the median, from order statistics (binomial with p = 1/2)."""
     n = len(values)
     half = 1.96 * np.sqrt(n) / 2
     low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))

@@ -1,9 +1,9 @@
-"""The cost of a query and of a LoRA training step: latency by batch, frames per second, peak memory.
+"""Cost of a query and of a LoRA training step: latency by batch, frames per second, peak memory.
 
 python -m benchmarks.query             on a GPU, at openvla-7b; prints the table and writes benchmarks/query.md
 
-Random weights in bfloat16, two cameras, proprio, m = 64 memory tokens, chunks of 8 × 7, a prompt of 35 tokens. The
-published evaluation took 0.112 s per query on an A100 with two images and proprio and no memory.
+The policy has random weights in bfloat16, two cameras, proprio, m = 64 memory tokens, chunks of 8 × 7 and a prompt of
+35 tokens. The published evaluation took 0.112 s per query on an A100 with two images, proprio and no memory.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ from muvla.utils.provenance import CODE_VERSION, hardware_line
 
 HERE = Path(__file__).parent
 BATCHES, ROUNDS = (1, 8, 32), 21
-SLOTS, TICKS = 4, 2  # of the training step: the published batch, K = W = 2
+SLOTS, TICKS = 4, 2  # training step: the published batch, K = W = 2
 MEMORY, TEXT, CHUNK = 64, 35, 8
 
 
 def random_policy(anatomy: SizeConfig, device: str) -> Policy:
-    """Made on the device: 7 B parameters in float32 would not fit beside their copies. What may be trained in full is
-    float32, as are norms and biases."""
+    """Build a policy with random weights on the device.
+
+    7 B parameters in float32 would not fit beside their copies. Parameters that may be trained in full are float32, as
+    are norms and biases; the others are bfloat16.
+    """
     with init_empty_weights(include_buffers=False):
         policy = Policy(
             ModelConfig(anatomy, chunk=CHUNK, precision="bfloat16", memory_positions="shift"),
@@ -52,7 +55,7 @@ def random_policy(anatomy: SizeConfig, device: str) -> Policy:
         module, _, leaf = name.rpartition(".")
         owner = policy.get_submodule(module)
         setattr(owner, leaf, nn.Parameter(values.normal_(0.0, 0.02), requires_grad=parameter.requires_grad))
-    return policy.to(device)  # its buffers
+    return policy.to(device)  # moves the buffers
 
 
 def observations(policy: Policy, n: int, device: str) -> tuple[torch.Tensor, ...]:
@@ -63,7 +66,7 @@ def observations(policy: Policy, n: int, device: str) -> tuple[torch.Tensor, ...
 
 
 def query(policy: Policy, batch: int, device: str) -> Callable[[], None]:
-    """One query from frames to actions, as an evaluation asks it."""
+    """Return a call that makes a query from frames to actions, as in an evaluation."""
     given = observations(policy, batch, device)
 
     @torch.no_grad()
@@ -75,8 +78,10 @@ def query(policy: Policy, batch: int, device: str) -> Callable[[], None]:
 
 
 def training_step(policy: Policy, device: str) -> Callable[[], None]:
-    """One update of adapters, head, proprio and memory on a window of TICKS ticks of SLOTS slots in one block, with
-    gradient checkpointing."""
+    """Return a call that updates adapters, head, proprio and memory, with gradient checkpointing.
+
+    The window has TICKS ticks of SLOTS slots in one truncation block.
+    """
     add_adapters(policy, policy.config.size, LoraConfig(rank=32, alpha=16.0), seed=0)
     policy.to(device).checkpoint_gradients()
     trained = [p for p in policy.parameters() if p.requires_grad]
@@ -110,7 +115,7 @@ def _wait(device: str) -> None:
 
 
 def seconds(run: Callable[[], None], rounds: int) -> np.ndarray:
-    """Per call, after two that warm up."""
+    """Return the seconds of every call, after two warm-up calls."""
     taken = []
     for _ in range(rounds + 2):
         started = time.perf_counter()
@@ -120,21 +125,21 @@ def seconds(run: Callable[[], None], rounds: int) -> np.ndarray:
 
 
 def rows(policy: Policy, device: str, rounds: int = ROUNDS) -> list[list[str]]:
-    """[what, median time and its interval, rate, peak memory beside weights and optimizer]."""
-    made = []
+    """Return lines [name, median time with interval, rate, peak memory beside weights and optimizer]."""
+    lines = []
     for batch in BATCHES:
         run = query(policy, batch, device)
-        made.append(_row(f"query, batch {batch}", run, batch, "queries/s", device, rounds))
+        lines.append(_row(f"query, batch {batch}", run, batch, "queries/s", device, rounds))
     step = training_step(policy, device)
-    made.append(_row("LoRA training step, K = 2, 4 slots", step, SLOTS * TICKS, "frames/s", device, rounds))
-    return made
+    lines.append(_row("LoRA training step, K = 2, 4 slots", step, SLOTS * TICKS, "frames/s", device, rounds))
+    return lines
 
 
-def _row(what: str, run: Callable[[], None], work: int, unit: str, device: str, rounds: int) -> list[str]:
+def _row(name: str, run: Callable[[], None], work: int, unit: str, device: str, rounds: int) -> list[str]:
     taken = seconds(run, rounds)
     low, high = median_interval(taken)
     return [
-        what,
+        name,
         f"{np.median(taken):.3f} s [{low:.3f}, {high:.3f}]",
         f"{work / np.median(taken):.1f} {unit}",
         f"{added_peak(run, device):,.0f} MB",
@@ -143,14 +148,15 @@ def _row(what: str, run: Callable[[], None], work: int, unit: str, device: str, 
 
 def main() -> int:
     if not torch.cuda.is_available():
-        print("error: benchmarks.query measures openvla-7b, which needs a CUDA device; not run")
+        print("error: benchmarks.query was not run. It measures openvla-7b, which needs a CUDA device")
         return 2
     lines = [
-        "# What a query and a training step cost at 7B",
+        "# Cost of a query and of a training step at 7B",
         "",
         f"Generated by `python -m benchmarks.query` on {datetime.date.today()}: {hardware_line()}; code version "
-        f"{CODE_VERSION}. Random weights, bfloat16, two cameras, proprio, m = {MEMORY}, prompt of {TEXT} tokens; "
-        f"median of {ROUNDS} with its 95 % interval. Memory: peak beside weights and optimizer.",
+        f"{CODE_VERSION}. The policy has random weights, bfloat16, two cameras, proprio, m = {MEMORY} and a prompt "
+        f"of {TEXT} tokens. Times are the median of {ROUNDS} calls with the median's 95 % interval. Memory is the peak "
+        "beside weights and optimizer.",
         "",
         *table(["", "time", "rate", "memory"], rows(random_policy(get_size("openvla-7b"), "cuda"), "cuda")),
     ]

@@ -1,9 +1,9 @@
-"""Reading frames: the store against decoding PNG files, and the memory that reading takes.
+"""Speed of reading frames from the store against decoding PNG files, and the memory use of reading.
 
-python -m benchmarks.store            prints the tables and writes benchmarks/store.md; needs 1.5 GB of disk for a while
+python -m benchmarks.store            prints the tables and writes benchmarks/store.md; needs 1.5 GB of free disk
 
-Frames of two 128-pixel cameras as the recall suite renders them, repeated to a gigabyte. The same frames as PNG lie in
-one file and are decoded by PIL, one by one, as a loader of RLDS shards would.
+The frames are those of two 128-pixel cameras of the recall suite, repeated to a gigabyte. A single file holds the same
+frames as PNG. PIL decodes each frame separately, like a loader of RLDS shards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GIGABYTES = 1.0
 
 
 class PngStream(SlotStream):
-    """The same windows with images that are decoded."""
+    """A stream of the same windows, whose images are decoded from PNG."""
 
     pngs: Pngs
 
@@ -45,7 +45,7 @@ class PngStream(SlotStream):
 
 
 class Pngs:
-    """The PNG of every frame and camera of a store, in a memory-mapped file; `unique` frames, over and over."""
+    """The PNGs of every frame and camera of a store, in a memory-mapped file. The first `unique` frames repeat."""
 
     def __init__(self, file: Path, store: EpisodeStore, unique: int):
         encoded = [[_encoded(camera) for camera in store["images"][i]] for i in range(unique)]
@@ -59,7 +59,7 @@ class Pngs:
         self.bytes, self.places = np.memmap(file, np.uint8, mode="r"), np.array(places).reshape(store.frames, -1, 2)
 
     def __getitem__(self, frames: np.ndarray) -> np.ndarray:
-        """(…, V, h, w, 3)."""
+        """Return the decoded images (…, V, h, w, 3) of some frames (…)."""
         decoded = [
             np.asarray(Image.open(io.BytesIO(self.bytes[start:end])))
             for start, end in self.places[frames].reshape(-1, 2)
@@ -73,8 +73,8 @@ def _encoded(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def dataset(root: Path, gigabytes: float) -> tuple[EpisodeStore, int]:
-    """A store of at least that size, and how many of its frames differ."""
+def build_dataset(root: Path, gigabytes: float) -> tuple[EpisodeStore, int]:
+    """Build a store of at least `gigabytes` GB. Return the store and the number of distinct frames."""
     spec = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=24, image_size=128)
     small = collect(spec, root / "small")
     passes = max(1, int(np.ceil(gigabytes * 1e9 / (small.frames * FRAME))))
@@ -89,16 +89,16 @@ def dataset(root: Path, gigabytes: float) -> tuple[EpisodeStore, int]:
     return EpisodeStore(writer.path), small.frames
 
 
-def stream_of(store: EpisodeStore, kind: type[SlotStream] = SlotStream) -> SlotStream:
+def stream_of(store: EpisodeStore, stream_type: type[SlotStream] = SlotStream) -> SlotStream:
     def text(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(instructions), 12, dtype=torch.int64), torch.full((len(instructions),), 12)
 
-    return kind(store, DataConfig(store.spec), Statistics.from_store(store), text, slots=SLOTS, chunk=8, seed=0)
+    return stream_type(store, DataConfig(store.spec), Statistics.from_store(store), text, slots=SLOTS, chunk=8, seed=0)
 
 
 def speeds(root: Path, gigabytes: float = GIGABYTES, rounds: int = ROUNDS) -> list[list[str]]:
-    """[what, decoded PNG, store, ratio]; and the store against a copy of as many bytes that lie in memory."""
-    store, unique = dataset(root, gigabytes)
+    """Return lines [name, baseline, store, ratio]; baselines are decoded PNG, and a copy of as many bytes in memory."""
+    store, unique = build_dataset(root, gigabytes)
     decoding, reading = stream_of(store, PngStream), stream_of(store)
     decoding.pngs = Pngs(root / "frames.png", store, unique)
     rng, frames = np.random.default_rng(0), WINDOW * SLOTS
@@ -107,7 +107,7 @@ def speeds(root: Path, gigabytes: float = GIGABYTES, rounds: int = ROUNDS) -> li
         return lambda: use(rng.integers(0, store.frames, (WINDOW, SLOTS)))
 
     images = store["images"]
-    memory = np.ones((8, frames * FRAME), np.uint8)  # more than the processor's caches hold
+    memory = np.ones((8, frames * FRAME), np.uint8)  # larger than the processor's caches
     target, turn = np.empty(frames * FRAME, np.uint8), iter(range(10**9))
     windows = compare(lambda: decoding.window(WINDOW), lambda: reading.window(WINDOW), rounds)
     alone = compare(drawn(lambda frame: decoding.pngs[frame]), drawn(lambda frame: images[frame]), rounds)
@@ -121,8 +121,11 @@ def speeds(root: Path, gigabytes: float = GIGABYTES, rounds: int = ROUNDS) -> li
 
 
 def growth(root: Path, gigabytes: float, windows: int = 300) -> float:
-    """MB of anonymous memory that a process grows by: store, statistics and stream opened, then so many windows."""
-    path = dataset(root, gigabytes)[0].path
+    """Return the growth of a process's anonymous memory in MB.
+
+    The process opens store, statistics and stream, and then reads the windows.
+    """
+    path = build_dataset(root, gigabytes)[0].path
     return in_a_process(_growth, path, windows)
 
 
@@ -147,12 +150,12 @@ def main(gigabytes: float = GIGABYTES, rounds: int = ROUNDS, here: Path = HERE) 
         "# Reading frames",
         "",
         f"Generated by `python -m benchmarks.store` on {datetime.date.today()}: {hardware_line()}, 1 thread; code "
-        f"version {CODE_VERSION}. Frames of 2 × 128 × 128 × 3 bytes in windows of {WINDOW} ticks of {SLOTS} slots, of "
-        f"{gigabytes:.3g} GB that the page cache holds; medians of {rounds} interleaved pairs with the 95 % interval "
-        "of the ratio's median.",
+        f"version {CODE_VERSION}. Frames have 2 × 128 × 128 × 3 bytes, in windows of {WINDOW} ticks of {SLOTS} slots; "
+        f"the page cache holds the {gigabytes:.3g} GB. The numbers are medians of {rounds} interleaved pairs with the "
+        "95 % interval of the ratio's median.",
         "",
         *table(["", "baseline", "store", "ratio"], rows),
-        "Growth of a process's anonymous memory (RssAnon) over 300 windows, a window's own images included:",
+        "Growth of a process's anonymous memory (RssAnon) over 300 windows, including the images of a window:",
         "",
         *table(["dataset", "growth"], grown),
     ]

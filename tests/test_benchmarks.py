@@ -100,10 +100,10 @@ def test_both_loops_compute_one_gradient():
     """The published structure and ours, at every K, and without vision both too."""
     for K in loop.TRUNCATIONS:
         grads = []
-        for kind in (loop.Published, loop.Ours):
-            policy, cell = loop.made(SMALLEST, "cpu")
-            trainer = kind(policy, dataclasses.replace(cell, truncation=K), "cpu")
-            policy.config = dataclasses.replace(policy.config, attention=kind.attention)
+        for loop_type in (loop.Published, loop.Ours):
+            policy, cell = loop.build(SMALLEST, "cpu")
+            trainer = loop_type(policy, dataclasses.replace(cell, truncation=K), "cpu")
+            policy.config = dataclasses.replace(policy.config, attention=loop_type.attention)
             trainer.backward(loop.random_window(policy, SMALLEST))
             grads.append({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
         assert grads[0].keys() == grads[1].keys() and "vision.projector.0.weight" in grads[0]
@@ -114,10 +114,10 @@ def test_both_loops_compute_one_gradient():
 @pytest.mark.slow
 @pytest.mark.parametrize("adapters", [False, True])
 def test_model_flops_are_those_that_torch_counts(adapters):
-    """Up to the patch embedding and the first block, whose input needs no gradient. Of attention torch counts what is
+    """Up to the patch embedding and the first block, whose input needs no gradient. torch counts the attention that is
     written as products."""
     setting = dataclasses.replace(SMALLEST, name="small", slots=1)
-    policy, _ = loop.made(setting, "cpu")
+    policy, _ = loop.build(setting, "cpu")
     if adapters:
         add_adapters(policy, policy.config.size, LoraConfig(rank=8), seed=0)
     counted = loop.model_flops(policy)
@@ -142,12 +142,12 @@ def test_the_loop_is_measured(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_store_and_its_pngs_hold_the_same_frames(tmp_path, monkeypatch, capsys):
-    held, unique = bench_store.dataset(tmp_path / "data", 0.001)
+    held, unique = bench_store.build_dataset(tmp_path / "data", 0.001)
     decoding, reading = bench_store.stream_of(held, bench_store.PngStream), bench_store.stream_of(held)
     decoding.pngs = bench_store.Pngs(tmp_path / "pngs", held, unique)
     for _ in range(3):
-        one, two = decoding.window(4), reading.window(4)
-        assert torch.equal(one.images, two.images) and torch.equal(one.label, two.label)
+        decoded, read = decoding.window(4), reading.window(4)
+        assert torch.equal(decoded.images, read.images) and torch.equal(decoded.label, read.label)
     monkeypatch.setattr(bench_store, "growth", lambda root, gigabytes: 12.0)
     bench_store.main(0.001, rounds=1, here=tmp_path)
     text = (tmp_path / "store.md").read_text()
@@ -176,19 +176,19 @@ def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
 @pytest.mark.slow
 def test_evaluation_is_measured_in_whole_episodes():
     """Here on the recall suite; every side runs the same episodes."""
-    one = replace(get_protocol("recall-position3-rh@1"), episodes=3, slots=2)
+    protocol = replace(get_protocol("recall-position3-rh@1"), episodes=3, slots=2)
     policy, statistics = evaluation.untrained(proprio=2, action=2)
     run = []
 
     def make():
-        env = make_env(one.task, 64)
+        env = make_env(protocol.task, 64)
         reset = env.reset
         env.reset = lambda seed: (run.append(seed), reset(seed=seed))[1]
         return env
 
-    lines, ratio = evaluation.episodes(policy, statistics, one, make, rounds=1)
+    lines, ratio = evaluation.episodes(policy, statistics, protocol, make, rounds=1)
     assert [len(line) for line in lines] == [4, 4] and ratio > 0
-    assert len(run) == 4 * 3 * 3 and set(run) == set(range(one.seed, one.seed + 3))
+    assert len(run) == 4 * 3 * 3 and set(run) == set(range(protocol.seed, protocol.seed + 3))
     (line,) = evaluation.batching(policy, 1, 64, slots=2)
     assert line[0].startswith("2 slots") and evaluation.query_seconds(policy, 2, 1, 64) > 0
 
@@ -209,18 +209,18 @@ def test_shares_and_estimate():
         ["15.0 ms", "15.0 %"],
         ["5.0 ms", "5.0 %"],
     ]
-    assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(16)
-    assert evaluation.estimate(1.0, 0.0, 0.0, one=0.0, many=0.0001, two_against_one=1.0) == pytest.approx(8)
-    assert evaluation.estimate(1.0, 0.0, 0.0, one=1.0, many=4.0, two_against_one=2.0) == pytest.approx(8)
-    assert evaluation.estimate(1.0, 0.5, 0.0, one=0.0, many=0.0001, two_against_one=2.0) == pytest.approx(24)
+    assert evaluation.estimate(1.0, 0.0, 0.0, query=0.0, batched_query=0.0001, two_against_one=2.0) == pytest.approx(16)
+    assert evaluation.estimate(1.0, 0.0, 0.0, query=0.0, batched_query=0.0001, two_against_one=1.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.0, 0.0, query=1.0, batched_query=4.0, two_against_one=2.0) == pytest.approx(8)
+    assert evaluation.estimate(1.0, 0.5, 0.0, query=0.0, batched_query=0.0001, two_against_one=2.0) == pytest.approx(24)
 
 
 @pytest.mark.skipif(os.environ.get("MUVLA_EVERY_TASK") != "1", reason="`make test-sim` runs it: it takes long")
 @pytest.mark.sim
 @pytest.mark.slow
 def test_the_parts_of_a_simulators_step():
-    one = evaluation.PROTOCOL
-    parts = evaluation.step_parts(one.task, one.image_size, [3])
+    protocol = evaluation.PROTOCOL
+    parts = evaluation.step_parts(protocol.task, protocol.image_size, [3])
     assert 0 < parts["render"] + parts["physics"] < parts["step"] and parts["published"] > 0
 
 
@@ -229,11 +229,11 @@ def test_collecting_is_measured(tmp_path, monkeypatch, capsys):
     """Here on the recall suite, with the parts of a simulator's step written down."""
     spec = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=3)
     monkeypatch.setattr(collect, "step_parts", lambda *_: {"render": 0.06, "physics": 0.01, "step": 0.08})
-    for everything, told in ((False, "not run"), (True, "3 demonstrations of RecallPosition3-v0 at None pixels, ")):
+    for everything, sentence in ((False, "not run"), (True, "3 demonstrations of RecallPosition3-v0 at None pixels, ")):
         collect.main(everything, rounds=1, spec=spec, here=tmp_path)
         text = (tmp_path / "collect.md").read_text()
-        assert text.count("demonstrations/min") == 2 and told in text and text.strip() in capsys.readouterr().out
-        assert "| pictures | 60.0 ms | 75.0 % |" in text and "| other | 10.0 ms | 12.5 % |" in text
+        assert text.count("demonstrations/min") == 2 and sentence in text and text.strip() in capsys.readouterr().out
+        assert "| render | 60.0 ms | 75.0 % |" in text and "| other | 10.0 ms | 12.5 % |" in text
 
 
 def test_the_experts_table_is_made_of_rows():
@@ -252,5 +252,5 @@ def test_the_experts_table_is_made_of_rows():
 @pytest.mark.slow
 def test_both_sides_of_branching_give_the_same_rows(store, cell_with):
     trainer = Trainer(cell_with(), store)
-    sides = [branching.one_map(trainer.policy, trainer.statistics, 4, 6, own) for own in (False, True)]
+    sides = [branching.map_runner(trainer.policy, trainer.statistics, 4, 6, branches) for branches in (False, True)]
     assert sides[0]() == sides[1]()
