@@ -50,7 +50,7 @@ colours = assign_colours(variant for variant, _ in labelled(cells))
 
 
 def show(frame_name, lines, probe=None):
-    """Displays every registered figure of this frame that applies."""
+    """Display every registered figure that applies to this frame."""
     subject = Subject(lines, study.title, colours, probe=probe)
     for figure in figures_of(frame_name).values():
         for each in subjects_of(figure, subject):
@@ -60,7 +60,7 @@ def show(frame_name, lines, probe=None):
 
 # %% [markdown]
 # ## Predictions, written before the run
-# A training seed has "no ground" if its plain run does not meet the prediction's condition.
+# A training seed has "no ground" if the seed's plain run does not meet the prediction's condition.
 
 # %%
 verdicts = verdict_frame(cells, study.predictions)
@@ -69,8 +69,8 @@ if not verdicts.empty:
 
 # %% [markdown]
 # ## Paired differences and donor-following rates
-# Both compare the same episodes of one trained policy with and without the intervention. Episodes are never pooled over
-# training seeds. Hollow marks of donor-following rates are the same episodes without the intervention.
+# Both metrics compare the same episodes of a trained policy with and without the intervention. Episodes are never
+# pooled over training seeds. Hollow marks of donor-following rates show the same episodes without the intervention.
 
 # %%
 pairs = paired_frame(cells)
@@ -79,7 +79,7 @@ for _, lines in pairs.groupby("protocol", sort=False) if len(pairs) else ():  # 
     show("paired", lines)
 
 # %% [markdown]
-# ## Grids: probes that are episodes
+# ## Grids: probes that change the task
 
 # %%
 for id, grid in grids(cells).items():
@@ -90,9 +90,9 @@ for id, grid in grids(cells).items():
         show("grid", frame, grid)
 
 # %% [markdown]
-# ## Measurements: probes that read the memory
-# The `value` of a decoder must lie above its dashed bound and above the same probe of shuffled labels. An untrained
-# recurrence carries the cue too, so decoding alone shows neither learning nor use.
+# ## Measurements: probes that read the model's state
+# The `value` of a decoder must lie above the dashed bound and above the same decoder on shuffled labels. An untrained
+# recurrence also carries the cue, so decoding alone shows neither learning nor use.
 
 # %%
 taken = {(each.id, each.protocol): each for cell in cells for each in cell.measurements}

@@ -14,8 +14,10 @@
 # %% [markdown]
 # # Which variants remember the marked disc?
 #
-# Loads the episode rows of `experiments/recall_quick` from the run folders and draws the report's figures from them.
-# Run the sweep first (`make demo`). Open this file with Jupyter and jupytext, or run it as a script.
+# This notebook loads the episode rows of `experiments/recall_quick` from the run folders and draws the report's
+# figures.
+# Run the sweep first (`make demo`). Open this file with Jupyter and jupytext, or run this file as a script.
+# `muvla diff recall_quick A B` prints the difference between two variants in the terminal.
 
 # %%
 # %matplotlib inline
@@ -37,8 +39,8 @@ entries = ledger.entries(study, ledger.opened(study))
 
 # %% [markdown]
 # ## The difference between two cells
-# The difference is the exact list of fields in which two configurations differ. Fields that a computation does not use
-# are left out.
+# The difference is the exact list of fields in which two configurations differ. The list leaves out fields that the
+# computation does not use.
 
 # %%
 cells = {entry.item.variant: entry.item.cell for entry in entries}
@@ -48,7 +50,8 @@ for variant in others:
 
 # %% [markdown]
 # ## Rates
-# One line per training seed; episodes are never pooled over seeds.
+# The first table has a row per variant and training seed, the second a column per training seed. Episodes are never
+# pooled over training seeds.
 
 # %%
 frame = tidy([entry.records() for entry in entries])
@@ -59,13 +62,14 @@ by_seed(frame, "choice", "none")
 
 # %% [markdown]
 # ## First-touch accuracy given a touch
-# A policy without memory that queries at every step cannot do better than the dashed line.
+# The dashed line is chance. A policy without memory that queries at every step cannot exceed this line.
 
 # %%
 get_figure("rates").draw(Subject(frame, study.title))
 
 # %% [markdown]
-# ## Under interventions on the memory
+# ## Interventions on the memory
+# The table and the figure show the same episodes of each trained policy with and without each intervention.
 
 # %%
 intervention_table(frame)
