@@ -1,21 +1,22 @@
-# `make demo` and `make test` set up everything they need in .venv; a second run reuses it.
+# `make demo` and `make test` install their requirements in .venv. A second run reuses the environment.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY := experiments/recall_quick
-# Test processes; each takes 2 to 5 GB. Several of them share a file's tests, so what a module sets up is set up in each.
-# One thread for the linear algebra in each: several on the same cores wait for one another, ten times as long.
+# TESTERS is the number of test processes; each takes 2 to 5 GB. Several processes share the tests of a file, so each
+# process repeats the module's fixtures. Each process uses one thread for linear algebra: with more threads than cores
+# the threads wait for each other, and the tests take ten times as long.
 TESTERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist worksteal
-# -qq: pip's notes about mirrors it could not read are noise; errors are still printed. No word of conflicts: the
-# simulators' pins are left out on purpose, below.
+# -qq hides pip's notes about unreadable mirrors; pip still prints errors. --no-warn-conflicts hides the conflicts with
+# the simulators' pins, which the rules below ignore on purpose.
 PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
 .PHONY: help demo test test-quick test-heavy test-sim lint docs results ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
-# Also under -j: two of the set-ups would run pip in one virtual environment at once.
+# Without this target, -j would run pip twice in the same virtual environment at once.
 .NOTPARALLEL:
 
 help:
@@ -29,11 +30,11 @@ help:
 	@echo "make results     RESULTS.md from the committed results"
 	@echo "make lint | ui | doctor | clean (removes the virtual environment; runs and data stay)"
 
-# A make target cannot hold spaces, so a VENV with spaces is set up again on every call; that is harmless.
+# A make target cannot hold spaces. A VENV with spaces is therefore set up again on every call, which is harmless.
 $(VENV)/.core: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 found. Remedy: install it, or say make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 found. Remedy: install Python 3.11, or run make PYTHON=/path/to/python3.11"; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "error: $(PYTHON) is not Python 3.11. Remedy: install it, or say make PYTHON=/path/to/python3.11"; exit 2; }
+		{ echo "error: $(PYTHON) is not Python 3.11. Remedy: install Python 3.11, or run make PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "setting up $(VENV): the core, some minutes the first time (PyTorch alone is 0.2 GB for CPUs, 3 GB with CUDA)"
 	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || { rm -rf "$(VENV)"; "$(PYTHON)" -m venv "$(VENV)"; } || { rm -rf "$(VENV)"; \
 		echo "error: no virtual environment could be made. Remedy: install Python's venv (Debian: python3.11-venv)"; exit 2; }
@@ -44,16 +45,16 @@ $(VENV)/.dev: $(VENV)/.core
 	@$(PIP) -e '.[dev]'
 	@touch "$@"
 
-# mikasa-robo-suite 1.0.0 pins torch 2.2.1, numpy 1.23.5 and a ManiSkill beta. It runs with this stack (its dependencies are
-# the extra `sim`), but no resolver can join those pins with it: hence --no-deps.
+# mikasa-robo-suite 1.0.0 pins torch 2.2.1, numpy 1.23.5 and a ManiSkill beta. The suite runs with this stack (the extra
+# `sim` lists its dependencies), but no resolver can join the pins with this stack. Hence --no-deps.
 $(VENV)/.full: $(VENV)/.dev
 	@echo "adding the simulator (about 1 GB)"
 	@$(PIP) -e '.[sim,dev]'
 	@$(PIP) --no-deps mikasa-robo-suite==1.0.0
 	@touch "$@"
 
-# hf-libero's metadata ask for robomimic and with it for torchvision and another torch; what it imports is the extra
-# `libero`. No package that is there already changes its version (constraints.txt).
+# hf-libero's metadata require robomimic, and robomimic requires torchvision and another torch. The extra `libero` lists
+# the packages that hf-libero imports. Installed packages keep their versions (constraints.txt).
 $(VENV)/.libero: $(VENV)/.core
 	@echo "adding LIBERO (about 1 GB)"
 	@$(PIP) -e '.[libero]'
@@ -64,12 +65,12 @@ setup: $(VENV)/.core
 sim: $(VENV)/.full
 libero: $(VENV)/.libero
 
-# Status 3 of the sweep: some cells are marked as failed; the report then shows the others and names these.
+# Exit status 3 of the sweep: some cells failed. The report then shows the other cells and names the failed cells.
 demo: $(VENV)/.core
 	@"$(BIN)/muvla" sweep $(STUDY) --seeds 0,1 --time-limit 20; status=$$?; \
 		if [ $$status -eq 0 ] || [ $$status -eq 3 ]; then "$(BIN)/muvla" report $(STUDY) --seeds 0,1 || exit $$?; fi; exit $$status
 
-# System packages for the renderer, where we may install them; else the simulator's tests are skipped, and say why.
+# Installs the renderers' system packages if the user is root. Otherwise the simulators' tests are skipped with a reason.
 renderer: $(VENV)/.full $(VENV)/.libero
 	@bash scripts/ensure-renderer.sh "$(BIN)/python"
 
@@ -79,7 +80,7 @@ test: $(VENV)/.full renderer
 test-quick: $(VENV)/.dev
 	@$(PYTEST) -m "not sim and not slow and not ($(HEAVY))"
 
-# Status 5 of pytest: no test carries a heavy marker yet.
+# Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
 test-heavy: $(VENV)/.full renderer
 	@$(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
@@ -89,7 +90,7 @@ test-sim: $(VENV)/.full renderer
 lint: $(VENV)/.dev docs
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
 
-# The site is written to build/site. It needs no network, and any warning is an error.
+# mkdocs writes the site to build/site. The build needs no network, and treats every warning as an error.
 docs: $(VENV)/.dev
 	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet && echo "build/site/index.html"
 
@@ -98,7 +99,7 @@ ui: $(VENV)/.core
 	@echo "MLflow on http://127.0.0.1:5000 (Ctrl-C ends it)"
 	@MLFLOW_DISABLE_TELEMETRY=true "$(BIN)/mlflow" ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --workers 1
 
-# The summaries of committed results; they need no run folder.
+# Writes the summaries of the committed results into RESULTS.md, without any run folder.
 SUMMARISED := recall_quick recall_budget recall_causality mikasa_quick recall_causality/mikasa.py:results-mikasa \
 	paper_table openvla_remember
 results: $(VENV)/.core

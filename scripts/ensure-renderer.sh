@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the renderers' system packages if SAPIEN or LIBERO cannot render yet and we are root on Debian or Ubuntu. Never
-# fails: the tests decide the meaning of a missing renderer (a skip with its reason; a failure under CI).
+# Installs the renderers' system packages if SAPIEN or LIBERO cannot render and the user is root on Debian or Ubuntu. The
+# script never fails. The tests report a missing renderer: a skip with its reason, or a failure under CI.
 set -u
 python=$1
 sapien() { "$python" -c "from muvla.envs.mikasa import MikasaEnv; MikasaEnv('RememberColor3-VLA-v0').reset(seed=0)" 2>&1; }
@@ -14,7 +14,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 for renderer in sapien opengl; do
   problem=$("$renderer") || {
-    echo "no $renderer renderer: its simulator's tests will be skipped (as root: scripts/install-system-packages.sh)"
+    echo "no $renderer renderer: the simulator's tests will be skipped. Remedy: run scripts/install-system-packages.sh as root"
     echo "  ${problem##*$'\n'}"
   }
 done

@@ -1,10 +1,10 @@
-"""Writes tests/golden/towers.safetensors: tiny timm towers with random weights, an image, and what timm makes of it.
+"""Write tests/golden/towers.safetensors: tiny timm towers with random weights, an image, and timm's features.
 
-timm is no dependency of muvla, because it needs a torchvision that fits torch exactly. To run this, in a virtual
-environment of its own:  pip install timm torchvision safetensors && python scripts/golden_towers.py
+timm is no dependency of muvla, because timm needs a torchvision release that matches torch exactly. Run the script in a
+separate virtual environment:  pip install timm torchvision safetensors && python scripts/golden_towers.py
 
-The towers are built as OpenVLA builds them: features of the last block but one, prefix tokens dropped, DINOv2 with four
-registers, SigLIP with its pooling head, LayerScale's `gamma` written as `scale_factor` (spec 1.2).
+The towers follow OpenVLA: features of the last block but one, prefix tokens dropped, DINOv2 with four registers, SigLIP
+with its pooling head, LayerScale's `gamma` written as `scale_factor` (spec 1.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ SIGLIP = {"embed_dim": 12, "num_heads": 2, "mlp_ratio": 20 / 12, "class_token": 
 
 
 def tower(**arguments) -> VisionTransformer:
-    """Every parameter drawn anew: timm's own start leaves biases at zero, which would hide a forgotten one."""
+    """Build a tower with random numbers in every parameter.
+
+    timm initializes biases to zero, and a zero bias would hide a bias that muvla forgets.
+    """
     model = VisionTransformer(**COMMON, **arguments).eval()
     for name, parameter in model.named_parameters():
         scale = 1.0 if name.endswith(("gamma", "norm1.weight", "norm2.weight", "norm.weight")) else 0.2

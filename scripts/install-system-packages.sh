@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# System packages for the renderers of SAPIEN (Vulkan) and MuJoCo (OpenGL through EGL) on Debian 12 or newer and Ubuntu
-# 25.04 or newer; needs root. 70 MB download, 300 MB on disk. SAPIEN can render on a CPU only with Mesa 24.3 or newer;
-# Debian 12 carries that in backports alone.
+# Installs system packages for the renderers of SAPIEN (Vulkan) and MuJoCo (OpenGL through EGL). The script needs root on
+# Debian 12 or newer, or Ubuntu 25.04 or newer. The packages are a 70 MB download and take 300 MB on disk. SAPIEN can
+# render on a CPU only with Mesa 24.3 or newer; Debian 12 has this release only in backports.
 set -euo pipefail
 . /etc/os-release
 export DEBIAN_FRONTEND=noninteractive
