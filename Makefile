@@ -8,15 +8,15 @@ STUDY := experiments/recall_quick
 # the threads wait for each other, and the tests take ten times as long.
 TESTERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist worksteal
-# -qq hides pip's notes about unreadable mirrors; pip still prints errors. --no-warn-conflicts hides the conflicts with
-# the simulators' pins, which the rules below ignore on purpose.
+# -qq hides pip's notes about unreadable mirrors; pip still prints errors. --no-warn-conflicts hides conflicts with the
+# simulators' pins, which the rules below ignore on purpose.
 PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
 .PHONY: help demo test test-quick test-heavy test-sim lint docs results ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
-# Without this target, -j would run pip twice in the same virtual environment at once.
+# Without .NOTPARALLEL, -j would run pip twice in the same virtual environment at once.
 .NOTPARALLEL:
 
 help:

@@ -15,8 +15,7 @@
 # # Which variants remember the marked disc?
 #
 # This notebook loads the episode rows of `experiments/recall_quick` from the run folders and draws the report's
-# figures.
-# Run the sweep first (`make demo`). Open this file with Jupyter and jupytext, or run this file as a script.
+# figures. Run the sweep first (`make demo`). Open this file with Jupyter and jupytext, or run it as a script.
 # `muvla diff recall_quick A B` prints the difference between two variants in the terminal.
 
 # %%

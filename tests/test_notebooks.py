@@ -1,4 +1,4 @@
-"""Notebooks are executed, on the rows of small sweeps."""
+"""Notebooks run on the rows of small sweeps."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
-# What the small study does beyond test_sweep's: an intervention with its sham, a grid of either kind, a reading.
+# Additions to the small study of test_sweep: an intervention with its sham, two grids and a measurement.
 PROBED = """
 import dataclasses
 from sweeps.predictions import Prediction
@@ -27,7 +27,7 @@ from muvla.probes.base import ScheduledMeasurement
 from muvla.probes.registry import get_grid, get_measurement
 
 few = study.protocols[0]
-# In the same phases, so that every episode has donors.
+# Fixed phase lengths, so that every episode has donors.
 BASE = dataclasses.replace(few, name="held", task=dataclasses.replace(few.task, cue=(2, 2), delay=(2, 2)))
 study = dataclasses.replace(
     study, protocols=(BASE,), interventions=("zero", "transplant", "transplant_same"),
@@ -66,10 +66,10 @@ def test_it_runs_and_draws(name, tmp_path, monkeypatch):
 
 
 def displayed(cells, monkeypatch):
-    """What the cells of recall_causality display of these records, without a kernel."""
+    """Return the objects that the cells of recall_causality display for these records, without a kernel."""
     shown = []
     study = SimpleNamespace(title="s", predictions=())
-    entries = [SimpleNamespace(records=lambda one=one: one) for one in cells]
+    entries = [SimpleNamespace(records=lambda cell=cell: cell) for cell in cells]
     held = SimpleNamespace(entries=lambda *_: entries, opened=lambda _: None)
     monkeypatch.setattr(loader, "load_study", lambda _: study)
     monkeypatch.setattr(ledger, "Ledger", lambda *_: held)
@@ -80,7 +80,10 @@ def displayed(cells, monkeypatch):
 
 
 def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
-    """Plain results alone; then an intervention that never fired; a map has a column per training seed of the study."""
+    """A study with plain results alone, then with an intervention that never fired, then with a map.
+
+    The map has a column per training seed of the study.
+    """
     cells = [
         records(base, variant, tbptt(8, 4), seed, 18, 1, 1, kinds=("none",))
         for variant, seed in (("K=8", 0), ("K=8", 1), ("K=1", 0))
@@ -92,5 +95,5 @@ def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
     point = GridPoint({"step": 0, "tokens": "all"}, "p@1", "none", 1 / 3, cells[0].rows["p@1", "none"])
     mapped = GridRows("map@1", "step", "tokens", None, "", (point,))
     figures = displayed([dataclasses.replace(cell, grids=(mapped,)) for cell in cells], monkeypatch)
-    assert all(isinstance(one, matplotlib.figure.Figure) for one in figures)
-    assert [len([axes for axes in one.axes if axes.images]) for one in figures] == [3, 3]
+    assert all(isinstance(figure, matplotlib.figure.Figure) for figure in figures)
+    assert [len([axes for axes in each.axes if axes.images]) for each in figures] == [3, 3]
