@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from muvla.envs.registry import task_info
 from muvla.errors import DiskError, MuvlaError, NotAMeasurement
 from muvla.evaluation.baselines import baseline_names
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import summarise
+from muvla.evaluation.records import Summary, summarise
 from muvla.runs.baselines import measure_baseline
 from muvla.runs.run import Run
 from sweeps.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """The result of one baseline under one protocol."""
+
+    protocol: Protocol
+    baseline: str
+    summary: Summary | None  # None if the baseline could not be run
+    error: str | None = None  # why not
 
 
 def measure_baselines(
@@ -21,7 +32,7 @@ def measure_baselines(
     should_stop: Callable[[], bool] = lambda: False,
     retry_errors: bool = False,
     workers: int | None = None,
-) -> int:
+) -> list[BaselineResult]:
     """Measures the baselines of every protocol and says a line for each of them.
 
     Args:
@@ -33,13 +44,13 @@ def measure_baselines(
         workers: environments side by side; None for a default.
 
     Returns:
-        How many baselines could not be run; a line says why.
+        The result of every baseline, also of those that could not be run.
 
     Raises:
         DiskError, NotAMeasurement: a fault that is not one protocol's.
         Interrupted: `should_stop` returned True.
     """
-    failed = 0
+    results: list[BaselineResult] = []
     for protocol in protocols:
         for name in baseline_names(protocol):
             try:
@@ -48,11 +59,12 @@ def measure_baselines(
             except (DiskError, NotAMeasurement):
                 raise
             except MuvlaError as error:
-                failed += 1
+                results.append(BaselineResult(protocol, name, None, str(error)))
                 say(f"{protocol.id} {name}: not run: {error}")
             else:
-                say(f"{protocol.id} {name}: {summarise(rows).text()}")
-    return failed
+                results.append(BaselineResult(protocol, name, summarise(rows)))
+                say(f"{protocol.id} {name}: {results[-1].summary.text()}")
+    return results
 
 
 def without_simulator(protocols: Iterable[Protocol]) -> list[Protocol]:

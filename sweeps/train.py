@@ -19,8 +19,8 @@ from sweeps.study import Study
 
 def train_study(
     study: Study, ledger: Ledger, device: str, options: TrainingOptions, ranks: Ranks, stop: Callable[[], bool]
-) -> None:
-    """Train every cell of the study; a finished training is skipped.
+) -> list[Entry]:
+    """Train every cell of the study; a finished training is skipped. Return the cells' entries.
 
     Args:
         study: the study, narrowed to the wanted variants and seeds.
@@ -42,8 +42,10 @@ def train_study(
     ranks.on_main(lambda: ledger.stores(study) and None, long_running=True)
     with ranks.raise_together():
         stores = ledger.opened(study)
-    for entry in ledger.entries(study, stores):
+    entries = ledger.entries(study, stores)
+    for entry in entries:
         _train_entry(entry, stores[entry.item.variant], device, options, ranks, stop)
+    return entries
 
 
 def _train_entry(entry: Entry, store, device: str, options: TrainingOptions, ranks: Ranks, stop) -> None:

@@ -212,7 +212,7 @@ def test_a_full_disk_and_a_broken_invariant_are_no_not_run(tmp_path, monkeypatch
 
 def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
     at = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
-    monkeypatch.setattr("sweeps.baselines.measure_baselines", lambda several, *_: print([p.id for p in several]) or 0)
+    monkeypatch.setattr("sweeps.baselines.measure_baselines", lambda several, *_: print([p.id for p in several]) or [])
     assert cli.main(["baselines", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
     told = capsys.readouterr().out
     assert told.count(BASE.id) == 1 and told.count("-ol8@1") == 5
@@ -231,10 +231,25 @@ def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(swept, "measure_baseline", refuses)
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    assert swept.measure_baselines([replace(SHORT, name="broken"), SHORT], ledger, said.append) == 2
+    results = swept.measure_baselines([replace(SHORT, name="broken"), SHORT], ledger, said.append)
+    assert [result.summary is None for result in results] == [True, True, False, False]
+    assert "renderer" in results[0].error and results[3].error is None and results[3].baseline == "expert"
     assert said[0].startswith("broken@1 random: not run: renderer: got 'none'")
     assert said[3].startswith("short@1 expert: n 8, touch rate 1.000, choice accuracy given a touch 1.000, success 1.0")
     assert swept.without_simulator([SHORT, get_protocol("libero-spatial-0-rh@1")]) == [SHORT]
+
+
+def test_json_lists_every_baseline_and_the_reason_of_a_missing_result(tmp_path, monkeypatch, capsys):
+    summary = summarise(measure_baseline(Run(tmp_path, tmp_path, "expert"), SHORT))
+    results = [
+        swept.BaselineResult(SHORT, "random", None, "no renderer"),
+        swept.BaselineResult(SHORT, "expert", summary),
+    ]
+    monkeypatch.setattr("sweeps.baselines.measure_baselines", lambda *_: results)
+    assert cli.main(["baselines", BASE.id, "--json", "--runs", str(tmp_path)]) == 1
+    random, expert = json.loads(capsys.readouterr().out)["results"]
+    assert random == {"protocol": SHORT.id, "baseline": "random", "error": "no renderer"}
+    assert expert["success_rate"] == 1 and expert["episodes"] == SHORT.episodes and expert["error"] is None
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

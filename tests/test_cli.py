@@ -133,6 +133,17 @@ def test_shell_completion_offers_verbs():
     assert run.stdout.split() == ["report", "replay"]
 
 
+def test_every_verb_can_print_one_json_object():
+    def verbs(group, words=()):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from verbs(command, (*words, name))
+            else:
+                yield " ".join([*words, name]), {option for parameter in command.params for option in parameter.opts}
+
+    assert not [verb for verb, options in verbs(typer.main.get_command(app)) if "--json" not in options]
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -254,9 +265,9 @@ def test_verbose_names_device_and_code(place, capsys):
 
 def test_train_then_evaluate(place, capsys):
     arguments = ["train", str(place), *at(place), "--variant", "K=8", "--set", "budget.updates=3"]
-    assert main(arguments) == 0
-    folder = re.search(r"trained, (\S+)", capsys.readouterr().out)[1]
-    run = find_run(place / "runs", place / "data", folder.split("/")[-1])
+    (cell,) = json_of(capsys, *arguments)["cells"]
+    assert (cell["variant"], cell["updates"]) == ("K=8", "3/3")
+    run = find_run(place / "runs", place / "data", cell["train"])
     assert run.is_trained and run.failure is None
     assert main(arguments) == 0
 
@@ -286,7 +297,7 @@ def test_collect(tmp_path, capsys):
 
 def test_init_writes_a_study_that_can_be_planned(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["init", "my_study"]) == 0
+    assert json_of(capsys, "init", "my_study")["study"] == "my_study/study.py"
     assert (tmp_path / "my_study" / "README.md").exists()
     plan = json_of(capsys, "sweep", "my_study", "--plan")
     assert plan["study"] == "my_study" and len(plan["cells"]) > 1

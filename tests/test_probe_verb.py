@@ -1,6 +1,7 @@
 """`muvla probe`: a grid's points one by one, of which one that never fires costs nothing but itself."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -54,6 +55,10 @@ def test_a_point_that_never_fires_is_told_and_the_others_go_on(probe):
     _, again, repeated = probe({}, "late", "gradients")
     assert (again, repeated) == (0, said), "and is told again"
     assert {path: path.stat().st_mtime_ns for path in run.rows.iterdir()} == rows, "without an episode"
+    grid, measurement = json.loads("\n".join(probe({}, "late", "gradients", "--json")[2]))["probes"]
+    assert [point["at"] for point in grid["points"]] == [0, 1, 2] and grid["points"][0]["episodes"] == 4
+    assert [point["error"] is None for point in grid["points"]] == [True, False, True]
+    assert measurement["probe"] == "gradients@1" and measurement["file"].endswith(".csv")
 
 
 def test_without_a_memory_the_points_without_intervention_are_left(probe):

@@ -53,17 +53,18 @@ def check(names: Names = None, json: o.Json = False) -> int:
     return EXIT_MISSING if any(report["missing"] for report in reports) else 0
 
 
-def fetch(names: Names = None) -> int:
+def fetch(names: Names = None, json: o.Json = False) -> int:
     """Download the files, compare them with their digests, and check them."""
     from muvla.envs.assets import fetched
 
-    status = 0
+    reports = []
     for item in _sets(names):
         print(f"{item.name}: {item.what}, into {item.folder}")
-        result_line(f"{item.name}: {fetched(item)}")
-        if _check(item)["missing"]:
-            status = EXIT_MISSING
-    return status
+        source = fetched(item)
+        result_line(f"{item.name}: {source}")
+        reports.append(_check(item) | {"fetched": source})
+    show_json({"assets": reports})
+    return EXIT_MISSING if any(report["missing"] for report in reports) else 0
 
 
 def _sets(names: list[str] | None) -> list[AssetSet]:

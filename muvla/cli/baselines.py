@@ -19,6 +19,7 @@ def baselines(
     names: Names,
     retry_errors: o.RetryErrors = False,
     workers: o.Workers = None,
+    json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> int:
@@ -28,14 +29,20 @@ def baselines(
     them could not be run.
     """
     from muvla.cli.computing import stop_on_signal
-    from muvla.cli.output import EXIT_MISSING, result_line
+    from muvla.cli.output import EXIT_MISSING, result_line, show_json, summary_data
     from muvla.cli.studies import open_ledger
     from sweeps.baselines import measure_baselines
 
     protocols = {protocol.id: protocol for name in names for protocol in _protocols(name)}
     stop = stop_on_signal()
-    failed = measure_baselines(protocols.values(), open_ledger(runs, data), result_line, stop, retry_errors, workers)
-    return EXIT_MISSING if failed else 0
+    results = measure_baselines(protocols.values(), open_ledger(runs, data), result_line, stop, retry_errors, workers)
+    rows = [
+        {"protocol": result.protocol.id, "baseline": result.baseline, "error": result.error}
+        | summary_data(result.summary)
+        for result in results
+    ]
+    show_json({"results": rows})
+    return EXIT_MISSING if any(result.error for result in results) else 0
 
 
 def _protocols(name: str):

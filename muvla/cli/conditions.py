@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muvla.cli.computing import prepare, stop_on_signal
-from muvla.cli.output import result_line, show_json
+from muvla.cli.output import result_line, show_json, summary_data
 
 if TYPE_CHECKING:
     from muvla.runs.conditions import ConditionResult
@@ -54,6 +54,4 @@ def evaluate_and_show(run: Run, protocols: Sequence[str], interventions: Sequenc
 
 
 def _plain(result: ConditionResult) -> dict[str, Any]:
-    rates = ("touch_rate", "choice_accuracy", "success_rate")
-    summary = asdict(result.summary) | {name: getattr(result.summary, name) for name in rates}
-    return {"protocol": result.protocol.id, "intervention": result.intervention, **summary}
+    return {"protocol": result.protocol.id, "intervention": result.intervention, **summary_data(result.summary)}

@@ -85,6 +85,7 @@ def import_demonstrations(
     image_size: ImageSize = None,
     derive: Rule = None,
     checked_on: CheckedOn = None,
+    json: o.Json = False,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
     """Import published demonstrations: RLDS, LeRobot v3, MIKASA, ManiSkill."""
@@ -119,7 +120,7 @@ def _instruction_of(task: str) -> str | None:
 
 
 def _report_import(store, spec, instruction: str | None) -> None:
-    from muvla.cli.output import result_line
+    from muvla.cli.output import result_line, show_json
 
     result_line(f"{store.path}: {len(store)} episodes, {store.frames} frames, content {store.sha256[:12]}")
     if instruction not in (None, *store.instructions):  # a policy is evaluated with a prompt that it has not seen
@@ -127,7 +128,10 @@ def _report_import(store, spec, instruction: str | None) -> None:
     size = f", image_size={spec.image_size}" if spec.image_size is not None else ""
     arguments = f"episodes={spec.episodes}{size}, source={spec.source!r}"
     labels = "" if store.knows_executed else ", labels='recorded'"
-    result_line(f"In a study: DataConfig(DatasetConfig(TaskConfig({spec.task.name!r}), {arguments}){labels})")
+    config = f"DataConfig(DatasetConfig(TaskConfig({spec.task.name!r}), {arguments}){labels})"
+    result_line(f"In a study: {config}")
+    facts = {"path": str(store.path), "episodes": len(store), "frames": store.frames, "content": store.sha256}
+    show_json({**facts, "config": config})
 
 
 @contextlib.contextmanager
@@ -217,15 +221,19 @@ def write(
     format: Annotated[
         str, typer.Option(metavar="NAME", help="rlds, or lerobot (LeRobotDataset v3).", **o.choice("--format", WRITTEN))
     ],
+    json: o.Json = False,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
     """Write a dataset as RLDS or LeRobotDataset v3."""
-    from muvla.cli.output import result_line
+    from muvla.cli.output import show as show_result
     from muvla.data.writers import import_options, write_dataset
 
     store = _store(data, dataset)
     with _bar(len(store)) as (_, progress):
         folder = write_dataset(store, directory, format, progress)
-    result_line(f"{folder}: {len(store)} episodes, {store.frames} frames")
     options = import_options(store, format)
-    result_line(f"To import it again: muvla data import {folder} {options} --task {store.spec.task.name} --name NAME")
+    command = f"muvla data import {folder} {options} --task {store.spec.task.name} --name NAME"
+    show_result(
+        {"path": str(folder), "episodes": len(store), "frames": store.frames, "import": command},
+        f"{folder}: {len(store)} episodes, {store.frames} frames\nTo import it again: {command}",
+    )

@@ -20,6 +20,7 @@ def export(
     statistics: Annotated[
         str, typer.Option(metavar="KEY", help="Name that the dataset's statistics get in the release.")
     ],
+    json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
@@ -27,9 +28,9 @@ def export(
 
     The published code loads the release. A cell that the published code cannot compute is refused.
     """
-    from muvla.cli.output import result_line
+    from muvla.cli.output import show
     from muvla.cli.policies import find_trained
     from muvla.runs.export import export as export_release
 
     export_release(find_trained(run, runs, data), directory, statistics)
-    result_line(f"{directory}: written, and read again")
+    show({"release": str(directory)}, f"{directory}: written, and read again")

@@ -19,13 +19,15 @@ def init(
     folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The study's folder.", show_default="NAME")
     ] = None,
+    json: o.Json = False,
 ) -> None:
     """Write a first study.
 
     The study runs on a CPU in minutes: a study.py and a README. No checkout of the repository is needed.
     """
-    from muvla.cli.output import result_line
+    from muvla.cli.output import show
     from sweeps.template import write_study
 
     file = write_study(folder or Path(name), name)
-    result_line(f"{file.parent}: study.py and README.md\nNext: muvla sweep {file.parent} --plan")
+    text = f"{file.parent}: study.py and README.md\nNext: muvla sweep {file.parent} --plan"
+    show({"study": str(file), "readme": str(file.with_name("README.md"))}, text)

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from muvla.utils.table import text_table
@@ -77,6 +77,14 @@ def show_table(name: str, header: Sequence[str], rows: Sequence[dict[str, Any]],
     """
     cells = [["–" if row.get(key) is None else row[key] for key in header] for row in rows]
     show({name: list(rows)}, text_table(header, cells) if rows else empty)
+
+
+def summary_data(summary: Any) -> dict[str, Any]:
+    """The counts and rates of a `muvla.evaluation.records.Summary`; nothing for None."""
+    if summary is None:
+        return {}
+    rates = ("touch_rate", "choice_accuracy", "success_rate")
+    return asdict(summary) | {name: getattr(summary, name) for name in rates}
 
 
 def detail(text: str) -> None:

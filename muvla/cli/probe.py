@@ -39,6 +39,7 @@ def probe(
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
+    json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
@@ -48,7 +49,7 @@ def probe(
     changed tasks, and prints a line for each point.
     """
     from muvla.cli.computing import prepare, stop_on_signal
-    from muvla.cli.output import result_line
+    from muvla.cli.output import result_line, show_json, summary_data
     from muvla.cli.policies import ReleaseOptions, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.models.compilation import compile_step
@@ -72,9 +73,18 @@ def probe(
     with opened.working(marks_failure=False):
         if compile:
             compile_step(evaluator.policy)
+        taken = []
         for item in wanted:
             if isinstance(item, Grid):
-                evaluate_grid(evaluator, item, result_line)
+                points = [
+                    dict(result.point.coordinates)
+                    | {"protocol": result.point.protocol.id, "intervention": result.point.intervention}
+                    | {"error": result.error, **summary_data(result.summary)}
+                    for result in evaluate_grid(evaluator, item, result_line)
+                ]
+                taken.append({"probe": item.id, "points": points})
             else:
                 file = take_measurement(evaluator, ScheduledMeasurement(item, base, episodes))
                 result_line(f"{item.id}: {file}")
+                taken.append({"probe": item.id, "file": str(file)})
+    show_json({"train": opened.train, "probes": taken})

@@ -32,6 +32,7 @@ def replay(
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
+    json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
@@ -41,7 +42,7 @@ def replay(
     episode that ends in another way than its row says is an error.
     """
     from muvla.cli.computing import prepare
-    from muvla.cli.output import result_line
+    from muvla.cli.output import show
     from muvla.cli.policies import ReleaseOptions, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.interventions import canonical_name
@@ -56,4 +57,4 @@ def replay(
     if compile:
         compile_step(evaluator.policy)
     file, steps = replay_episode(evaluator, recorded, name, episode, out)
-    result_line(f"{file}: {steps} steps; the episode ended as its row says")
+    show({"video": str(file), "steps": steps}, f"{file}: {steps} steps; the episode ended as its row says")

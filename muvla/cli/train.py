@@ -35,6 +35,7 @@ def train(
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
+    json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
@@ -44,6 +45,8 @@ def train(
     stopped one continues. Under torchrun, all processes train one cell together.
     """
     from muvla.cli.computing import prepare, stop_on_signal, training_options
+    from muvla.cli.output import show_json
+    from muvla.cli.status import entry_status
     from muvla.cli.studies import open_ledger, open_study
     from muvla.training.distributed.torchrun import join_ranks
     from sweeps.train import train_study
@@ -57,4 +60,6 @@ def train(
         how = training_options(gradient_checkpointing, compile, cache_vision, no_diagnostics, keep_checkpoints)
         cells = open_study(study, set, seeds, variants)
         stop = stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others if one rank dies
-        train_study(cells, open_ledger(runs, data), chosen, how, ranks, stop)
+        entries = train_study(cells, open_ledger(runs, data), chosen, how, ranks, stop)
+        if ranks.is_main:
+            show_json({"study": cells.name, "cells": [entry_status(entry) for entry in entries]})

@@ -11,7 +11,7 @@ from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.results import NeverFired
-from muvla.probes.base import Grid
+from muvla.probes.base import Grid, Point
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import has_result
 from muvla.runs.run import Run
@@ -25,6 +25,15 @@ class ConditionResult:
     protocol: Protocol
     intervention: str
     summary: Summary
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """The result of one point of a grid."""
+
+    point: Point
+    summary: Summary | None  # None if the intervention acted in no episode
+    error: str | None = None  # the reason then
 
 
 @dataclass(frozen=True)
@@ -120,8 +129,8 @@ def _say_mean(name: str, summaries: Sequence[Summary], say: Callable[[str], None
         say(f"{name}: mean success {sum(rates) / len(rates):.3f} over {len(rates)} of {len(summaries)} tasks")
 
 
-def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] = print) -> None:
-    """Evaluate the points of a probe's grid, with a line for each.
+def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] = print) -> list[PointResult]:
+    """Evaluate the points of a probe's grid, with a line for each. Return their results.
 
     A policy without memory gets only the points without an intervention.
     """
@@ -129,10 +138,15 @@ def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] =
     points = [point for point in grid.points if point.intervention == "none" or has_memory]
     require_prompts(evaluator.policy, [point.protocol for point in points])
     say(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")
+    results: list[PointResult] = []
     for point in points:
         coordinates = ", ".join(f"{name} {value}" for name, value in point.coordinates)
         try:
-            result = summarise(evaluator.evaluate(point.protocol, point.intervention)).text()
+            summary = summarise(evaluator.evaluate(point.protocol, point.intervention))
+            results.append(PointResult(point, summary))
+            text = summary.text()
         except NeverFired as error:  # the other points are not concerned
-            result = f"never fired: {error}"
-        say(f"  {coordinates}, {point.intervention}: {result}")
+            results.append(PointResult(point, None, str(error)))
+            text = f"never fired: {error}"
+        say(f"  {coordinates}, {point.intervention}: {text}")
+    return results
