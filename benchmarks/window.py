@@ -95,7 +95,7 @@ def main(name: str = "small", rounds: int = ROUNDS, here: Path = HERE) -> None:
         "",
         *table(["", "without checkpointing", "with checkpointing", "ratio"], rows),
         f"Time of a window at K = 8 with checkpointing over the time without: {np.median(1 / pairs.speedup):.2f}× "
-        f"[{low:.2f}, {high:.2f}], the median of {rounds} interleaved pairs with its 95 % interval.",
+        f"[{low:.2f}, {high:.2f}], the median of {rounds} interleaved pairs with the interval of the median.",
         "",
     ]
     text = "\n".join(lines)
