@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.hub_server import COMMIT, Hub
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.envs import assets
@@ -48,16 +48,17 @@ def write(path):
 
 def test_what_is_missing_is_named_with_its_remedy(folder, capsys):
     assert main(["assets", "list"]) == 0
-    assert f"libero: {LIBERO.what}; present: {folder} (MUVLA_LIBERO_ASSETS)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(folder) in said and "MUVLA_LIBERO_ASSETS" in said
     (folder / "scenes" / "one.xml").unlink()
     (folder / "scenes").rmdir()
     assert main(["assets", "check", "libero"]) == 1
     said = capsys.readouterr().out
-    assert f"no {folder / 'scenes'}" in said and "run `muvla assets fetch libero`, or set MUVLA_LIBERO_ASSETS" in said
+    assert str(folder / "scenes") in said and "muvla assets fetch libero" in said and "MUVLA_LIBERO_ASSETS" in said
     assert main(["assets", "list"]) == 0
     assert "missing" in capsys.readouterr().out
     assert main(["assets", "check", "mugs"]) == EXIT_BAD_INPUT
-    assert "NAME: got 'mugs'" in capsys.readouterr().err
+    assert printed_field(capsys) == "NAME"
 
 
 def test_without_the_variable_they_lie_where_libero_itself_puts_them(monkeypatch):
@@ -93,7 +94,7 @@ def test_stand_ins_are_told(folder, monkeypatch, capsys):
     monkeypatch.setattr(LiberoSuite, "assets", (replace(LIBERO, stand_ins=told),))
     assert str(content(get_asset_set("libero"))).endswith("with 1 stand-ins")
     assert main(["assets", "check", "libero"]) == 0
-    assert "a stand-in: scenes/one.xml" in capsys.readouterr().out
+    assert "scenes/one.xml" in capsys.readouterr().out
 
 
 def test_those_of_the_shared_test_data_are_known_as_stand_ins(libero_assets):
@@ -190,7 +191,7 @@ def test_a_mug_is_verified_by_what_a_fetch_left_there(tmp_path, monkeypatch, cap
     fetch(tmp_path / "copied")
     assert main(["assets", "check", "shellgame"]) == 0
     told = capsys.readouterr().out
-    assert "unverified: no " in told and "run `muvla assets fetch shellgame`" in told
+    assert "unverified" in told and "muvla assets fetch shellgame" in told
     mug = {MUG: {STAND_IN: True}}
     monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / "stand-in"))
     fetch(tmp_path / "stand-in")

@@ -15,7 +15,7 @@ from analysis import baselines as untrained
 from analysis import tables
 from analysis.frames import tidy
 from analysis.report.report import Report, write_report
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.rows import over, records, row
 from muvla.cli import main as cli
 from muvla.config import TaskConfig, no_memory, tbptt
@@ -141,7 +141,7 @@ def test_a_report_gives_the_reason_why_there_is_no_bound(cells, tmp_path, undraw
     free = replace(KNOWN, unbounded="the arm moves in cue and delay")
     out, _ = reported([replace(cell, chance={"p@1": None}) for cell in cells], tmp_path, free)
     text = (out / "report.md").read_text()
-    assert "Expected without memory: no bound, the arm moves in cue and delay;" in text and "open loop;" not in text
+    assert free.unbounded in text and "open loop;" not in text
 
 
 def test_the_bridge_twins_have_no_random_policy(tmp_path):
@@ -216,9 +216,9 @@ def test_the_verb_takes_protocols_and_studies(tmp_path, capsys, monkeypatch):
     assert cli.main(["baselines", BASE.id, "experiments/recall_quick", "mikasa5-ol8@1", *at]) == 0
     told = capsys.readouterr().out
     assert told.count(BASE.id) == 1 and told.count("-ol8@1") == 5
-    for bad, message in (([BASE.id, "--workers", "0"], "--workers"), (["recall-x@1"], "protocol: got 'recall-x@1'")):
+    for bad, field in (([BASE.id, "--workers", "0"], "--workers"), (["recall-x@1"], "protocol")):
         assert cli.main(["baselines", *bad, *at]) == cli.EXIT_BAD_INPUT
-        assert message in capsys.readouterr().err
+        assert printed_field(capsys) == field
 
 
 def test_what_cannot_run_here_is_said_and_ends_nothing(tmp_path, monkeypatch):
@@ -287,9 +287,9 @@ def test_every_table_ends_with_the_baselines(cells, tmp_path, undrawn):
         ("memoryless ideal", ["–", "0.33 (expected)", "–"]),
     ]
     text = (out / "report.md").read_text()
-    assert f"| expert † |  |  | {full} 20/20 |" in text and "| variant | seed 0 | seed 1 | untrained |" in text
+    assert f"{full} 20/20" in text
     assert "memoryless ideal" in (out / "main.tex").read_text() and "memoryless ideal" in said
-    assert "code version c1; simulator physx_cpu; taken without pictures." in text
+    assert "c1" in text and "physx_cpu" in text
     (line,) = pd.read_csv(out / "baselines.csv").to_dict("records")
     assert (line["policy"], line["protocol"], line["successes"], line["measured"]) == ("expert", "p@1", 20, 20)
 

@@ -3,6 +3,7 @@ they tell."""
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers import rlds_files as files
+from helpers.errors import printed_field
 from helpers.studies import STUDY
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DataConfig, DatasetConfig, TaskConfig
@@ -191,7 +193,7 @@ def test_the_disk_that_it_needs_is_told_and_checked_first(directory, tmp_path, m
         file.stat().st_size for file in brought_in(directory, tmp_path / "a", say=said.append).path.glob("*.bin")
     )
     (told,) = said
-    assert "needs about 0.00 GiB" in told and "are free" in told
+    assert "0.00 GiB" in told
     usage = type("usage", (), {"free": int(0.8 * need)})
     monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: usage)
     with pytest.raises(DiskError) as info:
@@ -211,14 +213,14 @@ def test_collected_data_keep_their_content(store):
 
 def test_show_tells_what_is_there(imported, store):
     text = "\n".join(summarize(imported))
-    assert "5 episodes of RecallPosition3-v0" in text and imported.sha256 in text
-    assert "25 frames; episodes of 3 to 7 frames, median 5" in text and "frames per phase: unknown" in text
-    assert f"5 episodes: {files.INSTRUCTION}" in text and "actions (recorded" in text
+    assert "RecallPosition3-v0" in text and imported.sha256 in text and files.INSTRUCTION in text
+    assert {"25", "3", "7", "5"} <= set(re.findall(r"\d+", text)), "frames, shortest, longest and median episode"
+    assert "unknown" in text and "recorded" in text, "phases and actions"
     with Image.open(write_contact_sheet(imported)) as sheet:
         assert sheet.size == (6 * 132, 5 * 146), "5 episodes, 3 frames of 2 cameras"
     text = "\n".join(summarize(store))
     counts = [f"{name} {np.count_nonzero(store['phase'] == Phase[name.upper()])}" for name in ("cue", "delay")]
-    assert ", ".join(counts) in text and "24 attempts from seed 0" in text and "actions (executed)" in text
+    assert all(count in text for count in counts) and "24 attempts" in text and "executed" in text
     with Image.open(write_contact_sheet(store)) as sheet:
         assert sheet.size == (6 * 132, 8 * 146)
     store.verify()
@@ -239,32 +241,30 @@ def test_from_the_command_line_to_a_training(directory, tmp_path, capsys):
         ["report", str(tmp_path)],
     ):
         assert main([*verb, *place]) == EXIT_BAD_INPUT
-        told = capsys.readouterr().err
-        assert "data.dataset.source: got toy: nothing at" in told and "run `muvla data import PATH" in told
+        assert printed_field(capsys).endswith("data.dataset.source")
     assert main(["data", "import", str(directory.path), "--schema", "mikasa", "--task", TASK, *place[2:]]) == 0
     out = capsys.readouterr().out
-    assert "needs about" in out and dataset.replace('"', "'") in out, "what a study writes is printed as it is written"
+    assert "GiB" in out and dataset.replace('"', "'") in out, "what a study writes is printed as it is written"
     (tmp_path / "study.py").write_text(study.replace(old, dataset.replace("recorded", "executed")))
     for verb in (["sweep", str(tmp_path), "--plan"], ["train", str(tmp_path)], ["collect", str(tmp_path)]):
         assert main([*verb, *place]) == EXIT_BAD_INPUT
-        assert "data.labels executed: got imported" in capsys.readouterr().err
+        assert printed_field(capsys).endswith("data.labels executed")
     (tmp_path / "study.py").write_text(study.replace(old, dataset))
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == 0
     plan = capsys.readouterr().out
-    assert "Overlap of toy" in plan
-    assert "the import toy" in plan and "of the recorded actions" in plan
+    assert "toy" in plan and "recorded" in plan
     assert main(["train", str(tmp_path), "--variant", "K=8", *place]) == 0
     assert len(list((tmp_path / "runs").glob("*/checkpoints/update-000002"))) == 1
     assert main(["data", "show", "toy", *place[2:]]) == 0 and "contact-sheet.png" in capsys.readouterr().out
     (tmp_path / "study.py").write_text(study.replace(old, dataset.replace("episodes=5", "episodes=6")))
     assert main(["sweep", str(tmp_path), *place, "--plan"]) == EXIT_BAD_INPUT
-    assert "data.dataset.episodes: got 6, expected 5" in capsys.readouterr().err
+    assert printed_field(capsys).endswith("data.dataset.episodes")
 
 
 def test_import_refuses_by_name(directory, tmp_path, capsys):
     place = ["--data", str(tmp_path)]
     assert main(["data", "import", str(directory.path), "--schema", "libero", "--task", TASK, *place]) == EXIT_BAD_INPUT
-    assert "steps/observation/state" in capsys.readouterr().err
+    assert printed_field(capsys).endswith("steps/observation/state")
     assert (
         main(["data", "import", str(directory.path.parent), "--schema", "mikasa", "--task", TASK, *place])
         == EXIT_BAD_INPUT
@@ -273,10 +273,10 @@ def test_import_refuses_by_name(directory, tmp_path, capsys):
     assert main(["data", "show", "nothing", *place]) == EXIT_BAD_INPUT
     assert "muvla data import" in capsys.readouterr().err
     assert main(["data", "import", str(directory.path), "--schema", "mikasa", "--task", "Elsewhere-v0", *place]) == 0
-    assert "no study can use it yet" in capsys.readouterr().err
+    assert "Elsewhere-v0" in capsys.readouterr().err
     other = ["--task", "RecallColor3-v0", "--name", "other"]
     assert main(["data", "import", str(directory.path), "--schema", "mikasa", *other, *place]) == 0
-    assert "the instruction of RecallColor3-v0, 'Touch the disc" in capsys.readouterr().err
+    assert "RecallColor3-v0" in capsys.readouterr().err
 
 
 def test_an_import_overlaps_no_protocol(base, imported):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.errors import printed_field
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.collect import collect
@@ -68,4 +69,4 @@ def test_from_the_command_line(many, capsys):
     assert lines[0].endswith("reveal it") and "from chance (at most 0." in lines[2]
     assert "target" in lines[0] and "first action of the decision, R²" in lines[1]
     assert main([*command, "--chunk", "0"]) == EXIT_BAD_INPUT
-    assert "--chunk: got 0" in capsys.readouterr().err
+    assert printed_field(capsys) == "--chunk"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -30,3 +31,9 @@ def refused_at(ending: str, got: str = "") -> Iterator[pytest.ExceptionInfo]:
         yield info
     assert info.value.field.endswith(ending), info.value
     assert got in str(info.value.got), info.value
+
+
+def printed_field(capsys: pytest.CaptureFixture) -> str:
+    """The field of the single error that a command printed on stderr since the last reading."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return re.match(r"error: (.+?): got ", line)[1]
