@@ -204,13 +204,19 @@ def replace_cameras(store, number):
 def test_from_the_command_line(store, tmp_path, capsys):
     place = ["--data", str(store.path.parent)]
     command = ["data", "write", store.path.name, str(tmp_path / "ours"), "--format", "rlds", *place]
-    assert main(command) == 0
-    assert f"Back again: muvla data import {tmp_path / 'ours' / '1.0.0'} --schema muvla" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["import"].startswith(f"muvla data import {tmp_path / 'ours' / '1.0.0'} --schema muvla")
+    assert (written["episodes"], written["frames"]) == (len(store), store.frames)
     assert main(command) == EXIT_BAD_INPUT
     source = str(tmp_path / "ours" / "1.0.0")
     place = ["--data", str(tmp_path)]
-    assert main(["data", "import", source, "--schema", "muvla", "--task", TASK, "--name", "back", *place]) == 0
-    assert "episodes=24, source='back'))" in capsys.readouterr().out, "labels as ever: what was executed is known"
+    assert (
+        main(["data", "import", source, "--schema", "muvla", "--task", TASK, "--name", "back", *place, "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["config"].endswith("episodes=24, source='back'))"), (
+        "labels as ever: what was executed is known"
+    )
     assert main(["data", "show", "back", *place]) == 0 and "delay" in capsys.readouterr().out
     assert main(["data", "audit", "back", *place]) == 0
     ours = [reading.line() for reading in audit(store, "recorded", 1)]
