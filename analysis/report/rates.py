@@ -84,7 +84,17 @@ def _introduction(protocol: str, lines: pd.DataFrame, baselines: Baselines) -> s
 def sets_section(
     folder: ReportFolder, cells: list[CellRecords], frame: pd.DataFrame, baselines: dict[str, Baselines]
 ) -> list[str]:
-    """Writes the means over each set of protocols that the study evaluates as a whole; empty without such a set."""
+    """Writes the means over each set of protocols that the study evaluates as a whole.
+
+    Args:
+        folder: where the table goes.
+        cells: the study's cells with their rows.
+        frame: the tidy frame of the cells.
+        baselines: by protocol id.
+
+    Returns:
+        Lines of the page; none without such a set.
+    """
     sets = {name: protocols for cell in cells for name, protocols in cell.sets.items()}
     table = tables.set_table(frame, sets)
     if table.empty:

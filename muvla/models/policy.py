@@ -274,15 +274,32 @@ class Policy(nn.Module):
         removed: Tensor | None = None,
         retrieve: Retrieve | None = None,
     ) -> StepOutput:
-        """One tick of a diffusion head's training: `actions` of the output are the noise that the head sees in
-        `noised`. For the other arguments see `step`."""
+        """Run one tick of a diffusion head's training.
+
+        Args:
+            encoded: as in `step`.
+            memory: as in `step`.
+            noised: the noised actions and their diffusion time.
+            removed: as in `step`.
+            retrieve: as in `step`.
+
+        Returns:
+            The output of the tick; its `actions` are the noise that the head predicts in `noised`.
+        """
         self.calls += 1
         return self._predict(encoded, memory, noised.actions, noised.time, removed, retrieve)
 
     def perturbed(
         self, encoded: Encoded, memory: Tensor, guarded: Tensor, retrieve: Retrieve | None = None
     ) -> StepOutput:
-        """The pass with other embeddings of ACTION, STOP and TIME, (B, H·A + 2, D), for the guard's leak test."""
+        """Run the pass with other embeddings of ACTION, STOP and TIME, for the guard's leak test.
+
+        Args:
+            encoded: as in `step`.
+            memory: as in `step`.
+            guarded: embeddings (B, H·A + 2, D) for ACTION, STOP and TIME; STOP's is added to the learned one.
+            retrieve: as in `step`.
+        """
         slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
         perturbed = replace(encoded, stop=encoded.stop + stop)
         return self._forward(perturbed, memory, slots, [time] * self.layout().time, None, retrieve)
