@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,15 +49,13 @@ def probe(
     changed tasks, and prints a line for each point.
     """
     from muvla.cli.computing import prepare, stop_on_signal
-    from muvla.cli.output import result_line, show_json, summary_data
+    from muvla.cli.output import show_json
     from muvla.cli.policies import ReleaseOptions, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.models.compilation import compile_step
     from muvla.probes.base import Grid, ScheduledMeasurement
     from muvla.probes.registry import get_probe
-    from muvla.runs.conditions import evaluate_grid
     from muvla.runs.evaluate import Evaluator
-    from muvla.runs.probe import take_measurement
 
     chosen, base = prepare(device, threads, compile), get_protocol(protocol)
     opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
@@ -73,18 +71,34 @@ def probe(
     with opened.working(marks_failure=False):
         if compile:
             compile_step(evaluator.policy)
-        taken = []
-        for item in wanted:
-            if isinstance(item, Grid):
-                points = [
-                    dict(result.point.coordinates)
-                    | {"protocol": result.point.protocol.id, "intervention": result.point.intervention}
-                    | {"error": result.error, **summary_data(result.summary)}
-                    for result in evaluate_grid(evaluator, item, result_line)
-                ]
-                taken.append({"probe": item.id, "points": points})
-            else:
-                file = take_measurement(evaluator, ScheduledMeasurement(item, base, episodes))
-                result_line(f"{item.id}: {file}")
-                taken.append({"probe": item.id, "file": str(file)})
+        taken = [
+            _take_grid(evaluator, item)
+            if isinstance(item, Grid)
+            else _take_measurement(evaluator, ScheduledMeasurement(item, base, episodes))
+            for item in wanted
+        ]
     show_json({"train": opened.train, "probes": taken})
+
+
+def _take_grid(evaluator, grid) -> dict[str, Any]:
+    """Evaluate a grid. Return its points for JSON."""
+    from muvla.cli.output import result_line, summary_data
+    from muvla.runs.conditions import evaluate_grid
+
+    points = [
+        dict(result.point.coordinates)
+        | {"protocol": result.point.protocol.id, "intervention": result.point.intervention, "error": result.error}
+        | summary_data(result.summary)
+        for result in evaluate_grid(evaluator, grid, result_line)
+    ]
+    return {"probe": grid.id, "points": points}
+
+
+def _take_measurement(evaluator, scheduled) -> dict[str, Any]:
+    """Take a measurement. Return its file for JSON."""
+    from muvla.cli.output import result_line
+    from muvla.runs.probe import take_measurement
+
+    file = take_measurement(evaluator, scheduled)
+    result_line(f"{scheduled.measurement.id}: {file}")
+    return {"probe": scheduled.measurement.id, "file": str(file)}
