@@ -124,7 +124,7 @@ def cell_with(base):
 
 @pytest.fixture(scope="module")
 def subject_of(request, store, tmp_path_factory):
-    """`subject_of(cell)` → what a reading reads: an untrained policy under the module's protocol `SHORT`."""
+    """`subject_of(cell)` → the subject of a measurement: an untrained policy under the module's protocol `SHORT`."""
 
     def subject(cell: Cell, seeds: int = 4) -> Subject:
         short = request.module.SHORT

@@ -1,4 +1,4 @@
-"""A reading that is stopped: at once, wherever it is, without half a result; and taken again, it is the same."""
+"""A measurement stops at once, leaves no half result, and gives the same frame when it is taken again."""
 
 import dataclasses
 import shutil

@@ -26,7 +26,7 @@ def late(base):
 
 @pytest.fixture
 def probe(base, store, tmp_path, monkeypatch, capsys):
-    """`probe(changes)` → (exit status, lines on stdout) of the grid and a reading of a cell so changed."""
+    """`probe(changes)` → (exit status, lines on stdout) of the grid and a measurement of a changed cell."""
     monkeypatch.setitem(PROBES.members, "late", f"{__name__}:late")
     monkeypatch.setitem(declared_protocols(), FEW.id, FEW)
 

@@ -1,4 +1,4 @@
-"""Reports of tasks in which nothing is chosen, whose reading is success, and the means over sets of protocols."""
+"""Reports of tasks in which nothing is chosen and the metric is success, and the means over sets of protocols."""
 
 import dataclasses
 from types import SimpleNamespace
