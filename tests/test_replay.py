@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.studies import FEW, STUDY
 from helpers.troubled import Broken, Troubled
 from muvla.cli.main import EXIT_BAD_INPUT, main
@@ -256,17 +256,17 @@ def test_watch_writes_a_video_of_an_episode_that_ends_as_its_row_says(place, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "field"),
     [
-        (["--episode", "200"], "--episode: got 200, which has no row"),
-        (["--episode", "-1"], "has no row"),
-        (["--episode", "0", "--intervention", "amnesia"], "amnesia"),
-        (["--episode", "0", "--intervention", "noise_unit"], "a measured episode of few@1 under noise_unit"),
+        (["--episode", "200"], "--episode"),
+        (["--episode", "-1"], "--episode"),
+        (["--episode", "0", "--intervention", "amnesia"], "intervention"),
+        (["--episode", "0", "--intervention", "noise_unit"], "--episode"),
     ],
 )
-def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, message):
+def test_what_cannot_be_watched_is_one_error(place, capsys, arguments, field):
     assert main(["replay", *place[1], *arguments]) == EXIT_BAD_INPUT
-    assert message in capsys.readouterr().err
+    assert printed_field(capsys).endswith(field)
 
 
 @pytest.mark.slow
@@ -283,7 +283,8 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
     )
     try:
         assert main(["replay", *common, "--episode", "5", "--out", str(folder / "no.mp4")]) == EXIT_BAD_INPUT
-        assert f"got target {line['target']}, expected target 7, as in its row" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"target {line['target']}" in error and "target 7" in error
         assert not (folder / "no.mp4").exists()
     finally:
         file.write_text(text)

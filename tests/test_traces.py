@@ -99,7 +99,7 @@ def test_the_size_is_told_before_and_is_not_exceeded(trainer, tmp_path, capsys):
     steps = make_env(SHORT.task).step_limit
     most = most_bytes(trainer.policy.memory, 4, steps)
     assert most == 4 * steps * (2 * 4 * 96) * 2
-    assert f"4 episodes of at most {steps} ticks, at most {most / 1e6:.3g} MB" in capsys.readouterr().err
+    assert f"{most / 1e6:.3g} MB" in capsys.readouterr().err
     files = sum(path.stat().st_size for path in traces_folder(one).iterdir())
     ticks = sum(len(trace.step) for trace in found)
     assert ticks * (2 * 4 * 96) * 2 < files < most + 4 * 2000
