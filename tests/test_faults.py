@@ -150,7 +150,7 @@ def test_another_robot_is_one_error(done):
 def test_a_report_asks_for_the_provenance_of_its_rows_alone(done):
     """A later `muvla intervene` by another version, for a condition outside the study, changes nothing here."""
     before = done.records().provenance
-    assert len(before) == 1
+    assert len({record["code"] for record in before.values()}) == 1
     write_json(done.run.folder / "provenance" / "0123456789ab.json", next(iter(before.values())) | {"code": "another"})
     assert done.records().provenance == before
 

@@ -62,6 +62,8 @@ app = typer.Typer(
 for module in VERBS:
     module.add(app)
 
+STOPPED = "stopped; everything written so far is kept, and the same command continues"
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -94,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no banners
     try:
         status = typer.main.get_command(app).main(args=argv, prog_name="muvla", standalone_mode=False)
+        if status == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this exit status
+            print(STOPPED, file=sys.stderr)
         return status if isinstance(status, int) else 0
     except MuvlaError as error:
         if not error.reported_elsewhere:
@@ -101,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, Interrupted, typer.Abort) as stopped:
         if not getattr(stopped, "reported_elsewhere", False):
-            print("stopped; what is written is kept, and the same command continues", file=sys.stderr)
+            print(STOPPED, file=sys.stderr)
         return EXIT_INTERRUPTED
     except UsageError as error:  # an unknown option, a missing argument
         words = sys.argv[1:] if argv is None else argv
