@@ -173,7 +173,7 @@ def test_make_works_on_one_target_at_a_time_also_under_j(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_test_imports_another(path):
-    """What several tests need lies in tests/helpers; fixtures lie in conftest.py. Code in strings counts too."""
+    """Shared code lies in tests/helpers, fixtures in conftest.py. Code in strings counts too."""
     modules = {p.stem for p in (ROOT / "tests").rglob("test_*.py")} | {"conftest"}
     text = path.read_text(encoding="utf-8")
     assert not {name.split(".")[-1] for name in imports(path)} & modules

@@ -22,7 +22,7 @@ def name(path) -> str:
 
 
 def exists(dotted: str) -> bool:
-    """Whether the name is a module, or an attribute of one."""
+    """True if the name is a module or an attribute of a module."""
     module, _, attribute = dotted.rpartition(".")
     try:
         importlib.import_module(dotted)

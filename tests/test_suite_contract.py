@@ -202,7 +202,7 @@ def test_an_installed_suite_that_cannot_be_loaded_stops_no_other(folder, value):
 
 
 def install(folder, *entries):
-    """What an installer writes for a package with these entry points."""
+    """The files that an installer writes for a package with these entry points."""
     record = folder / "lamps-1.0.dist-info"
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: lamps\nVersion: 1.0\n")

@@ -42,7 +42,7 @@ def wait_until(condition, seconds: float = 30.0) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; a dead child that nobody has waited for does not."""
+    """True if the process runs. A dead child that nobody has waited for does not run."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
