@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from muvla.errors import DiskError, MuvlaError
+from muvla.utils.content import require_real
 
 LOOK = 0.5  # seconds to try; `holder` takes a lock for an instant, and must not make another process give up
 
@@ -114,6 +115,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise MuvlaError(str(path), got="no such file", expected="a file", remedy="check the path") from None
     except json.JSONDecodeError as error:
+        require_real(path, "JSON")
         raise MuvlaError(
             str(path),
             got=f"broken JSON ({error})",
