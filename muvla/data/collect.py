@@ -63,7 +63,9 @@ def collect(
         )
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # the previous holder of the lock may have finished the dataset
-            _write(EpisodeWriter(path, spec, backends(spec.task)), progress, jobs or usable_cores())
+            conventions = task_info(spec.task.name).conventions
+            writer = EpisodeWriter(path, spec, backends(spec.task), conventions=conventions)
+            _write(writer, progress, jobs or usable_cores())
     return EpisodeStore(path)
 
 

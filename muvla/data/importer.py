@@ -11,10 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muvla.config import DatasetConfig, TaskConfig
+from muvla.data.conventions import get_conventions
 from muvla.data.derived_phases import RuleAccuracy, derive
 from muvla.data.readers.schema import Schema, read_demonstrations
 from muvla.data.readers.source import Source
-from muvla.data.store import EpisodeStore, EpisodeWriter, get_store_path, is_sealed, open_store, require_same_import
+from muvla.data.store import (
+    EpisodeStore,
+    EpisodeWriter,
+    get_store_path,
+    is_sealed,
+    open_store,
+    require_same_import,
+    restate_conventions,
+)
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.io import disk_errors, locked
 
@@ -27,6 +37,7 @@ def import_dataset(
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
     accuracy: RuleAccuracy | None = None,
+    stated: Conventions = NOTHING_STATED,
 ) -> EpisodeStore:
     """Returns the dataset of `spec` under `root`: opened if it exists, continued if it was interrupted, else imported.
 
@@ -38,6 +49,7 @@ def import_dataset(
         progress: called with (episodes written, episodes).
         say: called with a line about the required disk space, before anything is written.
         accuracy: derives phases and executed actions; the accuracy of the rule on another dataset.
+        stated: conventions that the user states; they replace those of the files, also in a finished import.
 
     Raises:
         MuvlaError: the files lack the schema's features or cannot be read; they record executed actions that were
@@ -49,6 +61,7 @@ def import_dataset(
         raise MuvlaError(
             "--derive", got=schema.name, expected="a schema without executed actions", remedy="omit --derive"
         )
+    conventions = get_conventions(source, schema, stated)
     path, origin = get_store_path(root, spec), f"{source.origin} as {schema.name}"
     rule = None if accuracy is None else accuracy.meta()
     if rule is not None:
@@ -59,8 +72,10 @@ def import_dataset(
         if is_sealed(path):
             store = open_store(root, spec)
             require_same_import(path, store.meta, spec, origin)
-            return store
-        writer = EpisodeWriter(path, spec, origin=origin, pass_through=schema.pass_through, derived=rule)
+            restate_conventions(path, conventions)
+            return open_store(root, spec)
+        facts = {"pass_through": schema.pass_through, "derived": rule, "conventions": conventions}
+        writer = EpisodeWriter(path, spec, origin=origin, **facts)
         _require_room(source, schema, writer, say, accuracy is not None)
         for episode in read_demonstrations(source, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
             writer.append(episode if accuracy is None else derive(episode))

@@ -31,6 +31,7 @@ import numpy as np
 
 from muvla.config import DatasetConfig
 from muvla.config.serialization import canonical_json, content_hash, difference, from_dict, identity
+from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
 from muvla.utils.io import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
@@ -79,6 +80,7 @@ class EpisodeWriter:
         origin: str | None = None,
         pass_through: tuple[int, ...] = (),
         derived: dict[str, Any] | None = None,
+        conventions: Conventions = NOTHING_STATED,
     ):
         """Opens a new or unfinished store. Simulator and origin do not belong to the dataset's identity, but a dataset
         has only one of each.
@@ -90,6 +92,7 @@ class EpisodeWriter:
             origin: source of imported episodes.
             pass_through: action dimensions that no statistics scale (LIBERO's gripper, spec 4.2); part of the content.
             derived: the rule that derived executed actions and phases, with its accuracy.
+            conventions: meaning of the actions; no part of the content.
 
         Raises:
             MuvlaError: the store is finished, belongs to another simulator, origin or configuration, or lacks
@@ -103,7 +106,7 @@ class EpisodeWriter:
                 remedy="open it with EpisodeStore",
             )
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
-        self.pass_through, self.derived = pass_through, derived
+        self.pass_through, self.derived, self.conventions = pass_through, derived, conventions
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -199,6 +202,7 @@ class EpisodeWriter:
         # Only the configuration's identity: a field added later must not change the content hash.
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
         more = {"origin": self.origin, "pass_through": list(self.pass_through) or None, "derived": self.derived}
+        more["conventions"] = self.conventions.stated or None
         return meta | {name: value for name, value in more.items() if value is not None}
 
     def _column(self, name: str) -> Path:
@@ -273,6 +277,11 @@ class EpisodeStore:
     def pass_through(self) -> tuple[int, ...]:
         """Action dimensions that no statistics scale."""
         return tuple(self.meta.get("pass_through", ()))
+
+    @property
+    def conventions(self) -> Conventions:
+        """Meaning of the actions. Datasets of earlier versions state nothing."""
+        return read_conventions(self.meta.get("conventions", {}), f"{self.path / META}: conventions")
 
     def __len__(self) -> int:
         """Returns the number of episodes."""
@@ -395,6 +404,16 @@ def require_same_import(path: Path, meta: Mapping[str, Any], spec: DatasetConfig
             expected=f"an import from {meta.get('origin')}, as the existing one",
             remedy="import under another --name, or remove the folder",
         )
+
+
+def restate_conventions(path: Path, conventions: Conventions) -> None:
+    """Replaces facts in the conventions of the finished dataset at `path`; its content stays."""
+    meta = _read_meta(path)
+    stated = (
+        read_conventions(meta.get("conventions", {}), f"{path / META}: conventions").replaced_by(conventions).stated
+    )
+    if stated != meta.get("conventions", {}):
+        write_json(path / META, meta | {"conventions": stated})
 
 
 def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from muvla.config import TaskConfig
 from muvla.envs.assets import AssetSet
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.envs.phases import Phase
 
 # The regimes of the published evaluations (μVLA spec 6): a query at every step, and eight actions open loop with one
@@ -46,6 +47,7 @@ class TaskInfo:
     cue, delay: shortest and longest phase in steps; (0, 0) where the task has no such phase.
     settable: fields of a TaskConfig that the task can change; all others must stay None.
     colours: names of the objects' colours in the order of a palette; () where the palette is fixed.
+    conventions: meaning of the environment's actions; datasets that state others cannot train a policy for the task.
     """
 
     suite: str
@@ -62,6 +64,7 @@ class TaskInfo:
     delay: tuple[int, int] = (0, 0)
     settable: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+    conventions: Conventions = NOTHING_STATED
 
     def __post_init__(self):
         if not self.instructions:

@@ -28,9 +28,9 @@ from muvla.data.readers.maniskill import ManiSkillFile
 from muvla.data.readers.mikasa import MikasaDirectory
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import Schema
-from muvla.data.readers.source import NOTE, Source
+from muvla.data.readers.source import Source, read_note
+from muvla.envs.conventions import Conventions
 from muvla.errors import MuvlaError, unknown_name
-from muvla.utils.io import read_json
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ RLDS_LIBERO = replace(
     proprio_dim=8,
     turn_gripper=True,
     pass_through=(6,),
+    conventions=Conventions(gripper="positive_opens"),
 )
 RLDS_MUVLA = replace(
     RLDS_MIKASA,
@@ -95,6 +96,7 @@ LEROBOT_LIBERO = replace(
     proprio_dim=8,
     turn_gripper=True,
     pass_through=(6,),
+    conventions=Conventions(gripper="positive_opens"),
 )
 LEROBOT_MUVLA = replace(
     LEROBOT_MIKASA,
@@ -224,8 +226,8 @@ def choose_schema(
     if name not in schemas:
         raise unknown_name("--schema", name, schemas)
     schema = schemas[name]
-    if (source.path / NOTE).exists():  # the dataset was written by `muvla data write`
-        schema = replace(schema, pass_through=tuple(read_json(source.path / NOTE)["pass_through"]))
+    if (note := read_note(source.path)) is not None:  # the dataset was written by `muvla data write`
+        schema = replace(schema, pass_through=note.pass_through)
     if not schema.cameras:
         schema = replace(schema, cameras=source.cameras)
     changes = {"cameras": tuple(cameras)} if cameras else {}

@@ -28,6 +28,7 @@ from muvla.data.readers.source import (
     require_keys,
 )
 from muvla.data.readers.video import VideoFile
+from muvla.envs.conventions import Conventions
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
@@ -80,6 +81,11 @@ class LeRobotDirectory:
     def origin(self) -> str:
         """Names and sizes."""
         return f"{self.name} (LeRobot, {len(self)} episodes, {bytes_below(self.path)} bytes)"
+
+    @property
+    def conventions(self) -> Conventions:
+        """The frame rate."""
+        return Conventions(fps=self.info["fps"])
 
     @property
     def frames(self) -> int:

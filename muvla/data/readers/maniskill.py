@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from muvla.data.readers.source import Feature, Record, import_package, mismatch, no_feature, require_keys
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
@@ -46,6 +47,7 @@ class ManiSkillFile:
             require_keys(beside, episode, ("episode_id", "elapsed_steps"))
         self.episodes = [episode for episode in listed if episode.get("success") is not False]
         self.failed = len(listed) - len(self.episodes)
+        self._conventions = _read_conventions(beside)
         if not self.episodes:
             raise mismatch(str(beside), f"{self.failed} episodes, all failed", "successful episodes")
         self._h5py = import_package("h5py", "to read ManiSkill's trajectories")
@@ -78,6 +80,11 @@ class ManiSkillFile:
         """Names and sizes."""
         content = f"{len(self)} episodes, {self.failed} failed ones left out, {self.path.stat().st_size} bytes"
         return f"{self.name} (ManiSkill, {content}), instruction {self.instruction!r}"
+
+    @property
+    def conventions(self) -> Conventions:
+        """The environment, the control mode and what its name says, by the json."""
+        return self._conventions
 
     @property
     def frames(self) -> int:
@@ -147,3 +154,32 @@ class ManiSkillFile:
                 expected="a whole HDF5 file of ManiSkill trajectories",
                 remedy="copy or download the file again",
             ) from None
+
+
+def _read_conventions(beside: Path) -> Conventions:
+    """Returns what the json states of the actions. Raises MuvlaError where its episodes have several control modes."""
+    data = read_json(beside)
+    env = data.get("env_info") or {}
+    options = env.get("env_kwargs") or {}
+    modes = {episode["control_mode"] for episode in data["episodes"] if episode.get("control_mode")}
+    modes |= {options["control_mode"]} if options.get("control_mode") else set()
+    if len(modes) > 1:
+        raise MuvlaError(
+            f"{beside}: control_mode",
+            got=f"several, {', '.join(sorted(map(str, modes)))}",
+            expected="one control mode for all actions",
+            remedy="replay the trajectories with one control mode: `python -m mani_skill.trajectory.replay_trajectory "
+            f"--traj-path {beside.with_suffix('.h5')} --obs-mode rgb --save-traj -c pd_ee_delta_pose`",
+        )
+    mode = next(iter(modes), None)
+    rate = (options.get("sim_config") or {}).get("control_freq")
+    return describe_control(mode).replaced_by(Conventions(environment=env.get("env_id"), fps=rate))
+
+
+def describe_control(mode: str | None) -> Conventions:
+    """Returns what the name of one of ManiSkill's control modes says of the actions."""
+    if mode is None:
+        return NOTHING_STATED
+    action = "delta" if "delta" in mode else "velocity" if mode.endswith("vel") else "absolute"
+    frame = "base" if "_ee_" in mode else "joints" if "_joint_" in mode else None
+    return Conventions(control_mode=mode, action=action, frame=frame)

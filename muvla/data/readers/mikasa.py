@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from muvla.data.readers.source import Feature, Record, bytes_below, mismatch, no_feature
+from muvla.envs.conventions import NOTHING_STATED
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
@@ -30,6 +31,7 @@ class MikasaDirectory:
     layout."""
 
     format = "mikasa"
+    conventions = NOTHING_STATED  # the format states none
 
     def __init__(self, path: Path):
         self.path = path

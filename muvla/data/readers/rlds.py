@@ -25,6 +25,7 @@ import numpy as np
 
 from muvla.data.readers.source import ANY, Feature, Record, decode_image, mismatch, no_feature
 from muvla.data.readers.tfrecord import Values, parse_example, read_records
+from muvla.envs.conventions import NOTHING_STATED
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
@@ -41,6 +42,7 @@ class RldsDirectory:
     """
 
     format = "rlds"
+    conventions = NOTHING_STATED  # the format states none
 
     def __init__(self, path: Path):
         self.path = path

@@ -15,6 +15,7 @@ from PIL import Image
 
 from muvla.data.readers.source import Record, Source
 from muvla.data.store import Episode
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 
@@ -37,6 +38,7 @@ class Schema:
     executed: str | None = None
     phase: str | None = None
     about: str | None = None
+    conventions: Conventions = NOTHING_STATED  # of the actions after the gripper is turned
 
     @property
     def features(self) -> tuple[str, ...]:

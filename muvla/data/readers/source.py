@@ -16,10 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.errors import MuvlaError
+from muvla.utils.io import read_json
 
 ANY = -1  # a dimension of any size
-NOTE = "muvla.json"  # beside the files of an export of this project: pass_through, which no format has a place for
+# Beside the files of an export of this project: pass_through and conventions, which no format has a place for.
+NOTE = "muvla.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Source(Protocol):
     name: str
     origin: str  # names and sizes; an interrupted import continues only from the same origin
     frames: int  # of all episodes; an estimate where no file holds the number
+    conventions: Conventions  # meaning of the actions as stored in the files
 
     def __len__(self) -> int:
         """Returns the number of episodes."""
@@ -63,6 +67,34 @@ class Source(Protocol):
 
         Raises MuvlaError, with file and episode, for damage and for a contradiction to the dataset's description.
         """
+
+
+@dataclass(frozen=True)
+class Note:
+    """The facts of an export of this project that its format has no place for."""
+
+    pass_through: tuple[int, ...] = ()
+    conventions: Conventions = NOTHING_STATED
+
+
+def read_note(path: Path) -> Note | None:
+    """Returns the note beside an export's files; None for a dataset of another origin.
+
+    Raises MuvlaError for a note that no export of this project writes.
+    """
+    file = path / NOTE
+    if not file.exists():
+        return None
+    note = read_json(file)
+    dimensions = note.get("pass_through", []) if isinstance(note, dict) else None
+    if not isinstance(dimensions, list) or not all(type(i) is int and i >= 0 for i in dimensions):
+        raise MuvlaError(
+            str(file),
+            got=f"pass_through {dimensions!r}",
+            expected="numbers of action dimensions, from 0",
+            remedy="write the dataset again with `muvla data write`",
+        )
+    return Note(tuple(dimensions), read_conventions(note.get("conventions", {}), f"{file}: conventions"))
 
 
 def import_package(package: str, purpose: str) -> ModuleType:

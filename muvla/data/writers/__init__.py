@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from muvla.data.readers.source import NOTE
 from muvla.data.store import EpisodeStore
@@ -50,13 +51,19 @@ def write_dataset(
                 unfinished.mkdir(parents=True)
                 write = {"rlds": write_rlds, "lerobot": write_lerobot}[format]
                 inner = write(store, unfinished, directory.name, progress)
-                if store.pass_through:
-                    write_json(unfinished / inner / NOTE, {"pass_through": store.pass_through})
+                if note := _note(store):
+                    write_json(unfinished / inner / NOTE, note)
                 unfinished.rename(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     (parent / f".{directory.name}.lock").unlink(missing_ok=True)
     return directory / inner
+
+
+def _note(store: EpisodeStore) -> dict[str, Any]:
+    """Returns the facts that the formats have no place for."""
+    facts = {"pass_through": list(store.pass_through), "conventions": store.conventions.stated}
+    return {name: value for name, value in facts.items() if value}
 
 
 def import_options(store: EpisodeStore, format: str) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from muvla.envs.actions import clipped
 from muvla.envs.assets import content
 from muvla.envs.base import NO_CHOICE
+from muvla.envs.conventions import Conventions
 from muvla.envs.libero.assets import LIBERO
 from muvla.envs.libero.simulator import Raw, open_simulator
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS
@@ -26,6 +27,9 @@ CAMERA_SIZE = 256  # rendered pixels, square, as in the published demonstrations
 CAMERAS = ("agentview_image", "robot0_eye_in_hand_image")
 PROPRIO_DIM = 8  # position, axis-angle, the two finger positions; world frame (μVLA spec 4.5)
 ACTION_DIM = 7  # position and rotation of OSC_POSE in [-1, 1], and the gripper: 0 closes, 1 opens
+CONVENTIONS = Conventions(
+    control_mode="OSC_POSE", action="delta", frame="world", gripper="positive_opens", units="normalized", fps=20
+)
 SETTLING = 10  # steps before the first query, in which objects come to rest (μVLA spec 6.2)
 STAY = np.array([0, 0, 0, 0, 0, 0, -1.0])  # the simulator's action that keeps the gripper open and nothing else
 

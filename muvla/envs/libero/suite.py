@@ -5,7 +5,7 @@ from __future__ import annotations
 from muvla.config import TaskConfig
 from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
 from muvla.envs.libero.assets import LIBERO
-from muvla.envs.libero.env import CAMERA_SIZE, LiberoEnv
+from muvla.envs.libero.env import CAMERA_SIZE, CONVENTIONS, LiberoEnv
 from muvla.envs.libero.simulator import backends, render_backend
 from muvla.envs.libero.tasks import INITIAL_STATES, LIBERO_TASKS, STEP_LIMITS, LiberoTask
 
@@ -24,7 +24,9 @@ class LiberoSuite(Suite):
         return tuple(LIBERO_TASKS)
 
     def info(self, task: str) -> TaskInfo:
-        return TaskInfo(self.name, LIBERO_TASKS[task].instruction, CAMERA_SIZE, own_process=True)
+        return TaskInfo(
+            self.name, LIBERO_TASKS[task].instruction, CAMERA_SIZE, own_process=True, conventions=CONVENTIONS
+        )
 
     def step_limit(self, task: TaskConfig) -> int:
         return LIBERO_TASKS[task.name].step_limit

@@ -38,6 +38,7 @@ class ManiSkillSuite(Suite):
             random_actions=self.random_actions,
             own_process=True,
             settable=("physics",),
+            conventions=facts.conventions,
         )
 
     def step_limit(self, task: TaskConfig) -> int:

@@ -7,11 +7,23 @@ text for them, so this project wrote the sentences. The twins' sentences are Man
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from muvla.envs.assets import AssetSet
+from muvla.envs.conventions import Conventions
 from muvla.envs.maniskill.assets import BRIDGE
+from muvla.envs.mikasa.simulator import PANDA
+
+# The twins' WidowX: SimplerEnv's controller, at the rate of Bridge's data.
+WIDOWX = Conventions(
+    control_mode="arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
+    action="delta",
+    frame="base",
+    gripper="positive_opens",
+    units="metric",
+    fps=5,
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,11 @@ class ManiSkillTask:
         """Arguments of the simulator. No reward is computed, because nothing uses the reward."""
         if self.family == "panda":
             return {"reward_mode": "none"}
-        control = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
-        return {"reward_mode": "none", "obs_mode": "rgb+segmentation", "control_mode": control}
+        return {"reward_mode": "none", "obs_mode": "rgb+segmentation", "control_mode": WIDOWX.control_mode}
+
+    @property
+    def conventions(self) -> Conventions:
+        return replace({"panda": PANDA, "widowx": WIDOWX}[self.family], environment=self.name)
 
 
 def _panda(name: str, step_limit: int, instruction: str, cameras: int = 1) -> ManiSkillTask:

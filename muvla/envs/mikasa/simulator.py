@@ -16,6 +16,7 @@ import numpy as np
 
 from muvla.config import TaskConfig
 from muvla.envs.assets import AssetSet, content
+from muvla.envs.conventions import Conventions
 from muvla.envs.mikasa.assets import BULB, LAMP
 from muvla.envs.mikasa.tasks import MikasaTask
 from muvla.errors import MuvlaError, unknown_name
@@ -24,6 +25,10 @@ _HUMAN_VIEW = 16  # pixels of the image that render() draws and nobody uses; a s
 
 # Part of the backends' names: older rows reused scenes, and must not be mixed with new rows.
 SCENES = "a scene per episode"
+# ManiSkill's Panda under MIKASA's controller: ±0.1 m, ±0.1 rad, gripper position (μVLA spec 4.4).
+PANDA = Conventions(
+    control_mode="pd_ee_delta_pose", action="delta", frame="base", gripper="positive_opens", units="normalized", fps=20
+)
 
 _ON_A_CPU = (
     'ask for physics on the CPU: a new Protocol with TaskConfig(…, physics="cpu"), or the protocol '
@@ -80,7 +85,7 @@ def make(name: str, step_limit: int, sim_backend: str, render_backend: str, **op
         render_backend: `cpu`, `gpu` or `auto`.
         options: further arguments of gymnasium.make, which replace the defaults here.
     """
-    common = {"obs_mode": "rgb", "control_mode": "pd_ee_delta_pose"}
+    common = {"obs_mode": "rgb", "control_mode": PANDA.control_mode}
     sim_backend = backend("sim_backend", sim_backend)
     render_backend = backend("render_backend", render_backend)
     try:

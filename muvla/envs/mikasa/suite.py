@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from muvla.config import TaskConfig
 from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
@@ -10,7 +11,7 @@ from muvla.envs.mikasa.appearance import colours
 from muvla.envs.mikasa.assets import LAMP, SHELLGAME
 from muvla.envs.mikasa.env import MikasaEnv
 from muvla.envs.mikasa.families import FAMILIES
-from muvla.envs.mikasa.simulator import backends
+from muvla.envs.mikasa.simulator import PANDA, backends
 from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TRAINED
 
 # Named sets of tasks, with the first version of the suite (32) and the five that the published policies train on.
@@ -45,6 +46,7 @@ class MikasaSuite(Suite):
             delay=facts.delay,
             settable=(*lengths, *(["palette"] if palette else []), "shift", "step_limit", "physics"),
             colours=palette,
+            conventions=replace(PANDA, environment=task),
         )
 
     def step_limit(self, task: TaskConfig) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from muvla.config import TaskConfig
 from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
+from muvla.envs.conventions import Conventions
 from muvla.envs.recall.env import CAMERA_SIZE, RecallEnv
 from muvla.envs.recall.tasks import INSTRUCTIONS, RECALL_TASKS, step_limit
 
@@ -39,6 +40,7 @@ class RecallSuite(Suite):
             delay=facts.delay,
             settable=("blank", "cue", "delay", "palette", "shift", "step_limit"),
             colours=facts.colours,
+            conventions=Conventions(environment=task, action="delta", frame="world", units="normalized"),
         )
 
     def step_limit(self, task: TaskConfig) -> int:
