@@ -8,7 +8,7 @@ import torch
 
 from helpers.packages import write_package
 from helpers.paths import ROOT
-from helpers.policies import PLAIN_INTERFACE, random_frames
+from helpers.policies import PLAIN_INTERFACE, random_frames, with_output
 from muvla.checkpoints import native
 from muvla.checkpoints.build import build_policy
 from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
@@ -136,13 +136,22 @@ class Store(Memory):
         }
 '''
 OURS = {"none": no_memory(), "dummy": dummy(4), "tokens": tbptt(8, 4), "ema": ema(0.1, 4)}
+PLACED = {
+    "gru": {"memory.kind": "gru", "memory.width": 16},
+    "gru fuse": {"memory.kind": "gru", "memory.width": 16, "memory.place": "fuse"},
+    "gru modulate": {"memory.kind": "gru", "memory.width": 16, "memory.place": "modulate"},
+    "gru emptied": {"memory.kind": "gru", "memory.width": 16, "memory.emptied": True},
+    "fast_weights": {"memory.kind": "fast_weights", "memory.width": 16, "memory.decay": 0.9},
+    "fast_weights fuse": {"memory.kind": "fast_weights", "memory.width": 16, "memory.place": "fuse"},
+    "fast_weights emptied": {"memory.kind": "fast_weights", "memory.place": "fuse", "memory.emptied": True},
+}
 THEIRS = {
     "cell": {"memory.kind": "stranger_cell"},
     "store": {"memory.kind": "stranger_store"},
     "detached": {"memory.kind": "stranger_store", "memory.detached": True},
     "leaky": {"memory.kind": "leaky", "memory.decay": 0.5},
 }
-ALL = OURS | THEIRS
+ALL = OURS | PLACED | THEIRS
 every = pytest.mark.parametrize("name", ALL)
 
 
@@ -163,7 +172,7 @@ def stranger(tmp_path_factory):
 
 @pytest.fixture
 def policy_of(cell_with):
-    return lambda name, **changes: build_policy(cell_with({**ALL[name], **changes}), PLAIN_INTERFACE)
+    return lambda name, **changes: with_output(build_policy(cell_with({**ALL[name], **changes}), PLAIN_INTERFACE))
 
 
 def moment(slots, tick, seeds=None):
@@ -310,6 +319,7 @@ def test_gradient_reaches_earlier_writes_exactly_where_declared(store, cell_with
     """Within a window that is one block, on the trainer's own path."""
     cell = cell_with({**ALL[name], "budget.slots": 2, "truncation": 8})
     trainer, written = Trainer(cell, store), []
+    with_output(trainer.policy)
     write = trainer.policy.memory.write
 
     def remember(*args):

@@ -64,6 +64,11 @@ class Memory(nn.Module, ABC):
         return self.tokens > 0
 
     @property
+    def reads_observation(self) -> bool:
+        """True where a read depends on the observation too, so that it moves although the state is frozen."""
+        return False
+
+    @property
     def units(self) -> Units:
         """The parts that `[a:b]` of an intervention counts; without units, such an intervention is refused."""
         return Units()

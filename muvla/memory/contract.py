@@ -69,15 +69,17 @@ class Read:
 
     tokens: Tensor  # (B, m, D)
     present: Tensor | None = None  # (B, m) bool; an absent token is not in the sequence. None: all are present
+    retrieved: Retrieved | None = None  # the content that the tokens were made of, where a store was searched
 
 
 @dataclass(frozen=True)
 class Retrieved:
-    """The result of a lookup after the model's pass."""
+    """The result of a search of the store, before or after the model's pass."""
 
     content: Tensor  # (B, …) fused with the query where the mechanism fuses
     gates: Tensor | None = None  # (B, …) for diagnosis
     attention: Tensor | None = None  # (B, …) for diagnosis
+    present: Tensor | None = None  # (B, n) bool, the content's entries that hold something. None: all do
 
 
 @dataclass(frozen=True)

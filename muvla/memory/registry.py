@@ -21,6 +21,8 @@ MECHANISMS = Registry(
         "none": "muvla.memory.none:NoMemory",
         "dummy": "muvla.memory.tokens:DummyMemory",
         "tokens": "muvla.memory.tokens:TokenMemory",
+        "gru": "muvla.memory.gru:GruMemory",
+        "fast_weights": "muvla.memory.fast_weights:FastWeightsMemory",
     },
     "memory.kind",
 )

@@ -33,7 +33,7 @@ def leak_test(policy: Policy, encoded: Encoded, state: State) -> float:
     Raises:
         NotAMeasurement: if anything changes under the guard `context`.
     """
-    if not policy.memory.has_state:
+    if not (policy.memory.has_state or policy.memory.reads_observation):
         return 0.0
     leak, written, retrieves = _leak(policy, encoded, state)
     if retrieves:

@@ -14,14 +14,19 @@ from muvla.recurrence.tick import Recurrence
 
 
 def watched(recurrence: Recurrence, slot: int) -> State:
-    """The MEMORY tokens (m, D) that the slot's last tick read.
+    """The MEMORY tokens (m, D) that the slot's last tick read, as `tokens`.
 
-    For a mechanism without tokens: the float leaves of the state, and the retrieved content.
+    For a mechanism without tokens, or whose tokens depend on the observation too: the float leaves of the state, and
+    as `content` the retrieved content, or these tokens.
     """
-    if recurrence.memory.tokens:
+    memory = recurrence.memory
+    if memory.tokens and not memory.reads_observation:
         return {"tokens": recurrence.read.tokens[slot]}
     leaves = {name: leaf[slot] for name, leaf in float_leaves(recurrence.read_state).items()}
-    if recurrence.retrieved is not None:
+    if memory.tokens:
+        tokens, present = recurrence.read.tokens[slot], recurrence.read.present
+        leaves["content"] = tokens if present is None else tokens * present[slot, :, None]
+    elif recurrence.retrieved is not None:
         leaves["content"] = recurrence.retrieved.content[slot]
     return leaves
 
@@ -45,7 +50,7 @@ def moved(before: State, after: State, intervention: Intervention | None, units:
     at_read = intervention is not None and intervention.site == "read"
     names = [name for name in after if name == "tokens" or (name == "content") == (at_read and "content" in after)]
     if chosen is not None:
-        counted = ("tokens",) if "tokens" in after else units.leaves
+        counted = ("tokens",) if "tokens" in after else ("content",) if at_read else units.leaves
         names = [name for name in names if name in counted]
     rows = slice(None) if chosen is None else slice(*chosen)
     return any(not torch.equal(before[name][rows], after[name][rows]) for name in names)

@@ -7,6 +7,7 @@ import torch
 
 from muvla.checkpoints.build import build_policy
 from muvla.envs.phases import Phase
+from muvla.memory.place import ZeroLinear
 from muvla.models.backends import BACKENDS, obstacle, usable_backends
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.recurrence import Moment, Recurrence
@@ -43,6 +44,15 @@ def random_frames(policy: Policy, slots: int, seed: int = 0, dtype: torch.dtype 
     prompts = PROMPTS if policy.interface.text_padded else [PROMPTS[1]]
     ids, lengths = policy.encode_text([prompts[i % len(prompts)] for i in range(slots)])
     return policy.encode(images, proprio, ids, lengths)
+
+
+@torch.no_grad()
+def with_output(policy: Policy) -> Policy:
+    """The policy with numbers in the layers of its memory that start at zero, so that reads change the actions."""
+    for layer in policy.memory.modules():
+        if isinstance(layer, ZeroLinear):
+            torch.nn.init.normal_(layer.weight, std=0.1)
+    return policy
 
 
 def frames(n=3):
