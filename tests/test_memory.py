@@ -7,10 +7,13 @@ from helpers.errors import refused
 from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
 from muvla.config import canonical, dummy, ema, no_memory, tbptt
+from muvla.config.serialization import content_hash, identity
 from muvla.envs.phases import Phase
 from muvla.memory.base import detach, export
 from muvla.memory.contract import Taps
+from muvla.models.init import initialise
 from muvla.recurrence import Moment, Recurrence
+from muvla.training.trainer import Trainer
 
 MECHANISMS = {"none": no_memory(), "dummy": dummy(4), "tokens": tbptt(8, 4), "ema": ema(0.1, 4)}
 FIRST, LATER = torch.tensor([True, True]), torch.tensor([False, False])
@@ -105,6 +108,44 @@ def test_the_blend(cell_with):
 
 def test_alpha_one_with_k_one_is_tbptt_one(cell_with):
     assert canonical(cell_with(ema(1.0, 4))) == canonical(cell_with(tbptt(1, 4)))
+
+
+def test_a_learned_gate_starts_as_a_blend_of_one_half_and_learns(cell_with, store):
+    """M' = g·out + (1−g)·M for each token; every other parameter stays, and α is unused."""
+    gated, plain = cell_with({"memory.gate": "learned"}), cell_with({"memory.alpha": 0.5})
+    memory, blend = (build_policy(cell, PLAIN_INTERFACE).memory for cell in (gated, plain))
+    out, before = torch.randn(2, 4, 96), {"tokens": torch.randn(2, 4, 96)}
+    assert torch.equal(memory.write(before, Taps(out))["tokens"], blend.write(before, Taps(out))["tokens"])
+    assert torch.equal(memory.initial, blend.initial)
+    with torch.no_grad():
+        memory.gate.weight.normal_()
+    gate = torch.sigmoid(memory.gate(torch.cat([out, before["tokens"]], dim=-1)))
+    assert gate.shape == (2, 4, 1) and gate.std() > 0.1
+    torch.testing.assert_close(
+        memory.write(before, Taps(out))["tokens"], before["tokens"] + gate * (out - before["tokens"])
+    )
+    trainer = Trainer(gated, store)
+    trainer.step(), trainer.step()
+    assert trainer.policy.memory.gate.weight.abs().max() > 0, "the gate learns"
+    assert canonical(gated) == canonical(cell_with({"memory.gate": "learned", "memory.alpha": 0.3}))
+    assert content_hash(canonical(gated)) != content_hash(canonical(cell_with()))
+    unused = {"memory.kind": "dummy", "memory.gate": "learned"}
+    assert canonical(cell_with(unused)) == canonical(cell_with(dummy(4)))
+
+
+def test_a_gate_at_its_default_stays_out_of_the_identity(cell_with):
+    assert set(identity(cell_with().memory)) == {"kind", "m", "alpha", "init_std"}
+    assert identity(cell_with({"memory.gate": "learned"}).memory)["gate"] == "learned"
+
+
+def test_a_gate_is_drawn_beside_a_given_memory(cell_with):
+    """A checkpoint without a gate gives the initial tokens; drawing the gate must not draw them again."""
+    memory = build_policy(cell_with({"memory.gate": "learned"}), PLAIN_INTERFACE)
+    with torch.no_grad():
+        memory.memory.initial.fill_(7.0)
+        memory.memory.gate.weight.fill_(7.0)
+    initialise(memory, 0, only={"memory.gate.weight", "memory.gate.bias"})
+    assert torch.equal(memory.memory.initial, torch.full((4, 96), 7.0)) and memory.memory.gate.weight.abs().max() == 0
 
 
 def test_slots_do_not_touch_each_other(cell_with):

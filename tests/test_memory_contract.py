@@ -135,7 +135,13 @@ class Store(Memory):
             "length": (state["length"] + 1).clamp(max=capacity),
         }
 '''
-OURS = {"none": no_memory(), "dummy": dummy(4), "tokens": tbptt(8, 4), "ema": ema(0.1, 4)}
+OURS = {
+    "none": no_memory(),
+    "dummy": dummy(4),
+    "tokens": tbptt(8, 4),
+    "ema": ema(0.1, 4),
+    "gated": tbptt(8, 4) | {"memory.gate": "learned"},
+}
 PLACED = {
     "gru": {"memory.kind": "gru", "memory.width": 16},
     "gru fuse": {"memory.kind": "gru", "memory.width": 16, "memory.place": "fuse"},

@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from muvla.memory.contract import Dimensions, Retrieved
 from muvla.memory.place_config import PlaceConfig
+from muvla.memory.zero_linear import ZeroLinear
 
 
 class Place(nn.Module, ABC):
@@ -182,20 +182,6 @@ class Modulate(_AtHead):
 
     def flops(self) -> int:
         return 4 * self.width * self.dimensions.width + 2 * self.states * self.dimensions.width
-
-
-class ZeroLinear(nn.Module):
-    """A linear layer without bias whose weight starts at zero."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-
-    def initialise_parameters(self, generator_of: Callable[[str], torch.Generator]) -> None:
-        self.weight.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
 
 
 def build_place(config: PlaceConfig, entries: int, width: int, dimensions: Dimensions) -> Place:

@@ -1,23 +1,28 @@
 """Configuration that `none`, `dummy` and `tokens` share.
 
-The three serialise to the same four fields, which stand in every train id.
+The three serialise to the same four fields, which stand in every train id. The gate is a later field: at its default it
+stays out of the train id.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from muvla.config import MemoryConfig
+from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require
 
 
 @dataclass(frozen=True)
 class TokenConfig(MemoryConfig):
-    """Width m and blend α: M' = α·out + (1−α)·M."""
+    """Width m, and the write of a memory that carries content: the blend α, M' = α·out + (1−α)·M, or a gate."""
 
     m: int = 0
     alpha: float = 1.0
     init_std: float = 0.02  # of the learned initial memory (spec 2.1)
+    # `learned`: M' = g·out + (1−g)·M, with g in (0, 1) for each token in place of α.
+    gate: Literal["none", "learned"] = field(default="none", metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")

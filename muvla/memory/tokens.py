@@ -15,6 +15,7 @@ from muvla.config import MemoryConfig
 from muvla.memory.base import Memory
 from muvla.memory.contract import Clock, Dimensions, Observed, Read, Retrieved, State, Taps, Units
 from muvla.memory.token_config import TokenConfig
+from muvla.memory.zero_linear import ZeroLinear
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,14 @@ class TokenMemoryConfig(TokenConfig):
         return self.m > 0
 
     def canonical(self) -> MemoryConfig:
-        return self if self.m > 0 else super().canonical()
+        """The gate takes the place of α."""
+        if self.m == 0:
+            return super().canonical()
+        return self if self.gate == "none" else replace(self, alpha=1.0)
 
     def update_rule(self, K: int) -> str:
+        if self.gate == "learned":
+            return f"gated, K={K}"
         if self.alpha == 1:
             return f"K={K}"
         return f"EMA {self.alpha:g}" + (f", K={K}" if K > 1 else "")
@@ -39,8 +45,8 @@ class DummyMemoryConfig(TokenConfig):
     kind: str = "dummy"
 
     def canonical(self) -> MemoryConfig:
-        """α is unused: nothing is blended."""
-        return replace(self, alpha=1.0) if self.m > 0 else super().canonical()
+        """α and gate are unused: nothing is blended."""
+        return replace(self, alpha=1.0, gate="none") if self.m > 0 else super().canonical()
 
 
 class _LearnedTokens(Memory):
@@ -74,9 +80,16 @@ class TokenMemory(_LearnedTokens):
 
     α = 1 is the published TBPTT write. α < 1 is the published EMA when the trainer truncates at every tick (K = 1);
     with K > 1 the two are crossed, which the paper lacks.
+
+    A learned gate takes the place of α: M' = g·out + (1−g)·M with g = σ(w·[out ; M] + b) for each token. All tokens
+    share w and b, which start at zero, so that g starts at ½. The gate is ours; the paper has none.
     """
 
     Config = TokenMemoryConfig
+
+    def __init__(self, config: TokenConfig, dimensions: Dimensions):
+        super().__init__(config, dimensions)
+        self.gate = ZeroLinear(2 * dimensions.width, 1, bias=True) if config.gate == "learned" else None
 
     def write(
         self,
@@ -91,13 +104,18 @@ class TokenMemory(_LearnedTokens):
         For the arguments see `Memory.write`; clock and retrieved content are unused.
         """
         old, alpha = state["tokens"], self.config.alpha
-        # α = 1 apart is not only cheaper: 0·M would turn a non-finite M into NaN.
-        new: Tensor = taps.memory if alpha == 1.0 else alpha * taps.memory + (1 - alpha) * old
+        if self.gate is not None:
+            gate = torch.sigmoid(self.gate(torch.cat([taps.memory, old], dim=-1)))
+            new: Tensor = gate * taps.memory + (1 - gate) * old
+        else:  # α = 1 apart is not only cheaper: 0·M would turn a non-finite M into NaN.
+            new = taps.memory if alpha == 1.0 else alpha * taps.memory + (1 - alpha) * old
         if read is not None and read.present is not None:
             new = torch.where(read.present[..., None], new, old)
         return {"tokens": new}
 
     def flops(self) -> int:
+        if self.gate is not None:
+            return 7 * self.initial.numel()
         return 0 if self.config.alpha == 1.0 else 3 * self.initial.numel()
 
 

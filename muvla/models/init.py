@@ -29,7 +29,10 @@ def initialise(model: nn.Module, seed: int, only: Container[str] | None = None) 
     for prefix, module in special:
         if not any(id(p) in chosen for p in module.parameters()):
             continue
+        given = [(p, p.clone()) for p in module.parameters() if id(p) not in chosen]
         module.initialise_parameters(lambda name, prefix=prefix: torch_rng(seed, "init", f"{prefix}.{name}"))
+        for parameter, value in given:
+            parameter.copy_(value)
     owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
         if id(parameter) in claimed or id(parameter) not in chosen:

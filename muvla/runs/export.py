@@ -57,8 +57,10 @@ def export(run: Run, path: Path, key: str) -> None:
 def _require_published(cell: Cell) -> None:
     model, memory = cell.model, cell.memory
     guards = ("full",) if memory.kind == "none" else ("full", "context")
+    gate = getattr(memory, "gate", "none")  # of the mechanisms that were published
     for name, got, fits, expected in (
         ("memory.kind", memory.kind, memory.kind in ("tokens", "none"), "tokens or none"),
+        ("memory.gate", gate, gate == "none", "none"),
         ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),
         ("model.chunk", model.chunk, model.chunk == CHUNK, str(CHUNK)),
         (

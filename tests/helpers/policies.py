@@ -7,7 +7,7 @@ import torch
 
 from muvla.checkpoints.build import build_policy
 from muvla.envs.phases import Phase
-from muvla.memory.place import ZeroLinear
+from muvla.memory.zero_linear import ZeroLinear
 from muvla.models.backends import BACKENDS, obstacle, usable_backends
 from muvla.models.policy import Encoded, Interface, Policy
 from muvla.recurrence import Moment, Recurrence
