@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 LISTED = 12  # names that an error lists in full
+SHOWN = 600  # characters of a value that an error shows
 
 
 class MuvlaError(ValueError):
@@ -29,7 +30,7 @@ class MuvlaError(ValueError):
     @staticmethod
     def _shown(got: Any) -> str:
         """A text of several words is a description; everything else is a value."""
-        return got if isinstance(got, str) and len(got.split()) > 1 else repr(got)
+        return got if isinstance(got, str) and len(got.split()) > 1 else show(got)
 
     def __reduce__(self):  # keyword-only arguments do not survive the default pickling between processes
         return (_rebuild, (type(self), self.field, self.got, self.expected, self.remedy))
@@ -40,7 +41,7 @@ class UnknownName(MuvlaError):
 
     @staticmethod
     def _shown(got: Any) -> str:
-        return repr(got)
+        return show(got)
 
 
 class NotAMeasurement(MuvlaError):
@@ -59,6 +60,15 @@ class Interrupted(Exception):
     """A stop was asked for; everything computed so far is on disk."""
 
     reported_elsewhere = False  # True if another process of the same training reports it
+
+
+def show(value: Any) -> str:
+    """`repr` of any value, shortened. Values of foreign files may be long, deeply nested, or without a `repr`."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deep nesting
+        return f"a value of type {type(value).__name__} that is too large to print"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 def _rebuild(cls, field, got, expected, remedy):

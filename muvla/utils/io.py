@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -14,26 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from muvla.errors import DiskError, MuvlaError
-from muvla.utils.content import require_real
+from muvla.errors import MuvlaError
+from muvla.utils.files import disk_errors, read_bytes, read_text
+from muvla.utils.foreign import parse_json
 
+LINES_BYTES = 2**28  # of a file of rows
 LOOK = 0.5  # seconds to try; `holder` takes a lock for an instant, and must not make another process give up
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" and similar errors into a DiskError that names the file and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        raise DiskError(
-            str(path),
-            got=os.strerror(error.errno or 0),
-            expected="a writable disk with room",
-            remedy="free some space and run the same command again; what is already written is kept and continued",
-        ) from error
 
 
 @contextlib.contextmanager
@@ -93,35 +78,25 @@ def holder(path: Path) -> int | None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all of `content` or nothing: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with disk_errors(path):
+    with disk_errors(path):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as handle:
                 handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MuvlaError(str(path), got="no such file", expected="a file", remedy="check the path") from None
-    except json.JSONDecodeError as error:
-        require_real(path, "JSON")
-        raise MuvlaError(
-            str(path),
-            got=f"broken JSON ({error})",
-            expected="whole JSON",
-            remedy="remove the file and run the command again that wrote it",
-        ) from None
+    """Read a file of JSON as plain data. Raises MuvlaError for a file that cannot be read and for broken JSON."""
+    return parse_json(read_text(path), str(path))
 
 
 def append_line(path: Path, data: Any) -> None:
@@ -149,22 +124,12 @@ def drop_torn_line(path: Path) -> None:
 
 def read_lines(path: Path) -> list[Any]:
     """Every complete JSON line. A torn last line is left out; a broken line elsewhere raises MuvlaError."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
+    with disk_errors(path):
+        if not path.exists():
+            return []
+    content = read_bytes(path, LINES_BYTES)
     lines = content[: content.rfind(b"\n")].split(b"\n") if b"\n" in content else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:  # broken JSON or broken UTF-8
-            raise MuvlaError(
-                f"{path}:{number}",
-                got=f"broken JSON ({error})",
-                expected="one JSON object per line",
-                remedy="remove this line and run the same command again; it runs what is missing",
-            ) from None
-    return rows
+    return [parse_json(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
 def dump_canonical(data: Any) -> str:

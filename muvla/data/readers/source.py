@@ -5,12 +5,10 @@ Legend: T steps, h×w image.
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from PIL import Image
 from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
+from muvla.utils.packages import import_package as import_package  # readers and writers import the name from here
 
 ANY = -1  # a dimension of any size
 # Beside the files of an export of this project: pass_through and conventions, which no format has a place for.
@@ -95,19 +94,6 @@ def read_note(path: Path) -> Note | None:
             remedy="write the dataset again with `muvla data write`",
         )
     return Note(tuple(dimensions), read_conventions(note.get("conventions", {}), f"{file}: conventions"))
-
-
-def import_package(package: str, purpose: str) -> ModuleType:
-    """Imports a package of the extra `data`. Raises MuvlaError if it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MuvlaError(
-            package,
-            got=f"no such package ({error})",
-            expected=f"the package, {purpose}",
-            remedy="run `pip install -e '.[data]'`",
-        ) from None
 
 
 def no_feature(path: Path, feature: str, features: Iterable[str]) -> MuvlaError:
