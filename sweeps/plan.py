@@ -11,6 +11,9 @@ from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, measure_coverage
 from muvla.utils.table import text_table
 from sweeps.cells import StudyCell
+from sweeps.costs import HEADER as COST_HEADER
+from sweeps.costs import NOTE as COST_NOTE
+from sweeps.costs import cost_rows
 from sweeps.ledger import Entry
 from sweeps.study import Study
 
@@ -30,7 +33,8 @@ HEADER = [
 U_NOTE = "U counts optimizer steps, one per window, and is the length of the learning-rate schedule, warm-up included."
 NO_K_NOTE = " A variant without recurrence has no K, and so the declared budget under every regime."
 NO_DATA_NOTE = (
-    "The data are not collected yet: train ids and what each K and H can credit follow from them (`muvla collect`)"
+    "The data are not collected yet: train ids, the cost of the memories, and what each K and H can credit follow from "
+    "them (`muvla collect`)"
 )
 
 
@@ -63,7 +67,10 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
     ]
     has_no_k = any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values())
     lines += [U_NOTE + NO_K_NOTE if has_no_k else U_NOTE, ""]
-    return "\n".join(lines + (coverage_lines(entries, stores) if entries else [NO_DATA_NOTE]))
+    if not entries:
+        return "\n".join([*lines, NO_DATA_NOTE])
+    costs = [text_table(COST_HEADER, cost_rows(study, stores)), f"{COST_NOTE}.", ""]
+    return "\n".join([*lines, *costs, *coverage_lines(entries, stores)])
 
 
 def _budget_rows(study: Study, cells: dict[str, StudyCell], entries: list[Entry]) -> list[list[str]]:

@@ -133,7 +133,9 @@ def test_figures_show_every_seed_with_its_interval(cells):
 
 
 def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
-    _, said = write(cells, tmp_path)
+    _, said = write(cells, tmp_path, costs=(("K=8", "K=8", "384", "4", "0", "1,000", "1,536"),))
+    assert "| K=8 | K=8 | 384 | 4 | 0 | 1,000 | 1,536 |" in (tmp_path / "out" / "report.md").read_text()
+    assert "1,536" in (tmp_path / "out" / "costs.tex").read_text()
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"cells.csv", "paired.csv", "by-seed.md", "report.md"} <= names
     assert {f"{stem}.{suffix}" for stem in ("main", "interventions") for suffix in ("md", "tex")} <= names

@@ -24,6 +24,7 @@ from muvla.evaluation.rollout import Rollout
 from muvla.interventions import parse_intervention
 from muvla.memory.base import Memory, export, float_leaves
 from muvla.memory.registry import MECHANISMS
+from muvla.models.cost import language_flops, memory_cost
 from muvla.models.leak_test import leak_test
 from muvla.probes.jacobians import jacobian_norms
 from muvla.probes.traces import traces_of
@@ -271,6 +272,18 @@ def test_a_state_keeps_its_names_shapes_and_dtypes(policy_of, name):
             {leaf: value[:, None].repeat(1, 2, *[1] * (value.ndim - 1)) for leaf, value in initial.items()}
         )
     assert info.value.field == "memory state"
+
+
+@every
+def test_a_cost_needs_no_values(policy_of, cell_with, name):
+    """The plan counts before anything is allocated."""
+    policy = policy_of(name)
+    cost = memory_cost(cell_with(ALL[name]), PLAIN_INTERFACE)
+    length = policy.layout().length
+    assert cost == policy.memory.cost() | {"model_flops": language_flops(policy.config.size, length)}
+    assert cost["parameters"] == sum(p.numel() for p in policy.memory.parameters())
+    assert (cost["bytes"] > 0) == policy.memory.recurs and cost["tokens"] == policy.memory.tokens
+    assert cost["flops"] > 0 or name not in PLACED
 
 
 @every

@@ -124,7 +124,9 @@ def test_the_emptied_twin_has_the_weights_and_no_past(policy_of, name, place):
     policy, twin = policy_of(name, place), policy_of(name, place, emptied=True)
     for (name_a, a), (name_b, b) in zip(policy.named_parameters(), twin.named_parameters(), strict=True):
         assert name_a == name_b and torch.equal(a, b)
-    assert policy.memory.cost() == twin.memory.cost()
+    cost, of_twin = policy.memory.cost(), twin.memory.cost()
+    assert all(cost[n] == of_twin[n] for n in ("parameters", "tokens", "flops"))
+    assert of_twin["bytes"] == 0 < cost["bytes"] == 4 * cost["state"]
     with_output(policy), with_output(twin)
     last = [played(each, 1, first=2)[1][-1] for each in (policy, twin)]  # the episode's first tick
     after = [played(each)[1][-1] for each in (policy, twin)]  # two ticks later

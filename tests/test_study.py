@@ -11,6 +11,7 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
 from sweeps.cells import train_id
 from sweeps.checks import undeclared_differences
+from sweeps.costs import cost_rows
 from sweeps.difference import difference
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
@@ -199,6 +200,11 @@ def test_the_plan_shows_cells_budgets_differences_and_what_can_be_credited(study
     assert "4 variants × training seeds 0, 1 = 8 cells" in text
     assert "kind=none, m=0" in text and "1,920" in text and "0/2" in text
     assert "K=1 0.00, K=8 0." in text and "H=2 0." in text
+    rows = {row[0]: row for row in cost_rows(study, stores)}
+    assert rows["none"][1:4] == ["none", "0", "0"] and rows["none"][-1] == "0"
+    assert rows["K=8"][1:5] == ["K=8", "384", "4", "0"] and rows["K=8"][-1] == "1,536", "4 tokens of 96 numbers"
+    assert all(" ".join(row[2:]) in " ".join(text.split()) for row in rows.values())
+    assert int(rows["K=8"][5].replace(",", "")) > int(rows["none"][5].replace(",", "")), "4 tokens more"
     without_data = plan_text(study, None, None)
     assert "1,920" in without_data and NO_DATA_NOTE in without_data
 

@@ -28,9 +28,12 @@ from analysis.report.markers import write_between_markers
 from analysis.report.provenance import provenance_lines
 from analysis.report.rates import protocol_section, sets_section
 from analysis.report.summary import Results, summary_block
+from analysis.tables import to_markdown
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import Baselines, CellRecords
 from muvla.utils.io import disk_errors
+from sweeps.costs import HEADER as COST_HEADER
+from sweeps.costs import NOTE as COST_NOTE
 from sweeps.predictions import Prediction
 
 
@@ -49,6 +52,7 @@ class Report:
         with_rows: also write every episode row.
         baselines: protocol id → its baselines.
         predictions: the study's predictions.
+        costs: a line of `sweeps.costs.HEADER` for each variant.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Report:
     with_rows: bool = False
     baselines: dict[str, Baselines] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
+    costs: tuple[tuple[str, ...], ...] = ()
 
 
 def write_report(
@@ -102,6 +107,7 @@ def write_report(
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
+    text += _costs(folder, report)
     text += _incomplete(folder, cells)
     folder.write("report.md", "\n".join(text) + "\n")
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
@@ -166,6 +172,15 @@ def _protocol_sections(
         baselines = report.baselines.get(protocol, Baselines())
         text += protocol_section(folder, protocol, lines, baselines, suffixes[protocol])
     return text + sets_section(folder, cells, frame, report.baselines)
+
+
+def _costs(folder: ReportFolder, report: Report) -> list[str]:
+    """The cost of every variant's memory, as a table beside the results."""
+    if not report.costs:
+        return []
+    table = pd.DataFrame(report.costs, columns=COST_HEADER)
+    folder.write_table("costs", table, f"Cost of each variant's memory. {COST_NOTE}.")
+    return ["## Cost of each variant's memory", "", f"{COST_NOTE}.", "", to_markdown(table), ""]
 
 
 def _incomplete(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:

@@ -77,10 +77,11 @@ def _words(options: dict[str, object]) -> list[str]:
 def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, rows: bool):
     """The cells of the studies, and what the page says beside their tables."""
     from analysis.report.report import Report
+    from sweeps.costs import cost_rows
     from sweeps.difference import difference_lines
     from sweeps.plan import coverage_lines
 
-    cells, coverage, differences, baselines = [], [], [], {}
+    cells, coverage, differences, costs, baselines = [], [], [], [], {}
     for study in studies:
         stores = ledger.opened(study)
         entries = ledger.entries(study, stores)
@@ -88,6 +89,7 @@ def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, 
         baselines |= ledger.baselines(study)
         coverage += coverage_lines(entries, stores)
         differences += difference_lines(study)
+        costs += map(tuple, cost_rows(study, stores))
     first = studies[0]
     return cells, Report(
         name=first.name,
@@ -99,5 +101,6 @@ def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, 
         mix_provenance=mix_provenance,
         with_rows=rows,
         baselines=baselines,
+        costs=tuple(dict.fromkeys(costs)),
         predictions=tuple(dict.fromkeys(prediction for study in studies for prediction in study.predictions)),
     )

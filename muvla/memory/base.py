@@ -148,13 +148,20 @@ class Memory(nn.Module, ABC):
         return {name: tuple(leaf.shape[1:]) for name, leaf in self.init_state(1).items()}
 
     def cost(self) -> dict[str, int]:
-        """Parameters, MEMORY tokens per tick, floating-point operations per slot and tick outside the language model,
-        and numbers carried per slot."""
+        """The cost of the mechanism.
+
+        Returns:
+            `parameters`; MEMORY `tokens` per tick; `flops`, floating-point operations per slot and tick outside the
+            language model; `state`, numbers carried per slot; `bytes`, bytes carried per slot. A mechanism whose store
+            is never read carries nothing.
+        """
+        leaves = self.init_state(1).values() if self.recurs else ()
         return {
             "parameters": sum(p.numel() for p in self.parameters()),
             "tokens": self.tokens,
             "flops": self.flops(),
-            "state": sum(leaf.numel() for leaf in self.init_state(1).values()),
+            "state": sum(leaf.numel() for leaf in leaves),
+            "bytes": sum(leaf.numel() * leaf.element_size() for leaf in leaves),
         }
 
     def flops(self) -> int:

@@ -58,6 +58,20 @@ def dimensions_of(config: ModelConfig, interface: Interface) -> Dimensions:
     )
 
 
+def layout_of(config: ModelConfig, interface: Interface, m: int) -> Layout:
+    """The token sequence of such a policy with m MEMORY tokens."""
+    return Layout(
+        vision=interface.cameras * config.size.patches,
+        memory=m,
+        text=interface.text,
+        action=config.chunk * interface.action_dim,
+        reserve=config.reserve if config.memory_positions == "reserved" else m,
+        padded=interface.text_padded,
+        proprio=int(config.proprio),
+        time=int(config.head == "diffusion"),
+    )
+
+
 @dataclass(frozen=True)
 class Encoded:
     """The non-recurrent part of N frames."""
@@ -138,17 +152,7 @@ class Policy(nn.Module):
             part.activation_checkpointing_enable({"use_reentrant": False})
 
     def layout(self) -> Layout:
-        size, m = self.config.size, self.memory.tokens
-        return Layout(
-            vision=self.interface.cameras * size.patches,
-            memory=m,
-            text=self.interface.text,
-            action=self.config.chunk * self.interface.action_dim,
-            reserve=self.config.reserve if self.config.memory_positions == "reserved" else m,
-            padded=self.interface.text_padded,
-            proprio=int(self.config.proprio),
-            time=int(self.noisy is not None),
-        )
+        return layout_of(self.config, self.interface, self.memory.tokens)
 
     def encode_text(self, instructions: list[str]) -> tuple[Tensor, Tensor]:
         """Returns (B, T) ids and (B,) lengths in this policy's batch shape; raises MuvlaError for a prompt that does
