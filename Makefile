@@ -100,7 +100,7 @@ ui: $(VENV)/.core
 	@MLFLOW_DISABLE_TELEMETRY=true "$(BIN)/mlflow" ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --workers 1
 
 # Writes the summaries of the committed results into RESULTS.md, without any run folder.
-SUMMARISED := recall_quick recall_budget recall_causality mikasa_quick recall_causality/mikasa.py:results-mikasa \
+SUMMARISED := recall_quick recall_budget recall_causality calibration mikasa_quick recall_causality/mikasa.py:results-mikasa \
 	paper_table openvla_remember
 results: $(VENV)/.core
 	@"$(BIN)/python" -m analysis.report.committed $(addprefix experiments/,$(SUMMARISED))

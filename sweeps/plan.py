@@ -11,6 +11,7 @@ from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, measure_coverage
 from muvla.utils.table import text_table
 from sweeps.cells import StudyCell
+from sweeps.contrasts import design_lines
 from sweeps.costs import HEADER as COST_HEADER
 from sweeps.costs import NOTE as COST_NOTE
 from sweeps.costs import cost_rows
@@ -61,6 +62,7 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         f"Protocols: {protocols}; interventions on every cell with memory tokens: "
         f"{', '.join(study.interventions) or 'none'}",
         *_probe_lines(study),
+        *design_lines(study.contrasts, len(study.contrast_pairs), len(study.seeds)),
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
         "",
         text_table(HEADER, _budget_rows(study, cells, entries or [])),

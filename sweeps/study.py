@@ -26,6 +26,7 @@ from sweeps.checks import (
     require_fitting,
     require_known_tasks,
 )
+from sweeps.contrasts import Contrasts
 from sweeps.predictions import NamesVariants, Prediction
 
 SEED = "seed"  # the training seed differs between cells without being a factor
@@ -46,6 +47,8 @@ class Study(NamesVariants):
         interventions: canonical names, applied to every cell with a memory.
         probes: grids and measurements.
         predictions: written before the run; the report says what became of each.
+        contrasts: pairs of variants, the primary metric and the test over training seeds; by default every variant
+            against the variant that equals the base.
         notes: printed with the results: what they can and cannot show.
     """
 
@@ -59,6 +62,7 @@ class Study(NamesVariants):
     interventions: tuple[str, ...] = ()
     probes: tuple[Grid | ScheduledMeasurement, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    contrasts: Contrasts = field(default_factory=Contrasts)
     notes: str = field(default="", repr=False)
 
     def __post_init__(self):
@@ -72,6 +76,7 @@ class Study(NamesVariants):
         require_canonical_names(f"{where}, interventions", self.interventions)
         object.__setattr__(self, "predictions", tuple(prediction.canonical() for prediction in self.predictions))
         _ = self.grid_conditions  # raises for an intervention that is unknown
+        _ = self.contrast_pairs  # raises for a variant that is unknown
         ids = [(p.id, p.protocol.id if isinstance(p, ScheduledMeasurement) else None) for p in self.probes]
         if twice := [name for name, protocol in ids if ids.count((name, protocol)) > 1]:
             raise MuvlaError(
@@ -103,6 +108,18 @@ class Study(NamesVariants):
             for seed in self.seeds
             for variant, changes in self.variants.items()
         ]
+
+    @property
+    def reference(self) -> str:
+        """The variant that contrasts compare with by default: the one that equals the base, or the first."""
+        base = flatten(self.base)
+        same = (v for v, changes in self.variants.items() if all(base.get(k) == x for k, x in changes.items()))
+        return next(same, next(iter(self.variants)))
+
+    @property
+    def contrast_pairs(self) -> tuple[tuple[str, str], ...]:
+        """(variant, reference) of every planned contrast. Raises MuvlaError for an unknown variant, metric or test."""
+        return self.contrasts.resolve(f"study {self.name}", self.variants, self.reference, len(self.seeds))
 
     def conditions(self, cell: Cell) -> Iterator[tuple[Protocol, str]]:
         """(protocol, intervention) of every evaluation of a cell, each once.
@@ -167,4 +184,7 @@ class Study(NamesVariants):
             for prediction in self.predictions
             if (left := tuple(variant for variant in prediction.variants if variant in kept))
         ]
-        return dataclasses.replace(self, seeds=seeds or self.seeds, variants=kept, predictions=tuple(predictions))
+        contrasts = self.contrasts.narrowed(kept, len(seeds or self.seeds))
+        return dataclasses.replace(
+            self, seeds=seeds or self.seeds, variants=kept, predictions=tuple(predictions), contrasts=contrasts
+        )

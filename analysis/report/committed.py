@@ -10,9 +10,10 @@ import pandas as pd
 
 from analysis.by_seed import NAME as BY_SEED
 from analysis.by_seed import by_seed_file
+from analysis.contrasts import contrast_frame
 from analysis.figures.base import Subject
 from analysis.figures.style import assign_colours
-from analysis.frames import file_names, file_stems, variants_in_order
+from analysis.frames import file_names, file_stems, read_cells, variants_in_order
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import WORDS
 from analysis.report.markers import write_between_markers
@@ -40,10 +41,18 @@ def main(arguments: list[str] | None = None) -> None:
         if not (folder / "cells.csv").exists():
             block = not_run_block(study.title, home / "README.md", options.results.parent)
         else:
+            write_contrasts(study, folder)
             if options.draw:
                 draw(study, folder)
             block = summary_block(Results.read(folder), study.name, study.title, options.results.parent)
         write_between_markers(options.results, study.name, block)
+
+
+def write_contrasts(study: Study, path: Path) -> None:
+    """Writes contrasts.csv from cells.csv."""
+    frame = contrast_frame(read_cells(path / "cells.csv"), study.contrasts, study.contrast_pairs)
+    if len(frame):
+        ReportFolder(path, study.name, study.title, {}, print).write_csv("contrasts.csv", frame)
 
 
 def draw(study: Study, path: Path) -> None:

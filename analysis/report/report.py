@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis import by_seed
 from analysis.baselines import baseline_frame, compared
+from analysis.contrasts import contrast_frame, contrast_sections
 from analysis.figures.style import assign_colours
 from analysis.frames import file_stems, tidy
 from analysis.intervention_frames import labelled, paired_frame
@@ -32,6 +33,7 @@ from analysis.tables import to_markdown
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import Baselines, CellRecords
 from muvla.utils.io import disk_errors
+from sweeps.contrasts import Contrasts
 from sweeps.costs import HEADER as COST_HEADER
 from sweeps.costs import NOTE as COST_NOTE
 from sweeps.predictions import Prediction
@@ -53,6 +55,8 @@ class Report:
         baselines: protocol id → its baselines.
         predictions: the study's predictions.
         costs: a line of `sweeps.costs.HEADER` for each variant.
+        contrasts: primary metric and test of the contrasts.
+        pairs: (variant, reference) of every contrast.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Report:
     baselines: dict[str, Baselines] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
     costs: tuple[tuple[str, ...], ...] = ()
+    contrasts: Contrasts = field(default_factory=Contrasts)
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(
@@ -102,6 +108,10 @@ def write_report(
     _write_data(folder, cells, frame, pairs, report)
     text = [f"# {report.title}", "", *provenance_lines(cells, frame, report.command, mixes), *_notes(report)]
     text += _protocol_sections(folder, cells, frame, report)
+    contrasts = contrast_frame(frame, report.contrasts, report.pairs)
+    if len(contrasts):
+        folder.write_csv("contrasts.csv", contrasts)
+        text += contrast_sections(contrasts)
     text += verdict_section(folder, cells, report.predictions)
     text += paired_section(folder, pairs)
     text += chunk_section(folder, cells)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.baselines import IDEAL, NAMES
+from analysis.contrasts import contrast_sentences
 from analysis.figures.base import Subject
 from analysis.figures.registry import get_figure
 from analysis.frames import (
@@ -42,6 +43,7 @@ class Results:
     pairs: pd.DataFrame
     verdicts: pd.DataFrame
     baselines: pd.DataFrame
+    contrasts: pd.DataFrame
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -50,7 +52,14 @@ class Results:
         if len(pairs):
             order = {variant: i for i, variant in enumerate(pairs["variant"].drop_duplicates())}
             pairs = pairs.assign(order=pairs["variant"].map(order))
-        return cls(folder, rates, pairs, _read(folder / "verdicts.csv"), _read(folder / "baselines.csv"))
+        return cls(
+            folder,
+            rates,
+            pairs,
+            _read(folder / "verdicts.csv"),
+            _read(folder / "baselines.csv"),
+            _read(folder / "contrasts.csv"),
+        )
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -68,12 +77,14 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
         links_from: folder of the file that will hold the block.
     """
     folder = Path(os.path.relpath(results.folder, links_from))
-    text = [f"## {title}", "", _size(results, name), ""]
+    text = [f"## {title}", _size(results, name), ""]
     for protocol, lines in results.rates.groupby("protocol", sort=False):
         if results.rates["protocol"].nunique() > 1:
             text += [f"`{protocol}`:", ""]
         pairs = results.pairs[results.pairs["protocol"] == protocol] if len(results.pairs) else results.pairs
-        text += [f"- {sentence}" for sentence in answers(lines, pairs)]
+        of_protocol = results.contrasts[results.contrasts["protocol"] == protocol] if len(results.contrasts) else None
+        sentences = [] if of_protocol is None else contrast_sentences(of_protocol)
+        text += [f"- {sentence}" for sentence in [*sentences, *answers(lines, pairs)]]
         text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
@@ -85,7 +96,7 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
 def not_run_block(title: str, study: Path, links_from: Path) -> str:
     """Markdown of a study without results."""
     link = Path(os.path.relpath(study, links_from)).as_posix()
-    return f"## {title}\n\n**Not run.** More: [study]({link}).\n"
+    return f"## {title}\n**Not run.** More: [study]({link}).\n"
 
 
 def _size(results: Results, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.recall_quick.study import M, base
 from muvla.config import tbptt
 from muvla.evaluation.catalog import get_protocol
+from sweeps.contrasts import Contrasts
 from sweeps.study import Study
 
 REGIMES = {"matched": "matched", "matched frames": "matched_frames", "published": "published"}
@@ -24,6 +25,7 @@ What these numbers cannot show:
   more steps. The regime matches the number of frames, not the optimization.
 - The learning rate was searched for K = 8 at the declared budget. Other budgets might do better with another learning
   rate.
+- The contrasts were declared after seeds 0-2 were known.
 - The study has one task with a delay of one or two steps. With windows of K ticks and K = 1 or 2 no block holds a cue
   and its decision under any regime.
 """
@@ -39,5 +41,14 @@ study = Study(
     factors=("truncation", "budget.regime"),
     seeds=(0, 1, 2, 3, 4),
     protocols=(get_protocol("recall-position3-rh@1"),),
+    contrasts=Contrasts(
+        pairs=(
+            ("K=8, all three", "K=2, matched"),
+            ("K=2, matched frames", "K=2, matched"),
+            ("K=2, published", "K=2, matched"),
+            ("K=1, matched frames", "K=1, matched"),
+            ("K=1, published", "K=1, matched"),
+        )
+    ),
     notes=NOTES,
 )

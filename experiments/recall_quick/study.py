@@ -18,6 +18,7 @@ from muvla.config import (
 )
 from muvla.config.sizes import get_size
 from muvla.evaluation.catalog import get_protocol
+from sweeps.contrasts import Contrasts
 from sweeps.study import Study
 
 M = 4  # memory width
@@ -52,6 +53,7 @@ What these numbers cannot show:
 - The pairs inside a block count from the last frame of the cue to the first frame of the decision. A variant without
   such pairs can still learn by other routes. A variant at chance after U updates may learn later: see the other
   training length.
+- The contrasts were declared after seeds 0-4 of all variants but `recorded, K=8` and `recorded, EMA 0.1` were known.
 - The study has one task with a delay of one or two steps, one small policy, and a recipe that was searched for `K=8`
   with executed labels alone. Other variants might do better with another recipe.
 """
@@ -78,5 +80,16 @@ study = Study(
     seeds=(0, 1, 2, 3, 4),
     protocols=(get_protocol("recall-position3-rh@1"),),
     interventions=("noise_unit", "noise_matched", "zero", "freeze_first"),
+    # Six contrasts are the most that five seeds can carry: 6 · 2/252 < 0.05.
+    contrasts=Contrasts(
+        pairs=(
+            ("K=8", "dummy"),
+            ("K=8", "K=2"),
+            ("K=8", "K=1"),
+            ("recorded, K=2", "K=2"),
+            ("recorded, K=8", "K=8"),
+            ("H=4, K=2", "K=2"),
+        )
+    ),
     notes=NOTES,
 )

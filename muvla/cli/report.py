@@ -102,5 +102,7 @@ def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, 
         with_rows=rows,
         baselines=baselines,
         costs=tuple(dict.fromkeys(costs)),
+        contrasts=first.contrasts,
+        pairs=tuple(dict.fromkeys(pair for study in studies for pair in study.contrast_pairs)),
         predictions=tuple(dict.fromkeys(prediction for study in studies for prediction in study.predictions)),
     )

@@ -1,17 +1,14 @@
-"""Confidence intervals of proportions and means.
+"""Confidence intervals of proportions.
 
-Every interval describes one trained policy: episodes are never pooled over training seeds.
+A claim about one trained policy counts episodes; a claim about a variant counts training seeds.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
-import numpy as np
 from scipy.stats import binomtest
-from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
 
@@ -70,19 +67,46 @@ def newcombe(both: int, first: int, second: int, neither: int, confidence: float
     return q - p - reach(q - q_low, p_high - p), q - p + reach(q_high - q, p - p_low)
 
 
-def student_interval(mean: Any, spread: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
-    """Interval of a mean by Student's t distribution.
+def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact interval of a proportion, for the few training seeds of a variant.
 
-    Source: Student, "The probable error of a mean", Biometrika 6 (1908), 1-25.
+    Source: C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", Biometrika 26 (1934), 404-413.
 
     Args:
-        mean: sample mean; a number, or an array or series with an entry per sample, as the next two.
-        spread: sample standard deviation, with n − 1 in the denominator.
-        n: observations.
+        successes: seeds with the outcome.
+        n: all seeds.
         confidence: two-sided coverage, 0 to 1.
 
     Returns:
-        The lower and the upper limit, in the form of `mean`; NaN for n = 1.
+        The lower and the upper limit; (nan, nan) for n = 0.
     """
-    half = student_t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
-    return mean - half, mean + half
+    if n == 0:
+        return math.nan, math.nan
+    interval = binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def newcombe_unpaired(
+    successes: int, n: int, other_successes: int, other_n: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of the difference of two independent proportions: the first minus the other.
+
+    Source: method 10 of R. G. Newcombe, "Interval estimation for the difference between independent proportions",
+    Statistics in Medicine 17 (1998), 873-890.
+
+    Args:
+        successes: seeds with the outcome in the first group.
+        n: all seeds of the first group.
+        other_successes: seeds with the outcome in the other group.
+        other_n: all seeds of the other group.
+        confidence: two-sided coverage, 0 to 1.
+
+    Returns:
+        The lower and the upper limit; (nan, nan) where a group is empty.
+    """
+    if n == 0 or other_n == 0:
+        return math.nan, math.nan
+    p, q = successes / n, other_successes / other_n
+    (p_low, p_high), (q_low, q_high) = wilson(successes, n, confidence), wilson(other_successes, other_n, confidence)
+    return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)

@@ -1,0 +1,172 @@
+"""Tests over training seeds: permutations, one-sided and equivalence tests, and Holm's correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+EXACT = 20_000  # rearrangements up to which the permutation test counts all of them
+RESAMPLES = 20_000  # random rearrangements beyond
+
+Pairing = Literal["unpaired", "paired"]
+
+
+def rearrangements(n: int, other: int, pairing: Pairing = "unpaired") -> int:
+    """Number of equally likely arrangements under no effect: groupings of all seeds, or signs of all pairs."""
+    return 2**n if pairing == "paired" else math.comb(n + other, n)
+
+
+def smallest_p(n: int, other: int, pairing: Pairing = "unpaired") -> float:
+    """Smallest two-sided p of `permutation_p` for n and `other` seeds: 2/252 for five against five."""
+    count = rearrangements(n, other, pairing)
+    return min(1.0, 2 / (count if count <= EXACT else RESAMPLES + 1))
+
+
+def permutation_p(first: Sequence[float], second: Sequence[float], pairing: Pairing = "unpaired") -> float:
+    """Two-sided p of the permutation test of a difference of means.
+
+    Source: B. Phipson and G. K. Smyth, "Permutation p-values should never be zero", Statistical Applications in
+    Genetics and Molecular Biology 9 (2010), for random rearrangements; all rearrangements are counted up to EXACT.
+
+    Args:
+        first: a value per training seed.
+        second: a value per training seed of the other variant; in the order of `first` where paired.
+        pairing: `unpaired` regroups the seeds; `paired` exchanges the two values of a seed.
+
+    Returns:
+        p, at least `smallest_p`; nan where a group has fewer than two seeds.
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if min(len(first), len(second)) < 2:
+        return math.nan
+    exact = rearrangements(len(first), len(second), pairing) <= EXACT
+    result = stats.permutation_test(
+        (first, second),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        permutation_type="samples" if pairing == "paired" else "independent",
+        vectorized=True,
+        n_resamples=np.inf if exact else RESAMPLES,
+        batch=10_000,
+        alternative="two-sided",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p after Holm's correction for all of `values`; a nan stays nan and does not count.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6
+    (1979), 65-70.
+    """
+    from statsmodels.stats.multitest import multipletests  # slow to import, and used by reports alone
+
+    values = np.asarray(values, float)
+    corrected = np.full(len(values), math.nan)
+    counted = ~np.isnan(values)
+    if counted.any():
+        corrected[counted] = multipletests(values[counted], method="holm")[1]
+    return corrected.tolist()
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """One-sided 95 % limits of an effect: each errs in 5 of 100 studies; together a 90 % interval."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+    def is_within(self, margin: float) -> bool:
+        """True where two one-sided tests show that the effect lies inside ±margin (equivalence).
+
+        Source: D. J. Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", Journal of
+        Pharmacokinetics and Biopharmaceutics 15 (1987), 657-680.
+        """
+        return self.low > -margin and self.high < margin
+
+
+def seed_bounds(effects: Sequence[float], variances: Sequence[float], error: float = 0.05) -> Bounds:
+    """One-sided limits of the mean effect over training seeds, by Student's t.
+
+    The standard error is the larger of two: from the spread over seeds, and from the episodes of each seed. A few seeds
+    with equal counts have no spread, and their episodes still have an error.
+
+    Args:
+        effects: an effect per training seed.
+        variances: the variance of each effect over episodes.
+        error: error rate of each limit.
+
+    Returns:
+        The mean with its limits; nan limits for fewer than two seeds.
+    """
+    effects, variances = np.asarray(effects, float), np.asarray(variances, float)
+    n = len(effects)
+    if n < 2:
+        return Bounds(n, float(effects.mean()) if n else math.nan, math.nan, math.nan)
+    squared = max(effects.var(ddof=1) / n, variances.sum() / n**2)
+    half = float(stats.t.ppf(1 - error, n - 1) * math.sqrt(squared))
+    mean = float(effects.mean())
+    return Bounds(n, mean, mean - half, mean + half)
+
+
+def welch_bounds(
+    effects: Sequence[float],
+    others: Sequence[float],
+    variances: Sequence[float],
+    other_variances: Sequence[float],
+    error: float = 0.05,
+) -> Bounds:
+    """One-sided limits of the difference of two variants' mean effects, by Welch's t.
+
+    Args:
+        effects: an effect per training seed of the variant.
+        others: an effect per training seed of the reference variant.
+        variances: the variance of each of `effects` over episodes.
+        other_variances: the same for `others`.
+        error: error rate of each limit.
+
+    Returns:
+        The difference with its limits; nan limits where a variant has fewer than two seeds.
+    """
+    groups = [np.asarray(group, float) for group in (effects, others)]
+    n = min(map(len, groups))
+    value = float(groups[0].mean() - groups[1].mean()) if n else math.nan
+    if n < 2:
+        return Bounds(n, value, math.nan, math.nan)
+    parts = [
+        max(group.var(ddof=1) / len(group), float(np.sum(floor)) / len(group) ** 2)
+        for group, floor in zip(groups, (variances, other_variances), strict=True)
+    ]
+    total = sum(parts)
+    if total == 0:
+        return Bounds(n, value, value, value)
+    freedom = total**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+    half = float(stats.t.ppf(1 - error, freedom) * math.sqrt(total))
+    return Bounds(n, value, value - half, value + half)
+
+
+def seeds_for_power(effect: float, spread: float, power: float = 0.8, error: float = 0.05) -> int:
+    """Training seeds per variant for which a two-sided t test finds a difference of means with this power.
+
+    Args:
+        effect: the difference of means.
+        spread: standard deviation over the seeds of a variant.
+        power: probability to find the difference.
+        error: two-sided error rate, after any correction.
+
+    Returns:
+        The number of seeds, at least 2.
+    """
+    from statsmodels.stats.power import TTestIndPower  # slow to import, and used by plans alone
+
+    for seeds in range(2, 1000):
+        if TTestIndPower().power(effect / spread, seeds, error) >= power:
+            return seeds
+    return 1000
