@@ -14,6 +14,7 @@ import numpy as np
 
 from muvla.config import canonical
 from muvla.data.collect import collect
+from muvla.data.conventions import require_task_conventions
 from muvla.data.mixture import join, open_data
 from muvla.data.store import EpisodeStore, get_store_path, is_sealed, open_store
 from muvla.envs.registry import task_info
@@ -223,6 +224,7 @@ class Ledger:
         for variant, labels, spec in sorted(imports, key=str):
             if spec.source is not None:
                 store = open_store(self.data, spec)
+                require_task_conventions(store)
                 if labels != "recorded":
                     store.require_executed(f"variant {variant!r}, data.labels {labels}")
 

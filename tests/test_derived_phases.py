@@ -32,7 +32,11 @@ def given_away(store, tmp_path_factory):
 def brought_back(path, root, derive=None, schema="mikasa"):
     """As one who knows no more than what is published."""
     source = open_source(path)
-    of = choose_schema(source, schema, None, *NAMED) if schema == "mikasa" else choose_schema(source, schema)
+    of = (
+        choose_schema(source, schema, (), *([name] for name in NAMED))
+        if schema == "mikasa"
+        else choose_schema(source, schema)
+    )
     return import_dataset(source, of, import_config(source, TASK), root, accuracy=derive)
 
 

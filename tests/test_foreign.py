@@ -26,17 +26,17 @@ TASK, TEXT = "RecallPosition3-v0", files.INSTRUCTIONS[0]
 LENGTHS = (3, 4, 5)
 
 
-def source_of(path, **options):
-    return open_source(path, instruction=TEXT if path.suffix == ".h5" else None, **options)
+def schema_of(source, **named):
+    name = "mikasa" if source.format == "lerobot" else None
+    return choose_schema(source, name, text=TEXT if source.format == "maniskill" else None, **named)
 
 
 def read(path, skip=0, **named):
     """Checked and read as an import does it."""
-    source = source_of(path)
-    name = "mikasa" if source.format == "lerobot" else None
-    schema = choose_schema(source, name, **named)
+    source = open_source(path)
+    schema = schema_of(source, **named)
     schema.check(source)
-    return list(read_demonstrations(source, schema, TASK, skip=skip))
+    return list(read_demonstrations(source, schema, TASK, numbers=range(skip, len(source))))
 
 
 def written(tmp_path, which, **options):
@@ -70,8 +70,8 @@ def test_what_was_written_is_read_from_any_episode_on(tmp_path, which):
 
 @pytest.mark.parametrize("which", EVERY)
 def test_an_import_says_the_disk_it_takes_and_continues(tmp_path, which):
-    source = source_of(written(tmp_path, which))
-    schema = choose_schema(source, "mikasa" if source.format == "lerobot" else None)
+    source = open_source(written(tmp_path, which))
+    schema = schema_of(source)
     spec = import_config(source, TASK, "brought")
 
     class StopError(Exception):
@@ -102,11 +102,11 @@ def test_a_lossy_video_gives_the_right_frames(tmp_path, codec):
 
 def test_features_can_be_named(tmp_path):
     path = written(tmp_path, "maniskill")
-    (one, *_) = read(path, cameras=["sensor_data/hand_camera/rgb"], proprio="extra/tcp_pose")
+    (one, *_) = read(path, cameras=["sensor_data/hand_camera/rgb"], proprio=["extra/tcp_pose"])
     assert np.array_equal(one.images[:, 0], files.pixels(4, 1000)[:3])
     assert np.array_equal(one.proprio, files.numbers(4, 200)[:3])
     with pytest.raises(MuvlaError) as info:
-        read(path, proprio="extra/pose")
+        read(path, proprio=["extra/pose"])
     assert info.value.field.endswith("feature extra/pose")
     with pytest.raises(MuvlaError) as info:
         read(path, cameras=["agent/qpos"])
@@ -118,9 +118,9 @@ def test_features_can_be_named(tmp_path):
 def test_failed_trajectories_are_left_out_and_told(tmp_path):
     path = written(tmp_path, "maniskill", failed=(1,))
     assert [len(one.phase) for one in read(path)] == [3, 5]
-    assert "2 episodes, 1 failed ones left out" in source_of(path).origin
+    assert "2 episodes, 1 failed ones left out" in open_source(path).origin
     with pytest.raises(MuvlaError) as info:
-        source_of(files.maniskill(tmp_path / "none", failed=(0, 1, 2)))
+        open_source(files.maniskill(tmp_path / "none", failed=(0, 1, 2)))
     assert info.value.field.endswith("trajectory.json")
 
 
@@ -272,38 +272,39 @@ def test_an_episode_that_cannot_be_used_is_named(tmp_path, which, changes, field
 def test_what_maniskill_did_not_record_is_told(tmp_path):
     path = files.maniskill(tmp_path / "state", cameras=())
     with pytest.raises(MuvlaError) as info:
-        source_of(path)
-    assert info.value.field.endswith("trajectory.h5")
-    with pytest.raises(MuvlaError) as info:
         open_source(path)
+    assert info.value.field.endswith("trajectory.h5")
+    path = files.maniskill(tmp_path / "silent")
+    with pytest.raises(MuvlaError) as info:
+        choose_schema(open_source(path)).check(open_source(path))
     assert info.value.field == "--instruction"
     path.with_suffix(".json").unlink()
     with pytest.raises(MuvlaError) as info:
-        source_of(path)
+        open_source(path)
     assert info.value.field.endswith("trajectory.json")
     path = files.maniskill(tmp_path / "rgb")
     told = json.loads(path.with_suffix(".json").read_text())
     told["episodes"].append(told["episodes"][0] | {"episode_id": 7})
     path.with_suffix(".json").write_text(json.dumps(told))
     with pytest.raises(MuvlaError) as info:
-        source_of(path)
-    assert info.value.field.endswith("episode 7")
+        open_source(path)
+    assert info.value.field.endswith("traj_7")
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(MuvlaError) as info:
-        source_of(path)
+        open_source(path)
     assert info.value.field.endswith("trajectory.h5")
 
 
 def test_mikasas_folder_of_batches_is_none_of_episodes(tmp_path):
     np.savez(tmp_path / "train_data_0.npz", episode_data=np.array([{"action": np.zeros(3)}], dtype=object))
     with pytest.raises(MuvlaError) as info:
-        source_of(tmp_path)
+        open_source(tmp_path)
     assert info.value.field.endswith("train_data_0.npz")
 
 
 def test_the_format_is_told_by_the_files(tmp_path):
     for which, format in (("image", "lerobot"), ("mikasa", "mikasa"), ("maniskill", "maniskill")):
-        assert source_of(written(tmp_path, which)).format == format
+        assert open_source(written(tmp_path, which)).format == format
     with pytest.raises(MuvlaError) as info:
         open_source(tmp_path)
     assert info.value.field == "PATH"
@@ -313,9 +314,6 @@ def test_the_format_is_told_by_the_files(tmp_path):
     with pytest.raises(MuvlaError) as info:
         choose_schema(open_source(tmp_path / "lerobot"))
     assert info.value.field == "--schema"
-    with pytest.raises(MuvlaError) as info:
-        open_source(tmp_path / "mikasa", instruction="x")
-    assert info.value.field == "--instruction"
 
 
 @pytest.mark.parametrize(("which", "package"), [("image", "pyarrow"), ("video", "av"), ("maniskill", "h5py")])
@@ -330,8 +328,8 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch, which, package):
 @pytest.mark.parametrize("which", EVERY)
 def test_a_disk_that_is_full_loses_nothing(tmp_path, small_disk, monkeypatch, which):
     """Full for real, in the middle of a column."""
-    source = source_of(written(tmp_path, which, lengths=(40, 60, 80)))
-    schema = choose_schema(source, "mikasa" if source.format == "lerobot" else None)
+    source = open_source(written(tmp_path, which, lengths=(40, 60, 80)))
+    schema = schema_of(source)
     spec = import_config(source, TASK, "toy")
     monkeypatch.setattr("muvla.data.importer.shutil.disk_usage", lambda path: type("usage", (), {"free": 2**40}))
     with pytest.raises(MuvlaError) as info:

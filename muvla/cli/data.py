@@ -13,11 +13,13 @@ import typer
 from muvla.cli import options as o
 from muvla.errors import MuvlaError, unknown_name
 
-IMPORTED, WRITTEN = ("rlds", "lerobot", "mikasa", "maniskill"), ("rlds", "lerobot")
+IMPORTED = ("rlds", "lerobot", "mikasa", "maniskill", "robomimic", "robomme")
+WRITTEN = ("rlds", "lerobot")
 # Options of `muvla data import`.
+FEATURES, EPISODES = "Features", "Episodes"  # panels
 Source = Annotated[
     Path,
-    typer.Argument(metavar="PATH", help="A folder, or an .h5 file. For RLDS the folder of one version (NAME/1.0.0)."),
+    typer.Argument(metavar="PATH", help="A folder, or an HDF5 file. For RLDS the folder of one version (NAME/1.0.0)."),
 ]
 Task = Annotated[str, typer.Option(metavar="NAME", help="Task that the episodes demonstrate; see `muvla ls tasks`.")]
 SourceFormat = Annotated[
@@ -28,18 +30,83 @@ SourceFormat = Annotated[
 ]
 Schema = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Names of the features in RLDS and LeRobot: mikasa, libero or muvla."),
+    typer.Option(
+        metavar="NAME",
+        help="Names of the features in RLDS and LeRobot: mikasa, libero or muvla; robomme-eef for RoboMME's hand.",
+        rich_help_panel=FEATURES,
+    ),
 ]
-Feature = Annotated[
-    str | None,
-    typer.Option(metavar="FEATURE", help="Replaces the schema's feature.", show_default="as in the schema"),
+Parts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FEATURE",
+        help="Replaces the schema's; repeatable: the parts are joined in this order.",
+        show_default="as in the schema",
+        rich_help_panel=FEATURES,
+    ),
 ]
 Cameras = Annotated[
     list[str] | None,
-    typer.Option(metavar="FEATURE", help="Replaces the schema's; repeatable.", show_default="as in the schema"),
+    typer.Option(
+        metavar="FEATURE",
+        help="Replaces the schema's; repeatable. No other camera is needed.",
+        show_default="as in the schema",
+        rich_help_panel=FEATURES,
+    ),
 ]
 Instruction = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Instruction of ManiSkill's files, which have none.")
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Instruction of all episodes, in place of the files'.",
+        show_default="as in the files",
+        rich_help_panel=FEATURES,
+    ),
+]
+InstructionFeature = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FEATURE",
+        help="Text, column or attribute that holds the instruction.",
+        show_default="as in the schema",
+        rich_help_panel=FEATURES,
+    ),
+]
+Stated = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--convention",
+        metavar="FACT=VALUE",
+        help="States how the actions are meant, in place of the files: environment, control_mode, action, frame, "
+        "gripper, units or fps; repeatable.",
+        rich_help_panel=FEATURES,
+    ),
+]
+Numbers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST", help="Numbers and ranges, such as 0:50,60.", show_default="all", rich_help_panel=EPISODES
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="The first N of the chosen episodes.",
+        show_default="all",
+        rich_help_panel=EPISODES,
+        callback=o.at_least_one("--limit"),
+    ),
+]
+OnlyInstruction = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Episodes with this instruction; repeatable.", rich_help_panel=EPISODES),
+]
+SkipUnlabelled = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unlabelled", metavar="", help="Leave out episodes without an instruction.", rich_help_panel=EPISODES
+    ),
 ]
 Name = Annotated[
     str | None,
@@ -78,9 +145,15 @@ def import_demonstrations(
     format: SourceFormat = None,
     schema: Schema = None,
     camera: Cameras = None,
-    proprio: Feature = None,
-    action: Feature = None,
+    proprio: Parts = None,
+    action: Parts = None,
     instruction: Instruction = None,
+    instruction_feature: InstructionFeature = None,
+    convention: Stated = None,
+    episodes: Numbers = None,
+    limit: Limit = None,
+    only_instruction: OnlyInstruction = None,
+    skip_unlabelled: SkipUnlabelled = False,
     name: Name = None,
     image_size: ImageSize = None,
     derive: Rule = None,
@@ -88,24 +161,60 @@ def import_demonstrations(
     json: o.Json = False,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
-    """Import published demonstrations: RLDS, LeRobot v3, MIKASA, ManiSkill."""
+    """Import published demonstrations: RLDS, LeRobot, MIKASA, ManiSkill, LIBERO, robomimic, RoboMME."""
     from muvla.data.derived_phases import measure_accuracy, require_rule
     from muvla.data.importer import import_config, import_dataset
     from muvla.data.readers.formats import choose_schema, open_source
+    from muvla.data.readers.selection import select
     from muvla.data.store import EpisodeStore
 
     require_rule(derive, checked_on)
-    source = open_source(path, format, instruction)
-    features = choose_schema(source, schema, camera, proprio, action)
-    spec = import_config(source, task, name, image_size)
+    stated = _parse_conventions(convention or [])
+    source = open_source(path, format)
+    features = choose_schema(
+        source, schema, camera or (), proprio or (), action or (), instruction_feature, instruction
+    )
+    features.check(source)
+    selection = select(source, features, episodes, limit, only_instruction or (), skip_unlabelled)
+    spec = import_config(source, task, name, image_size, len(selection.numbers))
     known_instruction = _instruction_of(task)
     rule = None
     if derive:
         rule = measure_accuracy(EpisodeStore(data / checked_on))
         print(rule.line())
-    with _bar(len(source)) as (bar, progress):
-        store = import_dataset(source, features, spec, data, progress, bar.write, rule)
-    _report_import(store, spec, known_instruction)
+    with _bar(len(selection.numbers)) as (bar, progress):
+        store = import_dataset(source, features, spec, data, progress, bar.write, rule, stated, selection)
+    _report_import(store, spec, known_instruction, selection)
+
+
+def _parse_conventions(words: list[str]):
+    """The conventions that the user states. Raises MuvlaError for an unknown fact, and for a fact that is given
+    twice."""
+    from muvla.envs.conventions import FACTS, Conventions
+
+    stated: dict[str, str | float] = {}
+    for word in words:
+        fact, equals, value = word.partition("=")
+        if fact not in FACTS:
+            raise unknown_name("--convention", fact, FACTS)
+        if not equals or fact in stated:
+            raise MuvlaError(
+                "--convention",
+                got=word,
+                expected=f"{fact}=VALUE, once",
+                remedy=f"write --convention {fact}=VALUE once",
+            )
+        stated[fact] = _number(value) if fact == "fps" else value
+    return Conventions(**stated)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise MuvlaError(
+            "--convention", got=f"fps={text}", expected="a number of steps per second", remedy="write fps=20"
+        ) from None
 
 
 def _instruction_of(task: str) -> str | None:
@@ -119,10 +228,17 @@ def _instruction_of(task: str) -> str | None:
         return None
 
 
-def _report_import(store, spec, instruction: str | None) -> None:
+def _report_import(store, spec, instruction: str | None, selection) -> None:
     from muvla.cli.output import result_line, show_json
+    from muvla.data.conventions import require_task_conventions
 
     result_line(f"{store.path}: {len(store)} episodes, {store.frames} frames, content {store.sha256[:12]}")
+    result_line(f"left out: {selection.summary or 'no episode'}")
+    if instruction is not None:  # a task that exists
+        try:
+            require_task_conventions(store)
+        except MuvlaError as error:
+            print(f"no study can use it yet: {error}", file=sys.stderr)
     if instruction not in (None, *store.instructions):  # a policy is evaluated with a prompt that it has not seen
         print(f"no instruction in these data is the instruction of {spec.task.name}, {instruction!r}", file=sys.stderr)
     size = f", image_size={spec.image_size}" if spec.image_size is not None else ""
@@ -131,6 +247,7 @@ def _report_import(store, spec, instruction: str | None) -> None:
     config = f"DataConfig(DatasetConfig(TaskConfig({spec.task.name!r}), {arguments}){labels})"
     result_line(f"In a study: {config}")
     facts = {"path": str(store.path), "episodes": len(store), "frames": store.frames, "content": store.sha256}
+    facts |= {"left_out": selection.left_out, "conventions": store.conventions.shown}
     show_json({**facts, "config": config})
 
 
@@ -181,6 +298,7 @@ def show(dataset: o.DatasetName, json: o.Json = False, data: o.Data = o.DATA_FOL
         "content": store.sha256,
         "instructions": list(store.instructions),
         "knows_executed": store.knows_executed,
+        "conventions": store.conventions.shown,
         "contact_sheet": str(picture),
         "summary": lines,
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from muvla.cli.output import output_mode
-from muvla.cli.usage import Verbs
+from muvla.cli.usage import Verb, Verbs
 from muvla.errors import MuvlaError, unknown_name
 
 STUDY, POLICY, DATA, CHECKPOINTS, SYSTEM = "Study", "Policy", "Data", "Checkpoints", "System"  # help panels of verbs
@@ -279,7 +279,7 @@ def verb(app: typer.Typer, panel: str, example: str, name: str | None = None) ->
         run.__signature__ = signature.replace(parameters=[*parameters, *common])
         run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}
         del run.__wrapped__
-        app.command(name or function.__name__, rich_help_panel=panel, epilog=f"Example: {example}")(run)
+        app.command(name or function.__name__, cls=Verb, rich_help_panel=panel, epilog=f"Example: {example}")(run)
         return function
 
     return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,24 @@ class Verbs(typer.core.TyperGroup):
             path = ctx.command_path
             raise unknown_name("VERB", name, self.list_commands(ctx), f"{path} --help")
         return super().resolve_command(ctx, args)
+
+
+class Verb(typer.core.TyperCommand):
+    """A verb that refuses an option that is given twice where only the last value would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, times in Counter(order).items():
+            repeatable = getattr(parameter, "multiple", False) or getattr(parameter, "count", False)
+            flag = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
+            if times > 1 and parameter.param_type_name == "option" and not (repeatable or flag):
+                raise MuvlaError(
+                    max(parameter.opts, key=len),
+                    got=f"{times} values",
+                    expected="one value: this option is not repeatable",
+                    remedy="keep the value that counts",
+                )
+        return super().parse_args(ctx, args)
 
 
 def renamed(field: str, old: str, new: str) -> MuvlaError:

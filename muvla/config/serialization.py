@@ -170,6 +170,8 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
         name, sign, text = pair.partition("=")
         if not sign:
             raise MuvlaError("--set", got=pair, expected="field=value", remedy="for instance --set memory.m=8")
+        if name in changes:
+            raise MuvlaError("--set", got=f"{name} twice", expected="one value per field", remedy="keep one of both")
         try:
             changes[name] = json.loads(text)
         except json.JSONDecodeError:

@@ -43,6 +43,7 @@ def summarize(store: EpisodeStore) -> Iterator[str]:
         ("proprio", s.proprio_low, s.proprio_high, s.proprio_mean, s.proprio_std),
     ):
         yield f"{name}: q01 {_numbers(low)}, q99 {_numbers(high)}, mean {_numbers(mean)}, std {_numbers(std)}"
+    yield f"conventions: {', '.join(f'{name} {value}' for name, value in store.conventions.shown.items())}"
     if store.pass_through:
         yield f"action dimensions without scaling (from 0): {', '.join(map(str, store.pass_through))}"
 

@@ -6,14 +6,18 @@ Phases, targets and executed actions that the files omit stay unknown, or a decl
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from muvla.config import DatasetConfig, TaskConfig
 from muvla.data.conventions import get_conventions
 from muvla.data.derived_phases import RuleAccuracy, derive
 from muvla.data.readers.schema import Schema, read_demonstrations
+from muvla.data.readers.selection import Selection, select
 from muvla.data.readers.source import Source
 from muvla.data.store import (
     EpisodeStore,
@@ -28,6 +32,8 @@ from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.io import disk_errors, locked
 
+LONGEST_NAME = 100  # characters of a default name; file systems allow 255 bytes
+
 
 def import_dataset(
     source: Source,
@@ -38,6 +44,7 @@ def import_dataset(
     say: Callable[[str], None] = lambda line: None,
     accuracy: RuleAccuracy | None = None,
     stated: Conventions = NOTHING_STATED,
+    selection: Selection | None = None,
 ) -> EpisodeStore:
     """Returns the dataset of `spec` under `root`: opened if it exists, continued if it was interrupted, else imported.
 
@@ -50,6 +57,7 @@ def import_dataset(
         say: called with a line about the required disk space, before anything is written.
         accuracy: derives phases and executed actions; the accuracy of the rule on another dataset.
         stated: conventions that the user states; they replace those of the files, also in a finished import.
+        selection: the episodes to import; all by default.
 
     Raises:
         MuvlaError: the files lack the schema's features or cannot be read; they record executed actions that were
@@ -57,12 +65,13 @@ def import_dataset(
         DiskError: the disk has no room.
     """
     schema.check(source)
-    if accuracy is not None and schema.executed is not None:
+    if accuracy is not None and schema.knows_executed:
         raise MuvlaError(
             "--derive", got=schema.name, expected="a schema without executed actions", remedy="omit --derive"
         )
     conventions = get_conventions(source, schema, stated)
-    path, origin = get_store_path(root, spec), f"{source.origin} as {schema.name}"
+    chosen = selection or select(source, schema)
+    path, origin = get_store_path(root, spec), _describe_origin(source, schema, chosen)
     rule = None if accuracy is None else accuracy.meta()
     if rule is not None:
         origin += f", derived by {rule['rule']}"
@@ -76,15 +85,25 @@ def import_dataset(
             return open_store(root, spec)
         facts = {"pass_through": schema.pass_through, "derived": rule, "conventions": conventions}
         writer = EpisodeWriter(path, spec, origin=origin, **facts)
-        _require_room(source, schema, writer, say, accuracy is not None)
-        for episode in read_demonstrations(source, schema, spec.task.name, spec.image_size, skip=len(writer.index)):
+        _require_room(source, schema, writer, say, accuracy is not None, chosen)
+        remaining = chosen.numbers[len(writer.index) :]
+        for episode in read_demonstrations(source, schema, spec.task.name, spec.image_size, remaining):
             writer.append(episode if accuracy is None else derive(episode))
-            progress(len(writer.index), len(source))
+            progress(len(writer.index), len(chosen.numbers))
         writer.seal(attempts=len(writer.index))
     return open_store(root, spec)
 
 
-def import_config(source: Source, task: str, name: str | None = None, image_size: int | None = None) -> DatasetConfig:
+def _describe_origin(source: Source, schema: Schema, selection: Selection) -> str:
+    """Returns the files, the features and the choice of episodes in words."""
+    origin = source.origin if schema.text is None else f"{source.origin}, instruction {schema.text!r}"
+    origin += f" as {schema.name}"
+    return f"{origin}, {selection.shown}" if selection.shown else origin
+
+
+def import_config(
+    source: Source, task: str, name: str | None = None, image_size: int | None = None, episodes: int | None = None
+) -> DatasetConfig:
     """Returns the DatasetConfig that a study writes to use the import.
 
     Args:
@@ -92,24 +111,38 @@ def import_config(source: Source, task: str, name: str | None = None, image_size
         task: the task that the demonstrations show.
         name: name of the import; the folder's name by default.
         image_size: side of the stored frames in pixels; None keeps the size.
+        episodes: number of imported episodes; all by default.
     """
     if image_size is not None and image_size < 1:
         raise MuvlaError(
             "--image-size", got=image_size, expected="at least 1", remedy="omit --image-size to keep the size"
         )
-    return DatasetConfig(TaskConfig(task), len(source), image_size=image_size, source=name or source.name)
+    count = len(source) if episodes is None else episodes
+    return DatasetConfig(TaskConfig(task), count, image_size=image_size, source=name or make_safe(source.name))
+
+
+def make_safe(name: str) -> str:
+    """Returns the name of a dataset's folder that is nearest to a name: letters, digits, _, - and dots."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".")[:LONGEST_NAME] or "imported"
 
 
 def _require_room(
-    source: Source, schema: Schema, writer: EpisodeWriter, say: Callable[[str], None], deriving: bool
+    source: Source,
+    schema: Schema,
+    writer: EpisodeWriter,
+    say: Callable[[str], None],
+    deriving: bool,
+    selection: Selection,
 ) -> None:
     """Raises DiskError if the remaining frames, which are stored raw, do not fit on the disk."""
-    first = next(source.records(schema.features)).values
+    record = next(source.records(schema.features, selection.numbers[:1]))
+    first = {name: np.asarray(record.values[name]) for name in schema.features}
     size = writer.spec.image_size
-    pixels = sum(size**2 if size else first[name].shape[1] * first[name].shape[2] for name in schema.cameras)
-    actions = 2 if deriving or schema.executed else 1
-    numbers = first[schema.proprio].shape[1] + actions * first[schema.action].shape[1]
-    need = max(0, source.frames - writer.frames) * (3 * pixels + 4 * numbers + 1)
+    pixels = sum(size**2 if size else int(np.prod(first[name].shape[1:3])) for name in schema.cameras)
+    actions = 2 if deriving or schema.knows_executed else 1
+    numbers = _width(first, schema.proprio) + actions * _width(first, schema.action)
+    frames = source.frames * len(selection.numbers) / len(source)  # as if all episodes were of one length
+    need = max(0, frames - writer.frames) * (3 * pixels + 4 * numbers + 1)
     free = shutil.disk_usage(writer.path).free
     say(f"{writer.path} needs about {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free")
     if need > free:
@@ -119,3 +152,8 @@ def _require_room(
             expected=f"about {need / 2**30:.2f} GiB",
             remedy="free disk space, pass another --data, or store smaller frames with --image-size",
         )
+
+
+def _width(values: dict[str, np.ndarray], paths: tuple[str, ...]) -> int:
+    """Returns the numbers per step of joined features."""
+    return sum(int(np.prod(values[path].shape[1:])) for path in paths)

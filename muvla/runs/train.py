@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from muvla.checkpoints.build import get_prompts
 from muvla.config import Cell, canonical, train_id
+from muvla.data.conventions import require_task_conventions
 from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.members import modules_in_use
@@ -56,6 +57,7 @@ def train_cell(
         return
     with ranks.raise_together(long_running=True):  # every byte is read, by some ranks from a slower disk
         store.verify()
+        require_task_conventions(store)
     ranks.assert_equal("muvla's code", CODE_VERSION)
     ranks.assert_equal("data and start", run.train)
     wanted, recompute = canonical(cell), options.checkpoint_gradients

@@ -11,7 +11,7 @@ Only meta/episodes holds where an episode begins. The reader finds the frames of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,8 @@ class LeRobotDirectory:
             return Feature(path, "image", "uint8", (*shape[1:], shape[0]) if first else shape)
         return Feature(path, "text" if dtype == "string" else "tensor", dtype, () if shape == (1,) else shape)
 
-    def records(self, paths: Iterable[str], skip: int = 0) -> Iterator[Record]:
-        """Yields the episodes after the first `skip`, with these features; holds one episode and its data file in
-        memory.
+    def records(self, paths: Iterable[str], numbers: Sequence[int] | None = None) -> Iterator[Record]:
+        """Yields the episodes of these numbers, or all; holds one episode and its data file in memory.
 
         Raises MuvlaError for rows that contradict meta/episodes, pictures that cannot be decoded, and missing video
         frames.
@@ -117,7 +116,7 @@ class LeRobotDirectory:
         features = [self.feature(path) for path in paths]
         videos: dict[str, VideoFile] = {}
         try:
-            for number in range(skip, len(self)):
+            for number in range(len(self)) if numbers is None else numbers:
                 yield self._record(number, features, videos)
         finally:
             for video in videos.values():

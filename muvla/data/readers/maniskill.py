@@ -4,156 +4,97 @@
     traj_<episode_id>/obs/sensor_data/<camera>/rgb (T+1, h, w, 3) uint8    no action follows the last image
     traj_<episode_id>/obs/agent/qpos (T+1, …) float32, obs/extra/…
 
-Features are the paths below `obs`, and `actions`. No file holds an instruction.
+Features are the paths below `obs`, and `actions`. ManiSkill writes no instruction; texts that others added to the
+json's episodes, or as attributes of a trajectory, are features by their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.source import Feature, Record, import_package, mismatch, no_feature, require_keys
+from muvla.data.readers.format import Format, by_name
+from muvla.data.readers.hdf5 import get_names
+from muvla.data.readers.schema import Schema
+from muvla.data.readers.source import Feature, mismatch, require_keys
+from muvla.data.readers.trajectories import Trajectory, TrajectoryFile
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
-ACTIONS, INSTRUCTION = "actions", "instruction"
+REPLAY = "python -m mani_skill.trajectory.replay_trajectory --traj-path"
+PREFIX = "traj_"
 
 
-class ManiSkillFile:
+class ManiSkillFile(TrajectoryFile):
     """A file of trajectories, without the episodes that the json marks as failed.
 
-    Opening raises MuvlaError for a missing or damaged file, a file without images, and a missing instruction.
+    Opening raises MuvlaError for a missing or damaged file, and a file without images.
     """
 
     format = "maniskill"
+    observations_after_the_last_action = 1
 
-    def __init__(self, path: Path, instruction: str | None):
-        self.path = path
-        if not (instruction or "").strip():
-            raise MuvlaError(
-                "--instruction",
-                got=instruction,
-                expected="the task's sentence, because these files have no text",
-                remedy="pass --instruction with the task's sentence",
-            )
-        self.instruction = instruction
+    def __init__(self, path: Path):
         beside = path.with_suffix(".json")
-        listed: list[dict[str, Any]] = read_json(beside).get("episodes", [])
+        listed: list[dict[str, Any]] = _read_description(beside).get("episodes", [])
         for episode in listed:
             require_keys(beside, episode, ("episode_id", "elapsed_steps"))
-        self.episodes = [episode for episode in listed if episode.get("success") is not False]
-        self.failed = len(listed) - len(self.episodes)
-        self._conventions = _read_conventions(beside)
-        if not self.episodes:
-            raise mismatch(str(beside), f"{self.failed} episodes, all failed", "successful episodes")
-        self._h5py = import_package("h5py", "to read ManiSkill's trajectories")
-        with self._open() as file:
-            missing = [e["episode_id"] for e in self.episodes if f"traj_{e['episode_id']}" not in file]
-            if missing:
-                where = f"{path}: episode {missing[0]}"
-                raise mismatch(where, f"no traj_{missing[0]}", f"{len(listed)} episodes, by the json")
-            self.features = self._features(file[f"traj_{self.episodes[0]['episode_id']}"])
-        if not self.cameras:
+        successful = [episode for episode in listed if episode.get("success") is not False]
+        self.failed = len(listed) - len(successful)
+        if not successful:
+            raise mismatch(
+                str(beside),
+                f"{self.failed} episodes, all failed",
+                "successful episodes",
+                "record the trajectories with a policy or planner that succeeds",
+            )
+        self.conventions = _read_conventions(beside)
+        super().__init__(path, [_trajectory(episode) for episode in successful])
+        links = any("link to" in feature.content for feature in self.features.values())
+        if not links and not self.cameras:
             raise MuvlaError(
                 str(path),
                 got="trajectories without images",
                 expected="obs/sensor_data/<camera>/rgb",
-                remedy="record the images with `python -m mani_skill.trajectory.replay_trajectory --traj-path "
-                f"{path} --obs-mode rgb --save-traj`, and import the file that it writes",
+                remedy=f"record the images with `{REPLAY} {path} --obs-mode rgb --save-traj`, and import the file "
+                "that it writes",
             )
-
-    def __len__(self) -> int:
-        """Returns the number of episodes."""
-        return len(self.episodes)
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.name.removesuffix(".h5")
 
     @property
     def origin(self) -> str:
         """Names and sizes."""
         content = f"{len(self)} episodes, {self.failed} failed ones left out, {self.path.stat().st_size} bytes"
-        return f"{self.name} (ManiSkill, {content}), instruction {self.instruction!r}"
+        return f"{self.name} (ManiSkill, {content})"
 
-    @property
-    def conventions(self) -> Conventions:
-        """The environment, the control mode and what its name says, by the json."""
-        return self._conventions
+    def _content(self, path: str, feature: Feature) -> str:
+        """Images lie in `sensor_data`; other pictures there are masks and depths."""
+        rgb = path.startswith("sensor_data/") and path.endswith("/rgb")
+        return "tensor" if feature.content == "image" and not rgb else feature.content
 
-    @property
-    def frames(self) -> int:
-        return sum(episode["elapsed_steps"] for episode in self.episodes)
+    def _may_be_camera(self, path: str) -> bool:
+        inside = path.startswith("sensor_data/") and (path.count("/") == 1 or path.endswith("/rgb"))
+        return inside or path in ("obs", "sensor_data")
 
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """The features that are images, in the file's order."""
-        return tuple(path for path, feature in self.features.items() if feature.content == "image")
 
-    def feature(self, path: str) -> Feature:
-        """Returns a feature. Raises MuvlaError if the feature does not exist or cannot be read."""
-        if path not in self.features:
-            raise no_feature(self.path, path, self.features)
-        return self.features[path]
+def _trajectory(episode: dict[str, Any]) -> Trajectory:
+    seed = episode.get("episode_seed")
+    texts = {name: value for name, value in episode.items() if isinstance(value, str)}
+    info = {} if seed is None else {"seed": int(np.ravel(seed)[0])}
+    return Trajectory(f"{PREFIX}{episode['episode_id']}", episode["elapsed_steps"], texts, info)
 
-    def records(self, paths: Iterable[str], skip: int = 0) -> Iterator[Record]:
-        """Yields the episodes after the first `skip`, in the json's order. Raises MuvlaError for damage and for wrong
-        lengths."""
-        paths = list(paths)
-        with self._open() as file:
-            for episode in self.episodes[skip:]:
-                where = f"{self.path}: traj_{episode['episode_id']}"
-                values = self._values(file[f"traj_{episode['episode_id']}"], paths, episode["elapsed_steps"], where)
-                seed = episode.get("episode_seed")
-                yield Record(where, values, {} if seed is None else {"seed": int(np.ravel(seed)[0])})
 
-    def _values(self, group, paths: list[str], steps: int, where: str) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
-        for path in paths:
-            if path == INSTRUCTION:
-                values[path] = np.array([self.instruction])
-                continue
-            try:
-                array = group[path if path == ACTIONS else f"obs/{path}"][()]
-            except KeyError:
-                raise mismatch(f"{where}: {path}", "no such array", "this array, as in the first episode") from None
-            except OSError as error:
-                raise mismatch(f"{where}: {path}", f"damage ({error})", "whole arrays") from None
-            expected = steps if path == ACTIONS else steps + 1
-            if len(array) != expected:
-                raise mismatch(f"{where}: {path}", f"{len(array)} rows", f"{expected} rows, by the json")
-            values[path] = array[:steps]
-        return values
-
-    def _features(self, group) -> dict[str, Feature]:
-        """Returns the features of the first episode; all others must have the same."""
-        features = {INSTRUCTION: Feature(INSTRUCTION, "text", "string")}
-
-        def add(path: str, node) -> None:
-            if isinstance(node, self._h5py.Dataset):
-                content = "image" if path.startswith("sensor_data/") and path.endswith("/rgb") else "tensor"
-                features[path] = Feature(path, content, node.dtype.name, node.shape[1:])
-
-        add(ACTIONS, group.get(ACTIONS))
-        if isinstance(group.get("obs"), self._h5py.Group):
-            group["obs"].visititems(add)
-        return features
-
-    def _open(self):
-        try:
-            return self._h5py.File(self.path, "r")
-        except OSError as error:
-            raise MuvlaError(
-                str(self.path),
-                got=f"no whole HDF5 file ({error})",
-                expected="a whole HDF5 file of ManiSkill trajectories",
-                remedy="copy or download the file again",
-            ) from None
+def _read_description(beside: Path) -> dict[str, Any]:
+    if not beside.exists():
+        raise MuvlaError(
+            str(beside),
+            got="no such file",
+            expected="the json that ManiSkill writes beside the trajectories",
+            remedy=f"copy it from the source of {beside.with_suffix('.h5').name}; both files have one name",
+        )
+    return read_json(beside)
 
 
 def _read_conventions(beside: Path) -> Conventions:
@@ -168,8 +109,8 @@ def _read_conventions(beside: Path) -> Conventions:
             f"{beside}: control_mode",
             got=f"several, {', '.join(sorted(map(str, modes)))}",
             expected="one control mode for all actions",
-            remedy="replay the trajectories with one control mode: `python -m mani_skill.trajectory.replay_trajectory "
-            f"--traj-path {beside.with_suffix('.h5')} --obs-mode rgb --save-traj -c pd_ee_delta_pose`",
+            remedy=f"replay the trajectories with one control mode: `{REPLAY} {beside.with_suffix('.h5')} "
+            "--obs-mode rgb --save-traj -c pd_ee_delta_pose`",
         )
     mode = next(iter(modes), None)
     rate = (options.get("sim_config") or {}).get("control_freq")
@@ -183,3 +124,26 @@ def describe_control(mode: str | None) -> Conventions:
     action = "delta" if "delta" in mode else "velocity" if mode.endswith("vel") else "absolute"
     frame = "base" if "_ee_" in mode else "joints" if "_joint_" in mode else None
     return Conventions(control_mode=mode, action=action, frame=frame)
+
+
+def is_maniskill(path: Path) -> bool:
+    """True for an HDF5 file of trajectories."""
+    return any(name.startswith(PREFIX) for name in get_names(path))
+
+
+FORMAT = Format(
+    layout="an .h5 file of traj_<number> with a .json beside it (ManiSkill)",
+    matches=is_maniskill,
+    open=ManiSkillFile,
+    schemas=by_name(
+        Schema(
+            name="maniskill",
+            cameras=(),  # all cameras of the file
+            proprio=("agent/qpos",),
+            proprio_dim=None,
+            action=("actions",),
+            action_dim=None,
+            instruction=None,
+        )
+    ),
+)

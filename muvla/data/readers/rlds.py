@@ -14,7 +14,8 @@ all steps in a row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -29,6 +30,8 @@ from muvla.envs.conventions import NOTHING_STATED
 from muvla.errors import MuvlaError
 from muvla.utils.io import read_json
 
+# Data types whose values an Example holds without loss.
+DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64")
 SPLIT = "train"  # the only split of the published robot datasets
 STEPS = "steps/"
 SHARD = re.compile(rf".+-{SPLIT}\.tfrecord-(\d{{5}})-of-(\d{{5}})")
@@ -104,28 +107,30 @@ class RldsDirectory:
             raise mismatch(f"{self.path}: feature {path}", f"a {feature.content}", "an image, a text or numbers")
         return feature
 
-    def records(self, paths: Iterable[str] | None = None, skip: int = 0) -> Iterator[Record]:
-        """Yields the episodes after the first `skip`, with these features or all; holds one episode in memory.
+    def records(self, paths: Iterable[str] | None = None, numbers: Sequence[int] | None = None) -> Iterator[Record]:
+        """Yields the episodes of these numbers, or all, with these features or all; holds one episode in memory.
 
         Raises MuvlaError for a cut or changed record, a missing feature, an episode without steps, and a shard whose
         number of episodes differs from dataset_info.json.
         """
         features = [self.feature(path) for path in (self.features if paths is None else paths)]
-        ends = list(accumulate(self.lengths))
-        for shard, length, end in zip(self.shards, self.lengths, ends, strict=True):
-            if end <= skip:
+        wanted = range(len(self)) if numbers is None else numbers
+        for shard, length, end in zip(self.shards, self.lengths, accumulate(self.lengths), strict=True):
+            start = end - length
+            inside = set(wanted[bisect_left(wanted, start) : bisect_left(wanted, end)])
+            if not inside:
                 continue
-            number = first = max(0, skip - (end - length))
-            for number, data in enumerate(read_records(shard, first), start=first):
-                where = f"{shard}: record {number} (from 0)"
-                yield Record(where, _decode(parse_example(data, where), features, where), size=len(data))
-                number += 1
-            if number != length:
+            count = 0
+            for count, data in enumerate(read_records(shard, {number - start for number in inside}), start=1):
+                if data is not None and count <= length:
+                    where = f"{shard}: record {count - 1} (from 0)"
+                    yield Record(where, _decode(parse_example(data, where), features, where), size=len(data))
+            if count != length:
                 raise MuvlaError(
                     str(shard),
-                    got=f"{number} records",
+                    got=f"{count} records",
                     expected=f"{length} records, by dataset_info.json",
-                    remedy="copy or download the file again",
+                    remedy="compare the shard's size with the source's, and copy the shards that differ",
                 )
 
     def _shard_lengths(self) -> list[int]:
@@ -173,7 +178,8 @@ def _leaves(node: dict[str, Any], path: str, outer: tuple[int, ...]) -> Iterator
         about = node.get(content, {})
         shape = outer + tuple(map(int, about.get("shape", {}).get("dimensions", [])))
         dtype, encoding = about.get("dtype", "string"), about.get("encoding", "none")
-        if content and encoding == "none" and (content == "image" or ANY not in shape):
+        readable = content != "tensor" or dtype == "string" or (dtype in DTYPES and ANY not in shape)
+        if content and encoding == "none" and readable:
             yield Feature(path, "text" if dtype == "string" else content, dtype, shape)
         else:
             name = node.get("pythonClassName", "").rpartition(".")[2]
@@ -182,7 +188,8 @@ def _leaves(node: dict[str, Any], path: str, outer: tuple[int, ...]) -> Iterator
 
 def _decode(example: dict[str, Values], features: list[Feature], where: str) -> dict[str, np.ndarray]:
     values = {feature.path: _values(example, feature, f"{where}: {feature.path}") for feature in features}
-    steps = {path: len(column) for path, column in values.items() if path.startswith(STEPS)}
+    columns = [feature.path for feature in features if feature.path.startswith(STEPS) and feature.content != "text"]
+    steps = {path: len(values[path]) for path in columns}
     if len(set(steps.values())) > 1 or 0 in steps.values():
         raise MuvlaError(
             where,
@@ -195,6 +202,8 @@ def _decode(example: dict[str, Values], features: list[Feature], where: str) -> 
 
 def _values(example: dict[str, Values], feature: Feature, where: str) -> np.ndarray:
     stored = example.get(feature.path)
+    if stored is None and feature.content == "text":
+        return np.array([], dtype=np.str_)  # an episode without a text
     if stored is None:
         raise _mismatch(where, "no such feature", "this feature in every record")
     if feature.content == "image":
@@ -209,11 +218,25 @@ def _values(example: dict[str, Values], feature: Feature, where: str) -> np.ndar
             raise _mismatch(where, "numbers", "texts")
         values = np.array([text.decode(errors="replace") for text in stored], dtype=np.str_)
     else:
-        each = prod(feature.shape)
-        if len(stored) and (isinstance(stored, list) or len(stored) % each):
-            raise _mismatch(where, f"{len(stored)} values", f"{feature.dtype} of shape {feature.shape}")
-        values = np.asarray(stored).astype(feature.dtype).reshape(-1, *feature.shape)
+        values = _numbers(stored, feature, where)
     return values if feature.path.startswith(STEPS) else values[0] if len(values) else values
+
+
+def _numbers(stored: Values, feature: Feature, where: str) -> np.ndarray:
+    """Returns (n, …) of the declared dtype and shape."""
+    dtype, each = np.dtype(feature.dtype), prod(feature.shape)
+    expected = f"{feature.dtype} of shape {feature.shape}"
+    if not len(stored):
+        return np.empty((0, *feature.shape), dtype)
+    if isinstance(stored, list) or each == 0 or len(stored) % each:
+        raise _mismatch(where, f"{len(stored)} values", expected)
+    if (stored.dtype.kind == "f") != (dtype.kind == "f"):
+        raise _mismatch(where, "floats" if stored.dtype.kind == "f" else "integers", expected)
+    values = stored.view(np.uint64) if dtype == np.uint64 else stored
+    converted = values.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(converted, values):
+        raise _mismatch(where, "integers beyond the dtype", expected)
+    return converted.reshape(-1, *feature.shape)
 
 
 def _image(data: bytes, feature: Feature, where: str) -> np.ndarray:

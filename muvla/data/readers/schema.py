@@ -6,14 +6,14 @@ Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from muvla.data.readers.source import Record, Source
+from muvla.data.readers.source import OTHER_EPISODES, Record, Source
 from muvla.data.store import Episode
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.envs.phases import Phase
@@ -26,48 +26,103 @@ class Schema:
 
     name: str
     cameras: tuple[str, ...]  # features, the base camera first
-    proprio: str
+    proprio: tuple[str, ...]  # features whose numbers are joined in this order
     proprio_dim: int | None  # Q; None accepts any length
-    action: str
+    action: tuple[str, ...]
     action_dim: int | None  # A; None accepts any length
-    instruction: str
+    instruction: str | None  # feature with the task's sentence; None where the files have no text
+    text: str | None = None  # the task's sentence itself, in place of `instruction`
     # The last action dimension is the gripper: it is clipped to [0, 1] and inverted, so 0 becomes 1.
     turn_gripper: bool = False
+    turn_images: bool = False  # by 180°, so that the images are upright
     pass_through: tuple[int, ...] = ()  # action dimensions that statistics do not scale (spec 4.2)
     # Features of this project's exports: executed actions, phases, and a JSON object of the other index fields.
     executed: str | None = None
+    executed_as_recorded: bool = False  # the simulator applied every recorded action
     phase: str | None = None
     about: str | None = None
     conventions: Conventions = NOTHING_STATED  # of the actions after the gripper is turned
 
     @property
     def features(self) -> tuple[str, ...]:
-        optional = (self.executed, self.phase, self.about)
-        return (*self.cameras, self.proprio, self.action, self.instruction, *filter(None, optional))
+        """The features to read, each of them once."""
+        sentence = self.instruction if self.text is None else None
+        optional = (sentence, self.executed, self.phase, self.about)
+        return tuple(dict.fromkeys((*self.cameras, *self.proprio, *self.action, *filter(None, optional))))
+
+    @property
+    def knows_executed(self) -> bool:
+        """True if the data state the executed actions."""
+        return self.executed is not None or self.executed_as_recorded
 
     def check(self, source: Source) -> None:
         """Raises MuvlaError if the dataset lacks a feature or has it in another shape; reads no episode."""
-        image, actions = ("image", (None, None, 3)), ("tensor", (self.action_dim,))
-        required = [(camera, *image) for camera in self.cameras]
-        required += [
-            (self.proprio, "tensor", (self.proprio_dim,)),
-            (self.action, *actions),
-            (self.instruction, "text", ()),
-        ]
-        required += [(self.executed, *actions), (self.phase, "tensor", ()), (self.about, "text", ())]
-        for path, content, shape in required:
-            if path is None:
-                continue
-            feature = source.feature(path)
-            fits = len(feature.shape) == len(shape) and all(map(_fits, shape, feature.shape))
-            if feature.content != content or not fits:
-                raise MuvlaError(
-                    f"{source.path}: feature {path}",
-                    got=f"{feature.content} of shape {feature.shape}",
-                    expected=f"{content} of shape {shape}, by the schema {self.name}",
-                    remedy="choose the dataset's schema with --schema, or name the feature with --camera, --proprio or "
-                    "--action, which accepts any size",
-                )
+        for camera in self.cameras:
+            self._require(source, camera, "image", ((None, None, 3),))
+        self._check_parts(source, self.proprio, self.proprio_dim)
+        self._check_parts(source, self.action, self.action_dim)
+        if self.executed is not None:
+            self._require(source, self.executed, "tensor", ((self.action_dim,),))
+        for path, content in ((self.phase, "tensor"), (self.about, "text")):
+            if path is not None:
+                self._require(source, path, content, ((),))
+        if self.text is None:
+            self._check_instruction(source)
+
+    def _check_parts(self, source: Source, parts: tuple[str, ...], size: int | None) -> None:
+        """Checks that every part is a vector or a number per step, and that a fixed size is the sum of all."""
+        if size is not None and len(parts) == 1:
+            self._require(source, parts[0], "tensor", ((size,),))
+            return
+        shapes = [self._require(source, path, "tensor", ((None,), ())) for path in parts]
+        joined = sum(shape[0] if shape else 1 for shape in shapes)
+        if size not in (None, joined):
+            raise MuvlaError(
+                f"{source.path}: features {', '.join(parts)}",
+                got=f"{joined} numbers",
+                expected=f"{size} numbers, by the schema {self.name}",
+                remedy="name the features with --proprio and --action, which accept any size",
+            )
+
+    def _check_instruction(self, source: Source) -> None:
+        if self.instruction is None:
+            raise MuvlaError(
+                "--instruction",
+                got=None,
+                expected="the task's sentence, because these files state none",
+                remedy="pass --instruction with the task's sentence, or --instruction-feature with the name of a text",
+            )
+        feature = source.feature(self.instruction)
+        if feature.content != "text":
+            raise MuvlaError(
+                f"{source.path}: feature {self.instruction}",
+                got=f"{feature.content} of shape {feature.shape}",
+                expected="a text",
+                remedy="name the text with --instruction-feature, or pass the sentence with --instruction",
+            )
+
+    def _require(
+        self, source: Source, path: str, content: str, shapes: tuple[tuple[int | None, ...], ...]
+    ) -> tuple[int, ...]:
+        """Returns the shape of a feature. Raises MuvlaError for other content and for none of the shapes.
+
+        Args:
+            source: the opened dataset.
+            path: the feature.
+            content: `image`, `tensor` or `text`.
+            shapes: the accepted shapes; None accepts any size.
+        """
+        feature = source.feature(path)
+        fits = any(len(feature.shape) == len(shape) and all(map(_fits, shape, feature.shape)) for shape in shapes)
+        if feature.content != content or not fits:
+            raise MuvlaError(
+                f"{source.path}: feature {path}",
+                got=f"{feature.content} of shape {feature.shape}",
+                expected=f"{content} of shape {' or '.join(map(str, shapes))}, by the schema {self.name}",
+                remedy="choose the dataset's schema with --schema, or name the features with --camera, --proprio and "
+                "--action, which accept any size",
+            )
+        return feature.shape
 
 
 def _fits(required: int | None, size: int) -> bool:
@@ -75,50 +130,71 @@ def _fits(required: int | None, size: int) -> bool:
 
 
 def read_demonstrations(
-    source: Source, schema: Schema, task: str, image_size: int | None = None, skip: int = 0
+    source: Source,
+    schema: Schema,
+    task: str,
+    image_size: int | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[Episode]:
-    """Yields the episodes after the first `skip`.
+    """Yields the episodes.
 
     Args:
         source: the opened dataset.
         schema: the features to read.
         task: name of the task.
         image_size: side of the frames in pixels; None keeps the size.
-        skip: episodes to leave out.
+        numbers: the episodes to read, ascending; None reads all.
 
     Raises:
         MuvlaError: with file and record, for numbers that are not finite, an empty or changing instruction,
             features of different lengths, a gripper to invert outside [-1, 1], or cameras of different sizes
             without `image_size`.
     """
-    for record in source.records(schema.features, skip):
-        lengths = {path: len(record.values[path]) for path in (*schema.cameras, schema.proprio, schema.action)}
+    for record in source.records(schema.features, numbers):
+        action = _join(record, schema.action)
+        lengths = {path: len(record.values[path]) for path in (*schema.cameras, *schema.proprio, *schema.action)}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
-            raise _bad(record, schema.action, f"steps {lengths}", "one number of steps for all features, at least 1")
-        action = _numbers(record, schema.action)
+            where = schema.action[0]
+            raise _bad(record, where, f"steps {lengths}", "one number of steps for all features, at least 1")
         if schema.turn_gripper:
-            if np.abs(action[:, -1]).max() > 1:
-                got = f"a gripper command of {action[np.abs(action[:, -1]).argmax(), -1]:g}"
-                raise _bad(record, schema.action, got, "a gripper command in [-1, 1]")
-            action[:, -1] = 1 - np.clip(action[:, -1], 0, 1)
+            _turn_gripper(record, schema.action[-1], action)
+        executed = action if schema.executed_as_recorded else None
         yield Episode(
             images=_images(record, schema, image_size),
-            proprio=_numbers(record, schema.proprio),
-            executed_action=None if schema.executed is None else _numbers(record, schema.executed),
+            proprio=_join(record, schema.proprio),
+            executed_action=executed if schema.executed is None else _join(record, (schema.executed,)),
             recorded_action=action,
             phase=_phases(record, schema.phase, len(action)),
             info={
                 **record.info,
                 **_about(record, schema.about),
                 "task": task,
-                "instruction": _instruction(record, schema.instruction),
+                "instruction": schema.text or _instruction(record, schema.instruction),
             },
         )
 
 
+def _turn_gripper(record: Record, path: str, action: np.ndarray) -> None:
+    """Inverts the last column of (T, A) in place."""
+    largest = np.abs(action[:, -1]).argmax()
+    if abs(action[largest, -1]) > 1:
+        raise _bad(record, path, f"a gripper command of {action[largest, -1]:g}", "a gripper command in [-1, 1]")
+    action[:, -1] = 1 - np.clip(action[:, -1], 0, 1)
+
+
+def _join(record: Record, paths: tuple[str, ...]) -> np.ndarray:
+    """Returns (T, n) float32, the numbers of all features side by side."""
+    parts = [_numbers(record, path) for path in paths]
+    if len({len(part) for part in parts}) > 1:
+        lengths = {path: len(part) for path, part in zip(paths, parts, strict=True)}
+        raise _bad(record, paths[0], f"steps {lengths}", "one number of steps for all features, at least 1")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
 def _numbers(record: Record, path: str) -> np.ndarray:
     """Returns (T, n) float32."""
-    values = record.values[path].astype(np.float32)
+    values = np.asarray(record.values[path]).astype(np.float32)
+    values = values[:, None] if values.ndim == 1 else values
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
         raise _bad(record, path, f"NaN or infinity in step {broken[0]} (from 0)", "finite numbers")
@@ -148,6 +224,8 @@ def _about(record: Record, path: str | None) -> dict[str, Any]:
 def _images(record: Record, schema: Schema, image_size: int | None) -> np.ndarray:
     """Returns (T, V, h, w, 3). Raises MuvlaError if the cameras have different sizes."""
     images = [_resize(record.values[path], image_size) for path in schema.cameras]
+    if schema.turn_images:
+        images = [camera[:, ::-1, ::-1] for camera in images]
     if len({camera.shape for camera in images}) > 1:
         raise MuvlaError(
             record.where,
@@ -166,18 +244,25 @@ def _resize(images: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _instruction(record: Record, path: str) -> str:
-    texts = dict.fromkeys(np.ravel(record.values[path]).tolist())
-    text = next(iter(texts), "").strip()
-    if len(texts) > 1 or not text:
-        got = f"several, {', '.join(map(repr, texts))}" if len(texts) > 1 else "an empty text"
-        raise _bad(record, path, got, "one instruction per episode")
+    """Returns the episode's sentence."""
+    text = read_instruction(record, path)
+    if text is None:
+        raise MuvlaError(
+            f"{record.where}: {path}",
+            got="an empty text",
+            expected="one instruction per episode",
+            remedy="pass --skip-unlabelled to leave such episodes out, or --instruction with the task's sentence",
+        )
     return text
 
 
+def read_instruction(record: Record, path: str) -> str | None:
+    """Returns the sentence of a record, or None without one. Raises MuvlaError for several sentences."""
+    texts = dict.fromkeys(np.ravel(record.values[path]).tolist())
+    if len(texts) > 1:
+        raise _bad(record, path, f"several, {', '.join(map(repr, texts))}", "one instruction per episode")
+    return str(next(iter(texts), "")).strip() or None
+
+
 def _bad(record: Record, path: str, got: str, expected: str) -> MuvlaError:
-    return MuvlaError(
-        f"{record.where}: {path}",
-        got=got,
-        expected=expected,
-        remedy="report the fault to the dataset's authors; this episode cannot be imported",
-    )
+    return MuvlaError(f"{record.where}: {path}", got=got, expected=expected, remedy=OTHER_EPISODES)

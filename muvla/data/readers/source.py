@@ -6,7 +6,7 @@ Legend: T steps, h×w image.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,10 @@ from muvla.utils.packages import import_package as import_package  # readers and
 ANY = -1  # a dimension of any size
 # Beside the files of an export of this project: pass_through and conventions, which no format has a place for.
 NOTE = "muvla.json"
+
+
+MOST_PIXELS = 2**24  # of an image: more is a decompression bomb, not a camera
+OTHER_EPISODES = "report the contradiction to the dataset's authors, or leave the episode out with --episodes"
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,17 @@ class Source(Protocol):
     def feature(self, path: str) -> Feature:
         """Returns a feature. Raises MuvlaError if the feature does not exist or cannot be read."""
 
-    def records(self, paths: Iterable[str], skip: int = 0) -> Iterator[Record]:
-        """Yields the episodes after the first `skip`, in order, with these features; holds one episode in memory.
+    def records(self, paths: Iterable[str], numbers: Sequence[int] | None = None) -> Iterator[Record]:
+        """Yields episodes with these features; holds one episode in memory.
 
-        Raises MuvlaError, with file and episode, for damage and for a contradiction to the dataset's description.
+        An episode without a text gives an empty array for a text feature.
+
+        Args:
+            paths: the features to read; no other feature is needed.
+            numbers: the episodes to read, from 0 and ascending; None reads all.
+
+        Raises:
+            MuvlaError: with file and episode, for damage and for a contradiction to the dataset's description.
         """
 
 
@@ -102,17 +113,25 @@ def no_feature(path: Path, feature: str, features: Iterable[str]) -> MuvlaError:
         f"{path}: feature {feature}",
         got="no such feature",
         expected=f"an image, a text or numbers among {', '.join(features) or 'none'}",
-        remedy="choose the dataset's schema with --schema, or name its features with --camera, --proprio, --action",
+        remedy="choose the dataset's schema with --schema, or name its features with --camera, --proprio, --action and "
+        "--instruction-feature",
     )
 
 
-def mismatch(where: str, got: str, expected: str) -> MuvlaError:
-    """Returns the error for an episode that contradicts its dataset's description."""
+def mismatch(where: str, got: str, expected: str, remedy: str = OTHER_EPISODES) -> MuvlaError:
+    """Returns the error for an episode that contradicts its dataset's description.
+
+    Args:
+        where: file, episode and feature.
+        got: the content.
+        expected: the content by the description.
+        remedy: a fact or a command that helps.
+    """
     return MuvlaError(
         where,
         got=got,
         expected=expected,
-        remedy="download the file again, or report it to the dataset's authors",
+        remedy=remedy,
     )
 
 
@@ -120,8 +139,12 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     """Returns (h, w, c) or (h, w) pixels of a PNG or JPEG image."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise mismatch(where, f"an image of {image.width}×{image.height}", f"at most {MOST_PIXELS} pixels")
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except MuvlaError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise mismatch(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,13 +19,16 @@ HEAD, TAIL = struct.Struct("<QI"), struct.Struct("<I")
 # Wire types of protobuf's encoding.
 VARINT, EIGHT_BYTES, LENGTH_DELIMITED, FOUR_BYTES = 0, 1, 2, 5
 
+LONGEST_VARINT = 10  # bytes of a number of 64 bits
+
 Values = list[bytes] | np.ndarray  # float32 or int64
 
 
-def read_records(file: Path, skip: int = 0) -> Iterator[bytes]:
-    """Yields the data of every record after the first `skip`, each checked against its CRC.
+def read_records(file: Path, wanted: Container[int] | None = None) -> Iterator[bytes | None]:
+    """Yields the data of every record, checked against its CRC, and None for a record that is not in `wanted`.
 
-    Raises MuvlaError, with the file and the record's number from 0, for a cut or changed record.
+    The length of every record is checked against its CRC and the file's size, before memory is allocated. Raises
+    MuvlaError, with the file and the record's number from 0, for a cut or changed record.
     """
     crc = masked_crc()
     size = file.stat().st_size
@@ -41,8 +43,9 @@ def read_records(file: Path, skip: int = 0) -> Iterator[bytes]:
                 raise _broken(where, "a length with a wrong CRC32C")
             if length > size - handle.tell() - TAIL.size:
                 raise _broken(where, f"the end of the file within the record's {length} bytes")
-            if number < skip:
+            if wanted is not None and number not in wanted:
                 handle.seek(length + TAIL.size, os.SEEK_CUR)
+                yield None
             else:
                 data = handle.read(length)
                 if crc(data) != TAIL.unpack(handle.read(TAIL.size))[0]:
@@ -76,38 +79,57 @@ def masked_crc() -> Callable[[bytes], int]:
 def parse_example(data: bytes, where: str) -> dict[str, Values]:
     """Returns the lists of an Example by name; an untyped empty list becomes an empty list of bytes.
 
-    Raises MuvlaError, with `where`, for bytes that are no Example.
+    The time is linear in the number of bytes. Raises MuvlaError, with `where`, for bytes that are no Example: cut
+    fields, another wire type than the list's, an integer of more than 64 bits, or a name that occurs twice.
     """
+    values: dict[str, Values] = {}
     try:
-        return dict(_entries(memoryview(data)))
-    except (IndexError, ValueError, struct.error) as error:
+        for name, stored in _entries(memoryview(data)):
+            if name in values:
+                raise ValueError(f"two features {name!r}")
+            values[name] = stored
+    except ValueError as error:
         raise MuvlaError(
             where,
             got=f"no tf.train.Example ({error})",
             expected="one tf.train.Example per record",
             remedy="write the dataset with tensorflow-datasets as TFRecord",
         ) from None
+    return values
 
 
 def _entries(example: memoryview) -> Iterator[tuple[str, Values]]:
     for features in _submessages(example, 1):
         for entry in _submessages(features, 1):
-            (key,), lists = _submessages(entry, 1), _submessages(entry, 2)
-            yield bytes(key).decode(), _values(lists[0]) if lists else []
+            keys, lists = _submessages(entry, 1), _submessages(entry, 2)
+            if len(keys) != 1 or len(lists) > 1:
+                raise ValueError("an entry without one name and one list")
+            yield bytes(keys[0]).decode(), _values(lists[0]) if lists else []
 
 
 def _values(feature: memoryview) -> Values:
     """Decodes a Feature: field 1 is a list of bytes, 2 of floats, 3 of integers; numbers may be packed or separate."""
-    for field, content in _fields(feature):
-        parts = [part for number, part in _fields(content) if number == 1]
-        if field == 1:
-            return [bytes(part) for part in parts]
-        whole = b"".join(parts)
-        if field == 2:
-            return np.frombuffer(whole, "<f4")
-        if field == 3:
-            return _varints(whole)
-    return []
+    lists = list(_fields(feature))
+    if not lists:
+        return []
+    if len(lists) > 1:
+        raise ValueError("a feature of several lists")
+    field, wire_type, content = lists[0]
+    if field not in (1, 2, 3) or wire_type != LENGTH_DELIMITED:
+        raise ValueError(f"a feature with field {field} of wire type {wire_type}")
+    elements = [(wire, part) for number, wire, part in _fields(content) if number == 1]
+    separate = {1: LENGTH_DELIMITED, 2: FOUR_BYTES, 3: VARINT}[field]
+    wrong = [wire for wire, _ in elements if wire not in (separate, LENGTH_DELIMITED)]
+    if wrong:
+        raise ValueError(f"list {field} with an element of wire type {wrong[0]}")
+    if field == 1:
+        return [bytes(part) for _, part in elements]
+    whole = b"".join(part for _, part in elements)
+    if field == 3:
+        return _varints(whole)
+    if any(len(part) % 4 for _, part in elements):
+        raise ValueError("a float is cut")
+    return np.frombuffer(whole, "<f4")
 
 
 def _varints(packed: bytes) -> np.ndarray:
@@ -119,21 +141,29 @@ def _varints(packed: bytes) -> np.ndarray:
     if len(ends) == 0 or ends[-1] != len(raw) - 1:
         raise ValueError("an integer is cut")
     starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
+    lengths = ends - starts + 1
+    if lengths.max() > LONGEST_VARINT or (raw[ends[lengths == LONGEST_VARINT]] > 1).any():
+        raise ValueError("an integer of more than 64 bits")
+    place = np.arange(len(raw)) - np.repeat(starts, lengths)
     digits = (raw & 127).astype(np.uint64) << (7 * place).astype(np.uint64)
     return np.add.reduceat(digits, starts).view(np.int64)
 
 
 def _submessages(message: memoryview, number: int) -> list[memoryview]:
-    return [content for field, content in _fields(message) if field == number]
+    fields = [(wire_type, content) for field, wire_type, content in _fields(message) if field == number]
+    if any(wire_type != LENGTH_DELIMITED for wire_type, _ in fields):
+        raise ValueError(f"field {number} of another wire type than a message")
+    return [content for _, content in fields]
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yields (field number, its bytes) in order; an integer's bytes are its varint."""
+def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yields (field number, wire type, its bytes) in order; an integer's bytes are its varint."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
-        wire_type = tag & 7
+        number, wire_type = tag >> 3, tag & 7
+        if not 0 < number < 2**29:
+            raise ValueError(f"field number {number}")
         if wire_type == LENGTH_DELIMITED:
             length, at = _varint(message, at)
         elif wire_type == VARINT:
@@ -142,24 +172,29 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
             length = 4 if wire_type == FOUR_BYTES else 8
         else:
             raise ValueError(f"wire type {wire_type}")
-        if at + length > len(message):
+        if length > len(message) - at:
             raise ValueError("a field is cut")
-        yield tag >> 3, message[at : at + length]
+        yield number, wire_type, message[at : at + length]
         at += length
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """Returns the number that begins at `at`, and the index after it."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
+    value = 0
+    for place, byte in enumerate(message[at : at + LONGEST_VARINT]):
+        value |= (byte & 127) << 7 * place
         if byte < 128:
-            return value, at
+            if value >= 2**64:
+                break
+            return value, at + place + 1
+    cut = at + LONGEST_VARINT > len(message)
+    raise ValueError("an integer is cut" if cut else "an integer of more than 64 bits")
 
 
 def _broken(where: str, got: str) -> MuvlaError:
     return MuvlaError(
-        where, got=got, expected="a whole record; the file was cut or changed", remedy="copy or download the file again"
+        where,
+        got=got,
+        expected="a whole record; the file was cut or changed",
+        remedy="compare the file's size and checksum with the source's, and copy the file if they differ",
     )

@@ -1,0 +1,216 @@
+"""HDF5 files that others wrote: nothing outside the file is read, and no declared size is believed.
+
+A soft link, an external link, external storage and a virtual dataset are refused by name: with them a file could show
+other episodes, or bring bytes of another file into a dataset.
+
+Legend: T steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvla.data.readers.source import Feature, import_package, mismatch
+from muvla.errors import MuvlaError
+from muvla.utils.content import require_real
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+DEEPEST = 16  # groups inside each other
+MOST_NODES = 20_000  # groups and arrays of an episode
+# An array that declares more than this must store a share of its bytes; deflate compresses by at most 1032.
+UNSTORED_BYTES, BEST_COMPRESSION = 2**26, 1100
+LARGEST_CHUNK = 2**28  # bytes; HDF5 holds whole chunks in memory
+LINKS = {"soft": "a soft link", "external": "an external link"}
+OWN_DATA = "copy the linked data into the file, for example with `h5copy`"
+
+
+def is_hdf5(path: Path) -> bool:
+    """True for a file that begins as HDF5 does."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(len(SIGNATURE)) == SIGNATURE
+    except OSError:
+        return False
+
+
+def get_names(path: Path, group: str = "/") -> list[str]:
+    """Returns the names in a group of an HDF5 file; none for another file and for a group that the file lacks.
+
+    Raises MuvlaError for a cut HDF5 file and without the package h5py.
+    """
+    if not is_hdf5(path):
+        return []
+    with open_hdf5(path) as file, damage(path):
+        node = find_node(file, group.strip("/"), str(path)) if group.strip("/") else file
+        return list(node) if hasattr(node, "keys") else []
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Yields the open file. Raises MuvlaError for a missing, cut or other file."""
+    h5py = import_package("h5py", "to read HDF5 files")
+    require_real(path, "an HDF5 file")
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise MuvlaError(
+            str(path),
+            got=f"no whole HDF5 file ({_first_line(error)})" if path.exists() else "no such file",
+            expected="a whole HDF5 file",
+            remedy="compare the file's size with the source's; a cut file must be copied anew",
+        ) from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def damage(where: object) -> Iterator[None]:
+    """Names the place at which h5py finds damage."""
+    try:
+        yield
+    except MuvlaError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise mismatch(str(where), f"damage ({_first_line(error)})", "whole arrays") from None
+
+
+def find_node(group: Any, path: str, where: str) -> Any | None:
+    """Returns the group or array under a path, or None where the file has none.
+
+    Raises MuvlaError, with `where` and the path, if any part of the path is a link.
+    """
+    node = group
+    for name in path.split("/"):
+        if not hasattr(node, "keys"):
+            return None
+        link = describe_link(node, name)
+        if link is None:
+            return None
+        if link:
+            raise mismatch(f"{where}: {path}", link, "data in the file itself", OWN_DATA)
+        node = node[name]
+    return node
+
+
+def describe_link(group: Any, name: str) -> str | None:
+    """Returns "" for data in the group itself, a description for a link, None where the group lacks the name."""
+    h5py = import_package("h5py", "to read HDF5 files")
+    if not group.id.links.exists(name.encode()):
+        return None
+    kind_of_link = group.id.links.get_info(name.encode()).type
+    if kind_of_link == h5py.h5l.TYPE_HARD:
+        return ""
+    target = group.get(name, getlink=True)
+    target_file = f"{target.filename}: " if hasattr(target, "filename") else ""
+    return f"{LINKS['external' if target_file else 'soft']} to {target_file}{target.path}"
+
+
+def list_features(group: Any, where: str) -> dict[str, Feature]:
+    """Returns every array, group and link below a group by path, in the file's order; reads no value.
+
+    Raises MuvlaError for groups that contain themselves.
+    """
+    features: dict[str, Feature] = {}
+    with damage(where):
+        _list(group, "", features, where, 0)
+    return features
+
+
+def _list(group: Any, prefix: str, features: dict[str, Feature], where: str, depth: int) -> None:
+    if depth > DEEPEST or len(features) > MOST_NODES:
+        raise mismatch(where, "groups inside each other without an end, or too many", "the arrays of one episode")
+    for name in group:
+        path = f"{prefix}{name}"
+        if link := describe_link(group, name):
+            features[path] = Feature(path, link)
+            continue
+        node = group[name]
+        if hasattr(node, "keys"):
+            features[path] = Feature(path, f"a group of {', '.join(list(node)[:8]) or 'nothing'}")
+            _list(node, f"{path}/", features, where, depth + 1)
+        elif hasattr(node, "shape"):
+            features[path] = _describe(path, node)
+
+
+def _describe(path: str, array: Any) -> Feature:
+    """Returns the feature of an array whose first axis is the steps; an array without axes is a text or unreadable."""
+    if is_text(array.dtype):
+        return Feature(path, "text", "string")
+    if array.dtype.kind not in "fiub" or not array.shape:
+        return Feature(path, f"values of dtype {array.dtype}")
+    shape = tuple(array.shape[1:])
+    image = array.dtype == np.uint8 and len(shape) == 3 and shape[2] in (1, 3, 4)
+    return Feature(path, "image" if image else "tensor", array.dtype.name, shape)
+
+
+def is_text(dtype: np.dtype) -> bool:
+    """True for the dtypes of texts, of fixed and of variable length."""
+    return dtype.kind in "SU" or _checked_string(dtype)
+
+
+@cache
+def _checked_string(dtype: np.dtype) -> bool:
+    return import_package("h5py", "to read HDF5 files").check_string_dtype(dtype) is not None
+
+
+def read_array(group: Any, path: str, where: str) -> np.ndarray:
+    """Returns the values of an array: numbers as stored, texts as str.
+
+    Raises MuvlaError, with `where` and the path, for a missing array, a link, storage outside of the file, damage, and
+    a declared size that the file does not store.
+    """
+    at = f"{where}: {path}"
+    with damage(at):
+        array = find_node(group, path, where)
+        if array is None:
+            raise mismatch(at, "no such array", "this array, as in the first episode")
+        if not hasattr(array, "shape"):
+            raise mismatch(at, "a group", "an array")
+        require_inside(array, at)
+        if is_text(array.dtype):
+            values = np.ravel(array[()])
+            return np.array([decode_text(value) for value in values.tolist()], dtype=np.str_)
+        if array.dtype.kind not in "fiub":
+            raise mismatch(at, f"values of dtype {array.dtype}", "numbers")
+        return np.asarray(array[()])
+
+
+def require_inside(array: Any, where: str) -> None:
+    """Raises MuvlaError for an array whose values lie outside of the file, or that declares more than it stores."""
+    if array.external:
+        raise mismatch(where, f"external storage in {array.external[0][0]}", "data in the file itself", OWN_DATA)
+    if array.is_virtual:
+        raise mismatch(where, "a virtual dataset, which shows other arrays", "data in the file itself", OWN_DATA)
+    size = array.dtype.itemsize * int(np.prod(array.shape, dtype=object))
+    stored = array.id.get_storage_size()
+    if size > UNSTORED_BYTES and size > BEST_COMPRESSION * stored:
+        raise mismatch(where, f"{size} declared bytes, {stored} stored ones", "an array that the file stores")
+    chunk = array.dtype.itemsize * int(np.prod(array.chunks or (0,), dtype=object))
+    if chunk > LARGEST_CHUNK:
+        raise mismatch(where, f"chunks of {chunk} bytes", f"chunks of at most {LARGEST_CHUNK} bytes")
+
+
+def list_texts(group: Any, where: str) -> dict[str, str]:
+    """Returns the attributes of a group that are texts."""
+    texts = {}
+    with damage(f"{where}: attributes"):
+        for name in group.attrs:
+            value = group.attrs[name]
+            if isinstance(value, str | bytes | np.bytes_):
+                texts[name] = decode_text(value)
+    return texts
+
+
+def decode_text(value: Any) -> str:
+    """Returns a text; bytes that are not UTF-8 are replaced."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
