@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 LISTED = 12  # names that an error lists in full
@@ -60,6 +61,17 @@ class Interrupted(Exception):
     """A stop was asked for; everything computed so far is on disk."""
 
     reported_elsewhere = False  # True if another process of the same training reports it
+
+
+@contextlib.contextmanager
+def located(place: object) -> Iterator[None]:
+    """Add `place`, a file or a file and a field, to the field of an error that names only a field of the content."""
+    try:
+        yield
+    except MuvlaError as error:
+        if str(place) in error.field:
+            raise
+        raise _rebuild(type(error), f"{place}: {error.field}", error.got, error.expected, error.remedy) from error
 
 
 def show(value: Any) -> str:

@@ -24,7 +24,8 @@ from muvla.config import Cell
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
-from muvla.models.policy import Interface, Policy
+from muvla.memory.registry import build_memory
+from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
 TensorFile = dict[str, Tensor]
@@ -145,15 +146,31 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
             expected=f"content {checkpoint.start}, the start of this training",
             remedy="restore that checkpoint, or pass its new path: `muvla train STUDY --set start.checkpoint=…`",
         )
+    if checkpoint.start is None:
+        _require_same_shapes(checkpoint)
     policy = build_policy(checkpoint.cell, checkpoint.interface)
     load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
     return policy
+
+
+def _require_same_shapes(checkpoint: Checkpoint) -> None:
+    """Raises MuvlaError, before a policy takes memory, for a cell that does not belong to the stored tensors."""
+    with torch.device("meta"):
+        memory = build_memory(checkpoint.cell.memory, dimensions_of(checkpoint.cell.model, checkpoint.interface))
+        policy = Policy(checkpoint.cell.model, memory, checkpoint.interface)
+    _require_tensors(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
 
 
 @torch.no_grad()
 def load_parameters(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
     """Copies tensors into parameters of the same names. Raises MuvlaError for missing, unexpected or misshapen
     tensors."""
+    _require_tensors(parameters, tensors)
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def _require_tensors(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
     wrong = [f"missing {n}" for n in parameters.keys() - tensors.keys()]
     wrong += [f"unexpected {n}" for n in tensors.keys() - parameters.keys()]
     wrong += [
@@ -168,8 +185,6 @@ def load_parameters(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
             expected=f"the {len(parameters)} tensors of this cell's policy",
             remedy="load the checkpoint with the configuration in its checkpoint.json",
         )
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> TensorFile:

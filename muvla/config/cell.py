@@ -46,6 +46,7 @@ class Cell:
         _require_adapters_fit(self)
         _require_sound_diffusion(self)
         _require_augmentation_fits(self)
+        _require_images_fit(self)
         _require_selection(self)
         require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         self.memory.require_compatible(self.data, self.model)
@@ -124,6 +125,18 @@ def _require_augmentation_fits(cell: Cell) -> None:
         "'released' with data.augmentation",
         "set model.images to released, which crops the centre in evaluation, as training crops at random",
     )
+
+
+def _require_images_fit(cell: Cell) -> None:
+    """Frames that no preparation resizes must be stored in the model's size."""
+    for dataset in cell.data.datasets:
+        require(
+            cell.model.images != "stored" or dataset.image_size in (None, cell.model.size.image_size),
+            "data.dataset.image_size",
+            dataset.image_size,
+            f"{cell.model.size.image_size}, the model's size, or null, with model.images stored",
+            "set model.images to resized, or store frames of the model's size",
+        )
 
 
 def _require_selection(cell: Cell) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require
+from muvla.utils.names import require_name
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class DatasetConfig:
             "letters, digits, _, - and dots: it names a folder",
             "choose another name",
         )
+        if self.source is not None:
+            require_name(self.source, "data.dataset.source")
         require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
         require(0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds")
 

@@ -22,15 +22,25 @@ class TowerConfig:
     mlp: int
 
     def __post_init__(self):
+        for name in ("width", "heads", "layers", "mlp"):
+            _require_buildable(f"model.size tower: {name}", getattr(self, name), MOST[name])
         _require_whole_heads("model.size tower", self.width, self.heads)
-        for name in ("layers", "mlp"):
-            require(
-                getattr(self, name) >= 1,
-                f"model.size tower: {name}",
-                getattr(self, name),
-                "≥ 1",
-                "set a positive number",
-            )
+
+
+# Largest sizes. A number of a damaged file must not make a process build layers until its memory ends.
+MOST = {
+    "layers": 1024,
+    "heads": 2**12,
+    "width": 2**17,
+    "mlp": 2**20,
+    "vocabulary": 2**22,
+    "patch": 2**12,
+    "image_size": 2**13,
+}
+
+
+def _require_buildable(where: str, value: int, most: int) -> None:
+    require(1 <= value <= most, where, value, f"a number from 1 to {most}", "set a number in this range")
 
 
 def _require_whole_heads(where: str, width: int, heads: int, each: int = 1) -> None:
@@ -60,8 +70,8 @@ class SizeConfig:
     vocabulary: int
 
     def __post_init__(self):
-        for name in ("patch", "layers", "mlp", "vocabulary"):
-            require(getattr(self, name) >= 1, f"model.size.{name}", getattr(self, name), "≥ 1", "set a positive number")
+        for name, most in MOST.items():
+            _require_buildable(f"model.size.{name}", getattr(self, name), most)
         _require_whole_heads("model.size", self.width, self.heads, each=2)  # rotary positions turn pairs of numbers
         require(
             self.dino.mlp % self.dino.width == 0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
 from functools import lru_cache
@@ -21,6 +22,7 @@ T = TypeVar("T")
 # Metadata of a field that was added when identities were already in use. At its default, the field stays out of the
 # identity, so that train ids stay. Such a default must never change.
 ADDED_LATER = {"later": True}
+LARGEST_INTEGER, LARGEST_FLOAT = 2**53, 1e300
 _type_hints = lru_cache(typing.get_type_hints)  # annotations are text, and a plan reads thousands of cells
 
 
@@ -210,9 +212,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, f"{where}.")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        if abs(value) <= LARGEST_FLOAT:  # False for NaN
+            return float(value)
+        raise _mistyped(re.sub(r"\[\d+\]$", "", where), value, "finite numbers")
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+        if abs(value) <= LARGEST_INTEGER:
+            return value
+        raise _mistyped(where, value, f"a whole number of at most {LARGEST_INTEGER}")
     if hint in (bool, str) and isinstance(value, hint):
         return value
     raise _mistyped(where, value, {"int": "a whole number", "float": "a number"}.get(hint.__name__, hint.__name__))

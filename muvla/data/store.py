@@ -18,22 +18,26 @@ episode in progress, and the next writer removes the rest of it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from muvla.config import DatasetConfig
 from muvla.config.serialization import canonical_json, content_hash, difference, from_dict, identity
 from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.envs.phases import NO_OP_PHASES
-from muvla.errors import MuvlaError
+from muvla.errors import DiskError, MuvlaError, located
+from muvla.utils.foreign import decode, read_object
 from muvla.utils.io import append_line, disk_errors, drop_torn_line, read_lines, write_atomically, write_json
 
 COLUMNS = {
@@ -45,6 +49,39 @@ COLUMNS = {
 }
 INDEX = "episodes.jsonl"
 META = "meta.json"
+RESTORE = "restore the dataset's folder, or remove it and collect or import again"
+
+
+DIMENSIONS = {"images": 4, "proprio": 1, "executed_action": 1, "recorded_action": 1, "phase": 0}  # of one frame
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class _Derived(msgspec.Struct):
+    rule: str
+
+
+class _Meta(msgspec.Struct):
+    """The checked fields of meta.json; `sha256` and `attempts` are those of a sealed dataset."""
+
+    spec: dict[str, Any]
+    shapes: dict[str, list[Count]] = {}
+    attempts: Count = 0
+    sha256: str = ""
+    simulator: str | None = None
+    origin: str | None = None
+    pass_through: list[Count] = []
+    derived: _Derived | None = None
+    conventions: dict[str, Any] = {}
+
+
+class _Line(msgspec.Struct):
+    """The checked fields of a line of episodes.jsonl."""
+
+    start: Count
+    length: Annotated[int, msgspec.Meta(ge=1, le=2**40)]
+    task: str
+    instruction: str
+    seed: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] = 0
 
 
 @dataclass
@@ -243,7 +280,8 @@ class EpisodeStore:
                 expected="a finished dataset",
                 remedy="run `muvla collect STUDY` or `muvla data import` again; the command continues the dataset",
             )
-        self.spec = from_dict(DatasetConfig, meta["spec"])
+        with located(path / META):
+            self.spec = from_dict(DatasetConfig, meta["spec"])
         self.attempts: int = meta["attempts"]
         self.sha256: str = meta["sha256"]
         self.simulator: str | None = meta.get("simulator")
@@ -252,6 +290,8 @@ class EpisodeStore:
         self.index: list[dict[str, Any]] = _read_index(path)
         if len(self.index) != self.spec.episodes:
             raise _damaged(path / INDEX, f"{len(self.index)} episodes", f"the {self.spec.episodes} of the dataset")
+        if not _is_seekable(self._shapes):
+            raise _damaged(path / META, f"shapes {self._shapes}", "shapes of images, proprio, actions and phases")
         self.lengths = np.array([line["length"] for line in self.index])
         self.starts = np.array([line["start"] for line in self.index])
         if not np.array_equal(self.starts, np.cumsum(self.lengths) - self.lengths):
@@ -417,7 +457,13 @@ def restate_conventions(path: Path, conventions: Conventions) -> None:
 
 
 def _row_bytes(name: str, shapes: Mapping[str, list[int]]) -> int:
-    return COLUMNS[name].itemsize * int(np.prod(shapes[name], dtype=np.int64))
+    return COLUMNS[name].itemsize * math.prod(shapes[name])
+
+
+def _is_seekable(shapes: Mapping[str, list[int]]) -> bool:
+    """True if the shapes are those of columns that every dataset has, and of `executed_action` where it is present."""
+    needed = COLUMNS.keys() - {"executed_action"}
+    return needed <= shapes.keys() <= COLUMNS.keys() and all(len(shapes[name]) == DIMENSIONS[name] for name in shapes)
 
 
 def _content(path: Path, meta: Mapping[str, Any]) -> str:
@@ -437,19 +483,32 @@ def _content(path: Path, meta: Mapping[str, Any]) -> str:
 def _read_meta(path: Path) -> dict[str, Any]:
     """Returns meta.json, or an empty dictionary without the file."""
     file = path / META
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise _damaged(file, f"broken JSON ({error})", "whole JSON") from None
+    with disk_errors(file):
+        if not file.exists():
+            return {}
+    with _named_as_damage():
+        meta = read_object(file)
+        decode(meta, _Meta, str(file))
+    return meta
 
 
 def _read_index(path: Path) -> list[dict[str, Any]]:
+    with _named_as_damage():
+        lines = read_lines(path / INDEX)
+        for number, line in enumerate(lines, start=1):
+            decode(line, _Line, f"{path / INDEX}:{number}")
+    return lines
+
+
+@contextlib.contextmanager
+def _named_as_damage() -> Iterator[None]:
+    """Give the errors of the block the remedy of a damaged dataset."""
     try:
-        return read_lines(path / INDEX)
+        yield
+    except DiskError:
+        raise
     except MuvlaError as error:
-        raise _damaged(path / INDEX, error.got, error.expected) from None
+        raise MuvlaError(error.field, got=error.got, expected=error.expected, remedy=RESTORE) from None
 
 
 def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
@@ -457,5 +516,5 @@ def _damaged(file: Path, got: str, expected: str) -> MuvlaError:
         str(file),
         got=got,
         expected=f"{expected}; the file was cut or changed",
-        remedy="restore the dataset's folder, or remove it and collect or import again",
+        remedy=RESTORE,
     )
