@@ -6,6 +6,9 @@ Legend: T steps, h×w image.
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +25,8 @@ from muvla.utils.packages import import_package as import_package  # readers and
 ANY = -1  # a dimension of any size
 # Beside the files of an export of this project: pass_through and conventions, which no format has a place for.
 NOTE = "muvla.json"
-
-
-MOST_PIXELS = 2**24  # of an image: more is a decompression bomb, not a camera
+BROKEN_IMAGE = (struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError, EOFError)  # of Pillow
+MOST_PIXELS = 2**24  # of a picture or video frame, 4096×4096: a small file can claim more than the memory holds
 OTHER_EPISODES = "report the contradiction to the dataset's authors, or leave the episode out with --episodes"
 
 
@@ -136,16 +138,20 @@ def mismatch(where: str, got: str, expected: str, remedy: str = OTHER_EPISODES) 
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """Returns (h, w, c) or (h, w) pixels of a PNG or JPEG image."""
+    """Returns (h, w, c) or (h, w) pixels of a PNG or JPEG image; colours of a palette are looked up.
+
+    Raises MuvlaError for damage, and for more than MOST_PIXELS, before a pixel is decoded.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise mismatch(where, f"an image of {image.width}×{image.height}", f"at most {MOST_PIXELS} pixels")
-            return np.asarray(image)
-    except MuvlaError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                if image.width * image.height <= MOST_PIXELS:
+                    return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+                size = f"{image.width}×{image.height} pixels"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, *BROKEN_IMAGE) as error:
         raise mismatch(where, f"{type(error).__name__}: {error}", "a whole PNG or JPEG image") from None
+    raise mismatch(where, size, f"at most {MOST_PIXELS} pixels in a picture")
 
 
 def require_keys(where: Path, metadata: Mapping[str, Any], keys: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """LeRobotDataset v3.0; `muvla.data.readers.lerobot` reads it back and describes the files.
 
 Pictures lie in the parquet files, as PNG (`dtype: image`). Recorded columns that the format does not require are added
-as the features `executed_action` and `phase`; derived ones are not. The column `get_about` of meta/episodes is a JSON
+as the features `executed_action` and `phase`; derived ones are not. The column `about` of meta/episodes is a JSON
 object with the other fields of the store's index: target, seed, lengths of cue and delay.
 """
 
@@ -18,9 +18,10 @@ import pandas
 from muvla.data.readers.source import import_package
 from muvla.data.store import EpisodeStore
 from muvla.data.writers.columns import encode_png, get_about, read_rows
+from muvla.data.writers.lerobot_statistics import Statistics, Totals
 from muvla.utils.io import write_json
 
-FPS = 20  # for timestamps: steps of a store have no duration, and ManiSkill controls at 20 Hz
+UNKNOWN_FPS = 20  # written for a store that does not know its frame rate: the format requires one
 CAMERAS = ("top", "wrist")  # names of the published MIKASA datasets; further cameras are numbered
 CHUNK_FILES = 1000  # most files in a folder
 FILE_MEGABYTES = 100  # approximate size of a data file
@@ -44,11 +45,11 @@ def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callab
     features, tasks = _features(store), store.instructions
     schema = arrow.schema([(key, _arrow_type(arrow, feature)) for key, feature in features.items()])
     episodes: list[dict[str, Any]] = []
-    all_statistics: list[dict[str, dict[str, np.ndarray]]] = []
+    totals = Totals()
     file, writer, written = -1, None, 0
     try:
         for number, line in enumerate(store.index):
-            columns, statistics, size = _episode(store, number, features, tasks.index(line["instruction"]))
+            columns, statistics, size = _episode(store, number, features, tasks.index(line["instruction"]), totals)
             if writer is None or written + size > FILE_MEGABYTES * 2**20:
                 if writer is not None:
                     writer.close()
@@ -59,7 +60,6 @@ def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callab
             writer.write_table(arrow.table(columns, schema=schema))
             written += size
             episodes.append(_episode_row(line, number, file, statistics))
-            all_statistics.append(statistics)
             progress(number + 1, len(store))
     finally:
         if writer is not None:
@@ -69,13 +69,19 @@ def write_lerobot(store: EpisodeStore, folder: Path, name: str, progress: Callab
     parquet.write_table(arrow.Table.from_pylist(episodes), meta / "episodes" / f"{_place(0)}.parquet")
     table = pandas.DataFrame({"task_index": range(len(tasks))}, index=pandas.Index(tasks, name="task"))
     table.to_parquet(meta / "tasks.parquet")
-    write_json(meta / "stats.json", _lists(_pool(all_statistics)))
+    write_json(meta / "stats.json", _lists(totals.describe()))
     write_json(meta / "info.json", _info(store, features, len(tasks)))
     return ""
 
 
 def _place(number: int) -> str:
     return PLACE.format(chunk_index=number // CHUNK_FILES, file_index=number % CHUNK_FILES)
+
+
+def frame_rate(store: EpisodeStore) -> float:
+    """Returns the steps per second of a store, or UNKNOWN_FPS."""
+    fps = store.conventions.fps or UNKNOWN_FPS
+    return int(fps) if fps == int(fps) else fps
 
 
 def camera_features(store: EpisodeStore) -> list[str]:
@@ -110,9 +116,17 @@ def _arrow_type(arrow, feature: dict[str, Any]):
 
 
 def _episode(
-    store: EpisodeStore, number: int, features: dict[str, dict[str, Any]], task: int
-) -> tuple[dict[str, list], dict[str, dict[str, np.ndarray]], int]:
-    """Returns the columns of an episode's rows, their statistics, and their approximate number of bytes."""
+    store: EpisodeStore, number: int, features: dict[str, dict[str, Any]], task: int, totals: Totals
+) -> tuple[dict[str, list], dict[str, Statistics], int]:
+    """Returns the columns of an episode's rows, their statistics, and their approximate number of bytes.
+
+    Args:
+        store: the dataset.
+        number: number of the episode.
+        features: as info.json describes them.
+        task: the episode's task_index.
+        totals: the statistics of all frames; the episode is added.
+    """
     stored, line = read_rows(store, number), store.index[number]
     steps = np.arange(line["length"])
     values: dict[str, np.ndarray] = {
@@ -120,56 +134,27 @@ def _episode(
         "action": stored["recorded_action"],
         "phase": stored.get("phase"),
         "executed_action": stored.get("executed_action"),
-        "timestamp": (steps / FPS).astype(np.float32),
+        "timestamp": steps / frame_rate(store),
         "frame_index": steps,
         "episode_index": np.full(len(steps), number),
         "index": line["start"] + steps,
         "task_index": np.full(len(steps), task),
     }
+    columns, numbers, images, size = {}, {}, {}, 0
     pictures = iter(np.moveaxis(stored["images"], 1, 0))
-    columns, statistics, size = {}, {}, 0
     for key, feature in features.items():
         if feature["dtype"] == "image":
-            images = next(pictures)
+            images[key] = next(pictures)
             columns[key] = [
                 {"bytes": encode_png(image), "path": f"{key}-{number:06d}-{step:06d}.png"}
-                for step, image in enumerate(images)
+                for step, image in enumerate(images[key])
             ]
             size += sum(len(cell["bytes"]) for cell in columns[key])
-            channels = np.moveaxis(images, -1, 1).reshape(len(images), 3, -1).astype(np.float64) / 255
-            statistics[key] = {name: value[:, None, None] for name, value in _statistics(channels, (0, 2)).items()}
         else:
-            value = values[key].reshape(len(steps), -1)
-            column = value.astype(feature["dtype"])
-            columns[key] = list(column[:, 0]) if feature["shape"] == [1] else list(column)
-            size += column.nbytes
-            statistics[key] = _statistics(value.astype(np.float64), (0,))
-        statistics[key]["count"] = np.array([len(steps)])
-    return columns, statistics, size
-
-
-def _statistics(values: np.ndarray, axes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    return {name: getattr(values, name)(axis=axes) for name in ("min", "max", "mean", "std")}
-
-
-def _pool(episodes: list[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
-    """Returns statistics over all frames from those of the episodes; a variance is a mean of squares around the pooled
-    mean."""
-    pooled = {}
-    for key in episodes[0]:
-        stacked = {name: np.stack([e[key][name] for e in episodes]) for name in ("min", "max", "mean", "std")}
-        counts = np.array([e[key]["count"][0] for e in episodes])
-        weight = (counts / counts.sum()).reshape(-1, *[1] * (stacked["mean"].ndim - 1))
-        mean = (weight * stacked["mean"]).sum(axis=0)
-        variance = (weight * (stacked["std"] ** 2 + (stacked["mean"] - mean) ** 2)).sum(axis=0)
-        pooled[key] = {
-            "min": stacked["min"].min(axis=0),
-            "max": stacked["max"].max(axis=0),
-            "mean": mean,
-            "std": np.sqrt(variance),
-            "count": np.array([counts.sum()]),
-        }
-    return pooled
+            numbers[key] = values[key].reshape(len(steps), -1).astype(feature["dtype"])
+            columns[key] = list(numbers[key][:, 0]) if feature["shape"] == [1] else list(numbers[key])
+            size += numbers[key].nbytes
+    return columns, totals.add(numbers, images), size
 
 
 def _episode_row(line: dict[str, Any], number: int, file: int, statistics: dict) -> dict[str, Any]:
@@ -205,7 +190,7 @@ def _info(store: EpisodeStore, features: dict[str, dict[str, Any]], tasks: int) 
         "chunks_size": CHUNK_FILES,
         "data_files_size_in_mb": FILE_MEGABYTES,
         "video_files_size_in_mb": 200,
-        "fps": FPS,
+        "fps": frame_rate(store),
         "splits": {"train": f"0:{len(store)}"},
         "data_path": f"data/{PLACE}.parquet",
         "video_path": None,
@@ -213,5 +198,5 @@ def _info(store: EpisodeStore, features: dict[str, dict[str, Any]], tasks: int) 
     }
 
 
-def _lists(statistics: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list]]:
+def _lists(statistics: dict[str, Statistics]) -> dict[str, dict[str, list]]:
     return {key: {name: value.tolist() for name, value in values.items()} for key, values in statistics.items()}
