@@ -16,6 +16,7 @@ from analysis.figures.style import assign_colours
 from analysis.frames import file_stems, tidy
 from analysis.intervention_frames import labelled, paired_frame
 from analysis.report.checks import mixed
+from analysis.report.costs import cost_section
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import (
     WORDS,
@@ -29,13 +30,10 @@ from analysis.report.markers import write_between_markers
 from analysis.report.provenance import provenance_lines
 from analysis.report.rates import protocol_section, sets_section
 from analysis.report.summary import Results, summary_block
-from analysis.tables import to_markdown
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import Baselines, CellRecords
 from muvla.utils.io import disk_errors
 from sweeps.contrasts import Contrasts
-from sweeps.costs import HEADER as COST_HEADER
-from sweeps.costs import NOTE as COST_NOTE
 from sweeps.predictions import Prediction
 
 
@@ -117,7 +115,7 @@ def write_report(
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
-    text += _costs(folder, report)
+    text += cost_section(folder, report.costs)
     text += _incomplete(folder, cells)
     folder.write("report.md", "\n".join(text) + "\n")
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
@@ -182,15 +180,6 @@ def _protocol_sections(
         baselines = report.baselines.get(protocol, Baselines())
         text += protocol_section(folder, protocol, lines, baselines, suffixes[protocol])
     return text + sets_section(folder, cells, frame, report.baselines)
-
-
-def _costs(folder: ReportFolder, report: Report) -> list[str]:
-    """The cost of every variant's memory, as a table beside the results."""
-    if not report.costs:
-        return []
-    table = pd.DataFrame(report.costs, columns=COST_HEADER)
-    folder.write_table("costs", table, f"Cost of each variant's memory. {COST_NOTE}.")
-    return ["## Cost of each variant's memory", "", f"{COST_NOTE}.", "", to_markdown(table), ""]
 
 
 def _incomplete(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
