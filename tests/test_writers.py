@@ -18,11 +18,13 @@ from muvla.data.derived_phases import measure_accuracy
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.label_audit import audit
 from muvla.data.readers.formats import choose_schema, open_source
+from muvla.data.readers.source import NOTE
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter
 from muvla.data.writers import import_options, lerobot, rlds, write_dataset
 from muvla.envs.phases import Phase
 from muvla.errors import DiskError, MuvlaError
 from muvla.training.trainer import Trainer
+from muvla.utils.io import read_json, write_json
 
 TASK = "RecallPosition3-v0"
 FORMATS = ("rlds", "lerobot")
@@ -100,6 +102,24 @@ def test_any_sizes_find_the_way_back_that_is_printed(tmp_path, format, knows):
         assert back.pass_through == (4,) and back.knows_phases == knows
         for name in others._shapes:
             assert np.array_equal(back[name], others[name]), name
+
+
+@pytest.mark.parametrize("dimensions", [[5], [-1], [True], ["4"], 4, None, [1.0]], ids=str)
+def test_dimensions_that_the_actions_do_not_have_are_refused(tmp_path, capsys, dimensions):
+    spec = DatasetConfig(TaskConfig(TASK), 2, source="others")
+    writer = EpisodeWriter(tmp_path / "data" / "others", spec, origin="elsewhere", pass_through=(4,))
+    for _ in range(2):
+        images, action = np.zeros((3, 1, 8, 8, 3), np.uint8), np.zeros((3, 5), np.float32)
+        about = {"task": TASK, "instruction": "Touch it."}
+        writer.append(Episode(images, action, None, action, np.full(3, Phase.UNKNOWN, np.uint8), about))
+    writer.seal(attempts=2)
+    path = write_dataset(EpisodeStore(writer.path), tmp_path / "out", "lerobot")
+    write_json(path / NOTE, read_json(path / NOTE) | {"pass_through": dimensions})
+    place = ["--task", TASK, "--name", "back", "--data", str(tmp_path / "data")]
+    options = import_options(EpisodeStore(writer.path), "lerobot").split()
+    assert main(["data", "import", str(path), *options, *place]) == EXIT_BAD_INPUT
+    assert "pass_through" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "back" / "meta.json").exists()
 
 
 def imported(path, options, root):

@@ -5,6 +5,7 @@ Legend: B slots, W window, U updates, K truncation length, F frames per update.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,7 +57,7 @@ class OptimizerConfig:
     clip: float | None = 1.0  # largest gradient norm; None clips nothing (as published)
 
     def __post_init__(self):
-        require(self.lr > 0, "optimizer.lr", self.lr, "> 0", "set a learning rate")
+        require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "> 0", "set a learning rate")
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "optimizer.betas",
@@ -64,7 +65,13 @@ class OptimizerConfig:
             "two fractions in [0, 1)",
             "set two fractions",
         )
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "≥ 0", "set 0 for none")
+        require(
+            0 <= self.weight_decay <= 10,  # an update multiplies parameters by 1 - lr · weight_decay
+            "optimizer.weight_decay",
+            self.weight_decay,
+            "0 ≤ weight_decay ≤ 10",
+            "set 0 for none; the default is 0.01",
+        )
         require(0 <= self.warmup < 1, "optimizer.warmup", self.warmup, "a fraction in [0, 1)", "set a share of U")
         require(0 <= self.final <= 1, "optimizer.final", self.final, "a fraction in [0, 1]", "set a share of lr")
         require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "> 0 or null", "set null for none")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from muvla.config.serialization import ADDED_LATER
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.utils.names import require_name
 
 
@@ -30,17 +30,34 @@ class TaskConfig:
     step_limit: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
+        require(
+            isinstance(self.name, str) and self.name != "", "task.name", self.name, "a name", "see `muvla ls tasks`"
+        )
+        for name in ("cue", "delay", "blank", "palette"):
+            if isinstance(getattr(self, name), list):  # a task is a key of dictionaries, and a list cannot be
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, least in (("cue", 1), ("delay", 1), ("blank", 0)):
             span = getattr(self, name)
             require(
-                span is None or least <= span[0] <= span[1],
+                span is None
+                or (
+                    (isinstance(span, tuple) and len(span) == 2 and all(map(is_whole, span)))
+                    and least <= span[0] <= span[1]
+                ),
                 f"task.{name}",
                 span,
                 f"{least} ≤ low ≤ high",
                 "give two step counts, for instance [1, 3]",
             )
         require(
-            self.step_limit is None or self.step_limit >= 1,
+            self.palette is None or (isinstance(self.palette, tuple) and all(isinstance(c, str) for c in self.palette)),
+            "task.palette",
+            self.palette,
+            "names of colours",
+            "give a list of names, for instance [red, blue, lime]",
+        )
+        require(
+            self.step_limit is None or (is_whole(self.step_limit) and self.step_limit >= 1),
             "task.step_limit",
             self.step_limit,
             "≥ 1",

@@ -166,4 +166,10 @@ class LoraConfig:
             "≥ 0",
             "set 32, the published rank, or 0, which trains everything in full",
         )
-        require(self.alpha > 0, "lora.alpha", self.alpha, "> 0", "set a positive number; the published alpha is 16")
+        require(
+            0 < self.alpha <= 1000 * max(1, self.rank),
+            "lora.alpha",
+            self.alpha,
+            "0 < α ≤ 1000 · lora.rank",
+            "set a positive number; the published alpha is 16",
+        )

@@ -5,12 +5,14 @@ Suites declare protocols (`Suite.protocols`); `muvla.evaluation.catalog` lists t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from muvla.config import TaskConfig
 from muvla.config.serialization import ADDED_LATER, content_hash
+from muvla.config.validation import is_whole
 from muvla.envs.registry import longest_phases, task_info
 from muvla.errors import MuvlaError, unknown_name
 
@@ -20,6 +22,8 @@ BASE = 4_242_424_242
 Regime = Literal["receding", "open_loop"]
 Tick = Literal["env_step", "call"]
 Beyond = Literal["refuse", "hold_last"]
+LONGEST_NAME = 100  # characters; a file name with the protocol's id and a probe's id must fit in 255 bytes
+_NAME = re.compile(rf"[^./\\:][^/\\:]{{0,{LONGEST_NAME - 1}}}")
 REGIMES, TICKS, BEYONDS = get_args(Regime), get_args(Tick), get_args(Beyond)
 
 
@@ -54,13 +58,14 @@ class Protocol:
     beyond: Beyond = field(default="refuse", metadata=ADDED_LATER)
 
     def __post_init__(self):
+        self._require_types()
         for name, choices in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
             if getattr(self, name) not in choices:
                 raise unknown_name(f"protocol.{name}", getattr(self, name), choices)
         for name in ("version", "episodes", "h", "slots", "step_limit", "image_size"):
             value = getattr(self, name)
             optional = name in ("step_limit", "image_size")
-            if not (isinstance(value, int) and value >= 1) and not (value is None and optional):
+            if not (is_whole(value) and value >= 1) and not (value is None and optional):
                 expected = "a whole number, at least 1" + (", or null" if optional else "")
                 raise MuvlaError(f"protocol.{name}", got=value, expected=expected, remedy=f"set {name} to 1 or more")
         if self.regime == "receding" and self.h != 1:
@@ -74,13 +79,32 @@ class Protocol:
                 expected="refuse under receding: no chunk runs out",
                 remedy="leave beyond out, or set regime to open_loop",
             )
-        if self.seed < 0 or self.seed + self.episodes > 2**32:
+        if not is_whole(self.seed) or self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
                 "protocol.seed",
-                got=f"{self.seed} + {self.episodes} episodes",
+                got=f"{self.seed!r} + {self.episodes} episodes",
                 expected="seeds in [0, 2^32)",
                 remedy="simulators seed 32-bit generators: choose another block",
             )
+
+    def _require_types(self) -> None:
+        """The name becomes a part of file names and of metric names; the other types decide the hash."""
+        name = self.name
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or not name.isprintable():
+            raise MuvlaError(
+                "protocol.name",
+                got=name,
+                expected=f"1 to {LONGEST_NAME} printable characters without / \\ and :, the first one no dot",
+                remedy="use letters, digits and hyphens, for example recall-position3-rh",
+            )
+        for field_name, cls in (("task", TaskConfig), ("break_at_success", bool)):
+            if not isinstance(getattr(self, field_name), cls):
+                raise MuvlaError(
+                    f"protocol.{field_name}",
+                    got=getattr(self, field_name),
+                    expected=f"a {cls.__name__}",
+                    remedy="use TaskConfig(…)" if cls is TaskConfig else "use True or False",
+                )
 
     @property
     def id(self) -> str:

@@ -26,7 +26,13 @@ class TokenConfig(MemoryConfig):
 
     def __post_init__(self):
         require(self.m >= 0, "memory.m", self.m, "m ≥ 0", "set the number of memory tokens")
-        require(0 < self.alpha <= 1, "memory.alpha", self.alpha, "0 < α ≤ 1", "α = 1 replaces the memory outright")
+        require(  # in float32, a smaller α leaves a memory where it is
+            1e-4 <= self.alpha <= 1,
+            "memory.alpha",
+            self.alpha,
+            "0.0001 ≤ α ≤ 1",
+            "α = 1 replaces the memory outright; memory.kind=dummy is a memory that never moves",
+        )
         require(self.init_std >= 0, "memory.init_std", self.init_std, "≥ 0", "set a standard deviation")
 
     @property

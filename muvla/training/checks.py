@@ -97,7 +97,8 @@ def check_moved(recurrence: Recurrence, mechanism: str, update: int) -> None:
             f"memory at update {update}",
             got="moved" if moved else "frozen",
             expected=f"a memory that {'moves' if memory.recurs else 'stays as it is'} under mechanism {mechanism!r}",
-            remedy="report this as a bug",
+            remedy="lower optimizer.lr and optimizer.weight_decay, which may have set all parameters to zero; if this "
+            "error stays, the mechanism has a bug",
         )
 
 

@@ -60,7 +60,14 @@ class Schema:
         for camera in self.cameras:
             self._require(source, camera, "image", ((None, None, 3),))
         self._check_parts(source, self.proprio, self.proprio_dim)
-        self._check_parts(source, self.action, self.action_dim)
+        size = self._check_parts(source, self.action, self.action_dim)
+        if any(dimension >= size for dimension in self.pass_through):
+            raise MuvlaError(
+                f"{source.path}: pass_through",
+                got=list(self.pass_through),
+                expected=f"action dimensions 0 to {size - 1}",
+                remedy="write the dataset again with `muvla data write`, or choose another --schema",
+            )
         if self.executed is not None:
             self._require(source, self.executed, "tensor", ((self.action_dim,),))
         for path, content in ((self.phase, "tensor"), (self.about, "text")):
@@ -69,11 +76,12 @@ class Schema:
         if self.text is None:
             self._check_instruction(source)
 
-    def _check_parts(self, source: Source, parts: tuple[str, ...], size: int | None) -> None:
-        """Checks that every part is a vector or a number per step, and that a fixed size is the sum of all."""
+    def _check_parts(self, source: Source, parts: tuple[str, ...], size: int | None) -> int:
+        """Checks that every part is a vector or a number per step, and that a fixed size is the sum of all. Returns
+        the sum."""
         if size is not None and len(parts) == 1:
             self._require(source, parts[0], "tensor", ((size,),))
-            return
+            return size
         shapes = [self._require(source, path, "tensor", ((None,), ())) for path in parts]
         joined = sum(shape[0] if shape else 1 for shape in shapes)
         if size not in (None, joined):
@@ -83,6 +91,7 @@ class Schema:
                 expected=f"{size} numbers, by the schema {self.name}",
                 remedy="name the features with --proprio and --action, which accept any size",
             )
+        return joined
 
     def _check_instruction(self, source: Source) -> None:
         if self.instruction is None:
