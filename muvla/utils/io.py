@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import platform
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +21,14 @@ from muvla.utils.files import disk_errors, read_bytes, read_text
 from muvla.utils.foreign import parse_json
 
 LINES_BYTES = 2**28  # of a file of rows
+# A lock that the file system does not have: Lustre without flock, some network file systems.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 LOOK = 0.5  # seconds to try; `holder` takes a lock for an instant, and must not make another process give up
+
+
+TEMPORARY = ".tmp"
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # process ids of another machine mean nothing here
+_WRITER = re.compile(rf"\..*\.(?:(?P<host>[0-9a-f]{{8}})-)?(?P<pid>\d{{1,10}}){re.escape(TEMPORARY)}", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -55,32 +65,83 @@ def locked(path: Path, wait: bool = False, waiting: Callable[[], None] = lambda:
         yield
 
 
+def require_locks(folder: Path) -> None:
+    """Raises MuvlaError if the file system of `folder` has no locks."""
+    with locked(folder / ".locks", wait=True):
+        pass
+
+
 def _try_lock(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise MuvlaError(
+            handle.name,
+            got=f"a file system without locks ({os.strerror(error.errno or 0)})",
+            expected="flock, without which two processes would compute the same and write it twice",
+            remedy="choose a folder on another file system, for example --runs on a local disk",
+        ) from None
     return True
 
 
 def holder(path: Path) -> int | None:
-    """Process id of the living holder of a lock; None if nobody holds it."""
+    """Process id of the living holder of a lock, 0 if the id is not known; None if nobody holds the lock.
+
+    Nobody holds a lock on a file system without locks.
+    """
     try:
         with path.open("r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return int(path.read_text() or 0)
+        content = path.read_bytes()
+        return int(content) if content.isdigit() else 0
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return None
+
+
+def leftovers(folder: Path, prefix: str = ".") -> Iterator[Path]:
+    """Temporary files directly in a folder whose writers have ended.
+
+    A file of a living process, or of another machine, is never among them.
+
+    Args:
+        folder: the folder.
+        prefix: beginning of the files' names.
+    """
+    if not folder.is_dir():
+        return
+    for name in sorted(os.listdir(folder)):
+        writer = _WRITER.fullmatch(name) if name.startswith(prefix) else None
+        if writer and writer["host"] in (None, HOST) and not _is_alive(int(writer["pid"])):
+            yield folder / name
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # the process of another user; a number that is none of a process
+        pass
+    return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write all of `content` or nothing: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}{TEMPORARY}")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for left in leftovers(path.parent, f".{path.name}."):
+                left.unlink(missing_ok=True)
             with temporary.open("wb") as handle:
                 handle.write(content)
                 handle.flush()
