@@ -85,6 +85,12 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
     return final
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes checkpoints that a killed process has not finished. No other process may save into this folder."""
+    for unfinished in folder.glob(".update-*.tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def folder_name(update: int) -> str:
     return f"update-{update:06d}"
 
@@ -134,6 +140,13 @@ def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
         tensors,
         meta.get("selection"),
     )
+
+
+def verify(path: Path) -> Checkpoint:
+    """Returns a checkpoint without its tensors, after a check of all files. Raises MuvlaError for a missing or changed
+    file."""
+    _verify(path, read_json(path / META)["sha256"])
+    return load(path, parts=())
 
 
 def load_policy(checkpoint: Checkpoint) -> Policy:

@@ -37,6 +37,7 @@ class TaskInfo:
     camera: side of a frame in pixels, where no other size is asked for; frames are square.
     instructions: every sentence that an episode may have; () means `instruction` alone. Prompts are padded to the
         longest one.
+    choices: objects that can be chosen, numbered from 0; None where nothing is chosen, or where the suite does not say.
     chance: first-choice accuracy that no policy without memory exceeds in expectation, if it is queried at every step.
         None where nothing is chosen, and where no such bound is known.
     ends_at_choice: the first choice ends the episode, so `chance` bounds the success rate too.
@@ -65,6 +66,7 @@ class TaskInfo:
     settable: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     conventions: Conventions = NOTHING_STATED
+    choices: int | None = None
 
     def __post_init__(self):
         if not self.instructions:

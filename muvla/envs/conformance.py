@@ -92,6 +92,7 @@ def _check_task(suite: Suite, task: str, info: TaskInfo) -> None:
     require("instructions", info.instruction in info.instructions, "sentences, `instruction` among them")
     require("camera", info.camera >= 1, "pixels")
     require("chance", info.chance is None or 0 < info.chance <= 1, "in (0, 1], or None")
+    require("choices", info.choices is None or info.choices >= 1, "a number of objects, or None")
     settable = {field.name for field in fields(TaskConfig)} - {"name"}
     require("settable", set(info.settable) <= settable, f"fields of TaskConfig: {', '.join(sorted(settable))}")
     require("colours", bool(info.colours) == ("palette" in info.settable), "colours where the palette is settable")
@@ -117,6 +118,9 @@ def _play(suite: Suite, task: TaskConfig, env: gymnasium.Env, info: TaskInfo, se
         _require(
             suite, f"{task.name}: instruction", now["instruction"], now["instruction"] in info.instructions, "known"
         )
+        for name in ("target", "choice"):
+            fits = now[name] is None or info.choices is None or now[name] < info.choices
+            _require(suite, f"{task.name}: {name}", now[name], fits, f"less than {info.choices}, the task's choices")
         trace += [observation, now]
         if over:
             return trace

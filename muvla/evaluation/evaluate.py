@@ -18,8 +18,10 @@ from muvla.evaluation.episode import Outcome
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import OUTCOME_FIELDS, EpisodeRow, RowFile, result_id
-from muvla.evaluation.results import require_fired
+from muvla.evaluation.results import require_fired, set_aside
 from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.row_checks import checked_rows
+from muvla.evaluation.seal import close_seal, open_seal
 from muvla.interventions import parse_intervention
 from muvla.interventions.base import Intervention
 from muvla.models.policy import Policy
@@ -57,7 +59,8 @@ def evaluate(request: EvaluationRequest, folder: Path, context: EvaluationContex
 
     Raises:
         MuvlaError: the protocol's episodes overlap with the training's, may end before the decision, or have prompts
-            that do not fit the policy; or the intervention cannot act, or has acted in no episode.
+            that do not fit the policy; the intervention cannot act; or earlier rows are damaged (DamagedResult).
+        NeverFired: the intervention has acted in no episode.
         NotAMeasurement: an invariant broke.
 
     In the last two cases the file is renamed to `.invalid`, so that no table reads it.
@@ -66,9 +69,12 @@ def evaluate(request: EvaluationRequest, folder: Path, context: EvaluationContex
     require_unseen(protocol, request.training_episodes)
     result = result_id(request.train, protocol, request.condition)
     file = RowFile(folder / "rows", result)
+    checked_rows(file.path, request.train, protocol, request.condition)
     missing = missing_seeds(file, protocol, request.retry_errors)
     if not missing:
-        require_fired(file, request.condition)  # an earlier process may have ended between its last row and this check
+        # An earlier process may have ended between its last row and these lines.
+        require_fired(file, request.condition)
+        close_seal(file.path)
         return file
     require_decisions([protocol])
     require_prompts(request.policy, [protocol])
@@ -93,7 +99,7 @@ def run_missing(
     train: str,
     training_seed: int | None,
 ) -> None:
-    """Run episodes, append a row for each, and close the rollout.
+    """Run episodes, append a row for each, close the rollout, and seal the result.
 
     Args:
         rollout: of the actor whose rows these are.
@@ -109,8 +115,13 @@ def run_missing(
     condition = rollout.actor.intervention.name if rollout.actor.intervention else "none"
     try:
         with closing(rollout), context.record(rollout.simulator) as provenance:
+            is_open = False
 
             def append(outcome: Outcome) -> None:
+                nonlocal is_open
+                if not is_open:  # an evaluation that runs no episode writes nothing
+                    open_seal(file.path, train, rollout.protocol, condition)
+                    is_open = True
                 earlier = file.attempts().get(outcome.seed, 0)
                 file.append(
                     episode_row(
@@ -128,9 +139,9 @@ def run_missing(
 
             rollout.run(missing, append)
         require_fired(file, condition)
+        close_seal(file.path)
     except NotAMeasurement:
-        if file.path.exists():
-            file.path.replace(file.path.with_suffix(".invalid"))
+        set_aside(file.path)
         raise
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from muvla.config import Cell
 from muvla.config.serialization import content_hash
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
+from muvla.utils.files import shorten
+from muvla.utils.foreign import decode, require_object
 from muvla.utils.io import append_line, read_lines
 
 
@@ -48,6 +51,7 @@ class EpisodeRow:
     donor_target: int | None = None
 
 
+_NAMES = {f.name for f in fields(EpisodeRow)}
 ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
 # The fields that an episode has unless it ended in an error.
 OUTCOME_FIELDS = (
@@ -72,6 +76,10 @@ def result_id(train: str, protocol: Protocol, intervention: str) -> str:
     return content_hash({"train": train, "protocol": protocol.hash, "intervention": intervention})
 
 
+class DamagedResult(MuvlaError):
+    """The files of a result do not hold. The result enters no table; other results are not concerned."""
+
+
 class RowFile:
     """The rows of one result, in `<folder>/<result id>.jsonl`. Opening an existing file continues it."""
 
@@ -90,20 +98,38 @@ class RowFile:
 
 
 def read_rows(path: Path) -> list[EpisodeRow]:
-    """Read all attempts of a row file. Raises MuvlaError for a row with other fields than this version's."""
-    names = {f.name for f in fields(EpisodeRow)}
-    demanded = {f.name for f in fields(EpisodeRow) if f.default is MISSING}
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if wrong := sorted((demanded - set(line)) | (set(line) - names)):
-            raise MuvlaError(
-                f"{path}:{number}",
-                got=f"fields {wrong} too few or too many",
-                expected="an episode row of this version",
-                remedy="evaluate again with this version",
-            )
-        rows.append(EpisodeRow(**line))
-    return rows
+    """Read all attempts of a row file. `muvla.evaluation.row_checks` checks what the rows say.
+
+    Raises:
+        DamagedResult: a line is no JSON object, or has other fields or types than `EpisodeRow`.
+    """
+    with damages(path):
+        return [_read_row(line, f"{path}:{number}") for number, line in enumerate(read_lines(path), start=1)]
+
+
+@contextlib.contextmanager
+def damages(*paths: Path) -> Iterator[None]:
+    """Turn an error about a file of a result into a DamagedResult, whose remedy is to remove `paths`."""
+    try:
+        yield
+    except MuvlaError as error:
+        raise DamagedResult(error.field, got=error.got, expected=error.expected, remedy=remove(*paths)) from None
+
+
+def remove(*paths: Path) -> str:
+    """The remedy for a damaged result."""
+    return f"remove {' and '.join(map(str, paths))}; the command that made this result then makes it again"
+
+
+def _read_row(line: Any, where: str) -> EpisodeRow:
+    if unknown := sorted(require_object(line, where).keys() - _NAMES):
+        raise MuvlaError(
+            f"{where}: {shorten(unknown[0])}",
+            got="a field that this version does not know",
+            expected="an episode row of this version",
+            remedy="evaluate again with this version",
+        )
+    return decode(line, EpisodeRow, where)
 
 
 @dataclass(frozen=True)
@@ -230,6 +256,8 @@ class CellRecords:
     chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
     measurements: tuple[TakenMeasurement, ...] = ()
     never_fired: tuple[tuple[str, str], ...] = ()  # keys of `rows` whose intervention acted in no episode
+    damage: tuple[str, ...] = ()  # an error for every file that does not hold; its result has no rows here
+    unsealed: int = 0  # results in `rows` that are older than seals (`muvla.evaluation.seal`)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ rows/<result>.never.json    instead of the rows: the intervention fired in no ep
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from muvla.errors import MuvlaError
-from muvla.evaluation.records import EpisodeRow, RowFile
-from muvla.utils.io import write_json
+from muvla.evaluation.records import EpisodeRow, RowFile, damages
+from muvla.evaluation.seal import seal_file
+from muvla.utils.foreign import read_model
+from muvla.utils.io import disk_errors, write_json
 
 
 class NeverFired(MuvlaError):
@@ -31,9 +34,18 @@ def require_fired(file: RowFile, name: str) -> None:
             "expected": f"a tick at which it fires; the longest episode has {max(steps)} steps",
             "remedy": "choose another schedule",
         }
+        # The note comes last: a process that is killed before it runs the episodes again, and ends with the same note.
+        set_aside(file.path)
         write_json(note_of(file.path), error)
-        file.path.replace(file.path.with_suffix(".invalid"))
         raise NeverFired(**error)
+
+
+def set_aside(rows: Path) -> None:
+    """Rename rows that are no measurement to `.invalid`, without their seal, so that no table reads them."""
+    with disk_errors(rows):
+        seal_file(rows).unlink(missing_ok=True)
+        if rows.exists():
+            rows.replace(rows.with_suffix(".invalid"))
 
 
 def rows_never_fired(rows: list[EpisodeRow]) -> bool:
@@ -45,3 +57,19 @@ def rows_never_fired(rows: list[EpisodeRow]) -> bool:
 def note_of(rows: Path) -> Path:
     """The file that replaces these rows if the intervention fired in no episode."""
     return rows.with_suffix(".never.json")
+
+
+def read_note(note: Path) -> NeverFired | None:
+    """The error that a note keeps; None without the file. Raises DamagedResult for a file that is no note."""
+    if not note.exists():
+        return None
+    with damages(note):
+        return NeverFired(**asdict(read_model(note, _Note)))
+
+
+@dataclass(frozen=True)
+class _Note:
+    field: str
+    got: str
+    expected: str
+    remedy: str

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from muvla.envs.phases import NO_OP_PHASES
 from muvla.errors import MuvlaError
 from muvla.evaluation.replay import ReplayedEpisode, Step
-from muvla.utils.io import disk_errors
+from muvla.utils.io import write_atomically
 
 FPS = 5  # slow enough to follow; the published demonstrations have 10 steps per second
 TILE, BARS, TRACE, LINE, GAP = 192, 160, 72, 16, 8  # pixels
@@ -113,6 +113,6 @@ def write_video(frames: list[np.ndarray], file: Path) -> None:
         raise MuvlaError(
             "video", got=str(error), expected="imageio and PyAV", remedy="run `pip install -e '.[video]'`"
         ) from error
-    with disk_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        iio.imwrite(file, np.stack(frames), plugin="pyav", codec="libx264", fps=FPS)
+    # FFmpeg's errors about a full disk are none of Python's, so Python writes the file.
+    content = iio.imwrite("<bytes>", np.stack(frames), extension=".mp4", plugin="pyav", codec="libx264", fps=FPS)
+    write_atomically(file, content)

@@ -19,6 +19,7 @@ from muvla.evaluation.members import modules_in_use
 from muvla.evaluation.protocol import Protocol, unbounded
 from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
 from muvla.evaluation.rollout import Rollout
+from muvla.evaluation.seal import close_seal
 from muvla.runs.evaluate import require_same_simulator
 from muvla.runs.results import has_result, result_rows, row_file
 from muvla.runs.run import Run
@@ -62,10 +63,11 @@ def measure_baseline(
             named.append(owner)
             say(f"{protocol.id} {run.train}: process {owner} works on it, waiting")
 
-    if _missing(run, protocol, retry_errors):
+    if not has_result(run, protocol, "none", without_errors=retry_errors):
         with locked(lock, wait=True, waiting=waiting):
             if missing := _missing(run, protocol, retry_errors):
                 _run_missing(run, protocol, missing, workers, check_stop)
+            close_seal(row_file(run, protocol, "none"))  # an earlier process may have ended before its seal
     return result_rows(run, protocol, "none")
 
 

@@ -2,12 +2,14 @@
 
 runs/<train id>/probes/
   <probe id>-<protocol id>.csv    the tidy frame
-  <probe id>-<protocol id>.json   protocol, seeds and provenance of the frame; written last, so that it marks the end
+  <probe id>-<protocol id>.json   protocol, seeds, provenance and digest of the frame; written last: it marks the end
   <probe id>/                     other output: traces, figures, videos
 """
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,38 @@ from muvla.envs.registry import backends, open_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.members import modules_in_use
+from muvla.evaluation.records import DamagedResult, damages, remove
 from muvla.probes.base import ScheduledMeasurement, Subject
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.run import Run
-from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
+from muvla.utils.foreign import read_model
+from muvla.utils.io import disk_errors, write_atomically, write_json
 
 
 def frame_file(run: Run, scheduled: ScheduledMeasurement) -> Path:
     """The file of the measurement's frame."""
     return run.folder / "probes" / f"{scheduled.id}-{scheduled.protocol.id}.csv"
+
+
+@dataclass(frozen=True)
+class MeasurementMeta:
+    """The meta data beside a frame.
+
+    Attributes:
+        probe: id of the probe.
+        protocol: id of the protocol.
+        protocol_hash: hash of the protocol.
+        seeds: of the episodes.
+        provenance: provenance id.
+        sha256: of the frame's file; None in a measurement that is older than seals.
+    """
+
+    probe: str
+    protocol: str
+    protocol_hash: str
+    seeds: list[int]
+    provenance: str
+    sha256: str | None = None
 
 
 def measurement_meta(run: Run, scheduled: ScheduledMeasurement) -> dict[str, Any] | None:
@@ -34,19 +59,32 @@ def measurement_meta(run: Run, scheduled: ScheduledMeasurement) -> dict[str, Any
 
     Raises:
         MuvlaError: a measurement of this name was taken under another protocol.
+        DamagedResult: the frame is not as it was written, or a file of the measurement cannot be read.
     """
     file = frame_file(run, scheduled)
     if not file.with_suffix(".json").exists() or not file.exists():
         return None
-    meta = read_json(file.with_suffix(".json"))
-    if meta["protocol_hash"] != scheduled.protocol.hash:
+    meta = read_meta(file)
+    if meta.protocol_hash != scheduled.protocol.hash:
         raise MuvlaError(
             f"{file}: protocol_hash",
-            got=meta["protocol_hash"],
+            got=meta.protocol_hash,
             expected=scheduled.protocol.hash,
             remedy="give the changed protocol a new version, or remove this file and its .json to measure again",
         )
-    return meta if meta["seeds"] == list(scheduled.seeds) else None
+    return asdict(meta) if meta.seeds == list(scheduled.seeds) else None
+
+
+def read_meta(file: Path) -> MeasurementMeta:
+    """The meta data of a frame. Raises DamagedResult if they do not hold."""
+    with damages(file):
+        meta = read_model(file.with_suffix(".json"), MeasurementMeta)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if meta.sha256 not in (None, digest):
+        raise DamagedResult(
+            f"{file}: sha256", got=digest, expected=f"{meta.sha256}, the file as it was written", remedy=remove(file)
+        )
+    return meta
 
 
 def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> Path:
@@ -84,8 +122,10 @@ def take_measurement(evaluator: Evaluator, scheduled: ScheduledMeasurement) -> P
             remedy="let the probe's function return every column that the probe declares",
         )
     file.with_suffix(".json").unlink(missing_ok=True)  # it describes the old frame
-    write_atomically(file, frame.to_csv(index=False).encode())
-    write_json(file.with_suffix(".json"), _meta(scheduled) | {"provenance": provenance})
+    content = frame.to_csv(index=False).encode()
+    write_atomically(file, content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_json(file.with_suffix(".json"), _meta(scheduled) | {"provenance": provenance, "sha256": digest})
     return file
 
 

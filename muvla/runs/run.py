@@ -5,7 +5,7 @@
       provenance/<id>.json
       checkpoints/        see muvla.checkpoints.native
       train.jsonl         a line every few updates
-      rows/               see muvla.runs.results
+      rows/, seals/       see muvla.runs.results
       chunks/             see muvla.evaluation.action_chunks
       probes/             see muvla.runs.probe
       failure.json        why the cell has no (further) result; absent otherwise
@@ -24,7 +24,9 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from muvla.checkpoints import native
 from muvla.checkpoints.hub import resolve_checkpoint
@@ -39,10 +41,27 @@ from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.utils import provenance as origin
-from muvla.utils.io import append_line, disk_errors, holder, locked, read_json, read_lines, write_json
+from muvla.utils.foreign import read_model
+from muvla.utils.io import append_line, disk_errors, holder, leftovers, locked, read_json, read_lines, write_json
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
+FOLDERS = (
+    "rows",
+    "seals",
+    "chunks",
+    "probes",
+    "provenance",
+    "checkpoints",
+)  # of a run, in which single files are written
 SET_ASIDE = "set-aside"  # folders of results that are no measurement, numbered
+
+
+class FailureMark(msgspec.Struct, rename={"reason": "kind"}):
+    """The content of `failure.json`."""
+
+    reason: Literal["failed", "not a measurement"]
+    error: str
+    traceback: str
 
 
 @dataclass(frozen=True)
@@ -169,6 +188,7 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             ranks.on_main(lambda: stack.enter_context(locked(self.folder / "lock")))
+            ranks.on_main(self._remove_leftovers)
             try:
                 yield
             except (Interrupted, DiskError, RankLost):
@@ -180,11 +200,25 @@ class Run:
                     self.fail(reason, f"{type(error).__name__}: {error}", trace)
                 raise
 
+    def _remove_leftovers(self) -> None:
+        """Remove what killed writers left in the folder. The caller holds the folder's lock."""
+        with disk_errors(self.folder):
+            for folder in (self.folder, *(self.folder / name for name in FOLDERS)):
+                for left in leftovers(folder):
+                    left.unlink(missing_ok=True)
+            native.remove_unfinished(self.folder / "checkpoints")
+
     @property
-    def failure(self) -> dict[str, Any] | None:
-        """The mark: `kind`, `error` and `traceback`."""
+    def failure(self) -> dict[str, str] | None:
+        """The mark: `kind`, `error` and `traceback`. Raises MuvlaError for a file that is no mark."""
         path = self.folder / "failure.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return msgspec.to_builtins(read_model(path, FailureMark))
+        except MuvlaError as error:
+            remedy = f"rename {self.folder} to start the cell from nothing; nothing tells whether its numbers count"
+            raise MuvlaError(error.field, got=error.got, expected=error.expected, remedy=remedy) from None
 
     def fail(self, reason: str, error: str, trace: str = "") -> None:
         """Mark the cell: it has no (further) result, and only an explicit retry runs it again."""
@@ -202,7 +236,7 @@ class Run:
             aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
-                for name in ("checkpoints", "rows", "chunks", "probes", "train.jsonl", "timings.jsonl"):
+                for name in ("checkpoints", "rows", "seals", "chunks", "probes", "train.jsonl", "timings.jsonl"):
                     if (self.folder / name).exists():
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")

@@ -39,6 +39,7 @@ class MikasaSuite(Suite):
             camera=facts.camera,
             instructions=facts.instructions,
             chance=facts.chance,
+            choices=facts.objects,
             moves_before_decision=facts.free,
             expert=facts.expert,
             own_process=True,

@@ -34,6 +34,7 @@ class RecallSuite(Suite):
             instruction=INSTRUCTIONS[facts.family],
             camera=CAMERA_SIZE,
             chance=facts.chance,
+            choices=facts.objects,
             ends_at_choice=True,
             expert=True,
             cue=facts.cue,
