@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.runs.baselines import finished_baselines
 from muvla.runs.probe import frame_file, measurement_meta
-from muvla.runs.results import has_result, never_fired, result_rows
-from muvla.runs.run import NOT_A_MEASUREMENT, Run
+from muvla.runs.results import read_result
+from muvla.runs.run import Run
+from muvla.runs.status import updates_done
 from sweeps.cells import StudyCell, train_id
+from sweeps.contents import DAMAGED, CellContents, Condition
 from sweeps.study import Study
-
-Condition = tuple[str, str]  # protocol id, intervention
 
 
 @dataclass(frozen=True)
@@ -56,77 +57,99 @@ class Entry:
     def conditions(self) -> list[tuple[Protocol, str]]:
         return list(self.study.conditions(self.item.cell))
 
-    def missing(self, retry_errors: bool = False) -> list[tuple[Protocol, str]]:
-        """(protocol, intervention) of the incomplete results. An intervention that never fired has no result and is not
-        missing."""
-        return [
-            (protocol, name)
-            for protocol, name in self.conditions
-            if not has_result(self.run, protocol, name, without_errors=retry_errors)
-            and not never_fired(self.run, protocol, name)
-        ]
+    def read(self) -> CellContents:
+        """Everything that the run folder holds for this study, read once."""
+        contents = CellContents(unreadable_mark=True)
+        with contents.collecting():
+            contents.failure = self.run.failure
+            contents.unreadable_mark = False
+        with contents.collecting():
+            contents.updates = updates_done(self.run)
+        for protocol, name in self.conditions:
+            with contents.collecting():
+                contents.results[protocol, name] = read_result(self.run, protocol, name)
+        for scheduled in self.study.measurements_of(self.item.cell):
+            with contents.collecting():
+                contents.measurements.append((scheduled, measurement_meta(self.run, scheduled)))
+        return contents
 
     @property
     def never_fired(self) -> tuple[Condition, ...]:
         """The conditions whose intervention acted in no episode."""
-        return tuple((protocol.id, name) for protocol, name in self.conditions if never_fired(self.run, protocol, name))
+        return self.read().never_fired
+
+    def missing(self, retry_errors: bool = False) -> list[tuple[Protocol, str]]:
+        """(protocol, intervention) of the incomplete results. An intervention that never fired has no result and is not
+        missing; neither is a damaged result."""
+        return self.read().missing(retry_errors)
 
     @property
     def missing_measurements(self) -> list[ScheduledMeasurement]:
+        """Raises MuvlaError for a damaged measurement, and for a measurement under another protocol."""
         scheduled = self.study.measurements_of(self.item.cell)
         return [measurement for measurement in scheduled if measurement_meta(self.run, measurement) is None]
 
     @property
+    def damage(self) -> list[MuvlaError]:
+        """An error for every file of the cell that does not hold."""
+        return self.read().damage
+
+    @property
     def state(self) -> str:
-        """done, failed, not a measurement, running, partial or planned."""
-        if self.run.failure:
-            return self.run.failure["kind"]
-        if not (self.run.folder / "run.json").exists():
+        """done, failed, not a measurement, damaged, running, partial or planned."""
+        return self._state(self.read())
+
+    def _state(self, contents: CellContents) -> str:
+        if contents.failure:
+            return contents.failure["kind"]
+        if contents.damage:
+            return DAMAGED
+        if not self.run.is_created:
             return "planned"
-        if not self.missing() and not self.missing_measurements:
+        if not contents.missing() and not contents.missing_measurements:
             return "done"
         return "running" if self.run.owner else "partial"
 
-    @property
-    def _counts(self) -> bool:
-        """True if the cell's numbers count. After a broken invariant none does; a failed cell keeps its results."""
-        return (self.run.failure or {}).get("kind") != NOT_A_MEASUREMENT
-
     def complete_rows(self) -> dict[Condition, list[EpisodeRow]]:
         """The rows of every complete result; none for a cell that is not a measurement."""
-        if not self._counts:
-            return {}
-        incomplete = {(protocol.id, name) for protocol, name in self.missing()} | set(self.never_fired)
-        return {
-            (protocol.id, name): result_rows(self.run, protocol, name)
-            for protocol, name in self.conditions
-            if (protocol.id, name) not in incomplete
-        }
+        return self.read().complete_rows()
 
     def summaries(self) -> dict[Condition, Summary]:
         return {condition: summarise(rows) for condition, rows in self.complete_rows().items()}
 
     def records(self) -> CellRecords:
-        """The cell for tables and figures."""
-        rows, measurements, study = self.complete_rows(), self._measurements(), self.study
+        """The cell for tables and figures. A damaged result has no rows here; `damage` names its file."""
+        contents, study = self.read(), self.study
+        rows, measurements = contents.complete_rows(), _taken_of(self.run, contents)
+        provenance: dict[str, dict[str, Any]] = {}
+        seconds = {"training": 0.0, "evaluation": 0.0}
+        with contents.collecting():
+            if rows or measurements:
+                used = [*chain.from_iterable(rows.values()), *measurements]
+                provenance = self.run.provenance(used)
+            seconds = self.run.seconds()
+        if (rows or measurements) and not provenance:  # numbers of unknown origin are in no table
+            rows, measurements = {}, ()
         declared = {(protocol.id, name) for protocol in study.protocols for name in ("none", *study.interventions)}
-        silent = self.never_fired if rows else ()
+        silent = contents.never_fired if rows else ()
         sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
         of_study = {condition: result for condition, result in rows.items() if condition in declared}
         return CellRecords(
             self.item.variant,
             canonical(self.item.cell),
             self.run.train,
-            self.state,
+            self._state(contents),
             of_study,
-            self.run.provenance([*chain.from_iterable(rows.values()), *measurements]) if rows or measurements else {},
+            provenance,
             {protocol.id: chance(protocol) for protocol in study.protocols},
-            self.run.seconds(),
+            seconds,
             {name: tuple(protocol.id for protocol in members) for name, members in sets.items()},
             grids=tuple(_grid_rows(probe, rows, silent) for probe in study.probes if isinstance(probe, Grid)),
             measurements=measurements,
             never_fired=tuple(condition for condition in silent if condition in declared),
             chunk_changes=self._chunk_changes(of_study),
+            damage=tuple(str(error) for error in contents.damage),
+            unsealed=sum(condition in contents.unsealed for condition in rows),
         )
 
     def _chunk_changes(self, rows: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, np.ndarray]]:
@@ -140,13 +163,12 @@ class Entry:
                     changes[protocol, name] = change
         return changes
 
-    def _measurements(self) -> tuple[TakenMeasurement, ...]:
-        """The finished measurements; none for a cell that is not a measurement."""
-        if not self._counts:
-            return ()
-        scheduled = self.study.measurements_of(self.item.cell)
-        finished = ((item, measurement_meta(self.run, item)) for item in scheduled)
-        return tuple(_taken(self.run, item, meta) for item, meta in finished if meta is not None)
+
+def _taken_of(run: Run, contents: CellContents) -> tuple[TakenMeasurement, ...]:
+    """The finished measurements; none for a cell that is not a measurement."""
+    if not contents.counts:
+        return ()
+    return tuple(_taken(run, item, meta) for item, meta in contents.measurements if meta is not None)
 
 
 def _taken(run: Run, scheduled: ScheduledMeasurement, meta: dict) -> TakenMeasurement:

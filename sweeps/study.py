@@ -17,6 +17,7 @@ from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
+from muvla.utils.names import require_name
 from sweeps.cells import StudyCell, has_memory
 from sweeps.checks import (
     require_canonical_names,
@@ -37,7 +38,7 @@ class Study(NamesVariants):
     """One question, asked as a controlled comparison.
 
     Attributes:
-        name: letters, digits and underscores; names the report.
+        name: names the report's files; letters, digits and underscores are safe everywhere.
         title: the question in one line.
         base: configuration that every variant starts from.
         variants: name → overrides of `base`, dotted field → value.
@@ -66,6 +67,7 @@ class Study(NamesVariants):
     notes: str = field(default="", repr=False)
 
     def __post_init__(self):
+        require_name(self.name, "study.name")
         where, fields = f"study {self.name}", flatten(self.base)
         for factor in self.factors:
             if factor not in fields or factor == SEED:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from muvla.errors import Interrupted, MuvlaError
+from muvla.evaluation.records import summarise
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
 from muvla.utils.devices import usable_cores
-from muvla.utils.io import read_json
+from muvla.utils.io import read_json, require_locks
 from sweeps.baselines import measure_baselines, without_simulator
 from sweeps.launchers.base import End, Job, Progress, Status
 from sweeps.launchers.registry import get_launcher
@@ -77,7 +78,7 @@ class SweepResult:
         entries: every cell of the study.
         not_run: cells that are neither done nor marked: after the time limit or a stop, or while another process works
             on them.
-        failed: cells that are marked, or that a full disk stopped.
+        failed: cells that are marked or damaged, or that a full disk or a signal stopped.
     """
 
     entries: list[Entry]
@@ -122,6 +123,7 @@ def run_study(
     if options.plan_only:
         say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
         return SweepResult(entries, [], [])
+    require_locks(ledger.root)
     try:
         _measure_baselines(study, ledger, options, say)
     except Interrupted:
@@ -148,7 +150,8 @@ def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], No
     """The cells to run."""
     if options.retry_failed:
         for entry in entries:
-            entry.run.clear_failure()
+            if not entry.damage:
+                entry.run.clear_failure()
     retries = [e for e in entries if options.retry_failed and e.state == "done" and e.missing(retry_errors=True)]
     todo = [e for e in entries if e.state in ("planned", "partial")] + retries
     done = sum(e.state == "done" for e in entries) - len(retries)
@@ -159,17 +162,21 @@ def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], No
 
 
 def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
-    """Returns the marked entries."""
-    marked = [e for e in entries if e.run.failure]
-    for entry in marked:
-        failure = entry.run.failure
-        say(f"{entry.item.label}: {failure['kind']}: {failure['error']}")
-        say(f"  details in {entry.run.folder / 'failure.json'}; run again with --retry-failed only")
+    """Returns the marked and the damaged entries."""
+    failed = []
     for entry in entries:
-        errors = sum(s.errors for s in entry.summaries().values())
+        contents = entry.read()
+        if failure := contents.failure:
+            say(f"{entry.item.label}: {failure['kind']}: {failure['error']}")
+            say(f"  details in {entry.run.folder / 'failure.json'}; run again with --retry-failed only")
+        for error in contents.damage:
+            say(f"{entry.item.label}: damaged, not run and in no table: {error}")
+        if contents.failure or contents.damage:
+            failed.append(entry)
+        errors = sum(summarise(rows).errors for rows in contents.complete_rows().values())
         if errors:
             say(f"{entry.item.label}: {errors} episodes ended in an error, count in no rate; --retry-failed runs them")
-    return marked
+    return failed
 
 
 @dataclass
@@ -190,13 +197,13 @@ class Finishing:
 
 
 def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
-    """Returns the entries that a full disk stopped."""
+    """Returns the entries that a full disk stopped, and those whose process a signal ended."""
     by_train = {entry.run.train: entry for entry in todo}
     jobs = _jobs(todo, options)
     started = time.monotonic()
     deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
-    without_disk: list[Entry] = []
+    stopped_by_machine: list[Entry] = []
     if not jobs:
         return []
     with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True, bar_format=BAR) as bar:
@@ -210,8 +217,11 @@ def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -
             entry = by_train[end.job.run.train]
             finished.append(entry)
             if end.status == Status.NO_DISK:
-                without_disk.append(entry)
+                stopped_by_machine.append(entry)
                 write(f"{entry.item.label}: {end.message}")
+            elif end.status == Status.LOST and end.by_signal:  # a signal says nothing about the cell
+                stopped_by_machine.append(entry)
+                write(f"{entry.item.label}: {end.message}; not marked, the same command continues the cell")
             elif end.status == Status.LOST:  # it could not mark its cell
                 entry.run.fail("failed", end.message)
             finishing(entry)
@@ -221,7 +231,7 @@ def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -
                     write("\n".join([f"{entry.item.label}, {protocol}:", *lines]))
 
         get_launcher(options.launcher)(options.processes).run(jobs, on_tick, on_end, deadline)
-    return without_disk
+    return stopped_by_machine
 
 
 def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from muvla.config import canonical
 from muvla.config.serialization import flatten
-from muvla.utils.io import read_lines
+from muvla.utils.io import locked, read_lines
 from sweeps.ledger import Entry
 
 _log = logging.getLogger(__name__)
@@ -27,6 +27,13 @@ def readings(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
         for entry, number in entries or ():
             if number is not None:
                 yield f"{key}/{entry}", float(number)
+
+
+def database_address(database: Path) -> str:
+    """The address of an SQLite file. A path may hold characters that mean something in an address, such as % and ?."""
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite+pysqlite", database=str(database.resolve())).render_as_string()
 
 
 class Tracker:
@@ -48,14 +55,16 @@ class Tracker:
 
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        database.parent.mkdir(parents=True, exist_ok=True)
-        self.client = MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
-        existing = self.client.get_experiment_by_name(experiment)
-        self.experiment = (
-            existing.experiment_id
-            if existing
-            else self.client.create_experiment(experiment, artifact_location=str(database.parent / "mlflow-artifacts"))
-        )
+        # Two sweeps that both make the database's tables would leave a broken database.
+        with locked(database.with_name("mlflow.lock"), wait=True):
+            self.client = MlflowClient(tracking_uri=database_address(database))
+            existing = self.client.get_experiment_by_name(experiment)
+            artifacts = (database.parent / "mlflow-artifacts").absolute().as_uri()
+            self.experiment = (
+                existing.experiment_id
+                if existing
+                else self.client.create_experiment(experiment, artifact_location=artifacts)
+            )
 
     def backfill(self, entries: list[Entry]) -> None:
         """Logs cells that were finished without a tracker, or by `muvla train` and `muvla evaluate`."""

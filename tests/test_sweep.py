@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -132,6 +133,29 @@ def test_cells_that_were_done_without_tracking_are_logged_later(swept, tmp_path)
     assert sorted(r.data.tags["train"] for r in runs) == sorted(e.run.train for e in result.entries)
 
 
+@pytest.mark.parametrize("name", ["50% of all", "a%20b?c=d#[e]*"])
+def test_a_folder_with_any_name_has_its_mlflow_database(tmp_path, name):
+    """The address of the database is made of its path."""
+    database = tmp_path / name / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tracker = Tracker(database, "x")
+    assert database.exists() and tracker.client.get_experiment_by_name("x") is not None
+    assert [path.name for path in tmp_path.iterdir()] == [name], "no other folder was made"
+
+
+def test_two_new_sweeps_make_one_database(tmp_path):
+    """Each of them would make its tables; the second waits."""
+    code = (
+        "import sys, warnings; from pathlib import Path; from sweeps.tracking import Tracker\n"
+        "warnings.simplefilter('error', UserWarning); Tracker(Path(sys.argv[1]), sys.argv[2])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", code, tmp_path / "mlflow.db"]
+    processes = [subprocess.Popen([*words, name], env=environment, stderr=subprocess.PIPE) for name in ("a", "b")]
+    assert [process.wait() for process in processes] == [0, 0], processes[0].stderr.read() + processes[1].stderr.read()
+
+
 def test_a_broken_tracker_changes_no_result(swept, tmp_path):
     result, _, _ = swept
     blocked = tmp_path / "file"
@@ -209,6 +233,37 @@ def test_a_killed_process_costs_its_cell(study_file, tmp_path):
     (end,) = ended
     assert end.status == Status.LOST and str(-signal.SIGKILL) in end.message
     assert entry.run.owner is None, "the kernel has released its lock"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_cell_that_a_signal_ends_is_not_marked_and_the_same_command_continues_it(
+    study_file, tmp_path, monkeypatch, number
+):
+    """As by too little memory, or by a scheduler. The signal says nothing about the cell."""
+    entry, _ = one_cell(study_file, tmp_path, 300)
+    ledger, said = Ledger(tmp_path / "runs", tmp_path / "data"), []
+    start, sent = LocalLauncher._start, []
+
+    def ended_when_it_trains(self, job):
+        item = start(self, job)
+        poll = item.poll
+
+        def poll_and_end():
+            poll()
+            if not sent and item.progress.fraction > 0:
+                sent.append(item.process.pid)
+                os.kill(item.process.pid, number)
+
+        item.poll = poll_and_end
+        return item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalLauncher, "_start", ended_when_it_trains)
+        result = run_study(entry.study, ledger, SweepOptions(1, track=False), said.append)
+    assert sent and entry.run.failure is None and entry.state == "partial"
+    assert [e.run.train for e in (*result.failed, *result.not_run)] == [entry.run.train]
+    result = run_study(entry.study, ledger, SweepOptions(1, track=False), said.append)
+    assert not result.failed and not result.not_run and entry.state == "done"
 
 
 def test_a_cell_that_dies_before_it_can_mark_itself_is_marked_for_it(study_file, tmp_path):

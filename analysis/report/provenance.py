@@ -41,6 +41,8 @@ def provenance_lines(
         f"evaluation {minutes['evaluation']:.0f} min."
     )
     sentences.append(f"Code version {_versions(records)}.")
+    if unsealed := sum(cell.unsealed for cell in cells):
+        sentences.append(f"Not sealed, because they are older than seals: {unsealed} results.")
     if mixes:
         sentences.append(f"Mixed by --mix-provenance: {'; '.join(mixes)}.")
     return [first, "", " ".join(sentences), ""]

@@ -184,8 +184,11 @@ def _protocol_sections(
 
 def _incomplete(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
     missing = [f"{cell.variant}, seed {cell.cell.seed}: {cell.state}" for cell in cells if cell.state != "done"]
-    if not missing:
-        return []
-    sentence = f"Not complete: {'; '.join(missing)}."
-    folder.say(f"{sentence}\n")
-    return [sentence, ""]
+    damaged = [f"{cell.variant}, seed {cell.cell.seed}: {error}" for cell in cells for error in cell.damage]
+    sentences = [f"Not complete: {'; '.join(missing)}."] if missing else []
+    sentences += [f"Damaged, and in no table: {error}" for error in damaged]
+    text = []
+    for sentence in sentences:
+        folder.say(f"{sentence}\n")
+        text += [sentence, ""]
+    return text

@@ -83,21 +83,21 @@ def _counts(cells: list[dict[str, Any]]) -> str:
 
 
 def entry_status(entry: Entry) -> dict[str, Any]:
-    """A cell's state: `done`, `running`, `partial`, `planned`, `failed` or `not a measurement`."""
-    from muvla.runs.status import updates_done
-
-    conditions, missing = entry.conditions, entry.missing()
+    """A cell's state: `done`, `running`, `partial`, `planned`, `failed`, `not a measurement` or `damaged`."""
+    contents, conditions = entry.read(), entry.conditions
     measurements = entry.study.measurements_of(entry.item.cell)
-    failure = entry.run.failure or {}
-    done, total = updates_done(entry.run), entry.item.cell.effective_budget.updates
+    failure = contents.failure or {}
+    errors = [failure["error"]] if failure else [str(error) for error in contents.damage]
+    taken = sum(meta is not None for _, meta in contents.measurements)
+    done, total = contents.updates, entry.item.cell.effective_budget.updates
     return {
         "variant": entry.item.variant,
         "seed": entry.item.cell.seed,
         "train": entry.run.train,
         "state": entry.state,
         "updates": f"{done}/{total}",
-        "results": f"{len(conditions) - len(missing)}/{len(conditions)}",
-        "probes": f"{len(measurements) - len(entry.missing_measurements)}/{len(measurements)}",
+        "results": f"{len(contents.results) - len(contents.missing())}/{len(conditions)}",
+        "probes": f"{taken}/{len(measurements)}",
         "process": entry.run.owner,
-        "error": failure.get("error"),
+        "error": errors[0] if errors else None,
     }

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints import native
+from muvla.errors import MuvlaError
 from muvla.runs.find import train_ids
 from muvla.runs.run import Run
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run: `state` is trained, stopped, running, failed or "not a measurement"."""
+    """One run: `state` is trained, stopped, running, failed, "not a measurement" or damaged."""
 
     train: str
     state: str
-    updates: str  # done/planned
+    updates: str | None  # done/planned
     results: int  # conditions with rows
-    task: str
-    memory: str
-    seed: int
+    task: str | None
+    memory: str | None
+    seed: int | None
     error: str | None
 
     def plain(self) -> dict[str, Any]:
@@ -30,9 +31,14 @@ class RunStatus:
 
 
 def run_statuses(root: Path) -> Iterator[RunStatus]:
-    """All runs under `root`, by train id."""
+    """All runs under `root`, by train id. A run with a file that cannot be read is `damaged`."""
     for train in train_ids(root):
-        yield run_status(Run(root, root, train))
+        run = Run(root, root, train)
+        try:
+            yield run_status(run)
+        except MuvlaError as error:
+            results = len(list(run.rows.glob("*.jsonl")))
+            yield RunStatus(train, "damaged", None, results, None, None, None, str(error))
 
 
 def run_status(run: Run) -> RunStatus:

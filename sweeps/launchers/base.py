@@ -87,11 +87,13 @@ class End:
         job: the job.
         status: how it ended.
         message: the last message of the job; for LOST, what is known of the end, for example "status -9".
+        by_signal: the job is LOST because a signal ended its process: a kill, a stop of the machine, too little memory.
     """
 
     job: Job
     status: Status
     message: str = ""
+    by_signal: bool = False
 
 
 class Launcher(ABC):
@@ -120,7 +122,8 @@ class Launcher(ABC):
         - Each job runs at most once, by `sweeps.work.run_job(job, report, should_stop)`, whose result is the job's
           status. The order of starts is the order of `jobs`: seeds come whole before the next seed begins.
         - `on_end` is called once for every job that ends by itself, with its status. The sweep marks a job that is
-          LOST, so a launcher must report it, or the cell would count as never begun.
+          LOST, so a launcher must report it, or the cell would count as never begun. A job that a signal has ended
+          (`End.by_signal`) is not marked: a signal is no fault of the cell, and the same command continues it.
         - `on_tick` is called now and then with what runs, for the progress bar.
         - Both are called in the thread that called `run`. An exception from either must stop the jobs and come out of
           `run`: Ctrl-C arrives in this way.

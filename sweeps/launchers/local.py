@@ -42,7 +42,8 @@ class Running:
         code = self.process.exitcode
         if code in list(Status):
             return End(self.progress.job, Status(code), self.progress.message)
-        return End(self.progress.job, Status.LOST, f"its process ended with status {code} (killed, or out of memory)")
+        what = f"its process ended with status {code} (killed, or out of memory)"
+        return End(self.progress.job, Status.LOST, what, by_signal=code < 0)
 
 
 def run_in_process(job: Job, updates: Connection) -> None:
