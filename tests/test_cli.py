@@ -13,6 +13,7 @@ import typer
 from helpers.paths import ROOT
 from helpers.studies import FEW, STUDY, at
 from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, app, main
+from muvla.cli.options import _complete_run
 from muvla.evaluation.catalog import declared_protocols, declared_sets
 from muvla.runs.find import find_run
 from muvla.utils.io import read_json, write_json
@@ -155,6 +156,10 @@ def test_every_verb_can_print_one_json_object():
         (["--set", "truncation=4"], "--set truncation"),
         (["--set", "optimizer.lr=-1"], "optimizer.lr"),
         (["--processes", "0"], "--processes"),
+        (["--runs", "r\udcff"], "--runs"),
+        (["--data", "d\udcff"], "--data"),
+        (["--set", "optimizer.weight_decay=1e30"], "optimizer.weight_decay"),
+        (["--set", "memory.alpha=1e-30"], "--set memory.alpha"),
         (["--workers", "0"], "--workers"),
         (["--threads", "0"], "--threads"),
         (["--threads", "few"], "--threads"),
@@ -207,6 +212,26 @@ def test_an_unknown_or_old_name_names_the_right_one(words, field, names, capsys,
     error = capsys.readouterr()
     assert not error.out and names in error.err
     assert error.err.startswith(f"error: {field}: got ")
+
+
+@pytest.mark.parametrize(
+    "name", ["a**", "[", "x" * 5000, "a/" + "x" * 5000, "a/b/" + "x" * 300 + "/0", "..", "%s", "{0}"]
+)
+@pytest.mark.parametrize("verb", [["status"], ["evaluate", "--protocol", FEW.id], ["verify"], ["inspect"], ["export"]])
+def test_a_strange_name_is_one_error(tmp_path, capsys, monkeypatch, verb, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "0123456789ab").mkdir(parents=True)
+    (tmp_path / "runs" / "0123456789ab" / "run.json").write_text("{}")
+    options = ["--out", str(tmp_path / "out")] if verb == ["export"] else []
+    assert main([verb[0], name, *verb[1:], *options]) == EXIT_BAD_INPUT
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_completion_of_strange_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a**").mkdir(parents=True)
+    (tmp_path / "runs" / "a**" / "run.json").write_text("{}")
+    assert _complete_run("a**") == ["a**"] and _complete_run("[") == []
 
 
 def test_names_with_commas_are_listed_one_a_line(capsys):

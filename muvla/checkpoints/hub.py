@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -45,8 +46,8 @@ def resolve_checkpoint(name: str | Path) -> Path:
         DiskError: the cache cannot be written.
     """
     path, text = Path(name).expanduser(), str(name)
-    missing = not path.exists()
-    if path.is_dir() or (missing and text.startswith(PATH_STARTS)):
+    missing = not os.path.exists(path)  # also of a name that no file can have
+    if os.path.isdir(path) or (missing and text.startswith(PATH_STARTS)):
         return path
     if missing and (match := HUB_NAME.fullmatch(text)):
         return _download(text, match["repository"], match["revision"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,6 @@ def _folder(name: str, runs: Path, data: Path) -> Path:
     from muvla.cli.policies import find_trained, is_cell
     from muvla.runs.find import train_ids
 
-    if not Path(name).exists() and (is_cell(name) or any(train.startswith(name) for train in train_ids(runs))):
+    if not os.path.exists(name) and (is_cell(name) or any(train.startswith(name) for train in train_ids(runs))):
         return find_trained(name, runs, data).folder
     return resolve_checkpoint(name)

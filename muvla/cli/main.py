@@ -32,6 +32,7 @@ from muvla.cli import (
     status,
     sweep,
     train,
+    verify,
 )
 from muvla.cli.output import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED
 from muvla.cli.usage import UsageError, Verbs, explain
@@ -40,7 +41,7 @@ from muvla.errors import Interrupted, MuvlaError
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED_CELLS", "EXIT_INTERRUPTED", "app", "main"]
 
 # The order of the verbs in `muvla --help`.
-STUDY_VERBS = (init, sweep, status, report, diff, collect, train, baselines)
+STUDY_VERBS = (init, sweep, status, verify, report, diff, collect, train, baselines)
 VERBS = (*STUDY_VERBS, evaluate, intervene, probe, replay, data, assets, inspect, export, ls, doctor)
 
 
@@ -54,8 +55,8 @@ class Muvla(Verbs):
 app = typer.Typer(
     cls=Muvla,
     help="Controlled ablations of recurrent memory in vision-language-action policies.",
-    epilog="Start with: muvla init my_study, then muvla sweep my_study. Exit status: 0 done, 1 something is missing, "
-    "2 bad input, 3 cells failed, 130 stopped.",
+    epilog="Start with: muvla init my_study, then muvla sweep my_study. Exit status: 0 done, 1 something is missing "
+    "or does not hold, 2 bad input, 3 cells failed, 130 stopped.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,25 @@ def at_least_one(option: str) -> Callable:
     return check
 
 
+def named_folder(option: str) -> Callable:
+    """Callback of an option that names a folder, whose name goes into files of text."""
+
+    def check(value: Path) -> Path:
+        name = os.fsencode(value.absolute())
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            raise MuvlaError(
+                option,
+                got=f"the folder {name!r}",
+                expected="a path whose names are UTF-8",
+                remedy="rename the folder, or choose another",
+            ) from None
+        return value
+
+    return check
+
+
 def _complete_study(incomplete: str) -> list[str]:
     from muvla.cli.studies import study_names
 
@@ -48,7 +68,8 @@ def _complete_study(incomplete: str) -> list[str]:
 
 
 def _complete_run(incomplete: str) -> list[str]:
-    return sorted(path.parent.name for path in Path("runs").glob(f"{incomplete}*/run.json"))
+    names = (path.parent.name for path in Path("runs").glob("*/run.json"))
+    return sorted(name for name in names if name.startswith(incomplete))  # a name may hold characters of a pattern
 
 
 def _complete_protocol(incomplete: str) -> list[str]:
@@ -237,8 +258,18 @@ Verbose = Annotated[
         "--verbose", "-v", metavar="", help="Also print paths, device and code version.", rich_help_panel=OUTPUT
     ),
 ]
-Runs = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of all runs.", rich_help_panel=FOLDERS)]
-Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of all datasets.", rich_help_panel=FOLDERS)]
+Runs = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER", help="Folder of all runs.", rich_help_panel=FOLDERS, callback=named_folder("--runs")
+    ),
+]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER", help="Folder of all datasets.", rich_help_panel=FOLDERS, callback=named_folder("--data")
+    ),
+]
 RUNS, DATA_FOLDER = Path("runs"), Path("data")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def open_run(name: str, runs: Path, data: Path, release: ReleaseOptions) -> Run:
     Raises:
         MuvlaError: no run has this name, or its numbers do not count.
     """
-    if Path(name).is_dir() or ("/" in name and not is_cell(name)):
+    if os.path.isdir(name) or ("/" in name and not is_cell(name)):
         run = _released(name, runs, data, release)
         run.require_measurement()
         return run

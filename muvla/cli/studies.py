@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ def study_names() -> list[str]:
 def find_study(name: str) -> Path:
     """The folder or file of a study: an existing path, or the name of a folder in experiments/."""
     for path in (Path(name), EXPERIMENTS / name):
-        if path.is_file() or (path / "study.py").is_file():
+        if os.path.isfile(path) or os.path.isfile(path / "study.py"):  # also false for a name that no file can have
             return path
     raise unknown_name("STUDY", name, study_names(), "ls experiments" if EXPERIMENTS.is_dir() else "")
 
