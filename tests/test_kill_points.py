@@ -1,0 +1,106 @@
+"""A sweep that is killed at any file operation continues to the same bytes."""
+
+import shutil
+from collections import defaultdict
+
+import pytest
+
+from helpers.kill_points import contents, run_in_a_fork
+from muvla.cli.main import main
+from muvla.runs.run import Run
+from muvla.runs.verify import run_folders, verify_run
+from sweeps import sweep
+from sweeps.launchers.base import End, Launcher, Progress
+from sweeps.loader import load_study
+from sweeps.work import run_job
+
+STUDY = """
+from dataclasses import replace as replace_
+from muvla.config import *
+from muvla.config.sizes import get_size
+from muvla.evaluation.catalog import get_protocol
+from sweeps.study import Study
+base = Cell(
+    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
+    data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=3)),
+    memory=MemoryConfig("tokens", 2), truncation=4, budget=BudgetConfig(slots=2, window=4, updates=4),
+)
+few = replace_(get_protocol("recall-position3-rh@1"), name="few", episodes=3, slots=3)
+study = Study("killed", "a study that is killed", base, {"K=4": tbptt(4, 2)}, ("memory.m",), (0,), (few,), ("zero",))
+"""
+KINDS = ("rename", "write", "fsync", "open", "unlink", "mkdir")
+
+
+class InThisProcess(Launcher):
+    """One job after the other, in the process that counts its file operations."""
+
+    def run(self, jobs, on_tick, on_end, deadline=None):
+        for job in jobs:
+            status = run_job(job, lambda *_: None, lambda: False)
+            on_tick([Progress(job)])
+            on_end(End(job, status))
+
+
+class Killed:
+    """A study, and the end of a sweep that nobody disturbed."""
+
+    def __init__(self, folder):
+        (folder / "study.py").write_text(STUDY)
+        self.folder = folder
+        self.place = folder / "place"
+        load_study(folder / "study.py")
+        _, self.names = run_in_a_fork(self.sweep, self.place)
+        self.whole = contents(self.place)
+
+    def sweep(self):
+        sweep.get_launcher = lambda name: InThisProcess
+        place = ["--runs", str(self.place / "runs"), "--data", str(self.place / "data")]
+        return main(["sweep", str(self.folder), "--no-tracking", "--device", "cpu", *place])
+
+    def points(self, of_each):
+        """At most `of_each` operations of every kind, spread evenly over the sweep."""
+        by_kind = defaultdict(list)
+        for number, name in enumerate(self.names, start=1):
+            by_kind[name].append(number)
+        assert set(by_kind) == set(KINDS)
+        spread = []
+        for numbers in by_kind.values():
+            step = max(1, len(numbers) / of_each)
+            spread += {numbers[int((i + 0.5) * step)] for i in range(min(of_each, len(numbers)))}
+        return sorted(spread)
+
+    def kill_and_continue(self, point):
+        """True if the sweep was killed there; then the same command has continued to the same end."""
+        shutil.rmtree(self.place)
+        killed, _ = run_in_a_fork(self.sweep, self.place, kill_at=point)
+        run_in_a_fork(self.sweep, self.place)
+        end = contents(self.place)
+        where = f"operation {point}, {self.names[point - 1]}"
+        assert end.keys() == self.whole.keys(), where
+        assert all(end[name] == content for name, content in self.whole.items()), where
+        runs = self.place / "runs"
+        for name in run_folders(runs):
+            verification = verify_run(Run(runs, self.place / "data", name))
+            assert not verification.faults and not verification.unsealed and not verification.unfinished, where
+        return killed
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    return Killed(tmp_path_factory.mktemp("killed"))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_at_a_file_operation_ends_in_the_same_bytes(killed):
+    """One operation of every kind."""
+    points = killed.points(1)
+    assert len(points) == len(KINDS) and all([killed.kill_and_continue(point) for point in points])
+
+
+@pytest.mark.fuzz
+def test_many_kill_points(killed, capsys):
+    points = killed.points(12)
+    survived = [point for point in points if not killed.kill_and_continue(point)]
+    assert not survived
+    with capsys.disabled():
+        print(f"\n{len(points)} of {len(killed.names)} file operations: all ends equal")
