@@ -14,7 +14,7 @@ PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
-.PHONY: help demo test test-quick test-heavy test-sim lint docs results ui doctor setup sim libero renderer clean
+.PHONY: help demo test test-quick test-heavy test-fuzz test-sim lint docs results ui doctor setup sim libero renderer clean
 .DEFAULT_GOAL := help
 # Without .NOTPARALLEL, -j would run pip twice in the same virtual environment at once.
 .NOTPARALLEL:
@@ -24,6 +24,7 @@ help:
 	@echo "make test-quick  the everyday tests: no simulator, no slow test; 3 minutes on 2 cores"
 	@echo "make test        all tests but the heavy ones, the simulators' included where they can render; 15 minutes"
 	@echo "make test-heavy  the tests marked browser, paper, cluster, peers or fuzz; 30 minutes at most"
+	@echo "make test-fuzz   10,000 mutated inputs to all parsers; 20 minutes on 2 cores"
 	@echo "make test-sim    the simulators' tests alone"
 	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
 	@echo "make docs        the documentation as a site, in build/site"
@@ -83,6 +84,9 @@ test-quick: $(VENV)/.dev
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
 test-heavy: $(VENV)/.full renderer
 	@$(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
+
+test-fuzz: $(VENV)/.dev
+	@MUVLA_FUZZ_CASES=250 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -s -m fuzz tests/test_fuzz.py
 
 test-sim: $(VENV)/.full renderer
 	@MUVLA_EVERY_TASK=1 $(PYTEST) -m sim

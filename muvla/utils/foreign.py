@@ -120,6 +120,8 @@ def decode(data: Any, model: type[T], field: str) -> T:
         raise _translate(error, data, field) from None
     except RecursionError:
         raise _broken(field, f"more than {DEPTH} nested lists and objects") from None
+    except UnicodeEncodeError:
+        raise _broken(field, "half of a surrogate pair in a text") from None
     place = _place_of_infinite(decoded)
     if place is not None:
         raise _mistyped(f"{field}: {place}".removesuffix(": "), "NaN or infinity there", "a finite number")

@@ -18,7 +18,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
+import h5py
+import numpy as np
 
 from helpers import foreign_files, released, rlds_files
 from helpers.mutations import change_json, mutate_words, value
@@ -31,9 +32,12 @@ from muvla.config.model import SizeConfig, TowerConfig
 from muvla.config.serialization import content_hash, from_dict, parse_assignments, replace, to_dict
 from muvla.config.sizes import get_size
 from muvla.data.collect import collect
+from muvla.data.conventions import get_conventions
+from muvla.data.importer import import_config
 from muvla.data.normalization import Statistics
 from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.readers.schema import read_demonstrations
+from muvla.data.readers.selection import select
 from muvla.data.store import EpisodeStore
 from muvla.evaluation.action_chunks import ChunkFile
 from muvla.evaluation.catalog import get_protocol
@@ -44,6 +48,7 @@ from muvla.runs.evaluate import Evaluator
 from muvla.runs.find import find_run
 from muvla.runs.status import run_status
 from muvla.runs.train import train_cell
+from muvla.runs.verify import verify_run
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 
@@ -83,14 +88,19 @@ class TextTarget:
 # --- what reads a folder --------------------------------------------------------------------------------------------
 
 
-def read_import(schema: str | None, path: str = ".", instruction: str | None = None) -> Callable[[Path], None]:
+def read_import(schema: str | None, path: str = ".", text: str | None = None) -> Callable[[Path], None]:
+    """What `muvla data import` reads; all but the writing of the dataset."""
+
     def read(folder: Path) -> None:
-        source = open_source(folder / path, None, instruction)
-        chosen = choose_schema(source, schema)
+        source = open_source(folder / path)
+        chosen = choose_schema(source, schema, text=text)
         chosen.check(source)
+        get_conventions(source, chosen)
+        import_config(source, "RecallPosition3-v0")
         assert source.origin
         assert source.frames >= 0
-        for episode in read_demonstrations(source, chosen, "RecallPosition3-v0", None):
+        numbers = select(source, chosen).numbers
+        for episode in read_demonstrations(source, chosen, "RecallPosition3-v0", None, numbers):
             assert len(episode.proprio) == len(episode.recorded_action)
 
     return read
@@ -117,6 +127,7 @@ def read_run(folder: Path) -> None:
     for identity in (path.name for path in sorted((folder / "runs").iterdir())):
         run = find_run(folder / "runs", folder / "data", identity)
         run_status(run)
+        verify_run(run)
         run.seconds()
         list(inspect(run.folder))
         run.trained_on()
@@ -160,6 +171,9 @@ def prepare(root: Path) -> None:
     rlds_files.write(root / "rlds" / "1.0.0", [rlds_files.episode(2, seed) for seed in (0, 1)])
     foreign_files.mikasa(root / "mikasa", (2, 3))
     foreign_files.maniskill(root / "maniskill", (2, 3))
+    _prepare_lerobot_2(root / "lerobot-2")
+    _prepare_libero(root / "libero")
+    _prepare_robomme(root / "robomme")
     size = {"muvla_size": to_dict(RELEASED_SIZE)}
     released.write(root / "released", own=size)
     _prepare_run(root / "run")
@@ -168,12 +182,61 @@ def prepare(root: Path) -> None:
         labels={"target": 1},
         events={"cue_end": 1},
         measured={"steps": 2},
-        written={"tokens": torch.zeros(2, 4, 3).numpy()},
-        read=torch.zeros(2, 4, 3).numpy(),
-        step=torch.arange(2).numpy(),
-        phase=torch.zeros(2, dtype=torch.uint8).numpy(),
+        written={"tokens": np.zeros((2, 4, 3), np.float32)},
+        read=np.zeros((2, 4, 3), np.float32),
+        step=np.arange(2),
+        phase=np.zeros(2, np.uint8),
     )
     write_trace(root / "traces", trace)
+
+
+def _prepare_lerobot_2(folder: Path) -> None:
+    """LeRobot 2.1: a parquet file per episode, and lines of JSON."""
+    foreign_files.lerobot(folder, (2, 2), "image", per_file=1)
+    info = json.loads((folder / "meta" / "info.json").read_text())
+    info |= {"codebase_version": "v2.1", "total_chunks": 1, "total_videos": 0}
+    info["data_path"] = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+    info["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    for number, file in enumerate(sorted((folder / "data" / "chunk-000").iterdir())):
+        file.rename(file.with_name(f"episode_{number:06d}.parquet"))
+    shutil.rmtree(folder / "meta" / "episodes")
+    (folder / "meta" / "tasks.parquet").unlink()
+    texts = foreign_files.INSTRUCTIONS
+    lines = [json.dumps({"task_index": i, "task": text}) for i, text in enumerate(texts)]
+    (folder / "meta" / "tasks.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    lines = [json.dumps({"episode_index": i, "tasks": [texts[i]], "length": 2}) for i in range(2)]
+    (folder / "meta" / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _prepare_libero(folder: Path) -> None:
+    folder.mkdir()
+    with h5py.File(folder / "demo.hdf5", "w") as file:
+        data = file.create_group("data")
+        data.attrs["problem_info"] = json.dumps({"language_instruction": "Pick the cube."})
+        data.attrs["env_args"] = json.dumps({"env_name": "x", "env_kwargs": {"control_freq": 20}})
+        for number in range(2):
+            demo = data.create_group(f"demo_{number}")
+            demo["actions"] = foreign_files.numbers(3, number)
+            for camera in ("agentview_rgb", "eye_in_hand_rgb"):
+                demo[f"obs/{camera}"] = foreign_files.pixels(3, number)
+            demo["obs/ee_states"] = foreign_files.numbers(3, number, 6)
+            demo["obs/gripper_states"] = foreign_files.numbers(3, number, 2)
+
+
+def _prepare_robomme(folder: Path) -> None:
+    folder.mkdir()
+    with h5py.File(folder / "record_dataset_X.h5", "w") as file:
+        for number in range(2):
+            episode = file.create_group(f"episode_{number}")
+            episode["setup/seed"], episode["setup/task_goal"] = number, ["Pick the cube."]
+            for step in range(2):
+                group = episode.create_group(f"timestep_{step}")
+                for camera in ("front_rgb", "wrist_rgb"):
+                    group[f"obs/{camera}"] = foreign_files.pixels(1, step)[0]
+                group["obs/joint_state"], group["obs/gripper_state"] = np.zeros(7), np.zeros(2)
+                group["action/joint_action"] = np.zeros(8)
+                group["info/is_video_demo"] = step == 0
 
 
 def _prepare_run(folder: Path) -> None:
@@ -326,6 +389,12 @@ FILES = (
     FileTarget("mikasa episode", "mikasa", "*.npz", read_import("mikasa")),
     FileTarget("maniskill json", "maniskill", "*.json", read_import(None, "trajectory.h5", "Pick the cube.")),
     FileTarget("maniskill hdf5", "maniskill", "*.h5", read_import(None, "trajectory.h5", "Pick the cube.")),
+    FileTarget("lerobot 2 info", "lerobot-2", "meta/info.json", read_import("mikasa")),
+    FileTarget("lerobot 2 tasks", "lerobot-2", "meta/tasks.jsonl", read_import("mikasa")),
+    FileTarget("lerobot 2 episodes", "lerobot-2", "meta/episodes.jsonl", read_import("mikasa")),
+    FileTarget("lerobot 2 data", "lerobot-2", "data/*/*.parquet", read_import("mikasa")),
+    FileTarget("libero", "libero", "*.hdf5", read_import("libero", "demo.hdf5")),
+    FileTarget("robomme", "robomme", "*.h5", read_import("robomme", "record_dataset_X.h5")),
     FileTarget("released config", "released", "config.json", read_release),
     FileTarget("released memory meta", "released", "memory_meta.json", read_release),
     FileTarget("released statistics", "released", "dataset_statistics.json", read_release),

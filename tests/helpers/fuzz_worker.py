@@ -1,7 +1,7 @@
 """A process that feeds mutated inputs to the parsers, and writes a line for each finding.
 
-`python -m helpers.fuzz_worker ROOT FROM CASES` reads the valid inputs under ROOT. The file `ROOT/at-FROM` names the
-case that runs, so that a process that dies or hangs names its input.
+`python -m helpers.fuzz_worker INPUTS ROOT FROM` reads the valid inputs, and runs the cases of `ROOT/cases.json`. The
+file `ROOT/at-FROM` names the case that runs, so that a process that dies or hangs names its input.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Case:
     def __init__(self, target: FileTarget | TextTarget, number: int, inputs: Path):
         self.target, self.number, self.inputs = target, number, inputs
         self.rng = Random(f"{SEED} {target.name} {number}")
+        self.refused, self.seconds, self.grown = False, 0.0, 0
 
     def run(self) -> dict | None:
         """The finding: an exception that is no MuvlaError, an error without a place, or a limit; None without one."""
@@ -59,6 +60,7 @@ class Case:
             else:
                 shown = self._read_files()
         except MuvlaError as error:
+            self.refused = True
             finding = self._unplaced(error)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -70,11 +72,11 @@ class Case:
             place = ours[-1] if ours else frames[-1]
             what = f"{type(error).__name__} at {'/'.join(Path(place.filename).parts[-3:])}:{place.lineno} {place.name}"
             finding = {"finding": what, "error": str(error)[:200]}
-        seconds, grown = time.monotonic() - started, peak() - before
-        if seconds > SECONDS:
-            finding = {"finding": "slow", "error": f"{seconds:.1f} s"}
-        if grown > BYTES:
-            finding = {"finding": "large", "error": f"{grown / 2**20:.0f} MiB"}
+        self.seconds, self.grown = time.monotonic() - started, peak() - before
+        if self.seconds > SECONDS:
+            finding = {"finding": "slow", "error": f"{self.seconds:.1f} s"}
+        if self.grown > BYTES:
+            finding = {"finding": "large", "error": f"{self.grown / 2**20:.0f} MiB"}
         if finding is not None:
             finding |= {"target": self.target.name, "number": self.number, "input": shown}
         return finding
@@ -103,27 +105,34 @@ class Case:
         return None
 
 
-def main(root: Path, start: int, cases: list[tuple[str, int]]) -> None:
+def main(inputs: Path, root: Path, start: int) -> None:
+    """Run the cases of `root/cases.json` from `start` on."""
     warnings.simplefilter("ignore")
     by_name = {target.name: target for target in TARGETS}
+    cases = json.loads((root / "cases.json").read_text())
     faulthandler.enable()
+    total = {"cases": 0, "refused": 0, "seconds": 0.0, "mebibytes": 0.0}
     with tempfile.TemporaryDirectory(dir=root) as place:
-        inputs = Path(place) / "inputs"
-        shutil.copytree(root / "inputs", inputs)
+        copy = Path(place) / "inputs"
+        shutil.copytree(inputs, copy)
         for target in TARGETS:  # the valid inputs are valid, and load every library before memory is limited
             if isinstance(target, FileTarget):
-                target.read(inputs / target.folder)
+                target.read(copy / target.folder)
         limit_memory()
         for index, (name, number) in enumerate(cases[start:], start=start):
             (root / f"at-{start}").write_text(str(index))
             faulthandler.dump_traceback_later(HANGS, exit=True)
-            finding = Case(by_name[name], number, inputs).run()
+            case = Case(by_name[name], number, copy)
+            finding = case.run()
             faulthandler.cancel_dump_traceback_later()
             if finding is not None:
                 print(json.dumps(finding), flush=True)
-        (root / f"at-{start}").write_text("end")
+            total["cases"] += 1
+            total["refused"] += case.refused
+            total["seconds"] = max(total["seconds"], case.seconds)
+            total["mebibytes"] = max(total["mebibytes"], case.grown / 2**20)
+    print(json.dumps(total))
 
 
 if __name__ == "__main__":
-    folder, begin, wanted = sys.argv[1:]
-    main(Path(folder), int(begin), [tuple(case) for case in json.loads(Path(wanted).read_text())])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -9,6 +9,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -228,6 +229,19 @@ def mutate_words(rng: Random, text: str) -> str:
     return "".join(letters)
 
 
+def png_bomb(rng: Random) -> bytes:
+    """A PNG of some hundred bytes whose header claims up to a thousand million pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    side = rng.choice((9_000, 14_000, 32_000, 2**31 - 1))
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
+    )
+
+
 # --- arrays ---------------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +353,7 @@ def mutate_parquet(rng: Random, content: bytes) -> bytes:
         return mutate_bytes(rng, content)
     index = rng.randrange(table.num_columns)
     name, cells = table.column_names[index], table.column(index).to_pylist()
-    action = rng.randrange(8)
+    action = rng.randrange(9)
     if action == 0:
         changed = table.remove_column(index)
     elif action == 1:
@@ -373,6 +387,8 @@ def mutate_parquet(rng: Random, content: bytes) -> bytes:
             cells = [same] * len(cells)
         elif action == 6:
             cells = [str(cell) for cell in cells]
+        elif action == 7:
+            cells = [{"bytes": png_bomb(rng), "path": None} for _ in cells]
         else:
             rng.shuffle(cells)
         try:

@@ -20,21 +20,63 @@ from functools import cached_property
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from muvla.data.readers.source import ANY, Feature, Record, decode_image, mismatch, no_feature
 from muvla.data.readers.tfrecord import Values, parse_example, read_records
 from muvla.envs.conventions import NOTHING_STATED
 from muvla.errors import MuvlaError
-from muvla.utils.io import read_json
+from muvla.utils.foreign import read_model
 
 # Data types whose values an Example holds without loss.
 DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64")
 SPLIT = "train"  # the only split of the published robot datasets
 STEPS = "steps/"
 SHARD = re.compile(rf".+-{SPLIT}\.tfrecord-(\d{{5}})-of-(\d{{5}})")
+
+
+# The checked fields of features.json and dataset_info.json, in the words of protobuf's JSON.
+
+
+class _Split(msgspec.Struct):
+    name: str
+    shardLengths: list[int | str] = []
+
+
+class _Info(msgspec.Struct):
+    name: str | None = None
+    version: str | None = None
+    splits: list[_Split] = []
+
+
+class _Shape(msgspec.Struct):
+    dimensions: list[int | str] = []
+
+
+class _About(msgspec.Struct):
+    dtype: str = "string"
+    encoding: str = "none"
+    shape: _Shape = msgspec.field(default_factory=_Shape)
+
+
+class _Group(msgspec.Struct):
+    features: dict[str, _Node]
+
+
+class _Sequence(msgspec.Struct):
+    feature: _Node
+    length: int | str = ANY
+
+
+class _Node(msgspec.Struct):
+    featuresDict: _Group | None = None
+    sequence: _Sequence | None = None
+    image: _About | None = None
+    text: _About | None = None
+    tensor: _About | None = None
+    pythonClassName: str = ""
 
 
 class RldsDirectory:
@@ -57,16 +99,16 @@ class RldsDirectory:
                     expected="the folder of one version of a TFDS dataset",
                     remedy="pass the folder of the version, for example DIRECTORY/1.0.0",
                 )
-        self.info: dict[str, Any] = read_json(path / "dataset_info.json")
-        features = read_json(path / "features.json")
-        if "featuresDict" not in features:
+        self.info = read_model(path / "dataset_info.json", _Info)
+        features = read_model(path / "features.json", _Node)
+        if features.featuresDict is None:
             raise MuvlaError(
                 str(path / "features.json"),
                 got="a layout without `featuresDict`",
                 expected="a `featuresDict`",
                 remedy="open the dataset once with a newer tensorflow-datasets, and save its features",
             )
-        self.features = {feature.path: feature for feature in _leaves(features, "", ())}
+        self.features = {feature.path: feature for feature in _leaves(features, "", (), str(path / "features.json"))}
         self.lengths = self._shard_lengths()
         self.shards = self._shards()
 
@@ -87,14 +129,15 @@ class RldsDirectory:
     @property
     def origin(self) -> str:
         """Names and sizes, because hashing takes as long as importing."""
-        name, version = self.info.get("name"), self.info.get("version")
-        return f"{name} {version} (RLDS, {len(self)} episodes, {self.bytes} bytes)"
+        return f"{self.info.name} {self.info.version} (RLDS, {len(self)} episodes, {self.bytes} bytes)"
 
     @cached_property
     def frames(self) -> int:
         """Estimated from the first record's share of the bytes: no file holds the number."""
         tensors = (f.path for f in self.features.values() if f.path.startswith(STEPS) and f.content == "tensor")
-        path = next(tensors)
+        path = next(tensors, None)
+        if path is None:
+            raise mismatch(f"{self.path / 'features.json'}", "no feature of steps with numbers", "proprio or actions")
         first = next(self.records([path]))
         return self.bytes * len(first.values[path]) // first.size
 
@@ -134,8 +177,9 @@ class RldsDirectory:
                 )
 
     def _shard_lengths(self) -> list[int]:
-        splits = {split["name"]: split for split in self.info.get("splits", [])}
-        lengths = [int(length) for length in splits.get(SPLIT, {}).get("shardLengths", [])]
+        splits = {split.name: split.shardLengths for split in self.info.splits}
+        where = f"{self.path / 'dataset_info.json'}: shardLengths"
+        lengths = [_get_number(length, where, least=0) for length in splits.get(SPLIT, [])]
         if sum(lengths) == 0:
             raise MuvlaError(
                 str(self.path / "dataset_info.json"),
@@ -164,25 +208,40 @@ class RldsDirectory:
         return [shards[i] for i in range(total)]
 
 
-def _leaves(node: dict[str, Any], path: str, outer: tuple[int, ...]) -> Iterator[Feature]:
-    """Yields the features below a node of features.json; `outer` holds the lengths of the enclosing sequences."""
-    if "featuresDict" in node:
-        for name, child in node["featuresDict"]["features"].items():
-            yield from _leaves(child, f"{path}/{name}".lstrip("/"), outer)
-    elif "sequence" in node:
-        length = int(node["sequence"].get("length", ANY))
+def _get_number(number: int | str, where: str, least: int = ANY) -> int:
+    """Returns a number, which protobuf's JSON writes as text. Raises MuvlaError for other text and below `least`."""
+    if re.fullmatch(r"-?\d{1,12}", str(number), re.ASCII) is None or int(number) < least:
+        raise mismatch(where, repr(number), f"a whole number of at least {least}")
+    return int(number)
+
+
+def _leaves(node: _Node, path: str, outer: tuple[int, ...], file: str) -> Iterator[Feature]:
+    """Yields the features below a node of features.json.
+
+    Args:
+        node: the node.
+        path: path of the node's feature.
+        outer: lengths of the enclosing sequences.
+        file: the file, for errors.
+    """
+    where = f"{file}: {path}"
+    if node.featuresDict is not None:
+        for name, child in node.featuresDict.features.items():
+            yield from _leaves(child, f"{path}/{name}".lstrip("/"), outer, file)
+    elif node.sequence is not None:
+        length = _get_number(node.sequence.length, where)
         inner = () if f"{path}/" == STEPS else (length,)
-        yield from _leaves(node["sequence"]["feature"], path, outer + inner)
+        yield from _leaves(node.sequence.feature, path, outer + inner, file)
     else:
-        content = next((content for content in ("image", "text", "tensor") if content in node), "")
-        about = node.get(content, {})
-        shape = outer + tuple(map(int, about.get("shape", {}).get("dimensions", [])))
-        dtype, encoding = about.get("dtype", "string"), about.get("encoding", "none")
+        content = next((name for name in ("image", "text", "tensor") if getattr(node, name) is not None), "")
+        about = getattr(node, content) if content else _About()
+        shape = outer + tuple(_get_number(size, where) for size in about.shape.dimensions)
+        dtype, encoding = about.dtype, about.encoding
         readable = content != "tensor" or dtype == "string" or (dtype in DTYPES and ANY not in shape)
         if content and encoding == "none" and readable:
             yield Feature(path, "text" if dtype == "string" else content, dtype, shape)
         else:
-            name = node.get("pythonClassName", "").rpartition(".")[2]
+            name = node.pythonClassName.rpartition(".")[2]
             yield Feature(path, f"{name or content} of encoding {encoding} and shape {shape}")
 
 
