@@ -9,6 +9,7 @@ from typing import Any
 from muvla.checkpoints.build import get_prompts, hash_start
 from muvla.config import Cell, DatasetConfig, canonical, started_at
 from muvla.config.serialization import content_hash, difference, flatten
+from muvla.data.span import require_span, require_span_of_data
 from muvla.envs.registry import TaskInfo, task_info
 from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.catalog import declared_protocols
@@ -151,6 +152,8 @@ def require_fitting(
                 remedy="give the changed protocol a new name",
             )
         for item in cells:
+            require_span_of_data(item.cell.memory, item.cell.data)
+            require_span(item.cell.memory, protocol.task, protocol.id, protocol.step_limit)
             for demand in _demands(protocol, item.cell, prompts[item.cell.start.checkpoint]):
                 if not demand.met:
                     raise MuvlaError(

@@ -14,6 +14,7 @@ from muvla.checkpoints.build import build_policy
 from muvla.config import Cell, MemoryConfig, canonical, dummy, ema, no_memory, tbptt
 from muvla.config.serialization import content_hash, difference, flatten, from_dict, parse_assignments, to_dict
 from muvla.config.serialization import replace as changed
+from muvla.config.sizes import get_size
 from muvla.envs.phases import Phase
 from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
@@ -152,13 +153,25 @@ PLACED = {
     "fast_weights fuse": {"memory.kind": "fast_weights", "memory.width": 16, "memory.place": "fuse"},
     "fast_weights emptied": {"memory.kind": "fast_weights", "memory.place": "fuse", "memory.emptied": True},
 }
+FRAME = 2 * get_size("tiny").patches  # V·P
+FRAMES = {
+    "frame_stack": {"memory.kind": "frame_stack", "memory.k": 3, "memory.frame_tokens": FRAME},
+    "frame_stack stride": {"memory.kind": "frame_stack", "memory.stride": 2, "memory.frame_tokens": FRAME},
+    "frame_stack recomputed": {
+        "memory.kind": "frame_stack",
+        "memory.recomputed": True,
+        "memory.frame_tokens": FRAME,
+    },
+    "first_frame": {"memory.kind": "first_frame", "memory.frame_tokens": FRAME},
+}
+FRAMES = {name: changes | {"model.reserve": 2 * FRAME} for name, changes in FRAMES.items()}
 THEIRS = {
     "cell": {"memory.kind": "stranger_cell"},
     "store": {"memory.kind": "stranger_store"},
     "detached": {"memory.kind": "stranger_store", "memory.detached": True},
     "leaky": {"memory.kind": "leaky", "memory.decay": 0.5},
 }
-ALL = OURS | PLACED | THEIRS
+ALL = OURS | PLACED | FRAMES | THEIRS
 every = pytest.mark.parametrize("name", ALL)
 
 
@@ -190,8 +203,8 @@ def moment(slots, tick, seeds=None):
 def frames_of(policy, seeds, tick):
     """Frames that depend on the episode and the tick alone."""
     parts = [random_frames(policy, 1, seed=100 * seed + tick) for seed in seeds]
-    fields = ("prefix", "text", "stop", "text_lengths", "proprio")
-    return type(parts[0])(*(torch.cat([getattr(p, field) for p in parts]) for field in fields))
+    fields = ("prefix", "text", "stop", "text_lengths", "proprio", *policy.memory.observes)
+    return type(parts[0])(**{field: torch.cat([getattr(p, field) for p in parts]) for field in fields})
 
 
 def played(policy, seeds, ticks, intervention=None):
@@ -393,6 +406,9 @@ def test_episodes_run_with_and_without_interventions(store, cell_with, name, int
     if intervention and not trainer.policy.memory.has_state:
         pytest.skip("there is nothing to intervene on")
     outcomes, parsed = [], parse_intervention(intervention)
+    memory = trainer.policy.memory
+    if parsed and not parsed.whole_state and not float_leaves(memory.init_state(1)):
+        pytest.skip("refused: the state holds no floating-point number (tests/test_frames.py)")
     actor = PolicyActor(trainer.policy, trainer.statistics, SHORT, parsed)
     rollout = Rollout(actor, lambda: make_env(SHORT.task))
     rollout.run(range(SHORT.seed, SHORT.seed + SHORT.episodes), outcomes.append)

@@ -67,6 +67,22 @@ class MemoryConfig:
         """The mechanism in the words of a table, with truncation length K where K has a meaning."""
         return f"{self.kind}, K={K}" if self.gradient_crosses else self.kind
 
+    @property
+    def span(self) -> tuple[int, str]:
+        """The steps that an episode must be able to have, and the field that asks for them; 0 where none does."""
+        return 0, ""
+
+    def require_step_limit(self, steps: int, where: str) -> None:
+        """Raises MuvlaError where episodes are shorter than the mechanism's span.
+
+        Args:
+            steps: the most steps of an episode.
+            where: whose step limit this is, for the error.
+        """
+        span, field = self.span
+        limit = f"at most {steps}, the step limit of {where}"
+        require(span <= steps, field, f"a span of {span} steps", limit, f"lower {field}")
+
     def require_compatible(self, data: DataConfig, model: ModelConfig) -> None:
         """Raises MuvlaError where the data or the model of a cell do not suit the mechanism.
 

@@ -12,6 +12,7 @@ from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
+from muvla.memory.base import float_leaves
 from muvla.models.policy import Policy
 
 
@@ -56,6 +57,11 @@ def require_tokens(intervention: Intervention, policy: Policy) -> None:
             f"a memory that holds {', '.join(sorted(uncounted))} for all {name} together",
             not (intervention.whole_state and intervention.tokens and uncounted),
             "no [first:stop]: a whole state is moved",
+        ),
+        (
+            f"a memory whose state ({', '.join(memory.state_spec())}) holds no floating-point number",
+            intervention.whole_state or intervention.site == "read" or bool(float_leaves(memory.init_state(1))),
+            "an intervention that puts a whole state, or the site `read`",
         ),
         (f"the mechanism {memory.config.kind}", undefined is None, f"another intervention: {undefined}"),
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from muvla.data.normalization import Statistics
+from muvla.data.span import require_span
 from muvla.envs.phases import Phase, events
 from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError, NotAMeasurement
@@ -74,6 +75,7 @@ class PolicyActor(Actor):
 
     def require_fit(self, env: WorkerEnv | LocalEnv) -> None:
         require_fit(self.policy, env)
+        require_span(self.policy.memory.config, self.protocol.task, self.protocol.id, self.protocol.step_limit)
         require_applicable(self.intervention, self.policy, env, self.protocol)
 
     def restore(self, episode: RunningEpisode) -> RunningEpisode | None:
@@ -220,6 +222,8 @@ class PolicyActor(Actor):
         if intervention and not intervention.uninterrupted:
             return
         if effect == "keeps":
+            if memory.settles:
+                return
             effect = "moves" if memory.recurs else "freezes"
         if episode.moved != (effect == "moves"):
             raise NotAMeasurement(

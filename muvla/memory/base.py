@@ -36,12 +36,18 @@ class Memory(nn.Module, ABC):
     observes: ClassVar[tuple[Observation, ...]] = ()  # parts of an observation that the policy has to keep for it
     # Interventions that have no meaning for this mechanism: name → reason. They are refused before an episode runs.
     undefined_interventions: ClassVar[Mapping[str, str]] = {}
+    settles: ClassVar[bool] = False  # True where writes may end before the episode, so that the state stays as it is
 
     def __init__(self, config: MemoryConfig, dimensions: Dimensions):
         super().__init__()
         self.config, self.embedding = config, dimensions.width  # D
         # The tokens of a mechanism without tokens: a buffer, so that their device and dtype follow the policy's.
         self.register_buffer("empty", torch.empty(1, 0, self.embedding), persistent=False)
+
+    @classmethod
+    def observed_by(cls, config: MemoryConfig) -> tuple[Observation, ...]:
+        """The parts of an observation that the policy keeps for a mechanism of this configuration."""
+        return cls.observes
 
     @property
     def tokens(self) -> int:

@@ -29,6 +29,8 @@ class Dimensions:
     proprio: int = 0  # Q
     chunk: int = 0  # H
     action: int = 0  # A
+    cameras: int = 0  # V
+    image_size: int = 0  # s, pixels of an image's side
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ MECHANISMS = Registry(
         "dummy": "muvla.memory.tokens:DummyMemory",
         "tokens": "muvla.memory.tokens:TokenMemory",
         "gru": "muvla.memory.gru:GruMemory",
+        "frame_stack": "muvla.memory.frame_stack:FrameStack",
+        "first_frame": "muvla.memory.first_frame:FirstFrame",
         "fast_weights": "muvla.memory.fast_weights:FastWeightsMemory",
     },
     "memory.kind",

@@ -55,6 +55,8 @@ def dimensions_of(config: ModelConfig, interface: Interface) -> Dimensions:
         proprio=interface.proprio_dim,
         chunk=config.chunk,
         action=interface.action_dim,
+        cameras=interface.cameras,
+        image_size=size.image_size,
     )
 
 
@@ -202,8 +204,8 @@ class Policy(nn.Module):
         kept = {name: {"features": features, "pixels": images}[name] for name in self.memory.observes}
         if "pixels" in kept and images is None:
             raise MuvlaError(
-                "memory.kind",
-                got=self.memory.config.kind,
+                "--cache-vision",
+                got=f"memory.kind={self.memory.config.kind}, which observes pixels",
                 expected="a mechanism that observes no pixels, where vision features are cached",
                 remedy="train without the cache of vision features",
             )

@@ -14,15 +14,15 @@ from muvla.recurrence.tick import Recurrence
 
 
 def watched(recurrence: Recurrence, slot: int) -> State:
-    """The MEMORY tokens (m, D) that the slot's last tick read, as `tokens`.
+    """The MEMORY tokens (m, D) that the slot's last tick read, as `tokens`, where these are the units of the state.
 
-    For a mechanism without tokens, or whose tokens depend on the observation too: the float leaves of the state, and
-    as `content` the retrieved content, or these tokens.
+    For any other mechanism: the leaves of the state (the float leaves where the state has any), and as `content` the
+    MEMORY tokens or the retrieved content.
     """
-    memory = recurrence.memory
-    if memory.tokens and not memory.reads_observation:
+    memory, state = recurrence.memory, recurrence.read_state
+    if memory.tokens and memory.units.name == "tokens":
         return {"tokens": recurrence.read.tokens[slot]}
-    leaves = {name: leaf[slot] for name, leaf in float_leaves(recurrence.read_state).items()}
+    leaves = {name: leaf[slot] for name, leaf in (float_leaves(state) or state).items()}
     if memory.tokens:
         tokens, present = recurrence.read.tokens[slot], recurrence.read.present
         leaves["content"] = tokens if present is None else tokens * present[slot, :, None]
@@ -52,5 +52,7 @@ def moved(before: State, after: State, intervention: Intervention | None, units:
     if chosen is not None:
         counted = ("tokens",) if "tokens" in after else ("content",) if at_read else units.leaves
         names = [name for name in names if name in counted]
-    rows = slice(None) if chosen is None else slice(*chosen)
+    if chosen is None:
+        return any(not torch.equal(before[name], after[name]) for name in names)
+    rows = slice(*chosen)
     return any(not torch.equal(before[name][rows], after[name][rows]) for name in names)

@@ -88,10 +88,15 @@ def check_finite(recurrence: Recurrence, loss: float, norm: float, update: int) 
 
 
 def check_moved(recurrence: Recurrence, mechanism: str, update: int) -> None:
-    """Raises NotAMeasurement if a recurrent memory still equals its initial state, or another memory does not."""
+    """Raises NotAMeasurement if a recurrent memory still equals its initial state, or another memory does not.
+
+    A memory that settles may wait for its frame.
+    """
     state, memory = recurrence.state, recurrence.memory
     initial = memory.init_state(recurrence.slots)
     moved = any(bool((state[name] != initial[name]).any()) for name in state)
+    if memory.settles and not moved:
+        return
     if recurrence.intervention is None and moved != memory.recurs:
         raise NotAMeasurement(
             f"memory at update {update}",

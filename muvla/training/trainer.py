@@ -23,6 +23,7 @@ from muvla.checkpoints.build import build_policy, get_prompts, hash_start
 from muvla.config import Cell, canonical
 from muvla.data.normalization import Statistics
 from muvla.data.prefetch import Prefetcher
+from muvla.data.span import require_span_of_data
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import SlotStream, Window
 from muvla.errors import MuvlaError
@@ -95,6 +96,7 @@ class Trainer:
         self.cell, self.device, self.ranks = canonical(cell), device, ranks
         self.checkpoint_gradients = checkpoint_gradients
         _require_declared(intervention, self.cell)
+        require_span_of_data(self.cell.memory, self.cell.data)
         self.statistics = Statistics.from_store(store, self.cell.data.statistics)
         self.interface = get_interface(store, get_prompts(self.cell), self.cell)
         self.start = hash_start(self.cell)

@@ -33,6 +33,7 @@ from muvla.config.serialization import content_hash, identity
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import Window
 from muvla.errors import DiskError, MuvlaError
+from muvla.memory.registry import get_mechanism
 from muvla.models.policy import Policy
 from muvla.models.preprocessing import prepare
 from muvla.training.trainer import Trainer
@@ -52,7 +53,9 @@ def require_cacheable(cell: Cell, ranks: int = 1) -> None:
     """
     if ranks > 1:
         raise MuvlaError("--cache-vision", got=f"{ranks} ranks", expected="one process", remedy="omit --cache-vision")
+    pixels = "pixels" in get_mechanism(cell.memory.kind).observed_by(cell.memory)
     for name, got, expected, reason in (
+        ("memory.recomputed", pixels, False, "a store of pixels needs the towers at every tick"),
         ("model.vision", cell.model.vision, "frozen", "the features of trained towers change with every update"),
         ("data.augmentation", cell.data.augmentation, "none", "augmentation changes the features at every visit"),
         ("model.film", cell.model.film, False, "with FiLM features depend on the prompt and on trained layers"),
