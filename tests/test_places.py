@@ -62,6 +62,8 @@ class AtHeadConfig(PlaceConfig):
         (MECHANISMS.load("gru").Config, {"m": 0}, "memory.m"),
         (MECHANISMS.load("gru").Config, {"place": "fuse", "m": -1}, "memory.m"),
         (MECHANISMS.load("gru").Config, {"width": 0}, "memory.width"),
+        (MECHANISMS.load("gru").Config, {"width": 1.5}, "memory.width"),
+        (MECHANISMS.load("frame_stack").Config, {"k": 2.5}, "memory.k"),
         (MECHANISMS.load("fast_weights").Config, {"heads": 3, "width": 16}, "memory.width"),
         (MECHANISMS.load("fast_weights").Config, {"heads": 0}, "memory.heads"),
         (MECHANISMS.load("fast_weights").Config, {"decay": 1.5}, "memory.decay"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.memory.contract import Clock, Dimensions, Retrieved, State, Units
 from muvla.memory.place_config import PlaceConfig
 from muvla.memory.placed import PlacedMemory, Query
@@ -28,9 +28,9 @@ class FastWeightsConfig(PlaceConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.heads >= 1, "memory.heads", self.heads, "≥ 1", "set a number of heads")
+        require(is_whole(self.heads) and self.heads >= 1, "memory.heads", self.heads, "≥ 1", "set a number of heads")
         require(
-            self.width >= self.heads and self.width % self.heads == 0,
+            is_whole(self.width) and self.width >= self.heads and self.width % self.heads == 0,
             "memory.width",
             self.width,
             f"a multiple of memory.heads = {self.heads}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.memory.base import Memory, where_slot
 from muvla.memory.contract import Clock, Dimensions, Observed, Read, Retrieved, State, Taps, Units
 from muvla.memory.frame_config import FrameConfig
@@ -25,7 +25,13 @@ class FirstFrameConfig(FrameConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.frame >= 0, "memory.frame", self.frame, "step ≥ 0", "0 keeps the episode's first frame")
+        require(
+            is_whole(self.frame) and self.frame >= 0,
+            "memory.frame",
+            self.frame,
+            "step ≥ 0",
+            "0 keeps the episode's first frame",
+        )
 
     @property
     def tokens(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muvla.config import MemoryConfig
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.errors import MuvlaError
 from muvla.memory.contract import Dimensions
 
@@ -20,7 +20,13 @@ class FrameConfig(MemoryConfig):
     frame_tokens: int = 0  # V·P, of the model's size and the data's cameras; 0 is not known yet
 
     def __post_init__(self):
-        require(self.frame_tokens >= 0, "memory.frame_tokens", self.frame_tokens, "V·P ≥ 0", "set cameras × patches")
+        require(
+            is_whole(self.frame_tokens) and self.frame_tokens >= 0,
+            "memory.frame_tokens",
+            self.frame_tokens,
+            "V·P ≥ 0",
+            "set cameras × patches",
+        )
 
     @property
     def gradient_crosses(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from muvla.config import MemoryConfig
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.memory.base import Memory
 from muvla.memory.contract import Clock, Dimensions, Observation, Observed, Read, Retrieved, State, Taps, Units
 from muvla.memory.frame_config import FrameConfig
@@ -30,8 +30,14 @@ class FrameStackConfig(FrameConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.k >= 1, "memory.k", self.k, "k ≥ 1", "k = 1 is this tick's frame alone")
-        require(self.stride >= 1, "memory.stride", self.stride, "≥ 1 tick", "stride = 1 keeps consecutive ticks")
+        require(is_whole(self.k) and self.k >= 1, "memory.k", self.k, "k ≥ 1", "k = 1 is this tick's frame alone")
+        require(
+            is_whole(self.stride) and self.stride >= 1,
+            "memory.stride",
+            self.stride,
+            "≥ 1 tick",
+            "stride = 1 keeps consecutive ticks",
+        )
 
     @property
     def tokens(self) -> int:

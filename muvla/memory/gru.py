@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.memory.contract import Clock, Dimensions, Retrieved, State
 from muvla.memory.place_config import PlaceConfig
 from muvla.memory.placed import PlacedMemory, Query
@@ -27,7 +27,13 @@ class GruConfig(PlaceConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.width >= 1, "memory.width", self.width, "h ≥ 1", "set the width of the recurrent state")
+        require(
+            is_whole(self.width) and self.width >= 1,
+            "memory.width",
+            self.width,
+            "h ≥ 1",
+            "set the width of the recurrent state",
+        )
 
 
 class GruMemory(PlacedMemory):

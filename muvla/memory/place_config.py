@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from muvla.config import MemoryConfig
-from muvla.config.validation import require
+from muvla.config.validation import is_whole, require
 from muvla.errors import unknown_name
 
 PLACES = ("context", "fuse", "modulate")  # see `muvla.memory.place`
@@ -33,7 +33,13 @@ class PlaceConfig(MemoryConfig):
         if self.place not in self.places:
             raise unknown_name("memory.place", self.place, self.places)
         least = int(self.place == "context")
-        require(self.m >= least, "memory.m", self.m, f"m ≥ {least} in the place {self.place}", "set a number of tokens")
+        require(
+            is_whole(self.m) and self.m >= least,
+            "memory.m",
+            self.m,
+            f"m ≥ {least} in the place {self.place}",
+            "set a number of tokens",
+        )
 
     @property
     def tokens(self) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from muvla.config import Cell
+from muvla.data.span import require_span_of_data
 from muvla.data.store import EpisodeStore
 from muvla.envs.phases import events
 from muvla.errors import MuvlaError, NotAMeasurement
@@ -14,13 +16,15 @@ from muvla.interventions.base import Intervention
 from muvla.recurrence import Recurrence
 
 
-def require_trainable(intervention: Intervention | None, store: EpisodeStore) -> None:
-    """Refuses interventions that a training cannot apply.
+def require_trainable(cell: Cell, intervention: Intervention | None, store: EpisodeStore) -> None:
+    """Refuses memories and interventions that a training cannot apply.
 
     Raises:
-        MuvlaError: the intervention takes memories of donor episodes, which change while the policy trains; or it waits
-            for a phase event that the demonstrations do not record.
+        MuvlaError: the memory looks further back than an episode of the data can be long; or the intervention takes
+            memories of donor episodes, which change while the policy trains; or the intervention waits for a phase
+            event that the demonstrations do not record.
     """
+    require_span_of_data(cell.memory, cell.data)
     if intervention is None:
         return
     if intervention.donor is not None:

@@ -23,7 +23,6 @@ from muvla.checkpoints.build import build_policy, get_prompts, hash_start
 from muvla.config import Cell, canonical
 from muvla.data.normalization import Statistics
 from muvla.data.prefetch import Prefetcher
-from muvla.data.span import require_span_of_data
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import SlotStream, Window
 from muvla.errors import MuvlaError
@@ -96,7 +95,6 @@ class Trainer:
         self.cell, self.device, self.ranks = canonical(cell), device, ranks
         self.checkpoint_gradients = checkpoint_gradients
         _require_declared(intervention, self.cell)
-        require_span_of_data(self.cell.memory, self.cell.data)
         self.statistics = Statistics.from_store(store, self.cell.data.statistics)
         self.interface = get_interface(store, get_prompts(self.cell), self.cell)
         self.start = hash_start(self.cell)
@@ -119,7 +117,7 @@ class Trainer:
             local_slots=self.slots,
         )
         self.prefetcher = Prefetcher(self.stream, pin=device != "cpu")
-        require_trainable(intervention, store)
+        require_trainable(self.cell, intervention, store)
         self.recurrence = Recurrence(self.policy, len(self.slots), intervention)
         self.update = 0
         self.diagnosis: Diagnosis | None = None  # of the update in progress
