@@ -92,8 +92,8 @@ def shares(rows: list[EpisodeRow]) -> dict[str, float]:
     A donor whose target is the episode's own counts as `own`.
     """
     measured = [row for row in acted(rows) if row.target is not None]
-    target = sum(row.choice == row.target for row in measured)
-    donor = sum(row.choice == row.donor_target != row.target for row in measured)
+    target = sum(row.correct for row in measured)
+    donor = sum(row.choice == row.donor_target and not row.correct for row in measured)
     none = sum(row.choice == -1 for row in measured)
     counts = {"own": target, "donor": donor, "other": len(measured) - target - donor - none, "none": none}
     return {name: count / len(measured) if measured else float("nan") for name, count in counts.items()}

@@ -75,7 +75,7 @@ def has_quantity(row: EpisodeRow, quantity: str, donor_target: int | None) -> bo
         return None if donor_target is None else row.choice == donor_target
     if row.target is None or (quantity == "choice" and row.choice == -1):
         return None
-    return row.choice == row.target
+    return row.correct
 
 
 def difference(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow], quantity: str) -> Difference:

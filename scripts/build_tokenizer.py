@@ -8,8 +8,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from muvla.config.sizes import TINY
 from muvla.envs.mikasa.instructions import INSTRUCTIONS as MIKASA
-from muvla.envs.recall.tasks import INSTRUCTIONS as RECALL
+from muvla.envs.recall.colour import ColourRecall
+from muvla.envs.recall.position import Position
 from muvla.models.prompts import SPECIAL_TOKENS
+
+# The sentences of later families are not among them: the tokenizer, and so every trained policy, stays.
+RECALL = {family.family: family.instructions[0] for family in (Position, ColourRecall)}
 
 
 def build() -> Tokenizer:

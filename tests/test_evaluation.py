@@ -302,7 +302,7 @@ def test_a_memoryless_policy_is_at_chance_by_construction(store, cell_with, chan
     first_actions = []
     for target in range(3):
         _, info = env.reset(seed=1)
-        env.target = target
+        env.drawn = replace(env.drawn, answer=(target,))
         observation = env._observation()  # the first cue frame shows the target that was set
         tokens = trainer.policy.memory.init_state(1)
         with torch.no_grad():

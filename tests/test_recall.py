@@ -1,5 +1,7 @@
 """The embedded suite: known truth, no leak around the delay, determinism."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from muvla.envs.registry import make_env, task_info
 from muvla.errors import MuvlaError
 
 TASKS = sorted(RECALL_TASKS)
+PLAIN = [name for name in TASKS if name.startswith(("RecallPosition", "RecallColor"))]
 TASK = "RecallPosition3-v0"
 
 
@@ -39,13 +42,14 @@ def test_the_expert_always_succeeds_and_phases_have_their_lengths(name):
     lengths = set()
     for seed in range(60):
         _, infos = play(env, seed)
-        assert infos[-1]["success"] and infos[-1]["choice"] == infos[-1]["target"]
+        assert infos[-1]["success"] and infos[-1]["choice"] == infos[-1]["target"] == env.drawn.answer[0]
         phases = [i["phase"] for i in infos[:-1]]
         cue, delay = infos[0]["cue_length"], infos[0]["delay_length"]
         assert phases[: cue + delay] == [Phase.CUE] * cue + [Phase.DELAY] * delay
         assert set(phases[cue + delay :]) == {Phase.DECISION}
         lengths.add((cue, delay))
-    assert lengths == {(c, d) for c in (1, 2, 3) for d in (1, 2)}
+    (cue, longest), delay = env.task.cue, env.task.delay
+    assert lengths == {(c, d) for c in range(cue, longest + 1) for d in range(delay[0], delay[1] + 1)}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -54,7 +58,11 @@ def test_an_episode_is_a_function_of_its_seed(name):
     assert all(np.array_equal(a["images"], b["images"]) for a, b in zip(one, two, strict=True))
     targets = [make_env(TaskConfig(name)).reset(seed=s)[1]["target"] for s in range(200)]
     counts = np.bincount(targets, minlength=RECALL_TASKS[name].objects)
-    assert counts.min() > 0.5 * 200 / len(counts), "targets are about uniform"
+    shares = counts / counts.sum()
+    if "Capacity" in name:  # the leftmost of two of five
+        assert shares == pytest.approx([0.4, 0.3, 0.2, 0.1, 0])
+    else:
+        assert shares.min() > 0.5 / len(counts), "targets are about uniform"
 
 
 def test_the_effector_is_frozen_until_the_decision():
@@ -70,7 +78,7 @@ def test_the_effector_is_frozen_until_the_decision():
     assert np.array_equal(info["executed_action"], [0.0, 1.0])
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_after_the_cue_nothing_observed_tells_the_target(name):
     """The calibration: delay frames and the first decision frame do not depend on the cue. So without memory no policy
     that queries at every step can choose better than 1/N."""
@@ -80,9 +88,9 @@ def test_after_the_cue_nothing_observed_tells_the_target(name):
         frames = {}
         for target in range(RECALL_TASKS[name].objects):
             observation, info = env.reset(seed=seed)
-            env.target = target
-            if hasattr(env, "cued_colour"):
-                env.cued_colour = int(env.colour_at[target])
+            env.drawn = replace(env.drawn, answer=(target,))
+            if "Color" in name:
+                env.drawn = replace(env.drawn, cued=env.drawn.colour_at[target])
             while info["phase"] is not Phase.DECISION:
                 observation, _, _, _, info = env.step(info["expert_action"])
                 if info["phase"] is not Phase.CUE:
@@ -93,13 +101,13 @@ def test_after_the_cue_nothing_observed_tells_the_target(name):
                 assert np.array_equal(a["images"], b["images"]) and np.array_equal(a["proprio"], b["proprio"])
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_the_cue_tells_the_target(name):
     env = make_env(TaskConfig(name))
     first = {}
     for seed in range(40):
         observation, info = env.reset(seed=seed)
-        key = info["target"] if "Position" in name else env.cued_colour
+        key = info["target"] if "Position" in name else env.drawn.cued
         first.setdefault(key, observation["images"][0].mean(axis=(0, 1)).round(2).tolist())
         env.close()
     if "Color" in name:

@@ -87,7 +87,10 @@ def test_no_task_is_in_two_suites():
 @pytest.mark.parametrize("task", get_suite("recall").tasks())
 def test_an_episode_of_the_recall_suite_keeps_the_contract(task):
     check_episode(get_suite("recall"), TaskConfig(task))
-    check_episode(get_suite("recall"), TaskConfig(task, cue=(2, 2), delay=(4, 5), blank=(0, 3)), seed=7)
+    shortest = max(2, task_info(task).cue[0])
+    longer = TaskConfig(task, cue=(shortest, shortest), delay=(4, 5), blank=(0, 3))
+    check_episode(get_suite("recall"), longer, seed=7)
+    check_episode(get_suite("recall"), changed(longer, observable=True), seed=8)
 
 
 def test_looking_a_task_up_imports_no_simulator_and_no_torch():

@@ -255,5 +255,5 @@ def test_recall_tells_the_cued_colour_apart_from_its_place():
     env = make_env(TaskConfig("RecallColor3-v0"))
     for seed in range(8):
         _, info = env.reset(seed=seed)
-        assert env.colour_at[info["target"]] == info["identity"]
+        assert env.drawn.colour_at[info["target"]] == info["identity"]
     assert make_env(TaskConfig("RecallPosition3-v0")).reset(seed=0)[1]["identity"] is None

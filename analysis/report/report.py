@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -156,7 +156,7 @@ def _write_data(
     folder.write_csv("cells.csv", frame)
     folder.write(by_seed.NAME, by_seed.by_seed_file(frame, pairs, report.title, WORDS))
     if report.with_rows:
-        rows = [asdict(row) for cell in cells for of_result in cell.rows.values() for row in of_result]
+        rows = [row.plain() for cell in cells for of_result in cell.rows.values() for row in of_result]
         folder.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     baselines = baseline_frame(report.baselines)
     if not baselines.empty:

@@ -28,15 +28,24 @@ class TaskConfig:
     shift: Literal["camera", "light", "distractor"] | None = field(default=None, metadata=ADDED_LATER)
     # Largest number of steps of an episode; null leaves the task's limit, which grows with its longest phases.
     step_limit: int | None = field(default=None, metadata=ADDED_LATER)
+    objects: int | None = field(default=None, metadata=ADDED_LATER)  # number of objects to choose from
+    shown: int | None = field(default=None, metadata=ADDED_LATER)  # number of objects that an episode asks for
+    distractors: tuple[int, int] | None = field(default=None, metadata=ADDED_LATER)  # distracting events in the delay
+    moves: tuple[int, int] | None = field(default=None, metadata=ADDED_LATER)  # exchanges of objects in the delay
+    # The fully observable twin: every frame of the decision shows what must be known. A failure on the twin is no
+    # failure of memory.
+    observable: Literal[True] | None = field(default=None, metadata=ADDED_LATER)
+    # The half of all pairs of a layout and a cue from which episodes come; null is both halves.
+    pairs: Literal["train", "held_out"] | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(
             isinstance(self.name, str) and self.name != "", "task.name", self.name, "a name", "see `muvla ls tasks`"
         )
-        for name in ("cue", "delay", "blank", "palette"):
+        for name in ("cue", "delay", "blank", "palette", "distractors", "moves"):
             if isinstance(getattr(self, name), list):  # a task is a key of dictionaries, and a list cannot be
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, least in (("cue", 1), ("delay", 1), ("blank", 0)):
+        for name, least in (("cue", 1), ("delay", 1), ("blank", 0), ("distractors", 0), ("moves", 0)):
             span = getattr(self, name)
             require(
                 span is None
@@ -47,8 +56,12 @@ class TaskConfig:
                 f"task.{name}",
                 span,
                 f"{least} ≤ low ≤ high",
-                "give two step counts, for instance [1, 3]",
+                "give two counts, for instance [1, 3]",
             )
+        for name in ("objects", "shown"):
+            count = getattr(self, name)
+            fits = count is None or (is_whole(count) and count >= 1)
+            require(fits, f"task.{name}", count, "≥ 1", "set a positive number")
         require(
             self.palette is None or (isinstance(self.palette, tuple) and all(isinstance(c, str) for c in self.palette)),
             "task.palette",

@@ -88,6 +88,7 @@ def demonstrate(env: gymnasium.Env, seed: int, task: str) -> Episode:
         frames["executed_action"].append(info["executed_action"])
         over = terminated or truncated or info["success"]
     about = {name: info[name] for name in ("instruction", "target", "cue_length", "delay_length")}
+    about |= {name: info[name] for name in ("targets", "cued", "update_step") if name in info}
     about |= {"blank_length": info["blank_length"]} if info.get("blank_length") else {}
     return Episode(
         **{name: np.stack(column) for name, column in frames.items()},

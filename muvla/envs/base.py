@@ -74,6 +74,17 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """The highest expected scores of a policy without memory, if it is queried at every step.
+
+    None where no bound is known.
+    """
+
+    choice: float | None  # first-choice accuracy
+    success: float | None
+
+
+@dataclass(frozen=True)
 class ProtocolSpec:
     """An evaluation that a suite declares, as plain data. `muvla.evaluation.catalog` makes a `Protocol` of the data.
 
@@ -117,6 +128,15 @@ class StepInfo(TypedDict):
     # for every such number the place of its object in this episode. A donor's cue is translated with them.
     identity: NotRequired[int | None]
     places_of: NotRequired[tuple[int, ...] | None]
+    # For tasks in which the delay changes what must be known: the number of the object that the cue shows, and the step
+    # of the episode that shows the last change.
+    cued: NotRequired[int]
+    update_step: NotRequired[int]
+    # For tasks in which several objects must be chosen, and only for them: the numbers of the objects to choose, in the
+    # expert's order (`target` is the first); the choices so far; and the number of right choices before a wrong one.
+    targets: NotRequired[tuple[int, ...]]
+    choices: NotRequired[tuple[int, ...]]
+    right: NotRequired[int]
 
 
 class Suite(ABC):
@@ -174,6 +194,14 @@ class Suite(ABC):
         Override where rendering can be left out without changing anything else of the episode.
         """
         return self.make_env(task)
+
+    def bounds(self, task: TaskConfig) -> Bounds:
+        """Scores that no policy without memory exceeds in expectation.
+
+        Override where the settings of a task change `TaskInfo.chance`.
+        """
+        info = self.info(task.name)
+        return Bounds(info.chance, info.chance if info.ends_at_choice else None)
 
     def backends(self, task: TaskConfig) -> str | None:
         """Names of the physics and the renderer of this task on this machine, and the content of its assets.

@@ -76,11 +76,30 @@ def check_info(info: Mapping[str, Any], actions: int, expert: bool = False) -> N
     _require_info("target", target, target is None or _is_whole(target), "a number from 0 on, or None")
     _require_info("choice", choice, choice == NO_CHOICE or _is_whole(choice), f"a number from 0 on, or {NO_CHOICE}")
     _require_info("success", info["success"], isinstance(info["success"], bool | np.bool_), "a bool")
+    _check_several(info)
+    for name in ("cued", "update_step"):
+        _require_info(name, info.get(name, 0), _is_whole(info.get(name, 0)), "a number from 0 on")
     for name in _LENGTHS:
         _require_info(name, info.get(name, 0), _is_whole(info.get(name, 0)), "a number of steps from 0 on")
     _check_action("executed_action", info["executed_action"], actions)
     if expert:
         _check_action("expert_action", info.get("expert_action"), actions)
+
+
+def _check_several(info: Mapping[str, Any]) -> None:
+    """Check the entries of a task in which several objects must be chosen: all three of them, or none."""
+    names = [name for name in ("targets", "choices", "right") if name in info]
+    _require_info("choices", names, len(names) in (0, 3), "targets, choices and right, or none of them")
+    if not names:
+        return
+    targets, choices, right = info["targets"], info["choices"], info["right"]
+    for name, numbers in (("targets", targets), ("choices", choices)):
+        whole = isinstance(numbers, tuple) and all(map(_is_whole, numbers))
+        _require_info(name, numbers, whole, "a tuple of numbers from 0 on")
+    _require_info("targets", targets, targets[:1] == (info["target"],), "the target first")
+    first = choices[0] if choices else NO_CHOICE
+    _require_info("choices", choices, first == info["choice"], "the choice first")
+    _require_info("right", right, _is_whole(right) and right <= len(choices), "a number of the choices")
 
 
 def _check_task(suite: Suite, task: str, info: TaskInfo) -> None:
@@ -119,8 +138,9 @@ def _play(suite: Suite, task: TaskConfig, env: gymnasium.Env, info: TaskInfo, se
             suite, f"{task.name}: instruction", now["instruction"], now["instruction"] in info.instructions, "known"
         )
         for name in ("target", "choice"):
-            fits = now[name] is None or info.choices is None or now[name] < info.choices
-            _require(suite, f"{task.name}: {name}", now[name], fits, f"less than {info.choices}, the task's choices")
+            choices = task.objects or info.choices
+            fits = now[name] is None or choices is None or now[name] < choices
+            _require(suite, f"{task.name}: {name}", now[name], fits, f"less than {choices}, the task's choices")
         trace += [observation, now]
         if over:
             return trace

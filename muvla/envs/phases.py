@@ -20,16 +20,18 @@ class Phase(IntEnum):
 # `free` tasks are the exception (`muvla.envs.mikasa.tasks`); their experts collect no demonstrations.
 NO_OP_PHASES = (Phase.BLANK, Phase.CUE, Phase.DELAY, Phase.NO_OP)
 
-EVENTS = ("cue_end", "delay_end", "first_decision")
+EVENTS = ("cue_end", "delay_end", "first_decision", "update")
 
 
 def events(info: Mapping[str, Any]) -> dict[str, int]:
     """Event → step in the episode, from the phase lengths in `info` of an environment or a demonstration.
 
-    The events are the last step of the cue, the last step of the delay, and the first step of the decision. A phase
-    that the episode lacks has no end. An episode without cue and delay has no event at all.
+    The events are the last step of the cue, the last step of the delay, the first step of the decision, and the step
+    that shows the last change of what must be known (`update`), where the delay changes it. A phase that the episode
+    lacks has no end. An episode without cue and delay has no event at all.
     """
     blank, cue, delay = (info.get(f"{name}_length") or 0 for name in ("blank", "cue", "delay"))
     steps = {"cue_end": blank + cue - 1} if cue else {}
     steps |= {"delay_end": blank + cue + delay - 1} if delay else {}
+    steps |= {"update": info["update_step"]} if info.get("update_step") is not None else {}
     return steps | ({"first_decision": blank + cue + delay} if steps else {})

@@ -24,7 +24,7 @@ import gymnasium
 
 from muvla.config import TaskConfig
 from muvla.envs.assets import AssetSet
-from muvla.envs.base import Suite, TaskInfo
+from muvla.envs.base import Bounds, Suite, TaskInfo
 from muvla.envs.workers import WorkerEnv
 from muvla.errors import MuvlaError, unknown_name
 from muvla.utils.registry import Registry
@@ -90,6 +90,12 @@ def step_limit(task: TaskConfig) -> int:
     """Most steps of an episode: `task.step_limit`, or by the suite's rule, which grows with the longest phases."""
     suite, name = find_suite(task.name)
     return suite.step_limit(replace(task, name=name)) if task.step_limit is None else task.step_limit
+
+
+def bounds(task: TaskConfig) -> Bounds:
+    """Scores that no policy without memory exceeds (`Suite.bounds`). Raises MuvlaError for an unknown task."""
+    suite, name = find_suite(task.name)
+    return suite.bounds(replace(task, name=name))
 
 
 def longest_phases(task: TaskConfig) -> int:

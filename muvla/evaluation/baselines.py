@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from muvla.envs.registry import task_info
+from muvla.envs.registry import bounds, task_info
 from muvla.errors import MuvlaError
 from muvla.evaluation.actor import Actor, Tick
 from muvla.evaluation.episode import RunningEpisode
@@ -78,6 +78,6 @@ def memoryless_ideal(protocol: Protocol) -> dict[str, float | None]:
     Success is bounded where the first choice ends the episode, as in the recall suite. Elsewhere a policy may touch
     the objects one after the other.
     """
-    bound = chance(protocol)
-    ends = task_info(protocol.task.name).ends_at_choice
-    return {"touch": None if bound is None else 1.0, "choice": bound, "success": bound if ends else None}
+    choice = chance(protocol)
+    success = None if choice is None else bounds(protocol.task).success
+    return {"touch": None if choice is None else 1.0, "choice": choice, "success": success}

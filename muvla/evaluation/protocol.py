@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from muvla.config import TaskConfig
 from muvla.config.serialization import ADDED_LATER, content_hash
 from muvla.config.validation import is_whole
-from muvla.envs.registry import longest_phases, task_info
+from muvla.envs.registry import bounds, longest_phases, task_info
 from muvla.errors import MuvlaError, unknown_name
 
 # First episode seed of the published evaluations (μVLA spec 6.1): episode i is reset with seed BASE + i.
@@ -137,7 +137,7 @@ def chance(protocol: Protocol) -> float | None:
 
     None where nothing is chosen, and where no such bound is known (`unbounded`).
     """
-    return task_info(protocol.task.name).chance if protocol.h == 1 else None
+    return bounds(protocol.task).choice if protocol.h == 1 else None
 
 
 def unbounded(protocol: Protocol) -> str:

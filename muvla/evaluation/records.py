@@ -49,9 +49,24 @@ class EpisodeRow:
     fired: int | None = None  # ticks at which the intervention acted
     donor_seed: int | None = None  # of the donor; None where no donor's memory was used
     donor_target: int | None = None
+    # Of tasks in which several objects must be chosen, and absent from all other rows.
+    choices: list[int] | None = None  # objects in the order in which they were touched
+    right: int | None = None  # right touches before a wrong touch
+
+    @property
+    def correct(self) -> bool:
+        """The first touch is right; where any of several objects may be first, it need not be the target."""
+        return self.choice == self.target if self.right is None else self.right > 0
+
+    def plain(self) -> dict[str, Any]:
+        """The line of a row file: every field, but for OPTIONAL_FIELDS without a value."""
+        line = asdict(self)
+        return {name: value for name, value in line.items() if name not in OPTIONAL_FIELDS or value is not None}
 
 
 _NAMES = {f.name for f in fields(EpisodeRow)}
+# Fields that a row holds only where they have a value.
+OPTIONAL_FIELDS = ("choices", "right")
 ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
 # The fields that an episode has unless it ended in an error.
 OUTCOME_FIELDS = (
@@ -68,6 +83,7 @@ OUTCOME_FIELDS = (
     "fired",
     "donor_seed",
     "donor_target",
+    *OPTIONAL_FIELDS,
 )
 
 
@@ -88,7 +104,7 @@ class RowFile:
         self.rows = read_rows(self.path)
 
     def append(self, row: EpisodeRow) -> None:
-        append_line(self.path, asdict(row))
+        append_line(self.path, row.plain())
         self.rows.append(row)
 
     def attempts(self, count_errors: bool = True) -> dict[int, int]:
@@ -280,7 +296,7 @@ def summarise(rows: list[EpisodeRow]) -> Summary:
         errors=len(rows) - len(measured),
         choices=sum(row.target is not None for row in measured),
         touched=sum(row.choice != -1 for row in measured),
-        correct=sum(row.choice == row.target for row in measured),
+        correct=sum(row.correct for row in measured),
         success=sum(bool(row.success_once) for row in measured),
     )
 
@@ -303,6 +319,6 @@ def choices(rows: list[EpisodeRow], donors: Mapping[int, int] | None = None) -> 
     for row in acted(rows):
         donor = row.donor_target if donors is None else donors.get(row.seed)
         if donor is not None:
-            by_choice = {-1: "none", donor: "donor", row.target: "target"}
-            classes.append(by_choice.get(row.choice, "another"))
+            by_choice = {-1: "none", donor: "donor"}
+            classes.append("target" if row.correct else by_choice.get(row.choice, "another"))
     return Choices(*(classes.count(name) for name in ("target", "donor", "another", "none")))

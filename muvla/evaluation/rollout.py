@@ -237,6 +237,8 @@ def _measured(episode: RunningEpisode, intervened: bool) -> dict[str, Any]:
         "fired": episode.fired if intervened else None,
         "donor_seed": episode.donor.seed if given else None,
         "donor_target": episode.donor.target if given else None,
+        "choices": list(episode.info["choices"]) if "choices" in episode.info else None,
+        "right": episode.info.get("right"),
     }
 
 

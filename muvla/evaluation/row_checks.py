@@ -77,6 +77,7 @@ def require_condition(
         ("task", protocol.task.name),
         ("group", info.suite),
     )
+    objects = protocol.task.objects or info.choices
     for number, row in enumerate(rows, start=1):
         for name, expected in identity:
             if getattr(row, name) != expected:
@@ -86,8 +87,8 @@ def require_condition(
             raise _damaged(path, number, ("seed", row.seed, seeds))
         for name in ("target", "choice", "donor_target"):
             value = getattr(row, name)
-            if info.choices is not None and value is not None and value >= info.choices:
-                raise _damaged(path, number, (name, value, f"less than {info.choices}, the objects of the task"))
+            if objects is not None and value is not None and value >= objects:
+                raise _damaged(path, number, (name, value, f"less than {objects}, the objects of the task"))
 
 
 def _identity_faults(row: EpisodeRow, name: str, result: str) -> Iterator[Fault]:
@@ -118,6 +119,10 @@ def _outcome_faults(row: EpisodeRow) -> Iterator[Fault]:
     for name in ("target", "cue_length", "delay_length", "blank_length", "first_decision_step", "fired"):
         if (getattr(row, name) or 0) < 0:
             yield name, getattr(row, name), "at least 0"
+    if row.choices is not None and [row.choice] != (row.choices[:1] or [-1]):
+        yield "choices", row.choices, f"the choice {row.choice} first"
+    if (row.right or 0) > len(row.choices or ()):
+        yield "right", row.right, "at most the number of choices"
     for name in ("first_decision_step", "first_success_step"):
         if row.steps is not None and (getattr(row, name) or 0) > row.steps:
             yield name, getattr(row, name), f"at most the {row.steps} steps of the episode"

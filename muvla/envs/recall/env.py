@@ -11,74 +11,45 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from muvla.config import TaskConfig
 from muvla.envs.actions import clipped
 from muvla.envs.base import NO_CHOICE
-from muvla.envs.colours import check_palette, get_colour
 from muvla.envs.phases import Phase
 from muvla.envs.recall import scene
-from muvla.envs.recall.tasks import INSTRUCTIONS, RECALL_TASKS, step_limit
+from muvla.envs.recall.base import HOME, Drawn, KeyedDraws, Lengths, disc_places, draw_between
+from muvla.envs.recall.tasks import RECALL_TASKS, step_limit
 from muvla.utils.rng import numpy_rng
 
 STEP = 0.25  # workspace units per full action
-HOME = (0.0, -0.25)  # start of the effector
-# The discs lie on an arc around the start that is narrower than a semicircle. An L1 policy without memory falls back on
-# the median direction, which must lead to a disc: then its touch rate says nothing about recall.
-RADIUS, ARC = 0.9, (np.pi * 5 / 6, np.pi / 6)
 JITTER = 0.05  # uniform, added to the start
 TOUCH = scene.DISC_RADIUS  # the effector's centre touches a disc within its radius
 CAMERA_SIZE = 32  # pixels, square
 # The attributes of an episode. A step replaces a changed value and never mutates it, so snapshots can share values.
-_EPISODE = (
-    "blank_length",
-    "cue_length",
-    "delay_length",
-    "places",
-    "colour_at",
-    "cued_colour",
-    "target",
-    "effector",
-    "t",
-    "choice",
-)
+_EPISODE = ("drawn", "start", "effector", "t", "touches")
 
 
 class RecallEnv(gymnasium.Env):
     """Observation: images (2, h, w, 3) uint8, proprio (2,) position of the effector. Action: (2,) in [-1, 1].
 
-    The first disc that the effector touches is the choice, and ends the episode. `info` is a `StepInfo`.
+    The episode ends at the first touch of a wrong disc, or at the touch of the last right disc. After another right
+    touch the disc is gone and the effector is back at its start. `info` is a `StepInfo`.
 
     Args:
         task: a name in `RECALL_TASKS`.
-        cue, delay, blank: ranges of phase lengths in steps; None is the task's default, and no blank.
-        palette: names of the objects' colours; None is the task's palette.
         image_size: pixels; None is CAMERA_SIZE.
-        shift: a change of appearance (`muvla.envs.recall.scene`).
-        limit: most steps of an episode; None is the task's limit.
+        changes: further fields of a TaskConfig.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's own convention)
 
-    def __init__(
-        self,
-        task: str,
-        cue: tuple[int, int] | None = None,
-        delay: tuple[int, int] | None = None,
-        palette: tuple[str, ...] | None = None,
-        image_size: int | None = None,
-        blank: tuple[int, int] | None = None,
-        shift: str | None = None,
-        limit: int | None = None,
-    ):
+    def __init__(self, task: str, image_size: int | None = None, **changes: Any):
+        config = TaskConfig(task, **changes)
         self.task = RECALL_TASKS[task]
-        self.cue, self.delay = cue or self.task.cue, delay or self.task.delay
-        self.blank = blank or (0, 0)
-        palette = tuple(palette or self.task.colours)
-        check_palette(task, self.task.colours, palette)
-        self.colours = [get_colour(name) for name in palette]
+        self.setup = self.task.setup(config)
+        self.places = disc_places(self.setup.objects)  # (N, 2)
         self.image_size = image_size or CAMERA_SIZE
-        self.instruction = INSTRUCTIONS[self.task.family]
-        self.shift = shift
-        self.step_limit = limit or step_limit(self.cue, self.delay, self.blank)
+        self.shift = config.shift
+        self.step_limit = config.step_limit or step_limit(self.setup)
         self.observation_space = spaces.Dict(
             {
                 "images": spaces.Box(0, 255, (2, self.image_size, self.image_size, 3), np.uint8),
@@ -91,40 +62,31 @@ class RecallEnv(gymnasium.Env):
         super().reset(seed=seed)
         # Keyed draws instead of gymnasium's generator: the episode is a function of its seed alone.
         key = seed if seed is not None else int(self.np_random.integers(2**31))
-        rng = numpy_rng(key, "recall", self.task.name)
-        n = self.task.objects
+        draws = KeyedDraws(key, self.task.name)
         # A separate key: an episode with a blank is the same episode, shown later.
-        self.blank_length = int(numpy_rng(key, "recall blank").integers(self.blank[0], self.blank[1] + 1))
-        self.cue_length = int(rng.integers(self.cue[0], self.cue[1] + 1))
-        self.delay_length = int(rng.integers(self.delay[0], self.delay[1] + 1))
-        angles = np.linspace(*ARC, n)
-        self.places = np.asarray(HOME) + RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        if self.task.family == "RecallColor":  # the binding of colours to places is remembered
-            self.colour_at = rng.permutation(n)
-            self.cued_colour = int(rng.integers(n))
-            self.target = int(np.flatnonzero(self.colour_at == self.cued_colour)[0])
-        else:
-            self.target = int(rng.integers(n))
-        self.effector = np.asarray(HOME) + rng.uniform(-JITTER, JITTER, 2)
-        self.t, self.choice = 0, NO_CHOICE
+        blank = int(numpy_rng(key, "recall blank").integers(self.setup.blank[0], self.setup.blank[1] + 1))
+        lengths = Lengths(blank, draw_between(draws, self.setup.cue), draw_between(draws, self.setup.delay))
+        self.drawn: Drawn = self.task.draw(draws, self.setup, lengths)
+        self.start = np.asarray(HOME) + draws.rng.uniform(-JITTER, JITTER, 2)
+        self.effector = self.start
+        self.t, self.touches = 0, ()
         return self._observation(), self._info(np.zeros(2))
 
     def step(self, action: np.ndarray):
         action = clipped(action, 2, np.float64)
-        executed = action if self.phase is Phase.DECISION else np.zeros(2)
+        is_decision = self.phase is Phase.DECISION
+        executed = action if is_decision else np.zeros(2)
         self.effector = np.clip(self.effector + STEP * executed, -1, 1)
-        if self.phase is Phase.DECISION:
-            distances = np.linalg.norm(self.places - self.effector, axis=1)
-            if distances.min() < TOUCH:
-                self.choice = int(distances.argmin())
+        if is_decision:
+            self._touch()
         self.t += 1
-        touched = self.choice != NO_CHOICE
-        success = self.choice == self.target
-        return self._observation(), float(success), touched, self.t >= self.step_limit, self._info(executed)
+        success = self._succeeded
+        over = success or self._right < len(self.touches)
+        return self._observation(), float(success), over, self.t >= self.step_limit, self._info(executed)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of the episode; later steps do not change it."""
-        return {name: getattr(self, name) for name in _EPISODE if hasattr(self, name)}
+        return {name: getattr(self, name) for name in _EPISODE}
 
     def restore(self, snapshot: dict[str, Any]) -> dict[str, np.ndarray]:
         """Continue from a snapshot exactly; returns the observation there."""
@@ -133,15 +95,41 @@ class RecallEnv(gymnasium.Env):
 
     @property
     def phase(self) -> Phase:
-        since = self.t - self.blank_length
-        if since < self.cue_length:
-            return Phase.CUE if since >= 0 else Phase.BLANK
-        return Phase.DELAY if since < self.cue_length + self.delay_length else Phase.DECISION
+        return self.drawn.lengths.at(self.t)[0]
+
+    @property
+    def target(self) -> int:
+        """Number of the disc that the expert touches first."""
+        return self.drawn.answer[0]
 
     def expert_action(self) -> np.ndarray:
-        """Straight to the target, in no-op phases too, although the action is not executed there."""
-        delta = (self.places[self.target] - self.effector) / STEP
+        """Straight to the next disc, in no-op phases too, although the action is not executed there."""
+        left = [disc for disc in self.drawn.answer if disc not in self.touches]
+        following = left[0] if left else self.drawn.answer[-1]
+        delta = (self.places[following] - self.effector) / STEP
         return (delta / max(1.0, np.abs(delta).max())).astype(np.float32)
+
+    def _touch(self) -> None:
+        """Note the nearest disc within reach. A right touch that is not the last sends the effector back."""
+        distances = np.linalg.norm(self.places - self.effector, axis=1)
+        distances[list(self.touches)] = np.inf
+        if distances.min() < TOUCH:
+            self.touches = (*self.touches, int(distances.argmin()))
+            if self._right == len(self.touches) < len(self.drawn.answer):
+                self.effector = self.start
+
+    @property
+    def _right(self) -> int:
+        """Number of right touches before the first wrong touch."""
+        answer = self.drawn.answer
+        for i, disc in enumerate(self.touches):
+            if disc != answer[i] if self.task.ordered else disc not in answer:
+                return i
+        return len(self.touches)
+
+    @property
+    def _succeeded(self) -> bool:
+        return self._right == len(self.drawn.answer)
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {
@@ -150,32 +138,24 @@ class RecallEnv(gymnasium.Env):
         }
 
     def _discs(self) -> list[scene.Disc]:
-        phase, colour_task = self.phase, self.task.family == "RecallColor"
-        if phase in (Phase.BLANK, Phase.DELAY):
-            return []
-        if phase is Phase.CUE and colour_task:
-            return [scene.Disc(0.0, 0.5, self.colours[self.cued_colour], 0.35)]
-        colours = [scene.NEUTRAL] * self.task.objects
-        if colour_task:
-            colours = [self.colours[c] for c in self.colour_at]
-        elif phase is Phase.CUE:
-            colours[self.target] = self.colours[0]
-        return [scene.Disc(x, y, c) for (x, y), c in zip(self.places.tolist(), colours, strict=True)]
+        gone = self.touches if len(self.drawn.answer) > 1 else ()
+        return self.task.shows(self.drawn, self.setup, self.t, gone)
 
     def _info(self, executed: np.ndarray) -> dict[str, Any]:
+        lengths, several = self.drawn.lengths, len(self.drawn.answer) > 1
         return {
-            "instruction": self.instruction,
+            "instruction": self.task.instruction(self.drawn),
             "phase": self.phase,
             "target": self.target,
-            # The cue is a colour, and the target is a place.
-            "identity": self.cued_colour if self.task.family == "RecallColor" else None,
-            # Colour → place in this episode.
-            "places_of": tuple(np.argsort(self.colour_at).tolist()) if self.task.family == "RecallColor" else None,
-            "choice": self.choice,
-            "success": self.choice == self.target,
-            "blank_length": self.blank_length,
-            "cue_length": self.cue_length,
-            "delay_length": self.delay_length,
+            "identity": None,
+            "places_of": None,
+            "choice": self.touches[0] if self.touches else NO_CHOICE,
+            "success": self._succeeded,
+            "blank_length": lengths.blank,
+            "cue_length": lengths.cue,
+            "delay_length": lengths.delay,
             "executed_action": executed.astype(np.float32),
             "expert_action": self.expert_action(),
+            **self.task.facts(self.drawn),
+            **({"targets": self.drawn.answer, "choices": self.touches, "right": self._right} if several else {}),
         }

@@ -1,58 +1,42 @@
-"""The recall tasks: families, sizes, defaults and instructions, registered with gymnasium."""
+"""The recall tasks, their rule for step limits, and their registration with gymnasium."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import gymnasium
 
-# Steps left for the decision after the longest cue and delay; the expert needs three to reach the farthest disc.
+from muvla.envs.recall.base import RecallTask, Setup
+from muvla.envs.recall.capacity import Capacity
+from muvla.envs.recall.colour import COLOURS, ColourRecall
+from muvla.envs.recall.count import Count
+from muvla.envs.recall.interference import Interference
+from muvla.envs.recall.overwrite import Overwrite
+from muvla.envs.recall.position import Position
+from muvla.envs.recall.sequence import Sequence
+from muvla.envs.recall.tracking import Tracking
+
+# Steps left for each touch after the longest cue and delay; the expert needs three to reach the farthest disc.
 DECISION_STEPS = 10
 
-# By family.
-INSTRUCTIONS = {
-    "RecallPosition": "Touch the marked disc.",
-    "RecallColor": "Touch the disc of the same color.",
-}
-
-
-@dataclass(frozen=True)
-class RecallTask:
-    """One task. `colours` is the default palette; the mark of RecallPosition has its first colour."""
-
-    family: str
-    objects: int  # N
-    colours: tuple[str, ...]
-    cue: tuple[int, int] = (1, 3)  # steps, uniform
-    delay: tuple[int, int] = (1, 2)
-
-    @property
-    def name(self) -> str:
-        return f"{self.family}{self.objects}-v0"
-
-    @property
-    def chance(self) -> float:
-        """First-choice accuracy of the best policy without memory that queries at every step."""
-        return 1 / self.objects
-
-
-_POSITION = ("yellow",)
-_COLOUR = ("red", "lime", "blue", "yellow", "magenta")
-
-RECALL_TASKS = {
+RECALL_TASKS: dict[str, RecallTask] = {
     task.name: task
     for task in (
-        RecallTask("RecallPosition", 3, _POSITION),
-        RecallTask("RecallPosition", 5, _POSITION),
-        RecallTask("RecallColor", 3, _COLOUR[:3]),
-        RecallTask("RecallColor", 5, _COLOUR),
+        Position(3),
+        Position(5),
+        ColourRecall(3, colours=COLOURS[:3]),
+        ColourRecall(5, colours=COLOURS),
+        Interference(3, distractors=(1, 2), colours=("yellow", "blue")),
+        Count(3, cue=(5, 6)),
+        Overwrite(3, colours=("yellow", "blue")),
+        Tracking(3, moves=(1, 2)),
+        Capacity(5, shown=2),
+        Sequence(3, shown=2, cue=(2, 4)),
     )
 }
 
 
-def step_limit(cue: tuple[int, int], delay: tuple[int, int], blank: tuple[int, int] = (0, 0)) -> int:
+def step_limit(setup: Setup) -> int:
     """Most steps of an episode. The limit grows with the phases: a longer delay is never a shorter time to act."""
-    return blank[1] + cue[1] + delay[1] + DECISION_STEPS
+    return setup.blank[1] + setup.cue[1] + setup.delay[1] + DECISION_STEPS * setup.shown
 
 
 def register_recall() -> None:
