@@ -11,6 +11,7 @@ from muvla.config import Cell, DatasetConfig, canonical, started_at
 from muvla.config.serialization import content_hash, difference, flatten
 from muvla.data.span import require_span, require_span_of_data
 from muvla.envs.registry import TaskInfo, task_info
+from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.catalog import declared_protocols
 from muvla.evaluation.protocol import Protocol, require_decisions
@@ -189,16 +190,19 @@ def _demands(protocol: Protocol, cell: Cell, prompts: Prompts) -> Iterator[Deman
         yield Demand("task", evaluated.suite, same_suite, f"suite {info.suite}, as the data")
         yield Demand("image_size", camera, camera == shown, f"{shown}, the size of the {whose}")
         yield Demand("seed", protocol.seed, not overlap(protocol, data), "episodes that are not in the training data")
-    yield _prompt_demand(prompts, evaluated, trained, cell.model.prompt_tokens)
+    yield _prompt_demand(prompts, evaluated, trained, cell)
 
 
-def _prompt_demand(prompts: Prompts, evaluated: TaskInfo, trained: list[TaskInfo], declared: int | None) -> Demand:
+def _prompt_demand(prompts: Prompts, evaluated: TaskInfo, trained: list[TaskInfo], cell: Cell) -> Demand:
     """The prompts of the evaluation are no longer than the policy takes.
 
     A policy whose data have prompts of one length has no padding, unless `model.prompt_tokens` declares a length, and
     takes this length alone. With prompts of several lengths the policy pads up to the longest.
     """
-    got = {len(prompts.encode(text)) for text in evaluated.instructions}
+    declared, texts = cell.model.prompt_tokens, evaluated.instructions
+    if cell.data.instruction == "with_target":
+        texts = tuple(add_target({"instruction": text, "target": 0}) for text in texts)
+    got = {len(prompts.encode(text)) for text in texts}
     if declared is not None:
         expected = f"a prompt of at most {declared} tokens, the model.prompt_tokens"
         return Demand("task", max(got), max(got) <= declared, expected)

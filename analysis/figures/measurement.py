@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
+from pandas.api.types import is_numeric_dtype
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
@@ -64,14 +65,16 @@ def _panel(axes: Axes, lines: pd.DataFrame, taken: TakenMeasurement, seeds: list
     if lines.empty:
         style.write_not_run(axes)
     for seed, of_seed in lines.groupby("seed"):
-        of_seed = of_seed.sort_values(taken.x)
+        if is_numeric_dtype(of_seed[taken.x]):  # other values stand in the order of the frame
+            of_seed = of_seed.sort_values(taken.x).astype({taken.x: float})
         mark = style.mark_of(seed, seeds)
         axes.plot(of_seed[taken.x], of_seed[taken.y], color=colour, linewidth=0.9, alpha=0.8, marker=mark, markersize=2)
         if taken.low and taken.high:
-            x = of_seed[taken.x].astype(float)
-            axes.fill_between(x, of_seed[taken.low], of_seed[taken.high], color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(
+                of_seed[taken.x], of_seed[taken.low], of_seed[taken.high], color=colour, alpha=0.12, linewidth=0
+            )
     if taken.chance and not lines.empty:
-        bound = lines.groupby(taken.x)[taken.chance].mean()
+        bound = lines.groupby(taken.x, sort=is_numeric_dtype(lines[taken.x]))[taken.chance].mean()
         axes.plot(bound.index, bound, color=style.GREY, linestyle="--", linewidth=1)
     if taken.share:
         axes.set_ylim(-0.02, 1.02)

@@ -48,6 +48,7 @@ class Cell:
         _require_augmentation_fits(self)
         _require_images_fit(self)
         _require_selection(self)
+        _require_padded_prompts(self)
         require(self.intervention != "none", "intervention", "none", "null or a name", "write null for none")
         self.memory.require_compatible(self.data, self.model)
         _require_whole_blocks(self)
@@ -137,6 +138,17 @@ def _require_images_fit(cell: Cell) -> None:
             f"{cell.model.size.image_size}, the model's size, or null, with model.images stored",
             "set model.images to resized, or store frames of the model's size",
         )
+
+
+def _require_padded_prompts(cell: Cell) -> None:
+    """A target in words makes prompts longer, so a study declares one length for all of its cells."""
+    require(
+        cell.data.instruction == "task" or cell.model.prompt_tokens is not None,
+        "model.prompt_tokens",
+        None,
+        "a number of tokens with data.instruction with_target",
+        "set model.prompt_tokens in the base of the study, so that the prompts of all variants are padded alike",
+    )
 
 
 def _require_selection(cell: Cell) -> None:

@@ -119,6 +119,10 @@ class DataConfig:
     # One more image at every step, the first camera's image of the episode's first step: an oracle for what was visible
     # there.
     first_image: bool = field(default=False, metadata=ADDED_LATER)
+    # The instruction that reaches the policy: the task's, or the task's and the target's number. The target in words is
+    # an upper bound of what a memory of the target can give. The prompts of a study are padded alike
+    # (`model.prompt_tokens`).
+    instruction: Literal["task", "with_target"] = field(default="task", metadata=ADDED_LATER)
     # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
     augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=ADDED_LATER)
     # The frames that a slot plays. `episodic`: episodes frame by frame. `shuffled`: single frames in random order, as

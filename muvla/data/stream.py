@@ -26,6 +26,7 @@ from muvla.data.augmentation import Change, draw_change
 from muvla.data.mixture_sampling import Rounds, get_pieces_per_round
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
+from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
 from muvla.utils.rng import numpy_rng
 
@@ -87,7 +88,9 @@ class SlotStream:
         """
         self.store, self.data, self.slots, self.chunk, self.seed = store, data, slots, chunk, seed
         self.local_slots = range(slots) if local_slots is None else local_slots
-        self._text_ids, self._text_lengths = encode_text([line["instruction"] for line in store.index])
+        self._text_ids, self._text_lengths = encode_text(
+            [add_target(line) if data.instruction == "with_target" else line["instruction"] for line in store.index]
+        )
         self._statistics = statistics
         if data.labels != "recorded":
             store.require_executed(f"data.labels: {data.labels}")

@@ -245,7 +245,8 @@ def require_prompts(policy: Policy, protocols: Iterable[Protocol]) -> None:
     """Raise MuvlaError, before any episode runs, if a protocol may have a prompt that does not fit the policy."""
     interface = policy.interface
     lengths = {
-        len(policy.prompts.encode(text)): protocol.id
+        # Any target stands for all: where more targets make a longer prompt, `encode_text` refuses it.
+        len(policy.prompts.encode(interface.instruction({"instruction": text, "target": 0}))): protocol.id
         for protocol in protocols
         for text in task_info(protocol.task.name).instructions
     }

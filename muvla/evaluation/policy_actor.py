@@ -171,7 +171,7 @@ class PolicyActor(Actor):
         proprio = np.stack([episode.observation["proprio"] for episode in shown])
         if self.policy.proprio:  # without it the statistics may have no scale
             proprio = self.statistics.normalise_proprio(proprio)
-        ids, lengths = self.policy.encode_text([episode.info["instruction"] for episode in shown])
+        ids, lengths = self.policy.encode_text([self.policy.interface.instruction(episode.info) for episode in shown])
         return self.policy.encode(
             images.to(self.device),
             torch.from_numpy(proprio).to(self.device),

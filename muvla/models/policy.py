@@ -9,15 +9,17 @@ may run on many ticks at once. `step` is the language model, the only part that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from muvla.config import ModelConfig
+from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
 from muvla.memory.base import Memory
 from muvla.memory.contract import Dimensions, Observed, Retrieved, Taps
@@ -43,6 +45,11 @@ class Interface:
     text_padded: bool  # prompts of different lengths may share a batch
     first_image: bool = False  # the last image is the first camera's at the episode's first step
     robot_cameras: int | None = None  # number of the robot's cameras, where the policy sees only a part of them
+    target_in_text: bool = False  # the instruction names the target (`data.instruction`)
+
+    def instruction(self, facts: Mapping[str, Any]) -> str:
+        """The instruction of an episode for the policy, from its `StepInfo` or its line in a store."""
+        return add_target(facts) if self.target_in_text else facts["instruction"]
 
 
 def dimensions_of(config: ModelConfig, interface: Interface) -> Dimensions:

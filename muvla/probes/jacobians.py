@@ -120,7 +120,7 @@ class Shown:
                 expected="a task with a cue or a delay",
                 remedy="choose a protocol whose task has a cue or a delay",
             )
-        self.seed, self.instruction, seen = seed, info["instruction"], [observation]
+        self.seed, self.facts, seen = seed, info, [observation]
         for _ in range(decision):
             check_stop()
             env.start_step(np.zeros(action_dim, np.float32))
@@ -137,7 +137,7 @@ class Shown:
             first = np.repeat(self.images[:1, :1], len(images), axis=0)
             images = np.concatenate([images, first], axis=1)
         proprio = subject.statistics.normalise_proprio(self.proprio) if policy.proprio else self.proprio
-        ids, lengths = policy.encode_text([self.instruction] * len(images))
+        ids, lengths = policy.encode_text([interface.instruction(self.facts)] * len(images))
         images = torch.from_numpy(images).movedim(-1, -3)
         return policy.encode(
             images.to(device), torch.from_numpy(proprio).to(device), ids.to(device), lengths.to(device)

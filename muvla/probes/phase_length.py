@@ -7,6 +7,7 @@ after the longest phases. MIKASA adds to the published limit what the phases tak
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from muvla.config.serialization import replace
@@ -18,6 +19,7 @@ from muvla.probes.task_variants import derive_protocol, require_settable
 
 VERSION = 1
 LENGTHS = (3, 5, 10, 20, 50, 100)  # as published (μVLA spec 7)
+DELAYS = (1, 2, 5, 10, 20, 50, 100, 200)  # up to twenty times the longest delay that is usually trained
 Phases = Literal["cue", "delay"]
 
 
@@ -49,6 +51,11 @@ def phase_lengths(
         notes=f"{' and '.join(phases)} of N steps; the step limit grows with N by the task's own rule. Control: that "
         "step limit with the task's own phases.",
     )
+
+
+def delay_lengths(base: Protocol, lengths: tuple[int, ...] = DELAYS) -> Grid:
+    """Evaluations with the delay fixed to N steps, and a control with the same step limit."""
+    return dataclasses.replace(phase_lengths(base, lengths, ("delay",)), name="delay-length")
 
 
 def _limit(base: Protocol, n: int, changes: dict[str, tuple[int, int]]) -> int:

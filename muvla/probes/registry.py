@@ -19,9 +19,11 @@ PROBES = Registry(
     {
         "dynamics": "muvla.probes.dynamics:DYNAMICS",
         "decoders": "muvla.probes.linear_probes:DECODERS",
+        "retention": "muvla.probes.retention:RETENTION",
         "attention": "muvla.probes.attention:ATTENTION",
         "gradients": "muvla.probes.jacobians:GRADIENTS",
         "phase-length": "muvla.probes.phase_length:phase_lengths",
+        "delay-length": "muvla.probes.phase_length:delay_lengths",
         "chunk-length": "muvla.probes.chunk_length:chunk_lengths",
         "palette": "muvla.probes.palette:palettes",
         "shift": "muvla.probes.visual_shift:shifts",

@@ -49,7 +49,8 @@ from muvla.utils.provenance import NO_NUMBER, provenance
 
 FOLDER = "traces"
 SAMPLED = 64  # numbers per parameter that tell two trainings of one cell apart
-LABELS = ("target", "identity")  # of an episode; `identity` in tasks where it is not the target's place
+# Of an episode; `identity` in tasks where it is not the target's place, `cued` where the delay changes the target.
+LABELS = ("target", "identity", "cued")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def _require_published(cell: Cell) -> None:
     guards = ("full",) if memory.kind == "none" else ("full", "context")
     gate = getattr(memory, "gate", "none")  # of the mechanisms that were published
     for name, got, fits, expected in (
+        ("data.instruction", cell.data.instruction, cell.data.instruction == "task", "task"),
         ("memory.kind", memory.kind, memory.kind in ("tokens", "none"), "tokens or none"),
         ("memory.gate", gate, gate == "none", "none"),
         ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from muvla.config import Cell
 from muvla.data.store import EpisodeStore
+from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
 from muvla.models.policy import Interface
 from muvla.models.prompts import Prompts
@@ -14,7 +15,7 @@ def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interfac
 
     Raises:
         MuvlaError: `data.cameras` names as many cameras as the robot has, or more; or the longest prompt of the data
-            exceeds `model.prompt_tokens`.
+            exceeds `model.prompt_tokens`; or the instruction shall name targets that the data do not record.
     """
     data, cameras = cell.data, store["images"].shape[1]
     if (data.cameras or 0) >= cameras:
@@ -24,7 +25,9 @@ def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interfac
             expected=f"fewer than the robot's {cameras} cameras, or null for all of them",
             remedy="set data.cameras to null",
         )
-    longest = {len(prompts.encode(instruction)) for instruction in store.instructions}
+    with_target = data.instruction == "with_target"
+    texts = {add_target(line) for line in store.index} if with_target else store.instructions
+    longest = {len(prompts.encode(text)) for text in texts}
     declared = cell.model.prompt_tokens
     if declared is not None and declared < max(longest):
         raise MuvlaError(
@@ -41,4 +44,5 @@ def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interfac
         action_dim=store["recorded_action"].shape[1],
         text=declared or max(longest),
         text_padded=declared is not None or len(longest) > 1,
+        target_in_text=with_target,
     )
