@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from experiments.recall_twins.study import make_study
+from experiments.recall_twins.twins import make_study
 
 study = make_study("overwrite3")

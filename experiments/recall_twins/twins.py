@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from muvla.config import (
     BudgetConfig,
     Cell,
@@ -50,5 +48,3 @@ def make_study(task: str) -> Study:
         notes=NOTES,
     )
 
-
-study = dataclasses.replace(make_study("position3-even"), name="recall_twins")
