@@ -10,9 +10,12 @@ import pytest
 
 from analysis.intervention_frames import shares
 from analysis.paired import has_quantity
+from helpers.paths import ROOT
 from helpers.rows import row
-from muvla.config import TaskConfig
+from muvla.config import DatasetConfig, TaskConfig
 from muvla.config.serialization import content_hash
+from muvla.data.collect import collect
+from muvla.data.label_audit import audit
 from muvla.envs.conformance import check_episode
 from muvla.envs.phases import Phase, events
 from muvla.envs.recall import RECALL_TASKS
@@ -423,3 +426,24 @@ def test_the_first_of_several_right_discs_need_not_be_the_target():
     rows = [replace(expert, choices=[3, 1], right=2, donor_target=3), replace(expert, choices=[3], right=0)]
     assert summarise(rows).correct == 1 and choices(rows).target == 1 and choices(rows).donor == 0
     assert has_quantity(rows[0], "choice", None) is True and shares(rows)["own"] == 0.5
+
+
+# --- documentation and audit ------------------------------------------------------------------------------------------
+
+
+def test_the_page_gives_the_enumerated_scores():
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    for protocol in get_protocols("recall-ladder@1"):
+        cells = [f"`{protocol.id}`", f"{bounds(protocol.task).choice:.3f}"]
+        cells += [f"{best_score(protocol.task, frames):.3f}" for frames in (1, 2, 3, 4, 8)]
+        assert f"| {' | '.join(cells)} |" in text, protocol.id
+        name = protocol.task.name.removeprefix("Recall").removesuffix("-v0").lower()
+        assert f"images/task-{name}.png" in text and (ROOT / "docs" / "images" / f"task-{name}.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRADED)
+def test_the_audit_does_not_accuse_clean_labels_and_finds_recorded_labels(tmp_path, name):
+    store = collect(DatasetConfig(TaskConfig(name), episodes=60), tmp_path)
+    assert not any(result.leaks for result in audit(store, "executed", 1))
+    assert all(result.leaks for result in audit(store, "recorded", 1))

@@ -19,7 +19,7 @@ CUE, UPDATE, DELAY = 1, 3, 5  # last steps
 SHORT = replace(get_protocol("recall-position3-rh@1"), name="short", episodes=40, slots=20)
 
 
-def episodes(*, stored=True, updated=True, kept=True, used=True, n=60, update=True, right=None):
+def episodes(*, stored=True, updated=True, kept=True, used=True, n=63, update=True, right=None):
     """Traces whose memory holds the cued object at the cue's end and the target afterwards, where asked to."""
     rng, traces = np.random.default_rng(0), []
     for seed in range(n):
@@ -57,7 +57,7 @@ def test_used_is_the_choice_among_the_episodes_whose_target_was_kept():
     table = frame(episodes(used=False), empty)
     assert values(table, "none")["used"] == 0 and values(table, "none")["kept"] > 0.95
     line = table[(table.measure == "used") & (table.control == "none")].iloc[0]
-    assert line.n == round(60 * values(table, "none")["kept"]) and line.chance == 0
+    assert line.n == round(63 * values(table, "none")["kept"]) and line.chance == 0
     assert values(frame(episodes(used=False, right=1), empty), "none")["used"] == 1, "any of several may be first"
 
 
@@ -80,7 +80,7 @@ def test_the_figure_keeps_the_order_of_the_measures():
     lines = frame(episodes(), episodes()).assign(variant="K=8", seed=0, order=0)
     probe = get_measurement("retention")
     columns = [getattr(probe, name) for name in ("x", "y", "curve", "low", "high", "chance")]
-    taken = TakenMeasurement(probe.id, "p@1", *columns, 60, Path("m.csv"), "x", True)
+    taken = TakenMeasurement(probe.id, "p@1", *columns, 63, Path("m.csv"), "x", True)
     drawing = MeasurementFigure().draw(Subject(lines, "small", {"K=8": "C0"}, probe=taken))
     drawing.canvas.draw()
     labels = [label.get_text() for label in drawing.axes[-1].get_xticklabels()]

@@ -47,4 +47,3 @@ def make_study(task: str) -> Study:
         protocols=(protocol,),
         notes=NOTES,
     )
-
