@@ -1,7 +1,7 @@
 """Draw a filmstrip of every recall task, from the environment itself: `python docs/images/tasks.py`.
 
-`task-<name>.png` shows the base camera at every step of one episode under the scripted expert, and on the right the first
-frame of the decision of the observable twin.
+`task-<name>.png` shows the base camera at every step of one episode under the scripted expert. The last frame, in a red
+border, is the first frame of the decision of the observable twin.
 """
 
 from __future__ import annotations
