@@ -134,6 +134,9 @@ class Entry:
         silent = contents.never_fired if rows else ()
         sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
         of_study = {condition: result for condition, result in rows.items() if condition in declared}
+        chunk_changes: dict[Condition, dict[int, np.ndarray]] = {}
+        with contents.collecting():
+            chunk_changes = self._chunk_changes(of_study)
         return CellRecords(
             self.item.variant,
             canonical(self.item.cell),
@@ -147,7 +150,7 @@ class Entry:
             grids=tuple(_grid_rows(probe, rows, silent) for probe in study.probes if isinstance(probe, Grid)),
             measurements=measurements,
             never_fired=tuple(condition for condition in silent if condition in declared),
-            chunk_changes=self._chunk_changes(of_study),
+            chunk_changes=chunk_changes,
             damage=tuple(str(error) for error in contents.damage),
             unsealed=sum(condition in contents.unsealed for condition in rows),
         )

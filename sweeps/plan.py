@@ -11,6 +11,7 @@ from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, measure_coverage
 from muvla.utils.table import text_table
 from sweeps.cells import StudyCell
+from sweeps.contents import DAMAGED
 from sweeps.contrasts import design_lines
 from sweeps.costs import HEADER as COST_HEADER
 from sweeps.costs import NOTE as COST_NOTE
@@ -95,7 +96,7 @@ def _budget_rows(study: Study, cells: dict[str, StudyCell], entries: list[Entry]
                 budget.frames_per_update,
                 f"{budget.total_frames:,}",
                 f"{of_variant.count('done')}/{len(study.seeds)}" if of_variant else "–",
-                ", ".join(sorted({s for s in of_variant if s in ("failed", "not a measurement")})),
+                ", ".join(sorted({s for s in of_variant if s in ("failed", "not a measurement", DAMAGED)})),
             ]
         )
     return rows

@@ -288,6 +288,13 @@ def test_a_sweep_and_a_report_name_a_damaged_cell_and_go_on(tmp_path, capsys, un
     plain = [line for line in (tmp_path / "out" / "cells.csv").read_text().splitlines() if ",none," in line]
     assert plain and not any(line.startswith("K=8") for line in plain)
     assert main(["verify", str(tmp_path), *at(tmp_path)]) == EXIT_MISSING
+    (baseline,) = (tmp_path / "runs" / "random" / "rows").glob("*.jsonl")
+    whole = {file: file.read_bytes() for file in (baseline, seal_file(baseline))}
+    rewrite(baseline, lambda row: row | {"success_once": 1}, seal=True)
+    assert main(["report", str(tmp_path), *at(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert f"{baseline}:3" in (tmp_path / "out" / "report.md").read_text()
+    for file, content in whole.items():
+        file.write_bytes(content)
     path.unlink()  # the remedy
     result = run_study(study, ledger, SweepOptions(processes=1, track=False), lambda _: None)
     assert not result.failed and [entry.state for entry in result.entries] == ["done", "done"]

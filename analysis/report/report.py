@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def write_report(
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
     text += cost_section(folder, report.costs)
-    text += _incomplete(folder, cells)
+    text += _incomplete(folder, cells, report.baselines)
     folder.write("report.md", "\n".join(text) + "\n")
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
     if results is not None:
@@ -182,9 +182,10 @@ def _protocol_sections(
     return text + sets_section(folder, cells, frame, report.baselines)
 
 
-def _incomplete(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
+def _incomplete(folder: ReportFolder, cells: list[CellRecords], baselines: Mapping[str, Baselines]) -> list[str]:
     missing = [f"{cell.variant}, seed {cell.cell.seed}: {cell.state}" for cell in cells if cell.state != "done"]
     damaged = [f"{cell.variant}, seed {cell.cell.seed}: {error}" for cell in cells for error in cell.damage]
+    damaged += [f"baselines of {protocol}: {error}" for protocol, each in baselines.items() for error in each.damage]
     sentences = [f"Not complete: {'; '.join(missing)}."] if missing else []
     sentences += [f"Damaged, and in no table: {error}" for error in damaged]
     text = []

@@ -286,6 +286,7 @@ class Baselines:
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)  # id → record, of the rows
     unbounded: str = ""  # why no accuracy bounds a policy without memory; empty where one does
     differs: dict[str, str] = field(default_factory=dict)  # baseline → fields of its provenance that no cell shares
+    damage: tuple[str, ...] = ()  # an error for every file that does not hold
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from muvla.envs.registry import backends, open_blind_env
-from muvla.errors import Interrupted
+from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.baselines import ACTIONS, BaselineActor, baseline_names, memoryless_ideal
 from muvla.evaluation.context import EvaluationContext, default_workers
 from muvla.evaluation.evaluate import missing_seeds, run_missing
@@ -21,7 +21,7 @@ from muvla.evaluation.records import Baselines, EpisodeRow, RowFile, result_id
 from muvla.evaluation.rollout import Rollout
 from muvla.evaluation.seal import close_seal
 from muvla.runs.evaluate import require_same_simulator
-from muvla.runs.results import has_result, result_rows, row_file
+from muvla.runs.results import has_result, read_result, result_rows, row_file
 from muvla.runs.run import Run
 from muvla.utils.io import holder, locked
 
@@ -102,11 +102,19 @@ def _run_missing(
 def finished_baselines(root: Path, data: Path, protocol: Protocol) -> Baselines:
     """The complete baseline results of a protocol, and why the others are absent."""
     rows, records, available = {}, {}, baseline_names(protocol)
+    damage: dict[str, str] = {}
     for name in available:
         run = Run(root, data, name)
-        if has_result(run, protocol, "none"):
-            rows[name] = result_rows(run, protocol, "none")
-            records |= run.provenance(rows[name])
-    reasons = {"random": "–", "expert": "no expert"}
-    absent = {name: "not run" if name in available else reasons[name] for name in ACTIONS if name not in rows}
-    return Baselines(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol))
+        try:
+            result = read_result(run, protocol, "none")
+            if result.is_complete:
+                records |= run.provenance(result.rows)
+                rows[name] = result.rows
+        except MuvlaError as error:
+            damage[name] = str(error)
+    reasons = (
+        {"random": "–", "expert": "no expert"} | dict.fromkeys(available, "not run") | dict.fromkeys(damage, "damaged")
+    )
+    absent = {name: reasons[name] for name in ACTIONS if name not in rows}
+    damaged = tuple(damage.values())
+    return Baselines(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol), damage=damaged)

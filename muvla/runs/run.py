@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -41,8 +41,8 @@ from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.utils import provenance as origin
-from muvla.utils.foreign import read_model
-from muvla.utils.io import append_line, disk_errors, holder, leftovers, locked, read_json, read_lines, write_json
+from muvla.utils.foreign import decode, read_model, read_object
+from muvla.utils.io import append_line, disk_errors, holder, leftovers, locked, read_lines, write_json
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 FOLDERS = (
@@ -62,6 +62,23 @@ class FailureMark(msgspec.Struct, rename={"reason": "kind"}):
     reason: Literal["failed", "not a measurement"]
     error: str
     traceback: str
+
+
+class RunMeta(msgspec.Struct):
+    """The content of `run.json`."""
+
+    train: str  # train id
+    cell: dict[str, Any]
+    data: str | list[str]  # folders of the datasets
+    sha256: str  # of the data's content
+
+
+class Timing(msgspec.Struct):
+    """A line of `timings.jsonl`; `what` begins with the word training or evaluation."""
+
+    what: Annotated[str, msgspec.Meta(pattern="^(training|evaluation)( |$)")]
+    seconds: float
+    provenance: str
 
 
 @dataclass(frozen=True)
@@ -115,18 +132,19 @@ class Run:
 
     @property
     def cell(self) -> Cell:
-        return from_dict(Cell, self._meta["cell"])
+        return from_dict(Cell, self.meta.cell, f"{self.folder / 'run.json'}: ")
 
     @property
-    def _meta(self) -> dict[str, Any]:
-        return read_json(self.folder / "run.json")
+    def meta(self) -> RunMeta:
+        """The content of `run.json`. Raises MuvlaError for a file that no training wrote."""
+        return read_model(self.folder / "run.json", RunMeta)
 
     def store(self) -> EpisodeStore:
         """The dataset that the cell was trained on. Raises MuvlaError if its content has changed."""
-        meta = self._meta
-        names = [meta["data"]] if isinstance(meta["data"], str) else meta["data"]
+        meta = self.meta
+        names = [meta.data] if isinstance(meta.data, str) else meta.data
         store = join([EpisodeStore(self.data / name) for name in names])
-        if store.sha256 != meta["sha256"]:
+        if store.sha256 != meta.sha256:
             raise MuvlaError(
                 f"{self.data}: {store.name}",
                 got=f"content {store.sha256[:12]}",
@@ -292,13 +310,12 @@ class Run:
 
     def provenance(self, rows: Iterable[EpisodeRow | TakenMeasurement]) -> dict[str, dict[str, Any]]:
         """The records of this cell's training and of these rows, by provenance id."""
-        lines = read_lines(self.folder / "timings.jsonl")
-        trained = {line["provenance"] for line in lines if line["what"] == "training"}
+        trained = {timing.provenance for timing in self._timings() if timing.what == "training"}
         return self.provenance_records(trained | {row.provenance for row in rows})
 
     def provenance_records(self, identities: set[str]) -> dict[str, dict[str, Any]]:
         folder = self.folder / "provenance"
-        return {identity: read_json(folder / f"{identity}.json") for identity in sorted(identities)}
+        return {identity: read_object(folder / f"{identity}.json") for identity in sorted(identities)}
 
     @contextlib.contextmanager
     def timed(self, what: str, provenance: str) -> Iterator[None]:
@@ -317,6 +334,11 @@ class Run:
     def seconds(self) -> dict[str, float]:
         """Wall seconds spent so far on training and on evaluation."""
         total = {"training": 0.0, "evaluation": 0.0}
-        for line in read_lines(self.folder / "timings.jsonl"):
-            total[line["what"].split()[0]] += line["seconds"]
+        for timing in self._timings():
+            total[timing.what.partition(" ")[0]] += timing.seconds
         return total
+
+    def _timings(self) -> Iterator[Timing]:
+        file = self.folder / "timings.jsonl"
+        for number, line in enumerate(read_lines(file), start=1):
+            yield decode(line, Timing, f"{file}:{number}")

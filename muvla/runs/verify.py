@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints import native
-from muvla.config import Cell, train_id
-from muvla.config.serialization import content_hash, from_dict
+from muvla.config import train_id
+from muvla.config.serialization import content_hash
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import ChunkFile
 from muvla.evaluation.catalog import declared_protocols
@@ -24,7 +24,8 @@ from muvla.evaluation.row_checks import require_condition, require_own_rows
 from muvla.evaluation.seal import missing_rows, read_seal, require_sealed
 from muvla.runs.probe import read_meta
 from muvla.runs.run import Run
-from muvla.utils.io import read_json, read_lines
+from muvla.utils.foreign import read_object
+from muvla.utils.io import read_lines
 from muvla.utils.provenance import provenance_id
 
 RELEASE_FACTS = ("train", "name", "path", "memory")  # of release.json; the other fields are the content of the id
@@ -113,22 +114,13 @@ def _check_identity(run: Run, verification: Verification) -> int | None:
     """Check `run.json`, the checkpoints and `release.json` against the train id. Return the training seed."""
     release, meta_file = run.folder / "release.json", run.folder / "run.json"
     if release.exists():
-        meta = read_json(release)
+        meta = read_object(release)
         content = {name: value for name, value in meta.items() if name not in RELEASE_FACTS}
         _require_id(f"{release}: content", content_hash(content), run, verification)
     if not run.is_created:
         return None
-    meta = read_json(meta_file)
-    try:
-        cell, data = from_dict(Cell, meta["cell"]), meta["sha256"]
-    except (KeyError, TypeError) as error:
-        raise MuvlaError(
-            str(meta_file),
-            got=f"a file that is no run: {error!r}",
-            expected="train, cell, data and sha256",
-            remedy="restore the file, or train the cell again: `muvla train STUDY` writes a new one",
-        ) from None
-    _require_id(f"{meta_file}: train", meta.get("train"), run, verification)
+    cell, data = run.cell, run.meta.sha256
+    _require_id(f"{meta_file}: train", run.meta.train, run, verification)
     starts: set[str | None] = {None} if cell.start.checkpoint is None else set()
     for folder in sorted((run.folder / "checkpoints").glob("update-*")):
         with verification.collecting():
@@ -217,7 +209,7 @@ def _check_beside_rows(run: Run, verification: Verification) -> None:
             read_note(note_of(note.with_name(note.name.removesuffix(".never.json") + ".jsonl")))
     for record in sorted((run.folder / "provenance").glob("*.json")):
         with verification.collecting():
-            computed = provenance_id(read_json(record))
+            computed = provenance_id(read_object(record))
             verification.require(
                 computed == record.stem,
                 str(record),
