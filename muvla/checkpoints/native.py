@@ -11,8 +11,9 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,11 +27,13 @@ from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy, dimensions_of
+from muvla.utils.foreign import read_model
 from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
 
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
 META = "checkpoint.json"
+REPLACED = ".replaced.json"  # checkpoints that are about to be removed; only a killed process leaves the file
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,39 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> Path:
         _verify(temporary, hashes)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
+        write_json(folder / REPLACED, {"by": name, "names": _replaced(folder, checkpoint, keep)})
         write_atomically(folder / "latest", name.encode())
-    best = (checkpoint.selection or {}).get("best")
-    for old in sorted(folder.glob("update-*"), key=lambda path: int(path.name.removeprefix("update-")))[:-keep]:
-        if best is None or old.name != folder_name(best):
-            shutil.rmtree(old)
+        remove_unfinished(folder)
     return final
 
 
+def _replaced(folder: Path, checkpoint: Checkpoint, keep: int) -> list[str]:
+    """Names of the checkpoints that are neither among the newest `keep` nor selected."""
+    best = (checkpoint.selection or {}).get("best")
+    names = [path.name for path in folder.glob("update-*")]
+    older = sorted(names, key=lambda name: int(name.removeprefix("update-")))[:-keep]
+    return [name for name in older if best is None or name != folder_name(best)]
+
+
+class _Replaced(msgspec.Struct):
+    by: str
+    names: list[Annotated[str, msgspec.Meta(pattern=r"^update-\d+$")]]
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Removes checkpoints that a killed process has not finished. No other process may save into this folder."""
+    """Removes checkpoints that a killed process has not finished, and checkpoints that the newest one replaces.
+
+    No other process may save into this folder.
+    """
     for unfinished in folder.glob(".update-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
+    if not (folder / REPLACED).exists():
+        return
+    replaced, newest = read_model(folder / REPLACED, _Replaced), latest(folder)
+    if newest is not None and newest.name == replaced.by:  # else the process was killed before the new one counted
+        for name in replaced.names:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / REPLACED).unlink()
 
 
 def folder_name(update: int) -> str:
