@@ -6,7 +6,7 @@ A damaged file costs its own result alone. It is named, and enters no table.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,10 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import EpisodeRow
 from muvla.probes.base import ScheduledMeasurement
-from muvla.runs.results import Result
-from muvla.runs.run import NOT_A_MEASUREMENT
+from muvla.runs.probe import measurement_meta
+from muvla.runs.results import Result, read_result
+from muvla.runs.run import NOT_A_MEASUREMENT, Run
+from muvla.runs.status import updates_done
 
 DAMAGED = "damaged"  # state of a cell with a file that does not hold
 Condition = tuple[str, str]  # protocol id, intervention
@@ -86,3 +88,28 @@ class CellContents:
             for (protocol, name), result in self.results.items()
             if self.counts and result.is_complete and not result.never_fired
         }
+
+
+def read_contents(
+    run: Run, conditions: Iterable[tuple[Protocol, str]], measurements: Iterable[ScheduledMeasurement]
+) -> CellContents:
+    """Read the files of a cell.
+
+    Args:
+        run: the cell's run.
+        conditions: (protocol, intervention) of the results.
+        measurements: the scheduled measurements.
+    """
+    contents = CellContents(unreadable_mark=True)
+    with contents.collecting():
+        contents.failure = run.failure
+        contents.unreadable_mark = False
+    with contents.collecting():
+        contents.updates = updates_done(run)
+    for protocol, name in conditions:
+        with contents.collecting():
+            contents.results[protocol, name] = read_result(run, protocol, name)
+    for scheduled in measurements:
+        with contents.collecting():
+            contents.measurements.append((scheduled, measurement_meta(run, scheduled)))
+    return contents

@@ -37,11 +37,9 @@ from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.runs.baselines import finished_baselines
 from muvla.runs.probe import frame_file, measurement_meta
-from muvla.runs.results import read_result
 from muvla.runs.run import Run
-from muvla.runs.status import updates_done
 from sweeps.cells import StudyCell, train_id
-from sweeps.contents import DAMAGED, CellContents, Condition
+from sweeps.contents import DAMAGED, CellContents, Condition, read_contents
 from sweeps.study import Study
 
 
@@ -59,19 +57,7 @@ class Entry:
 
     def read(self) -> CellContents:
         """Everything that the run folder holds for this study, read once."""
-        contents = CellContents(unreadable_mark=True)
-        with contents.collecting():
-            contents.failure = self.run.failure
-            contents.unreadable_mark = False
-        with contents.collecting():
-            contents.updates = updates_done(self.run)
-        for protocol, name in self.conditions:
-            with contents.collecting():
-                contents.results[protocol, name] = read_result(self.run, protocol, name)
-        for scheduled in self.study.measurements_of(self.item.cell):
-            with contents.collecting():
-                contents.measurements.append((scheduled, measurement_meta(self.run, scheduled)))
-        return contents
+        return read_contents(self.run, self.conditions, self.study.measurements_of(self.item.cell))
 
     @property
     def never_fired(self) -> tuple[Condition, ...]:
