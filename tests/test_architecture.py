@@ -178,3 +178,9 @@ def test_no_test_imports_another(path):
     text = path.read_text(encoding="utf-8")
     assert not {name.split(".")[-1] for name in imports(path)} & modules
     assert not [name for name in re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE) if name in modules]
+
+
+def test_no_test_looks_at_the_shared_memory_of_others():
+    """Another program may make shared memory while the tests run."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if "/dev/" + "shm" in path.read_text(encoding="utf-8")]
+    assert [path.name for path in files] == ["processes.py"], "helpers.processes.shared_memory_of asks own processes"

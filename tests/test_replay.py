@@ -1,5 +1,7 @@
 """A recorded episode, run again: it ends as its row says, and can be looked at."""
 
+import errno
+import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -293,6 +295,18 @@ def test_a_row_that_says_otherwise_makes_no_video(place, capsys, monkeypatch):
     finally:
         file.write_text(text)
         seal.with_suffix(".aside").rename(seal)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_error_and_leaves_no_half_of_a_video(place, capsys, monkeypatch, tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["replay", *place[1], "--episode", "5", "--out", str(tmp_path / "full.mp4")]) == EXIT_BAD_INPUT
+    errors = capsys.readouterr().err.splitlines()
+    assert [line for line in errors if os.strerror(errno.ENOSPC) in line] and "Traceback" not in "".join(errors)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
