@@ -10,7 +10,8 @@ from helpers.errors import printed_field
 from helpers.release_size import SIZE
 from helpers.released_runs import run
 from muvla.checkpoints.released import ReleasedCheckpoint
-from muvla.cli.main import EXIT_BAD_INPUT
+from muvla.cli.main import EXIT_BAD_INPUT, main
+from muvla.cli.output import EXIT_MISSING
 from muvla.evaluation.records import read_rows
 from muvla.runs.run import NOT_A_MEASUREMENT, Run
 
@@ -31,6 +32,10 @@ def test_a_release_is_evaluated_and_intervened_upon(tmp_path, capsys):
         assert row.train == folder.name and row.training_seed is None and row.error is None
     assert run(tmp_path, "evaluate", path) == 0
     assert sum(len(read_rows(p)) for p in (folder / "rows").glob("*.jsonl")) == 8, "what is done is not run again"
+    assert main(["verify", folder.name, "--runs", str(tmp_path / "runs")]) == 0
+    meta = json.loads((folder / "release.json").read_text())
+    (folder / "release.json").write_text(json.dumps(meta | {"statistics": "another"}))
+    assert main(["verify", folder.name, "--runs", str(tmp_path / "runs")]) == EXIT_MISSING
 
 
 def test_what_decides_nothing_makes_no_other_run(tmp_path):
