@@ -344,11 +344,13 @@ def write(
 ) -> None:
     """Write a dataset as RLDS or LeRobotDataset v3."""
     from muvla.cli.output import show as show_result
-    from muvla.data.writers import import_options, write_dataset
+    from muvla.data.writers import frame_rate, import_options, write_dataset
 
     store = _store(data, dataset)
     with _bar(len(store)) as (_, progress):
         folder = write_dataset(store, directory, format, progress)
+    if format == "lerobot" and store.conventions.fps is None:
+        print(f"the dataset states no frame rate: the files say {frame_rate(store)} frames per second", file=sys.stderr)
     options = import_options(store, format)
     command = f"muvla data import {folder} {options} --task {store.spec.task.name} --name NAME"
     show_result(

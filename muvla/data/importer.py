@@ -28,6 +28,7 @@ from muvla.data.store import (
     require_same_import,
     restate_conventions,
 )
+from muvla.data.unfinished import remove_outdated, removed_after_error
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.io import disk_errors, locked
@@ -54,7 +55,7 @@ def import_dataset(
         spec: result of `import_config`.
         root: folder of all datasets.
         progress: called with (episodes written, episodes).
-        say: called with a line about the required disk space, before anything is written.
+        say: called with lines about the required disk space, a removed import and the files.
         accuracy: derives phases and executed actions; the accuracy of the rule on another dataset.
         stated: conventions that the user states; they replace those of the files, also in a finished import.
         selection: the episodes to import; all by default.
@@ -75,6 +76,7 @@ def import_dataset(
     rule = None if accuracy is None else accuracy.meta()
     if rule is not None:
         origin += f", derived by {rule['rule']}"
+    _require_elsewhere(path, source.path)
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     with locked(path / "lock", wait=True):
@@ -84,14 +86,45 @@ def import_dataset(
             restate_conventions(path, conventions)
             return open_store(root, spec)
         facts = {"pass_through": schema.pass_through, "derived": rule, "conventions": conventions}
+        remove_outdated(path, spec, origin, source.path, say)
         writer = EpisodeWriter(path, spec, origin=origin, **facts)
-        _require_room(source, schema, writer, say, accuracy is not None, chosen)
-        remaining = chosen.numbers[len(writer.index) :]
-        for episode in read_demonstrations(source, schema, spec.task.name, spec.image_size, remaining):
-            writer.append(episode if accuracy is None else derive(episode))
-            progress(len(writer.index), len(chosen.numbers))
-        writer.seal(attempts=len(writer.index))
+        with removed_after_error(path):
+            _require_room(source, schema, writer, say, accuracy is not None, chosen)
+            for note in sorted(_write(source, schema, writer, chosen, progress, accuracy is not None)):
+                say(f"{source.name}: {note}")
     return open_store(root, spec)
+
+
+def _write(
+    source: Source,
+    schema: Schema,
+    writer: EpisodeWriter,
+    selection: Selection,
+    progress: Callable[[int, int], None],
+    deriving: bool,
+) -> set[str]:
+    """Writes the remaining episodes, seals the dataset, and returns the notes of the records."""
+    spec, total, notes = writer.spec, len(selection.numbers), set[str]()
+    remaining = selection.numbers[len(writer.index) :]
+    options = (spec.task.name, spec.image_size, remaining, notes.update)
+    for episode in read_demonstrations(source, schema, *options):
+        writer.append(derive(episode) if deriving else episode)
+        progress(len(writer.index), total)
+    writer.seal(attempts=len(writer.index))
+    return notes
+
+
+def _require_elsewhere(path: Path, files: Path) -> None:
+    """Raises MuvlaError if the import would be written among the files that it reads."""
+    with disk_errors(path):
+        target, files = path.resolve(), files.resolve()
+    if target == files or target.is_relative_to(files):
+        raise MuvlaError(
+            "--name",
+            got=str(path),
+            expected="a folder that is not the imported one, nor below it",
+            remedy="pass another --name or another --data",
+        )
 
 
 def _describe_origin(source: Source, schema: Schema, selection: Selection) -> str:

@@ -106,6 +106,12 @@ def is_sealed(path: Path) -> bool:
     return "sha256" in _read_meta(path)
 
 
+def read_unfinished(path: Path) -> tuple[DatasetConfig, str | None] | None:
+    """Returns the configuration and the origin of an unfinished dataset; None where no episode was written."""
+    meta = _read_meta(path)
+    return (from_dict(DatasetConfig, meta["spec"]), meta.get("origin")) if meta and "sha256" not in meta else None
+
+
 class EpisodeWriter:
     """Appends episodes to an unfinished store, continues where a killed writer stopped, and seals the store."""
 

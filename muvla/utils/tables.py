@@ -28,11 +28,13 @@ def read_table(path: Path, wanted: Callable[[str], bool] = lambda name: True) ->
     arrow, parquet = import_package("pyarrow", PURPOSE), import_package("pyarrow.parquet", PURPOSE)
     size = require_file(path)
     try:
-        file = parquet.ParquetFile(path, thrift_string_size_limit=2**27, thrift_container_size_limit=2**22)
-        groups = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
-        require_size((sum(max(group, 0) for group in groups),), 1, size, str(path))
-        require_size((max(file.metadata.num_rows, 0),), 1, size, f"{path}: rows")
-        return file.read(columns=[name for name in file.schema_arrow.names if wanted(name)])
+        with path.open("rb") as source:  # pyarrow itself opens no path that is not UTF-8
+            file = parquet.ParquetFile(source, thrift_string_size_limit=2**27, thrift_container_size_limit=2**22)
+            names = [name for name in file.schema_arrow.names if wanted(name)]
+            groups = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
+            require_size((sum(max(group, 0) for group in groups),), 1, size, str(path))
+            require_size((max(file.metadata.num_rows, 0), len(names)), 8, size, f"{path}: rows")
+            return file.read(columns=names)
     except MuvlaError:
         raise
     except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:

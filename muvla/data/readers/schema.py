@@ -6,7 +6,7 @@ Legend: T steps, V cameras, h×w image, Q proprio dim, A action dim.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,7 @@ def read_demonstrations(
     task: str,
     image_size: int | None = None,
     numbers: Sequence[int] | None = None,
+    note: Callable[[frozenset[str]], None] = lambda notes: None,
 ) -> Iterator[Episode]:
     """Yields the episodes.
 
@@ -153,6 +154,7 @@ def read_demonstrations(
         task: name of the task.
         image_size: side of the frames in pixels; None keeps the size.
         numbers: the episodes to read, ascending; None reads all.
+        note: called with the notes of each record.
 
     Raises:
         MuvlaError: with file and record, for numbers that are not finite, an empty or changing instruction,
@@ -160,6 +162,7 @@ def read_demonstrations(
             without `image_size`.
     """
     for record in source.records(schema.features, numbers):
+        note(record.notes)
         action = _join(record, schema.action)
         lengths = {path: len(record.values[path]) for path in (*schema.cameras, *schema.proprio, *schema.action)}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():

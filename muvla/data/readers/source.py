@@ -48,6 +48,7 @@ class Record:
     values: dict[str, np.ndarray]
     info: dict[str, Any] = field(default_factory=dict)  # further facts about the episode, for the store's index
     size: int = 0  # stored bytes, where the source estimates `frames` from bytes
+    notes: frozenset[str] = frozenset()  # facts about the dataset that its user must know
 
 
 class Source(Protocol):

@@ -5,6 +5,7 @@ Pictures are written as PNG in both formats, so every frame comes back bit for b
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 from muvla.data.readers.source import NOTE
 from muvla.data.store import EpisodeStore
 from muvla.data.writers.lerobot import CAMERAS, camera_features, write_lerobot
+from muvla.data.writers.lerobot import frame_rate as frame_rate  # of what a LeRobotDataset says
 from muvla.data.writers.rlds import write_rlds
 from muvla.errors import MuvlaError
+from muvla.utils.files import NAME_BYTES
 from muvla.utils.io import disk_errors, locked, write_json
 
 
@@ -42,6 +45,13 @@ def write_dataset(
             expected="a new folder",
             remedy="choose another folder, or remove this one",
         )
+    if len(os.fsencode(directory.name)) > NAME_BYTES - len(".unfinished") - 1:
+        raise MuvlaError(
+            "DIRECTORY",
+            got=f"a name of {len(os.fsencode(directory.name))} bytes",
+            expected=f"at most {NAME_BYTES - len('.unfinished') - 1} bytes",
+            remedy="choose a shorter name",
+        )
     parent = directory.resolve().parent
     unfinished = parent / f".{directory.name}.unfinished"
     with locked(parent / f".{directory.name}.lock"):
@@ -51,7 +61,7 @@ def write_dataset(
                 unfinished.mkdir(parents=True)
                 write = {"rlds": write_rlds, "lerobot": write_lerobot}[format]
                 inner = write(store, unfinished, directory.name, progress)
-                if note := _note(store):
+                if (note := _note(store)) or format == "lerobot":  # a note without a rate says that it is unknown
                     write_json(unfinished / inner / NOTE, note)
                 unfinished.rename(directory)
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from muvla.data.readers.lerobot.links import require_inside
 from muvla.data.readers.source import Feature, decode_image, import_package
 from muvla.errors import MuvlaError
 from muvla.utils.files import read_bytes
@@ -109,7 +110,12 @@ def _encoded(cell: Any, root: Path, where: str) -> bytes:
         raise _other(
             where, f"the path {path!r}, where no file is", "the bytes of a PNG or JPEG image, or the path of one"
         )
-    return read_bytes(file, PICTURE_BYTES)
+    try:
+        return read_bytes(require_inside(root, file), PICTURE_BYTES)
+    except MuvlaError as error:
+        raise MuvlaError(
+            f"{where}: {error.field}", got=error.got, expected=error.expected, remedy=error.remedy
+        ) from None
 
 
 def _other(where: str, got: str, expected: str) -> MuvlaError:

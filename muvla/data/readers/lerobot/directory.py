@@ -11,12 +11,13 @@ import numpy as np
 from muvla.data.readers.lerobot.cells import read_numbers, read_pictures, read_texts
 from muvla.data.readers.lerobot.episodes import ABOUT, Episode, place_in_video, read_episodes
 from muvla.data.readers.lerobot.info import Info
+from muvla.data.readers.lerobot.links import require_inside
 from muvla.data.readers.lerobot.missing import fetch_command
 from muvla.data.readers.lerobot.rows import Rows
 from muvla.data.readers.lerobot.tasks import INSTRUCTION, read_tasks
 from muvla.data.readers.lerobot.videos import VideoFile
-from muvla.data.readers.source import Feature, Record, bytes_below, no_feature
-from muvla.envs.conventions import Conventions
+from muvla.data.readers.source import Feature, Record, bytes_below, no_feature, read_note
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import MuvlaError
 from muvla.utils.tables import get_column
 
@@ -32,7 +33,6 @@ class LeRobotDirectory:
         self.path = path
         self.info = Info(path)
         self.episodes = read_episodes(self.info)
-        self.notes: set[str] = set()  # facts about the records so far, for the user
         self._rows = Rows(path)
 
     def __len__(self) -> int:
@@ -51,8 +51,9 @@ class LeRobotDirectory:
 
     @property
     def conventions(self) -> Conventions:
-        """The frame rate."""
-        return Conventions(fps=self.info.fps)
+        """The frame rate. Exports of this project state their conventions in a note: the format requires a rate, also
+        where the exported dataset had none."""
+        return NOTHING_STATED if read_note(self.path) is not None else Conventions(fps=self.info.fps)
 
     @property
     def frames(self) -> int:
@@ -112,8 +113,8 @@ class LeRobotDirectory:
                         str(file),
                         got="no such file",
                         expected=f"the video {path} of episode {episode.number}",
-                        remedy=f"{fetch_command(self.path, str(file.relative_to(self.path)))}; or omit this camera, or "
-                        "leave this episode out",
+                        remedy=f"{fetch_command(self.path, str(file.relative_to(self.path)))}; or name other cameras "
+                        "with --camera, or leave this episode out with --episodes",
                     )
                 present.add(file)
 
@@ -127,6 +128,7 @@ class LeRobotDirectory:
         more = {"timestamp", "task_index", *declared}
         table = self._rows.read(episode, names | more, where)
         values: dict[str, np.ndarray] = {}
+        notes: set[str] = set()
         for feature in features:
             path, at = feature.path, f"{where}: {feature.path}"
             if path == INSTRUCTION and path not in self.info.features:
@@ -135,10 +137,10 @@ class LeRobotDirectory:
             elif path == ABOUT and path not in self.info.features:
                 values[path] = np.array([episode.about or "{}"])
             elif self._is_video(feature):
-                values[path] = self._video(path, episode, table, videos, at)
+                values[path] = self._video(path, episode, table, videos, at, notes)
             else:
                 values[path] = self._column(table, feature, at)
-        return Record(where, values)
+        return Record(where, values, notes=frozenset(notes))
 
     def _column(self, table, feature: Feature, where: str) -> np.ndarray:
         if table.column_names.count(feature.path) != 1:
@@ -154,14 +156,25 @@ class LeRobotDirectory:
             return read_pictures(column, self.path, where)
         return read_texts(column, where) if feature.content == "text" else read_numbers(column, feature, where)
 
-    def _video(self, path: str, episode: Episode, table, videos: dict[str, VideoFile], where: str) -> np.ndarray:
+    def _video(
+        self, path: str, episode: Episode, table, videos: dict[str, VideoFile], where: str, notes: set[str]
+    ) -> np.ndarray:
         """Returns the frames of an episode: by the rows' timestamps where these are the videos' times, else one frame
-        per row."""
+        per row.
+
+        Args:
+            path: the feature.
+            episode: the episode.
+            table: the rows.
+            videos: the open video of each feature.
+            where: episode and feature, for errors.
+            notes: facts about the dataset; the other clock of the rows is added.
+        """
         place, interval = place_in_video(self.info, episode, path), 1 / self.info.fps
         if path not in videos or videos[path].path != place.file:
             if path in videos:
                 videos.pop(path).close()
-            videos[path] = VideoFile(place.file)
+            videos[path] = VideoFile(require_inside(self.path, place.file))
         times = np.array(get_column(table, "timestamp", where, "number"), dtype=np.float64)
         grid = np.arange(episode.length) * interval
         off = np.abs(times - grid)
@@ -169,7 +182,7 @@ class LeRobotDirectory:
             return videos[path].frames(place.start + grid, interval, where)
         frames = videos[path].window(place, episode.length, interval, where)
         if frames is not None:
-            self.notes.add(f"{path}: timestamps of the rows are no multiples of 1/fps; row i has frame i of its video")
+            notes.add(f"{path}: timestamps of the rows are no multiples of 1/fps; row i got frame i of its episode")
             return frames
         if np.abs(off - off[0]).max() <= NEAR * interval:  # the episode begins later in its video
             return videos[path].frames(place.start + times, interval, where)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from muvla.data.readers.lerobot.info import LONGEST, NEW, Info
+from muvla.data.readers.lerobot.links import require_inside
 from muvla.data.readers.lerobot.missing import fetch_command
 from muvla.errors import MuvlaError
 from muvla.utils.files import read_text
@@ -113,7 +114,7 @@ def read_lines(file: Path) -> Iterable[tuple[int, Any]]:
 def _from_tables(info: Info) -> Iterable[Episode]:
     """Yields v3's episodes."""
     for file in sorted((info.root / TABLES).glob("*/*.parquet")):
-        table = read_table(file, lambda name: not name.startswith("stats/"))
+        table = read_table(require_inside(info.root, file), lambda name: not name.startswith("stats/"))
         names = {
             "episode_index": "episode_index",
             "length": "length",

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from muvla.data.readers.lerobot.episodes import Episode
+from muvla.data.readers.lerobot.links import require_inside
 from muvla.data.readers.lerobot.missing import fetch_command
 from muvla.data.readers.source import import_package
 from muvla.errors import MuvlaError
@@ -71,13 +72,13 @@ class Rows:
         files = sorted((self.root / "data").glob("*/*.parquet"))
         for file in files:
             if file not in self._runs:
-                self._remember(file, read_table(file, lambda name: name == "episode_index"))
+                self._remember(file, read_table(require_inside(self.root, file), lambda name: name == "episode_index"))
         return [file for file in files if episode.number in self._runs[file]]
 
     def _read(self, file: Path, wanted: frozenset[str]):
         if self._file != file or not wanted <= self._columns:
             self._table = None  # frees the last table: two tables would take twice the memory
-            self._table = read_table(file, lambda name: name in wanted)
+            self._table = read_table(require_inside(self.root, file), lambda name: name in wanted)
             self._file, self._columns = file, wanted
             self._remember(file, self._table)
         return self._table
