@@ -251,5 +251,5 @@ def test_a_phase_that_is_none_is_refused(store, tmp_path):
     place = table.schema.get_field_index("phase")
     pq.write_table(table.set_column(place, "phase", [[7] * table.num_rows]), file)
     with pytest.raises(MuvlaError) as info:
-        brought_back(folder, tmp_path)
+        brought_back(folder, tmp_path / "data")
     assert info.value.field.endswith("ours: episode 0 (from 0): phase")
