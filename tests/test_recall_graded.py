@@ -28,6 +28,7 @@ from muvla.evaluation.baselines import memoryless_ideal
 from muvla.evaluation.catalog import declared_protocols, get_protocol, get_protocols
 from muvla.evaluation.protocol import chance
 from muvla.evaluation.records import choices, read_rows, summarise
+from muvla.interventions import parse_intervention
 from muvla.models.prompts import built_in_prompts
 from muvla.runs.baselines import measure_baseline
 from muvla.runs.run import Run
@@ -259,6 +260,16 @@ def test_the_instruction_says_which_of_two_marks_counts():
         marks.add(at - info["cue_length"])
     assert marks == {0, 1, 2}
     assert len({len(built_in_prompts().encode(text)) for text in task_info(OVERWRITE).instructions}) == 1
+
+
+def test_an_intervention_can_act_at_the_update():
+    schedule = parse_intervention("zero@update+1").schedule
+    _, info = frames_of(make_env(TaskConfig(OVERWRITE, delay=(5, 5))), 3)
+    step = events(info)["update"]
+    assert info["cue_length"] <= step < info["cue_length"] + 5
+    assert [t for t in range(12) if schedule.fires(t, events(info))] == [step + 1]
+    _, plain = frames_of(make_env(TaskConfig("RecallPosition3-v0")), 3)
+    assert "update" not in events(plain)
 
 
 def test_distractors_blink_in_another_colour():
