@@ -29,6 +29,9 @@ HOME = (0.0, -0.25)  # start of the effector
 # The discs lie on an arc around the start that is narrower than a semicircle. An L1 policy without memory falls back on
 # the median direction, which must lead to a disc: then its touch rate says nothing about recall.
 RADIUS, ARC = 0.9, (np.pi * 5 / 6, np.pi / 6)
+# The mark in the decision of an observable twin. A decision never looks like a cue: a policy without memory could not
+# tell them apart, and would wait.
+SHOWN_AGAIN = get_colour("lime")
 MOST_OBJECTS = 5  # more discs on the arc would overlap
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
-from muvla.envs.recall.base import Drawn, Draws, Lengths, RecallTask, Setup, coloured
+from muvla.envs.recall.base import SHOWN_AGAIN, Drawn, Draws, Lengths, RecallTask, Setup, coloured
 from muvla.envs.recall.scene import Colour, Disc
 
 
@@ -25,10 +25,10 @@ class Capacity(RecallTask):
         return Drawn(lengths, sets[draws.balanced(len(sets))])
 
     def show_cue(self, drawn: Drawn, setup: Setup, step: int) -> list[Disc]:
-        return coloured(setup.objects, self.colours_of_twin(drawn, setup))
+        return coloured(setup.objects, dict.fromkeys(drawn.answer, setup.palette[0]))
 
     def colours_of_twin(self, drawn: Drawn, setup: Setup) -> dict[int, Colour]:
-        return dict.fromkeys(drawn.answer, setup.palette[0])
+        return dict.fromkeys(drawn.answer, SHOWN_AGAIN)
 
     def count_answers(self, setup: Setup) -> int:
         return comb(setup.objects, setup.shown)

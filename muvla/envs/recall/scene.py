@@ -13,6 +13,7 @@ from muvla.envs.colours import COLOURS, Colour
 
 BACKGROUND: Colour = (40, 40, 48)
 NEUTRAL: Colour = (128, 128, 128)
+COVERED: Colour = (100, 60, 140)  # a disc that cannot be touched yet
 EFFECTOR: Colour = (255, 255, 255)
 EFFECTOR_RADIUS = 0.1
 DISC_RADIUS = 0.2

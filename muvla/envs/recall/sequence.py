@@ -11,7 +11,7 @@ from muvla.envs.recall.base import Drawn, Draws, Lengths, RecallTask, Setup, col
 from muvla.envs.recall.scene import Colour, Disc
 
 # Colours of the first, second, … disc in the observable twin.
-RANKS = tuple(get_colour(name) for name in ("yellow", "blue", "magenta", "lime", "red"))
+RANKS = tuple(get_colour(name) for name in ("lime", "blue", "magenta", "red", "cyan"))
 
 
 @dataclass(frozen=True)

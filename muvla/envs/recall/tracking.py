@@ -1,7 +1,7 @@
 """RecallTracking: one disc is marked; in the delay the discs, all alike, change places; touch the marked disc.
 
-An exchange takes one step. Its frame shows two neighbours on the way, one behind the other, and the next frame shows
-them in each other's place.
+In the delay all discs are covered, so that a delay does not look like a decision. An exchange takes one step. Its frame
+shows two neighbours on the way, one behind the other, and the next frame shows them in each other's place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 
 from muvla.envs.recall import scene
-from muvla.envs.recall.base import ARC, HOME, RADIUS, Drawn, Draws, Lengths, RecallTask, Setup, coloured, draw_steps
+from muvla.envs.recall.base import (
+    ARC,
+    HOME,
+    RADIUS,
+    SHOWN_AGAIN,
+    Drawn,
+    Draws,
+    Lengths,
+    RecallTask,
+    Setup,
+    coloured,
+    draw_steps,
+)
 from muvla.envs.recall.scene import Colour, Disc
 
 APART = 0.25  # of the two discs on the way, along the radius, from the arc
@@ -45,13 +57,14 @@ class Tracking(RecallTask):
 
     def show_delay(self, drawn: TrackingDrawn, setup: Setup, step: int) -> list[Disc]:
         moving = [left for at, left in drawn.exchanges if at == step]
+        covered = dict.fromkeys(range(setup.objects), scene.COVERED)
         if not moving:
-            return coloured(setup.objects, {})
-        resting = coloured(setup.objects, {}, without=(moving[0], moving[0] + 1))
+            return coloured(setup.objects, covered)
+        resting = coloured(setup.objects, covered, without=(moving[0], moving[0] + 1))
         return resting + _on_the_way(setup.objects, moving[0])
 
     def colours_of_twin(self, drawn: TrackingDrawn, setup: Setup) -> dict[int, Colour]:
-        return {drawn.answer[0]: setup.palette[0]}
+        return {drawn.answer[0]: SHOWN_AGAIN}
 
     def facts(self, drawn: TrackingDrawn) -> dict[str, Any]:
         facts: dict[str, Any] = {"cued": drawn.marked}
@@ -75,4 +88,4 @@ def _on_the_way(objects: int, left: int) -> list[Disc]:
     angle = np.linspace(*ARC, objects)[left : left + 2].mean()
     direction = np.array([np.cos(angle), np.sin(angle)])
     places = [np.asarray(HOME) + (RADIUS + apart) * direction for apart in (-APART, APART)]
-    return [Disc(float(x), float(y), scene.NEUTRAL) for x, y in places]
+    return [Disc(float(x), float(y), scene.COVERED) for x, y in places]
