@@ -16,7 +16,8 @@ from muvla.evaluation.records import summarise
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
 from muvla.utils.devices import usable_cores
-from muvla.utils.io import read_json, require_locks
+from muvla.utils.foreign import read_model
+from muvla.utils.io import require_locks
 from sweeps.baselines import measure_baselines, without_simulator
 from sweeps.launchers.base import End, Job, Progress, Status
 from sweeps.launchers.registry import get_launcher
@@ -227,7 +228,7 @@ def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -
             finishing(entry)
             write(finished_line(entry, len(finished), len(jobs), time.monotonic() - started))
             if (lines_of_check := entry.run.folder / SANITY_CHECK).exists():
-                for protocol, lines in read_json(lines_of_check):
+                for protocol, lines in read_model(lines_of_check, list[tuple[str, list[str]]]):
                     write("\n".join([f"{entry.item.label}, {protocol}:", *lines]))
 
         get_launcher(options.launcher)(options.processes).run(jobs, on_tick, on_end, deadline)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from muvla.checkpoints import native
 from muvla.models.compilation import is_compiled
 from muvla.training.diagnostics import Diagnosis
@@ -16,6 +18,7 @@ from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.resume import make_checkpoint, resume
 from muvla.training.selection import Selection
 from muvla.training.trainer import Trainer
+from muvla.utils.foreign import decode
 from muvla.utils.io import append_line, read_lines, write_atomically
 
 LOG_EVERY = 25  # updates per line of train.jsonl
@@ -146,8 +149,13 @@ def make_diagnosis(trainer: Trainer) -> Diagnosis:
     return Diagnosis(trainer.names, trainer.parameters, credit=not compiled)
 
 
+class _Line(msgspec.Struct):
+    update: int
+
+
 def _cut_log(path: Path, update: int) -> None:
     """Removes the log lines behind the checkpoint; the continued training writes them again."""
     if path.exists():
-        rows = [row for row in read_lines(path) if row["update"] <= update]
+        lines = enumerate(read_lines(path), start=1)
+        rows = [row for number, row in lines if decode(row, _Line, f"{path}:{number}").update <= update]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
