@@ -101,6 +101,13 @@ class DatasetConfig:
         )
         if self.source is not None:
             require_name(self.source, "data.dataset.source")
+        require(
+            self.image_size is None or (is_whole(self.image_size) and self.image_size >= 1),
+            "data.dataset.image_size",
+            self.image_size,
+            "≥ 1 or null",
+            "set a number of pixels, or null for the camera's",
+        )
         require(self.episodes >= 1, "data.dataset.episodes", self.episodes, "≥ 1", "set a positive number")
         require(0 <= self.seed < 2**32, "data.dataset.seed", self.seed, "in [0, 2^32)", "choose another block of seeds")
 

@@ -1,7 +1,4 @@
-"""HDF5 files that others wrote: nothing outside the file is read, and no declared size is believed.
-
-A soft link, an external link, external storage and a virtual dataset are refused by name: with them a file could show
-other episodes, or bring bytes of another file into a dataset.
+"""The arrays of HDF5 files as features; `muvla.utils.hdf5` opens the files and refuses what lies outside of them.
 
 Legend: T steps.
 """
@@ -10,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.source import Feature, import_package, mismatch
+from muvla.data.readers.source import Feature, mismatch
 from muvla.errors import MuvlaError
-from muvla.utils.content import require_real
+from muvla.utils.hdf5 import get_node, open_hdf5, read_dataset
+from muvla.utils.packages import import_package
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DEEPEST = 16  # groups inside each other
@@ -26,8 +23,6 @@ MOST_NODES = 20_000  # groups and arrays of an episode
 # An array that declares more than this must store a share of its bytes; deflate compresses by at most 1032.
 UNSTORED_BYTES, BEST_COMPRESSION = 2**26, 1100
 LARGEST_CHUNK = 2**28  # bytes; HDF5 holds whole chunks in memory
-LINKS = {"soft": "a soft link", "external": "an external link"}
-OWN_DATA = "copy the linked data into the file, for example with `h5copy`"
 
 
 def is_hdf5(path: Path) -> bool:
@@ -52,63 +47,39 @@ def get_names(path: Path, group: str = "/") -> list[str]:
 
 
 @contextlib.contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
-    """Yields the open file. Raises MuvlaError for a missing, cut or other file."""
-    h5py = import_package("h5py", "to read HDF5 files")
-    require_real(path, "an HDF5 file")
-    try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise MuvlaError(
-            str(path),
-            got=f"no whole HDF5 file ({_first_line(error)})" if path.exists() else "no such file",
-            expected="a whole HDF5 file",
-            remedy="compare the file's size with the source's; a cut file must be copied anew",
-        ) from None
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
 def damage(where: object) -> Iterator[None]:
     """Names the place at which h5py finds damage."""
     try:
         yield
     except MuvlaError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise mismatch(str(where), f"damage ({_first_line(error)})", "whole arrays") from None
 
 
 def find_node(group: Any, path: str, where: str) -> Any | None:
     """Returns the group or array under a path, or None where the file has none.
 
-    Raises MuvlaError, with `where` and the path, if any part of the path is a link.
+    Raises MuvlaError, with `where` and the path, for a link, and for storage outside of the file.
     """
     node = group
     for name in path.split("/"):
-        if not hasattr(node, "keys"):
-            return None
-        link = describe_link(node, name)
-        if link is None:
-            return None
-        if link:
-            raise mismatch(f"{where}: {path}", link, "data in the file itself", OWN_DATA)
-        node = node[name]
+        with damage(f"{where}: {path}"):
+            if not hasattr(node, "keys") or not node.id.links.exists(name.encode()):
+                return None
+        node = get_node(node, name, f"{where}: {path}")
     return node
 
 
-def describe_link(group: Any, name: str) -> str | None:
-    """Returns "" for data in the group itself, a description for a link, None where the group lacks the name."""
+def describe_link(group: Any, name: str) -> str:
+    """Returns "" for data in the group itself, and a description for a link."""
     h5py = import_package("h5py", "to read HDF5 files")
-    if not group.id.links.exists(name.encode()):
-        return None
-    kind_of_link = group.id.links.get_info(name.encode()).type
-    if kind_of_link == h5py.h5l.TYPE_HARD:
+    if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
         return ""
     target = group.get(name, getlink=True)
-    target_file = f"{target.filename}: " if hasattr(target, "filename") else ""
-    return f"{LINKS['external' if target_file else 'soft']} to {target_file}{target.path}"
+    if hasattr(target, "filename"):
+        return f"an external link to {target.filename}: {target.path}"
+    return f"a soft link to {target.path}"
 
 
 def list_features(group: Any, where: str) -> dict[str, Feature]:
@@ -151,12 +122,8 @@ def _describe(path: str, array: Any) -> Feature:
 
 def is_text(dtype: np.dtype) -> bool:
     """True for the dtypes of texts, of fixed and of variable length."""
-    return dtype.kind in "SU" or _checked_string(dtype)
-
-
-@cache
-def _checked_string(dtype: np.dtype) -> bool:
-    return import_package("h5py", "to read HDF5 files").check_string_dtype(dtype) is not None
+    h5py = import_package("h5py", "to read HDF5 files")
+    return dtype.kind in "SU" or h5py.check_string_dtype(dtype) is not None
 
 
 def read_array(group: Any, path: str, where: str) -> np.ndarray:
@@ -166,27 +133,21 @@ def read_array(group: Any, path: str, where: str) -> np.ndarray:
     a declared size that the file does not store.
     """
     at = f"{where}: {path}"
+    array = find_node(group, path, where)
+    if array is None:
+        raise mismatch(at, "no such array", "this array, as in the first episode")
+    if not hasattr(array, "shape"):
+        raise mismatch(at, "a group", "an array")
     with damage(at):
-        array = find_node(group, path, where)
-        if array is None:
-            raise mismatch(at, "no such array", "this array, as in the first episode")
-        if not hasattr(array, "shape"):
-            raise mismatch(at, "a group", "an array")
-        require_inside(array, at)
+        _require_stored(array, at)
         if is_text(array.dtype):
             values = np.ravel(array[()])
             return np.array([decode_text(value) for value in values.tolist()], dtype=np.str_)
-        if array.dtype.kind not in "fiub":
-            raise mismatch(at, f"values of dtype {array.dtype}", "numbers")
-        return np.asarray(array[()])
+    return read_dataset(array, at)
 
 
-def require_inside(array: Any, where: str) -> None:
-    """Raises MuvlaError for an array whose values lie outside of the file, or that declares more than it stores."""
-    if array.external:
-        raise mismatch(where, f"external storage in {array.external[0][0]}", "data in the file itself", OWN_DATA)
-    if array.is_virtual:
-        raise mismatch(where, "a virtual dataset, which shows other arrays", "data in the file itself", OWN_DATA)
+def _require_stored(array: Any, where: str) -> None:
+    """Raises MuvlaError for an array that declares more than the file stores."""
     size = array.dtype.itemsize * int(np.prod(array.shape, dtype=object))
     stored = array.id.get_storage_size()
     if size > UNSTORED_BYTES and size > BEST_COMPRESSION * stored:

@@ -10,19 +10,20 @@ json's episodes, or as attributes of a trajectory, are features by their names.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import msgspec
 
 from muvla.data.readers.format import Format, by_name
 from muvla.data.readers.hdf5 import get_names
 from muvla.data.readers.schema import Schema
-from muvla.data.readers.source import Feature, mismatch, require_keys
+from muvla.data.readers.source import Feature, mismatch
 from muvla.data.readers.trajectories import Trajectory, TrajectoryFile
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import MuvlaError
-from muvla.utils.io import read_json
+from muvla.utils.foreign import decode, read_model
 
 REPLAY = "python -m mani_skill.trajectory.replay_trajectory --traj-path"
 PREFIX = "traj_"
@@ -39,11 +40,9 @@ class ManiSkillFile(TrajectoryFile):
 
     def __init__(self, path: Path):
         beside = path.with_suffix(".json")
-        listed: list[dict[str, Any]] = _read_description(beside).get("episodes", [])
-        for episode in listed:
-            require_keys(beside, episode, ("episode_id", "elapsed_steps"))
-        successful = [episode for episode in listed if episode.get("success") is not False]
-        self.failed = len(listed) - len(successful)
+        description = _read_description(beside)
+        successful = [episode for episode in description.episodes if episode.facts.success is not False]
+        self.failed = len(description.episodes) - len(successful)
         if not successful:
             raise mismatch(
                 str(beside),
@@ -51,10 +50,10 @@ class ManiSkillFile(TrajectoryFile):
                 "successful episodes",
                 "record the trajectories with a policy or planner that succeeds",
             )
-        self.conventions = _read_conventions(beside)
-        super().__init__(path, [_trajectory(episode) for episode in successful])
+        self.conventions = _find_conventions(description, beside)
+        super().__init__(path, [_make_trajectory(episode) for episode in successful])
         links = any("link to" in feature.content for feature in self.features.values())
-        if not links and not self.cameras:
+        if not links and not self._cameras(self.features):
             raise MuvlaError(
                 str(path),
                 got="trajectories without images",
@@ -79,14 +78,50 @@ class ManiSkillFile(TrajectoryFile):
         return inside or path in ("obs", "sensor_data")
 
 
-def _trajectory(episode: dict[str, Any]) -> Trajectory:
-    seed = episode.get("episode_seed")
-    texts = {name: value for name, value in episode.items() if isinstance(value, str)}
-    info = {} if seed is None else {"seed": int(np.ravel(seed)[0])}
-    return Trajectory(f"{PREFIX}{episode['episode_id']}", episode["elapsed_steps"], texts, info)
+class EpisodeFacts(msgspec.Struct):
+    """The entries of an episode in the json that the reader uses."""
+
+    episode_id: Annotated[int, msgspec.Meta(ge=0)]
+    elapsed_steps: Annotated[int, msgspec.Meta(ge=0)]
+    success: Any = None
+    episode_seed: int | list[int] | None = None
+    control_mode: str | None = None
 
 
-def _read_description(beside: Path) -> dict[str, Any]:
+class Simulation(msgspec.Struct):
+    control_freq: float | None = None
+
+
+class EnvironmentOptions(msgspec.Struct):
+    control_mode: str | None = None
+    sim_config: Simulation | None = None
+
+
+class Environment(msgspec.Struct):
+    env_id: str | None = None
+    env_kwargs: EnvironmentOptions | None = None
+
+
+class File(msgspec.Struct):
+    """The json beside the trajectories."""
+
+    episodes: list[dict[str, Any]]
+    env_info: Environment | None = None
+
+
+@dataclass(frozen=True)
+class ListedEpisode:
+    facts: EpisodeFacts
+    texts: dict[str, str]  # all entries that are texts
+
+
+@dataclass(frozen=True)
+class Description:
+    episodes: list[ListedEpisode]
+    environment: Environment
+
+
+def _read_description(beside: Path) -> Description:
     if not beside.exists():
         raise MuvlaError(
             str(beside),
@@ -94,27 +129,40 @@ def _read_description(beside: Path) -> dict[str, Any]:
             expected="the json that ManiSkill writes beside the trajectories",
             remedy=f"copy it from the source of {beside.with_suffix('.h5').name}; both files have one name",
         )
-    return read_json(beside)
+    file = read_model(beside, File)
+    episodes = [
+        ListedEpisode(
+            decode(entry, EpisodeFacts, f"{beside}: episodes[{number}]"),
+            {name: value for name, value in entry.items() if isinstance(value, str)},
+        )
+        for number, entry in enumerate(file.episodes)
+    ]
+    return Description(episodes, file.env_info or Environment())
 
 
-def _read_conventions(beside: Path) -> Conventions:
+def _make_trajectory(episode: ListedEpisode) -> Trajectory:
+    facts = episode.facts
+    seeds = facts.episode_seed if isinstance(facts.episode_seed, list) else [facts.episode_seed]
+    info = {"seed": seeds[0]} if seeds and seeds[0] is not None else {}
+    return Trajectory(f"{PREFIX}{facts.episode_id}", facts.elapsed_steps, dict(episode.texts), info)
+
+
+def _find_conventions(description: Description, beside: Path) -> Conventions:
     """Returns what the json states of the actions. Raises MuvlaError where its episodes have several control modes."""
-    data = read_json(beside)
-    env = data.get("env_info") or {}
-    options = env.get("env_kwargs") or {}
-    modes = {episode["control_mode"] for episode in data["episodes"] if episode.get("control_mode")}
-    modes |= {options["control_mode"]} if options.get("control_mode") else set()
+    options = description.environment.env_kwargs or EnvironmentOptions()
+    stated = [options.control_mode, *(episode.facts.control_mode for episode in description.episodes)]
+    modes = dict.fromkeys(mode for mode in stated if mode)
     if len(modes) > 1:
         raise MuvlaError(
             f"{beside}: control_mode",
-            got=f"several, {', '.join(sorted(map(str, modes)))}",
+            got=f"several, {', '.join(modes)}",
             expected="one control mode for all actions",
             remedy=f"replay the trajectories with one control mode: `{REPLAY} {beside.with_suffix('.h5')} "
             "--obs-mode rgb --save-traj -c pd_ee_delta_pose`",
         )
-    mode = next(iter(modes), None)
-    rate = (options.get("sim_config") or {}).get("control_freq")
-    return describe_control(mode).replaced_by(Conventions(environment=env.get("env_id"), fps=rate))
+    simulation = options.sim_config or Simulation()
+    facts = Conventions(environment=description.environment.env_id or None, fps=simulation.control_freq)
+    return describe_control(next(iter(modes), None)).replaced_by(facts)
 
 
 def describe_control(mode: str | None) -> Conventions:

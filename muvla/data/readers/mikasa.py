@@ -8,26 +8,22 @@ A dataset is a folder of `train_data_<number>.npz`, one episode of T steps each:
 
 from __future__ import annotations
 
-import contextlib
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import BEST_COMPRESSION, UNSTORED_BYTES
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import Feature, Record, bytes_below, mismatch, no_feature
 from muvla.envs.conventions import Conventions
 from muvla.errors import MuvlaError
-from muvla.utils.content import require_real
-from muvla.utils.io import read_json
+from muvla.utils.arrays import read_npz, read_npz_headers
+from muvla.utils.foreign import read_model
 
 EPISODE = re.compile(r"train_data_(\d+)\.npz")
 BASE, WRIST = "rgb[..., :3]", "rgb[..., 3:]"  # the two features in the array of six channels
@@ -44,7 +40,7 @@ class MikasaDirectory:
     def __init__(self, path: Path):
         self.path = path
         files = {int(match[1]): file for file in path.glob("*.npz") if (match := EPISODE.fullmatch(file.name))}
-        metadata = _read_metadata(path / META)
+        metadata = read_model(path / META, Metadata) if (path / META).exists() else Metadata()
         count = metadata.num_episodes or max(files, default=-1) + 1
         missing = next((number for number in range(count) if number not in files), None)
         if not files or missing is not None:
@@ -102,7 +98,7 @@ class MikasaDirectory:
         names = {"rgb" if path in (BASE, WRIST) else path for path in paths}
         for number in range(len(self)) if numbers is None else numbers:
             file = self.files[number]
-            arrays = _load(file, {*names, *FACTS})
+            arrays = read_npz(file, {*names, *FACTS})
             values = {path: self._value(arrays, path, file) for path in paths}
             lengths = {name: len(arrays[name]) for name in sorted(names) if name in arrays and arrays[name].ndim}
             length = _number(arrays, "episode_length", file)
@@ -142,77 +138,20 @@ def _number(arrays: dict[str, np.ndarray], name: str, file: Path) -> int | None:
     return int(value.ravel()[0])
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(msgspec.Struct):
     """The entries of metadata.json that the reader uses."""
 
-    num_episodes: int = 0
+    num_episodes: Annotated[int, msgspec.Meta(ge=0)] = 0
     env_id: str = ""
-
-
-def _read_metadata(file: Path) -> Metadata:
-    if not file.exists():
-        return Metadata()
-    data = read_json(file)
-    data = data if isinstance(data, dict) else {}
-    count, environment = data.get("num_episodes", 0), data.get("env_id", "")
-    if type(count) is not int or count < 0 or not isinstance(environment, str):
-        raise mismatch(
-            str(file),
-            f"num_episodes {count!r:.80}, env_id {environment!r:.80}",
-            "a number of episodes and the name of the environment",
-            "remove the file; the reader then counts the episodes",
-        )
-    return Metadata(count, environment)
-
-
-def _load(file: Path, names: set[str]) -> dict[str, np.ndarray]:
-    """Reads arrays of an episode; arrays of other names are not needed. Raises MuvlaError as `_headers` does."""
-    _headers(file)
-    with _reading(file), np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files if name in names}
 
 
 def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Returns shape and dtype of every array, without reading values.
 
-    Raises MuvlaError for a cut file, a declared size that the file does not store, and Python objects. The suite's
-    folder of whole batches holds Python objects, and reading these could run code of the file.
+    The suite's folder of whole batches holds Python objects, which are refused: reading these could run code.
     """
-    headers: dict[str, tuple[tuple[int, ...], str]] = {}
-    with _reading(file), zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as array:
-                if np.lib.format.read_magic(array) != (1, 0):
-                    raise ValueError("a version of npy that MIKASA-Robo does not write")
-                shape, _, dtype = np.lib.format.read_array_header_1_0(array)
-                if dtype.hasobject:
-                    raise ValueError("Python objects")
-                size = array.tell() + dtype.itemsize * prod(shape)
-            if min(shape, default=0) < 0 or size != member.file_size:
-                raise ValueError(f"{member.filename} declares {size} bytes and stores {member.file_size}")
-            if size > UNSTORED_BYTES and size > BEST_COMPRESSION * member.compress_size:
-                raise ValueError(f"{member.filename} declares {size} bytes and stores {member.compress_size} of them")
-            headers[member.filename.removesuffix(".npy")] = shape, dtype.str if dtype.kind == "U" else dtype.name
-    return headers
-
-
-@contextlib.contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Names the file in which NumPy or zipfile find damage."""
-    require_real(file, "the arrays of one episode")
-    try:
-        yield
-    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, MuvlaError):
-            raise
-        raise MuvlaError(
-            str(file),
-            got=f"no whole episode ({error})",
-            expected="the arrays of one episode, as MIKASA-Robo's collectors write them",
-            remedy="compare the file's size with the source's; for a folder of batches, let the suite's collector "
-            "finish",
-        ) from None
+    headers = read_npz_headers(file)
+    return {name: (shape, dtype.str if dtype.kind == "U" else dtype.name) for name, (shape, dtype) in headers.items()}
 
 
 def is_mikasa(path: Path) -> bool:

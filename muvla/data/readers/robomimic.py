@@ -10,18 +10,18 @@ schema `libero` turns both, so that the episodes equal those of LIBERO's RLDS co
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import find_node, get_names, list_texts, open_hdf5
+from muvla.data.readers.hdf5 import find_node, get_names, list_texts
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import mismatch
 from muvla.data.readers.trajectories import Trajectory, TrajectoryFile
 from muvla.envs.conventions import Conventions
+from muvla.utils.foreign import parse_json, require_object
+from muvla.utils.hdf5 import open_hdf5
 
 DEMO = re.compile(r"demo_(\d{1,9})")
 SENTENCE = "language_instruction"
@@ -62,15 +62,10 @@ class RobomimicFile(TrajectoryFile):
         """Names and sizes."""
         return f"{self.name} (robomimic, {len(self)} episodes, {self.path.stat().st_size} bytes)"
 
-    def _json(self, name: str) -> Mapping[str, Any]:
+    def _json(self, name: str) -> dict[str, Any]:
         """Returns a JSON object among the attributes of `data`, or an empty one."""
-        if name not in self.about:
-            return {}
-        try:
-            content = json.loads(self.about[name])
-        except (ValueError, RecursionError) as error:
-            raise mismatch(f"{self.path}: data.attrs[{name!r}]", f"broken JSON ({error})", "a JSON object") from None
-        return content if isinstance(content, dict) else {}
+        where = f"{self.path}: data.attrs[{name!r}]"
+        return require_object(parse_json(self.about[name], where), where) if name in self.about else {}
 
     def _shared_sentence(self) -> str | None:
         sentence = self._json("problem_info").get(SENTENCE)

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import damage, find_node, get_names, is_text, open_hdf5, read_array
+from muvla.data.readers.hdf5 import damage, find_node, get_names, is_text, read_array
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import Feature, Record, mismatch, no_feature
 from muvla.envs.conventions import Conventions
 from muvla.envs.phases import Phase
+from muvla.utils.hdf5 import open_hdf5
 
 EPISODE, STEP = re.compile(r"episode_(\d{1,9})"), re.compile(r"timestep_(\d{1,9})")
 FILE = re.compile(r"record_dataset_(\w+)\.(?:h5|hdf5)")

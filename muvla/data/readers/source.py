@@ -12,14 +12,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.errors import MuvlaError
-from muvla.utils.io import read_json
+from muvla.utils.foreign import read_model
 from muvla.utils.packages import import_package as import_package  # readers and writers import the name from here
 
 ANY = -1  # a dimension of any size
@@ -98,16 +99,13 @@ def read_note(path: Path) -> Note | None:
     file = path / NOTE
     if not file.exists():
         return None
-    note = read_json(file)
-    dimensions = note.get("pass_through", []) if isinstance(note, dict) else None
-    if not isinstance(dimensions, list) or not all(type(i) is int and i >= 0 for i in dimensions):
-        raise MuvlaError(
-            str(file),
-            got=f"pass_through {dimensions!r}",
-            expected="numbers of action dimensions, from 0",
-            remedy="write the dataset again with `muvla data write`",
-        )
-    return Note(tuple(dimensions), read_conventions(note.get("conventions", {}), f"{file}: conventions"))
+    note = read_model(file, _NoteFile)
+    return Note(tuple(note.pass_through), read_conventions(note.conventions, f"{file}: conventions"))
+
+
+class _NoteFile(msgspec.Struct):
+    pass_through: list[Annotated[int, msgspec.Meta(ge=0)]] = []
+    conventions: dict[str, Any] = {}
 
 
 def no_feature(path: Path, feature: str, features: Iterable[str]) -> MuvlaError:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.hdf5 import find_node, list_features, list_texts, open_hdf5, read_array
+from muvla.data.readers.hdf5 import find_node, list_features, list_texts, read_array
 from muvla.data.readers.source import Feature, Record, mismatch, no_feature
 from muvla.envs.conventions import NOTHING_STATED, Conventions
+from muvla.utils.hdf5 import open_hdf5
 
 OBSERVATION = "obs/"
 
