@@ -15,10 +15,8 @@ import numpy as np
 
 from muvla.config import canonical
 from muvla.data.collect import collect
-from muvla.data.conventions import require_task_conventions
 from muvla.data.mixture import join, open_data
-from muvla.data.store import EpisodeStore, get_store_path, is_sealed, open_store
-from muvla.envs.registry import task_info
+from muvla.data.store import EpisodeStore, get_store_path, is_sealed
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import chunk_change
 from muvla.evaluation.catalog import declared_sets
@@ -40,6 +38,7 @@ from muvla.runs.probe import frame_file, measurement_meta
 from muvla.runs.run import Run
 from sweeps.cells import StudyCell, train_id
 from sweeps.contents import DAMAGED, CellContents, Condition, read_contents
+from sweeps.imports import require_imports, require_same_frames
 from sweeps.study import Study
 
 
@@ -207,7 +206,7 @@ class Ledger:
             MuvlaError: before anything is collected, for an import that does not exist or lacks what the labels of a
                 variant need.
         """
-        self._require_imports(study)
+        require_imports(study, self.data)
         mixtures = {item.variant: item.cell.data.datasets for item in study.cells()}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
@@ -217,47 +216,23 @@ class Ledger:
     def has_data(self, study: Study) -> bool:
         """True if nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
         labels of a variant need: no collection makes up for that."""
-        self._require_imports(study)
+        require_imports(study, self.data)
         specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
         return all(is_sealed(get_store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """Variant → its data; raises MuvlaError for data that are not collected."""
-        self._require_imports(study)
+        require_imports(study, self.data)
         return {item.variant: open_data(self.data, item.cell.data) for item in study.cells()}
 
     def baselines(self, study: Study) -> dict[str, Baselines]:
         """Protocol id → what was measured of its baselines."""
         return {protocol.id: finished_baselines(self.root, self.data, protocol) for protocol in study.protocols}
 
-    def _require_imports(self, study: Study) -> None:
-        imports = {(i.variant, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
-        for variant, labels, spec in sorted(imports, key=str):
-            if spec.source is not None:
-                store = open_store(self.data, spec)
-                require_task_conventions(store)
-                if labels != "recorded":
-                    store.require_executed(f"variant {variant!r}, data.labels {labels}")
-
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Every cell with its run folder. Raises MuvlaError if imported frames differ in size from a protocol's."""
-        _require_same_frames(study, stores)
+        require_same_frames(study, stores)
         return [
             Entry(study, item, Run(self.root, self.data, train_id(item.cell, stores[item.variant])))
             for item in study.cells()
         ]
-
-
-def _require_same_frames(study: Study, stores: dict[str, EpisodeStore]) -> None:
-    """Imported frames have the protocols' size. `Study.check` checks collected frames by their configuration."""
-    for variant, part in ((variant, part) for variant, store in stores.items() for part in store.parts):
-        shape = part["images"].shape[2:4]
-        for protocol in study.every_protocol:
-            camera = protocol.image_size or task_info(protocol.task.name).camera
-            if part.spec.source is not None and shape != (camera, camera):
-                raise MuvlaError(
-                    f"study {study.name}, variant {variant!r}: data.dataset",
-                    got=f"imported frames of {shape[0]}×{shape[1]}",
-                    expected=f"{camera}×{camera}, the size of protocol {protocol.id}",
-                    remedy="import the frames at that size (--image-size), or choose another protocol",
-                )

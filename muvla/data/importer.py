@@ -32,8 +32,7 @@ from muvla.data.unfinished import remove_outdated, removed_after_error
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.io import disk_errors, locked
-
-LONGEST_NAME = 100  # characters of a default name; file systems allow 255 bytes
+from muvla.utils.names import make_name
 
 
 def import_dataset(
@@ -156,7 +155,7 @@ def import_config(
 
 def make_safe(name: str) -> str:
     """Returns the name of a dataset's folder that is nearest to a name: letters, digits, _, - and dots."""
-    return re.sub(r"[^\w.-]+", "_", name).lstrip(".")[:LONGEST_NAME] or "imported"
+    return re.sub(r"[^\w.-]+", "_", make_name(name)).lstrip(".") or "imported"
 
 
 def _require_room(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -132,7 +133,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except (OSError, ValueError, EOFError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise _no_archive(path, str(error)) from None
-    except (NotImplementedError, RuntimeError, SyntaxError, TypeError, OverflowError) as error:
+    except (NotImplementedError, RuntimeError, SyntaxError, TypeError, OverflowError, tokenize.TokenError) as error:
         raise _no_archive(path, str(error)) from None  # an unknown compression, a password, a broken header
 
 

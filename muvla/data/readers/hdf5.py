@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def get_names(path: Path, group: str = "/") -> list[str]:
     """
     if not is_hdf5(path):
         return []
-    with open_hdf5(path) as file, damage(path):
+    with open_hdf5(path) as file:
         node = find_node(file, group.strip("/"), str(path)) if group.strip("/") else file
-        return list(node) if hasattr(node, "keys") else []
+        return list_names(node, str(path))
 
 
 @contextlib.contextmanager
@@ -82,6 +83,15 @@ def describe_link(group: Any, name: str) -> str:
     return f"a soft link to {target.path}"
 
 
+def list_names(group: Any, where: str) -> list[str]:
+    """Returns the names in a group; none for an array. Raises MuvlaError, with `where`, for damage."""
+    with damage(where):
+        names = list(group) if hasattr(group, "keys") else []
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name that is no UTF-8")
+    return names
+
+
 def list_features(group: Any, where: str) -> dict[str, Feature]:
     """Returns every array, group and link below a group by path, in the file's order; reads no value.
 
@@ -96,7 +106,7 @@ def list_features(group: Any, where: str) -> dict[str, Feature]:
 def _list(group: Any, prefix: str, features: dict[str, Feature], where: str, depth: int) -> None:
     if depth > DEEPEST or len(features) > MOST_NODES:
         raise mismatch(where, "groups inside each other without an end, or too many", "the arrays of one episode")
-    for name in group:
+    for name in list_names(group, where):
         path = f"{prefix}{name}"
         if link := describe_link(group, name):
             features[path] = Feature(path, link)
@@ -158,13 +168,14 @@ def _require_stored(array: Any, where: str) -> None:
 
 
 def list_texts(group: Any, where: str) -> dict[str, str]:
-    """Returns the attributes of a group that are texts."""
+    """Returns the attributes of a group that are single texts; others are not read."""
     texts = {}
     with damage(f"{where}: attributes"):
         for name in group.attrs:
-            value = group.attrs[name]
-            if isinstance(value, str | bytes | np.bytes_):
-                texts[name] = decode_text(value)
+            attribute = group.attrs.get_id(name)
+            if prod(attribute.shape) == 1 and is_text(attribute.dtype):
+                value = np.ravel(group.attrs[name])
+                texts[name] = decode_text(value[0])
     return texts
 
 

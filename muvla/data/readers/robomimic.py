@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import find_node, get_names, list_texts
+from muvla.data.readers.hdf5 import find_node, get_names, list_names, list_texts
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import mismatch
 from muvla.data.readers.trajectories import Trajectory, TrajectoryFile
@@ -38,7 +38,7 @@ class RobomimicFile(TrajectoryFile):
     def __init__(self, path: Path):
         with open_hdf5(path) as file:
             data = find_node(file, "data", str(path))
-            names = list(data) if hasattr(data, "keys") else []
+            names = list_names(data, f"{path}: data")
             self.about = list_texts(data, f"{path}: data") if names else {}
         numbers = sorted(int(match[1]) for name in names if (match := DEMO.fullmatch(name)))
         if not numbers:

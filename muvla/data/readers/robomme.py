@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import damage, find_node, get_names, is_text, read_array
+from muvla.data.readers.hdf5 import damage, find_node, get_names, is_text, list_names, read_array
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import Feature, Record, mismatch, no_feature
 from muvla.envs.conventions import Conventions
@@ -127,7 +127,7 @@ class RoboMmeFile:
         first = next(iter(_numbered(group, STEP)), None)
         for part in ("obs", "action", "info"):
             node = None if first is None else find_node(group, f"{first}/{part}", where)
-            for name in list(node) if hasattr(node, "keys") else ():
+            for name in list_names(node, f"{where}: {part}"):
                 with damage(f"{where}: {part}/{name}"):
                     array = find_node(node, name, f"{where}: {part}")
                     if hasattr(array, "shape"):
@@ -152,8 +152,8 @@ def _describe(path: str, array: Any) -> Feature:
 
 def _numbered(group: Any, pattern: re.Pattern[str]) -> list[str]:
     """Returns the names in a group that match, by their numbers."""
-    with damage(group.name):
-        matches = [match for name in group if (match := pattern.fullmatch(name))]
+    names = list_names(group, str(group.name))
+    matches = [match for name in names if (match := pattern.fullmatch(name))]
     return [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]
 
 
