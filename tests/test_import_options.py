@@ -216,7 +216,7 @@ def test_another_choice_is_another_import(tmp_path):
 
 
 def test_names_are_made_safe():
-    assert make_safe("a set [1] 50%") == "a_set_1_50_" and make_safe("...") == "imported"
+    assert make_safe("a set [1] 50%") == "a_set__1__50" and make_safe("...") == "imported"
     assert len(make_safe("x" * 300)) <= 200
 
 

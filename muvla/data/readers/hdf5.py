@@ -23,6 +23,7 @@ DEEPEST = 16  # groups inside each other
 MOST_NODES = 20_000  # groups and arrays of an episode
 # An array that declares more than this must store a share of its bytes; deflate compresses by at most 1032.
 UNSTORED_BYTES, BEST_COMPRESSION = 2**26, 1100
+MOST_TEXTS = 100_000  # in an array: a text of variable length stores its bytes elsewhere, or nowhere
 LARGEST_CHUNK = 2**28  # bytes; HDF5 holds whole chunks in memory
 
 
@@ -151,6 +152,8 @@ def read_array(group: Any, path: str, where: str) -> np.ndarray:
     with damage(at):
         _require_stored(array, at)
         if is_text(array.dtype):
+            if prod(array.shape) > MOST_TEXTS:
+                raise mismatch(at, f"{prod(array.shape)} texts", f"at most {MOST_TEXTS} texts")
             values = np.ravel(array[()])
             return np.array([decode_text(value) for value in values.tolist()], dtype=np.str_)
     return read_dataset(array, at)
