@@ -303,6 +303,14 @@ def test_large_videos_are_refused_before_they_are_decoded(tmp_path, monkeypatch)
         read(path)
 
 
+def test_a_video_of_an_unknown_codec_is_refused(tmp_path):
+    path = files.lerobot(tmp_path / "set", kind="video")
+    file = path / "videos" / files.TOP / "chunk-000/file-000.mp4"
+    file.write_bytes(file.read_bytes().replace(b"avc1", b"none"))
+    with refused_at("file-000.mp4"):
+        read(path)
+
+
 def test_a_video_is_no_list_of_other_files(tmp_path):
     """A playlist in place of a video would open the files that it names."""
     path = files.lerobot(tmp_path / "set", kind="video")

@@ -29,19 +29,28 @@ class VideoFile:
         try:
             self._container = self._av.open(self._handle, options=dict(SAFE), metadata_errors="ignore")
             self._stream = self._container.streams.video[0]
-            self._stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-            self._stream.thread_type = "AUTO"
-            self._base = self._stream.time_base
-            if self._base is None or self._base <= 0:
-                raise self._damage("no time base")
+            problem = self._prepare()
         except (*self._errors, IndexError) as error:
             self._handle.close()
             raise self._damage(str(error)) from None
-        if self._stream.width * self._stream.height > MOST_PIXELS:
+        if problem is not None:
             self.close()
-            raise self._damage(f"frames of {self._stream.width}×{self._stream.height} pixels")
+            raise self._damage(problem)
         self._decoding = self._container.decode(self._stream)
         self._frame = None  # the last decoded frame
+
+    def _prepare(self) -> str | None:
+        """Limits the decoder; returns the reason why the stream cannot be decoded, or None."""
+        codec, self._base = self._stream.codec_context, self._stream.time_base
+        if codec is None:
+            return "no decoder for its codec"
+        if self._base is None or self._base <= 0:
+            return "no time base"
+        if self._stream.width * self._stream.height > MOST_PIXELS:
+            return f"frames of {self._stream.width}×{self._stream.height} pixels"
+        codec.options = {"max_pixels": str(MOST_PIXELS)}
+        self._stream.thread_type = "AUTO"
+        return None
 
     def close(self) -> None:
         self._container.close()
