@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from muvla.config import MemoryConfig
 from muvla.config.model import SizeConfig
 from muvla.config.serialization import from_dict
 from muvla.config.sizes import OPENVLA_7B
-from muvla.errors import MuvlaError
-from muvla.utils.io import read_json
+from muvla.errors import MuvlaError, located
+from muvla.utils.foreign import read_object
 
 CONFIG, MEMORY_META = "config.json", "memory_meta.json"
 SIZE_OF_BACKBONE = {"dinosiglip-vit-so-224px": OPENVLA_7B}
@@ -67,7 +68,8 @@ def require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
 def get_size(path: Path, config: dict[str, Any]) -> SizeConfig:
     """Returns the model's size by config.json. Raises MuvlaError for an unknown vision backbone."""
     if SIZE_KEY in config:
-        return from_dict(SizeConfig, config[SIZE_KEY])
+        with located(path):
+            return from_dict(SizeConfig, config[SIZE_KEY], f"{SIZE_KEY}.")
     backbone = config.get("vision_backbone_id")
     if backbone not in SIZE_OF_BACKBONE:
         raise MuvlaError(
@@ -84,7 +86,7 @@ def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
 
     Raises MuvlaError if the file contradicts the memory module's tensors.
     """
-    meta = read_json(path)
+    meta = read_object(path)
     if "initial_memory" not in tensors:
         raise MuvlaError(
             str(path.parent),
@@ -100,7 +102,12 @@ def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
     }
     tbptt = meta.get("memory_update") == "tbptt"
     needed = "tbptt_length" if tbptt else "ema_alpha"
-    rules[needed] = (isinstance(meta.get(needed), int | float), "a number")
+    value = meta.get(needed)
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else 0
+    if tbptt:
+        rules[needed] = (number >= 1 and number == int(number), "a whole number of at least 1")
+    else:
+        rules[needed] = (0 < number <= 1, "a number in (0, 1]")
     for name, (ok, expected) in rules.items():
         if not ok:
             raise MuvlaError(

@@ -8,13 +8,15 @@ saved.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
+from msgspec import to_builtins
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
@@ -24,16 +26,52 @@ from muvla.checkpoints.build import build_policy, hash_start, stored_parameters
 from muvla.config import Cell
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.normalization import Statistics
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, located
 from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy, dimensions_of
-from muvla.utils.foreign import read_model
-from muvla.utils.io import disk_errors, read_json, write_atomically, write_json
+from muvla.utils.files import read_text
+from muvla.utils.foreign import decode, read_model
+from muvla.utils.io import disk_errors, write_atomically, write_json
 
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
 META = "checkpoint.json"
 REPLACED = ".replaced.json"  # checkpoints that are about to be removed; only a killed process leaves the file
+
+
+POINTER_BYTES = 1024
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**20)]
+
+
+class _Interface(msgspec.Struct):
+    cameras: Dimension
+    proprio_dim: Dimension
+    action_dim: Dimension
+    text: Dimension
+    text_padded: bool
+    first_image: bool = False
+    robot_cameras: Dimension | None = None
+
+
+class _Selection(msgspec.Struct):
+    total: float
+    updates: Count
+    best: Count | None
+    lowest: float | None
+
+
+class _Meta(msgspec.Struct):
+    """The content of checkpoint.json."""
+
+    update: Count
+    cell: dict[str, Any]
+    interface: _Interface
+    statistics: dict[str, Any]
+    cursor: dict[str, Any]
+    sha256: dict[Literal["model", "optimizer", "memory"], str]
+    start: str | None = None
+    selection: _Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -122,8 +160,20 @@ def folder_name(update: int) -> str:
 def latest(folder: Path) -> Path | None:
     """Returns the newest whole checkpoint, or None. A pointer to a removed folder counts as None."""
     pointer = folder / "latest"
-    newest = folder / pointer.read_text() if pointer.exists() else None
-    return newest if newest is not None and (newest / META).exists() else None
+    with disk_errors(pointer):
+        if not pointer.exists():
+            return None
+    name = read_text(pointer, POINTER_BYTES).strip()
+    if re.fullmatch(r"update-\d{1,18}", name, re.ASCII) is None:
+        whole = sorted(path.name for path in folder.glob("update-*") if (path / META).exists())
+        raise MuvlaError(
+            str(pointer),
+            got=name,
+            expected="the name of a checkpoint's folder, for example update-000500",
+            remedy=f"write {whole[-1]} into the file" if whole else "remove the file: no checkpoint lies beside it",
+        )
+    newest = folder / name
+    return newest if (newest / META).exists() else None
 
 
 def selected(folder: Path) -> Path | None:
@@ -132,7 +182,8 @@ def selected(folder: Path) -> Path | None:
     Raises MuvlaError if the selected folder is missing.
     """
     newest = latest(folder)
-    best = None if newest is None else (read_json(newest / META).get("selection") or {}).get("best")
+    selection = None if newest is None else _read_meta(newest).selection
+    best = None if selection is None else selection.best
     chosen = newest if best is None else folder / folder_name(best)
     if chosen is not None and not (chosen / META).exists():
         raise MuvlaError(
@@ -146,30 +197,31 @@ def selected(folder: Path) -> Path | None:
 
 def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
     """Reads a checkpoint with these parts of its tensors. Raises MuvlaError for a missing or changed file."""
-    meta = read_json(path / META)
-    _verify(path, {part: meta["sha256"][part] for part in parts})
+    meta, file = _read_meta(path), path / META
+    if missing := [part for part in parts if part not in meta.sha256]:
+        raise _broken(file, f"no hash of {', '.join(missing)}")
+    _verify(path, {part: meta.sha256[part] for part in parts})
     tensors = {}
     for part in parts:
         try:
             tensors[part] = load_file(path / f"{part}.safetensors")
         except (SafetensorError, OSError) as error:
             raise _broken(path / f"{part}.safetensors", str(error)) from None
-    return Checkpoint(
-        meta["update"],
-        from_dict(Cell, meta["cell"]),
-        meta.get("start"),
-        Interface(**meta["interface"]),
-        from_dict(Statistics, meta["statistics"], "statistics."),
-        meta["cursor"],
-        tensors,
-        meta.get("selection"),
-    )
+    with located(file):
+        cell, statistics = from_dict(Cell, meta.cell), from_dict(Statistics, meta.statistics, "statistics.")
+    interface = decode(to_builtins(meta.interface), Interface, f"{file}: interface")
+    selection = None if meta.selection is None else to_builtins(meta.selection)
+    return Checkpoint(meta.update, cell, meta.start, interface, statistics, meta.cursor, tensors, selection)
+
+
+def _read_meta(path: Path) -> _Meta:
+    return read_model(path / META, _Meta)
 
 
 def verify(path: Path) -> Checkpoint:
     """Returns a checkpoint without its tensors, after a check of all files. Raises MuvlaError for a missing or changed
     file."""
-    _verify(path, read_json(path / META)["sha256"])
+    _verify(path, _read_meta(path).sha256)
     return load(path, parts=())
 
 

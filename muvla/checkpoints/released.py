@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
@@ -63,13 +64,26 @@ from muvla.memory.registry import build_memory
 from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts, load_released_prompts
 from muvla.models.quantization import import_bitsandbytes, quantize
-from muvla.utils.io import read_json
+from muvla.utils.foreign import decode, read_object
 
 CHUNK = 8  # H of every release (spec 1.9); no file holds this number
 UPSTREAM_FILES = ("*.json", "*.model", "*.py")  # files that only upstream's code needs, copied as they are
 LISTED = 8  # differences in an error's text
 
 Family = Literal["openvla", "oft", "muvla"]
+
+
+class _Column(msgspec.Struct):
+    q01: list[float] | None = None
+    q99: list[float] | None = None
+    mask: list[bool] | None = None
+
+
+class _Bounds(msgspec.Struct):
+    """The checked fields of one dataset's statistics."""
+
+    action: _Column | None = None
+    proprio: _Column | None = None
 
 
 class ReleasedCheckpoint:
@@ -98,7 +112,7 @@ class ReleasedCheckpoint:
             MuvlaError: a file is missing, unreadable or contradicts another file.
         """
         self.path, self.without_memory = path, without_memory
-        self.config: dict[str, Any] = read_json(path / CONFIG)
+        self.config: dict[str, Any] = read_object(path / CONFIG)
         require_fused_openvla(path / CONFIG, self.config)
         self.size = size or get_size(path / CONFIG, self.config)
         self._shards = Shards(path)
@@ -139,7 +153,12 @@ class ReleasedCheckpoint:
     def statistics(self) -> dict[str, Any]:
         """Quantiles by dataset key; OpenVLA keeps them in config.json."""
         file = self.path / STATISTICS
-        return read_json(file) if file.exists() else self.config.get("norm_stats", {})
+        if file.exists():
+            statistics, where = read_object(file), str(file)
+        else:
+            statistics, where = self.config.get("norm_stats", {}), f"{self.path / CONFIG}: norm_stats"
+        decode(statistics, dict[str, _Bounds], where, finite=False)  # `differences` lists these numbers
+        return statistics
 
     @property
     def step(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import msgspec
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
@@ -15,10 +16,17 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.errors import MuvlaError
-from muvla.utils.io import read_json, write_atomically, write_json
+from muvla.utils.files import require_file
+from muvla.utils.foreign import read_model
+from muvla.utils.io import write_atomically, write_json
+from muvla.utils.names import inside
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOWNLOAD_AGAIN = "download the file again"
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
 
 
 class Shards(Mapping[str, Tensor]):
@@ -29,7 +37,7 @@ class Shards(Mapping[str, Tensor]):
 
     def __init__(self, path: Path):
         if (path / INDEX).exists():
-            files = read_json(path / INDEX).get("weight_map", {})
+            files = read_model(path / INDEX, _Index).weight_map
         elif (path / WEIGHTS).exists():
             files = dict.fromkeys(_open(path / WEIGHTS).keys(), WEIGHTS)
         else:
@@ -40,7 +48,7 @@ class Shards(Mapping[str, Tensor]):
                 expected="the weights",
                 remedy="merge lora_adapter into its base first" if adapter else "download the weights",
             )
-        self.files = {name: path / file for name, file in files.items()}
+        self.files = {name: inside(path, file, f"{path / INDEX}: weight_map") for name, file in files.items()}
         self._handles = {file: _open(file) for file in sorted(set(self.files.values()))}
         present = {file: set(handle.keys()) for file, handle in self._handles.items()}
         for name, file in self.files.items():
@@ -135,6 +143,7 @@ def _digest(path: Path) -> str:
 
 
 def _open(path: Path):
+    require_file(path)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

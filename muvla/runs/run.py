@@ -35,7 +35,7 @@ from muvla.config.serialization import from_dict, to_dict
 from muvla.data.mixture import join
 from muvla.data.normalization import Statistics
 from muvla.data.store import EpisodeStore
-from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost
+from muvla.errors import DiskError, Interrupted, MuvlaError, NotAMeasurement, RankLost, located
 from muvla.evaluation.records import EpisodeRow, TakenMeasurement
 from muvla.models.compilation import is_compiled
 from muvla.models.policy import Policy
@@ -43,6 +43,7 @@ from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.utils import provenance as origin
 from muvla.utils.foreign import decode, read_model, read_object
 from muvla.utils.io import append_line, disk_errors, holder, leftovers, locked, read_lines, write_json
+from muvla.utils.names import require_name
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 FOLDERS = (
@@ -69,7 +70,7 @@ class RunMeta(msgspec.Struct):
 
     train: str  # train id
     cell: dict[str, Any]
-    data: str | list[str]  # folders of the datasets
+    data: str | Annotated[list[str], msgspec.Meta(min_length=1)]  # folders of the datasets
     sha256: str  # of the data's content
 
 
@@ -132,7 +133,8 @@ class Run:
 
     @property
     def cell(self) -> Cell:
-        return from_dict(Cell, self.meta.cell, f"{self.folder / 'run.json'}: ")
+        with located(self.folder / "run.json"):
+            return from_dict(Cell, self.meta.cell)
 
     @property
     def meta(self) -> RunMeta:
@@ -143,12 +145,13 @@ class Run:
         """The dataset that the cell was trained on. Raises MuvlaError if its content has changed."""
         meta = self.meta
         names = [meta.data] if isinstance(meta.data, str) else meta.data
-        store = join([EpisodeStore(self.data / name) for name in names])
+        where = f"{self.folder / 'run.json'}: data"
+        store = join([EpisodeStore(self.data / require_name(name, where)) for name in names])
         if store.sha256 != meta.sha256:
             raise MuvlaError(
                 f"{self.data}: {store.name}",
                 got=f"content {store.sha256[:12]}",
-                expected=f"content {meta['sha256'][:12]}",
+                expected=f"content {meta.sha256[:12]}",
                 remedy="restore the dataset; with other data the cell has another train id",
             )
         return store
@@ -315,6 +318,8 @@ class Run:
 
     def provenance_records(self, identities: set[str]) -> dict[str, dict[str, Any]]:
         folder = self.folder / "provenance"
+        for identity in identities:
+            require_name(identity, str(folder))
         return {identity: read_object(folder / f"{identity}.json") for identity in sorted(identities)}
 
     @contextlib.contextmanager

@@ -103,13 +103,14 @@ def read_model(path: Path, model: type[T], limit: int = TEXT_BYTES) -> T:
     return decode(parse_json(read_text(path, limit), str(path)), model, str(path))
 
 
-def decode(data: Any, model: type[T], field: str) -> T:
+def decode(data: Any, model: type[T], field: str, finite: bool = True) -> T:
     """Convert plain data to `model`, strictly. `None`, text and numbers are not converted into each other.
 
     Args:
         data: plain data of JSON.
         model: as in `read_model`.
         field: file or option, for errors.
+        finite: refuse NaN and infinity; False where the caller reports such numbers.
 
     Raises:
         MuvlaError: a field is missing, has another type, breaks a bound of the model, or is NaN or infinite.
@@ -122,7 +123,7 @@ def decode(data: Any, model: type[T], field: str) -> T:
         raise _broken(field, f"more than {DEPTH} nested lists and objects") from None
     except UnicodeEncodeError:
         raise _broken(field, "half of a surrogate pair in a text") from None
-    place = _place_of_infinite(decoded)
+    place = _place_of_infinite(decoded) if finite else None
     if place is not None:
         raise _mistyped(f"{field}: {place}".removesuffix(": "), "NaN or infinity there", "a finite number")
     return decoded
