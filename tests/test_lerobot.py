@@ -60,7 +60,8 @@ def test_version_2_is_read_as_version_3(tmp_path, version, kind, shape):
     require_content(read(path, numbers=[1, 2]), [1, 2])
     source = open_source(path)
     assert source.conventions.fps == files.FPS and source.frames == 12
-    assert source.info.names("action") == [f"joint_{i}" for i in range(7)] and source.info.names(files.TOP) is None
+    assert source.feature("action").names == tuple(f"joint_{i}" for i in range(7))
+    assert not source.feature("timestamp").names
 
 
 @pytest.mark.parametrize("number", [0, 7], ids=["stale", "missing"])
@@ -397,6 +398,7 @@ def test_an_interrupted_import_of_changed_files_begins_again(tmp_path):
     assert done == [1, 2, 3] and any("removed" in line for line in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [{}, {"episodes": "1:"}], ids=["same", "other"])
 def test_a_killed_import_continues_or_begins_again(tmp_path, choice):
     path = files.lerobot(tmp_path / "set", kind="image")
@@ -423,6 +425,8 @@ def test_a_killed_import_continues_or_begins_again(tmp_path, choice):
 def test_an_export_keeps_rate_tasks_and_numbers(tmp_path, capsys):
     """In at 10 frames per second, out, and in again: the same content, and the statistics of the format."""
     path, place = files.lerobot(tmp_path / "set", kind="image"), ["--data", str(tmp_path / "data")]
+    features = json.loads((path / "meta/info.json").read_text())["features"]
+    edit_info(path, features=features | {"action": features["action"] | {"names": [*"xyzabcg"]}})
     assert main(["data", "import", str(path), "--schema", "mikasa", "--task", TASK, *place]) == 0
     assert main(["data", "write", "set", str(tmp_path / "out"), "--format", "lerobot", *place, "--json"]) == 0
     capsys.readouterr()
@@ -434,6 +438,9 @@ def test_an_export_keeps_rate_tasks_and_numbers(tmp_path, capsys):
     assert after.conventions.fps == 10 and len(after.instructions) == 2
     info = json.loads((written / "meta/info.json").read_text())
     assert info["fps"] == 10 and type(info["fps"]) is int
+    assert (
+        info["features"]["action"]["names"] == [*"xyzabcg"] and info["features"]["observation.state"]["names"] is None
+    )
     table = pq.read_table(written / "data/chunk-000/file-000.parquet")
     assert np.allclose(table["timestamp"].to_numpy(), table["frame_index"].to_numpy() / 10)
 

@@ -85,6 +85,7 @@ def import_dataset(
             restate_conventions(path, conventions)
             return open_store(root, spec)
         facts = {"pass_through": schema.pass_through, "derived": rule, "conventions": conventions}
+        facts["names"] = _names(source, schema)
         remove_outdated(path, spec, origin, source.path, say)
         writer = EpisodeWriter(path, spec, origin=origin, **facts)
         with removed_after_error(path):
@@ -111,6 +112,15 @@ def _write(
         progress(len(writer.index), total)
     writer.seal(attempts=len(writer.index))
     return notes
+
+
+def _names(source: Source, schema: Schema) -> dict[str, list[str]]:
+    """Returns words for the numbers of proprio and action, where every joined feature has them."""
+    joined = {
+        column: [source.feature(path).names for path in paths]
+        for column, paths in (("proprio", schema.proprio), ("action", schema.action))
+    }
+    return {column: [name for names in parts for name in names] for column, parts in joined.items() if all(parts)}
 
 
 def _require_elsewhere(path: Path, files: Path) -> None:

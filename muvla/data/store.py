@@ -72,6 +72,7 @@ class _Meta(msgspec.Struct):
     pass_through: list[Count] = []
     derived: _Derived | None = None
     conventions: dict[str, Any] = {}
+    names: dict[str, list[str]] = {}
 
 
 class _Line(msgspec.Struct):
@@ -124,6 +125,7 @@ class EpisodeWriter:
         pass_through: tuple[int, ...] = (),
         derived: dict[str, Any] | None = None,
         conventions: Conventions = NOTHING_STATED,
+        names: dict[str, list[str]] | None = None,
     ):
         """Opens a new or unfinished store. Simulator and origin do not belong to the dataset's identity, but a dataset
         has only one of each.
@@ -136,6 +138,7 @@ class EpisodeWriter:
             pass_through: action dimensions that no statistics scale (LIBERO's gripper, spec 4.2); part of the content.
             derived: the rule that derived executed actions and phases, with its accuracy.
             conventions: meaning of the actions; no part of the content.
+            names: words for the numbers of `proprio` and `action`, where known; no part of the content.
 
         Raises:
             MuvlaError: the store is finished, belongs to another simulator, origin or configuration, or lacks
@@ -150,6 +153,7 @@ class EpisodeWriter:
             )
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
         self.pass_through, self.derived, self.conventions = pass_through, derived, conventions
+        self.names = names or {}
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -245,7 +249,7 @@ class EpisodeWriter:
         # Only the configuration's identity: a field added later must not change the content hash.
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
         more = {"origin": self.origin, "pass_through": list(self.pass_through) or None, "derived": self.derived}
-        more["conventions"] = self.conventions.stated or None
+        more |= {"conventions": self.conventions.stated or None, "names": self.names or None}
         return meta | {name: value for name, value in more.items() if value is not None}
 
     def _column(self, name: str) -> Path:
@@ -323,6 +327,11 @@ class EpisodeStore:
     def pass_through(self) -> tuple[int, ...]:
         """Action dimensions that no statistics scale."""
         return tuple(self.meta.get("pass_through", ()))
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """Words for the numbers of `proprio` and `action`, where the imported files have them."""
+        return self.meta.get("names", {})
 
     @property
     def conventions(self) -> Conventions:

@@ -33,12 +33,14 @@ OTHER_EPISODES = "report the contradiction to the dataset's authors, or leave th
 
 @dataclass(frozen=True)
 class Feature:
-    """The data under one path of a dataset; `shape` is the shape of one step."""
+    """The data under one path of a dataset; `shape` is the shape of one step. `names` has a word for each number of a
+    step, where the files have one."""
 
     path: str
     content: str  # image, text, tensor; or a description of content that cannot be read
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

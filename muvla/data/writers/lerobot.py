@@ -96,16 +96,17 @@ def _features(store: EpisodeStore) -> dict[str, dict[str, Any]]:
     h, w, channels = store["images"].shape[2:]
     image = {"dtype": "image", "shape": [h, w, channels], "names": ["height", "width", "channels"]}
     features: dict[str, dict[str, Any]] = dict.fromkeys(camera_features(store), image)
-    features["observation.state"] = _vector("float32", store["proprio"].shape[1])
-    features["action"] = _vector("float32", store["recorded_action"].shape[1])
+    names = store.names
+    features["observation.state"] = _vector("float32", store["proprio"].shape[1], names.get("proprio"))
+    features["action"] = _vector("float32", store["recorded_action"].shape[1], names.get("action"))
     if store.knows_phases:
         features |= {"executed_action": features["action"], "phase": _vector("int64", 1)}
     features["timestamp"] = _vector("float32", 1)
     return features | {key: _vector("int64", 1) for key in ("frame_index", "episode_index", "index", "task_index")}
 
 
-def _vector(dtype: str, size: int) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": [size], "names": None}
+def _vector(dtype: str, size: int, names: list[str] | None = None) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [size], "names": names}
 
 
 def _arrow_type(arrow, feature: dict[str, Any]):

@@ -144,16 +144,7 @@ class Info:
         if dtype == "string":
             return Feature(path, "text", dtype)
         content = "tensor" if dtype in NUMBERS else f"the dtype {dtype!r}"
-        return Feature(path, content, dtype, () if shape == (1,) else shape)
-
-    def names(self, path: str) -> list[str] | None:
-        """Returns the names of a feature's numbers; None where the file has no name per number."""
-        declared = self._declared(path)
-        names = declared.names
-        if isinstance(names, dict) and len(names) == 1:  # LeRobot's robots write {"motors": [names]}
-            (names,) = names.values()
-        fits = isinstance(names, list) and [len(names)] == declared.shape and all(isinstance(n, str) for n in names)
-        return names if fits else None
+        return Feature(path, content, dtype, () if shape == (1,) else shape, _names(declared))
 
     def _declared(self, path: str) -> _Feature:
         if path not in self.features:
@@ -172,3 +163,12 @@ class Info:
         ends = [size == 3 for size in (shape[0], shape[-1])]
         channels_first = ends[0] if ends[0] != ends[1] else named_first  # some sets write names in another order
         return Feature(path, "image", "uint8", (*shape[1:], shape[0]) if channels_first else shape)
+
+
+def _names(declared: _Feature) -> tuple[str, ...]:
+    """Returns the names of a feature's numbers; () where the file has no name per number."""
+    names = declared.names
+    if isinstance(names, dict) and len(names) == 1:  # LeRobot's robots write {"motors": [names]}
+        (names,) = names.values()
+    fits = isinstance(names, list) and [len(names)] == declared.shape and all(isinstance(name, str) for name in names)
+    return tuple(names) if fits else ()
