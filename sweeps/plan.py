@@ -164,7 +164,7 @@ def _coverage(entries: list[Entry], store: EpisodeStore) -> list[str]:
         ]
     cells = [canonical(entry.item.cell) for entry in entries]
     cell = cells[0]
-    truncations = sorted({(c.truncation, c.truncation_from) for c in cells if c.recurs})
+    truncations = sorted({(c.block_length, c.truncation_from) for c in cells if c.recurs})
     chunks = sorted({c.model.chunk for c in cells})
     counted = measure_coverage(store, cell.data, cell.budget, cell.seed, truncations, chunks)
     if not counted.parts:

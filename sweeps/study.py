@@ -68,10 +68,14 @@ class Study(NamesVariants):
 
     def __post_init__(self):
         require_name(self.name, "study.name")
-        where, fields = f"study {self.name}", flatten(self.base)
+        where, fields = f"study {self.name}", flatten(self.base).keys() - {SEED}
+        if not fields >= set(self.factors):  # a variant of another mechanism has further fields
+            fields = fields.union(*(flatten(replace(self.base, changes)) for changes in self.variants.values())) - {
+                SEED
+            }
         for factor in self.factors:
-            if factor not in fields or factor == SEED:
-                raise unknown_name(f"{where}, factors", factor, fields.keys() - {SEED})
+            if factor not in fields:
+                raise unknown_name(f"{where}, factors", factor, fields)
         for name, values in (("variants", self.variants), ("seeds", self.seeds), ("protocols", self.protocols)):
             if not values:
                 raise MuvlaError(f"{where}, {name}", got="nothing", expected="at least one", remedy="add one")
@@ -142,6 +146,7 @@ class Study(NamesVariants):
             for scheduled in self.measurements
             if (has_memory(cell) or not scheduled.measurement.needs_memory)
             and (cell.recurs or not scheduled.measurement.needs_recurrence)
+            and (cell.memory.searched_times or not scheduled.measurement.needs_times)
         ]
 
     def check(self) -> None:

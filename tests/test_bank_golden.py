@@ -177,6 +177,17 @@ def test_the_compressors_compute_the_published_tokens(dtype):
                 golden.compare(f"{prefix}tokens.{cameras}", module(patches))
 
 
+def test_the_sizes_are_those_of_the_published_checkpoint():
+    with torch.device("meta"):
+        modules = (
+            BankStream(1, 4096, StreamSettings(16)),
+            BankStream(256, 256, StreamSettings(16)),
+            Compressor(2176, 256),
+        )
+    counts = [sum(parameter.numel() for parameter in module.parameters()) for module in modules]
+    assert counts == [423_735_296, 1_661_696, 1_278_496]
+
+
 def test_the_bound_of_a_golden_tensor_bites():
     golden = load_golden("memoryvla/a_se_compressor")
     with pytest.raises(AssertionError):

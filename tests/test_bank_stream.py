@@ -95,17 +95,6 @@ def test_all_rules_agree_while_no_store_is_full():
         assert torch.equal(a, b) and torch.equal(a, c)
 
 
-def test_an_emptied_stream_searches_the_ticks_own_entry_alone():
-    full, emptied = built(), built(emptied=True)
-    past, x = drawn(1, SLOTS, TOKENS, WIDTH), drawn(2, SLOTS, TOKENS, WIDTH)
-    now = torch.full((SLOTS,), 4)
-    store = full.append(full.empty_store(SLOTS), past, now - 1)
-    lookup = emptied.lookup(x, store, now)
-    alone = full.lookup(x, full.append(full.empty_store(SLOTS), x, now), now)
-    assert torch.equal(lookup.fused, alone.fused) and not torch.equal(lookup.retrieved, x)
-    assert torch.equal(lookup.mass[..., 0].round(decimals=9), torch.ones(SLOTS, 2, dtype=torch.float64))
-
-
 def test_gradient_reaches_an_entry_through_retrieval_and_through_a_merge():
     module = built(capacity=2)
     entries = [drawn(t, SLOTS, TOKENS, WIDTH).requires_grad_() for t in range(4)]

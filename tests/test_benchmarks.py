@@ -18,6 +18,7 @@ from benchmarks import (
     evaluation,
     experts,
     loop,
+    mechanisms,
     query,
     tiny,
     visioncache,
@@ -30,6 +31,7 @@ from muvla.config import DatasetConfig, LoraConfig, TaskConfig
 from muvla.config.sizes import get_size
 from muvla.envs.registry import make_env
 from muvla.evaluation.catalog import get_protocol
+from muvla.memory.bank_stream import BankStream, StreamSettings
 from muvla.models.backends import usable_backends
 from muvla.models.lora import add_adapters
 from muvla.models.sequence import Layout
@@ -56,6 +58,35 @@ def test_every_table_is_made(store, monkeypatch):
     for table, lines in ((tiny.vision_once, 3), (tiny.queries, 3), (tiny.guard, 4)):
         rows = table(store)
         assert len(rows) == lines and all(len(row) == 4 and row[-1].endswith("]") for row in rows)
+
+
+def test_the_loop_over_slots_and_the_batched_bank_compute_one_thing():
+    module = BankStream(2, 8, StreamSettings(3)).double()
+    loop_over_slots, batched = mechanisms.SlotLoop(module, 4), mechanisms.Batched(module, 4)
+    for now in range(7):
+        tokens = torch.randn(4, 2, 8, dtype=torch.float64)
+        torch.testing.assert_close(loop_over_slots.tick(tokens, now), batched.tick(tokens, now), rtol=0, atol=1e-12)
+    assert int(batched.store.counts.max()) > 1
+
+
+@pytest.mark.slow
+def test_mechanisms_are_measured_against_none(tmp_path, monkeypatch, capsys):
+    variants = {
+        name: config for name, config in mechanisms.variants("tiny").items() if name in ("tokens", "feature_fifo")
+    }
+    assert set(mechanisms.variants("tiny")) > {
+        "gru",
+        "frame_stack",
+        "bank, L = 16, context",
+        "bank, L = 256, fuse",
+    } | set(variants)
+    monkeypatch.setattr(mechanisms, "variants", lambda size: variants)
+    monkeypatch.setattr(mechanisms, "in_a_process", lambda *_: 12.0)
+    monkeypatch.setattr(mechanisms, "CAPACITIES", (2,))
+    mechanisms.main(rounds=1, here=tmp_path)
+    text = (tmp_path / "mechanisms.md").read_text()
+    assert text.strip() in capsys.readouterr().out and "Size small: not run." in text
+    assert "| feature_fifo |" in text and "queries/s" in text and "lookups/s" in text and "12 MB" in text
 
 
 def test_the_cost_of_the_guard_is_measured_for_every_usable_backend():

@@ -25,7 +25,9 @@ from muvla.training.trainer import Trainer
 
 BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
-ALONE = sorted(name for name in EXAMPLES.values() if parse_intervention(name).donor is None)
+KINDS = {name: parse_intervention(name) for name in EXAMPLES.values()}
+# On MEMORY tokens, which have no times.
+ALONE = sorted(name for name, kind in KINDS.items() if kind.donor is None and not kind.on_times)
 
 
 def outcomes(trainer, protocol, kind=None, seeds=None):

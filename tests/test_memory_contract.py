@@ -165,13 +165,27 @@ FRAMES = {
     "first_frame": {"memory.kind": "first_frame", "memory.frame_tokens": FRAME},
 }
 FRAMES = {name: changes | {"model.reserve": 2 * FRAME} for name, changes in FRAMES.items()}
+BANK = {"memory.kind": "bank", "memory.perceptual_width": 8, "memory.capacity": 3}
+FIFO = {"memory.kind": "feature_fifo", "memory.capacity": 3}
+STORED = {
+    "bank": BANK,
+    "bank crossing": BANK | {"memory.detached": False, "memory.place": "fuse", "memory.stored": "fused"},
+    "bank modulate": BANK | {"memory.place": "modulate", "memory.details": "dexbotic", "memory.heads": 4},
+    "bank perceptual": BANK | {"memory.streams": "perceptual", "memory.fusion": "add", "memory.time_code": "none"},
+    "bank cognitive": BANK | {"memory.streams": "cognitive", "memory.consolidation": "fifo", "memory.detached": False},
+    "bank emptied": BANK | {"memory.emptied": True, "memory.place": "fuse"},
+    "bank of nothing": BANK | {"memory.capacity": 0},
+    "feature_fifo": FIFO | {"memory.place": "fuse"},
+    "feature_fifo crossing": FIFO | {"memory.detached": False},
+    "feature_fifo emptied": FIFO | {"memory.emptied": True},
+}
 THEIRS = {
     "cell": {"memory.kind": "stranger_cell"},
     "store": {"memory.kind": "stranger_store"},
     "detached": {"memory.kind": "stranger_store", "memory.detached": True},
     "leaky": {"memory.kind": "leaky", "memory.decay": 0.5},
 }
-ALL = OURS | PLACED | FRAMES | THEIRS
+ALL = OURS | PLACED | FRAMES | STORED | THEIRS
 every = pytest.mark.parametrize("name", ALL)
 
 

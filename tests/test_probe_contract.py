@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from helpers.paths import ROOT
-from helpers.probes import GRIDS, MEASUREMENTS
-from muvla.config import TaskConfig, dummy, no_memory
+from helpers.probes import BANK, GRIDS, MEASUREMENTS
+from muvla.config import TaskConfig, dummy, no_memory, tbptt
 from muvla.config.serialization import content_hash
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.catalog import get_protocol
@@ -28,13 +28,13 @@ PAGE = (ROOT / "docs/extending/probe.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def fresh(subject_of, cell_with, tmp_path):
-    """`fresh(episodes)` → a subject with a folder of its own each time, so that no trace is recorded yet."""
+    """`fresh(episodes, memory)` → a subject with a folder of its own each time, so that no trace is recorded yet."""
     made = []
 
-    def subject(episodes):
+    def subject(episodes, memory=None):
         made.append(tmp_path / str(len(made)) / "probe")
         made[-1].mkdir(parents=True)
-        return replace(subject_of(cell_with(), episodes), folder=made[-1])
+        return replace(subject_of(cell_with(memory), episodes), folder=made[-1])
 
     return subject
 
@@ -98,8 +98,9 @@ def test_every_probe_is_documented_under_its_version():
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_a_measurement_reads_without_changing(fresh, name):
     measurement, episodes = get_measurement(name), EPISODES.get(name, 2)
-    require_measurement(measurement, fresh(episodes))
-    require_stops(measurement, fresh(episodes))
+    memory = BANK if measurement.needs_times else {}
+    require_measurement(measurement, fresh(episodes, memory))
+    require_stops(measurement, fresh(episodes, memory))
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -107,6 +108,7 @@ def test_a_measurement_refuses_a_policy_that_it_cannot_read(subject_of, cell_wit
     measurement = get_measurement(name)
     refused = [dummy(4)] if measurement.needs_recurrence else []
     refused += [no_memory()] if measurement.needs_memory else []
+    refused += [tbptt(8, 4), BANK | {"memory.emptied": True}] if measurement.needs_times else []
     for memory in refused:
         with pytest.raises(MuvlaError):
             measurement.read(subject_of(cell_with(memory), 2))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.policies import random_episode
-from helpers.probes import MEASUREMENTS
+from helpers.probes import BANK, MEASUREMENTS
 from muvla.config.serialization import replace
 from muvla.errors import Interrupted
 from muvla.evaluation.catalog import get_protocol
@@ -28,6 +28,13 @@ EPISODES = {"decoders": 20}  # the fewest that it takes; else 2
 def trained_run(base, store, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("stops"), store.path.parent, "cell")
     train_cell(run, replace(base, {"budget.updates": 1}), store, "cpu")
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained_bank(base, store, tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("bank"), store.path.parent, "cell")
+    train_cell(run, replace(base, {"budget.updates": 1, **BANK}), store, "cpu")
     return run
 
 
@@ -53,7 +60,8 @@ def times(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(trained_run, tmp_path, name):
+def test_a_reading_that_is_stopped_leaves_no_half_result_and_is_taken_again(request, tmp_path, name):
+    trained_run = request.getfixturevalue("trained_bank" if get_measurement(name).needs_times else "trained_run")
     one = ScheduledMeasurement(get_measurement(name), SHORT, EPISODES.get(name, 2))
     whole, calls = copy_of(trained_run, tmp_path / "whole"), Calls()
     expected = take_measurement(Evaluator(whole, should_stop=calls), one).read_bytes()

@@ -59,6 +59,11 @@ class Cell:
         return self.memory.recurs
 
     @property
+    def block_length(self) -> int:
+        """Ticks of a truncation block: K, or 1 for a memory that recurs and stores detached copies."""
+        return 1 if self.memory.recurs and not self.memory.gradient_crosses else self.truncation
+
+    @property
     def effective_budget(self) -> BudgetConfig:
         """B, W and U of the computation, in the words of the regime `matched`.
 

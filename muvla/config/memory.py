@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from muvla.config.data import DataConfig
 from muvla.config.model import ModelConfig
@@ -58,6 +58,11 @@ class MemoryConfig:
         A mechanism that stores detached copies returns False; the trainer then cuts the graph after every tick.
         """
         return self.recurs
+
+    @property
+    def searched_times(self) -> Literal["", "step", "query"]:
+        """The unit of the entries' times, where every tick searches entries with times; else empty."""
+        return ""
 
     def canonical(self) -> MemoryConfig:
         """This configuration with every unused field at one value, so that equal computations share one identity."""

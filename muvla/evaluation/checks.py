@@ -30,6 +30,8 @@ def require_applicable(
     if intervention is None:
         return
     require_tokens(intervention, policy)
+    if intervention.bank is not None:
+        intervention.bank.require_spec(policy.memory.state_spec())
     limit = protocol.step_limit or get_attribute(env, "step_limit", None) or math.inf
     schedule = intervention.schedule
     step = schedule.first({}) if schedule and schedule.event is None else 0
@@ -62,6 +64,11 @@ def require_tokens(intervention: Intervention, policy: Policy) -> None:
             f"a memory whose state ({', '.join(memory.state_spec())}) holds no floating-point number",
             intervention.whole_state or intervention.site == "read" or bool(float_leaves(memory.init_state(1))),
             "an intervention that puts a whole state, or the site `read`",
+        ),
+        (
+            f"the mechanism {memory.config.kind}",
+            bool(units.times) or not intervention.on_times,
+            "a mechanism whose entries have times, such as bank",
         ),
         (f"the mechanism {memory.config.kind}", undefined is None, f"another intervention: {undefined}"),
     )

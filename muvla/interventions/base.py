@@ -35,6 +35,9 @@ class DonorSource(Protocol):
     def assign(self, seed: int, info: Mapping[str, Any]) -> DonorAssignment:
         """Returns what the episode of this seed gets."""
 
+    def require_spec(self, spec: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises MuvlaError where a donor's state has other leaves or shapes than `spec`."""
+
 
 @dataclass(frozen=True)
 class Intervention:
@@ -68,6 +71,8 @@ class Intervention:
     kind_name: str = ""  # of its kind; empty for a function without a name
     least_units: int = 0  # units that the memory must have
     locks: bool = False  # the memory stays locked over several ticks
+    on_times: bool = False  # it sees the times of the valid units, in place of their content
+    skips: bool = False  # the whole read is left out
 
     def fires(self, tick: int, events: Mapping[str, int], previous: int | None = None) -> bool:
         """True where it acts at this tick, see `Schedule.fires`."""
@@ -80,7 +85,9 @@ class Intervention:
 
     def apply(self, state: State, context: Context) -> State:
         """The slot's state after the intervention."""
-        rows = context.selection.rows(state, self.tokens, self.whole_state)
+        rows = context.selection.rows(state, self.tokens, self.whole_state, self.on_times)
+        if not any(chosen is None or isinstance(chosen, slice) or len(chosen) for chosen in rows.values()):
+            return state  # no unit holds content yet
         part = self._call(state, context, rows)
         return state | {name: put_rows(state[name], rows[name], part[name]) for name in rows}
 

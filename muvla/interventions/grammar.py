@@ -62,6 +62,8 @@ def parse_intervention(text: str | None) -> Intervention | None:
         kind_name=spec.name,
         least_units=spec.least_units(argument, tokens),
         locks=spec.locks,
+        on_times=spec.on_times,
+        skips=spec.skips,
     )
 
 

@@ -38,6 +38,8 @@ class InterventionKind:
         locks: the memory stays locked over several ticks, so that the kind has no single moment of action.
         needs_lasting_schedule: a schedule of one step is refused.
         single_event: a schedule of more than one step is refused.
+        on_times: the function sees the times of the valid units, in place of the memory's content.
+        skips: the whole read is left out; the function is not called.
         unconfinable: reason why `[a:b]` is refused; empty where it is allowed.
     """
 
@@ -59,6 +61,8 @@ class InterventionKind:
     locks: bool = False
     needs_lasting_schedule: bool = False
     single_event: bool = False
+    on_times: bool = False
+    skips: bool = False
     unconfinable: str = ""
 
     def least_units(self, argument: Any, tokens: tuple[int, int] | None) -> int:

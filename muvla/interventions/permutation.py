@@ -25,12 +25,19 @@ def permute_tokens(state: State, context: Context) -> State:
     return {key: leaf[order.to(leaf.device)] for key, leaf in state.items()}
 
 
-def _identity(text: str) -> str:
+def identity_argument(text: str) -> str:
+    """Reads nothing, or the argument with which nothing changes."""
     if text not in ("", IDENTITY):
         raise ValueError(f"nothing, or {IDENTITY}")
     return text
 
 
 PERMUTE_TOKENS = InterventionKind(
-    "permute_tokens", "before_read", permute_tokens, "keeps", _identity, identity=IDENTITY, needs_two_tokens=True
+    "permute_tokens",
+    "before_read",
+    permute_tokens,
+    "keeps",
+    identity_argument,
+    identity=IDENTITY,
+    needs_two_tokens=True,
 )

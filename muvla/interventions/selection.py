@@ -22,15 +22,20 @@ class Selection:
     units: Units
     valid: Tensor | None = None  # (count,) bool, the units that hold content; None: all
 
-    def rows(self, state: State, chosen: tuple[int, int] | None, whole_state: bool) -> dict[str, Rows]:
+    def rows(
+        self, state: State, chosen: tuple[int, int] | None, whole_state: bool, on_times: bool = False
+    ) -> dict[str, Rows]:
         """Leaf → the rows of it that the intervention acts on, None for the whole leaf; leaves left out stay.
 
         Args:
             state: one slot's leaves.
             chosen: first and stop of `[a:b]`, None for all units.
             whole_state: False for an element-wise intervention.
+            on_times: the intervention acts on the units' times alone.
         """
-        leaves = [name for name, leaf in state.items() if whole_state or leaf.is_floating_point()]
+        content = {name for name, leaf in state.items() if leaf.is_floating_point()} - set(self.units.times)
+        content = set(self.units.times) if on_times else content
+        leaves = [name for name in state if whole_state or name in content]
         if chosen is not None:
             leaves = [name for name in leaves if name in self.units.leaves]
         rows: Rows = None if chosen is None else slice(*chosen)

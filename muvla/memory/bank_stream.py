@@ -31,7 +31,6 @@ class StreamSettings:
     gate: bool = True
     rule: Consolidation = "merge"
     dexbotic: bool = False  # else MemoryVLA's details; see `BankConfig.details`
-    emptied: bool = False  # the store holds the tick's own entry alone
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class BankStream(nn.Module):
         like, capacity = next(self.parameters()), self.settings.capacity
         counts = torch.zeros(slots, capacity, dtype=torch.int64, device=like.device)
         times = torch.zeros_like(counts, dtype=torch.float32) if self.settings.dexbotic else counts
-        return Store(like.new_zeros(slots, capacity, self.tokens, self.width), times, counts, counts[:, 0])
+        return Store(like.new_zeros(slots, capacity, self.tokens, self.width), times, counts, counts.new_zeros(slots))
 
     def lookup(self, query: Tensor, store: Store, now: Tensor) -> Lookup:
         """Look a query up in the store as the tick began with it.
@@ -84,13 +83,10 @@ class BankStream(nn.Module):
         return Lookup(retrieved, fused, gate, mass)
 
     def _searched(self, query: Tensor, store: Store, now: Tensor) -> Store:
-        """The store itself, or the query as its only entry: always if emptied, in an empty slot with Dexbotic."""
-        if not (self.settings.emptied or self.settings.dexbotic):
+        """The store itself; in Dexbotic, an empty slot gets the query as its only entry."""
+        if not self.settings.dexbotic:
             return store
-        itself = self.append(self.empty_store(len(query)), query, now)
-        if self.settings.emptied:
-            return itself
-        return store.replaced(store.length == 0, itself)
+        return store.replaced(store.length == 0, self.append(self.empty_store(len(query)), query, now))
 
     def append(self, store: Store, entry: Tensor, time: Tensor) -> Store:
         """The store with the entry (B, N, D) of time (B,) in every slot."""

@@ -29,7 +29,7 @@ class Dimensions:
     proprio: int = 0  # Q
     chunk: int = 0  # H
     action: int = 0  # A
-    cameras: int = 0  # V
+    cameras: int = 1  # V
     image_size: int = 0  # s, pixels of an image's side
 
 
@@ -82,6 +82,8 @@ class Retrieved:
     gates: Tensor | None = None  # (B, …) for diagnosis
     attention: Tensor | None = None  # (B, …) for diagnosis
     present: Tensor | None = None  # (B, n) bool, the content's entries that hold something. None: all do
+    skipped: Tensor | None = None  # (B,) bool, slots in which the head reads its own states. None: no slot
+    entry: State | None = None  # the parts (B, …) of this tick's entry that are known at the search, for the write
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,5 @@ class Units:
     name: str = "units"  # plural noun for errors: tokens, entries, frames
     count: int = 0
     leaves: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()  # those of `leaves` that hold times (B, count), which no element-wise change touches
+    counts: tuple[str, ...] = ()  # those that hold the writes of each unit (B, count), in the order of `times`

@@ -24,6 +24,8 @@ MECHANISMS = Registry(
         "gru": "muvla.memory.gru:GruMemory",
         "frame_stack": "muvla.memory.frame_stack:FrameStack",
         "first_frame": "muvla.memory.first_frame:FirstFrame",
+        "bank": "muvla.memory.bank:BankMemory",
+        "feature_fifo": "muvla.memory.feature_fifo:FeatureFifo",
         "fast_weights": "muvla.memory.fast_weights:FastWeightsMemory",
     },
     "memory.kind",

@@ -354,7 +354,9 @@ class Policy(nn.Module):
         retrieved = None if retrieve is None else retrieve(taps)
         states = hidden[:, layout.action_read]
         if retrieved is not None:
-            states = self.memory.inject(retrieved, states)
+            injected = self.memory.inject(retrieved, states)
+            skipped = retrieved.skipped
+            states = injected if skipped is None else torch.where(skipped[:, None, None], states, injected)
         with self.computing(sequence.device):
             actions = self.head(states)
         return StepOutput(actions.to(memory.dtype), taps, retrieved)

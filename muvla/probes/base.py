@@ -151,6 +151,7 @@ class Measurement(Probe):
         chance: column of a bound, which the legend calls by the column's name.
         share: `y` is a share, drawn from 0 to 1.
         needs_memory: the measurement refuses a policy without a memory.
+        needs_times: the measurement refuses a memory that searches no entries with times.
         needs_recurrence: the memory must also be carried from tick to tick; learned tokens are not.
     """
 
@@ -164,6 +165,7 @@ class Measurement(Probe):
     share: bool = False
     needs_memory: bool = True
     needs_recurrence: bool = False
+    needs_times: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def read(subject: Subject) -> pd.DataFrame:
     lines = _norms(subject, episodes, subject.policy, True)
     K = pd.NA
     if subject.cell is not None:
-        K = canonical(subject.cell).truncation
+        K = canonical(subject.cell).block_length
         untrained = build_policy(subject.cell, subject.policy.interface).to(next(subject.policy.parameters()).device)
         lines += _norms(subject, episodes, untrained.eval(), False)
     table = means(pd.DataFrame(lines), ["trained", "d"])

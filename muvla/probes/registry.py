@@ -22,6 +22,7 @@ PROBES = Registry(
         "retention": "muvla.probes.retention:RETENTION",
         "attention": "muvla.probes.attention:ATTENTION",
         "gradients": "muvla.probes.jacobians:GRADIENTS",
+        "retrieval": "muvla.probes.retrieval:RETRIEVAL",
         "phase-length": "muvla.probes.phase_length:phase_lengths",
         "delay-length": "muvla.probes.phase_length:delay_lengths",
         "chunk-length": "muvla.probes.chunk_length:chunk_lengths",

@@ -67,6 +67,9 @@ class Intervener:
         """The MEMORY tokens after the intervention, at the site `read`: other values, or fewer tokens."""
         if not firing or self.intervention.site != "read" or self.memory.tokens == 0:
             return read
+        if self.intervention.skips:
+            present = torch.ones_like(read.tokens[..., 0], dtype=torch.bool) if read.present is None else read.present
+            return replace(read, present=present & ~self._slots(firing, present)[:, None])
         units, tokens = Units("tokens", self.memory.tokens, ("tokens",)), {"tokens": read.tokens}
         selections = {slot: Selection(units, None if read.present is None else read.present[slot]) for slot in firing}
         if not self.intervention.removes:
@@ -80,9 +83,17 @@ class Intervener:
         """The retrieved content after the intervention, at the site `read`. It has no units that could be chosen."""
         if not firing or self.intervention.site != "read" or self.intervention.removes:
             return retrieved
+        if self.intervention.skips:
+            return replace(retrieved, skipped=self._slots(firing, retrieved.content))
         selections = {slot: Selection(Units(), None) for slot in firing}
         content = self._changed({"content": retrieved.content}, moment, selections)["content"]
         return replace(retrieved, content=content)
+
+    def _slots(self, firing: list[int], like: Tensor) -> Tensor:
+        """(B,) bool, the slots in which the intervention acts."""
+        slots = torch.zeros(len(self.clocks), dtype=torch.bool, device=like.device)
+        slots[firing] = True
+        return slots
 
     def _changed(self, state: State, moment: Moment, selections: dict[int, Selection]) -> State:
         changed = {

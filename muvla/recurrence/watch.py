@@ -6,10 +6,11 @@ Legend: m MEMORY tokens, D width.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from muvla.interventions.base import Intervention
 from muvla.memory.base import float_leaves
-from muvla.memory.contract import State, Units
+from muvla.memory.contract import Read, State, Units
 from muvla.recurrence.tick import Recurrence
 
 
@@ -21,14 +22,20 @@ def watched(recurrence: Recurrence, slot: int) -> State:
     """
     memory, state = recurrence.memory, recurrence.read_state
     if memory.tokens and memory.units.name == "tokens":
-        return {"tokens": recurrence.read.tokens[slot]}
-    leaves = {name: leaf[slot] for name, leaf in (float_leaves(state) or state).items()}
+        return {"tokens": _present_tokens(recurrence.read, slot)}
+    content = float_leaves(state) or state
+    leaves = {name: leaf[slot] for name, leaf in content.items() if name not in memory.units.times}
     if memory.tokens:
-        tokens, present = recurrence.read.tokens[slot], recurrence.read.present
-        leaves["content"] = tokens if present is None else tokens * present[slot, :, None]
+        leaves["content"] = _present_tokens(recurrence.read, slot)
     elif recurrence.retrieved is not None:
-        leaves["content"] = recurrence.retrieved.content[slot]
+        content, skipped = recurrence.retrieved.content[slot], recurrence.retrieved.skipped
+        leaves["content"] = content if skipped is None else content * ~skipped[slot]
     return leaves
+
+
+def _present_tokens(read: Read, slot: int) -> Tensor:
+    """(m, D) with zeros for a token that is not in the sequence."""
+    return read.tokens[slot] if read.present is None else read.tokens[slot] * read.present[slot, :, None]
 
 
 def all_finite(state: State) -> bool:

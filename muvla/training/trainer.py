@@ -137,12 +137,6 @@ class Trainer:
             fused=True,
         )
 
-    @property
-    def block_length(self) -> int:
-        """Ticks of a truncation block: K, or 1 for a memory that recurs and stores detached copies."""
-        memory = self.cell.memory
-        return 1 if memory.recurs and not memory.gradient_crosses else self.cell.truncation
-
     def encode(self, window: Window) -> Encoded:
         """Runs vision, projector, proprio and text embedding for all W·B frames of the window."""
         flat = (self.to_device(t.flatten(0, 1)) for t in (window.proprio, window.text_ids))
@@ -180,7 +174,7 @@ class Trainer:
         the share of its slots in loss and gradient.
         """
         B = window.is_first.shape[1]
-        starts = find_block_starts(window.is_first.numpy(), self.block_length, self.cell.truncation_from)
+        starts = find_block_starts(window.is_first.numpy(), self.cell.block_length, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
         label, weight, is_first = (self.to_device(t) for t in (window.label, window.weight, window.is_first))

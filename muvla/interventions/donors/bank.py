@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from muvla.errors import MuvlaError
 from muvla.interventions.base import Intervention
 from muvla.interventions.donors.assignment import NOTHING, DonorAssignment
 from muvla.interventions.donors.donor import Donor, Recipient, lengths_of, remembered
@@ -60,6 +61,28 @@ class DonorBank:
         for donor in self.donors:
             lengths = dict(zip(names, donor.lengths, strict=True))
             self.assign(donor.seed, {"target": donor.remembered, **lengths})
+
+    def require_spec(self, spec: Mapping[str, tuple[int, ...]]) -> None:
+        """Requires donors of the mechanism and the capacity that receive their states.
+
+        Args:
+            spec: leaf → shape of one slot's state, see `Memory.state_spec`.
+
+        Raises:
+            MuvlaError: a donor's state has other leaves or shapes. States at the site `read` are not checked.
+        """
+        if self.intervention.site == "read":
+            return
+        for donor in self.donors:
+            for state in donor.states.values():
+                shapes = {name: tuple(leaf.shape) for name, leaf in state.items()}
+                if shapes != dict(spec):
+                    raise MuvlaError(
+                        f"intervention {self.intervention.name}, donors",
+                        got=f"a state {shapes} of episode seed {donor.seed}",
+                        expected=f"{dict(spec)}, the state of the mechanism and capacity that are evaluated",
+                        remedy="record the donors with this policy: `muvla intervene` does without a bank of donors",
+                    )
 
     @cached_property
     def episodes(self) -> RecordedEpisodes:
