@@ -247,3 +247,18 @@ def test_the_content_of_a_path_without_a_dataset_is_named(tmp_path):
     with pytest.raises(MuvlaError) as info:
         open_source(tmp_path / "below.hdf5", "maniskill")
     assert info.value.field == "--format" and "robomimic" in info.value.remedy
+
+
+def test_a_heap_at_which_the_library_does_not_end_is_refused(tmp_path, monkeypatch):
+    """The second text of a heap claims to end behind the heap; libhdf5 then searches for the next text for ever."""
+    path = made.libero(tmp_path / "x.hdf5")
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    first = int.from_bytes(content[heap + 24 : heap + 32], "little")
+    second = heap + 32 + -(-first // 8) * 8
+    content[second + 9] = 14
+    path.write_bytes(content)
+    monkeypatch.setattr("muvla.data.readers.apart.SECONDS", 1.0)
+    with pytest.raises(MuvlaError) as info:
+        open_source(path)
+    assert info.value.field == f"{path}: data"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -304,3 +305,59 @@ def test_the_layout_of_features_json_is_what_is_read(tmp_path):
     (one,) = RldsDirectory(folder).records(["steps/action"])
     assert one.values["steps/action"].dtype == np.float64
     assert json.loads((folder / "dataset_info.json").read_text())["name"] == "toy"
+
+
+def raw_feature(number, content):
+    """An Example with one feature `x`, whose list is raw bytes."""
+    entry = files.field(1, b"x") + files.field(2, files.field(number, content))
+    return files.field(1, files.field(1, entry))
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        b"\x0a" + b"\xff" * 400_000,
+        raw_feature(3, files.field(1, b"\xff" * 400_000)),
+        raw_feature(3, files.field(1, b"\xff" * 10 + b"\x01")),
+        raw_feature(3, files.field(1, b"\xff" * 9 + b"\x02")),
+        raw_feature(3, b"\x0d" + b"\0" * 4),
+        raw_feature(2, b"\x08\x01"),
+        raw_feature(2, b"\x09" + b"\0" * 8),
+        raw_feature(2, files.field(1, b"\0" * 5)),
+        raw_feature(1, b"\x08\x01"),
+        raw_feature(4, b""),
+        b"\x08\x01",
+        files.field(1, files.field(1, files.field(1, b"x")) * 2),
+        b"\x02\x00",
+    ],
+)
+def test_an_example_of_another_encoding_is_refused_in_linear_time(example):
+    start = time.process_time()
+    with pytest.raises(MuvlaError) as info:
+        parse_example(example, "record 0")
+    assert info.value.field == "record 0" and time.process_time() - start < 2
+
+
+def test_packed_and_separate_numbers_are_the_same():
+    numbers = [0, 1, 300, 2**63 - 1, -1]
+    separate = b"".join(b"\x08" + files.varint(number) for number in numbers)
+    assert parse_example(raw_feature(3, separate), "x")["x"].tolist() == numbers
+    packed = files.field(1, b"".join(files.varint(number) for number in numbers))
+    assert parse_example(raw_feature(3, packed), "x")["x"].tolist() == numbers
+    floats = np.array([1.5, -2], "<f4")
+    separate = b"".join(b"\x0d" + value.tobytes() for value in floats)
+    assert parse_example(raw_feature(2, separate), "x")["x"].tolist() == floats.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "feature"),
+    [
+        ({"is_first": np.array([0, 1, 2])}, "steps/is_first"),
+        ({"is_first": np.zeros(3, np.float32)}, "steps/is_first"),
+        ({"action": np.zeros((3, 7), np.int64)}, "steps/action"),
+    ],
+)
+def test_numbers_that_the_declared_dtype_does_not_hold_are_refused(tmp_path, change, feature):
+    directory = RldsDirectory(files.write(tmp_path / "1.0.0", [files.episode(3, **change)]))
+    with refused_at(f"record 0 (from 0): {feature}"):
+        list(directory.records())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -184,7 +184,7 @@ def import_demonstrations(
         print(rule.line())
     with _bar(len(selection.numbers)) as (bar, progress):
         store = import_dataset(source, features, spec, data, progress, bar.write, rule, stated, selection)
-    _report_import(store, spec, known_instruction, selection, getattr(source, "notes", ()))
+    _report_import(store, spec, known_instruction, selection)
 
 
 def _parse_conventions(words: list[str]):
@@ -228,14 +228,12 @@ def _instruction_of(task: str) -> str | None:
         return None
 
 
-def _report_import(store, spec, instruction: str | None, selection, notes: Iterable[str]) -> None:
+def _report_import(store, spec, instruction: str | None, selection) -> None:
     from muvla.cli.output import result_line, show_json
     from muvla.data.conventions import require_task_conventions
 
     result_line(f"{store.path}: {len(store)} episodes, {store.frames} frames, content {store.sha256[:12]}")
     result_line(f"left out: {selection.summary or 'no episode'}")
-    for note in sorted(notes):
-        print(note, file=sys.stderr)
     if instruction is not None:  # a task that exists
         try:
             require_task_conventions(store)

@@ -185,7 +185,7 @@ class RldsDirectory:
                 str(self.path / "dataset_info.json"),
                 got=f"splits {', '.join(splits) or 'none'}",
                 expected=f"episodes in a split {SPLIT!r}",
-                remedy="generate the dataset to its end, or download it again",
+                remedy="generate the dataset to its end with `tfds build`; no other split is read",
             )
         return lengths
 

@@ -14,8 +14,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from muvla.data.readers.apart import read_texts
 from muvla.data.readers.format import Format, by_name
-from muvla.data.readers.hdf5 import find_node, get_names, list_names, list_texts
+from muvla.data.readers.hdf5 import find_node, get_names, list_names
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import mismatch
 from muvla.data.readers.trajectories import Trajectory, TrajectoryFile
@@ -39,15 +40,15 @@ class RobomimicFile(TrajectoryFile):
         with open_hdf5(path) as file:
             data = find_node(file, "data", str(path))
             names = list_names(data, f"{path}: data")
-            self.about = list_texts(data, f"{path}: data") if names else {}
         numbers = sorted(int(match[1]) for name in names if (match := DEMO.fullmatch(name)))
         if not numbers:
             raise mismatch(
                 str(path),
                 f"no episode among {', '.join(names[:8]) or 'nothing'} in `data`",
                 "groups data/demo_<number>",
-                "record or download a file with demonstrations",
+                "pass a file with demonstrations; `h5ls FILE/data` lists what this file holds",
             )
+        (self.about,) = read_texts(path, ["data"])
         super().__init__(path, [Trajectory(f"data/demo_{number}") for number in numbers])
         self.conventions = self._read_conventions()
         sentence = self._shared_sentence()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from muvla.data.readers.apart import read_texts
 from muvla.data.readers.format import Format, by_name
 from muvla.data.readers.hdf5 import damage, find_node, get_names, is_text, list_names, read_array
 from muvla.data.readers.schema import Schema
@@ -47,9 +48,10 @@ class RoboMmeFile:
                     str(path),
                     "no episode",
                     "groups episode_<number>",
-                    "download the file record_dataset_<EnvID>.h5 of RoboMME",
+                    "pass a file record_dataset_<EnvID>.h5 of RoboMME; `h5ls FILE` lists what this file holds",
                 )
             self.features = self._features(file)
+        self.goals = [texts.get(GOAL) for texts in read_texts(path, self.groups, (GOAL,))]
 
     def __len__(self) -> int:
         """Returns the number of episodes."""
@@ -88,9 +90,9 @@ class RoboMmeFile:
         with open_hdf5(self.path) as file:
             for number in range(len(self)) if numbers is None else numbers:
                 name = self.groups[number]
-                yield self._record(self._group(file, name), paths, f"{self.path}: {name}")
+                yield self._record(self._group(file, name), paths, self.goals[number], f"{self.path}: {name}")
 
-    def _record(self, group: Any, paths: list[str], where: str) -> Record:
+    def _record(self, group: Any, paths: list[str], goal: str | None, where: str) -> Record:
         steps = _numbered(group, STEP)
         if not steps:
             raise mismatch(where, "no step", "groups timestep_<number>")
@@ -99,9 +101,8 @@ class RoboMmeFile:
         for path in paths:
             if path == PHASE:
                 values[path] = np.where(shown, int(Phase.CUE), int(Phase.DECISION))
-            elif path.startswith("setup/"):
-                present = find_node(group, path, where) is not None
-                values[path] = read_array(group, path, where)[:1] if present else np.array([], dtype=np.str_)
+            elif path == GOAL:
+                values[path] = np.array([] if goal is None else [goal], dtype=np.str_)
             else:
                 values[path] = _stack([read_array(group, f"{step}/{path}", where) for step in steps], path, where)
         seed = find_node(group, "setup/seed", where)

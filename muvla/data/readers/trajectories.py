@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from muvla.data.readers.hdf5 import find_node, list_features, list_texts, read_array
+from muvla.data.readers.apart import read_texts
+from muvla.data.readers.hdf5 import find_node, list_features, read_array
 from muvla.data.readers.source import Feature, Record, mismatch, no_feature
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.utils.hdf5 import open_hdf5
@@ -49,10 +50,11 @@ class TrajectoryFile:
         self.path, self.episodes = path, episodes
         self._steps: list[int] = []
         self._places: dict[str, str] = {}  # feature → path in an episode's group
+        all_texts = read_texts(path, [episode.group for episode in episodes])
         with open_hdf5(path) as file:
-            for number, episode in enumerate(episodes):
+            for number, (episode, texts) in enumerate(zip(episodes, all_texts, strict=True)):
                 group = self._group(file, episode)
-                episode.texts |= list_texts(group, self._where(episode))
+                episode.texts |= texts
                 if number == 0:
                     self.features = self._features(group, episode)
                 self._steps.append(episode.steps or self._count(group))
