@@ -161,7 +161,7 @@ class RecallTask(ABC):
         """Resolve a configuration. Raises MuvlaError for sizes and phases that the family does not have."""
         config = config or TaskConfig(self.name)
         objects = config.objects or self.objects
-        _require(2 <= objects <= MOST_OBJECTS, "objects", objects, f"2 to {MOST_OBJECTS} discs")
+        require_setting(2 <= objects <= MOST_OBJECTS, "objects", objects, f"2 to {MOST_OBJECTS} discs")
         names = config.palette or self.colours_of(objects)
         check_palette(self.name, self.colours_of(objects), names)
         setup = Setup(
@@ -177,8 +177,10 @@ class RecallTask(ABC):
             pairs=config.pairs,
         )
         most, least = self.most_shown(setup), self.least_cue(setup)
-        _require(setup.shown <= most, "shown", setup.shown, f"at most {most} of {objects} discs in {self.name}")
-        _require(setup.cue[0] >= least, "cue", setup.cue, f"at least {least} steps, which the cue of {self.name} takes")
+        require_setting(setup.shown <= most, "shown", setup.shown, f"at most {most} of {objects} discs in {self.name}")
+        require_setting(
+            setup.cue[0] >= least, "cue", setup.cue, f"at least {least} steps, which the cue of {self.name} takes"
+        )
         return setup
 
     def colours_of(self, objects: int) -> tuple[str, ...]:
@@ -272,7 +274,15 @@ def coloured(objects: int, colours: dict[int, Colour], without: tuple[int, ...] 
     return [Disc(x, y, colours.get(i, scene.NEUTRAL)) for i, (x, y) in enumerate(places) if i not in without]
 
 
-def _require(ok: bool, field: str, got: Any, expected: str) -> None:
+def require_setting(ok: bool, field: str, got: Any, expected: str) -> None:
+    """Raise MuvlaError for a field of a TaskConfig.
+
+    Args:
+        ok: the value fits.
+        field: of TaskConfig.
+        got: the value.
+        expected: the values that fit.
+    """
     if not ok:
         raise MuvlaError(
             f"task.{field}", got=got, expected=expected, remedy=f"set task.{field} to {expected}, or leave it out"

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from muvla.envs.recall.base import Drawn, Draws, Lengths, RecallTask, Setup, _require
+from muvla.envs.recall.base import Drawn, Draws, Lengths, RecallTask, Setup, require_setting
 from muvla.envs.recall.scene import Colour, Disc
 
+COLOURS = ("red", "lime", "blue", "yellow", "magenta")
 SHOWN = Disc(0.0, 0.5, (0, 0, 0), 0.35)  # the cue
 SHOWN_BELOW = Disc(-0.75, -0.75, (0, 0, 0))  # the same in the decision of the observable twin
 
@@ -31,7 +32,9 @@ class ColourRecall(RecallTask):
 
     def setup(self, config=None) -> Setup:
         setup = super().setup(config)
-        _require(setup.pairs is None or setup.objects >= 3, "objects", setup.objects, "at least 3 with task.pairs")
+        require_setting(
+            setup.pairs is None or setup.objects >= 3, "objects", setup.objects, "at least 3 with task.pairs"
+        )
         return setup
 
     def colours_of(self, objects: int) -> tuple[str, ...]:
@@ -59,9 +62,6 @@ class ColourRecall(RecallTask):
 
     def count_answers(self, setup: Setup) -> int:
         return setup.objects
-
-
-COLOURS = ("red", "lime", "blue", "yellow", "magenta")
 
 
 def is_held_out(layout: tuple[int, ...], cued: int) -> bool:
