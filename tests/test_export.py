@@ -122,6 +122,8 @@ def test_the_adapters_beside_the_weights_are_what_was_merged_into_them(base, cel
     [
         ({"model.guard": "memory_only"}, "model.guard", "memory_only"),
         ({"memory.kind": "dummy"}, "memory.kind", "dummy"),
+        ({"memory.kind": "gru", "memory.place": "fuse"}, "memory.kind", "gru"),
+        ({"memory.gate": "learned"}, "memory.gate", "learned"),
         ({"model.chunk": 4}, "model.chunk", 4),
         ({"model.memory_positions": "reserved", "model.reserve": 8}, "model.reserve", 8),
         ({**no_memory()}, "model.guard", "context"),

@@ -14,10 +14,12 @@ from muvla.errors import MuvlaError
 from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.checks import require_tokens
 from muvla.interventions import parse_intervention
+from muvla.probes.jacobians import GRADIENTS
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.trainer import Trainer
 from muvla.training.vision_cache import require_cacheable
 
+SHORT = get_protocol("recall-position3-rh@1")
 FRAME = 2 * get_size("tiny").patches  # V·P
 
 
@@ -159,6 +161,12 @@ def test_recomputed_frames_and_cached_features_exclude_each_other(cell_with):
     with pytest.raises(MuvlaError) as info:
         require_cacheable(cell_with(stack(2, recomputed=True) | frozen))
     assert info.value.field == "--cache-vision"
+
+
+def test_gradients_with_respect_to_pixels_are_refused(subject_of, cell_with):
+    with pytest.raises(MuvlaError) as info:
+        GRADIENTS.read(subject_of(cell_with(stack(2, recomputed=True)), 1))
+    assert info.value.field == "probe gradients"
 
 
 def test_interventions_on_numbers_are_refused_for_pixels(policy_of):

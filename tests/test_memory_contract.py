@@ -151,6 +151,7 @@ PLACED = {
     "gru emptied": {"memory.kind": "gru", "memory.width": 16, "memory.emptied": True},
     "fast_weights": {"memory.kind": "fast_weights", "memory.width": 16, "memory.decay": 0.9},
     "fast_weights fuse": {"memory.kind": "fast_weights", "memory.width": 16, "memory.place": "fuse"},
+    "fast_weights modulate": {"memory.kind": "fast_weights", "memory.width": 16, "memory.place": "modulate"},
     "fast_weights emptied": {"memory.kind": "fast_weights", "memory.place": "fuse", "memory.emptied": True},
 }
 FRAME = 2 * get_size("tiny").patches  # V·P
@@ -471,7 +472,7 @@ def test_what_is_undefined_for_a_mechanism_is_refused(policy_of, name, intervent
         require_tokens(parse_intervention(intervention), policy_of(name))
 
 
-@pytest.mark.parametrize("name", ["cell", "store", "leaky"])
+@pytest.mark.parametrize("name", ["cell", "store", "leaky", "gru", "gru fuse", "fast_weights modulate", "frame_stack"])
 def test_probes_read_any_mechanism(subject_of, policy_of, cell_with, name):
     """The Jacobian asked integer leaves for gradient; traces refused a memory without tokens."""
     policy = policy_of(name).eval()

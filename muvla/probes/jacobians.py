@@ -151,13 +151,17 @@ def read(subject: Subject) -> pd.DataFrame:
     the interval of the mean. `trained` is False for the initial values. `beyond` is True where training never credits
     the distance. A release has no known cell: a release has no initial values and no K.
     """
-    if not subject.policy.memory.recurs:
-        raise MuvlaError(
-            "probe gradients",
-            got="a policy that carries no memory from tick to tick",
-            expected="a memory that recurs",
-            remedy="leave the probe out",
-        )
+    memory = subject.policy.memory
+    for met, got, expected in (
+        (memory.recurs, "a policy that carries no memory from tick to tick", "a memory that recurs"),
+        (
+            float_leaves(memory.init_state(1)),
+            f"a memory of {memory.config.kind} that holds no floating-point number",
+            "a memory with numbers, with respect to which there is a gradient",
+        ),
+    ):
+        if not met:
+            raise MuvlaError("probe gradients", got=got, expected=expected, remedy="leave the probe out")
     env = subject.open_env()
     env = env if isinstance(env, WorkerEnv) else LocalEnv(env)
     try:
