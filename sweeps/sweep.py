@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.records import summarise
+from muvla.training.one_pass import require_one_pass
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
 from muvla.utils.devices import usable_cores
@@ -115,6 +116,9 @@ def run_study(
     if options.training.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell)
+    if options.training.one_pass:
+        for item in study.cells():
+            require_one_pass(item.cell)
     if options.plan_only and not ledger.has_data(study):
         say(plan_text(study, None, None))
         return SweepResult([], [], [])

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from muvla.errors import MuvlaError
 from muvla.runs.train import train_cell
 from muvla.training.distributed.base import Ranks
+from muvla.training.one_pass import require_one_pass
 from muvla.training.options import TrainingOptions
 from muvla.training.run import Progress
 from muvla.training.vision_cache import require_cacheable
@@ -39,6 +40,9 @@ def train_study(
     if options.cached_vision:  # before any cell is marked
         for item in study.cells():
             require_cacheable(item.cell, ranks.size)
+    if options.one_pass:
+        for item in study.cells():
+            require_one_pass(item.cell, ranks.size)
     ranks.on_main(lambda: ledger.stores(study) and None, long_running=True)
     with ranks.raise_together():
         stores = ledger.opened(study)

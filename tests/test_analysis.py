@@ -190,6 +190,7 @@ def test_unfinished_cells_are_named(cells, tmp_path, undrawn):
         ("threads", 2, "thread counts"),
         ("compiled", True, "settings of --compile"),
         ("cached_vision", True, "settings of --cache-vision"),
+        ("one_pass", True, "settings of --one-pass"),
         ("simulator", "physx_cuda", "simulator backends of p@1 (physx_cpu; physx_cuda)"),
         ("environment", {"renderers": ["H200"]}, "simulator backends of p@1 (physx_cpu; physx_cpu, drawn by H200)"),
         ("packages", {"torch": "2.14"}, "versions of torch"),

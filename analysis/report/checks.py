@@ -64,10 +64,9 @@ def _members(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
     return ((name, version) for record in _records(cells) for name, version in record.get("members", {}).items())
 
 
-def _cached_vision(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
+def _of_training(key: str) -> Callable[[list[CellRecords]], Iterator[tuple[str, str]]]:
     """A setting of training alone: a cell has it if one of its records has it."""
-    for cell in cells:
-        yield ALL, str(any(record.get("cached_vision") for record in cell.provenance.values()))
+    return lambda cells: ((ALL, str(any(record.get(key) for record in cell.provenance.values()))) for cell in cells)
 
 
 def _ranks(cells: list[CellRecords]) -> Iterator[tuple[str, str]]:
@@ -127,7 +126,8 @@ CHECKS = (
     Check("devices", _key("device")),
     Check("thread counts", _key("threads")),
     Check("settings of --compile", _key("compiled")),
-    Check("settings of --cache-vision", _cached_vision),
+    Check("settings of --cache-vision", _of_training("cached_vision")),
+    Check("settings of --one-pass", _of_training("one_pass")),
     Check("numbers of ranks", _ranks),
     Check("simulator backends of {scope}", simulators, "; "),
     Check("versions of {scope}", _packages),

@@ -63,7 +63,12 @@ def stop_on_signal(silent: bool = False) -> Callable[[], bool]:
 
 
 def training_options(
-    gradient_checkpointing: bool, compile: bool, cache_vision: bool, no_diagnostics: bool, keep_checkpoints: int
+    gradient_checkpointing: bool,
+    compile: bool,
+    cache_vision: bool,
+    one_pass: bool,
+    no_diagnostics: bool,
+    keep_checkpoints: int,
 ):
     """The options of a training. No option changes a train id.
 
@@ -71,6 +76,7 @@ def training_options(
         gradient_checkpointing: recompute activations in the backward pass.
         compile: compile the step.
         cache_vision: store the features of frozen towers.
+        one_pass: make one pass of the language model per window.
         no_diagnostics: leave the diagnostics out of the log.
         keep_checkpoints: how many to keep.
     """
@@ -80,6 +86,7 @@ def training_options(
         checkpoint_gradients=gradient_checkpointing,
         compiled=compile,
         cached_vision=cache_vision,
+        one_pass=one_pass,
         diagnostics=not no_diagnostics,
         keep=keep_checkpoints,
     )

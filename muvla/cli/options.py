@@ -219,6 +219,15 @@ GradientCheckpointing = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+OnePass = Annotated[
+    bool,
+    typer.Option(
+        "--one-pass",
+        metavar="",
+        help="One pass of the language model per window, for memories that need no pass per tick; other rounding.",
+        rich_help_panel=TRAINING,
+    ),
+]
 CacheVision = Annotated[
     bool,
     typer.Option(

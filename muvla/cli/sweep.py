@@ -65,6 +65,7 @@ def sweep(
     workers: o.Workers = None,
     gradient_checkpointing: o.GradientCheckpointing = False,
     cache_vision: o.CacheVision = False,
+    one_pass: o.OnePass = False,
     no_diagnostics: o.NoDiagnostics = False,
     keep_checkpoints: o.KeepCheckpoints = 1,
     json: o.Json = False,
@@ -93,7 +94,9 @@ def sweep(
         track=not no_tracking,
         retry_failed=retry_failed,
         plan_only=plan,
-        training=training_options(gradient_checkpointing, compile, cache_vision, no_diagnostics, keep_checkpoints),
+        training=training_options(
+            gradient_checkpointing, compile, cache_vision, one_pass, no_diagnostics, keep_checkpoints
+        ),
         workers=workers,
         launcher=launcher,
     )

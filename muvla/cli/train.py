@@ -30,6 +30,7 @@ def train(
     ] = False,
     gradient_checkpointing: o.GradientCheckpointing = False,
     cache_vision: o.CacheVision = False,
+    one_pass: o.OnePass = False,
     no_diagnostics: o.NoDiagnostics = False,
     keep_checkpoints: o.KeepCheckpoints = 1,
     device: o.Device = "auto",
@@ -57,7 +58,9 @@ def train(
         )
     with join_ranks(shard) as ranks:
         chosen = prepare(device, threads, compile, one_process=False)
-        how = training_options(gradient_checkpointing, compile, cache_vision, no_diagnostics, keep_checkpoints)
+        how = training_options(
+            gradient_checkpointing, compile, cache_vision, one_pass, no_diagnostics, keep_checkpoints
+        )
         cells = open_study(study, set, seeds, variants)
         stop = stop_on_signal(silent=ranks.size > 1)  # torchrun stops the others if one rank dies
         entries = train_study(cells, open_ledger(runs, data), chosen, how, ranks, stop)

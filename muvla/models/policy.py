@@ -252,6 +252,7 @@ class Policy(nn.Module):
         noise: Tensor | None = None,
         removed: Tensor | None = None,
         retrieve: Retrieve | None = None,
+        states: Tensor | None = None,
     ) -> StepOutput:
         """One tick of B slots.
 
@@ -265,11 +266,13 @@ class Policy(nn.Module):
             removed: (B, m) bool. No row sees a removed token, and every other token keeps its position; the output at
                 the row of a removed token means nothing.
             retrieve: looks up, from the taps of a pass, what the action head reads beside its states.
+            states: (B, S, D) that `run_model` returned for these observations; not for a diffusion head.
         """
         self.calls += 1
         if self.noisy is None:
-            slots = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])  # spec 1.5
-            return self._forward(encoded, memory, slots, [], removed, retrieve)
+            if states is None:
+                states = self.run_model(encoded, memory, removed)
+            return self._finish(encoded, states, memory.dtype, retrieve)
         passes: list[StepOutput] = []
 
         def predict(actions: Tensor, time: Tensor) -> Tensor:
@@ -278,6 +281,20 @@ class Policy(nn.Module):
 
         actions = denoise(noise, predict)
         return replace(passes[0], actions=actions)
+
+    def run_model(self, encoded: Encoded, memory: Tensor, removed: Tensor | None = None) -> Tensor:
+        """The language model's pass of N frames, without a diffusion head.
+
+        Args:
+            encoded: observations of N frames.
+            memory: (N, m, D) MEMORY tokens.
+            removed: (N, m) bool, see `step`.
+
+        Returns:
+            (N, S, D) states after the closing norm.
+        """
+        slots = encoded.prefix.new_zeros(len(memory), self.layout().action, encoded.prefix.shape[-1])  # spec 1.5
+        return self._states(encoded, memory, slots, [], removed)
 
     def predict_noise(
         self,
@@ -339,16 +356,25 @@ class Policy(nn.Module):
         removed: Tensor | None,
         retrieve: Retrieve | None,
     ) -> StepOutput:
+        return self._finish(encoded, self._states(encoded, memory, actions, time, removed), memory.dtype, retrieve)
+
+    def _states(
+        self, encoded: Encoded, memory: Tensor, actions: Tensor, time: list[Tensor], removed: Tensor | None
+    ) -> Tensor:
         layout = self.layout()
         sequence = torch.cat([encoded.prefix, memory, encoded.text, actions, encoded.stop, *time], dim=1)
         if self.config.precision == "bfloat16":
             sequence = sequence.to(torch.bfloat16)
         with self.computing(sequence.device):
-            hidden = self._hidden(layout, sequence, encoded.text_lengths, removed)
+            return self._hidden(layout, sequence, encoded.text_lengths, removed)
+
+    def _finish(self, encoded: Encoded, hidden: Tensor, dtype: torch.dtype, retrieve: Retrieve | None) -> StepOutput:
+        """The part of a tick behind the language model: taps, search, place and head."""
+        layout = self.layout()
         # Taps and actions have the precision of what is carried, so that an update rule and a loss compute in it.
         taps = Taps(
-            hidden[:, layout.memory_slice].to(memory.dtype),
-            hidden[:, layout.action_start - 1].to(memory.dtype),
+            hidden[:, layout.memory_slice].to(dtype),
+            hidden[:, layout.action_start - 1].to(dtype),
             self.observe(encoded),
         )
         retrieved = None if retrieve is None else retrieve(taps)
@@ -357,9 +383,9 @@ class Policy(nn.Module):
             injected = self.memory.inject(retrieved, states)
             skipped = retrieved.skipped
             states = injected if skipped is None else torch.where(skipped[:, None, None], states, injected)
-        with self.computing(sequence.device):
+        with self.computing(hidden.device):
             actions = self.head(states)
-        return StepOutput(actions.to(memory.dtype), taps, retrieved)
+        return StepOutput(actions.to(dtype), taps, retrieved)
 
     def _hidden(self, layout: Layout, sequence: Tensor, lengths: Tensor, removed: Tensor | None) -> Tensor:
         """Returns (B, S, D) states after the closing norm.

@@ -53,6 +53,7 @@ class Recurrence:
         moment: Moment,
         active: Tensor | None = None,
         noised: Noised | None = None,
+        states: Tensor | None = None,
     ) -> tuple[StepOutput, Tensor]:
         """One tick of all slots.
 
@@ -63,6 +64,7 @@ class Recurrence:
             active: (B,) bool; None is all. A slot that is not active has no tick now: it computes along, because the
                 batch shape never changes, and keeps its memory.
             noised: noisy actions, in the training of a diffusion head.
+            states: (B, S, D) of a pass of the language model that has been made already.
 
         Returns:
             The step's output, and the MEMORY tokens (B, m, D) that it read.
@@ -83,7 +85,7 @@ class Recurrence:
                 return retrieved
             return self.intervener.change_retrieved(retrieved, moment, firing)
 
-        output = self._step(encoded, read, moment, noised, retrieve)
+        output = self._step(encoded, read, moment, noised, retrieve, states)
         self.read, self.retrieved = read, output.retrieved
         written = self.memory.write(state, output.taps, clock, read, output.retrieved)
         self._carry(self._intervene("after_write", written, moment, firing), active)
@@ -104,11 +106,17 @@ class Recurrence:
         )
 
     def _step(
-        self, encoded: Encoded, read: Read, moment: Moment, noised: Noised | None, retrieve: Retrieve
+        self,
+        encoded: Encoded,
+        read: Read,
+        moment: Moment,
+        noised: Noised | None,
+        retrieve: Retrieve,
+        states: Tensor | None,
     ) -> StepOutput:
         removed = None if read.present is None else ~read.present
         if noised is None:
-            return self.policy.step(encoded, read.tokens, self._noise(moment, read.tokens), removed, retrieve)
+            return self.policy.step(encoded, read.tokens, self._noise(moment, read.tokens), removed, retrieve, states)
         return self.policy.predict_noise(encoded, read.tokens, noised, removed, retrieve)
 
     def _noise(self, moment: Moment, like: Tensor) -> Tensor | None:

@@ -302,7 +302,7 @@ class Run:
             policy: the policy, if the work has one; the record says whether it is compiled.
             environment: facts that the environments report of themselves.
             members: modules of the registered members in use (`muvla.evaluation.members`).
-            training: further facts of a training (`cached_vision`, `ranks`).
+            training: further facts of a training (`cached_vision`, `one_pass`, `ranks`).
 
         Returns:
             The provenance id.

@@ -63,7 +63,9 @@ def train_cell(
     wanted, recompute = canonical(cell), options.checkpoint_gradients
     interface = get_interface(store, get_prompts(wanted), wanted)
     with memory_explained(wanted, interface, recompute, ranks.size):
-        trainer = Trainer(wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks)
+        trainer = Trainer(
+            wanted, store, parse_intervention(wanted.intervention), device, recompute, ranks, options.one_pass
+        )
     with ranks.raise_together():
         _require_same_start(run, trainer)
         if options.compiled:
@@ -85,7 +87,13 @@ def _timed(
     members = modules_in_use(trainer.policy, tasks, parse_intervention(trainer.cell.intervention))
     ranks = trainer.ranks.description
     provenance = run.record_provenance(
-        device, store.simulator, trainer.policy, members=members, cached_vision=cached, ranks=ranks
+        device,
+        store.simulator,
+        trainer.policy,
+        members=members,
+        cached_vision=cached,
+        one_pass=options.one_pass,
+        ranks=ranks,
     )
     return run.timed("training", provenance)
 

@@ -20,10 +20,18 @@ def require_trainable(cell: Cell, intervention: Intervention | None, store: Epis
     """Refuses memories and interventions that a training cannot apply.
 
     Raises:
-        MuvlaError: the memory looks further back than an episode of the data can be long; or the intervention takes
-            memories of donor episodes, which change while the policy trains; or the intervention waits for a phase
-            event that the demonstrations do not record.
+        MuvlaError: the intervention is not the cell's; the memory looks further back than an episode of the data can
+            be long; the intervention takes memories of donor episodes, which change while the policy trains; or the
+            intervention waits for a phase event that the demonstrations do not record.
     """
+    name = intervention.name if intervention else None
+    if name != cell.intervention:
+        raise MuvlaError(
+            "intervention",
+            got=name,
+            expected=f"{cell.intervention!r}, which the cell declares",
+            remedy="pass parse_intervention(cell.intervention)",
+        )
     require_span_of_data(cell.memory, cell.data)
     if intervention is None:
         return

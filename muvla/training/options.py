@@ -11,12 +11,13 @@ from muvla.errors import MuvlaError
 class TrainingOptions:
     """Every combination trains the same policy.
 
-    Two options change the rounding: a compiled step, and cached features on a GPU.
+    Three options change the rounding: a compiled step, cached features on a GPU, and one pass per window.
     """
 
     checkpoint_gradients: bool = False  # recompute activations in the backward pass instead of holding them
     compiled: bool = False
     cached_vision: bool = False  # read the features of frozen towers from the disk
+    one_pass: bool = False  # one pass of the language model per window, where no read of a memory needs another
     diagnostics: bool = True  # measurements in the log, beside the loss
     keep: int = 1  # newest checkpoints that stay
 

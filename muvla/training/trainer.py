@@ -25,7 +25,6 @@ from muvla.data.normalization import Statistics
 from muvla.data.prefetch import Prefetcher
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import SlotStream, Window
-from muvla.errors import MuvlaError
 from muvla.interventions.base import Intervention
 from muvla.models.diffusion import Noised
 from muvla.models.leak_test import leak_test
@@ -37,6 +36,7 @@ from muvla.training.distributed.base import CHECK_EVERY, SINGLE_PROCESS, Ranks
 from muvla.training.inputs import add_label_noise, get_moment, prepare_images
 from muvla.training.interface import get_interface
 from muvla.training.lr_schedule import get_learning_rate
+from muvla.training.one_pass import require_one_pass, run_window
 from muvla.training.oom import memory_explained
 from muvla.training.truncation import find_block_starts
 
@@ -78,6 +78,7 @@ class Trainer:
         device: str = "cpu",
         checkpoint_gradients: bool = False,
         ranks: Ranks = SINGLE_PROCESS,
+        one_pass: bool = False,
     ):
         """Builds policy, optimizer, stream and memory.
 
@@ -88,13 +89,16 @@ class Trainer:
             device: torch device of the policy.
             checkpoint_gradients: recompute activations in the backward pass; same numbers, less memory, more time.
             ranks: the processes that share this training.
+            one_pass: one pass of the language model per window (`muvla.training.one_pass`); other rounding.
 
         Raises:
             MuvlaError: intervention, data or starting checkpoint do not fit the cell.
         """
         self.cell, self.device, self.ranks = canonical(cell), device, ranks
-        self.checkpoint_gradients = checkpoint_gradients
-        _require_declared(intervention, self.cell)
+        self.checkpoint_gradients, self.one_pass = checkpoint_gradients, one_pass
+        if one_pass:
+            require_one_pass(self.cell, ranks.size)
+        require_trainable(self.cell, intervention, store)
         self.statistics = Statistics.from_store(store, self.cell.data.statistics)
         self.interface = get_interface(store, get_prompts(self.cell), self.cell)
         self.start = hash_start(self.cell)
@@ -117,7 +121,6 @@ class Trainer:
             local_slots=self.slots,
         )
         self.prefetcher = Prefetcher(self.stream, pin=device != "cpu")
-        require_trainable(self.cell, intervention, store)
         self.recurrence = Recurrence(self.policy, len(self.slots), intervention)
         self.update = 0
         self.diagnosis: Diagnosis | None = None  # of the update in progress
@@ -177,6 +180,8 @@ class Trainer:
         starts = find_block_starts(window.is_first.numpy(), self.cell.block_length, self.cell.truncation_from)
         encoded = self.encode(window)
         leaves = encoded.leaves()
+        states = run_window(self.policy, encoded, window) if self.one_pass else None
+        one_pass_leaf = None if states is None else states.detach().requires_grad_()
         label, weight, is_first = (self.to_device(t) for t in (window.label, window.weight, window.is_first))
         entries = label.numel() * self.ranks.size
         # Ranks that share layers must go back through these layers together, and each rank sees only the episodes of
@@ -191,7 +196,9 @@ class Trainer:
                 self.recurrence.truncate(torch.from_numpy(start).to(self.device))
             noise = self.add_label_noise(label[t], window, t)
             moment = self.get_moment(window, t)
-            output, _ = self.recurrence.tick(leaves[t * B : (t + 1) * B], is_first[t], moment, noised=noise)
+            rows = slice(t * B, (t + 1) * B)
+            of_tick = None if one_pass_leaf is None else one_pass_leaf[rows]
+            output, _ = self.recurrence.tick(leaves[rows], is_first[t], moment, noised=noise, states=of_tick)
             target = label[t] if noise is None else noise.noise
             error = (output.actions - target).abs() if noise is None else (output.actions - target) ** 2
             error = error * weight[t][..., None]
@@ -203,7 +210,7 @@ class Trainer:
         if self.diagnosis:
             self.diagnosis.credit(entries)
         total += self.end_block(loss / entries)
-        _continue_backward(encoded, leaves)
+        _continue_backward(encoded, leaves, [] if states is None else [(states, one_pass_leaf.grad)])
         return total
 
     def end_block(self, loss: Tensor) -> float:
@@ -266,20 +273,15 @@ class Trainer:
         return memory_rms(self.recurrence.state.values(), self.ranks.mean)
 
 
-def _require_declared(intervention: Intervention | None, cell: Cell) -> None:
-    name = intervention.name if intervention else None
-    if name != cell.intervention:
-        raise MuvlaError(
-            "intervention",
-            got=name,
-            expected=f"{cell.intervention!r}, which the cell declares",
-            remedy="pass parse_intervention(cell.intervention)",
-        )
+def _continue_backward(encoded: Encoded, leaves: Encoded, further: list[tuple[Tensor, Tensor]]) -> None:
+    """Carries the gradient that the leaves collected from all blocks on into vision, projector and text embedding.
 
-
-def _continue_backward(encoded: Encoded, leaves: Encoded) -> None:
-    """Carries the gradient that the leaves collected from all blocks on into vision, projector and text embedding."""
-    pairs = [
+    Args:
+        encoded: in the graph of the towers.
+        leaves: the same values, with the gradient of the ticks.
+        further: other tensors of the graph, and their gradient.
+    """
+    pairs = further + [
         (tensor, leaf.grad)
         for tensor, leaf in zip(encoded.tensors(), leaves.tensors(), strict=True)
         if tensor.requires_grad and leaf.grad is not None

@@ -44,6 +44,7 @@ def provenance(
     compiled: bool = False,
     environment: dict[str, Any] | None = None,
     cached_vision: bool = False,
+    one_pass: bool = False,
     ranks: str | None = None,
     members: Iterable[str] = (),
 ) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def provenance(
         compiled: whether the step is compiled.
         environment: what the evaluated environments report of themselves: wrappers, renderer, assets.
         cached_vision: whether features of the vision towers came from a cache that changes rounding.
+        one_pass: whether a training made one pass of the language model per window.
         ranks: the processes of a training by several.
         members: modules of the mechanism, suites, interventions and probes that the computation uses
             (`muvla.evaluation.members`); those that are in the core's code version are left out.
@@ -78,6 +80,7 @@ def provenance(
         "compiled": compiled,
         "environment": environment,
         "cached_vision": cached_vision,
+        "one_pass": one_pass,
         "ranks": ranks,
         "members": member_versions(members),
     }
