@@ -13,7 +13,7 @@ from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
 from muvla.config.model import SizeConfig
 from muvla.config.serialization import flatten
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, located
 
 FAMILIES = {
     "openvla": "OpenVLA, without action head: a base to fine-tune",
@@ -105,5 +105,6 @@ def _native(folder: Path) -> Iterator[str]:
     yield f"statistics: data {checkpoint.statistics.data[:12]} ({tasks}), {scaled} action dimensions are normalised"
     for file in sorted(folder.glob("*.safetensors")):
         yield f"sha256 {sha256(file)}  {file.name}"
-    native.load_policy(checkpoint)
+    with located(folder / native.META):
+        native.load_policy(checkpoint)
     yield "would not load: nothing"

@@ -174,7 +174,8 @@ class Run:
     def load_policy(self, device: str = "cpu") -> Policy:
         saved = self.checkpoint(parts=("model",))
         place = self.cell.start.checkpoint
-        return native.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
+        with located(self.folder / "checkpoints"):
+            return native.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
 
     def trained_on(self) -> TrainedOn:
         """Statistics, training seed and training episodes. Raises MuvlaError if the data's statistics have changed."""

@@ -21,7 +21,6 @@ from PIL import Image
 from muvla.envs.conventions import NOTHING_STATED, Conventions, read_conventions
 from muvla.errors import MuvlaError
 from muvla.utils.foreign import read_model
-from muvla.utils.packages import import_package as import_package  # readers and writers import the name from here
 
 ANY = -1  # a dimension of any size
 # Beside the files of an export of this project: pass_through and conventions, which no format has a place for.

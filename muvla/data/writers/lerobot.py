@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas
 
-from muvla.data.readers.source import import_package
 from muvla.data.store import EpisodeStore
 from muvla.data.writers.columns import encode_png, get_about, read_rows
 from muvla.data.writers.lerobot_statistics import Statistics, Totals
 from muvla.utils.io import write_json
+from muvla.utils.packages import import_package
 
 UNKNOWN_FPS = 20  # written for a store that does not know its frame rate: the format requires one
 CAMERAS = ("top", "wrist")  # names of the published MIKASA datasets; further cameras are numbered

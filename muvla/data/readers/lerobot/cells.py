@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from muvla.data.readers.lerobot.links import require_inside
-from muvla.data.readers.source import Feature, decode_image, import_package
+from muvla.data.readers.source import Feature, decode_image
 from muvla.errors import MuvlaError
 from muvla.utils.files import read_bytes
 from muvla.utils.names import inside
+from muvla.utils.packages import import_package
 
 PICTURE_BYTES = 64 * 2**20  # of an encoded picture
 

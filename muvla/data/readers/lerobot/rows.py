@@ -14,8 +14,8 @@ import numpy as np
 from muvla.data.readers.lerobot.episodes import Episode
 from muvla.data.readers.lerobot.links import require_inside
 from muvla.data.readers.lerobot.missing import fetch_command
-from muvla.data.readers.source import import_package
 from muvla.errors import MuvlaError
+from muvla.utils.packages import import_package
 from muvla.utils.tables import get_column, read_table
 
 ALWAYS = ("episode_index", "index", "frame_index")

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from muvla.data.readers.lerobot.episodes import VideoPlace
-from muvla.data.readers.source import MOST_PIXELS, import_package
+from muvla.data.readers.source import MOST_PIXELS
 from muvla.errors import MuvlaError
 from muvla.utils.files import require_file
+from muvla.utils.packages import import_package
 
 # Containers and protocols that ffmpeg may use: others, such as playlists, open further files by name.
 SAFE = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "none"}
