@@ -296,7 +296,7 @@ class EpisodeStore:
         self.sha256: str = meta["sha256"]
         self.simulator: str | None = meta.get("simulator")
         self.meta = meta
-        self._shapes: dict[str, list[int]] = meta["shapes"]
+        self._shapes: dict[str, list[int]] = meta.get("shapes", {})
         self.index: list[dict[str, Any]] = _read_index(path)
         if len(self.index) != self.spec.episodes:
             raise _damaged(path / INDEX, f"{len(self.index)} episodes", f"the {self.spec.episodes} of the dataset")

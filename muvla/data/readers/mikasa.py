@@ -21,7 +21,7 @@ from muvla.data.readers.format import Format, by_name
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import Feature, Record, bytes_below, mismatch, no_feature
 from muvla.envs.conventions import Conventions
-from muvla.errors import MuvlaError
+from muvla.errors import MuvlaError, located
 from muvla.utils.arrays import read_npz, read_npz_headers
 from muvla.utils.foreign import read_model
 
@@ -51,7 +51,8 @@ class MikasaDirectory:
                 remedy="copy or collect the missing episodes",
             )
         self.files = [files[number] for number in sorted(files)]
-        self.conventions = Conventions(environment=metadata.env_id or None)
+        with located(path / META):
+            self.conventions = Conventions(environment=metadata.env_id or None)
         self.arrays: dict[str, tuple[tuple[int, ...], str]] = {}
         self.lengths = []
         for number, file in enumerate(self.files):

@@ -206,6 +206,8 @@ def _join(record: Record, paths: tuple[str, ...]) -> np.ndarray:
 def _numbers(record: Record, path: str) -> np.ndarray:
     """Returns (T, n) float32."""
     values = np.asarray(record.values[path]).astype(np.float32)
+    if values.ndim == 0:
+        raise _bad(record, path, "one number for the episode", "numbers for each step")
     values = values[:, None] if values.ndim == 1 else values
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
