@@ -16,7 +16,7 @@ from muvla.evaluation.catalog import get_protocol
 from muvla.evaluation.context import EvaluationContext
 from muvla.evaluation.evaluate import EvaluationRequest, evaluate
 from muvla.evaluation.policy_actor import PolicyActor
-from muvla.evaluation.records import EpisodeRow, RowFile, read_rows, result_id, summarise
+from muvla.evaluation.records import OPTIONAL_FIELDS, EpisodeRow, RowFile, read_rows, result_id, summarise
 from muvla.evaluation.rollout import Rollout
 from muvla.interventions import EXAMPLES, parse_intervention
 from muvla.interventions.base import Intervention
@@ -155,7 +155,7 @@ def test_rows_have_every_field_and_seeds_count_up(trained, tmp_path):
     assert len(file.rows) == 12 and {r.seed for r in file.rows} == set(range(SHORT.seed, SHORT.seed + 12))
     for line in file.path.read_text().splitlines():
         row = json.loads(line)
-        assert set(row) == {f.name for f in fields(EpisodeRow)}
+        assert set(row) == {f.name for f in fields(EpisodeRow)} - set(OPTIONAL_FIELDS)
         unset = {k for k, v in row.items() if v is None}
         assert unset <= {"error", "first_success_step", "fired", "donor_seed", "donor_target"}
         assert row["protocol"] == "short@1" and row["protocol_hash"] == SHORT.hash and row["group"] == "recall"
