@@ -43,7 +43,8 @@ def make_adapter_files(policy: Policy, lora: LoraConfig, base: str) -> dict[str,
         downs = [layers[name].lora_A[ADAPTER].weight.detach() for name in ours]
         ups = [layers[name].lora_B[ADAPTER].weight.detach() for name in ours]
         tensors[f"base_model.model.{module}.lora_A.weight"] = torch.cat(downs).contiguous().cpu()
-        tensors[f"base_model.model.{module}.lora_B.weight"] = torch.block_diag(*ups).contiguous().cpu()
+        joined = torch.block_diag(*ups) if len(ups) > 1 else ups[0]  # a convolution has one adapter of 4 dimensions
+        tensors[f"base_model.model.{module}.lora_B.weight"] = joined.contiguous().cpu()
         ranks[module] = len(ours) * lora.rank
     config: dict[str, Any] = {
         "peft_type": "LORA",

@@ -61,7 +61,7 @@ def build_policy(cell: Cell, interface: Interface) -> Policy:
         return policy
     directory = open_start(cell)
     with init_empty_weights(include_buffers=False):
-        policy = Policy(cell.model, memory, interface, directory.prompts())
+        policy = Policy(cell.model, memory, interface, directory.prompts(), directory.constants)
     frozen = torch.bfloat16 if cell.lora.rank and cell.model.precision == "bfloat16" else torch.float32
     loaded = directory.values(
         policy, directory.parts_for(policy, cell.start.parts), lambda name, shape: _dtype(name, shape, frozen)

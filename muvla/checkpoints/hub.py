@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from muvla.checkpoints.parts import IGNORED
+from muvla.checkpoints.recognition import recognise
 from muvla.checkpoints.released import UPSTREAM_FILES
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors
@@ -51,7 +52,15 @@ def resolve_checkpoint(name: str | Path) -> Path:
         return path
     if missing and (match := HUB_NAME.fullmatch(text)):
         return _download(text, match["repository"], match["revision"])
-    raise _no_name(text, "no such folder" if missing else "a file")
+    if missing:
+        raise _no_name(text, "no such folder")
+    recognised = recognise(path)
+    raise MuvlaError(
+        text,
+        got=recognised.got if recognised else "neither a file nor a folder",
+        expected=EXPECTED,
+        remedy=recognised.remedy if recognised else "pass a folder",
+    )
 
 
 @lru_cache(maxsize=16)
@@ -98,7 +107,12 @@ def _with_error_number() -> Iterator[None]:
 
 
 def _no_name(name: str, got: str) -> MuvlaError:
-    return MuvlaError(name, got=got, expected=EXPECTED, remedy="check the path or the name")
+    return MuvlaError(
+        name,
+        got=got,
+        expected=EXPECTED,
+        remedy="list the folder's parent with `ls`; a name of the Hub has the form owner/name",
+    )
 
 
 def _explain(name: str, repository: str, error: Exception) -> MuvlaError:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 from muvla.checkpoints import native
 from muvla.checkpoints.comparison import get_shapes
+from muvla.checkpoints.fields import FieldStatus
 from muvla.checkpoints.parts import PARTS
+from muvla.checkpoints.recognition import recognise
 from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
 from muvla.config.model import SizeConfig
@@ -34,14 +38,25 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
         yield from _released(ReleasedCheckpoint(path, size))
         return
     folder = native.selected(path / "checkpoints") or path
-    if not (folder / native.META).exists():
-        raise MuvlaError(
-            "CHECKPOINT",
-            got=str(path),
-            expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",
-            remedy="check the path",
-        )
-    yield from _native(folder)
+    if (folder / native.META).exists():
+        yield from _native(folder)
+        return
+    recognised = recognise(path)
+    raise MuvlaError(
+        "CHECKPOINT",
+        got=f"{path}: {recognised.got}" if recognised else str(path),
+        expected=f"a folder with {CONFIG} (a release) or {native.META} (a run)",
+        remedy=recognised.remedy
+        if recognised
+        else "list the runs with `muvla status`, or name a folder of the two kinds",
+    )
+
+
+def list_fields(path: Path, size: SizeConfig | None = None) -> list[dict[str, str]]:
+    """Returns file, field, status and reason of everything in a released directory; nothing for a run."""
+    if not (path / CONFIG).exists():
+        return []
+    return [asdict(status) for status in ReleasedCheckpoint(path, size).fields]
 
 
 def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
@@ -64,16 +79,32 @@ def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
     for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
         yield f"sha256 {sha256(file)}  {file.name}"
-    differences = directory.differences()
+    yield from _field_lines(directory.fields)
+    differences = directory.differences() + directory.value_differences()
     yield "would not load:" if differences else "would not load: nothing"
     yield from (f"  {line}" for line in differences)
     if differences:
         raise MuvlaError(
             str(directory.path),
             got=f"{len(differences)} differences",
-            expected=f"the tensors of size {directory.size.name!r}",
-            remedy="pass the size with --size, or download the checkpoint again",
+            expected=f"the tensors and fields of size {directory.size.name!r}",
+            remedy="take each listed file from one checkpoint; --size names another architecture",
         )
+
+
+def _field_lines(fields: list[FieldStatus]) -> Iterator[str]:
+    """Yields a line per file and status; each refused field has a line with its value."""
+    for (file, status), group in groupby(sorted(fields, key=_by_file), key=lambda f: (f.file, f.status)):
+        members = list(group)
+        if status == "refused":
+            yield from (f"refused: {member.line()}" for member in members)
+            continue
+        names = ", ".join(member.field for member in members if member.field)
+        yield f"{status}: {file}" + (f": {names}" if names else f" ({members[0].note})" if members[0].note else "")
+
+
+def _by_file(status: FieldStatus) -> tuple[str, str]:
+    return status.file, status.status
 
 
 def _native(folder: Path) -> Iterator[str]:

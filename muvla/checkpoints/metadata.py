@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from muvla.checkpoints.fields import is_number
 from muvla.config import MemoryConfig
 from muvla.config.model import SizeConfig
 from muvla.config.serialization import from_dict
 from muvla.config.sizes import OPENVLA_7B
 from muvla.errors import MuvlaError, located
+from muvla.models.constants import DEFAULT
 from muvla.utils.foreign import read_object
 
 CONFIG, MEMORY_META = "config.json", "memory_meta.json"
@@ -28,6 +30,18 @@ IMAGES_KEY = "muvla_images"  # `ModelConfig.images`
 PROPRIO_KEY = "muvla_proprio"  # false without proprio
 CAMERAS_KEY = "muvla_cameras"  # images per query; 2 where it is missing
 FIRST_IMAGE_KEY = "muvla_first_image"  # true where the last image is the episode's first
+
+
+# Accepted values of these keys, but for the size, which its class checks.
+_KEY_VALUES = {
+    BUILT_IN_KEY: (True, False),
+    IMAGES_KEY: ("stored", "resized", "released"),
+    PROPRIO_KEY: (True, False),
+    FIRST_IMAGE_KEY: (True, False),
+}
+MOST_CAMERAS = 16
+LAYER = re.compile(r"(?P<stack>.+?\.(?:layers|blocks))\.(?P<number>\d{1,6})\.")
+LONGEST_BLOCK = 10**6  # ticks, a bound on tbptt_length
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,18 @@ def make_config_json(size: SizeConfig) -> dict[str, Any]:
         "architectures": ["OpenVLAForActionPrediction"],
         "use_fused_vision_backbone": True,
         "vision_backbone_id": backbone or f"muvla-{size.name}",
-        "text_config": {"model_type": "llama", "vocab_size": size.vocabulary},
+        "image_sizes": [size.image_size, size.image_size],
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": size.vocabulary,
+            "hidden_size": size.width,
+            "intermediate_size": size.mlp,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": size.heads,
+            "rms_norm_eps": DEFAULT.norm_eps,
+            "rope_theta": DEFAULT.rope_theta,
+        },
         SIZE_KEY: asdict(size),
         BUILT_IN_KEY: True,
         IMAGES_KEY: "stored",
@@ -62,6 +87,23 @@ def require_fused_openvla(path: Path, config: dict[str, Any]) -> None:
             got=config.get("model_type"),
             expected="openvla with use_fused_vision_backbone (DINOv2 and SigLIP)",
             remedy="choose a directory of OpenVLA, OpenVLA-OFT or μVLA; others cannot be read",
+        )
+
+
+def require_own_keys(path: Path, config: dict[str, Any]) -> None:
+    """Raises MuvlaError for a key of this project with a value that has no meaning."""
+    for name, accepted in _KEY_VALUES.items():
+        value = config.get(name, accepted[0])
+        if not any(type(value) is type(other) and value == other for other in accepted):
+            expected = f"one of {', '.join(map(repr, accepted))}"
+            raise MuvlaError(f"{path}: {name}", got=value, expected=expected, remedy=f"set {name} to one of them")
+    cameras = config.get(CAMERAS_KEY, 1)
+    if type(cameras) is not int or not 1 <= cameras <= MOST_CAMERAS:
+        raise MuvlaError(
+            f"{path}: {CAMERAS_KEY}",
+            got=cameras,
+            expected=f"a whole number from 1 to {MOST_CAMERAS}",
+            remedy="set the number of images that a query of this policy holds",
         )
 
 
@@ -81,6 +123,38 @@ def get_size(path: Path, config: dict[str, Any]) -> SizeConfig:
     return SIZE_OF_BACKBONE[backbone]
 
 
+def require_stored_size(path: Path, size: SizeConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Requires that a size which config.json states is the size of the stored tensors, before a policy is built.
+
+    Args:
+        path: config.json.
+        size: the size by config.json.
+        shapes: shape of every stored tensor of the weights.
+
+    Raises:
+        MuvlaError: a number of layers or a width is another.
+    """
+    layers: dict[str, int] = {}
+    for name in shapes:
+        if match := LAYER.match(name):
+            layers[match["stack"]] = max(layers.get(match["stack"], 0), int(match["number"]) + 1)
+    embeddings = shapes.get("language_model.model.embed_tokens.weight", ())
+    for field, stated, stored in (
+        ("layers", size.layers, layers.get("language_model.model.layers")),
+        ("dino.layers", size.dino.layers, layers.get("vision_backbone.featurizer.blocks")),
+        ("siglip.layers", size.siglip.layers, layers.get("vision_backbone.fused_featurizer.blocks")),
+        ("vocabulary", size.vocabulary, embeddings[0] if len(embeddings) == 2 else None),
+        ("width", size.width, embeddings[1] if len(embeddings) == 2 else None),
+    ):
+        if stored is not None and stated != stored:
+            raise MuvlaError(
+                f"{path}: {SIZE_KEY}.{field}",
+                got=stated,
+                expected=f"{stored}, by the stored tensors",
+                remedy=f"set {SIZE_KEY}.{field} to {stored}, or take config.json and weights from one checkpoint",
+            )
+
+
 def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
     """Reads memory_meta.json. Mask mode `custom`, the default, is the guard `context` (spec 3.1).
 
@@ -92,29 +166,27 @@ def read_memory_meta(path: Path, tensors: Mapping[str, Tensor]) -> MemoryMeta:
             str(path.parent),
             got=f"memory_module with {', '.join(tensors) or 'nothing'}",
             expected="initial_memory",
-            remedy="download memory_module again; this file holds something else",
+            remedy="fetch memory_module of this checkpoint's step: this file holds something else",
         )
-    rows = len(tensors["initial_memory"])
-    rules = {
-        "num_mem_tokens": (meta.get("num_mem_tokens") == rows, f"{rows}, the rows of memory_module"),
-        "memory_update": (meta.get("memory_update") in ("tbptt", "ema"), "tbptt or ema"),
-        "attention_mask_mode": (meta.get("attention_mask_mode", "custom") in ("custom", "full"), "custom or full"),
+    rows = tensors["initial_memory"].shape[0]
+    mode, rule = meta.get("attention_mask_mode", "custom"), meta.get("memory_update")
+    m, alpha, K = (meta.get(name) for name in ("num_mem_tokens", "ema_alpha", "tbptt_length"))
+    rules: dict[str, tuple[bool, str]] = {
+        "num_mem_tokens": (type(m) is int and m == rows, f"{rows}, the rows of memory_module"),
+        "memory_update": (rule in ("tbptt", "ema"), "tbptt or ema"),
+        "attention_mask_mode": (mode in ("custom", "full"), "custom or full"),
     }
-    tbptt = meta.get("memory_update") == "tbptt"
-    needed = "tbptt_length" if tbptt else "ema_alpha"
-    value = meta.get(needed)
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else 0
-    if tbptt:
-        rules[needed] = (number >= 1 and number == int(number), "a whole number of at least 1")
+    if rule == "ema":
+        rules["ema_alpha"] = (is_number(alpha, 1e-9, 1.0), "a number above 0 and at most 1")
     else:
-        rules[needed] = (0 < number <= 1, "a number in (0, 1]")
+        rules["tbptt_length"] = (type(K) is int and 1 <= K <= LONGEST_BLOCK, "a whole number of ticks, at least 1")
     for name, (ok, expected) in rules.items():
         if not ok:
             raise MuvlaError(
                 f"{path}: {name}", got=meta.get(name), expected=expected, remedy="take both files from one checkpoint"
             )
-    guard = "full" if meta.get("attention_mask_mode") == "full" else "context"
-    if tbptt:
-        return MemoryMeta(MemoryConfig("tokens", rows), int(meta["tbptt_length"]), guard)
-    mechanism = MemoryConfig("tokens", rows, alpha=float(meta["ema_alpha"]))
+    guard: Literal["context", "full"] = "full" if mode == "full" else "context"
+    if rule == "tbptt":
+        return MemoryMeta(MemoryConfig("tokens", rows), K, guard)
+    mechanism = MemoryConfig("tokens", rows, alpha=float(alpha))
     return MemoryMeta(mechanism, 1, guard)  # the EMA ignores K (spec 2.5)

@@ -23,6 +23,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.checkpoints.build import build_policy, hash_start, stored_parameters
+from muvla.checkpoints.tensors import require_inside
 from muvla.config import Cell
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.normalization import Statistics
@@ -36,6 +37,7 @@ from muvla.utils.io import disk_errors, write_atomically, write_json
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
 META = "checkpoint.json"
+NAME = re.compile(r"update-\d{1,18}", re.ASCII)
 REPLACED = ".replaced.json"  # checkpoints that are about to be removed; only a killed process leaves the file
 
 
@@ -158,22 +160,40 @@ def folder_name(update: int) -> str:
 
 
 def latest(folder: Path) -> Path | None:
-    """Returns the newest whole checkpoint, or None. A pointer to a removed folder counts as None."""
+    """Returns the newest whole checkpoint; None where the folder holds none.
+
+    The file `latest` names it. Where the named folder is gone, the newest whole folder counts: a training continues
+    from any whole checkpoint to the same end, and never starts anew beside one.
+
+    Raises:
+        MuvlaError: `latest` holds no name of a checkpoint, or names a link that leaves the folder.
+    """
     pointer = folder / "latest"
     with disk_errors(pointer):
-        if not pointer.exists():
-            return None
-    name = read_text(pointer, POINTER_BYTES).strip()
-    if re.fullmatch(r"update-\d{1,18}", name, re.ASCII) is None:
-        whole = sorted(path.name for path in folder.glob("update-*") if (path / META).exists())
-        raise MuvlaError(
-            str(pointer),
-            got=name,
-            expected="the name of a checkpoint's folder, for example update-000500",
-            remedy=f"write {whole[-1]} into the file" if whole else "remove the file: no checkpoint lies beside it",
-        )
-    newest = folder / name
-    return newest if (newest / META).exists() else None
+        named = folder / _read_pointer(pointer) if pointer.exists() or pointer.is_symlink() else None
+        if named is not None and (named / META).exists():
+            require_inside(named, folder)
+            return named
+        whole = [path for path in folder.glob("update-*") if NAME.fullmatch(path.name) and (path / META).is_file()]
+    return max(whole, key=lambda path: int(path.name.removeprefix("update-")), default=None)
+
+
+def _read_pointer(pointer: Path) -> str:
+    """Returns the name in the file `latest`, without outer white space."""
+    try:
+        name = read_text(pointer, POINTER_BYTES).strip()
+    except MuvlaError as error:
+        got: object = error.got
+    else:
+        if NAME.fullmatch(name):
+            return name
+        got = ascii(name)[:80]
+    raise MuvlaError(
+        str(pointer),
+        got=got,
+        expected="the name of a checkpoint's folder, for example update-000500",
+        remedy=f"remove {pointer}: the training then continues from the newest whole checkpoint in this folder",
+    )
 
 
 def selected(folder: Path) -> Path | None:

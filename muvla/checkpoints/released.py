@@ -26,10 +26,20 @@ from typing import Any, Literal
 import msgspec
 import torch
 from accelerate import init_empty_weights
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from muvla.checkpoints import names
-from muvla.checkpoints.comparison import get_shapes, statistics_differences, tensor_differences
+from muvla.checkpoints.audit import Audited, audit, identify_normalisation, read_constants, refused
+from muvla.checkpoints.comparison import (
+    dtype_differences,
+    get_shapes,
+    prompt_differences,
+    statistics_differences,
+    tensor_differences,
+    value_difference,
+)
+from muvla.checkpoints.fields import FieldStatus
 from muvla.checkpoints.film_weights import VisionFile
 from muvla.checkpoints.layout import expected_shapes, get_rules
 from muvla.checkpoints.metadata import (
@@ -40,10 +50,13 @@ from muvla.checkpoints.metadata import (
     IMAGES_KEY,
     MEMORY_META,
     PROPRIO_KEY,
+    SIZE_KEY,
     MemoryMeta,
     get_size,
     read_memory_meta,
     require_fused_openvla,
+    require_own_keys,
+    require_stored_size,
 )
 from muvla.checkpoints.parts import (
     STATISTICS,
@@ -55,12 +68,14 @@ from muvla.checkpoints.parts import (
     get_step,
     require_one_checkpoint,
 )
-from muvla.checkpoints.tensors import INDEX, Shards, read_pickle, sha256
+from muvla.checkpoints.recognition import require_recognised
+from muvla.checkpoints.tensors import INDEX, Shards, read_pickle, require_inside, sha256
 from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision
 from muvla.config.model import SizeConfig
 from muvla.config.serialization import content_hash
 from muvla.errors import MuvlaError
 from muvla.memory.registry import build_memory
+from muvla.models.constants import Constants
 from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts, load_released_prompts
 from muvla.models.quantization import import_bitsandbytes, quantize
@@ -69,6 +84,7 @@ from muvla.utils.foreign import decode, read_object
 CHUNK = 8  # H of every release (spec 1.9); no file holds this number
 UPSTREAM_FILES = ("*.json", "*.model", "*.py")  # files that only upstream's code needs, copied as they are
 LISTED = 8  # differences in an error's text
+LIST_ALL = "list all differences with `muvla inspect`; --size names another architecture"
 
 Family = Literal["openvla", "oft", "muvla"]
 
@@ -112,13 +128,18 @@ class ReleasedCheckpoint:
             MuvlaError: a file is missing, unreadable or contradicts another file.
         """
         self.path, self.without_memory = path, without_memory
+        require_recognised(path)
         self.config: dict[str, Any] = read_object(path / CONFIG)
         require_fused_openvla(path / CONFIG, self.config)
+        require_own_keys(path / CONFIG, self.config)
         self.size = size or get_size(path / CONFIG, self.config)
         self._shards = Shards(path)
+        if size is None and SIZE_KEY in self.config:
+            require_stored_size(path / CONFIG, self.size, self._shards.shapes)
         self.parts: dict[PartName, Mapping[str, Tensor]] = {"weights": self._shards}
         self.files = find_parts(path)
         for part, file in self.files.items():
+            require_inside(file, path)
             tensors = read_pickle(file)
             self.parts[part] = VisionFile(tensors) if part == "vision" else tensors
         self.head: Head = get_head(self.files["head"], self.parts["head"]) if "head" in self.parts else "l1"
@@ -156,9 +177,35 @@ class ReleasedCheckpoint:
         if file.exists():
             statistics, where = read_object(file), str(file)
         else:
-            statistics, where = self.config.get("norm_stats", {}), f"{self.path / CONFIG}: norm_stats"
+            statistics, where = self.config.get("norm_stats") or {}, f"{self.path / CONFIG}: norm_stats"
         decode(statistics, dict[str, _Bounds], where, finite=False)  # `differences` lists these numbers
         return statistics
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Numbers of the computation that the directory stores beside its weights."""
+        return read_constants(self.path, self.config)
+
+    @cached_property
+    def fields(self) -> list[FieldStatus]:
+        """The status of every file and field: used, irrelevant or refused."""
+        return audit(
+            Audited(
+                self.path,
+                self.config,
+                self.size,
+                frozenset(file.name for file in self.read_files()),
+                self.statistics,
+                self._tokenizer(),
+                self._has_tokenizer,
+            )
+        )
+
+    def _tokenizer(self) -> Tokenizer | None:
+        try:
+            return self.prompts().tokenizer if self._has_tokenizer else None
+        except MuvlaError:  # `differences` lists it
+            return None
 
     @property
     def step(self) -> str:
@@ -181,7 +228,18 @@ class ReleasedCheckpoint:
 
         The hash includes files that a training with start.parts=weights does not read.
         """
-        return content_hash({file.name: sha256(file) for file in self.read_files()})
+        return content_hash(self.hashes() | self.stored_normalisation())
+
+    def hashes(self) -> dict[str, str]:
+        """Returns the hash of every file in `read_files`, by name."""
+        return {file.name: sha256(file) for file in self.read_files()}
+
+    def stored_normalisation(self) -> dict[str, Any]:
+        """Returns the constants of `preprocessor_config.json` that differ from the textbook's, under its name.
+
+        They are part of the identity. The file itself is not, because its other fields decide nothing.
+        """
+        return identify_normalisation(self.constants)
 
     def skeleton(self) -> Policy:
         """Returns the policy of these files without values: parameters on the meta device, buffers with values.
@@ -209,7 +267,8 @@ class ReleasedCheckpoint:
             film=self.film,
         )
         with init_empty_weights(include_buffers=False):
-            return Policy(model, build_memory(memory.mechanism, dimensions_of(model, interface)), interface)
+            mechanism = build_memory(memory.mechanism, dimensions_of(model, interface))
+            return Policy(model, mechanism, interface, constants=self.constants)
 
     def _proprio_dim(self) -> int:
         """Returns the robot's proprio dimension for a policy without proprio, by the statistics; 1 if unknown."""
@@ -230,23 +289,34 @@ class ReleasedCheckpoint:
         return usable if parts == "all" else [part for part in usable if part in ("weights", "vision")]
 
     def differences(self) -> list[str]:
-        """Returns a line for everything that would not load.
+        """Returns a line for everything that would not load, by names and headers alone.
 
-        Lines name missing, unexpected and misshapen tensors, statistics of another robot, and a foreign tokenizer.
+        Lines name refused fields, tensors that are missing, unexpected, misshapen or no floats, statistics of another
+        robot, and a foreign tokenizer. `value_differences` looks at the numbers.
         """
         skeleton = self.skeleton()
-        lines = self._tensor_differences(skeleton, list(self.parts))
+        lines = self._tensor_differences(skeleton, list(self.parts)) + refused(self.fields)
         if self.family != "openvla":
             lines += statistics_differences(self.statistics, skeleton.interface)
         try:
-            self.prompts()
+            lines += prompt_differences(self.prompts(), self.size.vocabulary)
         except MuvlaError as error:
             lines.append(f"tokenizer: {error}")
         return lines
 
+    def value_differences(self) -> list[str]:
+        """Returns a line for every tensor with NaN or infinity. Reads every value."""
+        return [
+            line
+            for part, tensors in self.parts.items()
+            for name in tensors
+            if (line := value_difference(part, name, tensors[name]))
+        ]
+
     def _tensor_differences(self, policy: Policy, parts: list[PartName]) -> list[str]:
         expected = expected_shapes(policy, self.film)
-        return [line for p in parts for line in tensor_differences(p, get_shapes(self.parts[p]), expected[p])]
+        lines = [line for p in parts for line in tensor_differences(p, get_shapes(self.parts[p]), expected[p])]
+        return lines + [line for p in parts for line in dtype_differences(p, self.parts[p])]
 
     def _require_none(self, differences: list[str], expected: str, remedy: str) -> None:
         if differences:
@@ -263,8 +333,7 @@ class ReleasedCheckpoint:
                 expected="an OpenVLA-OFT or μVLA checkpoint",
                 remedy="use OpenVLA, which predicts action tokens, as the start of a training (start.checkpoint)",
             )
-        remedy = "list all differences with `muvla inspect`; download the checkpoint again, or pass --size"
-        self._require_none(self.differences(), f"the tensors of size {self.size.name!r}", remedy)
+        self._require_none(self.differences(), f"the tensors and fields of size {self.size.name!r}", LIST_ALL)
 
     def values(
         self, policy: Policy, parts: list[PartName], dtype: Callable[[str, torch.Size], torch.dtype]
@@ -277,19 +346,23 @@ class ReleasedCheckpoint:
             dtype: returns the dtype of a parameter from its name and shape.
 
         Raises:
-            MuvlaError: a tensor is missing, unexpected or misshapen.
+            MuvlaError: a tensor is missing, unexpected, misshapen or no finite float, or a field is refused.
         """
-        differences = self._tensor_differences(policy, parts)
+        differences = self._tensor_differences(policy, parts) + refused(self.fields)
         remedy = "set start.parts to weights, which draws head, proprio projector and memory anew"
-        if any(line.startswith(("weights: ", "vision: ")) for line in differences):
-            remedy = "list all differences with `muvla inspect`; download the checkpoint again"
-        self._require_none(differences, "the tensors of this policy", remedy)
-        rules, values = get_rules(policy, self.film), {}
+        if not all(line.startswith(("head: ", "noisy: ", "proprio: ", "memory: ")) for line in differences):
+            remedy = LIST_ALL
+        self._require_none(differences, "the tensors and fields of this policy", remedy)
+        rules, values, lines = get_rules(policy, self.film), {}, []
         for part in parts:
             tensors = self.parts[part]
             for rule in rules[part]:
-                loaded = rule.load(*(tensors[name] for name in rule.published))
+                published = [tensors[name] for name in rule.published]
+                checked = zip(rule.published, published, strict=True)
+                lines += [line for name, tensor in checked if (line := value_difference(part, name, tensor))]
+                loaded = rule.load(*published)
                 values |= {n: v.to(dtype(n, v.shape), copy=True) for n, v in zip(rule.ours, loaded, strict=True)}
+        self._require_none(lines, "finite numbers", "choose another checkpoint: no policy computes with these values")
         return values
 
     def load_policy(self, precision: ReleasedPrecision = "float32", device: str = "cpu") -> Policy:

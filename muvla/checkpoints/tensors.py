@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import msgspec
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
@@ -16,45 +15,51 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from muvla.errors import MuvlaError
-from muvla.utils.files import require_file
-from muvla.utils.foreign import read_model
-from muvla.utils.io import write_atomically, write_json
-from muvla.utils.names import inside
+from muvla.utils.content import describe_format, require_real
+from muvla.utils.io import read_json, write_atomically, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-DOWNLOAD_AGAIN = "download the file again"
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
+COMPARE_HASHES = "compare `sha256sum` of the file with its page in the repository, and fetch a file that differs"
+FLOATS = ("F64", "F32", "F16", "BF16")  # of the safetensors format
+FLOAT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Shards(Mapping[str, Tensor]):
     """The tensors of `model.safetensors`, or of the shards that its index names.
 
-    Opening reads names and shapes; a value is read on access. Raises MuvlaError for a missing or cut file.
+    Opening reads names and shapes; a value is read on access. Raises MuvlaError for a missing or cut file, and for a
+    shard outside the folder.
     """
 
     def __init__(self, path: Path):
         if (path / INDEX).exists():
-            files = read_model(path / INDEX, _Index).weight_map
+            files = _read_index(path / INDEX)
         elif (path / WEIGHTS).exists():
             files = dict.fromkeys(_open(path / WEIGHTS).keys(), WEIGHTS)
         else:
-            adapter = (path / "lora_adapter").exists()
             raise MuvlaError(
                 str(path),
                 got=f"neither {INDEX} nor {WEIGHTS}",
                 expected="the weights",
-                remedy="merge lora_adapter into its base first" if adapter else "download the weights",
+                remedy=f"fetch the files model*.safetensors of the repository into {path}",
             )
-        self.files = {name: inside(path, file, f"{path / INDEX}: weight_map") for name, file in files.items()}
+        self.files = {name: path / file for name, file in files.items()}
+        for file in sorted(set(self.files.values())):
+            require_inside(file, path)
         self._handles = {file: _open(file) for file in sorted(set(self.files.values()))}
         present = {file: set(handle.keys()) for file, handle in self._handles.items()}
         for name, file in self.files.items():
             if name not in present[file]:
-                expected = f"this tensor, by {INDEX}"
-                raise MuvlaError(str(file), got=f"no {name}", expected=expected, remedy=DOWNLOAD_AGAIN)
+                raise MuvlaError(
+                    str(file),
+                    got=f"no {name}",
+                    expected=f"this tensor, by {INDEX}",
+                    remedy=f"take {INDEX} and all shards from one repository and revision",
+                )
+
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        return {n: self._handles[file].get_slice(n).get_dtype() for n, file in self.files.items()}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -70,30 +75,93 @@ class Shards(Mapping[str, Tensor]):
         return len(self.files)
 
 
+def _read_index(path: Path) -> dict[str, str]:
+    """Returns the file of every tensor. Raises MuvlaError for anything but names of files in the same folder."""
+    index = read_json(path)
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise MuvlaError(
+            f"{path}: weight_map",
+            got="no files by tensor",
+            expected="an object with the file of every tensor",
+            remedy=f"take {INDEX} from the repository that the shards come from",
+        )
+    for name, file in files.items():
+        if not isinstance(file, str) or Path(file).name != file or "\0" in file or not file.endswith(".safetensors"):
+            raise MuvlaError(
+                f"{path}: weight_map: {name[:200]}",
+                got=repr(file)[:200],
+                expected="the name of a .safetensors file in the same folder",
+                remedy=f"move the shards beside {INDEX} and write their names, without a folder",
+            )
+    return files
+
+
+def require_inside(file: Path, folder: Path) -> None:
+    """Raises MuvlaError if the file is a link to a place outside the folder.
+
+    The Hub's cache keeps files in `blobs` and links them into a snapshot; such a link is accepted.
+    """
+    target = _resolved(file)
+    cached = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    if not (target.is_relative_to(_resolved(folder)) or cached):
+        raise MuvlaError(
+            str(file),
+            got=f"a link to {target}",
+            expected=f"a file in {folder}",
+            remedy="copy the file into the folder in place of the link",
+        )
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a link to itself
+        return path.absolute()
+
+
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """Returns tensors by name, without the prefix `module.` of DDP.
 
     Values are read on use, and no code of the file is run. Raises MuvlaError for a file that holds anything else.
     """
+    require_real(path, "a dictionary of tensors")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch has an error class each for a cut archive, code in a pickle, and no pickle
+        form = describe_format(path)
+        detail = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise MuvlaError(
             str(path),
-            got=f"unreadable ({(str(error) or type(error).__name__).splitlines()[0][:120]})",
-            expected="a dictionary of tensors, and nothing that runs code",
-            remedy=DOWNLOAD_AGAIN,
+            got=f"{form or 'content that torch does not read'} ({detail})",
+            expected="a file of torch.save with tensors by name, and nothing that runs code",
+            remedy=COMPARE_HASHES,
         ) from None
-    inside = tensors.items() if isinstance(tensors, dict) else [("", tensors)]
-    wrong = [f"{n}: {type(t).__name__}" for n, t in inside if not (isinstance(n, str) and isinstance(t, Tensor))]
+    inside = list(tensors.items()) if isinstance(tensors, dict) else [("", tensors)]
+    wrong = [f"{n}: {problem}" for n, t in inside if (problem := _problem(n, t))]
     if wrong:
         raise MuvlaError(
             str(path),
             got="; ".join(wrong[:3]),
-            expected="tensors by name",
-            remedy=DOWNLOAD_AGAIN,
+            expected="dense tensors by name",
+            remedy="take the file as the published training saved it: this file holds something else",
         )
     return {name.removeprefix("module."): tensor for name, tensor in inside}
+
+
+def _problem(name: object, value: object) -> str | None:
+    """Returns why an entry of a pickle is no tensor that can be read; None if it is."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.is_meta:
+        return "a tensor without values (meta)"
+    if value.layout != torch.strided:
+        return f"a sparse tensor ({value.layout})"
+    if value.is_quantized:
+        return f"a quantised tensor ({value.dtype})"
+    if value.ndim == 0:
+        return "a single number (0 dimensions)"
+    return None
 
 
 def pickle_tensors(tensors: dict[str, Tensor]) -> bytes:
@@ -143,10 +211,22 @@ def _digest(path: Path) -> str:
 
 
 def _open(path: Path):
-    require_file(path)
+    require_real(path, "tensors in the safetensors format")
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except FileNotFoundError:
         raise MuvlaError(
-            str(path), got=f"unreadable ({error})", expected="a whole shard", remedy=DOWNLOAD_AGAIN
+            str(path),
+            got="no such file",
+            expected=f"a shard that {INDEX} names",
+            remedy=f"fetch {path.name} of the repository into {path.parent}",
+        ) from None
+    except (SafetensorError, OSError) as error:
+        form = describe_format(path)
+        named = "" if form in (None, "safetensors") else f"{form}: "
+        raise MuvlaError(
+            str(path),
+            got=f"{named}unreadable as safetensors ({error}), {path.stat().st_size:,} bytes",
+            expected="a whole file of tensors in the safetensors format",
+            remedy=COMPARE_HASHES,
         ) from None

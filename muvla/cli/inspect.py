@@ -40,20 +40,24 @@ def inspect(
 ) -> None:
     """List the content of a checkpoint.
 
-    The output names parts, hashes and statistics, and everything that does not load. Exit status 2 means that the
-    checkpoint does not load.
+    The output names parts, hashes and statistics, each file and field of a release as used, irrelevant or refused, and
+    everything that does not load. Exit status 2 means that the checkpoint does not load.
     """
     from muvla.checkpoints.inspect import inspect as facts_of
+    from muvla.checkpoints.inspect import list_fields
     from muvla.cli.output import result_line, show_json
     from muvla.config.sizes import get_size
 
-    folder = _folder(checkpoint, runs, data)
-    facts = []
-    for line in facts_of(folder, get_size(size) if size else None):
-        result_line(line)
-        name, _, value = line.partition(": ")
-        facts.append({"name": name.strip(), "value": value})
-    show_json({"checkpoint": str(folder), "facts": facts})
+    folder, architecture = _folder(checkpoint, runs, data), get_size(size) if size else None
+    facts: list[dict[str, str]] = []
+    try:
+        for line in facts_of(folder, architecture):
+            result_line(line)
+            name, _, value = line.partition(": ")
+            facts.append({"name": name.strip(), "value": value})
+    finally:  # a checkpoint that does not load is listed all the same
+        if facts:
+            show_json({"checkpoint": str(folder), "facts": facts, "fields": list_fields(folder, architecture)})
 
 
 def _folder(name: str, runs: Path, data: Path) -> Path:

@@ -55,6 +55,8 @@ class OptimizerConfig:
     warmup: float = 0.05  # fraction of U
     final: float = 0.1  # last learning rate, fraction of lr
     clip: float | None = 1.0  # largest gradient norm; None clips nothing (as published)
+    # Rate at which the warm-up starts: near zero, or, as published, a tenth of lr.
+    warmup_from: Literal["zero", "tenth"] = field(default="zero", metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "> 0", "set a learning rate")

@@ -132,6 +132,8 @@ class DataConfig:
     instruction: Literal["task", "with_target"] = field(default="task", metadata=ADDED_LATER)
     # Random crops and colours in training, drawn once per episode or, as published, anew for every frame (spec 4.3).
     augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=ADDED_LATER)
+    # Position of the random crop. `free`: top and left are two draws. `diagonal`, as published: left equals top.
+    crop: Literal["free", "diagonal"] = field(default="free", metadata=ADDED_LATER)
     # The frames that a slot plays. `episodic`: episodes frame by frame. `shuffled`: single frames in random order, as
     # memoryless baselines were trained (spec 4.6), with the data, statistics and tail of the other cells. `grouped`: at
     # most `group` random frames of an episode in their order, others at every visit (MemoryVLA, arXiv 2508.19236, which

@@ -32,7 +32,15 @@ def canonical(cell: Cell) -> Cell:
     if cell.start.checkpoint is None:
         changes["start.parts"] = "all"
     if cell.lora.rank == 0:
-        changes["lora.alpha"] = LoraConfig().alpha
+        changes |= {"lora.alpha": LoraConfig().alpha, "lora.patches": LoraConfig().patches}
+    if cell.model.vision == "frozen":  # no adapter and no gradient in the towers
+        changes |= {"lora.patches": LoraConfig().patches, "model.class_token": "two"}
+    if cell.lora.rank:  # the towers' own parameters are frozen
+        changes["model.class_token"] = "two"
+    if cell.data.augmentation == "none":
+        changes["data.crop"] = "free"
+    if cell.optimizer.warmup == 0:
+        changes["optimizer.warmup_from"] = "zero"
     if cell.data.order != "grouped":
         changes["data.group"] = 16
     if cell.effective_budget.updates == 1:  # no other checkpoint than the last

@@ -127,6 +127,9 @@ class ModelConfig:
     # Number of tokens that prompts are padded to, so that tasks with longer prompts than the data's can be evaluated.
     # Null is the number that the data need, without padding where all prompts have one length.
     prompt_tokens: int | None = field(default=None, metadata=ADDED_LATER)
+    # Parameters of DINOv2's class token. `two`: the token, and its position, which the published tower lacks. `one`, as
+    # published: the position keeps its value. The two differ only where the towers are trained in full.
+    class_token: Literal["two", "one"] = field(default="two", metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
@@ -157,6 +160,8 @@ class LoraConfig:
 
     rank: int = 0  # 0: no adapters, everything is trained in full
     alpha: float = 16.0  # adapters are scaled by alpha / rank
+    # True, as published: the convolution of both towers' patch embedding has an adapter, too.
+    patches: bool = field(default=False, metadata=ADDED_LATER)
 
     def __post_init__(self):
         require(

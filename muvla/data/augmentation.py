@@ -1,9 +1,10 @@
 """Random crops and colours of training frames, as published (spec 4.3).
 
-A change crops a square of 90 % of the area anywhere in the image and shifts brightness, contrast, saturation and hue,
-each clipped to [0, 1]. The published training draws a new change for every frame and camera, which also shifts the
-colour to be remembered. Here a cell declares one change per episode and camera, or one per frame. Draws are keyed by
-(training seed, slot, visit, camera[, step]), so all cells of a seed see the same pixels.
+A change crops a square of 90 % of the area and shifts brightness, contrast, saturation and hue, each clipped to
+[0, 1]. The square lies anywhere in the image or, as published, on the diagonal (`data.crop`). The published training
+draws a new change for every frame and camera, which also shifts the colour to be remembered. Here a cell declares one
+change per episode and camera, or one per frame. Draws are keyed by (training seed, slot, visit, camera[, step]), so all
+cells of a seed see the same pixels.
 
 Legend: N images, s pixels.
 """
@@ -35,12 +36,13 @@ class Change:
     hue: float
 
 
-def draw_change(seed: int, *key: int) -> Change:
-    """Draws a change; `key` is (slot, visit, camera[, step])."""
+def draw_change(seed: int, *key: int, diagonal: bool = False) -> Change:
+    """Draws a change; `key` is (slot, visit, camera[, step]). With `diagonal` left equals top, as published."""
     rng = numpy_rng(seed, "augmentation", *key)
+    top, left = rng.uniform(), rng.uniform()
     return Change(
-        rng.uniform(),
-        rng.uniform(),
+        top,
+        top if diagonal else left,
         rng.uniform(-BRIGHTNESS, BRIGHTNESS),
         rng.uniform(*CONTRAST),
         rng.uniform(*SATURATION),

@@ -159,7 +159,12 @@ class SlotStream:
         by_frame = self.data.augmentation == "frame"
         return [
             draw_change(
-                self.seed, slot, int(window.visit[t, i]), camera, *([int(window.tick[t, i])] if by_frame else [])
+                self.seed,
+                slot,
+                int(window.visit[t, i]),
+                camera,
+                *([int(window.tick[t, i])] if by_frame else []),
+                diagonal=self.data.crop == "diagonal",
             )
             for t in range(len(window.tick))
             for i, slot in enumerate(self.local_slots)

@@ -1,7 +1,8 @@
 """Low-rank adapters on every linear layer of towers, projector and language model (spec 5), by peft.
 
 The published adapters have rank 32 and alpha 16 on timm's joined query-key-value matrices. Here query, key and value
-are separate matrices with an adapter each. A tower's last block has no adapter, because nothing reads it. The published
+are separate matrices with an adapter each. A tower's last block has no adapter, because nothing reads it. The patch
+embeddings have one with `lora.patches`, as published. The published
 training adds FiLM after the adapters, so FiLM is trained in full (spec 1.10).
 
 Legend: r rank.
@@ -25,13 +26,20 @@ ADAPTER = "default"  # peft's name of a policy's only adapter
 TRAINED_IN_FULL = ("head.", "proprio.", "memory.", "noisy.", "film.")
 
 
-def adapter_targets(size: SizeConfig, towers: bool = True) -> list[str]:
+PATCH_EMBEDDINGS = (
+    "vision.dino.embeddings.patch_embeddings.projection",
+    "vision.siglip.embeddings.patch_embedding",
+)  # convolutions, which the published adapters include
+
+
+def adapter_targets(size: SizeConfig, towers: bool = True, patches: bool = False) -> list[str]:
     """Returns the names of the layers that get an adapter.
 
     The names are written out, because versions of peft differ in what "all linear layers" means. `towers` is False if
-    the towers are frozen.
+    the towers are frozen; `patches` adds the patch embeddings.
     """
     names = [f"vision.projector.{i}" for i in (0, 2, 4)]
+    names += PATCH_EMBEDDINGS if towers and patches else ()
     for i in range(size.dino.layers - 1 if towers else 0):
         block = f"vision.dino.encoder.layer.{i}"
         names += [f"{block}.attention.{p}_proj" for p in "qkvo"] + [f"{block}.mlp.fc{n}" for n in "12"]
@@ -60,16 +68,17 @@ def add_adapters(policy: nn.Module, size: SizeConfig, lora: LoraConfig, seed: in
     Raises:
         MuvlaError: the listed layers are not exactly the linear layers that compute.
     """
-    names = adapter_targets(size, towers=policy.config.vision == "trained")
+    names = adapter_targets(size, towers=policy.config.vision == "trained", patches=lora.patches)
     linear = {
         name
         for name, module in policy.named_modules()
         if isinstance(module, nn.Linear) and module.weight.requires_grad and not name.startswith(TRAINED_IN_FULL)
     }
-    if linear != set(names):
+    listed = set(names) - set(PATCH_EMBEDDINGS)
+    if linear != listed:
         raise MuvlaError(
             "lora",
-            got=f"{len(linear)} linear layers, among them {sorted(linear ^ set(names))[:3]}",
+            got=f"{len(linear)} linear layers, among them {sorted(linear ^ listed)[:3]}",
             expected=f"the {len(names)} listed layers",
             remedy="report this as a bug: a library renamed or added layers",
         )

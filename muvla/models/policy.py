@@ -25,6 +25,7 @@ from muvla.memory.base import Memory
 from muvla.memory.contract import Dimensions, Observed, Retrieved, Taps
 from muvla.models.attention import ATTENTION_NAME
 from muvla.models.attention_plan import AttentionPlan
+from muvla.models.constants import DEFAULT, Constants
 from muvla.models.diffusion import Noised, NoisyActions, denoise
 from muvla.models.film import Film, average_language
 from muvla.models.heads import ActionHead, ProprioProjector
@@ -127,12 +128,28 @@ class StepOutput:
 class Policy(nn.Module):
     """A vision-language-action policy with a memory: encoders, language model, memory mechanism and action head."""
 
-    def __init__(self, config: ModelConfig, memory: Memory, interface: Interface, prompts: Prompts | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        memory: Memory,
+        interface: Interface,
+        prompts: Prompts | None = None,
+        constants: Constants = DEFAULT,
+    ):
+        """Builds the policy.
+
+        Args:
+            config: architecture and precision.
+            memory: the mechanism.
+            interface: inputs and outputs of the robot.
+            prompts: tokenizer and prompt; None is the package's.
+            constants: numbers that a starting checkpoint stores beside its weights.
+        """
         super().__init__()
         self.config, self.interface, self.memory = config, interface, memory
-        self.prompts = prompts or built_in_prompts()
+        self.prompts, self.constants = prompts or built_in_prompts(), constants
         size = config.size
-        self.vision = FusedVision(size)
+        self.vision = FusedVision(size, constants, config.class_token == "one")
         if config.vision == "frozen":
             self.vision.freeze_towers()
         self.film = Film(size) if config.film else None
@@ -144,6 +161,8 @@ class Policy(nn.Module):
                 intermediate_size=size.mlp,
                 num_hidden_layers=size.layers,
                 num_attention_heads=size.heads,
+                rms_norm_eps=constants.norm_eps,
+                rope_parameters={"rope_type": "default", "rope_theta": constants.rope_theta},
                 attn_implementation=ATTENTION_NAME,
                 use_cache=False,
             )

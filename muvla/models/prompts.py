@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from muvla.errors import MuvlaError
+from muvla.utils.content import require_real
 
 # Special tokens of the built-in tokenizer, in id order.
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>", "<empty>")
@@ -90,6 +91,7 @@ def load_released_prompts(path: Path) -> Prompts:
 
     Raises MuvlaError if the file is missing, or splits the prompt differently from Llama's tokenizer.
     """
+    require_real(path, "Llama's tokenizer")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions
@@ -97,8 +99,10 @@ def load_released_prompts(path: Path) -> Prompts:
             str(path),
             got=f"unreadable ({error})",
             expected="Llama's tokenizer",
-            remedy="download the checkpoint's tokenizer.json",
+            remedy="take the tokenizer.json of the same checkpoint",
         ) from None
+    tokenizer.no_truncation()  # the published code passes its own setting, and neither cuts nor pads
+    tokenizer.no_padding()
     named = {name: tokenizer.token_to_id(name) for name in ("<s>", "</s>", "<PAD>", LLAMA_EMPTY)}
     pieces = tokenizer.encode(RELEASED_PROMPT.format(instruction="x"), add_special_tokens=False).tokens
     if None in named.values() or pieces[:1] != ["▁In"] or pieces[-2:] != ["Out", ":"]:

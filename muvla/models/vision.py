@@ -13,10 +13,10 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, Si
 
 from muvla.config.model import SizeConfig, TowerConfig
 from muvla.errors import MuvlaError
+from muvla.models.constants import DEFAULT, Channels, Constants
 from muvla.models.film import Film, FilmLayer, dino_block, modulate, siglip_block
 
 DINO_REGISTERS = 4
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _tower_kwargs(tower: TowerConfig, size: SizeConfig) -> dict:
@@ -32,12 +32,25 @@ def _tower_kwargs(tower: TowerConfig, size: SizeConfig) -> dict:
     }
 
 
+def _normalisation(mean: Channels, std: Channels) -> tuple[Tensor, Tensor]:
+    """Returns (3, 1, 1) scale and shift: normalisation is scale·byte + shift, one pass over the pixels per tower."""
+    centre, spread = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    return 1 / (255 * spread), -centre / spread
+
+
 class FusedVision(nn.Module):
     """Maps (N, V, 3, h, w) uint8 images to (N, V·P, D) VISION tokens."""
 
-    def __init__(self, size: SizeConfig):
+    def __init__(self, size: SizeConfig, constants: Constants = DEFAULT, fixed_class_position: bool = False):
+        """Builds both towers and the projector.
+
+        Args:
+            size: sizes of the towers.
+            constants: normalisation of the pixels.
+            fixed_class_position: the position of DINOv2's class token gets no gradient, as published.
+        """
         super().__init__()
-        self.size = size
+        self.size, self.fixed_class_position = size, fixed_class_position
         dino = Dinov2WithRegistersConfig(
             **_tower_kwargs(size.dino, size),
             mlp_ratio=size.dino.mlp // size.dino.width,
@@ -55,12 +68,13 @@ class FusedVision(nn.Module):
             nn.GELU(),
             nn.Linear(size.width, size.width),
         )
-        # Normalisation is scale·byte + shift: one pass over the pixels per tower.
-        mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
-        self.register_buffer("dino_scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("dino_shift", -mean / std, persistent=False)
-        self.register_buffer("siglip_scale", torch.full((1,), 2 / 255), persistent=False)
-        self.register_buffer("siglip_shift", torch.full((1,), -1.0), persistent=False)
+        for tower, mean, std in (
+            ("dino", constants.dino_mean, constants.dino_std),
+            ("siglip", constants.siglip_mean, constants.siglip_std),
+        ):
+            scale, shift = _normalisation(mean, std)
+            self.register_buffer(f"{tower}_scale", scale, persistent=False)
+            self.register_buffer(f"{tower}_shift", shift, persistent=False)
         self._freeze_unread()
 
     def _freeze_unread(self) -> None:
@@ -113,6 +127,10 @@ class FusedVision(nn.Module):
         self, pixels: Tensor, film: Sequence[FilmLayer] | None = None, language: Tensor | None = None
     ) -> Tensor:
         hidden = self.dino.embeddings(pixels)
+        if self.fixed_class_position:  # the same value, and exactly no gradient to the position
+            position = self.dino.embeddings.position_embeddings[:, :1]
+            first = hidden[:, :1] + (position.detach() - position)
+            hidden = torch.cat([first, hidden[:, 1:]], dim=1)
         for i, block in enumerate(self.dino.encoder.layer[:-1]):
             if film is None:
                 hidden = _first(block(hidden))

@@ -8,12 +8,14 @@ writes them into config.json under keys of muvla.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints.adapters import make_adapter_files
 from muvla.checkpoints.build import open_start
 from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, make_config_json
+from muvla.checkpoints.preprocessor import PREPROCESSOR, make_preprocessor_config
 from muvla.checkpoints.release import Release, require_new, write_release
 from muvla.checkpoints.released import CHUNK
 from muvla.config import Cell, canonical
@@ -38,7 +40,9 @@ def export(run: Run, path: Path, key: str) -> None:
     _require_published(cell)
     policy = run.load_policy("cpu")
     if cell.start.checkpoint is None:
-        config, carried, upstream, vision = make_config_json(cell.model.size), {}, {}, None
+        config, carried, vision = make_config_json(cell.model.size), {}, None
+        stated = make_preprocessor_config(policy.constants, cell.model.size.image_size)
+        upstream = {PREPROCESSOR: json.dumps(stated, indent=2).encode()}
     else:
         start = open_start(cell)
         config, carried, upstream = start.config, start.carried(cell.model.film), start.upstream_files()

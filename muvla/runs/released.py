@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints.released import ReleasedCheckpoint
-from muvla.checkpoints.tensors import sha256
 from muvla.config import ReleasedPrecision
 from muvla.config.serialization import content_hash
 from muvla.data.normalization import Statistics
@@ -73,7 +72,7 @@ def released_run(
     if key not in keys:
         raise unknown_name("--statistics", key, keys)
     directory.require_loadable()
-    content = {"files": {file.name: sha256(file) for file in directory.read_files()}, "statistics": key}
+    content = {"files": directory.hashes(), "statistics": key} | directory.stored_normalisation()
     content |= {"precision": precision} if precision != "float32" else {}
     run = ReleasedRun(root, data, content_hash(content), directory, directory.statistics[key], precision)
     origin = {"train": run.train, "name": name, "path": str(directory.path)}
