@@ -292,7 +292,7 @@ class EpisodeStore:
             )
         with located(path / META):
             self.spec = from_dict(DatasetConfig, meta["spec"])
-        self.attempts: int = meta["attempts"]
+        self.attempts: int = meta.get("attempts", 0)
         self.sha256: str = meta["sha256"]
         self.simulator: str | None = meta.get("simulator")
         self.meta = meta

@@ -157,7 +157,7 @@ def read_trace(path: Path) -> Trace:
             phase=tensors["phase"],
             **about,
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MuvlaError(
             str(path),
             got=f"unreadable ({type(error).__name__}: {error}), {_size(path)} bytes",

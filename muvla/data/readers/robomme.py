@@ -116,7 +116,7 @@ class RoboMmeFile:
         """Returns (T,) bool, True for the steps of the conditioning video."""
         flags = [
             find_node(group, f"{step}/{VIDEO}", where) is not None
-            and bool(np.ravel(read_array(group, f"{step}/{VIDEO}", where))[0])
+            and bool(np.ravel(read_array(group, f"{step}/{VIDEO}", where))[:1].any())
             for step in steps
         ]
         return np.array(flags, dtype=bool)
