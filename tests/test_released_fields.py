@@ -1,5 +1,6 @@
 """Every file and field of a released directory is used, irrelevant or refused, and every tensor is looked at."""
 
+import copy
 import json
 import shutil
 
@@ -154,10 +155,15 @@ def test_a_key_of_this_project_without_a_meaning_is_refused(path, name, value):
         ReleasedCheckpoint(path)
 
 
-@pytest.mark.parametrize(("name", "value"), [("layers", 2**64), ("layers", 400), ("vocabulary", 10**6), ("width", 48)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("layers", 2**64), ("layers", 400), ("vocabulary", 10**6), ("width", 48), ("mlp", 2**20), ("siglip.width", 2**16)],
+)
 def test_a_size_that_the_tensors_contradict_builds_nothing(path, name, value, monkeypatch):
     monkeypatch.setattr("muvla.checkpoints.released.Policy", None)
-    size = ANATOMY["muvla_size"] | {name: value}
+    size = copy.deepcopy(ANATOMY["muvla_size"])
+    *towers, field = name.split(".")
+    (size[towers[0]] if towers else size)[field] = value
     set_top("muvla_size", size)(path)
     with refused_at(name if value == 2**64 else f"muvla_size.{name}"):
         ReleasedCheckpoint(path)

@@ -139,12 +139,20 @@ def require_stored_size(path: Path, size: SizeConfig, shapes: Mapping[str, tuple
         if match := LAYER.match(name):
             layers[match["stack"]] = max(layers.get(match["stack"], 0), int(match["number"]) + 1)
     embeddings = shapes.get("language_model.model.embed_tokens.weight", ())
+    dino = shapes.get("vision_backbone.featurizer.blocks.0.mlp.fc1.weight", ())
+    siglip = shapes.get("vision_backbone.fused_featurizer.blocks.0.mlp.fc1.weight", ())
+    hidden = shapes.get("language_model.model.layers.0.mlp.gate_proj.weight", ())
     for field, stated, stored in (
         ("layers", size.layers, layers.get("language_model.model.layers")),
         ("dino.layers", size.dino.layers, layers.get("vision_backbone.featurizer.blocks")),
         ("siglip.layers", size.siglip.layers, layers.get("vision_backbone.fused_featurizer.blocks")),
         ("vocabulary", size.vocabulary, embeddings[0] if len(embeddings) == 2 else None),
         ("width", size.width, embeddings[1] if len(embeddings) == 2 else None),
+        ("mlp", size.mlp, hidden[0] if len(hidden) == 2 else None),
+        ("dino.width", size.dino.width, dino[1] if len(dino) == 2 else None),
+        ("dino.mlp", size.dino.mlp, dino[0] if len(dino) == 2 else None),
+        ("siglip.width", size.siglip.width, siglip[1] if len(siglip) == 2 else None),
+        ("siglip.mlp", size.siglip.mlp, siglip[0] if len(siglip) == 2 else None),
     ):
         if stored is not None and stated != stored:
             raise MuvlaError(
