@@ -67,7 +67,7 @@ class Ours(Trainer):
 
     def __init__(self, policy: Policy, cell: Cell, device: str):
         self.policy, self.device, self.cell = policy, device, cell
-        self.ranks, self.slots, self.diagnosis = SINGLE_PROCESS, range(cell.budget.slots), None
+        self.ranks, self.slots, self.diagnosis, self.one_pass = SINGLE_PROCESS, range(cell.budget.slots), None, False
         self.recurrence = Recurrence(policy, cell.budget.slots)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
