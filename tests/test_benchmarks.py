@@ -19,6 +19,7 @@ from benchmarks import (
     experts,
     loop,
     mechanisms,
+    one_pass,
     query,
     tiny,
     visioncache,
@@ -202,6 +203,13 @@ def test_what_diagnostics_cost_is_measured_for_every_k(tmp_path, capsys):
     diagnostics.main(rounds=1, here=tmp_path)
     text = (tmp_path / "diagnostics.md").read_text()
     assert all(f"K = {k}" in text for k in (1, 2, 8)) and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_one_pass_is_measured_against_a_pass_per_tick(tmp_path, capsys):
+    one_pass.main((("none", 1), ("gru, fuse", 2)), rounds=1, here=tmp_path)
+    text = (tmp_path / "one_pass.md").read_text()
+    assert "| none, B = 1 |" in text and "| gru, fuse, B = 2 |" in text and text.strip() in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -9,7 +9,12 @@ import typer
 
 import muvla
 from helpers.paths import ROOT
+from helpers.policies import PLAIN_INTERFACE
 from muvla.cli.main import app
+from muvla.config import Cell, DataConfig, DatasetConfig, MemoryConfig, ModelConfig, TaskConfig
+from muvla.config.sizes import get_size
+from muvla.memory.registry import MECHANISMS
+from muvla.models.cost import memory_cost
 
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FILE = re.compile(r"`((?:muvla|sweeps|analysis|tests|benchmarks|experiments|scripts)/[\w./-]*\w/?)(?:::\w+)?`")
@@ -81,3 +86,31 @@ def test_commands_have_verbs_and_options_that_exist(path):
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - options - {"--help"}
         assert not unknown, f"{command.name}: {unknown}"
+
+
+def costs() -> dict[str, list[str]]:
+    """The rows of the page's table of costs: mechanism with fields → the columns."""
+    text = (ROOT / "docs" / "mechanisms.md").read_text(encoding="utf-8")
+    table = text.partition("| mechanism | parameters |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {first: columns for first, *columns in rows}
+
+
+def test_every_mechanism_has_a_section_and_a_row_of_costs():
+    text = (ROOT / "docs" / "mechanisms.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## `(\w+)`", text, re.MULTILINE)
+    assert set(sections) == {re.match(r"`(\w+)`", row).group(1) for row in costs()} == set(MECHANISMS.members)
+
+
+@pytest.mark.parametrize("row", costs())
+def test_the_table_of_costs_is_that_of_the_code(row):
+    mechanism, *settings = re.findall(r"`([^`]+)`", row)
+    values = {"True": True, "0.1": 0.1}
+    fields = {
+        name: values.get(value, int(value) if value.isdigit() else value)
+        for name, value in (setting.split("=") for setting in settings)
+    }
+    data = DataConfig(DatasetConfig(TaskConfig("RecallPosition3-v0")))
+    cell = Cell(ModelConfig(get_size("tiny"), chunk=4, reserve=8), data, MemoryConfig(mechanism, **fields))
+    cost = memory_cost(cell, PLAIN_INTERFACE)
+    assert costs()[row] == [f"{cost[name]:,}" for name in ("parameters", "tokens", "flops", "bytes", "model_flops")]
