@@ -219,9 +219,10 @@ def test_an_unknown_or_old_name_names_the_right_one(words, field, names, capsys,
 )
 @pytest.mark.parametrize("verb", [["status"], ["evaluate", "--protocol", FEW.id], ["verify"], ["inspect"], ["export"]])
 def test_a_strange_name_is_one_error(tmp_path, capsys, monkeypatch, verb, name):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "0123456789ab").mkdir(parents=True)
-    (tmp_path / "runs" / "0123456789ab" / "run.json").write_text("{}")
+    here = tmp_path / "here"  # `..` holds nothing of another test
+    (here / "runs" / "0123456789ab").mkdir(parents=True)
+    (here / "runs" / "0123456789ab" / "run.json").write_text("{}")
+    monkeypatch.chdir(here)
     options = ["--out", str(tmp_path / "out")] if verb == ["export"] else []
     assert main([verb[0], name, *verb[1:], *options]) == EXIT_BAD_INPUT
     assert capsys.readouterr().err.startswith("error: ")
