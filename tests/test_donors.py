@@ -297,7 +297,7 @@ class Failing(RecallEnv):
 
 
 def test_an_episode_that_fails_is_recorded_again_and_then_refused(trained):
-    factory = lambda task, size: Failing(task.name, task.cue, task.delay, blank=task.blank)  # noqa: E731
+    factory = lambda task, size: Failing(task.name, cue=task.cue, delay=task.delay, blank=task.blank)  # noqa: E731
     args = (parse_intervention("transplant"), trained.policy, trained.statistics, SHORT)
     context = EvaluationContext(env_factory=factory)
     Failing.left = 1
