@@ -1,67 +1,76 @@
-"""Verdicts on a study's predictions: of one training seed, and over the seeds of a variant.
+"""Verdicts on a study's predictions: tests over the training seeds of a variant, with stated error rates.
 
-docs/causality.md defines every word. A verdict over seeds counts the verdicts of seeds.
+docs/causality.md defines every word. `experiments/calibration` measures how often each kind of verdict is wrong.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.frames import NEVER_FIRED, NOT_RUN
+from analysis.effects import (
+    NO_EFFECT,
+    Effect,
+    choice_difference,
+    choice_level,
+    difference_of,
+    level_of,
+    log_success_ratio,
+)
+from analysis.frames import NEVER_FIRED, NOT_RUN, best_constant_choice
 from analysis.intervention_frames import labelled
-from analysis.paired import MARGIN, Difference, Rate, difference, has_quantity, rate
+from analysis.paired import MARGIN, rate
 from analysis.tables import pivot, seed_name, seeds_of
 from muvla.evaluation.records import CellRecords, EpisodeRow
+from muvla.stats.hypotheses import Bounds, seed_bounds, welch_bounds
 from sweeps.predictions import Prediction
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NO_GROUND = "no ground"  # the plain run of a training seed does not meet the prediction's condition `where`
-DECIDING_SEEDS = 2  # grounded seeds that a verdict over seeds needs; one seed in twenty is refuted by chance
+LEAST_SEEDS = 3  # grounded training seeds below which no verdict is given
+# Grounded seeds below which no effect is called null or smaller than the margin: an effect that half of the seeds have
+# is missed by all of three seeds in one study of eight.
+EQUIVALENCE_SEEDS = 5
+DISTURBED = ("own", "success", "touch")  # fall without any memory too, so that they need a reference variant
+LOG_MARGIN = math.log(1 / (1 - MARGIN))  # a ratio of success within a tenth is null
+
+KINDS = ("null", "lower", "higher", "chance", "above_chance", "to_chance")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one training seed that a prediction needs."""
+
+    plain: list[EpisodeRow]
+    versus: list[EpisodeRow]
+    under: list[EpisodeRow]
+    chance: float | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict of one training seed.
+    """The verdict over the training seeds of a variant.
 
-    `difference` is against the condition that the prediction names in `versus`; `rate` is that under the intervention.
+    `at_low` and `at_high` are the limits with every unknown touch against the effect, and for it.
     """
 
     text: str
-    difference: Difference | None = None
-    rate: Rate | None = None
+    seeds: int = 0  # with ground
+    at_low: Bounds | None = None
+    at_high: Bounds | None = None
 
-
-@dataclass(frozen=True)
-class Chance:
-    """The rates that a policy without memory may reach in these very episodes.
-
-    The targets of a block are not evenly shared, and a policy that always takes the same place is right as often as
-    that place is the target.
-    """
-
-    least: float  # 1/N, or the rarest target's share of all measured episodes
-    most: float  # 1/N, or the most frequent target's share of them
-    constant: float  # 1/N, or the most frequent target's share of the episodes that the quantity counts
-
-    @classmethod
-    def of(cls, rows: Iterable[EpisodeRow], quantity: str, chance: float | None) -> Chance | None:
-        """None where nothing bounds a policy without memory. For `follow`, the targets are the donors'."""
-        if chance is None:
-            return None
-        rows = [row for row in rows if row.error is None]
-        counted = [row for row in rows if has_quantity(row, quantity, row.donor_target) is not None]
-        every = _target_shares(rows, quantity)
-        return cls(min([chance, *every]), max([chance, *every]), max([chance, *_target_shares(counted, quantity)]))
-
-
-def _target_shares(rows: list[EpisodeRow], quantity: str) -> list[float]:
-    targets = Counter(row.donor_target if quantity == "follow" else row.target for row in rows)
-    del targets[None]
-    return [count / targets.total() for count in targets.values()]
+    @property
+    def evidence(self) -> str:
+        """For example "-0.63 [-0.69, -0.56], 5 seeds": the mean effect over seeds with its 90 % interval."""
+        if self.at_low is None or math.isnan(self.at_low.low):
+            return ""
+        value = f"{self.at_low.value:+.2f}"
+        if self.at_low != self.at_high:
+            value += f" … {self.at_high.value:+.2f}"
+        return f"{value} [{self.at_low.low:+.2f}, {self.at_high.high:+.2f}], {self.seeds} seeds"
 
 
 def uses_memory(plain: list[EpisodeRow], chance: float | None) -> bool | None:
@@ -69,155 +78,251 @@ def uses_memory(plain: list[EpisodeRow], chance: float | None) -> bool | None:
 
     None where nothing bounds a policy without memory.
     """
-    bound = Chance.of(plain, "choice", chance)
-    return None if bound is None else rate(plain, "choice").low > bound.constant
+    if chance is None:
+        return None
+    touched = [row for row in plain if row.choice != -1]
+    constant = best_constant_choice(touched)
+    return rate(plain, "choice").low > max(chance, 0.0 if math.isnan(constant) else constant)
 
 
-def verdict(
-    prediction: Prediction,
-    plain: list[EpisodeRow],
-    versus: list[EpisodeRow],
-    rows: list[EpisodeRow],
-    chance: float | None,
-) -> Verdict:
-    """Verdict of one training seed.
+def verdict(prediction: Prediction, seeds: list[Rows], references: list[Rows] | None = None) -> Verdict:
+    """The verdict over training seeds.
 
     Args:
         prediction: the statement.
-        plain: rows without intervention.
-        versus: rows of the condition that the intervention is compared with.
-        rows: rows under the intervention.
-        chance: accuracy without memory; None where nothing bounds it.
+        seeds: rows of the variant's training seeds.
+        references: rows of a variant whose memory carries nothing; None where the study has no such variant.
     """
-    if not (plain and versus and rows):
-        return Verdict(NOT_RUN)
-    shift, level = difference(versus, rows, prediction.quantity), rate(rows, prediction.quantity)
-    uses, bound = uses_memory(plain, chance), Chance.of(rows, prediction.quantity, chance)
-    if prediction.where != "any" and uses is not (prediction.where == "used"):
-        return Verdict(NO_GROUND, shift, level)
-    judge: dict[str, Callable[[], str]] = {
-        "null": lambda: _null(shift),
-        "lower": lambda: _moved(-shift.high, -shift.low, shift.is_null),
-        "higher": lambda: _moved(shift.low, shift.high, shift.is_null),
-        "chance": lambda: _at(level, bound),
-        "above_chance": lambda: _above(level, bound),
-        "to_chance": lambda: _both(_moved(-shift.high, -shift.low, shift.is_null), _at(level, bound)),
-    }
-    return Verdict(judge[prediction.expected](), shift, level)
-
-
-def _null(shift: Difference) -> str:
-    if shift.is_null:
-        return SUPPORTED
-    return REFUTED if shift.low > MARGIN or shift.high < -MARGIN else UNDECIDED
-
-
-def _moved(least: float, most: float, is_null: bool) -> str:
-    """Verdict on a movement in the predicted direction, from its interval [least, most]."""
-    if is_null or most < 0:
-        return REFUTED
-    return SUPPORTED if least > 0 else UNDECIDED
-
-
-def _at(level: Rate, chance: Chance | None) -> str:
-    if chance is None or not level.n:
-        return UNDECIDED
-    least, most = chance.least - MARGIN, chance.most + MARGIN
-    if least < level.low and level.high < most:
-        return SUPPORTED
-    return REFUTED if level.low > most or level.high < least else UNDECIDED
-
-
-def _above(level: Rate, chance: Chance | None) -> str:
-    if chance is None or not level.n:
-        return UNDECIDED
-    bound = chance.constant
-    return _moved(level.low - bound, level.high - bound, is_null=_at(level, chance) == SUPPORTED)
-
-
-def _both(first: str, second: str) -> str:
-    if REFUTED in (first, second):
-        return REFUTED
-    return SUPPORTED if first == second == SUPPORTED else UNDECIDED
-
-
-def over_seeds(verdicts: Iterable[str]) -> str:
-    """Verdict over the training seeds of a variant.
-
-    Supported if all grounded seeds support the prediction, refuted if two refute it, given at least two grounded seeds.
-    Otherwise undecided, with the number of seeds that are missing: a seed that has not run could change the verdict,
-    and seeds in which the intervention never fired would leave a selection of seeds with long episodes.
-    """
-    verdicts = list(verdicts)
-    if NOT_RUN in verdicts:
-        return f"{UNDECIDED} ({len(verdicts) - verdicts.count(NOT_RUN)} of {len(verdicts)} seeds run)"
-    if NEVER_FIRED in verdicts:
-        return f"{UNDECIDED} ({NEVER_FIRED} in {verdicts.count(NEVER_FIRED)} of {len(verdicts)} seeds)"
-    grounded = [text for text in verdicts if text != NO_GROUND]
-    if len(grounded) < DECIDING_SEEDS:
+    if missing := sum(not (seed.plain and seed.versus and seed.under) for seed in seeds):
+        return Verdict(f"{UNDECIDED} ({len(seeds) - missing} of {len(seeds)} seeds run)")
+    grounded = [seed for seed in seeds if _has_ground(prediction, seed)]
+    if len(grounded) < LEAST_SEEDS:
         verb = "has" if len(grounded) == 1 else "have"
-        return f"{UNDECIDED} ({len(grounded)} of {len(verdicts)} seeds {verb} ground)"
-    if all(text == SUPPORTED for text in grounded):
+        text = f"{UNDECIDED} ({len(grounded)} of {len(seeds)} seeds {verb} ground, {LEAST_SEEDS} decide)"
+        return Verdict(text, len(grounded))
+    if needs_reference(prediction):
+        return _against_reference(prediction, grounded, references)
+    if prediction.expected == "to_chance":
+        return _both(_fall(prediction, grounded), _level(prediction, grounded, "chance"))
+    if prediction.expected in ("chance", "above_chance"):
+        return _level(prediction, grounded, prediction.expected)
+    return _fall(prediction, grounded)
+
+
+def needs_reference(prediction: Prediction) -> bool:
+    """True for a statement about a quantity that falls without memory too, unless a sham is the comparison."""
+    return (
+        prediction.quantity in DISTURBED
+        and prediction.versus == "none"
+        and prediction.expected in ("null", "lower", "higher")
+    )
+
+
+def _has_ground(prediction: Prediction, seed: Rows) -> bool:
+    return prediction.where == "any" or uses_memory(seed.plain, seed.chance) is (prediction.where == "used")
+
+
+def seed_effect(prediction: Prediction, seed: Rows) -> Effect:
+    """The effect of one training seed that the prediction is about; empty where the prediction has no ground."""
+    if not (seed.plain and seed.versus and seed.under) or not _has_ground(prediction, seed):
+        return NO_EFFECT
+    if prediction.expected in ("chance", "above_chance"):
+        return _level_effect(prediction, seed)
+    return _difference_effect(prediction, seed)
+
+
+def _difference_effect(prediction: Prediction, seed: Rows) -> Effect:
+    if prediction.quantity == "choice":
+        return choice_difference(seed.versus, seed.under)
+    if needs_reference(prediction) and prediction.quantity != "touch":
+        return log_success_ratio(seed.versus, seed.under, prediction.quantity)
+    return difference_of(seed.versus, seed.under, prediction.quantity)
+
+
+def _level_effect(prediction: Prediction, seed: Rows) -> Effect:
+    if seed.chance is None:
+        return NO_EFFECT
+    if prediction.quantity == "choice":
+        return choice_level(seed.plain, seed.under, seed.chance)
+    return level_of(seed.under, prediction.quantity, seed.chance)
+
+
+def _fall(prediction: Prediction, seeds: list[Rows]) -> Verdict:
+    expected = "lower" if prediction.expected == "to_chance" else prediction.expected
+    return over_seeds([_difference_effect(prediction, seed) for seed in seeds], expected)
+
+
+def _level(prediction: Prediction, seeds: list[Rows], expected: str) -> Verdict:
+    return over_seeds([_level_effect(prediction, seed) for seed in seeds], expected)
+
+
+def over_seeds(effects: list[Effect], expected: str) -> Verdict:
+    """Tests the mean effect over seeds, once with every unknown touch against it and once for it."""
+    counted = [effect for effect in effects if effect.n]
+    if len(counted) < LEAST_SEEDS:
+        return Verdict(f"{UNDECIDED} ({len(counted)} seeds have episodes, {LEAST_SEEDS} decide)", len(counted))
+    variances = [effect.variance for effect in counted]
+    at_low = seed_bounds([effect.low for effect in counted], variances)
+    at_high = seed_bounds([effect.high for effect in counted], variances)
+    texts = {judge(expected, bounds, MARGIN) for bounds in (at_low, at_high)}
+    text = texts.pop() if len(texts) == 1 else f"{UNDECIDED} (the episodes that lost their touch decide)"
+    return Verdict(text, len(counted), at_low, at_high)
+
+
+def _against_reference(prediction: Prediction, seeds: list[Rows], references: list[Rows] | None) -> Verdict:
+    """Compares the variant's effects with those of a variant whose memory carries nothing."""
+    complete = [seed for seed in references or [] if seed.plain and seed.under]
+    if len(complete) < LEAST_SEEDS:
+        return Verdict(f"{UNDECIDED} (no reference variant with {LEAST_SEEDS} seeds)", len(seeds))
+    groups = [[_difference_effect(prediction, seed) for seed in group] for group in (seeds, complete)]
+    values = [[effect.low for effect in group if effect.n] for group in groups]
+    variances = [[effect.variance for effect in group if effect.n] for group in groups]
+    bounds = welch_bounds(values[0], values[1], variances[0], variances[1])
+    margin = MARGIN if prediction.quantity == "touch" else LOG_MARGIN
+    return Verdict(judge(prediction.expected, bounds, margin), len(seeds), bounds, bounds)
+
+
+def judge(expected: str, bounds: Bounds, margin: float) -> str:
+    """The verdict on a mean effect from its one-sided 95 % limits.
+
+    A direction is supported where one limit excludes no effect, and refuted where the other excludes an effect of the
+    margin. `null` and `chance` are supported by the equivalence test, and refuted beyond the margin. A statement that
+    an effect is small needs EQUIVALENCE_SEEDS.
+
+    Args:
+        expected: a word of `KINDS` but `to_chance`.
+        bounds: limits of the effect; for `chance` and `above_chance` of the rate minus chance.
+        margin: the largest effect that is null.
+    """
+    if math.isnan(bounds.low):
+        return UNDECIDED
+    is_enough = bounds.n >= EQUIVALENCE_SEEDS
+    if expected in ("null", "chance"):
+        if is_enough and bounds.is_within(margin):
+            return SUPPORTED
+        return REFUTED if bounds.low > margin or bounds.high < -margin else UNDECIDED
+    least, most = (-bounds.high, -bounds.low) if expected == "lower" else (bounds.low, bounds.high)
+    if least > 0:
         return SUPPORTED
-    return REFUTED if grounded.count(REFUTED) >= DECIDING_SEEDS else UNDECIDED
+    return REFUTED if is_enough and most < margin else UNDECIDED
+
+
+def _both(first: Verdict, second: Verdict) -> Verdict:
+    """A fall, and the level that it reaches: supported where both are, refuted where one is."""
+    words = [each.text.split(" ")[0] for each in (first, second)]
+    if REFUTED in words:
+        text = REFUTED
+    elif words == [SUPPORTED, SUPPORTED]:
+        text = SUPPORTED
+    else:
+        text = next(each.text for each in (first, second) if each.text.startswith(UNDECIDED))
+    return Verdict(text, first.seeds, first.at_low, first.at_high)
 
 
 def verdict_frame(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.DataFrame:
     """A line per prediction, variant and training seed; `together` is the verdict over the variant's seeds."""
     lines = []
+    by_label: dict[str, list[CellRecords]] = {}
+    for label, cell in labelled(cells):
+        by_label.setdefault(label, []).append(cell)
     for number, prediction in enumerate(predictions, start=1):
-        by_label: dict[str, list[CellRecords]] = {}
-        for label, cell in labelled(cells):
-            if cell.variant in prediction.variants:
-                by_label.setdefault(label, []).append(cell)
         for label, several in by_label.items():
-            verdicts = [(cell, _cell_verdict(prediction, cell)) for cell in several]
-            together = over_seeds(each.text for _, each in verdicts)
-            for cell, each in verdicts:
-                line = {"prediction": number, "text": prediction.text, "variant": label, "seed": cell.cell.seed}
-                line |= {"verdict": each.text, "together": together}
-                line |= {k: v for k, v in asdict(prediction).items() if k not in ("text", "variants")}
-                line |= {f"difference_{k}": v for k, v in asdict(each.difference).items()} if each.difference else {}
-                line["difference"] = each.difference.text if each.difference else ""
-                line["rate"] = each.rate.text if each.rate else ""
-                lines.append(line)
+            if several[0].variant in prediction.variants:
+                lines += _lines(number, prediction, label, several, cells)
     return pd.DataFrame(lines)
 
 
-def _cell_verdict(prediction: Prediction, cell: CellRecords) -> Verdict:
+def _lines(
+    number: int, prediction: Prediction, label: str, several: list[CellRecords], cells: list[CellRecords]
+) -> list[dict[str, object]]:
+    seeds = [_rows_of(prediction, cell) for cell in several]
+    reference = _reference(several[0], cells)
+    silent = [_never_fired(prediction, cell) for cell in several]
+    if any(silent):
+        together = Verdict(f"{UNDECIDED} ({NEVER_FIRED} in {sum(silent)} of {len(silent)} seeds)")
+    else:
+        together = verdict(
+            prediction, seeds, None if reference is None else [_rows_of(prediction, c) for c in reference]
+        )
+    common = {
+        "prediction": number,
+        "text": prediction.text,
+        "variant": label,
+        "together": together.text,
+        "evidence": together.evidence,
+        "intervention": prediction.intervention,
+        "expected": prediction.expected,
+        "quantity": prediction.quantity,
+        "versus": prediction.versus,
+        "where": prediction.where,
+        "protocol": prediction.protocol,
+        "reference": reference[0].variant if reference and needs_reference(prediction) else None,
+    }
+    return [
+        common | {"seed": cell.cell.seed} | _seed_columns(prediction, rows, is_silent)
+        for cell, rows, is_silent in zip(several, seeds, silent, strict=True)
+    ]
+
+
+def _seed_columns(prediction: Prediction, rows: Rows, is_silent: bool) -> dict[str, object]:
+    """The effect of one training seed, or the reason why there is none."""
+    effect = seed_effect(prediction, rows)
+    if is_silent:
+        state = NEVER_FIRED
+    elif not (rows.plain and rows.versus and rows.under):
+        state = NOT_RUN
+    else:
+        state = effect.text if _has_ground(prediction, rows) else NO_GROUND
+    return {"effect": state, "n": effect.n, "effect_low": effect.low, "effect_high": effect.high}
+
+
+def _reference(cell: CellRecords, cells: list[CellRecords]) -> list[CellRecords] | None:
+    """The cells of the first variant whose memory has a state that carries nothing, with the same training length.
+
+    None where there is no such variant beside the cell's own.
+    """
+    variants = dict.fromkeys(
+        each.variant
+        for each in cells
+        if each.cell.memory.has_state
+        and not each.cell.memory.recurs
+        and each.variant != cell.variant
+        and each.cell.budget.updates == cell.cell.budget.updates
+    )
+    if not variants:
+        return None
+    name, updates = next(iter(variants)), cell.cell.budget.updates
+    return [each for each in cells if each.variant == name and each.cell.budget.updates == updates]
+
+
+def _conditions(cell: CellRecords) -> tuple[dict, dict, set]:
+    """Rows, chance and silent conditions of a cell, those of its grids included."""
     rows, chances, silent = dict(cell.rows), dict(cell.chance), set(cell.never_fired)
     for point in (point for grid in cell.grids for point in grid.points):
         if point.never_fired:
             silent.add((point.protocol, point.intervention))
         rows.setdefault((point.protocol, point.intervention), point.rows)
         chances.setdefault(point.protocol, point.chance)
+    return rows, chances, silent
+
+
+def _rows_of(prediction: Prediction, cell: CellRecords) -> Rows:
+    rows, chances, _ = _conditions(cell)
     protocol = prediction.protocol or next(iter(cell.chance))
-    if silent & {(protocol, prediction.versus), (protocol, prediction.intervention)}:
-        return Verdict(NEVER_FIRED)
     plain, versus, under = (
         rows.get((protocol, name), []) for name in ("none", prediction.versus, prediction.intervention)
     )
-    return verdict(prediction, plain, versus, under, chances.get(protocol))
+    return Rows(plain, versus, under, chances.get(protocol))
+
+
+def _never_fired(prediction: Prediction, cell: CellRecords) -> bool:
+    protocol = prediction.protocol or next(iter(cell.chance))
+    return bool(_conditions(cell)[2] & {(protocol, prediction.versus), (protocol, prediction.intervention)})
 
 
 def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per prediction and variant, a column per training seed with the verdict and its interval."""
-    table = pivot(
-        frame,
-        ["prediction", "text", "variant", "together"],
-        "seed",
-        lambda group: _with_evidence(group.iloc[0]),
-        seeds_of(frame),
-        seed_name,
-    )
-    return table.rename(columns={"prediction": "", "text": "prediction", "together": "verdict"})
-
-
-def _with_evidence(line: pd.Series) -> str:
-    texts = [line["verdict"]]
-    if line["verdict"] not in (NOT_RUN, NEVER_FIRED):
-        if line["expected"] in ("null", "lower", "higher", "to_chance"):
-            texts.append(line["difference"])
-        if line["expected"] in ("chance", "to_chance", "above_chance"):
-            texts.append(f"({line['rate']})")
-    return " ".join(texts)
+    """A row per prediction and variant with the verdict and its evidence, and a column per training seed."""
+    index = ["prediction", "text", "variant", "together", "evidence"]
+    table = pivot(frame, index, "seed", lambda group: group.iloc[0]["effect"], seeds_of(frame), seed_name)
+    names = {"prediction": "", "text": "prediction", "together": "verdict", "evidence": "mean effect over seeds"}
+    return table.rename(columns=names)

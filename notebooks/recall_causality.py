@@ -65,7 +65,7 @@ def show(frame_name, lines, probe=None):
 # %%
 verdicts = verdict_frame(cells, study.predictions)
 if not verdicts.empty:
-    display(pd.crosstab([verdicts[name] for name in ("prediction", "text", "variant")], verdicts["verdict"]))
+    display(verdicts.drop_duplicates(["prediction", "variant"])[["text", "variant", "together", "evidence"]])
 
 # %% [markdown]
 # ## Paired differences and donor-following rates

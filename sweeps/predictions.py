@@ -10,7 +10,7 @@ from muvla.errors import MuvlaError, unknown_name
 from muvla.interventions import canonical_name
 
 Expected = Literal["null", "lower", "higher", "chance", "to_chance", "above_chance"]
-Quantity = Literal["choice", "own", "success", "follow"]
+Quantity = Literal["choice", "own", "success", "touch", "follow"]
 Where = Literal["any", "used", "unused"]
 
 
@@ -27,7 +27,7 @@ class NamesVariants:
 
 @dataclass(frozen=True)
 class Prediction(NamesVariants):
-    """How a quantity under `intervention` compares with the same episodes under `versus`, in every training seed.
+    """How a quantity under `intervention` compares with the same episodes under `versus`, over the training seeds.
 
     docs/causality.md defines the words, and when a prediction is supported, refuted or undecided.
 
@@ -38,7 +38,7 @@ class Prediction(NamesVariants):
         expected: "null", "lower" and "higher" are about the paired difference; "chance" and "above_chance" about the
             rate itself; "to_chance" means lower, and at chance.
         quantity: "choice" is the correct target among the episodes with a touch, "own" the correct target among all
-            episodes, "success" the success rate, "follow" the donor's target.
+            episodes, "success" the success rate, "touch" any touch, "follow" the donor's target.
         versus: "none", or the sham of the intervention.
         where: "used" takes only training seeds whose plain run chooses above chance, "unused" only the others.
         protocol: id of the protocol; None is the first protocol of the study.
