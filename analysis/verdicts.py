@@ -165,7 +165,11 @@ def over_seeds(effects: list[Effect], expected: str) -> Verdict:
     at_low = seed_bounds([effect.low for effect in counted], variances)
     at_high = seed_bounds([effect.high for effect in counted], variances)
     texts = {judge(expected, bounds, MARGIN) for bounds in (at_low, at_high)}
-    text = texts.pop() if len(texts) == 1 else f"{UNDECIDED} (the episodes that lost their touch decide)"
+    crosses = at_low.value < 0 < at_high.value  # refuted from both sides, and an effect of zero lies between
+    if len(texts) == 1 and not (crosses and texts == {REFUTED} and expected in ("null", "chance")):
+        text = texts.pop()
+    else:
+        text = f"{UNDECIDED} (the episodes that lost their touch decide)"
     return Verdict(text, len(counted), at_low, at_high)
 
 

@@ -23,7 +23,6 @@
 import os
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import display
 
 from analysis.figures.base import Subject, subjects_of
