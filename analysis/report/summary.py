@@ -215,8 +215,9 @@ def verdict_sentence(verdicts: pd.DataFrame) -> str:
     counts = together.str.split(" ").str[0].value_counts()
     texts = [f"{counts.get(word, 0)} {word}" for word in ("supported", "refuted", "undecided")]
     predictions = verdicts["prediction"].nunique()
+    former = "" if "evidence" in verdicts else ", by the former rule, unanimity of training seeds"
     return (
-        f"The {predictions} predictions that were written before the run give {len(together)} verdicts by variant: "
+        f"The {predictions} predictions that were written before the run give {len(together)} verdicts by variant{former}: "
         f"{', '.join(texts)}."
     )
 
