@@ -217,8 +217,8 @@ def verdict_sentence(verdicts: pd.DataFrame) -> str:
     predictions = verdicts["prediction"].nunique()
     former = "" if "evidence" in verdicts else ", by the former rule, unanimity of training seeds"
     return (
-        f"The {predictions} predictions that were written before the run give {len(together)} verdicts by variant{former}: "
-        f"{', '.join(texts)}."
+        f"The {predictions} predictions that were written before the run give {len(together)} verdicts by "
+        f"variant{former}: {', '.join(texts)}."
     )
 
 
