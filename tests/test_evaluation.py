@@ -289,7 +289,7 @@ def test_result_ids_separate_training_protocol_and_intervention():
 
 def test_a_row_file_of_another_version_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"seed": 1}\n')
-    with refused(f"{tmp_path / 'x.jsonl'}:1"):
+    with refused(f"{tmp_path / 'x.jsonl'}:1: result"):
         RowFile(tmp_path, "x")
 
 
