@@ -13,9 +13,9 @@ from helpers.fuzz_targets import TARGETS, prepare
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("fuzz")
-    prepare(root / "inputs")
-    return root
+    place = tmp_path_factory.mktemp("fuzz") / "inputs"
+    prepare(place)
+    return place
 
 
 def cases(count: int) -> list[tuple[str, int]]:
@@ -23,16 +23,16 @@ def cases(count: int) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_a_small_part_of_the_mutated_inputs_ends_in_declared_errors(inputs):
-    report = run_cases(inputs / "small", cases(2))
+def test_a_small_part_of_the_mutated_inputs_ends_in_declared_errors(inputs, tmp_path):
+    report = run_cases(inputs, tmp_path, cases(2))
     assert not report.findings, report.text()
     assert report.cases == 2 * len(TARGETS) and report.refused
 
 
 @pytest.mark.fuzz
-def test_mutated_inputs_end_in_declared_errors(inputs):
+def test_mutated_inputs_end_in_declared_errors(inputs, tmp_path):
     count = int(os.environ.get("MUVLA_FUZZ_CASES", "25"))
-    report = run_cases(inputs / "large", cases(count), processes=2)
+    report = run_cases(inputs, tmp_path, cases(count), processes=2)
     print(report.text())
     assert not report.findings, report.text()
     assert report.cases == count * len(TARGETS) and report.refused > report.cases / 3

@@ -43,24 +43,24 @@ class Report:
         return ascii("\n".join(lines)).replace("\\n", "\n")
 
 
-def run_cases(root: Path, cases: list[tuple[str, int]], processes: int = 1) -> Report:
-    """Run (target's name, number) in `processes` processes. `root/inputs` holds the valid inputs."""
+def run_cases(inputs: Path, place: Path, cases: list[tuple[str, int]], processes: int = 1) -> Report:
+    """Run (target's name, number) on the valid `inputs`, in processes that write into `place`."""
     report = Report()
     with ThreadPoolExecutor(processes) as pool:
-        for lines in pool.map(lambda i: _run_part(root / f"part-{i}", cases[i::processes], root), range(processes)):
+        for lines in pool.map(lambda i: _run_part(place / f"part-{i}", cases[i::processes], inputs), range(processes)):
             for line in lines:
                 report.add(line)
     return report
 
 
-def _run_part(place: Path, cases: list[tuple[str, int]], root: Path) -> list[dict]:
+def _run_part(place: Path, cases: list[tuple[str, int]], inputs: Path) -> list[dict]:
     place.mkdir(parents=True)
     wanted = place / "cases.json"
     wanted.write_text(json.dumps(cases))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     lines, start = [], 0
     while start < len(cases):
-        command = [sys.executable, "-m", "helpers.fuzz_worker", str(root / "inputs"), str(place), str(start)]
+        command = [sys.executable, "-m", "helpers.fuzz_worker", str(inputs), str(place), str(start)]
         ended = subprocess.run(command, capture_output=True, env=environment, check=False)
         lines += [json.loads(line) for line in ended.stdout.splitlines() if line.startswith(b"{")]
         if ended.returncode == 0:
