@@ -284,7 +284,7 @@ def test_no_episode_is_in_two_datasets(base, store, tmp_path):
     """By what was asked for where that is all there is to tell, and by what was tried, failed attempts included."""
     after = DatasetConfig(TaskConfig("RecallPosition3-v0"), episodes=2, seed=24)
     for fits in (after, replace(after, {"seed": 0, "image_size": 16}), replace(after, {"seed": 0, "source": "toy"})):
-        replace(base, {"data.mixture": [fits], "data.labels": "recorded"})
+        replace(base, {"data.mixture": [fits], "data.labels": "recorded", "model.images": "resized"})
     more = collect(after, tmp_path)
     assert len(Mixture([store, more])) == 26
     longer = EpisodeStore(store.path)

@@ -80,8 +80,8 @@ class _Line(msgspec.Struct):
 
     start: Count
     length: Annotated[int, msgspec.Meta(ge=1, le=2**40)]
-    task: str
     instruction: str
+    task: str = ""
     seed: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] = 0
 
 
