@@ -83,6 +83,11 @@ KNOBS = {
     "data.statistics": "recorded",
     "model.film": True,
     "model.vision": "frozen",
+    "model.class_token": "one",
+    "memory.gate": "learned",
+    "data.instruction": "with_target",
+    "data.crop": "diagonal",
+    "optimizer.warmup_from": "tenth",
     "seed": 1,
 }
 # What has no say in the base cell, or no place there, and the cell where it has.
@@ -93,6 +98,9 @@ WHERE = {
     "data.order": no_memory(),
     "data.group": {"data.order": "grouped"},
     "data.augmentation": {"model.images": "released"},
+    "data.crop": {"model.images": "released", "data.augmentation": "frame"},
+    "data.instruction": {"model.prompt_tokens": 24},
+    "optimizer.warmup_from": {"optimizer.warmup": 0.5},
 }
 
 

@@ -100,9 +100,9 @@ def test_memory_keeps_its_value_across_windows_and_updates(store, cell_with):
     window = trainer.stream.window(8)
     read = []
     original = trainer.policy.step
-    trainer.policy.step = lambda encoded, tokens, noise, removed, retrieve: (
+    trainer.policy.step = lambda encoded, tokens, *others: (
         read.append(tokens.detach().clone()),
-        original(encoded, tokens, noise),
+        original(encoded, tokens, *others),
     )[1]
     trainer.backward(window)
     for slot in range(4):
