@@ -25,7 +25,7 @@ from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
-from muvla.utils.io import write_json
+from muvla.utils.io import read_json, write_json
 from sweeps import sweep as run_module
 from sweeps.launchers.base import End, Status
 from sweeps.launchers.local import LocalLauncher, run_in_process
@@ -373,7 +373,7 @@ def test_changed_data_are_noticed_before_they_reach_a_result(swept, tmp_path):
     result, _, ledger = swept
     entry = result.entries[0]
     run = Run(tmp_path, ledger.data, entry.run.train)
-    write_json(run.folder / "run.json", {"data": entry.run.store().path.name, "sha256": "0" * 64})
+    write_json(run.folder / "run.json", read_json(entry.run.folder / "run.json") | {"sha256": "0" * 64})
     with refused(f"{ledger.data}: {entry.run.store().name}"):
         run.store()
 
