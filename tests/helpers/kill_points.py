@@ -114,7 +114,7 @@ def run_in_a_fork(command: Callable[[], int], root: Path, kill_at: int | None = 
         kill_at: number of the operation before which the child is killed; None for no kill.
 
     Returns:
-        Whether the child was killed, and the names of its operations (empty if it was killed).
+        True if the child was killed, and the names of its operations (empty if the child was killed).
 
     Raises:
         AssertionError: the child ended with another status than 0.
