@@ -23,12 +23,12 @@ import numpy as np
 
 from helpers import foreign_files, released, rlds_files
 from helpers.mutations import change_json, mutate_words, value
+from helpers.release_size import ANATOMY
 from helpers.studies import DATASET, STUDY
 from muvla.checkpoints.inspect import inspect
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, TaskConfig, canonical
-from muvla.config.model import SizeConfig, TowerConfig
 from muvla.config.serialization import content_hash, from_dict, parse_assignments, replace, to_dict
 from muvla.config.sizes import get_size
 from muvla.data.collect import collect
@@ -51,19 +51,6 @@ from muvla.runs.train import train_cell
 from muvla.runs.verify import verify_run
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
-
-RELEASED_SIZE = SizeConfig(
-    name="fuzzed",
-    image_size=28,
-    patch=14,
-    dino=TowerConfig(width=16, layers=3, heads=2, mlp=32),
-    siglip=TowerConfig(width=12, layers=3, heads=2, mlp=20),
-    width=24,
-    layers=2,
-    heads=2,
-    mlp=40,
-    vocabulary=400,
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +161,7 @@ def prepare(root: Path) -> None:
     _prepare_lerobot_2(root / "lerobot-2")
     _prepare_libero(root / "libero")
     _prepare_robomme(root / "robomme")
-    size = {"muvla_size": to_dict(RELEASED_SIZE)}
+    size = dict(ANATOMY)
     released.write(root / "released", own=size)
     _prepare_run(root / "run")
     trace = Trace(
