@@ -32,7 +32,7 @@ MOST = {
     "layers": 1024,
     "heads": 2**12,
     "width": 2**17,
-    "mlp": 2**40,
+    "mlp": 2**37,
     "vocabulary": 2**22,
     "patch": 2**12,
     "image_size": 2**13,
