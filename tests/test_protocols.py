@@ -64,11 +64,16 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
         "image_size": 64,
         "slots": 3,
         "beyond": "hold_last",
+        "horizon": 3,
+        "alpha": 0.2,
+        "jpeg": 95,
     }
-    values = asdict(BASE) | {"task": BASE.task, field: other[field]}
+    values = asdict(BASE) | {"task": BASE.task}
     if field in ("h", "beyond"):
         values["regime"] = "open_loop"
-    assert Protocol(**values).hash != BASE.hash
+    if field in ("horizon", "alpha"):
+        values |= {"regime": "ensemble", "horizon": 2}
+    assert Protocol(**values | {field: other[field]}).hash not in (BASE.hash, Protocol(**values).hash)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,16 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
         ({"slots": None}, "slots"),
         ({"step_limit": 2.5}, "step_limit"),
         ({"seed": 2**32 - 1}, "seed"),
+        ({"regime": "ensemble"}, "horizon"),
+        ({"horizon": 2}, "horizon"),
+        ({"regime": "ensemble", "horizon": True}, "horizon"),
+        ({"regime": "ensemble", "horizon": 2, "h": 2}, "h"),
+        ({"regime": "ensemble", "horizon": 2, "beyond": "hold_last"}, "beyond"),
+        ({"regime": "ensemble", "horizon": 2, "alpha": float("nan")}, "alpha"),
+        ({"regime": "ensemble", "horizon": 2, "alpha": "0.1"}, "alpha"),
+        ({"alpha": 0.2}, "alpha"),
+        ({"jpeg": 0}, "jpeg"),
+        ({"jpeg": 101}, "jpeg"),
     ],
 )
 def test_bad_protocols_are_refused(changes, field):

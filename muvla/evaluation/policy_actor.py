@@ -23,7 +23,9 @@ from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.actor import Actor, Tick
 from muvla.evaluation.checks import require_applicable, require_event, require_fit
+from muvla.evaluation.ensemble import combine_chunks
 from muvla.evaluation.episode import RunningEpisode
+from muvla.evaluation.jpeg import compress
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
@@ -60,6 +62,13 @@ class PolicyActor(Actor):
                 got=protocol.h,
                 expected=f"at most the policy's chunk H = {policy.config.chunk}",
                 remedy="train with a longer chunk, or choose another protocol, for instance one with beyond=hold_last",
+            )
+        if protocol.horizon > policy.config.chunk:
+            raise MuvlaError(
+                "protocol.horizon",
+                got=protocol.horizon,
+                expected=f"at most the policy's chunk H = {policy.config.chunk}, and an ensemble needs H ≥ 2",
+                remedy="train with a longer chunk, or choose a protocol without an ensemble",
             )
         super().__init__(protocol, protocol.slots, intervention)
         self.policy, self.statistics = policy.eval(), statistics
@@ -116,10 +125,17 @@ class PolicyActor(Actor):
             episode.reads, episode.fired = episode.reads + 1, self.recurrence.fired[i]
             episode.chunks.append((episode.step, actions[i]))
             if self._is_used_up(episode):
-                episode.chunk, episode.chunk_age = self.statistics.unnormalise_action(actions[i]), 0
+                episode.chunk, episode.chunk_age = self._executed(episode), 0
             written = {name: leaf[i] for name, leaf in self.recurrence.state.items()}
             ticks.append(Tick(episode, actions[i], tokens[i], written))
         return ticks
+
+    def _executed(self, episode: RunningEpisode) -> np.ndarray:
+        """The actions to execute, not normalised: the newest chunk (H, A), or the ensemble's action (1, A)."""
+        chunks = [self.statistics.unnormalise_action(chunk) for _, chunk in episode.chunks[-self.protocol.horizon :]]
+        if self.protocol.regime != "ensemble":
+            return chunks[-1]
+        return combine_chunks(chunks, self.protocol.alpha)[None].astype(np.float32)
 
     def _call(
         self, encoded: Encoded, episodes: Sequence[RunningEpisode], ready: Sequence[RunningEpisode]
@@ -183,7 +199,8 @@ class PolicyActor(Actor):
         """(V, h, w, 3), the cameras that the policy was trained with; the first image last, where it was shown one."""
         interface = self.policy.interface
         first = [episode.first_image] if interface.first_image else []
-        return np.concatenate([episode.observation["images"][: interface.cameras - len(first)], *first])
+        images = np.concatenate([episode.observation["images"][: interface.cameras - len(first)], *first])
+        return images if self.protocol.jpeg is None else compress(images, self.protocol.jpeg)
 
     def _check_read(self, episode: RunningEpisode, seen: State) -> None:
         """Require finite numbers and note whether the memory moved; `check_episode` judges the movement."""

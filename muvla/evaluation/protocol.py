@@ -5,6 +5,7 @@ Suites declare protocols (`Suite.protocols`); `muvla.evaluation.catalog` lists t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from muvla.errors import MuvlaError, unknown_name
 # First episode seed of the published evaluations (μVLA spec 6.1): episode i is reset with seed BASE + i.
 BASE = 4_242_424_242
 
-Regime = Literal["receding", "open_loop"]
+Regime = Literal["receding", "open_loop", "ensemble"]
 Tick = Literal["env_step", "call"]
 Beyond = Literal["refuse", "hold_last"]
 LONGEST_NAME = 100  # characters; a file name with the protocol's id and a probe's id must fit in 255 bytes
@@ -33,7 +34,8 @@ class Protocol:
 
     step_limit: None leaves the task's limit.
     regime: `receding` queries at every step and executes the chunk's first action; `open_loop` executes h actions per
-        query.
+        query; `ensemble` queries at every step and executes a weighted mean of the last chunks' predictions for the
+        step (`muvla.evaluation.ensemble`).
     tick: when memory is read and written: at every environment step, or at every query. The two differ under
         `open_loop` only.
     break_at_success: the episode ends at its first success. A task that ends at the first choice is not changed.
@@ -41,6 +43,9 @@ class Protocol:
     slots: episodes per forward pass. Slots are part of the protocol, because rows are equal bit for bit at one batch
         shape only.
     beyond: where h exceeds the policy's chunk, refuse the policy, or execute the chunk's last action again.
+    horizon: chunks that an ensemble combines; 1 under the other regimes.
+    alpha: weight of an ensemble for predictions that agree with the newest one; 0 is the mean.
+    jpeg: quality of the JPEG compression that images undergo before the policy sees them; None for none.
     """
 
     name: str
@@ -56,35 +61,66 @@ class Protocol:
     image_size: int | None = None
     slots: int = 50
     beyond: Beyond = field(default="refuse", metadata=ADDED_LATER)
+    horizon: int = field(default=1, metadata=ADDED_LATER)
+    alpha: float = field(default=0.1, metadata=ADDED_LATER)
+    jpeg: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         self._require_types()
         for name, choices in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
             if getattr(self, name) not in choices:
                 raise unknown_name(f"protocol.{name}", getattr(self, name), choices)
-        for name in ("version", "episodes", "h", "slots", "step_limit", "image_size"):
+        for name in ("version", "episodes", "h", "slots", "step_limit", "image_size", "horizon", "jpeg"):
             value = getattr(self, name)
-            optional = name in ("step_limit", "image_size")
+            optional = name in ("step_limit", "image_size", "jpeg")
             if not (is_whole(value) and value >= 1) and not (value is None and optional):
                 expected = "a whole number, at least 1" + (", or null" if optional else "")
                 raise MuvlaError(f"protocol.{name}", got=value, expected=expected, remedy=f"set {name} to 1 or more")
-        if self.regime == "receding" and self.h != 1:
+        if self.regime != "open_loop" and self.h != 1:
             raise MuvlaError(
-                "protocol.h", got=self.h, expected="1 under receding", remedy="leave h out, or set regime to open_loop"
+                "protocol.h",
+                got=self.h,
+                expected=f"1 under {self.regime}",
+                remedy="leave h out, or set regime to open_loop",
             )
-        if self.regime == "receding" and self.beyond != "refuse":
+        if self.regime != "open_loop" and self.beyond != "refuse":
             raise MuvlaError(
                 "protocol.beyond",
                 got=self.beyond,
-                expected="refuse under receding: no chunk runs out",
+                expected=f"refuse under {self.regime}: no chunk runs out",
                 remedy="leave beyond out, or set regime to open_loop",
             )
+        self._require_ensemble()
+        if self.jpeg is not None and self.jpeg > 100:
+            raise MuvlaError("protocol.jpeg", got=self.jpeg, expected="a quality of 1 to 100", remedy="set 95 or less")
         if not is_whole(self.seed) or self.seed < 0 or self.seed + self.episodes > 2**32:
             raise MuvlaError(
                 "protocol.seed",
                 got=f"{self.seed!r} + {self.episodes} episodes",
                 expected="seeds in [0, 2^32)",
                 remedy="simulators seed 32-bit generators: choose another block",
+            )
+
+    def _require_ensemble(self) -> None:
+        """Horizon and alpha belong to an ensemble, which combines two chunks or more."""
+        ensemble = self.regime == "ensemble"
+        if (self.horizon >= 2) != ensemble:
+            raise MuvlaError(
+                "protocol.horizon",
+                got=self.horizon,
+                expected=f"{'at least 2' if ensemble else '1'} under {self.regime}",
+                remedy="set the number of chunks to combine, published 7 for Bridge and 2 for Fractal"
+                if ensemble
+                else "leave horizon out, or set regime to ensemble",
+            )
+        is_number = isinstance(self.alpha, float | int) and not isinstance(self.alpha, bool)
+        if not is_number or not math.isfinite(self.alpha) or not (ensemble or self.alpha == type(self).alpha):
+            raise MuvlaError(
+                "protocol.alpha",
+                got=self.alpha,
+                expected="a finite number" if ensemble else f"{type(self).alpha} under {self.regime}",
+                remedy="leave alpha out for the published 0.1"
+                + ("" if ensemble else ", or set regime to ensemble with a horizon"),
             )
 
     def _require_types(self) -> None:
@@ -137,18 +173,21 @@ def chance(protocol: Protocol) -> float | None:
 
     None where nothing is chosen, and where no such bound is known (`unbounded`).
     """
-    return bounds(protocol.task).choice if protocol.h == 1 else None
+    return bounds(protocol.task).choice if protocol.regime != "ensemble" and protocol.h == 1 else None
 
 
 def unbounded(protocol: Protocol) -> str:
     """Why no accuracy bounds the choices of a policy without memory; "" where `chance` bounds them.
 
-    A chunk that is issued during the cue and executed open loop still acts at the decision. An arm that moves during
+    A chunk that is issued during the cue and executed open loop, or combined with later chunks, still acts at the
+    decision. An arm that moves during
     the cue can keep the cue in its pose.
     """
     if chance(protocol) is not None:
         return ""
     reasons = ["chunks run open loop"] if protocol.h > 1 else []
+    if protocol.regime == "ensemble":
+        reasons.append("an action combines the chunks of earlier steps")
     if task_info(protocol.task.name).moves_before_decision:
         reasons.append("the arm moves in cue and delay")
     return " and ".join(reasons)
