@@ -87,6 +87,14 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Sizes of the condition that a mechanism gives to an action expert."""
+
+    window: int | None = None  # M + 1 features, the current feature last. None: a single feature
+    perception: int = 0  # d, width of the perceptual tokens; 0 without
+
+
+@dataclass(frozen=True)
 class Units:
     """The parts of a state that `[a:b]` of an intervention counts.
 

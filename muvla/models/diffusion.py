@@ -32,10 +32,10 @@ class Noised:
     time: Tensor  # (B,) in 0 … STEPS−1
 
 
-@lru_cache(maxsize=1)
-def kept_variance() -> Tensor:
-    """Returns (STEPS,) ᾱ: the share of the actions' variance that is left after each step."""
-    share = [math.cos((i / STEPS + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2 for i in range(STEPS + 1)]
+@lru_cache(maxsize=4)
+def kept_variance(steps: int = STEPS) -> Tensor:
+    """Returns (steps,) ᾱ: the share of the actions' variance that is left after each step."""
+    share = [math.cos((i / steps + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2 for i in range(steps + 1)]
     beta = [min(1 - after / before, LARGEST_BETA) for before, after in itertools.pairwise(share)]
     return (1 - torch.tensor(beta, dtype=torch.float64)).cumprod(dim=0)
 
