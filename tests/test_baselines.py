@@ -14,7 +14,8 @@ import pytest
 from analysis import baselines as untrained
 from analysis import tables
 from analysis.frames import tidy
-from analysis.report.report import Report, write_report
+from analysis.report.contents import Report
+from analysis.report.report import write_report
 from helpers.errors import printed_field, refused
 from helpers.rows import over, records, row
 from muvla.cli import main as cli

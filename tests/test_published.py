@@ -7,6 +7,9 @@ from analysis.frames import read_cells
 from analysis.published import TABLES, averages, beside, disagreements, published_for, published_frame
 from analysis.published.averages import AGREES, DISAGREES, ROUNDING
 from analysis.published.frame import printed
+from analysis.report.folder import ReportFolder
+from analysis.report.published import published_section
+from experiments.paper_table.table import main
 from helpers.paths import ROOT
 from muvla.envs.mikasa.tasks import PUBLISHED, TRAINED
 from muvla.envs.registry import task_info
@@ -92,7 +95,7 @@ def test_a_suite_of_tasks_joins_the_mean_of_its_tasks_and_regimes_stay_apart():
         )
     )
     joined = beside(rates)
-    lines = joined[(joined["model"] == "μVLA (m=64, K=8, ours)") & (joined["task"] == "Long-10")]
+    lines = joined[(joined["model"] == "μVLA (m=64, K=8)") & (joined["task"] == "Long-10")]
     assert lines["our_mean"].tolist() == [0.75, 0.25] and lines["our_n"].tolist() == [100, 50]
     assert lines["same_variant"].all() and lines["protocols"].iloc[0].count("libero-10-") == 2
 
@@ -112,9 +115,7 @@ def test_the_averages_of_the_papers_are_recomputed():
 
 def test_the_row_of_four_tasks_joins_several_variants(numbers):
     """The stated difference: no column of the table of 23 tasks has all four numbers of the row."""
-    four = numbers[(numbers["table"] == "muvla_mikasa4") & (numbers["model"] == "μVLA (ours)")].set_index("task")[
-        "rate"
-    ]
+    four = numbers[(numbers["table"] == "muvla_mikasa4") & (numbers["model"] == "μVLA")].set_index("task")["rate"]
     wide = numbers[numbers["table"] == "muvla_mikasa23"].pivot(index="task", columns="model", values="rate")
     same = wide.loc[four.index].eq(four, axis=0)
     assert same.drop(index="InterceptMedium")["m64-K2"].all() and not same.all().any()
@@ -124,3 +125,30 @@ def test_the_row_of_four_tasks_joins_several_variants(numbers):
 def test_files_hold_the_averages_apart_from_the_numbers():
     table = TABLES[0]
     assert len(printed(table)) == 27 * 11
+
+
+def test_the_report_of_a_study_sets_published_numbers_beside_ours(tmp_path):
+    """The study's protocol is no protocol of a suite; the study's declaration tells the task."""
+    from experiments.recall_causality.mikasa import study
+
+    rates = read_cells(ROOT / "experiments" / "recall_causality" / "results-mikasa" / "cells.csv")
+    folder = ReportFolder(tmp_path, "s", "S", {}, lambda _: None)
+    text = "\n".join(published_section(folder, rates, study.protocols))
+    assert "| m64-K2 (published) | 0.92 [0.85, 0.96] n = 100 |" in text
+    assert "| K=8, U = 3000 (ours) | 0.12, 1 seed of n = 16 |" in text
+    assert "Known differences: " in text and (tmp_path / "published.csv").exists()
+    assert published_section(folder, rates, ()) == []
+
+
+def test_the_table_of_23_tasks_says_where_ours_has_not_run(tmp_path, capsys):
+    main(tmp_path)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith("| not run |")]
+    assert len(rows) == 23
+    (tmp_path / "results").mkdir()
+    rates = read_cells(ROOT / "experiments" / "mikasa_quick" / "results" / "cells.csv")
+    rates.assign(variant=rates["variant"].replace("K=8", "m=64, K=8")).to_csv(tmp_path / "results" / "cells.csv")
+    main(tmp_path)
+    out = capsys.readouterr().out
+    assert sum(line.endswith("| not run |") for line in out.splitlines()) == 22
+    assert "| m=64, K=8 0.20, 1 seed of n = 30 |" in out and "0.10, recomputed 0.122" in out
+    assert out.count("\n- `") == len(disagreements())

@@ -11,7 +11,8 @@ import warnings
 
 import pytest
 
-from analysis.report.report import Report, write_report
+from analysis.report.contents import Report
+from analysis.report.report import write_report
 from helpers.errors import refused
 from helpers.paths import ROOT
 from helpers.studies import FEW, STUDY, one_cell

@@ -37,8 +37,8 @@ def beside(rates: pd.DataFrame, protocols: Iterable[Protocol] = ()) -> pd.DataFr
 
     Returns:
         A line per published number, our variant, training length and regime: the columns of `published_frame`, and
-        our_variant, U, protocols (ids, separated by spaces), our_mean, our_sd (over training seeds, nan for one),
-        seeds, our_n (episodes per seed), same_variant (our variant is the published variant's counterpart) and
+        our_variant, U, our_regime, protocols (ids, separated by spaces), our_mean, our_sd (over training seeds, nan for
+        one), seeds, our_n (episodes per seed), same_variant (our variant is the published variant's counterpart) and
         our_differences (facts known from the two sides). Empty without a common task.
     """
     by_id = _tasks(protocols)
@@ -47,6 +47,8 @@ def beside(rates: pd.DataFrame, protocols: Iterable[Protocol] = ()) -> pd.DataFr
         task_name=[by_id[id].task.name for id in plain["protocol"]],
         our_regime=[_regime(by_id[id]) for id in plain["protocol"]],
     )
+    if plain.empty:
+        return pd.DataFrame()
     lines = []
     for _, number in published_frame().dropna(subset=["our_task"]).iterrows():
         ours = plain[[_covers(number["our_task"], name) for name in plain["task_name"]]]
@@ -73,6 +75,7 @@ def _ours(number: pd.Series, variant: str, length: int, regime: str, group: pd.D
     return {
         "our_variant": variant,
         "U": length,
+        "our_regime": regime,
         "protocols": " ".join(group["protocol"].drop_duplicates()),
         "our_mean": by_seed.mean(),
         "our_sd": by_seed.std(),
@@ -85,8 +88,6 @@ def _ours(number: pd.Series, variant: str, length: int, regime: str, group: pd.D
 
 def _differences(number: pd.Series, variant: str, regime: str, ours: pd.Series) -> list[str]:
     texts = [f"ours: chunks of {ours['H']}, {ours['labels']} labels"]
-    if variant != number["variant"]:
-        texts.append(f"`{variant}` is not the published model's variant")
     if not number["regime"]:
         texts.append(f"ours: {regime}; the published regime is not stated")
     elif number["regime"] != regime:

@@ -112,7 +112,7 @@ TABLES = (
         MIKASA,
         "",
         100,
-        measured=("μVLA (ours)", "MemoryVLA", "CronusVLA"),  # the latter two by MemoryVLA's paper
+        measured=("μVLA", "MemoryVLA", "CronusVLA"),  # the latter two by MemoryVLA's paper
         percent=False,
         decimals=2,
         differences=(
@@ -129,8 +129,8 @@ TABLES = (
         LIBERO,
         "",
         500,
-        measured=("μVLA (m=64, K=8, ours)", "μVLA (m=64, EMA, ours)"),
-        variants={"μVLA (m=64, K=8, ours)": "m=64, K=8", "μVLA (m=64, EMA, ours)": "EMA"},
+        measured=("μVLA (m=64, K=8)", "μVLA (m=64, EMA)"),
+        variants={"μVLA (m=64, K=8)": "m=64, K=8", "μVLA (m=64, EMA)": "EMA"},
         differences=(
             SIZE,
             ONE_TRAINING,

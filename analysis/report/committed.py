@@ -14,6 +14,7 @@ from analysis.contrasts import contrast_frame
 from analysis.figures.base import Subject
 from analysis.figures.style import assign_colours
 from analysis.frames import file_names, file_stems, read_cells, variants_in_order
+from analysis.published import beside
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import WORDS
 from analysis.report.markers import write_between_markers
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
             block = not_run_block(study.title, home / "README.md", options.results.parent)
         else:
             write_contrasts(study, folder)
+            write_published(study, folder)
             if options.draw:
                 draw(study, folder)
             block = summary_block(Results.read(folder), study.name, study.title, options.results.parent)
@@ -53,6 +55,13 @@ def write_contrasts(study: Study, path: Path) -> None:
     frame = contrast_frame(read_cells(path / "cells.csv"), study.contrasts, study.contrast_pairs)
     if len(frame):
         ReportFolder(path, study.name, study.title, {}, print).write_csv("contrasts.csv", frame)
+
+
+def write_published(study: Study, path: Path) -> None:
+    """Writes published.csv from cells.csv, where a task of the study has published numbers."""
+    frame = beside(read_cells(path / "cells.csv"), study.protocols)
+    if len(frame):
+        ReportFolder(path, study.name, study.title, {}, print).write_csv("published.csv", frame)
 
 
 def draw(study: Study, path: Path) -> None:

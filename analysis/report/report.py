@@ -4,72 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import by_seed
 from analysis.baselines import baseline_frame, compared
-from analysis.contrasts import contrast_frame, contrast_sections
 from analysis.figures.style import assign_colours
 from analysis.frames import file_stems, tidy
 from analysis.intervention_frames import labelled, paired_frame
 from analysis.report.checks import mixed
-from analysis.report.costs import cost_section
+from analysis.report.contents import Report
 from analysis.report.folder import ReportFolder
-from analysis.report.interventions import (
-    WORDS,
-    chunk_section,
-    grid_section,
-    measurement_section,
-    paired_section,
-    verdict_section,
-)
+from analysis.report.interventions import WORDS
 from analysis.report.markers import write_between_markers
 from analysis.report.provenance import provenance_lines
 from analysis.report.rates import protocol_section, sets_section
+from analysis.report.sections import evidence_sections
 from analysis.report.summary import Results, summary_block
 from muvla.errors import MuvlaError
 from muvla.evaluation.records import Baselines, CellRecords
 from muvla.utils.io import disk_errors
-from sweeps.contrasts import Contrasts
-from sweeps.predictions import Prediction
-
-
-@dataclass(frozen=True)
-class Report:
-    """The texts and inputs of a report besides the cells' rows.
-
-    Attributes:
-        name: the study's name.
-        title: its title or question.
-        command: the command that repeats study and report.
-        notes: the study's notes in Markdown.
-        coverage: sentences on cue-to-decision pairs and look-ahead.
-        differences: sentences on the fields in which variants differ.
-        mix_provenance: accept cells of different code versions, devices or simulators.
-        with_rows: also write every episode row.
-        baselines: protocol id → its baselines.
-        predictions: the study's predictions.
-        costs: a line of `sweeps.costs.HEADER` for each variant.
-        contrasts: primary metric and test of the contrasts.
-        pairs: (variant, reference) of every contrast.
-    """
-
-    name: str
-    title: str
-    command: str
-    notes: str
-    coverage: tuple[str, ...]
-    differences: tuple[str, ...] = ()
-    mix_provenance: bool = False
-    with_rows: bool = False
-    baselines: dict[str, Baselines] = field(default_factory=dict)
-    predictions: tuple[Prediction, ...] = ()
-    costs: tuple[tuple[str, ...], ...] = ()
-    contrasts: Contrasts = field(default_factory=Contrasts)
-    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(
@@ -106,16 +62,7 @@ def write_report(
     _write_data(folder, cells, frame, pairs, report)
     text = [f"# {report.title}", "", *provenance_lines(cells, frame, report.command, mixes), *_notes(report)]
     text += _protocol_sections(folder, cells, frame, report)
-    contrasts = contrast_frame(frame, report.contrasts, report.pairs)
-    if len(contrasts):
-        folder.write_csv("contrasts.csv", contrasts)
-        text += contrast_sections(contrasts)
-    text += verdict_section(folder, cells, report.predictions)
-    text += paired_section(folder, pairs)
-    text += chunk_section(folder, cells)
-    text += grid_section(folder, cells)
-    text += measurement_section(folder, cells)
-    text += cost_section(folder, report.costs)
+    text += evidence_sections(folder, cells, frame, pairs, report)
     text += _incomplete(folder, cells, report.baselines)
     folder.write("report.md", "\n".join(text) + "\n")
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")

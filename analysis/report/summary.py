@@ -31,7 +31,12 @@ from analysis.tables import NO_VALUE, identified, to_markdown
 from muvla.interventions import sham_of
 
 NUMBERS = "In tables, a rate is the median over training seeds and, in brackets, the smallest and the largest."
-FILES = (("report.md", "report"), ("by-seed.md", "tables by seed"), ("cells.csv", "data"))
+FILES = (
+    ("report.md", "report"),
+    ("by-seed.md", "tables by seed"),
+    ("cells.csv", "data"),
+    ("published.csv", "published numbers"),
+)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _words(options: dict[str, object]) -> list[str]:
 
 def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, rows: bool):
     """The cells of the studies, and what the page says beside their tables."""
-    from analysis.report.report import Report
+    from analysis.report.contents import Report
     from sweeps.costs import cost_rows
     from sweeps.difference import difference_lines
     from sweeps.plan import coverage_lines
@@ -104,5 +104,6 @@ def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, 
         costs=tuple(dict.fromkeys(costs)),
         contrasts=first.contrasts,
         pairs=tuple(dict.fromkeys(pair for study in studies for pair in study.contrast_pairs)),
+        protocols=tuple(dict.fromkeys(protocol for study in studies for protocol in study.protocols)),
         predictions=tuple(dict.fromkeys(prediction for study in studies for prediction in study.predictions)),
     )

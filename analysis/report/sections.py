@@ -1,0 +1,48 @@
+"""The sections of a report after the rates: contrasts, published numbers, verdicts, interventions, probes and costs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.contrasts import contrast_frame, contrast_sections
+from analysis.report.contents import Report
+from analysis.report.costs import cost_section
+from analysis.report.folder import ReportFolder
+from analysis.report.interventions import (
+    chunk_section,
+    grid_section,
+    measurement_section,
+    paired_section,
+    verdict_section,
+)
+from analysis.report.published import published_section
+from muvla.evaluation.records import CellRecords
+
+
+def evidence_sections(
+    folder: ReportFolder, cells: list[CellRecords], frame: pd.DataFrame, pairs: pd.DataFrame, report: Report
+) -> list[str]:
+    """Writes the files of these sections.
+
+    Args:
+        folder: where files go.
+        cells: the cells with their rows.
+        frame: the tidy frame of the cells.
+        pairs: `analysis.intervention_frames.paired_frame` of the cells.
+        report: texts and inputs besides the rows.
+
+    Returns:
+        Lines of Markdown.
+    """
+    text: list[str] = []
+    contrasts = contrast_frame(frame, report.contrasts, report.pairs)
+    if len(contrasts):
+        folder.write_csv("contrasts.csv", contrasts)
+        text += contrast_sections(contrasts)
+    text += published_section(folder, frame, report.protocols)
+    text += verdict_section(folder, cells, report.predictions)
+    text += paired_section(folder, pairs)
+    text += chunk_section(folder, cells)
+    text += grid_section(folder, cells)
+    text += measurement_section(folder, cells)
+    return text + cost_section(folder, report.costs)
