@@ -92,7 +92,7 @@ def _order(cell: Cell) -> str:
     data = cell.data
     text = f"{cell.budget.slots}, {data.order}"
     if data.order == "grouped":
-        text += f" of {data.group}"
+        text += f" of {data.group}" + (", padded" if data.group_padding == "repeat" else "")
     if data.mixture:
         text += f", {len(data.datasets)} datasets balanced by {data.balance}"
     return text

@@ -130,7 +130,8 @@ def coverage_lines(entries: list[Entry], stores: dict[str, EpisodeStore]) -> lis
     groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
         cell = canonical(entry.item.cell)
-        order = f"groups of {cell.data.group}" if cell.data.order == "grouped" else cell.data.order
+        padded = "padded " if cell.data.group_padding == "repeat" else ""
+        order = f"{padded}groups of {cell.data.group}" if cell.data.order == "grouped" else cell.data.order
         groups.setdefault((cell.data.datasets, cell.data.balance, order, cell.budget), []).append(entry)
     lines = []
     for (datasets, balance, order, budget), members in groups.items():

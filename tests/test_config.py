@@ -138,7 +138,7 @@ def test_equal_computations_share_one_identity(cell_with):
     assert canonical(cell_with({**shifted, "model.reserve": 5})) == canonical(cell_with(shifted))
     assert canonical(cell_with(shifted)) == canonical(cell_with({"model.reserve": 4})), "a reserve of exactly m"
     assert canonical(cell_with({"start.parts": "weights", "lora.alpha": 1.0})) == canonical(cell_with())
-    assert canonical(cell_with({"data.group": 4})) == canonical(cell_with())
+    assert canonical(cell_with({"data.group": 4, "data.group_padding": "repeat"})) == canonical(cell_with())
     one = {"model.chunk": 1}
     assert canonical(cell_with({**one, "data.tail": "repeat"})) == canonical(cell_with(one))
 

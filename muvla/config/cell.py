@@ -108,11 +108,11 @@ def _require_sound_diffusion(cell: Cell) -> None:
         "a weight of 0 does not hide a label that stands, noisy, beside the others: set data.labels to executed",
     )
     require(
-        cell.data.tail == "repeat" or cell.model.chunk == 1,
+        cell.data.tail != "mask" or cell.model.chunk == 1,
         "data.tail",
         cell.data.tail,
-        "repeat under the head diffusion",
-        "slots that are never supervised would be denoised and read all the same: set data.tail to repeat",
+        "repeat or still under the head diffusion",
+        "slots that are never supervised would be denoised and read all the same: set data.tail to repeat or still",
     )
 
 

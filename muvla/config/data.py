@@ -119,8 +119,9 @@ class DataConfig:
     dataset: DatasetConfig
     # The labels of chunk entries that the simulator never executed (spec 4.4).
     labels: Literal["executed", "recorded", "masked"] = "executed"
-    # Chunk entries past the episode's end: weight 0, or the last action repeated as published (spec 4.1).
-    tail: Literal["mask", "repeat"] = "mask"
+    # Chunk entries past the episode's end: weight 0; the last action repeated, as published for μVLA (spec 4.1); or
+    # `still`, as published for CogACT and MemoryVLA: no motion, and the gripper as it was last.
+    tail: Literal["mask", "repeat", "still"] = "mask"
     # The first so many of the robot's cameras; null is all of them.
     cameras: int | None = field(default=None, metadata=ADDED_LATER)
     # One more image at every step, the first camera's image of the episode's first step: an oracle for what was visible
@@ -134,12 +135,16 @@ class DataConfig:
     augmentation: Literal["none", "episode", "frame"] = field(default="none", metadata=ADDED_LATER)
     # Position of the random crop. `free`: top and left are two draws. `diagonal`, as published: left equals top.
     crop: Literal["free", "diagonal"] = field(default="free", metadata=ADDED_LATER)
-    # The frames that a slot plays. `episodic`: episodes frame by frame. `shuffled`: single frames in random order, as
-    # memoryless baselines were trained (spec 4.6), with the data, statistics and tail of the other cells. `grouped`: at
-    # most `group` random frames of an episode in their order, others at every visit (MemoryVLA, arXiv 2508.19236, which
-    # repeats the last frame of a shorter episode; here a shorter episode is played whole).
+    # The frames that a slot plays. `episodic`: episodes frame by frame; MemoryVLA (arXiv 2508.19236) calls this order
+    # `stream`. `shuffled`: single frames in random order, as memoryless baselines were trained (spec 4.6), with the
+    # data, statistics and tail of the other cells. `grouped`: at most `group` random frames of an episode in their
+    # order, others at every visit; MemoryVLA calls this order `group`. A memory starts anew with every group.
     order: Literal["episodic", "shuffled", "grouped"] = field(default="episodic", metadata=ADDED_LATER)
     group: int = field(default=16, metadata=ADDED_LATER)
+    # The rest of a group whose episode has fewer than `group` frames. `none`: the group is shorter. `repeat`, as
+    # published for MemoryVLA: the last frame again. Every group then has `group` ticks, and slots start at a group's
+    # first tick, so that a window of `group` ticks is a whole group.
+    group_padding: Literal["none", "repeat"] = field(default="none", metadata=ADDED_LATER)
     # Further datasets that are trained together with `dataset`, usually of other tasks: one policy, one scale.
     mixture: tuple[DatasetConfig, ...] = field(default=(), metadata=ADDED_LATER)
     # Datasets of a mixture have equal shares of episodes, so that a dataset of longer episodes gives more frames (as

@@ -42,7 +42,7 @@ def canonical(cell: Cell) -> Cell:
     if cell.optimizer.warmup == 0:
         changes["optimizer.warmup_from"] = "zero"
     if cell.data.order != "grouped":
-        changes["data.group"] = 16
+        changes |= {"data.group": 16, "data.group_padding": "none"}
     if cell.effective_budget.updates == 1:  # no other checkpoint than the last
         changes["selection"] = "final"
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end

@@ -30,7 +30,8 @@ def get_pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
     """
     lengths = [part.lengths for part in store.parts]
     episode = np.array([length.mean() for length in lengths])
-    grouped = np.array([np.minimum(length, data.group).mean() for length in lengths])
+    padded = data.group_padding == "repeat"
+    grouped = np.array([data.group if padded else np.minimum(length, data.group).mean() for length in lengths])
     frames = {"episodic": episode, "grouped": grouped, "shuffled": np.ones(len(lengths))}[data.order]  # per piece
     share = (episode if data.order == "shuffled" else frames) if data.balance == "episode" else np.ones(len(lengths))
     frequency = share / frames

@@ -91,6 +91,16 @@ class Statistics:
         """Returns (…, A) float32 in [-1, 1]; values outside the quantiles are clipped."""
         return self._masked(_normalise(action, self.action_low, self.action_high), action)
 
+    def normalise_still(self, last: np.ndarray) -> np.ndarray:
+        """Returns the normalised action of a robot that does not move: (…, A) float32.
+
+        Scaled dimensions, which are changes of the pose, become the normalised zero, as published without clipping.
+        Unscaled dimensions, such as the gripper, keep their values in `last` (…, A), which is normalised.
+        """
+        low, width = _bounds(self.action_low, self.action_high)
+        zero = np.where(width > 0, -2 * low / np.where(width > 0, width, 1) - 1, -1)
+        return np.where(self.action_mask, zero, last).astype(np.float32)
+
     def unnormalise_action(self, action: np.ndarray) -> np.ndarray:
         """Returns (…, A) float32; the inverse of `normalise_action` inside the quantiles."""
         low, width = _bounds(self.action_low, self.action_high)

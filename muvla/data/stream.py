@@ -2,12 +2,12 @@
 
 Legend: W window ticks, B slots, V cameras, h×w image, Q proprio dim, T text, H chunk, A action dim.
 
-Every slot plays pieces of the data in its own random order, all pieces once before any piece again, and starts at a
-random frame of its first piece. With the order `episodic` a piece is a whole episode, so a slot's next tick is its next
-frame. With `grouped` a piece is some frames of an episode, drawn anew at every visit. With `shuffled` a piece is a
-single frame. Each dataset of a mixture is played so, in turns that balance the datasets
-(`muvla.data.mixture_sampling`). All draws are functions of (training seed, slot, pass or visit). So cells of one seed
-and order see the same frames whatever their memory, K or labels.
+Every slot plays pieces of the data in its own random order, all pieces once before any piece again. A slot starts at a
+random frame of its first piece, or at the first where groups are padded. With the order `episodic` a piece is a whole
+episode, so a slot's next tick is its next frame. With `grouped` a piece is some frames of an episode, drawn anew at
+every visit. With `shuffled` a piece is a single frame. Each dataset of a mixture is played so, in turns that balance
+the datasets (`muvla.data.mixture_sampling`). All draws are functions of (training seed, slot, pass or visit). So cells
+of one seed and order see the same frames whatever their memory, K or labels.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ class SlotStream:
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
         self._ticks = 0
         self._visit = [0] * slots
-        self._step = [  # place in the piece
-            int(numpy_rng(seed, "start offset", slot).integers(len(self._piece(slot, 0)[1]))) for slot in range(slots)
-        ]
+        self._step = [self._draw_start(slot) for slot in range(slots)]  # place in the piece
 
     def schedule(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns episode, step and visit, each (ticks, B), of the next ticks; the stream stays where it is."""
@@ -124,6 +122,9 @@ class SlotStream:
         is_pad = ahead >= length[..., None]
         entry = start[..., None] + np.minimum(ahead, length[..., None] - 1)
         is_executed = self.store.is_executed[entry] if self.store.knows_executed else None
+        label = self._statistics.normalise_action(self._label[entry])
+        if self.data.tail == "still":
+            label = np.where(is_pad[..., None], self._statistics.normalise_still(label), label)
         weight = np.ones(entry.shape, dtype=np.float32)
         if self.data.tail == "mask":
             weight[is_pad] = 0
@@ -135,7 +136,7 @@ class SlotStream:
             proprio=torch.from_numpy(self._statistics.normalise_proprio(self.store["proprio"][frame])),
             text_ids=self._text_ids[rows],
             text_lengths=self._text_lengths[rows],
-            label=torch.from_numpy(self._statistics.normalise_action(self._label[entry])),
+            label=torch.from_numpy(label),
             weight=torch.from_numpy(weight),
             is_first=torch.from_numpy(is_first),
             is_last=step == length - 1,
@@ -193,6 +194,12 @@ class SlotStream:
             return numpy_rng(self.seed, "frame order", slot, number, *key).permutation(part.frames).astype(np.uint32)
         return numpy_rng(self.seed, "episode order", slot, number, *key).permutation(len(part)).astype(np.uint32)
 
+    def _draw_start(self, slot: int) -> int:
+        """Returns the place in the first piece at which a slot starts."""
+        if self.data.order == "grouped" and self.data.group_padding == "repeat":
+            return 0
+        return int(numpy_rng(self.seed, "start offset", slot).integers(len(self._piece(slot, 0)[1])))
+
     def _draw_piece(self, slot: int, visit: int) -> tuple[int, np.ndarray]:
         """Returns the episode of a slot's piece, and the steps of the episode that are played."""
         dataset, played = self._rounds.at(slot, visit)
@@ -208,6 +215,8 @@ class SlotStream:
         if self.data.order == "grouped" and len(steps) > self.data.group:
             drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)
             steps = np.sort(drawn)
+        if self.data.order == "grouped" and self.data.group_padding == "repeat":
+            steps = np.pad(steps, (0, self.data.group - len(steps)), mode="edge")
         return piece, steps
 
     def _walk(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[list[int], list[int]]]:
