@@ -137,7 +137,7 @@ def run_study(
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     finishing = Finishing(tracker, say, on_finished)
-    failed = _run_cells(_select(entries, options, say), options, finishing)
+    failed = run_cells(select_cells(entries, options, say), options, finishing)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
 
@@ -151,8 +151,8 @@ def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say:
     measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
 
 
-def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
-    """The cells to run."""
+def select_cells(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
+    """The cells that are neither done nor marked nor in work; with `retry_failed` also marked ones."""
     if options.retry_failed:
         for entry in entries:
             if not entry.damage:
@@ -201,8 +201,11 @@ class Finishing:
             warnings.warn(f"a view of the results is off for this sweep ({error}); results are kept", stacklevel=2)
 
 
-def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
-    """Returns the entries that a full disk stopped, and those whose process a signal ended."""
+def run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
+    """Runs cells by the launcher of the options.
+
+    Returns the entries that a full disk stopped, and those whose process a signal ended.
+    """
     by_train = {entry.run.train: entry for entry in todo}
     jobs = _jobs(todo, options)
     started = time.monotonic()
@@ -240,18 +243,19 @@ def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -
 
 
 def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:
+    pauses = options.training.until is not None  # a paused training is not evaluated
     return [
         Job(
             label=entry.item.label,
             run=entry.run,
             cell=entry.item.cell,
-            missing=tuple(entry.missing(options.retry_failed)),
+            missing=() if pauses else tuple(entry.missing(options.retry_failed)),
             device=options.device,
             threads=options.threads,
             retry_errors=options.retry_failed,
             options=options.training,
             workers=options.workers,
-            measurements=tuple(entry.missing_measurements),
+            measurements=() if pauses else tuple(entry.missing_measurements),
             at_once=min(options.processes, len(todo)),
         )
         for entry in todo

@@ -62,6 +62,8 @@ def bring_to_end(job: Job, report: Report, should_stop: Callable[[], bool]) -> S
         with job.run.working():
             (job.run.folder / SANITY_CHECK).unlink(missing_ok=True)
             _train(job, report, should_stop)
+            if job.options.until is not None:  # a pause of a tuning: whether the cell goes on is decided elsewhere
+                return Status.DONE
             evaluator = Evaluator(job.run, job.device, should_stop=should_stop)
             if job.options.compiled:
                 compile_step(evaluator.policy)

@@ -32,6 +32,7 @@ from muvla.cli import (
     status,
     sweep,
     train,
+    tune,
     verify,
 )
 from muvla.cli.output import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, EXIT_INTERRUPTED
@@ -41,7 +42,7 @@ from muvla.errors import Interrupted, MuvlaError
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED_CELLS", "EXIT_INTERRUPTED", "app", "main"]
 
 # The order of the verbs in `muvla --help`.
-STUDY_VERBS = (init, sweep, status, verify, report, diff, collect, train, baselines)
+STUDY_VERBS = (init, sweep, tune, status, verify, report, diff, collect, train, baselines)
 VERBS = (*STUDY_VERBS, evaluate, intervene, probe, replay, data, assets, inspect, export, ls, doctor)
 
 

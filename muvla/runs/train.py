@@ -35,7 +35,7 @@ def train_cell(
     options: TrainingOptions = DEFAULT,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> None:
-    """Train the cell to its last update; a finished training returns at once.
+    """Train the cell to its last update, or to the pause of `options.until`; a finished training returns at once.
 
     Args:
         run: folder of the cell.
@@ -74,7 +74,7 @@ def train_cell(
         cache_vision(trainer, run.root)
     with _timed(run, device, store, trainer, options) if ranks.is_main else contextlib.nullcontext():
         train_to_the_end(trainer, run.folder, progress, should_stop, options)
-    if trainer.update < trainer.cell.budget.updates:
+    if trainer.update < options.last_update(trainer.cell.budget.updates):
         raise Interrupted
 
 

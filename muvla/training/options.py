@@ -20,12 +20,21 @@ class TrainingOptions:
     one_pass: bool = False  # one pass of the language model per window, where no read of a memory needs another
     diagnostics: bool = True  # measurements in the log, beside the loss
     keep: int = 1  # newest checkpoints that stay
+    until: float | None = None  # share of the updates after which the training pauses with a checkpoint; None: never
 
     def __post_init__(self):
+        if self.until is not None and not 0 < self.until < 1:
+            raise MuvlaError(
+                "until", got=self.until, expected="a share of the updates in (0, 1)", remedy="leave it out for no pause"
+            )
         if self.keep < 1:
             raise MuvlaError(
                 "--keep-checkpoints", got=self.keep, expected="at least 1", remedy="set --keep-checkpoints to 1 or more"
             )
+
+    def last_update(self, updates: int) -> int:
+        """The update at which a training of so many updates ends or pauses; at least 1."""
+        return updates if self.until is None else max(1, int(self.until * updates))
 
 
 DEFAULT = TrainingOptions()

@@ -40,7 +40,7 @@ def train_to_the_end(
     should_stop: Callable[[], bool] = lambda: False,
     options: TrainingOptions = DEFAULT,
 ) -> Path:
-    """Trains to update U and returns the last checkpoint.
+    """Trains to update U, or to the pause of `options.until`, and returns the last checkpoint.
 
     A folder with a checkpoint is continued from this checkpoint. A finished folder is returned at once. The newest
     `options.keep` checkpoints stay, and the selected one. Ranks share the folder, and only rank 0 writes.
@@ -71,6 +71,7 @@ class _Training:
         self.log, self.checkpoints = folder / "train.jsonl", folder / "checkpoints"
         self.progress, self.should_stop, self.options = progress, should_stop, options
         self.updates = trainer.cell.budget.updates
+        self.last = options.last_update(self.updates)  # where this call ends or pauses
         self.marks = {round(self.updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
         self.newest: str | None = None  # name of the newest checkpoint's folder
         self.selection: Selection | None = None
@@ -78,7 +79,7 @@ class _Training:
     def run(self) -> Path:
         trainer = self.trainer
         saved = self._resume()
-        if saved is not None and trainer.update == self.updates:
+        if saved is not None and trainer.update >= self.last:
             return self.checkpoints / self.newest
         if trainer.cell.selection == "loss":
             self.selection = Selection(saved and saved.selection)
@@ -87,7 +88,7 @@ class _Training:
         # Rank 0 measures its slots; a sharded policy is not measured.
         measures = self.options.diagnostics and self.ranks.is_main and not self.ranks.sharded
         started, frames = time.perf_counter(), 0
-        while trainer.update < self.updates:
+        while trainer.update < self.last:
             logged = (trainer.update + 1) % LOG_EVERY == 0 or trainer.update + 1 == self.updates
             diagnosis = make_diagnosis(trainer) if measures and logged else None
             loss, norm = trainer.step(diagnosis)
@@ -97,7 +98,7 @@ class _Training:
             if logged:
                 self._log(loss, norm, frames / (time.perf_counter() - started), diagnosis)
             stopping = self.ranks.any(self.should_stop())
-            if trainer.update in self.marks or stopping:
+            if trainer.update in self.marks or trainer.update == self.last or stopping:
                 self._save()
             if stopping:
                 break
