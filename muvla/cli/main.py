@@ -29,6 +29,7 @@ from muvla.cli import (
     probe,
     replay,
     report,
+    serve,
     status,
     sweep,
     train,
@@ -43,7 +44,7 @@ __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED_CELLS", "EXIT_INTERRUPTED", "app", "ma
 
 # The order of the verbs in `muvla --help`.
 STUDY_VERBS = (init, sweep, tune, status, verify, report, diff, collect, train, baselines)
-VERBS = (*STUDY_VERBS, evaluate, intervene, probe, replay, data, assets, inspect, export, ls, doctor)
+VERBS = (*STUDY_VERBS, evaluate, intervene, probe, replay, serve, data, assets, inspect, export, ls, doctor)
 
 
 class Muvla(Verbs):
