@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from typing import Any
 
@@ -121,9 +122,9 @@ def chunk_frame(cells: list[CellRecords]) -> pd.DataFrame:
     lines = []
     for order, (variant, cell) in enumerate(labelled(cells)):
         for (protocol, intervention), by_step in cell.chunk_changes.items():
-            for since, values in by_step.items():
-                n, mean = len(values), float(values.mean())
-                low, high = student_interval(mean, values.std(ddof=1), n, CONFIDENCE) if n > 1 else (None, None)
+            for since, change in by_step.items():
+                n, mean = change.n, change.mean
+                low, high = student_interval(mean, change.sd, n, CONFIDENCE) if n > 1 else (None, None)
                 lines.append(
                     {
                         "order": order,
@@ -208,6 +209,6 @@ def measurement_frames(cells: list[CellRecords]) -> dict[tuple[str, str], pd.Dat
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for order, (variant, cell) in enumerate(labelled(cells)):
         for taken in cell.measurements:
-            frame = pd.read_csv(taken.file).assign(variant=variant, seed=cell.cell.seed, order=order)
+            frame = pd.read_csv(io.StringIO(taken.csv)).assign(variant=variant, seed=cell.cell.seed, order=order)
             frames.setdefault((taken.id, taken.protocol), []).append(frame)
     return {key: pd.concat(several, ignore_index=True) for key, several in frames.items()}

@@ -13,29 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from muvla.config import canonical
+from muvla.checkpoints.build import hash_start
 from muvla.data.collect import collect
 from muvla.data.mixture import join, open_data
 from muvla.data.store import EpisodeStore, get_store_path, is_sealed
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import chunk_change
-from muvla.evaluation.catalog import declared_sets
-from muvla.evaluation.protocol import Protocol, chance
-from muvla.evaluation.records import (
-    Baselines,
-    CellRecords,
-    EpisodeRow,
-    GridPoint,
-    GridRows,
-    Summary,
-    TakenMeasurement,
-    summarise,
-)
-from muvla.interventions import canonical_name
-from muvla.probes.base import Grid, ScheduledMeasurement
+from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.records import Baselines, CellRecords, EpisodeRow, Spread, Summary, summarise
+from muvla.probes.base import ScheduledMeasurement
 from muvla.runs.baselines import finished_baselines
+from muvla.runs.learning_curve import learning_curve
 from muvla.runs.probe import frame_file, measurement_meta
 from muvla.runs.run import Run
+from muvla.utils.files import read_text
+from muvla.utils.io import LINES_BYTES
+from sweeps.cell_results import CellResults, MeasuredFrame
 from sweeps.cells import StudyCell, train_id
 from sweeps.contents import DAMAGED, CellContents, Condition, read_contents
 from sweeps.imports import require_imports, require_same_frames
@@ -104,86 +97,69 @@ class Entry:
 
     def records(self) -> CellRecords:
         """The cell for tables and figures. A damaged result has no rows here; `damage` names its file."""
-        contents, study = self.read(), self.study
-        rows, measurements = contents.complete_rows(), _taken_of(self.run, contents)
+        return self.results().records(self.study, self.item)
+
+    def results(self) -> CellResults:
+        """Everything that the run folder holds for tables and figures."""
+        contents = self.read()
+        results, measurements = contents.complete_rows(), _measured_frames(self.run, contents)
         provenance: dict[str, dict[str, Any]] = {}
         seconds = {"training": 0.0, "evaluation": 0.0}
+        curve: dict[str, list[float | None]] = {}
         with contents.collecting():
-            if rows or measurements:
-                used = [*chain.from_iterable(rows.values()), *measurements]
+            if results or measurements:
+                used = [*chain.from_iterable(results.values()), *measurements.values()]
                 provenance = self.run.provenance(used)
             seconds = self.run.seconds()
-        if (rows or measurements) and not provenance:  # numbers of unknown origin are in no table
-            rows, measurements = {}, ()
-        declared = {(protocol.id, name) for protocol in study.protocols for name in ("none", *study.interventions)}
-        silent = contents.never_fired if rows else ()
-        sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
-        of_study = {condition: result for condition, result in rows.items() if condition in declared}
-        chunk_changes: dict[Condition, dict[int, np.ndarray]] = {}
+        if (results or measurements) and not provenance:  # numbers of unknown origin are in no table
+            results, measurements = {}, {}
+        chunk_changes: dict[Condition, dict[int, Spread]] = {}
         with contents.collecting():
-            chunk_changes = self._chunk_changes(of_study)
-        return CellRecords(
-            self.item.variant,
-            canonical(self.item.cell),
+            chunk_changes = self._chunk_changes(results)
+        state, data = self._state(contents), None
+        with contents.collecting():
+            data = self.run.meta.sha256 if self.run.is_created else None
+            curve = learning_curve(self.run)
+        return CellResults(
             self.run.train,
-            self._state(contents),
-            of_study,
+            state,
+            results,
+            frozenset(contents.unsealed),
+            contents.never_fired if results else (),
+            measurements,
             provenance,
-            {protocol.id: chance(protocol) for protocol in study.protocols},
             seconds,
-            {name: tuple(protocol.id for protocol in members) for name, members in sets.items()},
-            grids=tuple(_grid_rows(probe, rows, silent) for probe in study.probes if isinstance(probe, Grid)),
-            measurements=measurements,
-            never_fired=tuple(condition for condition in silent if condition in declared),
-            chunk_changes=chunk_changes,
-            damage=tuple(str(error) for error in contents.damage),
-            unsealed=sum(condition in contents.unsealed for condition in rows),
+            chunk_changes,
+            tuple(str(error) for error in contents.damage),
+            data,
+            hash_start(self.item.cell),
+            curve,
         )
 
-    def _chunk_changes(self, rows: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, np.ndarray]]:
-        """How each intervention changes the chunks of the plain run, where the chunks of both were kept."""
+    def _chunk_changes(self, results: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, Spread]]:
+        """How each declared intervention changes the chunks of the plain run, where the chunks of both were kept."""
         changes, folder = {}, self.run.folder / "chunks"
-        for (protocol, name), of_result in rows.items():
-            plain = rows.get((protocol, "none"))
-            if name != "none" and plain and of_result:
-                change = chunk_change(folder, plain[0].result, of_result[0].result, of_result)
+        for protocol, name in ((p.id, name) for p in self.study.protocols for name in self.study.interventions):
+            plain, rows = results.get((protocol, "none")), results.get((protocol, name))
+            if plain and rows:
+                change = chunk_change(folder, plain[0].result, rows[0].result, rows)
                 if change:
-                    changes[protocol, name] = change
+                    changes[protocol, name] = {since: _spread(values) for since, values in change.items()}
         return changes
 
 
-def _taken_of(run: Run, contents: CellContents) -> tuple[TakenMeasurement, ...]:
+def _spread(values: np.ndarray) -> Spread:
+    return Spread(len(values), float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None)
+
+
+def _measured_frames(run: Run, contents: CellContents) -> dict[tuple[str, str], MeasuredFrame]:
     """The finished measurements; none for a cell that is not a measurement."""
-    if not contents.counts:
-        return ()
-    return tuple(_taken(run, item, meta) for item, meta in contents.measurements if meta is not None)
-
-
-def _taken(run: Run, scheduled: ScheduledMeasurement, meta: dict) -> TakenMeasurement:
-    measurement = scheduled.measurement
-    return TakenMeasurement(
-        scheduled.id,
-        scheduled.protocol.id,
-        measurement.x,
-        measurement.y,
-        measurement.curve,
-        measurement.low,
-        measurement.high,
-        measurement.chance,
-        len(scheduled.seeds),
-        frame_file(run, scheduled),
-        meta["provenance"],
-        measurement.share,
-    )
-
-
-def _grid_rows(grid: Grid, rows: dict[Condition, list[EpisodeRow]], silent: tuple[Condition, ...]) -> GridRows:
-    points = []
-    for point in grid.points:
-        condition = point.protocol.id, canonical_name(point.intervention)
-        of_point, never = rows.get(condition, []), condition in silent
-        points.append(GridPoint(dict(point.coordinates), *condition, chance(point.protocol), of_point, never))
-    return GridRows(grid.id, grid.x, grid.y, grid.curve, grid.notes, tuple(points))
+    frames = {}
+    for scheduled, meta in contents.measurements if contents.counts else ():
+        if meta is not None:
+            text = read_text(frame_file(run, scheduled), LINES_BYTES)
+            frames[scheduled.id, scheduled.protocol.id] = MeasuredFrame(text, meta["provenance"])
+    return frames
 
 
 class Ledger:

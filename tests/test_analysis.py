@@ -1,7 +1,6 @@
 """From rows to intervals, tables, figures, reports."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -239,7 +238,7 @@ def test_grids_and_readings_are_compared_within_their_protocol(base):
         known = {name: {**PROVENANCE, "simulator": one} for name, one in known.items()}
         known |= {name: known[name] | drawn for name in ("x", "point")}
         held = GridPoint({"h": 2}, "p+h2@1", "none", None, [dataclasses.replace(row(0, 0), provenance="point")])
-        taken = TakenMeasurement("r@1", "p@1", "x", "y", None, None, None, None, 1, Path("r.csv"), "reading")
+        taken = TakenMeasurement("r@1", "p@1", "x", "y", None, None, None, None, 1, "", "reading")
         return dataclasses.replace(
             cell,
             rows=rows,
@@ -316,12 +315,6 @@ def test_the_best_constant_choice_is_that_of_these_episodes(cells):
     rows = [row(i, 0, target=t) for i, t in enumerate([0, 0, 0, 1, 2])] + [row(9, 0, error="RuntimeError: x")]
     assert best_constant_choice(rows) == 0.6
     assert np.isnan(best_constant_choice([]))
-
-
-def test_every_row_can_be_exported(cells, tmp_path, undrawn):
-    write(cells, tmp_path, with_rows=True)
-    lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
-    assert len(lines) == sum(len(rows) for c in cells for rows in c.rows.values())
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def subjects(cells):
         for seed in (0, 1)
         for x in (0, 1, 2)
     )
-    taken = TakenMeasurement("m@1", "p@1", "x", "y", "curve", None, None, None, 1, Path("m.csv"), "x")
+    taken = TakenMeasurement("m@1", "p@1", "x", "y", "curve", None, None, None, 1, "", "x")
     grids = [
         Subject(grid_frame(cells, grid.id), suffix=f"-{grid.id[:-2]}", probe=grid, **protocol)
         for grid in cells[-1].grids

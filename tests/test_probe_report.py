@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -326,7 +325,7 @@ def test_what_is_executed_beyond_the_chunk_is_hollow(base):
 
 
 def read(**changes):
-    told = TakenMeasurement("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, Path("r.csv"), "x")
+    told = TakenMeasurement("r@1", "p@1", "x", "y", "curve", None, None, "even_share", 1, "", "x")
     frame = pd.DataFrame(
         {
             "x": [0, 1] * 2,
@@ -384,10 +383,8 @@ def test_names_of_files_have_a_version_only_where_another_differs_in_nothing_els
 def test_versions_of_a_probe_and_of_a_protocol_have_files_of_their_own(base, tmp_path, unrendered):
     cell = gridded(records(base, "K=8", tbptt(8, 4), 0, 18, 1, 1), MAP)
     rows = {(name, kind): found for (_, kind), found in cell.rows.items() for name in ("p@1", "p@2")}
-    (tmp_path / "r.csv").write_text("x,y\n0,1\n")
     taken = [
-        TakenMeasurement("r@1", name, "x", "y", None, None, None, None, 1, tmp_path / "r.csv", "x")
-        for name in ("p@1", "p@2")
+        TakenMeasurement("r@1", name, "x", "y", None, None, None, None, 1, "x,y\n0,1\n", "x") for name in ("p@1", "p@2")
     ]
     cell = dataclasses.replace(
         cell,

@@ -17,6 +17,7 @@ from muvla.probes.registry import get_probe
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.probe import frame_file, measurement_meta, take_measurement
 from muvla.utils.io import read_json, write_json
+from sweeps.committed import load_results
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.plan import plan_text
@@ -263,3 +264,22 @@ def test_probe_on_the_command_line(place, capsys):
     for changes, field in ((["telepathy"], "probe"), (["phase-length"], "--episodes")):
         assert main([*command[:2], *changes, *command[3:]]) == EXIT_BAD_INPUT
         assert printed_field(capsys) == field
+
+
+@pytest.mark.slow
+def test_a_report_from_committed_rows_equals_the_report_from_the_runs_folder(place, undrawn, capsys):
+    root, entry = place
+    assert main(["report", str(root), *at(root), "--out", str(root / "results")]) == 0
+    elsewhere = ["--runs", str(root / "no-runs"), "--data", str(root / "no-data")]
+    assert main(["report", str(root), "--committed", *elsewhere, "--out", str(root / "again")]) == 0
+    written, again = (
+        {path.name: path.read_bytes() for path in (root / name).iterdir()} for name in ("results", "again")
+    )
+    assert written.pop("rows.jsonl.gz") and written.keys() == again.keys() and "probe-widths-few.csv" in again
+    pages = [texts.pop("report.md").decode().splitlines() for texts in (written, again)]
+    assert written == again
+    assert [line for line in pages[0] if "Command:" not in line] == [
+        line for line in pages[1] if "Command:" not in line
+    ]
+    kept = load_results(root).records[1]
+    assert kept == entry.records()

@@ -1,7 +1,6 @@
 """Stored, kept, updated and used, on planted memories: content is found where it was planted, and not by controls."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,7 +79,7 @@ def test_the_figure_keeps_the_order_of_the_measures():
     lines = frame(episodes(), episodes()).assign(variant="K=8", seed=0, order=0)
     probe = get_measurement("retention")
     columns = [getattr(probe, name) for name in ("x", "y", "curve", "low", "high", "chance")]
-    taken = TakenMeasurement(probe.id, "p@1", *columns, 63, Path("m.csv"), "x", True)
+    taken = TakenMeasurement(probe.id, "p@1", *columns, 63, "", "x", True)
     drawing = MeasurementFigure().draw(Subject(lines, "small", {"K=8": "C0"}, probe=taken))
     drawing.canvas.draw()
     labels = [label.get_text() for label in drawing.axes[-1].get_xticklabels()]

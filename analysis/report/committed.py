@@ -102,7 +102,7 @@ def _probe_subjects(study: Study, path: Path, colours: dict[str, str]) -> Iterat
         suffix = f"-{names[each.id]}-{protocols[each.protocol.id]}"
         frame = _with_order(path / f"probe{suffix}.csv", colours)
         if len(frame):
-            yield "measurement", Subject(frame, suffix=suffix, probe=_taken(each, path / f"probe{suffix}.csv"))
+            yield "measurement", Subject(frame, suffix=suffix, probe=_taken(each))
 
 
 def _grid_rows(grid: Grid) -> GridRows:
@@ -121,7 +121,7 @@ def _typed(frame: pd.DataFrame, grid: GridRows) -> pd.DataFrame:
     return frame
 
 
-def _taken(scheduled: ScheduledMeasurement, file: Path) -> TakenMeasurement:
+def _taken(scheduled: ScheduledMeasurement) -> TakenMeasurement:
     measurement = scheduled.measurement
     return TakenMeasurement(
         id=scheduled.id,
@@ -133,7 +133,7 @@ def _taken(scheduled: ScheduledMeasurement, file: Path) -> TakenMeasurement:
         high=measurement.high,
         chance=measurement.chance,
         episodes=scheduled.episodes or scheduled.protocol.episodes,
-        file=file,
+        csv="",
         provenance="",
         share=measurement.share,
     )

@@ -22,7 +22,6 @@ class Report:
         coverage: sentences on cue-to-decision pairs and look-ahead.
         differences: sentences on the fields in which variants differ.
         mix_provenance: accept cells of different code versions, devices or simulators.
-        with_rows: also write every episode row.
         baselines: protocol id → its baselines.
         predictions: the study's predictions.
         costs: a line of `sweeps.costs.HEADER` for each variant.
@@ -38,7 +37,6 @@ class Report:
     coverage: tuple[str, ...]
     differences: tuple[str, ...] = ()
     mix_provenance: bool = False
-    with_rows: bool = False
     baselines: dict[str, Baselines] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
     costs: tuple[tuple[str, ...], ...] = ()

@@ -43,9 +43,19 @@ def provenance_lines(
     sentences.append(f"Code version {_versions(records)}.")
     if unsealed := sum(cell.unsealed for cell in cells):
         sentences.append(f"Not sealed, because they are older than seals: {unsealed} results.")
+    sentences += _remarks(cells)
     if mixes:
         sentences.append(f"Mixed by --mix-provenance: {'; '.join(mixes)}.")
     return [first, "", " ".join(sentences), ""]
+
+
+def _remarks(cells: list[CellRecords]) -> list[str]:
+    """A sentence for each remark, with the cells that it is about."""
+    by_text: dict[str, list[str]] = {}
+    for cell in cells:
+        for remark in cell.remarks:
+            by_text.setdefault(remark, []).append(f"{cell.variant}, seed {cell.cell.seed}")
+    return [f"{'; '.join(labels)}: {text}." for text, labels in by_text.items()]
 
 
 def _hardware(record: dict[str, Any]) -> str:

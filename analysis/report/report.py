@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,9 +101,6 @@ def _write_data(
 ) -> None:
     folder.write_csv("cells.csv", frame)
     folder.write(by_seed.NAME, by_seed.by_seed_file(frame, pairs, report.title, WORDS))
-    if report.with_rows:
-        rows = [row.plain() for cell in cells for of_result in cell.rows.values() for row in of_result]
-        folder.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     baselines = baseline_frame(report.baselines)
     if not baselines.empty:
         folder.write_csv("baselines.csv", baselines)

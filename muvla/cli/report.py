@@ -11,7 +11,9 @@ import typer
 from muvla.cli import options as o
 
 if TYPE_CHECKING:
+    from analysis.report.contents import Report
     from sweeps.study import Study
+    from sweeps.study_results import StudyResults
 
 
 def add(app: typer.Typer) -> None:
@@ -31,7 +33,10 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the tables between the generated markers of this file."),
     ] = None,
-    rows: Annotated[bool, typer.Option("--rows", metavar="", help="Also write every episode row.")] = False,
+    committed: Annotated[
+        bool,
+        typer.Option("--committed", metavar="", help="Read results/rows.jsonl.gz of the study, and no runs folder."),
+    ] = False,
     mix_provenance: Annotated[
         bool,
         typer.Option(
@@ -49,17 +54,39 @@ def report(
     from analysis.report.report import write_report
     from muvla.cli.output import show_json
     from muvla.cli.studies import open_ledger, open_study
+    from sweeps.rows_format import NAME
+    from sweeps.rows_writer import write_rows
+    from sweeps.study_results import read_results
 
     opened = [open_study(name, set, seeds, variants) for name in studies]
     narrowing = _words({"--set": set, "--seeds": seeds, "--variant": variants})
-    written = _words({"--out": out, "--results": results, "--rows": rows, "--mix-provenance": mix_provenance})
-    commands = [shlex.join(["muvla", "sweep", name, *narrowing]) for name in studies]
+    written = _words({"--out": out, "--results": results, "--committed": committed, "--mix-provenance": mix_provenance})
+    commands = [] if committed else [shlex.join(["muvla", "sweep", name, *narrowing]) for name in studies]
     commands.append(shlex.join(["muvla", "report", *studies, *narrowing, *written]))
-    cells, contents = _contents(opened, open_ledger(runs, data), " && ".join(commands), mix_provenance, rows)
+    if committed:
+        read = _read_committed(studies, opened)
+    else:
+        ledger = open_ledger(runs, data)
+        read = [read_results(study, ledger) for study in opened]
     folder = out or runs / "report" / opened[0].name
-    write_report(cells, folder, contents, results)
-    files = sorted(str(path) for path in folder.iterdir() if path.is_file())
-    show_json({"studies": [study.name for study in opened], "folder": str(folder), "files": files})
+    cells = [cell for each in read for cell in each.records]
+    write_report(cells, folder, _contents(read, " && ".join(commands), mix_provenance), results)
+    if not committed:
+        write_rows(folder / NAME, read)
+    names = sorted(str(path) for path in folder.iterdir() if path.is_file())
+    show_json({"studies": [study.name for study in opened], "folder": str(folder), "files": names})
+
+
+def _read_committed(names: list[str], studies: list[Study]) -> list[StudyResults]:
+    """The committed results of the studies; a file that several studies share is read once."""
+    from muvla.cli.studies import find_study
+    from sweeps.committed import committed_results, results_folder
+    from sweeps.rows_format import NAME
+    from sweeps.rows_reader import read_rows_file
+
+    files = [results_folder(find_study(name)) / NAME for name in names]
+    contents = {file: read_rows_file(file) for file in dict.fromkeys(files)}
+    return [committed_results(study, contents[file]) for study, file in zip(studies, files, strict=True)]
 
 
 def _words(options: dict[str, object]) -> list[str]:
@@ -74,34 +101,23 @@ def _words(options: dict[str, object]) -> list[str]:
     return words
 
 
-def _contents(studies: list[Study], ledger, command: str, mix_provenance: bool, rows: bool):
-    """The cells of the studies, and what the page says beside their tables."""
+def _contents(read: list[StudyResults], command: str, mix_provenance: bool) -> Report:
+    """What the page says beside the tables of the studies."""
     from analysis.report.contents import Report
-    from sweeps.costs import cost_rows
     from sweeps.difference import difference_lines
-    from sweeps.plan import coverage_lines
 
-    cells, coverage, differences, costs, baselines = [], [], [], [], {}
-    for study in studies:
-        stores = ledger.opened(study)
-        entries = ledger.entries(study, stores)
-        cells += [entry.records() for entry in entries]
-        baselines |= ledger.baselines(study)
-        coverage += coverage_lines(entries, stores)
-        differences += difference_lines(study)
-        costs += map(tuple, cost_rows(study, stores))
+    studies = [each.study for each in read]
     first = studies[0]
-    return cells, Report(
+    return Report(
         name=first.name,
         title=first.title,
         command=command,
         notes=first.notes,
-        coverage=tuple(dict.fromkeys(coverage)),
-        differences=tuple(dict.fromkeys(differences)),
+        coverage=tuple(dict.fromkeys(line for each in read for line in each.coverage)),
+        differences=tuple(dict.fromkeys(line for study in studies for line in difference_lines(study))),
         mix_provenance=mix_provenance,
-        with_rows=rows,
-        baselines=baselines,
-        costs=tuple(dict.fromkeys(costs)),
+        baselines={name: baselines for each in read for name, baselines in each.baselines.items()},
+        costs=tuple(dict.fromkeys(row for each in read for row in each.costs)),
         contrasts=first.contrasts,
         pairs=tuple(dict.fromkeys(pair for study in studies for pair in study.contrast_pairs)),
         protocols=tuple(dict.fromkeys(protocol for study in studies for protocol in study.protocols)),

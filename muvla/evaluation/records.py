@@ -120,7 +120,7 @@ def read_rows(path: Path) -> list[EpisodeRow]:
         DamagedResult: a line is no JSON object, or has other fields or types than `EpisodeRow`.
     """
     with damages(path):
-        return [_read_row(line, f"{path}:{number}") for number, line in enumerate(read_lines(path), start=1)]
+        return [read_row(line, f"{path}:{number}") for number, line in enumerate(read_lines(path), start=1)]
 
 
 @contextlib.contextmanager
@@ -137,7 +137,8 @@ def remove(*paths: Path) -> str:
     return f"remove {' and '.join(map(str, paths))}; the command that made this result then makes it again"
 
 
-def _read_row(line: Any, where: str) -> EpisodeRow:
+def read_row(line: Any, where: str) -> EpisodeRow:
+    """The row of a line of JSON. Raises MuvlaError for other fields or types than those of `EpisodeRow`."""
     if unknown := sorted(require_object(line, where).keys() - _NAMES):
         raise MuvlaError(
             f"{where}: {shorten(unknown[0])}",
@@ -213,7 +214,7 @@ class GridRows:
 
 @dataclass(frozen=True)
 class TakenMeasurement:
-    """A finished measurement of one cell: the columns of its figure, and the file of its frame.
+    """A finished measurement of one cell: the columns of its figure, and its frame.
 
     The columns are explained in `muvla.probes.base.Measurement`.
     """
@@ -227,9 +228,18 @@ class TakenMeasurement:
     high: str | None
     chance: str | None
     episodes: int
-    file: Path
+    csv: str  # the frame, as the text of a CSV file
     provenance: str
     share: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Number, mean and standard deviation of values; the deviation of one value is None."""
+
+    n: int
+    mean: float
+    sd: float | None
 
 
 @dataclass(frozen=True)
@@ -268,12 +278,14 @@ class CellRecords:
     seconds: dict[str, float]  # wall time of training and of evaluation
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # set id → ids of its protocols, all evaluated
     grids: tuple[GridRows, ...] = ()  # of its probes
-    # (protocol id, intervention) → step since the cue's end → change of each episode's predicted chunk
-    chunk_changes: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
+    # (protocol id, intervention) → step since the cue's end → change of the predicted chunk over the episodes
+    chunk_changes: dict[tuple[str, str], dict[int, Spread]] = field(default_factory=dict)
     measurements: tuple[TakenMeasurement, ...] = ()
     never_fired: tuple[tuple[str, str], ...] = ()  # keys of `rows` whose intervention acted in no episode
     damage: tuple[str, ...] = ()  # an error for every file that does not hold; its result has no rows here
     unsealed: int = 0  # results in `rows` that are older than seals (`muvla.evaluation.seal`)
+    curve: dict[str, list[float | None]] = field(default_factory=dict)  # `muvla.runs.learning_curve`
+    remarks: tuple[str, ...] = ()  # sentences about the cell that a report states
 
 
 @dataclass(frozen=True)
@@ -287,6 +299,7 @@ class Baselines:
     unbounded: str = ""  # why no accuracy bounds a policy without memory; empty where one does
     differs: dict[str, str] = field(default_factory=dict)  # baseline → fields of its provenance that no cell shares
     damage: tuple[str, ...] = ()  # an error for every file that does not hold
+    unsealed: frozenset[str] = frozenset()  # baselines whose rows are older than seals
 
 
 def summarise(rows: list[EpisodeRow]) -> Summary:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muvla.config.serialization import content_hash
 from muvla.envs.registry import task_info
 from muvla.evaluation.protocol import Protocol
-from muvla.evaluation.records import DamagedResult, EpisodeRow, read_rows, remove
+from muvla.evaluation.records import DamagedResult, EpisodeRow, read_rows, remove, result_id
 from muvla.evaluation.seal import Seal, read_seal, require_sealed
 
 Fault = tuple[str, Any, str]  # field of a row, value, expected
@@ -56,6 +57,23 @@ def require_own_rows(path: Path, rows: Sequence[EpisodeRow]) -> None:
         last[row.seed] = row
 
 
+def find_faults(
+    rows: Sequence[EpisodeRow], train: str, protocol: Protocol, intervention: str
+) -> Iterator[tuple[int, Fault]]:
+    """The faults of rows that claim to belong to a condition, as (index of the row, (field, value, expected)).
+
+    Args:
+        rows: the last attempt of every episode.
+        train: train id.
+        protocol: the protocol.
+        intervention: canonical name, or "none".
+    """
+    result, condition = result_id(train, protocol, intervention), Condition.of(train, protocol, intervention)
+    for index, row in enumerate(rows):
+        for fault in (*_identity_faults(row, result, result), *condition.faults(row), *_outcome_faults(row)):
+            yield index, fault
+
+
 def require_condition(
     path: Path, rows: Sequence[EpisodeRow], train: str, protocol: Protocol, intervention: str
 ) -> None:
@@ -68,27 +86,45 @@ def require_condition(
         protocol: of the result.
         intervention: canonical name, or "none".
     """
-    info = task_info(protocol.task.name)
-    identity = (
-        ("train", train),
-        ("protocol", protocol.id),
-        ("protocol_hash", protocol.hash),
-        ("intervention", intervention),
-        ("task", protocol.task.name),
-        ("group", info.suite),
-    )
-    objects = protocol.task.objects or info.choices
+    condition = Condition.of(train, protocol, intervention)
     for number, row in enumerate(rows, start=1):
-        for name, expected in identity:
+        for fault in condition.faults(row):
+            raise _damaged(path, number, fault)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The values that all rows of a result share, and the numbers of its episodes and objects."""
+
+    fields: dict[str, str]
+    protocol: Protocol
+    objects: int | None
+
+    @classmethod
+    def of(cls, train: str, protocol: Protocol, intervention: str) -> Condition:
+        info = task_info(protocol.task.name)
+        fields = {
+            "train": train,
+            "protocol": protocol.id,
+            "protocol_hash": protocol.hash,
+            "intervention": intervention,
+            "task": protocol.task.name,
+            "group": info.suite,
+        }
+        return cls(fields, protocol, protocol.task.objects or info.choices)
+
+    def faults(self, row: EpisodeRow) -> Iterator[Fault]:
+        """The fields in which the row is no row of this condition."""
+        for name, expected in self.fields.items():
             if getattr(row, name) != expected:
-                raise _damaged(path, number, (name, getattr(row, name), expected))
-        if not 0 <= row.seed - protocol.seed < protocol.episodes:
-            seeds = f"{protocol.seed}…{protocol.seed + protocol.episodes - 1}, the episodes of {protocol.id}"
-            raise _damaged(path, number, ("seed", row.seed, seeds))
+                yield name, getattr(row, name), expected
+        first, episodes = self.protocol.seed, self.protocol.episodes
+        if not 0 <= row.seed - first < episodes:
+            yield "seed", row.seed, f"{first}…{first + episodes - 1}, the episodes of {self.protocol.id}"
         for name in ("target", "choice", "donor_target"):
             value = getattr(row, name)
-            if objects is not None and value is not None and value >= objects:
-                raise _damaged(path, number, (name, value, f"less than {objects}, the objects of the task"))
+            if self.objects is not None and value is not None and value >= self.objects:
+                yield name, value, f"less than {self.objects}, the objects of the task"
 
 
 def _identity_faults(row: EpisodeRow, name: str, result: str) -> Iterator[Fault]:

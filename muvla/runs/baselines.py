@@ -103,6 +103,7 @@ def finished_baselines(root: Path, data: Path, protocol: Protocol) -> Baselines:
     """The complete baseline results of a protocol, and why the others are absent."""
     rows, records, available = {}, {}, baseline_names(protocol)
     damage: dict[str, str] = {}
+    unsealed: set[str] = set()
     for name in available:
         run = Run(root, data, name)
         try:
@@ -110,11 +111,19 @@ def finished_baselines(root: Path, data: Path, protocol: Protocol) -> Baselines:
             if result.is_complete:
                 records |= run.provenance(result.rows)
                 rows[name] = result.rows
+                unsealed |= set() if result.is_sealed else {name}
         except MuvlaError as error:
             damage[name] = str(error)
     reasons = (
         {"random": "–", "expert": "no expert"} | dict.fromkeys(available, "not run") | dict.fromkeys(damage, "damaged")
     )
     absent = {name: reasons[name] for name in ACTIONS if name not in rows}
-    damaged = tuple(damage.values())
-    return Baselines(rows, absent, memoryless_ideal(protocol), records, unbounded(protocol), damage=damaged)
+    return Baselines(
+        rows,
+        absent,
+        memoryless_ideal(protocol),
+        records,
+        unbounded(protocol),
+        damage=tuple(damage.values()),
+        unsealed=frozenset(unsealed),
+    )
