@@ -102,7 +102,7 @@ def _words(options: dict[str, object]) -> list[str]:
 
 
 def _contents(read: list[StudyResults], command: str, mix_provenance: bool) -> Report:
-    """What the page says beside the tables of the studies."""
+    """The contents of the page beside the tables of the studies."""
     from analysis.report.contents import Report
     from sweeps.difference import difference_lines
 
