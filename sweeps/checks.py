@@ -32,9 +32,13 @@ def require_canonical_names(field: str, interventions: Iterable[str]) -> None:
 
 def undeclared_differences(a: Cell, b: Cell, allowed: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """The fields in which two cells differ although no factor allows the difference: {field: (in a, in b)}."""
-    fields_a, fields_b = flatten(a), flatten(b)
-    follows = {name for name in fields_a.keys() ^ fields_b.keys() if "memory.kind" in allowed}
-    return {name: pair for name, pair in difference(a, b).items() if name not in allowed and name not in follows}
+    if a is b:
+        return {}
+    undeclared = {name: pair for name, pair in difference(a, b).items() if name not in allowed}
+    if undeclared and "memory.kind" in allowed:
+        follows = flatten(a).keys() ^ flatten(b).keys()
+        return {name: pair for name, pair in undeclared.items() if name not in follows}
+    return undeclared
 
 
 def require_declared_differences(where: str, base: Cell, allowed: Collection[str], cells: Iterable[StudyCell]) -> None:
@@ -136,6 +140,8 @@ def require_fitting(
     prompts = {}
     for item in cells:
         prompts.setdefault(item.cell.start.checkpoint, get_prompts(item.cell))
+    parts = {(i.cell.memory, i.cell.model, i.cell.data, i.cell.start): i for i in reversed(cells)}
+    alike = list(reversed(parts.values()))  # a protocol asks nothing of the other parts of a cell
     ids = [p.id for p in protocols] + [p.id for p in every_protocol if p not in protocols]
     for protocol in every_protocol:
         if ids.count(protocol.id) > 1:
@@ -152,7 +158,7 @@ def require_fitting(
                 expected=f"`get_protocol({protocol.id!r})`",
                 remedy="give the changed protocol a new name",
             )
-        for item in cells:
+        for item in alike:
             require_span_of_data(item.cell.memory, item.cell.data)
             require_span(item.cell.memory, protocol.task, protocol.id, protocol.step_limit)
             for demand in _demands(protocol, item.cell, prompts[item.cell.start.checkpoint]):

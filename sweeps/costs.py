@@ -31,9 +31,12 @@ def cost_rows(study: Study, stores: dict[str, EpisodeStore]) -> list[list[str]]:
         study: the study.
         stores: variant → the data of its cells.
     """
-    rows = []
-    for variant, cell in {item.variant: canonical(item.cell) for item in study.cells()}.items():
-        cost = memory_cost(cell, get_interface(stores[variant], get_prompts(cell), cell))
+    rows, costs = [], {}
+    for variant, cell in {item.variant: canonical(item.cell) for item in study.of_one_seed}.items():
+        parts = (cell.memory, cell.model, cell.data, cell.start, id(stores[variant]))
+        if parts not in costs:
+            costs[parts] = memory_cost(cell, get_interface(stores[variant], get_prompts(cell), cell))
+        cost = costs[parts]
         numbers = [cost[name] for name in ("parameters", "tokens", "flops", "model_flops", "bytes")]
         rows.append([variant, cell.memory.update_rule(cell.truncation), *(f"{number:,}" for number in numbers)])
     return rows

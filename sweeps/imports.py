@@ -20,13 +20,13 @@ def require_imports(study: Study, root: Path) -> None:
         study: the study.
         root: folder of all datasets.
     """
-    imports = {(i.variant, i.cell.data.labels, spec) for i in study.cells() for spec in i.cell.data.datasets}
+    data = [(item.variant, item.cell.data) for item in study.of_one_seed]
+    imports = {(v, d.labels, spec) for v, d in data for spec in d.datasets if spec.source is not None}
     for variant, labels, spec in sorted(imports, key=str):
-        if spec.source is not None:
-            store = open_store(root, spec)
-            require_task_conventions(store)
-            if labels != "recorded":
-                store.require_executed(f"variant {variant!r}, data.labels {labels}")
+        store = open_store(root, spec)
+        require_task_conventions(store)
+        if labels != "recorded":
+            store.require_executed(f"variant {variant!r}, data.labels {labels}")
 
 
 def require_same_frames(study: Study, stores: Mapping[str, EpisodeStore]) -> None:
@@ -34,7 +34,8 @@ def require_same_frames(study: Study, stores: Mapping[str, EpisodeStore]) -> Non
 
     `Study.check` checks collected frames by their configuration.
     """
-    for variant, part in ((variant, part) for variant, store in stores.items() for part in store.parts):
+    first = {id(store): (variant, store) for variant, store in reversed(stores.items())}
+    for variant, part in ((variant, part) for variant, store in first.values() for part in store.parts):
         shape = part["images"].shape[2:4]
         for protocol in study.every_protocol:
             camera = protocol.image_size or task_info(protocol.task.name).camera

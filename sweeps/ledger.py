@@ -75,9 +75,10 @@ class Entry:
     @property
     def state(self) -> str:
         """done, failed, not a measurement, damaged, running, partial or planned."""
-        return self._state(self.read())
+        return self.state_of(self.read())
 
-    def _state(self, contents: CellContents) -> str:
+    def state_of(self, contents: CellContents) -> str:
+        """The state of a cell whose files have been read."""
         if contents.failure:
             return contents.failure["kind"]
         if contents.damage:
@@ -116,7 +117,7 @@ class Entry:
         chunk_changes: dict[Condition, dict[int, Spread]] = {}
         with contents.collecting():
             chunk_changes = self._chunk_changes(results)
-        state, data = self._state(contents), None
+        state, data = self.state_of(contents), None
         with contents.collecting():
             data = self.run.meta.sha256 if self.run.is_created else None
             curve = learning_curve(self.run)
@@ -183,7 +184,7 @@ class Ledger:
                 variant need.
         """
         require_imports(study, self.data)
-        mixtures = {item.variant: item.cell.data.datasets for item in study.cells()}
+        mixtures = {item.variant: item.cell.data.datasets for item in study.of_one_seed}
         specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
         presented = {datasets: join([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
@@ -193,13 +194,16 @@ class Ledger:
         """True if nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
         labels of a variant need: no collection makes up for that."""
         require_imports(study, self.data)
-        specs = {spec for item in study.cells() for spec in item.cell.data.datasets}
+        specs = {spec for item in study.of_one_seed for spec in item.cell.data.datasets}
         return all(is_sealed(get_store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:
         """Variant → its data; raises MuvlaError for data that are not collected."""
         require_imports(study, self.data)
-        return {item.variant: open_data(self.data, item.cell.data) for item in study.cells()}
+        data = {item.variant: item.cell.data for item in study.of_one_seed}
+        stores = {config.datasets: config for config in data.values()}
+        opened = {datasets: open_data(self.data, config) for datasets, config in stores.items()}
+        return {variant: opened[config.datasets] for variant, config in data.items()}
 
     def baselines(self, study: Study) -> dict[str, Baselines]:
         """Protocol id → what was measured of its baselines."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from muvla.config import Cell, canonical
 from muvla.config.serialization import flatten
@@ -40,21 +42,32 @@ NO_DATA_NOTE = (
 )
 
 
-def differences_from_base(study: Study, cell: Cell) -> str:
-    """`field=value` for each field in which a variant's cell differs from the base."""
-    base, fields = flatten(study.base), flatten(cell)
+def differences_from_base(base: dict[str, Any], cell: Cell) -> str:
+    """`field=value` for each field in which a variant's cell differs from the flattened base."""
+    fields = flatten(cell)
     changed = {name: value for name, value in fields.items() if name != "seed" and base.get(name) != value}
     if "data.mixture" in changed:
         changed["data.mixture"] = " + ".join(data.task.name for data in cell.data.mixture) or "none"
     return ", ".join(f"{name.split('.')[-1]}={value}" for name, value in changed.items()) or "nothing"
 
 
-def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, EpisodeStore] | None) -> str:
+def plan_text(
+    study: Study,
+    entries: list[Entry] | None,
+    stores: dict[str, EpisodeStore] | None,
+    states: Sequence[str] | None = None,
+) -> str:
     """The plan of a study as it stands: how many cells are finished, and which are marked.
 
-    Without the data (`entries` and `stores` are None) there are no train ids yet, and so no states.
+    Args:
+        study: the study.
+        entries: every cell; None without the data, where there are no train ids and no states.
+        stores: variant → its data; None without the data.
+        states: the states of the entries; None reads them.
     """
-    cells: dict[str, StudyCell] = {item.variant: item for item in reversed(study.cells())}
+    entries = entries or []
+    states = [entry.state for entry in entries] if states is None else states
+    cells: dict[str, StudyCell] = {item.variant: item for item in study.of_one_seed}
     seeds = ", ".join(map(str, study.seeds))
     protocols = ", ".join(f"{protocol.id} ({protocol.episodes} episodes)" for protocol in study.protocols)
     lines = [
@@ -66,7 +79,7 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
         *design_lines(study.contrasts, len(study.contrast_pairs), len(study.seeds)),
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
         "",
-        text_table(HEADER, _budget_rows(study, cells, entries or [])),
+        text_table(HEADER, _budget_rows(study, cells, entries, states)),
     ]
     has_no_k = any(item.cell.budget.regime != "matched" and not item.cell.recurs for item in cells.values())
     lines += [U_NOTE + NO_K_NOTE if has_no_k else U_NOTE, ""]
@@ -76,18 +89,20 @@ def plan_text(study: Study, entries: list[Entry] | None, stores: dict[str, Episo
     return "\n".join([*lines, *costs, *coverage_lines(entries, stores)])
 
 
-def _budget_rows(study: Study, cells: dict[str, StudyCell], entries: list[Entry]) -> list[list[str]]:
-    states: dict[str, list[str]] = {}
-    for entry in entries:
-        states.setdefault(entry.item.variant, []).append(entry.state)
-    rows = []
+def _budget_rows(
+    study: Study, cells: dict[str, StudyCell], entries: list[Entry], states: Sequence[str]
+) -> list[list[str]]:
+    by_variant: dict[str, list[str]] = {}
+    for entry, state in zip(entries, states, strict=True):
+        by_variant.setdefault(entry.item.variant, []).append(state)
+    rows, base = [], flatten(study.base)
     for variant in study.variants:
-        cell, of_variant = cells[variant].cell, states.get(variant, [])
+        cell, of_variant = cells[variant].cell, by_variant.get(variant, [])
         budget = cell.effective_budget
         rows.append(
             [
                 variant,
-                differences_from_base(study, cell),
+                differences_from_base(base, cell),
                 cell.budget.regime if cell.recurs else "matched",
                 budget.slots,
                 budget.window,
@@ -106,10 +121,10 @@ def _probe_lines(study: Study) -> list[str]:
     """A line for each probe, and the number of evaluations in all."""
     lines = [f"Probe {probe.id}: {_size_of(probe)}" for probe in study.probes]
     if lines:
-        conditions = [len(list(study.conditions(item.cell))) for item in study.cells()]
-        measurements = sum(len(study.measurements_of(item.cell)) for item in study.cells())
-        at_most = f"at most {max(conditions)} a cell"
-        lines.append(f"Conditions in all: {sum(conditions)}, {at_most}; measurements: {measurements}")
+        conditions = [len(list(study.conditions(item.cell))) for item in study.of_one_seed]
+        measurements = sum(len(study.measurements_of(item.cell)) for item in study.of_one_seed)
+        seeds, at_most = len(study.seeds), f"at most {max(conditions)} a cell"
+        lines.append(f"Conditions in all: {seeds * sum(conditions)}, {at_most}; measurements: {seeds * measurements}")
     if study.predictions:
         lines.append(f"Predictions, written before the run: {len(study.predictions)}")
     return lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from muvla.config import Cell
@@ -89,13 +90,13 @@ class Study(NamesVariants):
                 f"{where}, probes", got=f"{twice[0]} twice", expected="each probe once", remedy="remove one of the two"
             )
 
-    @property
+    @cached_property
     def grid_conditions(self) -> list[tuple[Protocol, str]]:
         """(protocol, intervention) of every point of the grids among the probes."""
         grids = [probe for probe in self.probes if isinstance(probe, Grid)]
         return [(point.protocol, canonical_name(point.intervention)) for grid in grids for point in grid.points]
 
-    @property
+    @cached_property
     def measurements(self) -> tuple[ScheduledMeasurement, ...]:
         """The probes that read the state of a model."""
         return tuple(probe for probe in self.probes if isinstance(probe, ScheduledMeasurement))
@@ -109,11 +110,20 @@ class Study(NamesVariants):
 
     def cells(self) -> list[StudyCell]:
         """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole variants."""
-        return [
-            StudyCell(variant, replace(self.base, {**changes, SEED: seed}))
-            for seed in self.seeds
-            for variant, changes in self.variants.items()
-        ]
+        return list(self._cells)
+
+    @cached_property
+    def _cells(self) -> tuple[StudyCell, ...]:
+        base = replace(self.base, {})  # read once, so that a variant reads its changes alone
+        variants = {variant: replace(base, changes) for variant, changes in self.variants.items()}
+        return tuple(
+            StudyCell(variant, replace(cell, {SEED: seed})) for seed in self.seeds for variant, cell in variants.items()
+        )
+
+    @property
+    def of_one_seed(self) -> list[StudyCell]:
+        """The cells of the first training seed: one for every variant. A check that no seed changes needs no more."""
+        return self.cells()[: len(self.variants)]
 
     @property
     def reference(self) -> str:
@@ -133,11 +143,15 @@ class Study(NamesVariants):
         For each protocol the plain run comes first, then the interventions; the points of grids follow. A cell without
         a memory has plain runs alone.
         """
-        declared = [(protocol, name) for protocol in self.protocols for name in ("none", *self.interventions)]
         acts = has_memory(cell)
-        for protocol, name in dict.fromkeys(declared + self.grid_conditions):
+        for protocol, name in self._conditions:
             if name == "none" or acts:
                 yield protocol, name
+
+    @cached_property
+    def _conditions(self) -> tuple[tuple[Protocol, str], ...]:
+        declared = [(protocol, name) for protocol in self.protocols for name in ("none", *self.interventions)]
+        return tuple(dict.fromkeys(declared + self.grid_conditions))
 
     def measurements_of(self, cell: Cell) -> list[ScheduledMeasurement]:
         """The measurements that this cell's memory allows."""
@@ -156,14 +170,14 @@ class Study(NamesVariants):
         raises MuvlaError for an unknown task, for a protocol that does not fit a cell, and for a prediction about a
         condition that the study does not run.
         """
-        where, cells = f"study {self.name}", self.cells()
+        where, cells = f"study {self.name}", self.of_one_seed
         require_known_tasks([*self.every_protocol], cells)
         require_fitting(where, self.protocols, self.every_protocol, cells)
         conditions = {item.variant: {(p.id, name) for p, name in self.conditions(item.cell)} for item in cells}
         require_decidable(where, self.predictions, conditions, self.protocols[0].id)
         require_canonical_names(f"{where}, intervention", {item.cell.intervention for item in cells} - {None})
         require_declared_differences(where, self.base, (*self.factors, SEED), cells)
-        require_distinct(where, cells)
+        require_distinct(where, cells if len(set(self.seeds)) == len(self.seeds) else self.cells())
 
     def with_base(self, changes: dict[str, Any]) -> Study:
         """The same study on a changed base. Raises MuvlaError for a field that a variant sets too: the variant's value

@@ -124,9 +124,11 @@ def run_study(
         return SweepResult([], [], [])
     stores = ledger.stores(study, _collection_progress(say))
     entries = ledger.entries(study, stores)
-    say(plan_text(study, entries, stores))
+    states = [entry.state for entry in entries]
+    say(plan_text(study, entries, stores, states))
     if options.plan_only:
-        say("\n" + "\n".join(f"{e.run.train}  {e.state:10}  {e.item.label}" for e in entries))
+        lines = (f"{e.run.train}  {state:10}  {e.item.label}" for e, state in zip(entries, states, strict=True))
+        say("\n" + "\n".join(lines))
         return SweepResult(entries, [], [])
     require_locks(ledger.root)
     try:

@@ -79,13 +79,14 @@ def variants(study: o.StudyName, set: o.Set = None, json: o.Json = False) -> Non
     The table shows how each variant differs from the base.
     """
     from muvla.cli.studies import open_study
+    from muvla.config.serialization import flatten
     from sweeps.plan import differences_from_base
 
     opened = open_study(study, set)
-    cells = {item.variant: item.cell for item in reversed(opened.cells())}
+    base = flatten(opened.base)
     rows = [
-        {"variant": variant, "differs from the base in": differences_from_base(opened, cells[variant])}
-        for variant in opened.variants
+        {"variant": item.variant, "differs from the base in": differences_from_base(base, item.cell)}
+        for item in opened.of_one_seed
     ]
     show_table("variants", ("variant", "differs from the base in"), rows, "The study has no variant.")
 

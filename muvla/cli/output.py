@@ -56,8 +56,12 @@ def show(data: Any, text: str) -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print `data` as the one JSON object on stdout; without `--json` print nothing."""
+    """Print `data` as the one JSON object on stdout; without `--json` print nothing.
+
+    A function is called for its data under `--json` alone.
+    """
     if _mode.json:
+        data = data() if callable(data) else data
         print(json.dumps(data, indent=1, ensure_ascii=False, default=str), file=_mode.stdout, flush=True)
 
 

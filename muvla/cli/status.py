@@ -94,7 +94,7 @@ def entry_status(entry: Entry) -> dict[str, Any]:
         "variant": entry.item.variant,
         "seed": entry.item.cell.seed,
         "train": entry.run.train,
-        "state": entry.state,
+        "state": entry.state_of(contents),
         "updates": f"{done}/{total}",
         "results": f"{len(contents.results) - len(contents.missing())}/{len(conditions)}",
         "probes": f"{taken}/{len(measurements)}",

@@ -11,7 +11,7 @@ import typer
 from muvla.cli import options as o
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Ledger
+    from sweeps.ledger import Entry, Ledger
     from sweeps.study import Study
     from sweeps.sweep import SweepResult
 
@@ -109,11 +109,8 @@ def sweep(
 def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: float) -> int:
     """Print what remains and return the exit status."""
     from muvla.cli.output import EXIT_FAILED_CELLS, show_json
-    from muvla.cli.status import entry_status
 
-    entries = result.entries or None
-    cells = [entry_status(e) | plan_row(study, e.item.cell) for e in entries] if entries else _planned(study)
-    show_json({"study": study.name, "title": study.title, "cells": cells})
+    show_json(lambda: {"study": study.name, "title": study.title, "cells": _cells(study, result.entries)})
     if options.plan_only:
         return 0
     print(f"\n{seconds:.0f} s.")
@@ -125,23 +122,24 @@ def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: f
     return EXIT_FAILED_CELLS if result.failed or stopped else 0
 
 
-def _planned(study: Study) -> list[dict[str, Any]]:
-    """The cells before the data exist: without train ids."""
+def _cells(study: Study, entries: list[Entry]) -> list[dict[str, Any]]:
+    """Every cell with its state, its difference from the base, and its budget; without train ids before the data."""
+    from muvla.cli.status import entry_status, planned_status
+    from muvla.config.serialization import flatten
 
-    return [
-        {"variant": item.variant, "seed": item.cell.seed, "train": None, "state": "planned"}
-        | plan_row(study, item.cell)
-        for item in study.cells()
-    ]
+    base = flatten(study.base)
+    if not entries:
+        return [planned_status(item) | plan_row(base, item.cell) for item in study.cells()]
+    return [entry_status(entry) | plan_row(base, entry.item.cell) for entry in entries]
 
 
-def plan_row(study: Study, cell) -> dict[str, Any]:
-    """A cell's difference from the base, and its budget."""
+def plan_row(base: dict[str, Any], cell) -> dict[str, Any]:
+    """A cell's difference from the flattened base, and its budget."""
     from sweeps.plan import differences_from_base
 
     budget = cell.effective_budget
     return {
-        "differs": differences_from_base(study, cell),
+        "differs": differences_from_base(base, cell),
         "slots": budget.slots,
         "window": budget.window,
         "updates": budget.updates,

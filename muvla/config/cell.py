@@ -6,8 +6,8 @@ Legend: m memory width, K truncation length, W window, B slots, U updates, H chu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
 
 from muvla.config.budget import BudgetConfig, OptimizerConfig
 from muvla.config.data import DataConfig
@@ -77,9 +77,19 @@ class Cell:
 
 
 def _require_finite(cell: Cell) -> None:
+    if _is_finite(cell):  # without the names of the fields, which an error alone needs
+        return
     for name, value in flatten(cell).items():
         numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) is float]
         require(all(map(math.isfinite, numbers)), name, value, "finite numbers", "set a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
+    if type(value) in (tuple, list):
+        return all(map(_is_finite, value))
+    return not is_dataclass(value) or all(_is_finite(getattr(value, name)) for name in value.__dataclass_fields__)
 
 
 def _require_adapters_fit(cell: Cell) -> None:

@@ -9,13 +9,23 @@ from muvla.config.cell import Cell
 from muvla.config.model import LoraConfig
 from muvla.config.serialization import content_hash, identity, replace
 
+_CANONICAL = "_canonical"  # attribute of a cell
+
 
 def canonical(cell: Cell) -> Cell:
     """The cell with every field that its computation does not use set to one value.
 
     Equal computations then share one identity, and are trained once. K is unused where no gradient crosses ticks; the
     mechanism names the unused fields of its configuration. A budget regime becomes the B, W and U that it amounts to.
+    The result is kept with the cell, because a plan asks for it at many places.
     """
+    if _CANONICAL not in vars(cell):
+        result = _canonical(cell)
+        vars(cell)[_CANONICAL] = vars(result)[_CANONICAL] = result
+    return vars(cell)[_CANONICAL]
+
+
+def _canonical(cell: Cell) -> Cell:
     memory, budget = cell.memory.canonical(), cell.effective_budget
     changes: dict[str, Any] = {"budget": budget, "memory": memory}
     if not memory.gradient_crosses:
@@ -54,11 +64,13 @@ def canonical(cell: Cell) -> Cell:
 
 def started_at(cell: Cell, place: str | None) -> Cell:
     """The cell with its start checkpoint at another place: a path means nothing on another machine, content does."""
-    return replace(cell, {"start.checkpoint": place})
+    return cell if cell.start.checkpoint == place else replace(cell, {"start.checkpoint": place})
 
 
 def of_sources(cell: Cell, names: Iterable[str | None]) -> Cell:
     """The cell with its imported datasets under other names, which are no content. Collected datasets have no name."""
+    if all(dataset.source is None for dataset in cell.data.datasets):
+        return cell
     first, *others = [
         dataset if dataset.source is None or name is None else replace(dataset, {"source": name})
         for dataset, name in zip(cell.data.datasets, names, strict=True)

@@ -23,13 +23,19 @@ T = TypeVar("T")
 # identity, so that train ids stay. Such a default must never change.
 ADDED_LATER = {"later": True}
 LARGEST_INTEGER, LARGEST_FLOAT = 2**53, 1e300
-_type_hints = lru_cache(typing.get_type_hints)  # annotations are text, and a plan reads thousands of cells
+# A plan reads thousands of cells: annotations are text, and `dataclasses.fields` filters on every call.
+_type_hints = lru_cache(typing.get_type_hints)
+_fields = lru_cache(dataclasses.fields)
+_PLAIN = (str, int, float, bool, type(None))
+_READ = "_read"  # attribute of a configuration that `from_dict` made: the values have the types of their fields
 
 
 def to_dict(config: Any) -> Any:
     """Nested plain data (dict, list, str, number, bool, None) of a dataclass."""
+    if type(config) in _PLAIN:
+        return config
     if dataclasses.is_dataclass(config):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {f.name: to_dict(getattr(config, f.name)) for f in _fields(type(config))}
     if isinstance(config, tuple | list):
         return [to_dict(item) for item in config]
     return config
@@ -54,7 +60,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
         )
     if hasattr(cls, "class_for"):
         cls = cls.class_for(data)
-    hints, fields = _type_hints(cls), dataclasses.fields(cls)
+    hints, fields = _type_hints(cls), _fields(cls)
     names = [f.name for f in fields]
     for name in data:
         if name not in names:
@@ -67,7 +73,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     ]
     if missing:
         raise MuvlaError(f"{where}{missing[0]}", got=None, expected="a value", remedy="set the field")
-    return cls(**values)
+    return _mark(cls(**values))
 
 
 def replace(config: T, changes: dict[str, Any]) -> T:
@@ -79,6 +85,56 @@ def replace(config: T, changes: dict[str, Any]) -> T:
     Raises:
         MuvlaError: for an unknown field.
     """
+    if not getattr(config, _READ, False):
+        return _replace_anew(config, changes)
+    try:
+        return _replace_parts(config, changes)
+    except MuvlaError:
+        return _replace_anew(config, changes)  # its errors name the whole path
+
+
+def _replace_parts(config: T, changes: dict[str, Any]) -> T:
+    """The copy of a configuration that `from_dict` made; only the parts that change are made anew."""
+    hints = _type_hints(type(config))
+    values: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        name, _, rest = path.partition(".")
+        if name not in hints or (not rest and _choice(config, path) is not None):
+            return _replace_anew(config, changes)  # the error, or a choice of another class
+        if _is_there(config, path, value):
+            continue
+        if rest:
+            parts.setdefault(name, {})[rest] = value
+        else:
+            values[name] = _convert(hints[name], to_dict(value), f"{name}")
+    if parts.keys() & values.keys():  # their order matters
+        return _replace_anew(config, changes)
+    for name, inner in parts.items():
+        part = getattr(config, name)
+        if not dataclasses.is_dataclass(part):
+            return _replace_anew(config, changes)
+        values[name] = replace(part, inner)
+    return _mark(dataclasses.replace(config, **values)) if values else config
+
+
+def _is_there(config: Any, path: str, value: Any) -> bool:
+    """True if the field has this value already, in the same type."""
+    for name in path.split("."):
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return config is value or (type(value) in _PLAIN and type(config) is type(value) and config == value)
+
+
+def _mark(config: T) -> T:
+    """Notes that every value of a configuration has its field's type."""
+    config.__dict__[_READ] = True
+    return config
+
+
+def _replace_anew(config: T, changes: dict[str, Any]) -> T:
+    """The copy, made from plain data."""
     data = to_dict(config)
     for path, value in sorted(changes.items(), key=lambda change: _choice(config, change[0]) is None):
         *parents, leaf = path.split(".")
@@ -120,9 +176,11 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted leaf fields of a dataclass; a tuple is one leaf."""
     flat: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
+    for f in _fields(type(config)):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if type(value) in _PLAIN:
+            flat[prefix + f.name] = value
+        elif dataclasses.is_dataclass(value):
             flat |= flatten(value, f"{prefix}{f.name}.")
         else:
             flat[f"{prefix}{f.name}"] = to_dict(value)
@@ -141,13 +199,15 @@ def difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 
 def identity(config: Any) -> Any:
     """Plain data to be hashed: `to_dict` without later fields (`ADDED_LATER`) at their defaults."""
+    if type(config) in _PLAIN:
+        return config
     if isinstance(config, tuple | list):
         return [identity(item) for item in config]
     if not dataclasses.is_dataclass(config):
         return to_dict(config)
     return {
         f.name: identity(getattr(config, f.name))
-        for f in dataclasses.fields(config)
+        for f in _fields(type(config))
         if not (f.metadata.get("later") and getattr(config, f.name) == _default(f))
     }
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
 
 from muvla.config import TaskConfig
@@ -147,7 +148,7 @@ class Protocol:
         """`recall-position3-rh@1`. Protocols of one id are equal; tests/golden/protocols.json holds the hashes."""
         return f"{self.name}@{self.version}"
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return content_hash(self)
 
