@@ -138,6 +138,7 @@ def random_window(policy: Policy, setting: Setting) -> Window:
         action_is_pad=np.zeros((*ticks, chunk), dtype=bool),
         label_is_executed=None,
         phase=zeros + int(Phase.DECISION),
+        starts_decision=step == 0,
         episode=zeros,
         tick=step,
         frame=step,

@@ -141,6 +141,22 @@ def test_losses_add_up(store, cell_with):
     assert set(row["loss_by_phase"]) == {name for name, n in share.items() if n} == {"delay", "decision"}
 
 
+def test_the_loss_at_the_first_decision_is_of_that_step_alone(store, cell_with):
+    """With H = 1, windows of one tick and one slot, the loss of a window is the loss of its frame."""
+    trainer = Trainer(cell_with(tbptt(1, 4) | {"budget.window": 1, "budget.slots": 1, "model.chunk": 1}), store)
+    windows, seen, backward = [], {}, trainer.backward
+    trainer.backward = lambda window: (windows.append(window), backward(window))[1]
+    for _ in range(30):
+        diagnosis = Diagnosis(trainer.names, trainer.parameters)
+        loss, _ = trainer.step(diagnosis)
+        line = store.index[windows[-1].episode.item()]
+        is_first = windows[-1].tick.item() == line["cue_length"] + line["delay_length"]
+        assert windows[-1].starts_decision.item() == is_first
+        seen[is_first] = diagnosis.row.get("loss_at_first_decision")
+        assert not is_first or seen[True] == pytest.approx(loss, rel=1e-5)
+    assert seen[False] is None and seen[True] > 0
+
+
 def test_without_known_phases_there_are_no_losses_by_phase(store, base, monkeypatch):
     trainer = Trainer(base, store)
     window = trainer.stream.window(8)
@@ -192,6 +208,7 @@ def test_the_log_has_them_unless_they_are_switched_off(store, cell_with, tmp_pat
         assert full.keys() - plain.keys() == {
             "loss_by_chunk",
             "loss_by_phase",
+            "loss_at_first_decision",
             "gradient_read",
             "gradient_written",
             "write_ratio",

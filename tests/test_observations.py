@@ -7,33 +7,39 @@ import torch
 from helpers.errors import refused
 from helpers.policies import PLAIN_INTERFACE, random_frames
 from muvla.checkpoints.build import build_policy
+from muvla.checkpoints.native import load, save
 from muvla.config import TaskConfig
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.rollout import Rollout
 from muvla.models.policy import Policy
 from muvla.models.sequence import Segment
+from muvla.training.resume import make_checkpoint
 from muvla.training.trainer import Trainer
 
+NUMBERS = {"None": [0, 1], "1": [0], "[1]": [1], "['wrist']": [1], "['wrist', 'base']": [1, 0]}
 PROTOCOL = Protocol("shown", 1, TaskConfig("RecallPosition3-v0"), episodes=2, slots=1)
 
 
 @pytest.mark.parametrize("first_image", [False, True])
-@pytest.mark.parametrize("cameras", [None, 1])
+@pytest.mark.parametrize("cameras", [None, 1, [1], ["wrist"], ["wrist", "base"]])
 def test_training_shows_the_chosen_images(store, cell_with, cameras, first_image):
     trainer = Trainer(cell_with({"data.cameras": cameras, "data.first_image": first_image}), store)
     window = trainer.stream.window(8)
-    given = torch.from_numpy(store["images"][window.frame]).movedim(-1, -3)[:, :, :cameras]
+    numbers = NUMBERS[str(cameras)]
+    given = torch.from_numpy(store["images"][window.frame]).movedim(-1, -3)[:, :, numbers]
     chosen = given.shape[2]
     assert trainer.interface.cameras == window.images.shape[2] == chosen + first_image
     assert torch.equal(window.images[:, :, :chosen], given)
     if first_image:
-        first = store["images"][store.starts[window.episode]][:, :, 0]
+        first = store["images"][store.starts[window.episode]][:, :, numbers[0]]
         assert torch.equal(window.images[:, :, chosen], torch.from_numpy(first).movedim(-1, -3))
         assert not torch.equal(window.images[:, :, chosen], window.images[:, :, 0])
 
 
-@pytest.mark.parametrize(("cameras", "first_image"), [(None, False), (1, False), (1, True), (None, True)])
+@pytest.mark.parametrize(
+    ("cameras", "first_image"), [(None, False), (1, False), (1, True), (None, True), (["wrist"], True)]
+)
 def test_evaluation_shows_what_training_showed(store, cell_with, monkeypatch, cameras, first_image):
     """Episode by episode, frame by frame: what an environment gave, chosen like the training's."""
     trainer = Trainer(cell_with({"data.cameras": cameras, "data.first_image": first_image}), store)
@@ -62,8 +68,9 @@ def test_evaluation_shows_what_training_showed(store, cell_with, monkeypatch, ca
     expected = []
     for frames in given:
         for frame in frames[:-1]:  # after the last step nothing is asked
-            first = [frames[0][:1]] if first_image else []
-            expected.append(torch.from_numpy(np.concatenate([frame[:cameras], *first])).movedim(-1, -3))
+            numbers = NUMBERS[str(cameras)]
+            first = [frames[0][numbers[:1]]] if first_image else []
+            expected.append(torch.from_numpy(np.concatenate([frame[numbers], *first])).movedim(-1, -3))
     assert len(shown) == len(expected) and len(given) == 2
     assert all(torch.equal(one[0], other) for one, other in zip(shown, expected, strict=True))
 
@@ -86,10 +93,18 @@ def test_a_robot_with_other_cameras_is_refused(store, cell_with):
             require_fit(Trainer(cell_with({"data.cameras": cameras}), store).policy, LocalEnv(Robot()))
 
 
-@pytest.mark.parametrize("cameras", [2, 3])
-def test_a_choice_that_is_none_is_one_error(store, cell_with, cameras):
+@pytest.mark.parametrize(
+    "cameras", [2, 3, [2], ["front"], [0, 1], ["base", "wrist"], ["base", 0], [0, 0], [], [""], 0, [-1]]
+)
+def test_a_choice_of_cameras_that_the_robot_lacks_is_one_error(store, cell_with, cameras):
     with refused("data.cameras"):
         Trainer(cell_with({"data.cameras": cameras}), store)
+
+
+def test_a_checkpoint_shows_the_chosen_cameras_again(store, cell_with, tmp_path):
+    trainer = Trainer(cell_with({"data.cameras": ["wrist"]}), store)
+    saved = load(save(tmp_path, make_checkpoint(trainer), keep=1))
+    assert saved.interface == trainer.interface and saved.interface.seen == [1]
 
 
 def test_without_proprio_nothing_of_it_is_left(cell_with):

@@ -56,6 +56,33 @@ def test_every_episode_is_played_once_before_any_is_played_again(store, base):
         assert len(set(played.tolist())) == len(played)
 
 
+@pytest.mark.parametrize("order", ["episodic", "grouped", "shuffled"])
+def test_demonstrations_end_with_the_declared_step_of_their_decision(store, base, order):
+    """Every frame up to that step is played once before any is played again, and labels reach past the cut."""
+    cell = replace(base, no_memory() | {"data.decision_steps": 2, "data.order": order, "data.group": 1000})
+    decision = np.array([line["cue_length"] + line["delay_length"] for line in store.index])
+    played = np.minimum(store.lengths, decision + 2)
+    assert (played < store.lengths).any()
+    stream = stream_of(cell, store)
+    episode, step, visit = stream.schedule(2 * int(played.sum()))
+    assert (step < played[episode]).all()
+    whole = visit[:, 0] > 0 if order != "shuffled" else np.ones(len(visit), bool)
+    pairs = list(zip(episode[whole, 0].tolist(), step[whole, 0].tolist(), strict=True))[: int(played.sum()) - 60]
+    assert len(set(pairs)) == len(pairs)
+    window = next(
+        w for w in iter(lambda: stream.window(8), None) if (w.is_last & (w.tick < store.lengths[w.episode] - 1)).any()
+    )
+    cut = window.is_last & (window.tick < store.lengths[window.episode] - 1)
+    assert window.weight[torch.from_numpy(cut)].all(), "the entry behind the cut is a real action"
+
+
+def test_a_cut_of_demonstrations_needs_known_phases(store, base, monkeypatch):
+    monkeypatch.setattr(type(store), "knows_executed", property(lambda self: False))
+    with pytest.raises(MuvlaError) as info:
+        stream_of(replace(base, {"data.decision_steps": 2, "data.labels": "recorded"}), store)
+    assert info.value.field == f"{store.name}: data.decision_steps"
+
+
 @pytest.mark.parametrize(
     "change", [no_memory(), tbptt(1, 4), tbptt(2, 2), {"memory.alpha": 0.1}, {"model.guard": "full"}], ids=str
 )

@@ -77,6 +77,7 @@ KNOBS = {
     "model.head": "diffusion",
     "data.cameras": 1,
     "data.first_image": True,
+    "data.decision_steps": 1,
     "data.augmentation": "frame",
     "data.order": "shuffled",
     "data.group": 3,

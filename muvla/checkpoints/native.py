@@ -54,6 +54,8 @@ class _Interface(msgspec.Struct):
     text_padded: bool
     first_image: bool = False
     robot_cameras: Dimension | None = None
+    target_in_text: bool = False
+    camera_numbers: list[Dimension] | None = None
 
 
 class _Selection(msgspec.Struct):

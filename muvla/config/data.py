@@ -122,10 +122,11 @@ class DataConfig:
     # Chunk entries past the episode's end: weight 0; the last action repeated, as published for μVLA (spec 4.1); or
     # `still`, as published for CogACT and MemoryVLA: no motion, and the gripper as it was last.
     tail: Literal["mask", "repeat", "still"] = "mask"
-    # The first so many of the robot's cameras; null is all of them.
-    cameras: int | None = field(default=None, metadata=ADDED_LATER)
-    # One more image at every step, the first camera's image of the episode's first step: an oracle for what was visible
-    # there.
+    # The robot's cameras that the policy sees: the first so many, or a list of their numbers (from 0) or names; null is
+    # all of them.
+    cameras: int | tuple[int | str, ...] | None = field(default=None, metadata=ADDED_LATER)
+    # One more image at every step, the first seen camera's image of the episode's first step: an oracle for what was
+    # visible there.
     first_image: bool = field(default=False, metadata=ADDED_LATER)
     # The instruction that reaches the policy: the task's, or the task's and the target's number. The target in words is
     # an upper bound of what a memory of the target can give. The prompts of a study are padded alike
@@ -153,14 +154,27 @@ class DataConfig:
     # The actions whose quantiles are the scale. `executed`: what the simulator applied. `recorded`, as published: the
     # expert's actions in all frames, never executed ones included (spec 4.2, 4.4).
     statistics: Literal["executed", "recorded"] = field(default="executed", metadata=ADDED_LATER)
+    # Demonstrations are played up to the so many-th step of their decision; null plays them whole. The arm's own pose
+    # tells a decision from its second step on, so only the first steps train sight and memory. Labels of a chunk still
+    # reach past this step, up to the end of the demonstration.
+    decision_steps: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
+        if isinstance(self.cameras, list):
+            object.__setattr__(self, "cameras", tuple(self.cameras))
         require(
-            self.cameras is None or self.cameras >= 1,
+            self.cameras is None or _is_choice(self.cameras),
             "data.cameras",
             self.cameras,
+            "a number of cameras, a list of different camera numbers or names, or null",
+            "set null for all cameras, 1 for the first, or for instance [1] for the second",
+        )
+        require(
+            self.decision_steps is None or self.decision_steps >= 1,
+            "data.decision_steps",
+            self.decision_steps,
             "≥ 1 or null",
-            "set a number of cameras, or null for all",
+            "set a number of steps, or null for whole demonstrations",
         )
         twice = [dataset for dataset in self.datasets if self.datasets.count(dataset) > 1]
         require(
@@ -182,6 +196,13 @@ class DataConfig:
     def datasets(self) -> tuple[DatasetConfig, ...]:
         """All datasets that are trained together, in the order in which the store numbers their episodes."""
         return (self.dataset, *self.mixture)
+
+
+def _is_choice(cameras: int | tuple[int | str, ...]) -> bool:
+    if isinstance(cameras, int):
+        return cameras >= 1
+    valid = all(camera != "" if isinstance(camera, str) else camera >= 0 for camera in cameras)
+    return bool(cameras) and valid and len(set(cameras)) == len(cameras)
 
 
 def _require_apart(dataset: DatasetConfig, other: DatasetConfig) -> None:

@@ -6,6 +6,7 @@ process, or on how a number was written (1 and 1.0 are the same float).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -254,8 +255,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
-        (inner,) = [o for o in options if o is not type(None)]
-        return _convert(inner, value, where)
+        return _convert_to_any([o for o in options if o is not type(None)], value, where)
     if origin is typing.Literal:
         if value in typing.get_args(hint):
             return value
@@ -282,6 +282,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint in (bool, str) and isinstance(value, hint):
         return value
     raise _mistyped(where, value, {"int": "a whole number", "float": "a number"}.get(hint.__name__, hint.__name__))
+
+
+def _convert_to_any(hints: list[Any], value: Any, where: str) -> Any:
+    """The value as the first of these types that it fits; a list is held against the list types alone."""
+    is_list = isinstance(value, list | tuple)
+    fitting = [hint for hint in hints if (typing.get_origin(hint) is tuple) == is_list] or hints
+    for hint in fitting[:-1]:
+        with contextlib.suppress(MuvlaError):
+            return _convert(hint, value, where)
+    return _convert(fitting[-1], value, where)
 
 
 def _mistyped(where: str, value: Any, expected: str) -> MuvlaError:

@@ -115,12 +115,14 @@ def _write(
 
 
 def _names(source: Source, schema: Schema) -> dict[str, list[str]]:
-    """Returns words for the numbers of proprio and action, where every joined feature has them."""
+    """Returns the cameras' paths, and words for the numbers of proprio and action where every joined feature has
+    them."""
     joined = {
         column: [source.feature(path).names for path in paths]
         for column, paths in (("proprio", schema.proprio), ("action", schema.action))
     }
-    return {column: [name for names in parts for name in names] for column, parts in joined.items() if all(parts)}
+    words = {column: [name for names in parts for name in names] for column, parts in joined.items() if all(parts)}
+    return words | {"cameras": list(schema.cameras)}
 
 
 def _require_elsewhere(path: Path, files: Path) -> None:

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from muvla.config import DataConfig
+from muvla.data.played import get_played_lengths
 from muvla.data.store import EpisodeStore
 from muvla.utils.rng import numpy_rng
 
@@ -28,7 +29,7 @@ def get_pieces_per_round(store: EpisodeStore, data: DataConfig) -> np.ndarray:
     played length of its episodes. `frame` plays equally many frames. With the order `shuffled` a piece is a frame, and
     the datasets have the shares of frames of episodic cells: a memoryless baseline trains on the same mixture.
     """
-    lengths = [part.lengths for part in store.parts]
+    lengths = [get_played_lengths(part, data) for part in store.parts]
     episode = np.array([length.mean() for length in lengths])
     padded = data.group_padding == "repeat"
     grouped = np.array([data.group if padded else np.minimum(length, data.group).mean() for length in lengths])

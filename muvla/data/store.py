@@ -138,7 +138,7 @@ class EpisodeWriter:
             pass_through: action dimensions that no statistics scale (LIBERO's gripper, spec 4.2); part of the content.
             derived: the rule that derived executed actions and phases, with its accuracy.
             conventions: meaning of the actions; no part of the content.
-            names: words for the numbers of `proprio` and `action`, where known; no part of the content.
+            names: words for the numbers of `proprio` and `action`, and the `cameras`; no part of the content.
 
         Raises:
             MuvlaError: the store is finished, belongs to another simulator, origin or configuration, or lacks
@@ -330,7 +330,7 @@ class EpisodeStore:
 
     @property
     def names(self) -> dict[str, list[str]]:
-        """Words for the numbers of `proprio` and `action`, where the imported files have them."""
+        """Words for the numbers of `proprio` and `action`, and the `cameras`, where the imported files have them."""
         return self.meta.get("names", {})
 
     @property

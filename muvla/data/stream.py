@@ -23,9 +23,12 @@ from torch import Tensor
 
 from muvla.config import DataConfig
 from muvla.data.augmentation import Change, draw_change
+from muvla.data.cameras import get_camera_numbers
 from muvla.data.mixture_sampling import Rounds, get_pieces_per_round
 from muvla.data.normalization import Statistics
+from muvla.data.played import get_played_lengths
 from muvla.data.store import EpisodeStore
+from muvla.envs.phases import Phase
 from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
 from muvla.utils.rng import numpy_rng
@@ -49,6 +52,7 @@ class Window:
     action_is_pad: np.ndarray  # (W, B, H) bool: past the episode's end
     label_is_executed: np.ndarray | None  # (W, B, H) bool: the simulator applied this entry's action; None: unknown
     phase: np.ndarray  # (W, B)
+    starts_decision: np.ndarray  # (W, B) bool: the first step of the episode's decision
     episode: np.ndarray  # (W, B) index into the store
     tick: np.ndarray  # (W, B) step of the episode
     frame: np.ndarray  # (W, B) row in the store
@@ -95,8 +99,12 @@ class SlotStream:
         if data.labels != "recorded":
             store.require_executed(f"data.labels: {data.labels}")
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
+        self._cameras = list(get_camera_numbers(store, data))
+        self._lengths = get_played_lengths(store, data)
+        self._starts = np.cumsum(self._lengths) - self._lengths  # of the episodes among all played frames
         self._rounds = Rounds(get_pieces_per_round(store, data), seed)
         self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset
+        self._frames = np.add.reduceat(self._lengths, self._first[:-1])  # played frames of each dataset
         # The cache holds an order per slot and dataset, 4 bytes per piece.
         self._order = lru_cache(maxsize=slots * len(store.parts))(self._draw_order)
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
@@ -130,6 +138,8 @@ class SlotStream:
             weight[is_pad] = 0
         if self.data.labels == "masked":
             weight[~is_executed] = 0
+        phase, before = (np.asarray(self.store["phase"][f]) for f in (frame, np.maximum(frame - 1, 0)))
+        starts_decision = (phase == Phase.DECISION) & ((step == 0) | (before != Phase.DECISION))
         rows = torch.from_numpy(episode)
         return Window(
             images=torch.from_numpy(self._images(frame, start)).movedim(-1, -3),
@@ -139,10 +149,11 @@ class SlotStream:
             label=torch.from_numpy(label),
             weight=torch.from_numpy(weight),
             is_first=torch.from_numpy(is_first),
-            is_last=step == length - 1,
+            is_last=step == self._lengths[episode] - 1,
             action_is_pad=is_pad,
             label_is_executed=None if is_executed is None else is_executed & ~is_pad,
-            phase=np.asarray(self.store["phase"][frame]),
+            phase=phase,
+            starts_decision=starts_decision,
             episode=episode,
             tick=step,
             frame=frame,
@@ -152,8 +163,12 @@ class SlotStream:
     def _images(self, frame: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Returns (W, B, V, h, w, 3): the chosen cameras and, if the cell declares it, the episode's first image."""
         images = self.store["images"]
-        chosen = images[frame][:, :, : self.data.cameras]
-        return np.concatenate([chosen, images[start][:, :, :1]], axis=2) if self.data.first_image else chosen
+        chosen = images[frame][:, :, self._cameras]
+        return (
+            np.concatenate([chosen, images[start][:, :, self._cameras[:1]]], axis=2)
+            if self.data.first_image
+            else chosen
+        )
 
     def changes(self, window: Window) -> list[Change]:
         """Returns the augmentation of each of the window's images, tick by tick, slot by slot, camera by camera."""
@@ -191,7 +206,8 @@ class SlotStream:
         """Returns the pieces of a slot's pass over a dataset, numbered within the dataset, in the order of playing."""
         part, key = self.store.parts[dataset], (dataset,) if dataset > 0 else ()
         if self.data.order == "shuffled":
-            return numpy_rng(self.seed, "frame order", slot, number, *key).permutation(part.frames).astype(np.uint32)
+            frames = int(self._frames[dataset])
+            return numpy_rng(self.seed, "frame order", slot, number, *key).permutation(frames).astype(np.uint32)
         return numpy_rng(self.seed, "episode order", slot, number, *key).permutation(len(part)).astype(np.uint32)
 
     def _draw_start(self, slot: int) -> int:
@@ -204,14 +220,14 @@ class SlotStream:
         """Returns the episode of a slot's piece, and the steps of the episode that are played."""
         dataset, played = self._rounds.at(slot, visit)
         part = self.store.parts[dataset]
-        number, place = divmod(played, part.frames if self.data.order == "shuffled" else len(part))
+        number, place = divmod(played, int(self._frames[dataset]) if self.data.order == "shuffled" else len(part))
         piece, first = int(self._order(slot, number, dataset)[place]), int(self._first[dataset])
         if self.data.order == "shuffled":
-            frame = piece + self.store.starts[first]
-            episode = int(np.searchsorted(self.store.starts, frame, side="right")) - 1
-            return episode, np.array([frame - self.store.starts[episode]])
+            frame = piece + self._starts[first]
+            episode = int(np.searchsorted(self._starts, frame, side="right")) - 1
+            return episode, np.array([frame - self._starts[episode]])
         piece += first
-        steps = np.arange(self.store.lengths[piece])
+        steps = np.arange(self._lengths[piece])
         if self.data.order == "grouped" and len(steps) > self.data.group:
             drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)
             steps = np.sort(drawn)

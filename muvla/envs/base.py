@@ -48,6 +48,7 @@ class TaskInfo:
     cue, delay: shortest and longest phase in steps; (0, 0) where the task has no such phase.
     settable: fields of a TaskConfig that the task can change; all others must stay None.
     colours: names of the objects' colours in the order of a palette; () where the palette is fixed.
+    cameras: names of the robot's cameras in the order of the images; () where they have none.
     conventions: meaning of the environment's actions; datasets that state others cannot train a policy for the task.
     """
 
@@ -67,6 +68,7 @@ class TaskInfo:
     colours: tuple[str, ...] = ()
     conventions: Conventions = NOTHING_STATED
     choices: int | None = None
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.instructions:

@@ -69,7 +69,7 @@ class SuitePolicy:
         images = resized(pictures(obs), self.protocol.image_size or self._task.camera)
         episode.observation = {"images": images, "proprio": proprioception(obs)}
         if episode.is_first:
-            episode.first_image = images[:1].copy()
+            episode.first_images = images.copy()
         episode.chunk = None
         self.actor.act([episode], [episode])
         actions = np.stack([executable(action, episode) for action in episode.chunk[: self.chunk_size]])

@@ -47,7 +47,7 @@ class RunningEpisode:
     lost_worker: str | None = None  # error of the first attempt, if the attempt lost its worker
     is_waiting: bool = False  # the environment works on a reset or a step
     observation: dict[str, np.ndarray] | None = None
-    first_image: np.ndarray | None = None  # (1, h, w, 3), the first camera's at the first step
+    first_images: np.ndarray | None = None  # (V, h, w, 3), at the first step
     info: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     is_first: bool = True  # no tick so far

@@ -198,8 +198,8 @@ class PolicyActor(Actor):
     def _images(self, episode: RunningEpisode) -> np.ndarray:
         """(V, h, w, 3), the cameras that the policy was trained with; the first image last, where it was shown one."""
         interface = self.policy.interface
-        first = [episode.first_image] if interface.first_image else []
-        images = np.concatenate([episode.observation["images"][: interface.cameras - len(first)], *first])
+        first = [episode.first_images[interface.seen[:1]]] if interface.first_image else []
+        images = np.concatenate([episode.observation["images"][interface.seen], *first])
         return images if self.protocol.jpeg is None else compress(images, self.protocol.jpeg)
 
     def _check_read(self, episode: RunningEpisode, seen: State) -> None:

@@ -145,7 +145,7 @@ class Rollout:
         episode.environment_seconds += episode.env.seconds
         if episode.observation is None:
             episode.observation, episode.info = answer
-            episode.first_image = episode.observation["images"][:1].copy()
+            episode.first_images = episode.observation["images"].copy()
             self._require_decision(episode)
             self.actor.begin(episode)
             return

@@ -44,9 +44,15 @@ class Interface:
     action_dim: int  # A
     text: int  # T, the padded prompt length of the run's tasks
     text_padded: bool  # prompts of different lengths may share a batch
-    first_image: bool = False  # the last image is the first camera's at the episode's first step
+    first_image: bool = False  # the last image is the first seen camera's at the episode's first step
     robot_cameras: int | None = None  # number of the robot's cameras, where the policy sees only a part of them
     target_in_text: bool = False  # the instruction names the target (`data.instruction`)
+    camera_numbers: tuple[int, ...] | None = None  # of the robot's cameras; None: the first `cameras`
+
+    @property
+    def seen(self) -> list[int]:
+        """Numbers of the robot's cameras that the policy sees, in its order."""
+        return list(self.camera_numbers or range(self.cameras - self.first_image))
 
     def instruction(self, facts: Mapping[str, Any]) -> str:
         """The instruction of an episode for the policy, from its `StepInfo` or its line in a store."""

@@ -43,8 +43,8 @@ class AttendedEpisode:
     def pictures(self, step: int) -> np.ndarray:
         """Return the model's images (V, s, s, 3) uint8."""
         interface, config = self.policy.interface, self.policy.config
-        cameras = self.replayed.frames[step][: interface.cameras - interface.first_image]
-        first = self.replayed.frames[0][:1] if interface.first_image else cameras[:0]
+        cameras = self.replayed.frames[step][interface.seen]
+        first = self.replayed.frames[0][interface.seen[:1]] if interface.first_image else cameras[:0]
         images = torch.from_numpy(np.concatenate([cameras, first])).movedim(-1, -3)
         return prepare(images, config.size.image_size, config.images).movedim(-3, -1).numpy()
 

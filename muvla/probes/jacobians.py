@@ -132,9 +132,9 @@ class Shown:
     def encoded(self, policy: Policy, subject: Subject) -> Encoded:
         """Return the observations as T encoded frames for a policy."""
         device, interface = next(policy.parameters()).device, policy.interface
-        images = self.images[:, : interface.cameras - interface.first_image]
+        images = self.images[:, interface.seen]
         if interface.first_image:
-            first = np.repeat(self.images[:1, :1], len(images), axis=0)
+            first = np.repeat(images[:1, :1], len(images), axis=0)
             images = np.concatenate([images, first], axis=1)
         proprio = subject.statistics.normalise_proprio(self.proprio) if policy.proprio else self.proprio
         ids, lengths = policy.encode_text([interface.instruction(self.facts)] * len(images))

@@ -64,6 +64,7 @@ def _require_published(cell: Cell) -> None:
     gate = getattr(memory, "gate", "none")  # of the mechanisms that were published
     for name, got, fits, expected in (
         ("data.instruction", cell.data.instruction, cell.data.instruction == "task", "task"),
+        ("data.cameras", cell.data.cameras, not isinstance(cell.data.cameras, tuple), "a number of cameras, or null"),
         ("memory.kind", memory.kind, memory.kind in ("tokens", "none"), "tokens or none"),
         ("memory.gate", gate, gate == "none", "none"),
         ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),

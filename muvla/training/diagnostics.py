@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from muvla.data.stream import Window
 from muvla.envs.phases import Phase
 from muvla.memory.base import State, float_leaves
 
@@ -42,25 +43,27 @@ class Diagnosis:
         self.error: list[Tensor] = []  # (B, H), weighted, mean over A
         self.weight: list[Tensor] = []  # (B, H)
         self.phase: list[np.ndarray] = []  # (B,)
+        self.starts_decision: list[np.ndarray] = []  # (B,) bool
         self.ratios: list[Tensor] = []  # (B,)
         self.read: list[State] = []  # the memory as each tick read it
         self.written: list[State] = []  # the memory as each tick left it
         self.row: dict[str, Any] = {}
 
-    def tick(self, error: Tensor, weight: Tensor, phase: np.ndarray, read: State, written: State) -> None:
+    def tick(self, error: Tensor, window: Window, t: int, read: State, written: State) -> None:
         """Records one tick.
 
         Args:
             error: (B, H, A) weighted, in the graph.
-            weight: (B, H).
-            phase: (B,).
+            window: the window of the tick.
+            t: number of the tick in the window.
             read: the state that the tick read, after interventions.
             written: the state after the tick's write, before any truncation.
         """
         self.last = error.sum()
         self.error.append(error.detach().float().mean(dim=-1))
-        self.weight.append(weight)
-        self.phase.append(phase)
+        self.weight.append(window.weight[t])
+        self.phase.append(window.phase[t])
+        self.starts_decision.append(window.starts_decision[t])
         self.read.append(read)
         self.written.append(written)
         if any(leaf.numel() for leaf in float_leaves(read).values()):
@@ -104,8 +107,12 @@ class Diagnosis:
         del self.old
 
     def _losses(self) -> dict[str, Any]:
-        """Returns the mean supervised error by chunk entry and by phase of the tick; by phase only where all phases are
-        known."""
+        """Returns the mean supervised error by chunk entry, by phase of the tick, and of the next action at the first
+        step of the decision.
+
+        The losses of phases are left out where a phase is unknown. The first decision step alone needs the memory,
+        because later steps can be continued from the robot's own pose.
+        """
         error, weight = (torch.stack(each).double().cpu().numpy() for each in (self.error, self.weight))  # (W, B, H)
         phase = np.stack(self.phase)
         losses: dict[str, Any] = {
@@ -114,6 +121,9 @@ class Diagnosis:
         if (phase != Phase.UNKNOWN).all():
             by_phase = {p.name.lower(): _mean(error[phase == p], weight[phase == p]) for p in Phase}
             losses["loss_by_phase"] = {name: loss for name, loss in by_phase.items() if loss is not None}
+        first, start = (error[..., 0], weight[..., 0]), np.stack(self.starts_decision)
+        if (at_start := _mean(*(each[start] for each in first))) is not None:
+            losses["loss_at_first_decision"] = at_start
         return losses
 
     def _update_ratios(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muvla.config import Cell
+from muvla.data.cameras import get_camera_numbers
 from muvla.data.store import EpisodeStore
 from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
@@ -14,17 +15,10 @@ def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interfac
     """Reads the interface off the dataset.
 
     Raises:
-        MuvlaError: `data.cameras` names as many cameras as the robot has, or more; or the longest prompt of the data
+        MuvlaError: `data.cameras` does not choose a part of the robot's cameras; or the longest prompt of the data
             exceeds `model.prompt_tokens`; or the instruction shall name targets that the data do not record.
     """
-    data, cameras = cell.data, store["images"].shape[1]
-    if (data.cameras or 0) >= cameras:
-        raise MuvlaError(
-            "data.cameras",
-            got=data.cameras,
-            expected=f"fewer than the robot's {cameras} cameras, or null for all of them",
-            remedy="set data.cameras to null",
-        )
+    data, cameras = cell.data, get_camera_numbers(store, cell.data)
     with_target = data.instruction == "with_target"
     texts = {add_target(line) for line in store.index} if with_target else store.instructions
     longest = {len(prompts.encode(text)) for text in texts}
@@ -37,9 +31,10 @@ def get_interface(store: EpisodeStore, prompts: Prompts, cell: Cell) -> Interfac
             remedy="raise model.prompt_tokens, or set it to null",
         )
     return Interface(
-        cameras=(data.cameras or cameras) + data.first_image,
+        cameras=len(cameras) + data.first_image,
         first_image=data.first_image,
-        robot_cameras=cameras if data.cameras else None,
+        robot_cameras=store["images"].shape[1] if data.cameras else None,
+        camera_numbers=cameras if isinstance(data.cameras, tuple) else None,
         proprio_dim=store["proprio"].shape[1],
         action_dim=store["recorded_action"].shape[1],
         text=declared or max(longest),

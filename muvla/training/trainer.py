@@ -204,9 +204,7 @@ class Trainer:
             error = error * weight[t][..., None]
             loss = loss + error.sum()
             if self.diagnosis:
-                self.diagnosis.tick(
-                    error, weight[t], window.phase[t], self.recurrence.read_state, self.recurrence.state
-                )
+                self.diagnosis.tick(error, window, t, self.recurrence.read_state, self.recurrence.state)
         if self.diagnosis:
             self.diagnosis.credit(entries)
         total += self.end_block(loss / entries)

@@ -106,8 +106,8 @@ class _Towers:
 
     def __init__(self, policy: Policy, store: EpisodeStore, batch: int, device: str):
         self.policy, self.store, self.batch, self.device = policy, store, batch, device
-        self.cameras = policy.interface.cameras - policy.interface.first_image  # stored cameras that the policy sees
-        self.rows = store.frames * self.cameras
+        self.cameras = np.array(policy.interface.seen)  # numbers of the stored cameras that the policy sees
+        self.rows = store.frames * len(self.cameras)
 
     def identity(self) -> dict[str, Any]:
         """Returns everything that features depend on, except the code: every start compares a sample."""
@@ -124,7 +124,7 @@ class _Towers:
             "size": identity(config.size),
             "images": config.images,
             "precision": config.precision,
-            "cameras": self.cameras,
+            "cameras": len(self.cameras) if self.policy.interface.camera_numbers is None else self.cameras.tolist(),
             "batch": self.batch,
             "device": cpu if self.device == "cpu" else torch.cuda.get_device_name(),
             "threads": torch.get_num_threads(),
@@ -136,8 +136,9 @@ class _Towers:
     def __call__(self, rows: np.ndarray) -> Tensor:
         """Returns (n, P, F) features of n ≤ M rows, on the CPU."""
         padded = np.resize(rows, self.batch)
-        frames = self.store["images"][padded // self.cameras]  # (M, V, h, w, 3); a mixture takes row indices alone
-        images = torch.from_numpy(frames[np.arange(self.batch), padded % self.cameras]).movedim(-1, -3)
+        frame, camera = np.divmod(padded, len(self.cameras))
+        frames = self.store["images"][frame]  # (M, V, h, w, 3); a mixture takes row indices alone
+        images = torch.from_numpy(frames[np.arange(self.batch), self.cameras[camera]]).movedim(-1, -3)
         config = self.policy.config
         seen = prepare(images.to(self.device), config.size.image_size, config.images)
         with self.policy.computing(seen.device):
@@ -193,7 +194,8 @@ class VisionCache:
     def __init__(self, folder: Path, store: EpisodeStore, first_image: bool):
         self.folder, self.store, self.first_image = folder, store, first_image
         meta = read_json(folder / "meta.json")
-        self.cameras: int = meta["of"]["cameras"]
+        chosen = meta["of"]["cameras"]
+        self.cameras = chosen if isinstance(chosen, int) else len(chosen)
         self._shape, self._dtype = meta["shape"], getattr(torch, meta["dtype"])
         shape = (meta["rows"], meta["row_bytes"])
         self._rows = np.memmap(folder / "features.bin", np.uint8, mode="r", shape=shape)

@@ -25,7 +25,12 @@ class LiberoSuite(Suite):
 
     def info(self, task: str) -> TaskInfo:
         return TaskInfo(
-            self.name, LIBERO_TASKS[task].instruction, CAMERA_SIZE, own_process=True, conventions=CONVENTIONS
+            self.name,
+            LIBERO_TASKS[task].instruction,
+            CAMERA_SIZE,
+            own_process=True,
+            conventions=CONVENTIONS,
+            cameras=("agentview", "wrist"),
         )
 
     def step_limit(self, task: TaskConfig) -> int:

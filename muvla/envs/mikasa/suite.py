@@ -37,6 +37,7 @@ class MikasaSuite(Suite):
             suite=self.name,
             instruction=facts.instruction,
             camera=facts.camera,
+            cameras=("base", "wrist"),
             instructions=facts.instructions,
             chance=facts.chance,
             choices=facts.objects,

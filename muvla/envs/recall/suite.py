@@ -64,6 +64,7 @@ class RecallSuite(Suite):
             suite=self.name,
             instruction=facts.instructions[0],
             camera=CAMERA_SIZE,
+            cameras=("base", "wrist"),
             instructions=facts.instructions,
             choices=facts.objects,
             chance=self.bounds(TaskConfig(task)).choice,
