@@ -45,7 +45,8 @@ class Study(NamesVariants):
         variants: name → overrides of `base`, dotted field → value.
         factors: dotted fields that variants may change.
         seeds: training seeds.
-        protocols: evaluations, as `get_protocol("recall-position3-rh@1")`, or a `Protocol` with a new name.
+        protocols: evaluations, as `get_protocol("recall-position3-rh@1")`, or a `Protocol` with a new name; a study
+            without one collects demonstrations and sweeps nothing.
         interventions: canonical names, applied to every cell with a memory.
         probes: grids and measurements.
         predictions: written before the run; the report says what became of each.
@@ -77,7 +78,7 @@ class Study(NamesVariants):
         for factor in self.factors:
             if factor not in fields:
                 raise unknown_name(f"{where}, factors", factor, fields)
-        for name, values in (("variants", self.variants), ("seeds", self.seeds), ("protocols", self.protocols)):
+        for name, values in (("variants", self.variants), ("seeds", self.seeds)):
             if not values:
                 raise MuvlaError(f"{where}, {name}", got="nothing", expected="at least one", remedy="add one")
         require_canonical_names(f"{where}, interventions", self.interventions)
@@ -174,7 +175,7 @@ class Study(NamesVariants):
         require_known_tasks([*self.every_protocol], cells)
         require_fitting(where, self.protocols, self.every_protocol, cells)
         conditions = {item.variant: {(p.id, name) for p, name in self.conditions(item.cell)} for item in cells}
-        require_decidable(where, self.predictions, conditions, self.protocols[0].id)
+        require_decidable(where, self.predictions, conditions, self.protocols[0].id if self.protocols else "none")
         require_canonical_names(f"{where}, intervention", {item.cell.intervention for item in cells} - {None})
         require_declared_differences(where, self.base, (*self.factors, SEED), cells)
         require_distinct(where, cells if len(set(self.seeds)) == len(self.seeds) else self.cells())

@@ -112,6 +112,13 @@ def run_study(
         MuvlaError: if two cells differ in an undeclared field, if something does not fit, or for an unknown launcher.
     """
     study.check()
+    if not study.protocols:
+        raise MuvlaError(
+            f"study {study.name}, protocols",
+            got="nothing",
+            expected="at least one evaluation of the cells",
+            remedy="add a protocol; `muvla ls protocols` lists them",
+        )
     get_launcher(options.launcher)
     if options.training.cached_vision:  # before any cell is marked
         for item in study.cells():

@@ -321,6 +321,15 @@ def test_collect(tmp_path, capsys):
     assert listed["episodes"] == 24 and dataset["path"].endswith(listed["dataset"])
 
 
+def test_a_study_without_protocols_collects_and_is_not_swept(tmp_path, capsys):
+    (tmp_path / "study.py").write_text(STUDY.format(updates=6).replace('(few,), ("zero",)', "()"))
+    (dataset,) = json_of(capsys, "collect", str(tmp_path), *at(tmp_path))["datasets"]
+    assert dataset["episodes"] == 24
+    for options in ([], ["--plan"]):
+        assert main(["sweep", str(tmp_path), *at(tmp_path), *options]) == EXIT_BAD_INPUT
+        assert field_of(capsys) == "study tiny_study, protocols"
+
+
 def test_init_writes_a_study_that_can_be_planned(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert json_of(capsys, "init", "my_study")["study"] == "my_study/study.py"
