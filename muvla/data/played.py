@@ -9,6 +9,23 @@ from muvla.data.store import EpisodeStore
 from muvla.envs.phases import Phase
 
 
+class Played:
+    """The played frames of a store.
+
+    Attributes:
+        lengths: (episodes,) played frames of each demonstration.
+        starts: (episodes,) number of its first frame among all played frames.
+        frames: (D,) played frames of each dataset.
+    """
+
+    def __init__(self, store: EpisodeStore, data: DataConfig):
+        """Counts the frames. Raises MuvlaError as `get_played_lengths`."""
+        self.lengths = get_played_lengths(store, data)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        first = np.cumsum([0, *(len(part) for part in store.parts[:-1])])
+        self.frames = np.add.reduceat(self.lengths, first).tolist()
+
+
 def get_played_lengths(store: EpisodeStore, data: DataConfig) -> np.ndarray:
     """Returns (episodes,): how many frames of each demonstration are played, from its first frame on.
 

@@ -26,7 +26,7 @@ from muvla.data.augmentation import Change, draw_change
 from muvla.data.cameras import get_camera_numbers
 from muvla.data.mixture_sampling import Rounds, get_pieces_per_round
 from muvla.data.normalization import Statistics
-from muvla.data.played import get_played_lengths
+from muvla.data.played import Played
 from muvla.data.store import EpisodeStore
 from muvla.envs.phases import Phase
 from muvla.envs.target_words import add_target
@@ -100,16 +100,13 @@ class SlotStream:
             store.require_executed(f"data.labels: {data.labels}")
         self._label = store["executed_action" if data.labels == "executed" else "recorded_action"]
         self._cameras = list(get_camera_numbers(store, data))
-        self._lengths = get_played_lengths(store, data)
-        self._starts = np.cumsum(self._lengths) - self._lengths  # of the episodes among all played frames
+        self._played = Played(store, data)
         self._rounds = Rounds(get_pieces_per_round(store, data), seed)
         self._first = np.cumsum([0, *(len(part) for part in store.parts)])  # episode of each dataset
-        self._frames = np.add.reduceat(self._lengths, self._first[:-1])  # played frames of each dataset
         # The cache holds an order per slot and dataset, 4 bytes per piece.
         self._order = lru_cache(maxsize=slots * len(store.parts))(self._draw_order)
         self._piece = lru_cache(maxsize=2 * slots)(self._draw_piece)
-        self._ticks = 0
-        self._visit = [0] * slots
+        self._ticks, self._visit = 0, [0] * slots
         self._step = [self._draw_start(slot) for slot in range(slots)]  # place in the piece
 
     def schedule(self, ticks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -149,7 +146,7 @@ class SlotStream:
             label=torch.from_numpy(label),
             weight=torch.from_numpy(weight),
             is_first=torch.from_numpy(is_first),
-            is_last=step == self._lengths[episode] - 1,
+            is_last=step == self._played.lengths[episode] - 1,
             action_is_pad=is_pad,
             label_is_executed=None if is_executed is None else is_executed & ~is_pad,
             phase=phase,
@@ -206,7 +203,7 @@ class SlotStream:
         """Returns the pieces of a slot's pass over a dataset, numbered within the dataset, in the order of playing."""
         part, key = self.store.parts[dataset], (dataset,) if dataset > 0 else ()
         if self.data.order == "shuffled":
-            frames = int(self._frames[dataset])
+            frames = self._played.frames[dataset]
             return numpy_rng(self.seed, "frame order", slot, number, *key).permutation(frames).astype(np.uint32)
         return numpy_rng(self.seed, "episode order", slot, number, *key).permutation(len(part)).astype(np.uint32)
 
@@ -220,14 +217,14 @@ class SlotStream:
         """Returns the episode of a slot's piece, and the steps of the episode that are played."""
         dataset, played = self._rounds.at(slot, visit)
         part = self.store.parts[dataset]
-        number, place = divmod(played, int(self._frames[dataset]) if self.data.order == "shuffled" else len(part))
+        number, place = divmod(played, self._played.frames[dataset] if self.data.order == "shuffled" else len(part))
         piece, first = int(self._order(slot, number, dataset)[place]), int(self._first[dataset])
         if self.data.order == "shuffled":
-            frame = piece + self._starts[first]
-            episode = int(np.searchsorted(self._starts, frame, side="right")) - 1
-            return episode, np.array([frame - self._starts[episode]])
+            frame = piece + self._played.starts[first]
+            episode = int(np.searchsorted(self._played.starts, frame, side="right")) - 1
+            return episode, np.array([frame - self._played.starts[episode]])
         piece += first
-        steps = np.arange(self._lengths[piece])
+        steps = np.arange(self._played.lengths[piece])
         if self.data.order == "grouped" and len(steps) > self.data.group:
             drawn = numpy_rng(self.seed, "group", slot, visit).choice(steps, self.data.group, replace=False)
             steps = np.sort(drawn)
