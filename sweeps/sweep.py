@@ -111,21 +111,7 @@ def run_study(
     Raises:
         MuvlaError: if two cells differ in an undeclared field, if something does not fit, or for an unknown launcher.
     """
-    study.check()
-    if not study.protocols:
-        raise MuvlaError(
-            f"study {study.name}, protocols",
-            got="nothing",
-            expected="at least one evaluation of the cells",
-            remedy="add a protocol; `muvla ls protocols` lists them",
-        )
-    get_launcher(options.launcher)
-    if options.training.cached_vision:  # before any cell is marked
-        for item in study.cells():
-            require_cacheable(item.cell)
-    if options.training.one_pass:
-        for item in study.cells():
-            require_one_pass(item.cell)
+    _require_runnable(study, options)
     if options.plan_only and not ledger.has_data(study):
         say(plan_text(study, None, None))
         return SweepResult([], [], [])
@@ -329,3 +315,22 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
         raise MuvlaError(
             "--seeds", got=text, expected="whole numbers", remedy="separate them by commas, for example 0,1"
         ) from None
+
+
+def _require_runnable(study: Study, options: SweepOptions) -> None:
+    """Refuses, before any cell is marked, a study that cannot be run with these options."""
+    study.check()
+    if not study.protocols:
+        raise MuvlaError(
+            f"study {study.name}, protocols",
+            got="nothing",
+            expected="at least one evaluation of the cells",
+            remedy="add a protocol; `muvla ls protocols` lists them",
+        )
+    get_launcher(options.launcher)
+    if options.training.cached_vision:
+        for item in study.cells():
+            require_cacheable(item.cell)
+    if options.training.one_pass:
+        for item in study.cells():
+            require_one_pass(item.cell)
