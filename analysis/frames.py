@@ -27,6 +27,7 @@ METRIC_TITLES = {
 }
 
 NOT_RUN = "not run"
+NOT_APPLICABLE = "not applicable"  # the variant's memory cannot take the intervention
 NEVER_FIRED = "never fired"  # an intervention that acted in no episode: there is no result, and never will be
 
 

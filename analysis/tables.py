@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from analysis.frames import (
     METRIC_TITLES,
     METRICS,
     NEVER_FIRED,
+    NOT_APPLICABLE,
     NOT_RUN,
     has_several_lengths,
     interventions_in_order,
@@ -167,6 +168,23 @@ def short_intervention_table(frame: pd.DataFrame) -> pd.DataFrame:
         return by_seeds(entries, seeds)
 
     return pivot(lines, ["name"], "label", rates, columns).rename(columns={"name": "intervention"})
+
+
+def mark_not_applicable(table: pd.DataFrame, pairs: Collection[tuple[str, str]]) -> pd.DataFrame:
+    """The table with "not applicable" where an intervention is undefined for a variant and so was never run.
+
+    Args:
+        table: a row per variant and a column per intervention, or a row per intervention and a column per variant.
+        pairs: (variant, intervention).
+    """
+    table = table.copy()
+    for variant, name in pairs:
+        if "variant" in table and name in table:
+            table.loc[(table["variant"] == variant) & (table[name] == NOT_RUN), name] = NOT_APPLICABLE
+        elif "intervention" in table and variant in table:
+            rows = table["intervention"].str.contains(f"`{name}`", regex=False)
+            table.loc[rows & (table[variant] == NOT_RUN), variant] = NOT_APPLICABLE
+    return table
 
 
 def _label(line: pd.Series, identity: list[str]) -> str:

@@ -6,7 +6,7 @@ docs/causality.md defines every word. `experiments/calibration` measures how oft
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,13 +20,14 @@ from analysis.effects import (
     level_of,
     log_success_ratio,
 )
-from analysis.frames import NEVER_FIRED, NOT_RUN, best_constant_choice
+from analysis.frames import NEVER_FIRED, NOT_APPLICABLE, NOT_RUN, best_constant_choice
 from analysis.intervention_frames import labelled
 from analysis.paired import MARGIN, rate
 from analysis.tables import pivot, seed_name, seeds_of
 from muvla.evaluation.records import CellRecords, EpisodeRow
 from muvla.stats.hypotheses import Bounds, seed_bounds, welch_bounds
 from sweeps.predictions import Prediction
+from sweeps.registration import NOT_REGISTERED
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NO_GROUND = "no ground"  # the plain run of a training seed does not meet the prediction's condition `where`
@@ -223,8 +224,16 @@ def _both(first: Verdict, second: Verdict) -> Verdict:
     return Verdict(text, first.seeds, first.at_low, first.at_high)
 
 
-def verdict_frame(cells: list[CellRecords], predictions: Iterable[Prediction]) -> pd.DataFrame:
-    """A line per prediction, variant and training seed; `together` is the verdict over the variant's seeds."""
+def verdict_frame(
+    cells: list[CellRecords], predictions: Iterable[Prediction], registrations: Mapping[Prediction, str] | None = None
+) -> pd.DataFrame:
+    """A line per prediction, variant and training seed; `together` is the verdict over the variant's seeds.
+
+    Args:
+        cells: the cells with their rows.
+        predictions: the predictions.
+        registrations: prediction → whether it was registered before its rows; a prediction that is missing was not.
+    """
     lines = []
     by_label: dict[str, list[CellRecords]] = {}
     for label, cell in labelled(cells):
@@ -232,24 +241,30 @@ def verdict_frame(cells: list[CellRecords], predictions: Iterable[Prediction]) -
     for number, prediction in enumerate(predictions, start=1):
         for label, several in by_label.items():
             if several[0].variant in prediction.variants:
-                lines += _lines(number, prediction, label, several, cells)
+                registered = (registrations or {}).get(prediction, NOT_REGISTERED)
+                lines += [
+                    {"prediction": number, "registration": registered} | line
+                    for line in _lines(prediction, label, several, cells)
+                ]
     return pd.DataFrame(lines)
 
 
 def _lines(
-    number: int, prediction: Prediction, label: str, several: list[CellRecords], cells: list[CellRecords]
+    prediction: Prediction, label: str, several: list[CellRecords], cells: list[CellRecords]
 ) -> list[dict[str, object]]:
     seeds = [_rows_of(prediction, cell) for cell in several]
     reference = _reference(several[0], cells)
     silent = [_never_fired(prediction, cell) for cell in several]
-    if any(silent):
+    undefined = {prediction.intervention, prediction.versus} & several[0].not_applicable.keys()
+    if undefined:
+        together = Verdict(NOT_APPLICABLE)
+    elif any(silent):
         together = Verdict(f"{UNDECIDED} ({NEVER_FIRED} in {sum(silent)} of {len(silent)} seeds)")
     else:
         together = verdict(
             prediction, seeds, None if reference is None else [_rows_of(prediction, c) for c in reference]
         )
     common = {
-        "prediction": number,
         "text": prediction.text,
         "variant": label,
         "together": together.text,
@@ -263,7 +278,10 @@ def _lines(
         "reference": reference[0].variant if reference and needs_reference(prediction) else None,
     }
     return [
-        common | {"seed": cell.cell.seed} | _seed_columns(prediction, rows, is_silent)
+        common
+        | {"seed": cell.cell.seed}
+        | _seed_columns(prediction, rows, is_silent)
+        | ({"effect": NOT_APPLICABLE} if undefined else {})
         for cell, rows, is_silent in zip(several, seeds, silent, strict=True)
     ]
 
@@ -326,7 +344,7 @@ def _never_fired(prediction: Prediction, cell: CellRecords) -> bool:
 
 def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per prediction and variant with the verdict and its evidence, and a column per training seed."""
-    index = ["prediction", "text", "variant", "together", "evidence"]
+    index = ["prediction", "text", "registration", "variant", "together", "evidence"]
     table = pivot(frame, index, "seed", lambda group: group.iloc[0]["effect"], seeds_of(frame), seed_name)
     names = {"prediction": "", "text": "prediction", "together": "verdict", "evidence": "mean effect over seeds"}
     return table.rename(columns=names)

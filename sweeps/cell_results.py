@@ -12,9 +12,18 @@ from muvla.evaluation.protocol import chance
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Spread, TakenMeasurement
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
-from sweeps.cells import StudyCell
+from sweeps.applicability import not_applicable
+from sweeps.cells import StudyCell, has_memory
 from sweeps.contents import Condition
 from sweeps.study import Study
+
+
+def _reasons(study: Study, item: StudyCell) -> dict[str, str]:
+    """Intervention → why the cell's memory cannot take it; empty for a cell without a state."""
+    if not has_memory(item.cell):
+        return {}
+    reasons = not_applicable([item], study.every_intervention)
+    return {name: by_variant[item.variant] for name, by_variant in reasons.items()}
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class CellResults:
             unsealed=sum(condition in self.unsealed for condition in self.rows if condition in declared | of_grids),
             curve=self.curve,
             remarks=self.remarks,
+            not_applicable=_reasons(study, item),
         )
 
     def _grid_rows(self, grid: Grid) -> GridRows:

@@ -12,6 +12,7 @@ from muvla.data.store import EpisodeStore
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.training.coverage import Coverage, measure_coverage
 from muvla.utils.table import text_table
+from sweeps.applicability import applicability_lines, not_applicable
 from sweeps.cells import StudyCell
 from sweeps.contents import DAMAGED
 from sweeps.contrasts import design_lines
@@ -75,6 +76,7 @@ def plan_text(
         f"{len(study.variants)} variants × training seeds {seeds} = {len(study.cells())} cells",
         f"Protocols: {protocols}; interventions on every cell with memory tokens: "
         f"{', '.join(study.interventions) or 'none'}",
+        *applicability_lines(not_applicable(study.cells(), study.every_intervention)),
         *_probe_lines(study),
         *design_lines(study.contrasts, len(study.contrast_pairs), len(study.seeds)),
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
@@ -126,7 +128,7 @@ def _probe_lines(study: Study) -> list[str]:
         seeds, at_most = len(study.seeds), f"at most {max(conditions)} a cell"
         lines.append(f"Conditions in all: {seeds * sum(conditions)}, {at_most}; measurements: {seeds * measurements}")
     if study.predictions:
-        lines.append(f"Predictions, written before the run: {len(study.predictions)}")
+        lines.append(f"Predictions: {len(study.predictions)}, registered before the first row")
     return lines
 
 

@@ -19,6 +19,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.utils.names import require_name
+from sweeps.applicability import require_some_variant, why_not_applicable
 from sweeps.cells import StudyCell, has_memory
 from sweeps.checks import (
     require_canonical_names,
@@ -70,11 +71,7 @@ class Study(NamesVariants):
 
     def __post_init__(self):
         require_name(self.name, "study.name")
-        where, fields = f"study {self.name}", flatten(self.base).keys() - {SEED}
-        if not fields >= set(self.factors):  # a variant of another mechanism has further fields
-            fields = fields.union(*(flatten(replace(self.base, changes)) for changes in self.variants.values())) - {
-                SEED
-            }
+        where, fields = f"study {self.name}", _fields(self.base, self.variants, self.factors)
         for factor in self.factors:
             if factor not in fields:
                 raise unknown_name(f"{where}, factors", factor, fields)
@@ -96,6 +93,12 @@ class Study(NamesVariants):
         """(protocol, intervention) of every point of the grids among the probes."""
         grids = [probe for probe in self.probes if isinstance(probe, Grid)]
         return [(point.protocol, canonical_name(point.intervention)) for grid in grids for point in grid.points]
+
+    @cached_property
+    def every_intervention(self) -> tuple[str, ...]:
+        """The interventions of the study and of its grids, each once."""
+        of_grids = (name for _, name in self.grid_conditions if name != "none")
+        return tuple(dict.fromkeys([*self.interventions, *of_grids]))
 
     @cached_property
     def measurements(self) -> tuple[ScheduledMeasurement, ...]:
@@ -142,11 +145,11 @@ class Study(NamesVariants):
         """(protocol, intervention) of every evaluation of a cell, each once.
 
         For each protocol the plain run comes first, then the interventions; the points of grids follow. A cell without
-        a memory has plain runs alone.
+        a memory has plain runs alone, and an intervention that its mechanism cannot take is left out
+        (`sweeps.applicability`).
         """
-        acts = has_memory(cell)
         for protocol, name in self._conditions:
-            if name == "none" or acts:
+            if not why_not_applicable(cell, name):
                 yield protocol, name
 
     @cached_property
@@ -173,6 +176,7 @@ class Study(NamesVariants):
         """
         where, cells = f"study {self.name}", self.of_one_seed
         require_known_tasks([*self.every_protocol], cells)
+        require_some_variant(where, cells, self.every_intervention)
         require_fitting(where, self.protocols, self.every_protocol, cells)
         conditions = {item.variant: {(p.id, name) for p, name in self.conditions(item.cell)} for item in cells}
         require_decidable(where, self.predictions, conditions, self.protocols[0].id if self.protocols else "none")
@@ -207,6 +211,20 @@ class Study(NamesVariants):
             if (left := tuple(variant for variant in prediction.variants if variant in kept))
         ]
         contrasts = self.contrasts.narrowed(kept, len(seeds or self.seeds))
+        fields = _fields(self.base, kept, self.factors)  # the fields of a mechanism may leave with its variants
         return dataclasses.replace(
-            self, seeds=seeds or self.seeds, variants=kept, predictions=tuple(predictions), contrasts=contrasts
+            self,
+            seeds=seeds or self.seeds,
+            variants=kept,
+            factors=tuple(factor for factor in self.factors if factor in fields),
+            predictions=tuple(predictions),
+            contrasts=contrasts,
         )
+
+
+def _fields(base: Cell, variants: dict[str, dict[str, Any]], factors: tuple[str, ...]) -> set[str]:
+    """The dotted fields that a study may vary: those of its base, and of the mechanisms of its variants."""
+    fields = set(flatten(base))
+    if not fields >= set(factors):  # a variant of another mechanism has further fields
+        fields |= {name for changes in variants.values() for name in flatten(replace(base, changes))}
+    return fields - {SEED}

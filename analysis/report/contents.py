@@ -28,6 +28,7 @@ class Report:
         contrasts: primary metric and test of the contrasts.
         pairs: (variant, reference) of every contrast.
         protocols: the study's protocols.
+        registrations: prediction → whether it was registered before its rows (`sweeps.registration`).
     """
 
     name: str
@@ -43,3 +44,4 @@ class Report:
     contrasts: Contrasts = field(default_factory=Contrasts)
     pairs: tuple[tuple[str, str], ...] = ()
     protocols: tuple[Protocol, ...] = ()
+    registrations: dict[Prediction, str] = field(default_factory=dict)

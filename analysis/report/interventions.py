@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from analysis import intervention_tables, tables
@@ -23,16 +25,34 @@ WORDS = (
 )
 
 
-def verdict_section(folder: ReportFolder, cells: list[CellRecords], predictions: tuple[Prediction, ...]) -> list[str]:
-    """Writes the verdicts on the study's predictions; empty without predictions."""
-    frame = verdict_frame(cells, predictions)
+REGISTRATION = (
+    "A registered prediction is in the study's register since the given time, before the study had a row. A prediction "
+    "is post hoc if it came to the register after rows, and not registered if the rows are older than the register."
+)
+
+
+def verdict_section(
+    folder: ReportFolder,
+    cells: list[CellRecords],
+    predictions: tuple[Prediction, ...],
+    registrations: Mapping[Prediction, str],
+) -> list[str]:
+    """Writes the verdicts on the study's predictions; empty without predictions.
+
+    Args:
+        folder: where files go.
+        cells: the cells with their rows.
+        predictions: the study's predictions.
+        registrations: prediction → whether it was registered before its rows.
+    """
+    frame = verdict_frame(cells, predictions, registrations)
     if frame.empty:
         return []
     folder.write_csv("verdicts.csv", frame)
     table = verdict_table(frame)
     folder.write("verdicts.md", tables.to_markdown(table) + "\n")
-    folder.say(f"\nPredictions, written before the run:\n\n{tables.to_text(table.drop(columns='prediction'))}\n")
-    return ["Predictions, written before the run, and their verdicts:", "", tables.to_markdown(table), ""]
+    folder.say(f"\nPredictions:\n\n{tables.to_text(table.drop(columns='prediction'))}\n")
+    return [f"{REGISTRATION} Predictions and their verdicts:", "", tables.to_markdown(table), ""]
 
 
 def paired_section(folder: ReportFolder, pairs: pd.DataFrame) -> list[str]:

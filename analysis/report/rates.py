@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from analysis import baselines as baseline_rows
@@ -17,7 +19,12 @@ MORE = f"[{BY_SEED}]({BY_SEED})"  # the file of what has no room in the report
 
 
 def protocol_section(
-    folder: ReportFolder, protocol: str, lines: pd.DataFrame, baselines: Baselines, suffix: str
+    folder: ReportFolder,
+    protocol: str,
+    lines: pd.DataFrame,
+    baselines: Baselines,
+    suffix: str,
+    undefined: Collection[tuple[str, str]] = (),
 ) -> list[str]:
     """Writes the tables and figures of one protocol; returns the Markdown of its section.
 
@@ -27,9 +34,11 @@ def protocol_section(
         lines: its tidy lines.
         baselines: its baselines.
         suffix: end of its files' names; empty where the report has one protocol.
+        undefined: (variant, intervention) of the pairs that are not applicable.
     """
     metric = metric_of(lines)
     main, interventions = protocol_tables(lines, baselines)
+    interventions = tables.mark_not_applicable(interventions, undefined)
     folder.write_table(f"main{suffix}", main, "95 % Wilson intervals per training seed.")
     folder.say(f"{protocol}:\n{tables.to_text(main)}" if suffix else tables.to_text(main))
     if not interventions.empty:
@@ -44,7 +53,7 @@ def protocol_section(
     for each in metrics_of(lines):
         table = baseline_rows.by_seed(tables.by_seed(lines, each, "none", counts=True), baselines, each)
         text += [f"{METRIC_TITLES[each].capitalize()}, without intervention:", "", tables.to_markdown(table), ""]
-    short = tables.short_intervention_table(lines)
+    short = tables.mark_not_applicable(tables.short_intervention_table(lines), undefined)
     if not short.empty:
         seeds = " / ".join(map(str, tables.seeds_of(lines)))
         heading = f"{METRIC_TITLES[metric].capitalize()} under interventions, training seeds {seeds}"

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import by_seed
 from analysis.baselines import baseline_frame, compared
 from analysis.figures.style import assign_colours
-from analysis.frames import file_stems, tidy
+from analysis.frames import NOT_APPLICABLE, file_stems, tidy
 from analysis.intervention_frames import labelled, paired_frame
 from analysis.report.checks import mixed
 from analysis.report.contents import Report
@@ -119,9 +119,12 @@ def _protocol_sections(
     folder: ReportFolder, cells: list[CellRecords], frame: pd.DataFrame, report: Report
 ) -> list[str]:
     text, suffixes = [], file_stems(frame["protocol"])
+    undefined = {(cell.variant, name): reason for cell in cells for name, reason in cell.not_applicable.items()}
     for protocol, lines in frame.groupby("protocol", sort=False):
         baselines = report.baselines.get(protocol, Baselines())
-        text += protocol_section(folder, protocol, lines, baselines, suffixes[protocol])
+        text += protocol_section(folder, protocol, lines, baselines, suffixes[protocol], undefined)
+    sentences = [f"`{name}` on {variant}: {reason}" for (variant, name), reason in undefined.items()]
+    text += [f"{NOT_APPLICABLE.capitalize()}, so not run: {'; '.join(sentences)}.", ""] if undefined else []
     return text + sets_section(folder, cells, frame, report.baselines)
 
 

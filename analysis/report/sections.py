@@ -40,7 +40,7 @@ def evidence_sections(
         folder.write_csv("contrasts.csv", contrasts)
         text += contrast_sections(contrasts)
     text += published_section(folder, frame, report.protocols)
-    text += verdict_section(folder, cells, report.predictions)
+    text += verdict_section(folder, cells, report.predictions, report.registrations)
     text += paired_section(folder, pairs)
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)

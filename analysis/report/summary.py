@@ -19,6 +19,7 @@ from analysis.figures.base import Subject
 from analysis.figures.registry import get_figure
 from analysis.frames import (
     METRIC_TITLES,
+    NOT_APPLICABLE,
     has_several_lengths,
     interventions_in_order,
     metric_of,
@@ -29,6 +30,7 @@ from analysis.learned import RULE, above_chance, above_chance_counts
 from analysis.shams import with_shams
 from analysis.tables import NO_VALUE, identified, to_markdown
 from muvla.interventions import sham_of
+from sweeps.registration import NOT_REGISTERED
 
 NUMBERS = "In tables, a rate is the median over training seeds and, in brackets, the smallest and the largest."
 FILES = (
@@ -219,10 +221,15 @@ def verdict_sentence(verdicts: pd.DataFrame) -> str:
     together = verdicts.drop_duplicates(["prediction", "variant"])["together"]
     counts = together.str.split(" ").str[0].value_counts()
     texts = [f"{counts.get(word, 0)} {word}" for word in ("supported", "refuted", "undecided")]
+    if undefined := int((together == NOT_APPLICABLE).sum()):
+        texts.append(f"{undefined} {NOT_APPLICABLE}")
     predictions = verdicts["prediction"].nunique()
+    status = verdicts.get("registration", pd.Series(NOT_REGISTERED, verdicts.index)).str.split(" 2").str[0]
+    of_prediction = status[~verdicts["prediction"].duplicated()].value_counts(sort=False)
+    registered = ", ".join(f"{count} {word}" for word, count in of_prediction.items())
     former = "" if "evidence" in verdicts else ", by the former rule, unanimity of training seeds"
     return (
-        f"The {predictions} predictions that were written before the run give {len(together)} verdicts by "
+        f"The {predictions} predictions ({registered}) give {len(together)} verdicts by "
         f"variant{former}: {', '.join(texts)}."
     )
 

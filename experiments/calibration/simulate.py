@@ -1,8 +1,8 @@
-"""Error rates of verdicts and contrasts on simulated studies: `python -m experiments.calibration.simulate`.
+"""Error rates of verdicts on simulated studies: `python -m experiments.calibration.simulate`.
 
 A simulated training seed has 200 episodes with three targets. Its accuracies without and with an intervention come from
-one of three distributions over seeds; the episodes are drawn from these accuracies. Verdicts and tests are those of a
-report (`analysis.verdicts.over_seeds`, `muvla.stats`).
+one of three distributions over seeds; the episodes are drawn from these accuracies. Verdicts are those of a report
+(`analysis.verdicts.over_seeds`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import pandas as pd
 
 from analysis.effects import Effect, balanced
 from analysis.paired import MARGIN
-from analysis.verdicts import KINDS, REFUTED, SUPPORTED, UNDECIDED, over_seeds
-from muvla.stats.hypotheses import permutation_p, smallest_p
-from muvla.stats.means import difference_interval
+from analysis.verdicts import KINDS, LOG_MARGIN, REFUTED, SUPPORTED, UNDECIDED, judge, over_seeds
+from muvla.stats.hypotheses import welch_bounds
 from muvla.stats.proportions import wilson
 from muvla.utils.rng import numpy_rng
 
@@ -54,7 +53,6 @@ WRONG = {
         "chance": SUPPORTED,
     },
 }
-EFFECTS = (0.1, 0.2, 0.5)  # differences between variants, for power
 
 
 def seed_effect(kind: str, mean: float, distribution: str, rng: np.random.Generator) -> Effect:
@@ -104,49 +102,57 @@ def _line(kind: str, planted: str, distribution: str, seeds: int, words: list[st
     return line | {"wrong": wrong, "wrong_share": count / n, "low": low, "high": high} | shares
 
 
-def contrast_rates(studies: int) -> pd.DataFrame:
-    """A line per distribution, difference and number of seeds: how often a contrast is significant, and coverage.
+# --- against a reference variant ------------------------------------------------------------------------------------
 
-    `attainable` is the largest error rate of the permutation test below 0.05: a multiple of its smallest p.
+AGAINST_REFERENCE = ("null", "lower", "higher")
+# Success without intervention by training seed, and the share of it that an intervention leaves without any memory.
+FALLING: dict[str, tuple[float, float, float]] = {  # mean, spread, share left
+    "at chance": (1 / 3, 0.05, 0.45),
+    "learned": (0.9, 0.05, 0.8),
+    "spread": (0.6, 0.1, 0.6),
+}
+
+
+def reference_rates(studies: int) -> pd.DataFrame:
+    """A line per kind of verdict against a reference, planted effect, distribution and number of seeds.
+
+    The intervention lowers success of the variant and of its reference. `no effect` lowers both by the same share;
+    `at the margin` lowers the variant by the margin more, or less.
     """
     lines = []
-    for distribution in ("spread", "bimodal"):
-        for effect in (0.0, *EFFECTS):
-            for seeds in SEEDS:
-                rng = numpy_rng(0, "contrast", distribution, str(effect), str(seeds))
-                found, covered = 0, 0
-                for _ in range(studies):
-                    first, second = (_scores(distribution, seeds, shift, rng) for shift in (effect, 0.0))
-                    found += permutation_p(first, second) <= 0.05
-                    low, high = difference_interval(first, second)
-                    covered += low <= effect <= high
-                step = smallest_p(seeds, seeds)
-                line = {"distribution": distribution, "difference": effect, "seeds": seeds, "studies": studies}
-                lines.append(
-                    line
-                    | {
-                        "significant": found / studies,
-                        "attainable": step * (0.05 // step),
-                        "coverage": covered / studies,
-                    }
-                )
+    for kind in AGAINST_REFERENCE:
+        for planted, effects in (("no effect", (0.0,)), ("at the margin", (-LOG_MARGIN, LOG_MARGIN))):
+            for distribution in FALLING:
+                for seeds in SEEDS:
+                    rng = numpy_rng(0, "reference", kind, planted, distribution, str(seeds))
+                    effect = effects[0] if kind == "lower" else effects[-1]
+                    words = [_against_reference(kind, effect, distribution, seeds, rng) for _ in range(studies)]
+                    lines.append(_line(kind, planted, distribution, seeds, words, WRONG[planted][kind]))
     return pd.DataFrame(lines)
 
 
-def _scores(distribution: str, seeds: int, shift: float, rng: np.random.Generator) -> np.ndarray:
-    """Success of simulated training seeds; a shift moves every seed's accuracy."""
-    rates = [DISTRIBUTIONS[distribution](rng)[0] - 0.4 * (distribution == "bimodal") + shift for _ in range(seeds)]
-    return rng.binomial(EPISODES, np.clip(rates, 0, 1)) / EPISODES
+def _against_reference(kind: str, effect: float, distribution: str, seeds: int, rng: np.random.Generator) -> str:
+    values, variances = zip(*(_log_ratios(shift, distribution, seeds, rng) for shift in (effect, 0.0)), strict=True)
+    return judge(kind, welch_bounds(*values, *variances), LOG_MARGIN).split(" ")[0]
+
+
+def _log_ratios(shift: float, distribution: str, seeds: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the ratio of successes with and without intervention, and its variance, by training seed."""
+    mean, spread, left = FALLING[distribution]
+    before = np.clip(rng.normal(mean, spread, seeds), 0.05, 1)
+    rates = np.stack([before, np.clip(before * left * np.exp(shift), 0, 1)])
+    counted = (rng.binomial(EPISODES, rates) + 0.5) / (EPISODES + 1)
+    return np.log(counted[1] / counted[0]), ((1 - counted) / (EPISODES * counted)).sum(axis=0)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes simulated.csv and contrasts-simulated.csv."""
-    parser = argparse.ArgumentParser(description="Measure how often verdicts and contrasts are wrong.")
+    """Writes references-simulated.csv and simulated.csv."""
+    parser = argparse.ArgumentParser(description="Measure how often verdicts are wrong.")
     parser.add_argument("--studies", type=int, default=2000, help="simulated studies per line (%(default)s)")
     options = parser.parse_args(arguments)
     RESULTS.mkdir(exist_ok=True)
+    reference_rates(options.studies).round(4).to_csv(RESULTS / "references-simulated.csv", index=False)
     verdict_rates(options.studies).round(4).to_csv(RESULTS / "simulated.csv", index=False)
-    contrast_rates(min(options.studies, 1000)).round(4).to_csv(RESULTS / "contrasts-simulated.csv", index=False)
 
 
 if __name__ == "__main__":

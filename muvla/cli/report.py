@@ -12,6 +12,7 @@ from muvla.cli import options as o
 
 if TYPE_CHECKING:
     from analysis.report.contents import Report
+    from sweeps.predictions import Prediction
     from sweeps.study import Study
     from sweeps.study_results import StudyResults
 
@@ -70,7 +71,8 @@ def report(
         read = [read_results(study, ledger) for study in opened]
     folder = out or runs / "report" / opened[0].name
     cells = [cell for each in read for cell in each.records]
-    write_report(cells, folder, _contents(read, " && ".join(commands), mix_provenance), results)
+    registered = _registrations(studies, opened, runs)
+    write_report(cells, folder, _contents(read, registered, " && ".join(commands), mix_provenance), results)
     if not committed:
         write_rows(folder / NAME, read)
     names = sorted(str(path) for path in folder.iterdir() if path.is_file())
@@ -101,8 +103,28 @@ def _words(options: dict[str, object]) -> list[str]:
     return words
 
 
-def _contents(read: list[StudyResults], command: str, mix_provenance: bool) -> Report:
-    """The contents of the page beside the tables of the studies."""
+def _registrations(names: list[str], studies: list[Study], runs: Path) -> dict[Prediction, str]:
+    """Prediction → whether it was registered before its rows."""
+    from muvla.cli.studies import find_study
+    from sweeps.registration import read_registrations
+
+    statuses: dict[Prediction, str] = {}
+    for name, study in zip(names, studies, strict=True):
+        statuses |= read_registrations(study, find_study(name), runs, has_rows=True)
+    return statuses
+
+
+def _contents(
+    read: list[StudyResults], registrations: dict[Prediction, str], command: str, mix_provenance: bool
+) -> Report:
+    """The contents of the page beside the tables of the studies.
+
+    Args:
+        read: the studies with their results.
+        registrations: prediction → whether it was registered before its rows.
+        command: the command of the report.
+        mix_provenance: accept cells of different code versions, devices or simulators.
+    """
     from analysis.report.contents import Report
     from sweeps.difference import difference_lines
 
@@ -121,5 +143,6 @@ def _contents(read: list[StudyResults], command: str, mix_provenance: bool) -> R
         contrasts=first.contrasts,
         pairs=tuple(dict.fromkeys(pair for study in studies for pair in study.contrast_pairs)),
         protocols=tuple(dict.fromkeys(protocol for study in studies for protocol in study.protocols)),
+        registrations=registrations,
         predictions=tuple(dict.fromkeys(prediction for study in studies for prediction in study.predictions)),
     )

@@ -100,10 +100,24 @@ def sweep(
         workers=workers,
         launcher=launcher,
     )
+    _register(study, opened, ledger, plan or bool(set))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     started = time.monotonic()
     result = run_study(opened, ledger, options)
     return _show(opened, ledger, result, options, time.monotonic() - started)
+
+
+def _register(name: str, study: Study, ledger: Ledger, read_only: bool) -> None:
+    """Register the predictions of the study's file, unless the command runs nothing or another base; say the status."""
+    from muvla.cli.studies import find_study, open_study
+    from sweeps.registration import has_rows, read_registrations, register, registration_line
+
+    path = find_study(name)
+    rows = has_rows(study, path, ledger)
+    if not read_only:
+        register(open_study(name), path, ledger.root, rows)
+    if line := registration_line(read_registrations(study, path, ledger.root, rows)):
+        print(line)
 
 
 def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: float) -> int:

@@ -12,7 +12,7 @@ from muvla.envs.workers import LocalEnv, WorkerEnv, WorkerError
 from muvla.errors import MuvlaError
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions.base import Intervention
-from muvla.memory.base import float_leaves
+from muvla.memory.base import Memory, float_leaves
 from muvla.models.policy import Policy
 
 
@@ -45,7 +45,12 @@ def require_applicable(
 
 def require_tokens(intervention: Intervention, policy: Policy) -> None:
     """Raises MuvlaError for an intervention that this policy's memory has no room for."""
-    memory, units = policy.memory, policy.memory.units
+    require_defined(intervention, policy.memory)
+
+
+def require_defined(intervention: Intervention, memory: Memory) -> None:
+    """Raises MuvlaError for an intervention that is undefined for this mechanism, or that it has no room for."""
+    units = memory.units
     if intervention.site == "read":
         name, count, uncounted = "tokens", memory.tokens, set()
     else:

@@ -286,6 +286,7 @@ class CellRecords:
     unsealed: int = 0  # results in `rows` that are older than seals (`muvla.evaluation.seal`)
     curve: dict[str, list[float | None]] = field(default_factory=dict)  # `muvla.runs.learning_curve`
     remarks: tuple[str, ...] = ()  # sentences about the cell that a report states
+    not_applicable: dict[str, str] = field(default_factory=dict)  # intervention → why this memory cannot take it
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""Every kind of verdict, every test and every interval that a report prints has its committed calibration."""
+
+import inspect
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.verdicts import DISTURBED, KINDS
+from experiments.calibration import contrasts, simulate
+from helpers.paths import ROOT
+from muvla.stats import hypotheses, means, proportions
+from muvla.stats.hypotheses import Pairing, permutation_p, permutation_ps, smallest_p
+
+RESULTS = ROOT / "experiments" / "calibration" / "results"
+MOST_WRONG = 0.07  # of studies, at a nominal 0.05
+
+
+def read(name: str) -> pd.DataFrame:
+    """A committed file of the calibration, in which "null" is a kind."""
+    return pd.read_csv(RESULTS / f"{name}simulated.csv", keep_default_na=False, na_values=[""])
+
+
+def test_every_kind_of_verdict_is_calibrated():
+    frame = read("")
+    assert set(frame["kind"]) == set(KINDS)
+    assert frame["studies"].min() >= 2000 and frame["wrong_share"].max() <= MOST_WRONG
+    planted = frame.groupby("kind")["planted"].nunique()
+    assert (planted == len(simulate.PLANTED)).all(), "no effect, and an effect at the margin"
+
+
+def test_every_kind_of_verdict_against_a_reference_is_calibrated_where_success_falls_without_memory():
+    frame = read("references-")
+    assert set(frame["kind"]) == set(simulate.AGAINST_REFERENCE) == {"null", "lower", "higher"}
+    assert set(DISTURBED) == {"own", "success", "touch"}
+    assert set(frame["distribution"]) >= {"at chance"} and frame["studies"].min() >= 2000
+    assert frame["wrong_share"].max() <= MOST_WRONG
+
+
+def test_every_test_of_contrasts_is_calibrated():
+    frame = read("contrasts-")
+    assert set(frame["test"]) == {*get_args(Pairing), "fisher"}
+    assert set(frame["seeds"]) == {3, 5, 10, 20} and set(frame["difference"]) == {0.0, 0.1, 0.2, 0.5}
+    none = frame[frame["difference"] == 0]
+    assert none["studies"].min() >= 2000 and none["significant"].max() <= MOST_WRONG
+    for line in none[none["test"] != "fisher"].itertuples():
+        assert line.attainable <= 0.05 and line.significant <= line.attainable + 0.02
+
+
+def test_every_interval_that_a_report_prints_has_its_coverage():
+    printed = set()
+    for module in (means, proportions, hypotheses):
+        for name, function in inspect.getmembers(module, callable):
+            limits = name.endswith(("_interval", "_bounds")) or name in ("wilson", "newcombe", "clopper_pearson")
+            if getattr(function, "__module__", "") == module.__name__ and (limits or name == "newcombe_unpaired"):
+                printed.add(name)
+    frame = read("intervals-")
+    # `difference_interval` is one of two others, by the number of seeds.
+    assert set(frame["interval"]) == printed - {"difference_interval"}
+    assert frame["studies"].min() >= 2000 and frame["coverage"].between(0, 1).all()
+    short = frame[frame["coverage"] < frame["nominal"] - 0.06]
+    assert short.empty, short
+
+
+@pytest.mark.parametrize(("n", "pairing"), [(5, "unpaired"), (12, "unpaired"), (8, "paired"), (15, "paired")])
+def test_many_studies_at_once_get_the_p_of_each(n, pairing):
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 20, (2, 6, n)) / 20
+    together = permutation_ps(first, second, pairing)
+    assert list(together) == [permutation_p(a, b, pairing) for a, b in zip(first, second, strict=True)]
+    assert together.min() >= smallest_p(n, n, pairing)
+
+
+def test_the_simulations_run(monkeypatch):
+    """With a few studies each; the committed files have 2,000."""
+    monkeypatch.setattr(contrasts, "SEEDS", (3, 10))
+    frame = contrasts.contrast_rates(20)
+    assert set(frame["test"]) == {"unpaired", "paired", "fisher"} and frame["significant"].between(0, 1).all()
+    assert set(simulate.reference_rates(5)["wrong"]) == {"supported", "refuted"}
