@@ -66,11 +66,11 @@ def _build(memory: MemoryConfig, model: ModelConfig) -> Memory | None:
 def not_applicable(cells: Iterable[StudyCell], interventions: Iterable[str]) -> dict[str, dict[str, str]]:
     """Intervention → variant → reason, for every pair that is not run."""
     by_variant = {item.variant: item.cell for item in cells}
-    found = {
+    reasons_of = {
         name: {variant: reason for variant, cell in by_variant.items() if (reason := why_not_applicable(cell, name))}
         for name in interventions
     }
-    return {name: reasons for name, reasons in found.items() if reasons}
+    return {name: reasons for name, reasons in reasons_of.items() if reasons}
 
 
 def require_some_variant(where: str, cells: Iterable[StudyCell], interventions: Iterable[str]) -> None:
