@@ -34,17 +34,17 @@ def evaluate_and_show(run: Run, protocols: Sequence[str], interventions: Sequenc
         interventions: names of interventions, or "none".
         how: how the episodes are run.
     """
+    from muvla.cli.policies import open_evaluator
     from muvla.evaluation.catalog import get_protocols
     from muvla.interventions import canonical_name
     from muvla.models.compilation import compile_step
     from muvla.runs.conditions import EvaluationOptions, evaluate_conditions, require_runnable
-    from muvla.runs.evaluate import Evaluator
 
     device = prepare(how.device, how.threads, how.compile)
     sets = {name: get_protocols(name) for name in protocols}
     names = [canonical_name(name) for name in interventions]
     require_runnable(run, [protocol for several in sets.values() for protocol in several], names, how.retry_errors)
-    evaluator = Evaluator(run, device, should_stop=stop_on_signal())
+    evaluator = open_evaluator(run, device, stop_on_signal())
     with run.working(marks_failure=False):  # a protocol that does not fit says nothing against the cell
         if how.compile:
             compile_step(evaluator.policy)

@@ -19,6 +19,10 @@ def evaluate(
     size: o.Size = None,
     precision: o.Precision = "float32",
     without_memory: o.WithoutMemory = False,
+    server_name: o.ServerName = None,
+    access_key: o.AccessKey = None,
+    timeout: o.Timeout = 30.0,
+    camera: o.ServerCameras = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
@@ -27,12 +31,13 @@ def evaluate(
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
-    """Evaluate a trained cell or a release.
+    """Evaluate a trained cell, a release, or a policy server (ws://HOST:PORT, http://HOST:PORT).
 
     Every episode becomes a row in the run's folder. Episodes that have a row are not run again.
     """
     from muvla.cli.conditions import Computing, evaluate_and_show
-    from muvla.cli.policies import ReleaseOptions, open_run
+    from muvla.cli.policies import ReleaseOptions, ServerOptions, open_run
 
-    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
+    server = ServerOptions(server_name, access_key, timeout, tuple(camera or ()))
+    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory), server)
     evaluate_and_show(opened, protocol, ["none"], Computing(device, threads, compile, retry_errors, workers))

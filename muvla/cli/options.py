@@ -17,6 +17,7 @@ from muvla.errors import MuvlaError, unknown_name
 
 STUDY, POLICY, DATA, CHECKPOINTS, SYSTEM = "Study", "Policy", "Data", "Checkpoints", "System"  # help panels of verbs
 COMPUTING, RELEASE, TRAINING, OUTPUT, FOLDERS = "Computing", "Released checkpoints", "Training", "Output", "Folders"
+SERVER = "Policy servers"
 
 
 def choice(option: str, names: Sequence[str]) -> dict[str, Callable]:
@@ -100,8 +101,8 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="STUDY/VARIANT/SEED, a train id or its beginning, or a released checkpoint: its folder or "
-        "owner/name@revision of the Hugging Face hub.",
+        help="STUDY/VARIANT/SEED, a train id or its beginning, a released checkpoint (its folder or "
+        "owner/name@revision of the Hugging Face hub), or for some verbs the address of a policy server.",
         autocompletion=_complete_run,
     ),
 ]
@@ -151,6 +152,32 @@ Precision = Annotated[
 WithoutMemory = Annotated[
     bool,
     typer.Option("--without-memory", metavar="", help="Load a μVLA release as OpenVLA-OFT.", rich_help_panel=RELEASE),
+]
+ServerName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name of a policy server that says nothing of itself.", rich_help_panel=SERVER),
+]
+AccessKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY", envvar="MUVLA_ACCESS_KEY", help="Access key of a policy server.", rich_help_panel=SERVER
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        metavar="S", help="Seconds that a policy server may take to answer.", min=0.01, rich_help_panel=SERVER
+    ),
+]
+ServerCameras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--camera",
+        metavar="NAME",
+        help="Camera names that a policy server expects; repeatable.",
+        show_default="image, wrist_image",
+        rich_help_panel=SERVER,
+    ),
 ]
 Protocols = Annotated[
     list[str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from muvla.cli.studies import find_study, open_ledger
 from muvla.errors import MuvlaError
 
 if TYPE_CHECKING:
+    from muvla.runs.evaluate import Evaluator
     from muvla.runs.run import Run
 
 # STUDY/VARIANT/SEED; a name of the Hugging Face hub has exactly one slash.
@@ -33,7 +35,7 @@ class ReleaseOptions:
     without_memory: bool = False
 
     def require_unused(self, name: str) -> None:
-        """Raises MuvlaError if one is given for a trained cell."""
+        """Raises MuvlaError if an option is given for a trained cell or a policy server."""
         given = {
             "--statistics": self.statistics,
             "--size": self.size,
@@ -50,19 +52,33 @@ class ReleaseOptions:
                 )
 
 
-def open_run(name: str, runs: Path, data: Path, release: ReleaseOptions) -> Run:
+@dataclass(frozen=True)
+class ServerOptions:
+    """Options that only a policy server has."""
+
+    name: str | None = None
+    key: str | None = None
+    timeout: float = 30.0
+    cameras: tuple[str, ...] = ()
+
+
+def open_run(name: str, runs: Path, data: Path, release: ReleaseOptions, server: ServerOptions | None = None) -> Run:
     """The run of a name, whose numbers count.
 
     Args:
-        name: STUDY/VARIANT/SEED, a train id or its beginning, the folder of a released checkpoint, or its name on the
-            hub.
+        name: STUDY/VARIANT/SEED, a train id or its beginning, the folder of a released checkpoint, its name on the
+            hub, or the address of a policy server.
         runs: folder of all runs.
         data: folder of all datasets.
         release: options of a released checkpoint.
+        server: options of a policy server; None for a verb that needs more than a server's answers.
 
     Raises:
         MuvlaError: no run has this name, or its numbers do not count.
     """
+    if name.startswith(("ws://", "wss://", "http://", "https://")):
+        release.require_unused(name)
+        return _remote(name, runs, data, server)
     if os.path.isdir(name) or ("/" in name and not is_cell(name)):
         run = _released(name, runs, data, release)
         run.require_measurement()
@@ -107,3 +123,30 @@ def _released(name: str, runs: Path, data: Path, release: ReleaseOptions) -> Run
     size = get_size(release.size) if release.size else None
     directory = ReleasedCheckpoint(resolve_checkpoint(name), size, release.without_memory)
     return released_run(runs, data, name, directory, release.statistics, release.precision)
+
+
+def _remote(name: str, runs: Path, data: Path, options: ServerOptions | None) -> Run:
+    from muvla.serving.remote_run import no_access, remote_run
+    from muvla.serving.remote_server import find_server
+
+    if options is None:
+        raise no_access("its memory")
+    run = remote_run(runs, data, find_server(name, options.key, options.name, options.timeout, options.cameras))
+    run.require_measurement()
+    return run
+
+
+def open_evaluator(run: Run, device: str = "cpu", should_stop: Callable[[], bool] = lambda: False) -> Evaluator:
+    """The evaluator of a run, or of a policy server.
+
+    Args:
+        run: the run.
+        device: torch device of a run's policy.
+        should_stop: asked between episodes.
+    """
+    from muvla.runs.evaluate import Evaluator
+    from muvla.serving.remote_run import RemoteEvaluator, RemoteRun
+
+    if isinstance(run, RemoteRun):
+        return RemoteEvaluator(run, should_stop)
+    return Evaluator(run, device, should_stop=should_stop)

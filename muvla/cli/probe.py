@@ -36,6 +36,10 @@ def probe(
     size: o.Size = None,
     precision: o.Precision = "float32",
     without_memory: o.WithoutMemory = False,
+    server_name: o.ServerName = None,
+    access_key: o.AccessKey = None,
+    timeout: o.Timeout = 30.0,
+    camera: o.ServerCameras = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
@@ -50,15 +54,15 @@ def probe(
     """
     from muvla.cli.computing import prepare, stop_on_signal
     from muvla.cli.output import show_json
-    from muvla.cli.policies import ReleaseOptions, open_run
+    from muvla.cli.policies import ReleaseOptions, ServerOptions, open_evaluator, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.models.compilation import compile_step
     from muvla.probes.base import Grid, ScheduledMeasurement
     from muvla.probes.registry import get_probe
-    from muvla.runs.evaluate import Evaluator
 
     chosen, base = prepare(device, threads, compile), get_protocol(protocol)
-    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
+    server = ServerOptions(server_name, access_key, timeout, tuple(camera or ()))
+    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory), server)
     wanted = [get_probe(name, base) for name in probes]
     if episodes is not None and any(isinstance(item, Grid) for item in wanted):
         raise MuvlaError(
@@ -67,7 +71,7 @@ def probe(
             expected="a measurement",
             remedy="leave --episodes out: a grid runs the episodes of its protocols",
         )
-    evaluator = Evaluator(opened, chosen, should_stop=stop_on_signal())
+    evaluator = open_evaluator(opened, chosen, stop_on_signal())
     with opened.working(marks_failure=False):
         if compile:
             compile_step(evaluator.policy)

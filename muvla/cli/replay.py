@@ -29,6 +29,10 @@ def replay(
     size: o.Size = None,
     precision: o.Precision = "float32",
     without_memory: o.WithoutMemory = False,
+    server_name: o.ServerName = None,
+    access_key: o.AccessKey = None,
+    timeout: o.Timeout = 30.0,
+    camera: o.ServerCameras = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
     compile: o.Compile = False,
@@ -43,17 +47,17 @@ def replay(
     """
     from muvla.cli.computing import prepare
     from muvla.cli.output import show
-    from muvla.cli.policies import ReleaseOptions, open_run
+    from muvla.cli.policies import ReleaseOptions, ServerOptions, open_evaluator, open_run
     from muvla.evaluation.catalog import get_protocol
     from muvla.interventions import canonical_name
     from muvla.models.compilation import compile_step
-    from muvla.runs.evaluate import Evaluator
     from muvla.runs.replay import recorded_row, replay_episode
 
-    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
+    server = ServerOptions(server_name, access_key, timeout, tuple(camera or ()))
+    opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory), server)
     recorded, name = get_protocol(protocol), canonical_name(intervention)
     recorded_row(opened, recorded, name, episode)  # raises before the policy is loaded
-    evaluator = Evaluator(opened, prepare(device, threads, compile))
+    evaluator = open_evaluator(opened, prepare(device, threads, compile))
     if compile:
         compile_step(evaluator.policy)
     file, steps = replay_episode(evaluator, recorded, name, episode, out)

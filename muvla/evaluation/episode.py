@@ -44,7 +44,8 @@ class RunningEpisode:
     index: int
     env: WorkerEnv | LocalEnv | None = None
     seed: int | None = None
-    lost_worker: str | None = None  # error of the first attempt, if the attempt lost its worker
+    lost_worker: str | None = None  # error of the first attempt, if the attempt lost its worker or its policy server
+    failure: str | None = None  # why the actor could not act; the rollout tries the episode once more
     is_waiting: bool = False  # the environment works on a reset or a step
     observation: dict[str, np.ndarray] | None = None
     first_images: np.ndarray | None = None  # (V, h, w, 3), at the first step

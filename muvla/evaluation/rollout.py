@@ -74,7 +74,7 @@ class Rollout:
         on_outcome: Callable[[Outcome], None] = lambda _: None,
         check_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        """Run the episode of every seed once. An episode that lost its worker is run once more.
+        """Run the episode of every seed once. An episode that lost its worker or its policy server is run once more.
 
         Args:
             seeds: of the episodes, in the order in which they begin.
@@ -95,7 +95,7 @@ class Rollout:
             now = time.perf_counter()
             if ready and (not busy or now >= serve_at):
                 check_stop()
-                self._serve(ready)
+                self._serve(ready, waiting, on_outcome)
                 serve_at, self._serving_seconds = math.inf, time.perf_counter() - now
                 continue
             if ready and serve_at == math.inf:
@@ -110,12 +110,20 @@ class Rollout:
         self.actor.close()
         close_all([episode.env for episode in self.episodes if episode.env is not None])
 
-    def _serve(self, ready: list[RunningEpisode]) -> None:
+    def _serve(
+        self, ready: list[RunningEpisode], waiting: Iterator[int], on_outcome: Callable[[Outcome], None]
+    ) -> None:
         for tick in self.actor.act(self.episodes, ready):
             for recorder in self.recorders:
                 recorder.after_tick(tick)
         for episode in ready:
-            self._start_step(episode)
+            if episode.failure is None:
+                self._start_step(episode)
+            elif episode.lost_worker is None:
+                self._begin(episode, episode.seed, episode.failure)
+            else:
+                error = f"{episode.failure}; at first: {episode.lost_worker}"
+                self._end(episode, _outcome(episode, {}, error), waiting, on_outcome)
 
     def _start_step(self, episode: RunningEpisode) -> None:
         for recorder in self.recorders:

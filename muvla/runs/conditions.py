@@ -85,14 +85,15 @@ def evaluate_conditions(
     """
     protocols = [protocol for several in sets.values() for protocol in several]
     require_decisions(protocols)
-    if not evaluator.policy.memory.has_state and list(interventions) != ["none"]:
+    if list(interventions) != ["none"] and not evaluator.policy.memory.has_state:
         raise MuvlaError(
             "INTERVENTION",
             got=", ".join(interventions),
             expected="none: this policy has no memory",
             remedy="use `muvla evaluate`",
         )
-    require_prompts(evaluator.policy, protocols)
+    if evaluator.is_local:
+        require_prompts(evaluator.policy, protocols)
     results: list[ConditionResult] = []
     for name, several in sets.items():
         of_set = [
@@ -117,7 +118,7 @@ def _evaluate(
 ) -> Summary:
     summary = summarise(evaluator.evaluate(protocol, intervention, options.retry_errors, options.workers))
     say(f"{protocol.id} {intervention}: {summary.text()}")
-    if summary.success_rate == 0:
+    if summary.success_rate == 0 and evaluator.is_local:
         for line in sanity_check(evaluator, protocol, intervention, options.workers):
             say(line)
     return summary
@@ -132,11 +133,12 @@ def _say_mean(name: str, summaries: Sequence[Summary], say: Callable[[str], None
 def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] = print) -> list[PointResult]:
     """Evaluate the points of a probe's grid, with a line for each. Return their results.
 
-    A policy without memory gets only the points without an intervention.
+    A policy without memory, and a policy that another process serves, get only the points without an intervention.
     """
-    has_memory = evaluator.policy.memory.has_state
+    has_memory = evaluator.is_local and evaluator.policy.memory.has_state
     points = [point for point in grid.points if point.intervention == "none" or has_memory]
-    require_prompts(evaluator.policy, [point.protocol for point in points])
+    if evaluator.is_local:
+        require_prompts(evaluator.policy, [point.protocol for point in points])
     say(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")
     results: list[PointResult] = []
     for point in points:

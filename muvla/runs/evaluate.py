@@ -35,6 +35,8 @@ class Evaluator:
         rows = Evaluator(run).evaluate(get_protocol("recall-position3-rh@1"), "none")
     """
 
+    is_local = True  # False for a policy that another process serves: its memory and weights are not here
+
     def __init__(
         self,
         run: Run,

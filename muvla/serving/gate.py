@@ -69,12 +69,13 @@ class Gate:
 
     def seed(self, value: Any) -> int:
         """The seed that a client names; 0 if it names none. Raises Refused for no seed."""
-        if value is None:
-            return 0
-        if type(value) is not int or not 0 <= value < 2**32:
-            raise Refused(
-                "seed", got=value, expected="a whole number below 2^32", remedy="send a seed, or leave it out"
-            )
+        return self.number("seed", value) or 0
+
+    def number(self, name: str, value: Any) -> int | None:
+        """A number that a client may leave out. Raises Refused for anything but a whole number below 2^32."""
+        if value is not None and (type(value) is not int or not 0 <= value < 2**32):
+            expected, remedy = "a whole number below 2^32", f"send a {name}, or leave it out"
+            raise Refused(name, got=value, expected=expected, remedy=remedy)
         return value
 
     def count_refusal(self, error: MuvlaError) -> None:

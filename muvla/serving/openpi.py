@@ -62,10 +62,10 @@ class Connection:
         content = decode_message(data, WIRE)
         if not isinstance(content, dict):
             raise _refused("message", f"a {type(content).__name__}", "a map", "send an observation")
-        observed = self._observed(content)
+        observed, step = self._observed(content), self.gate.number("step", content.get("step"))
         if self._begins(content):
             await self.gate.sessions.begin(self.session, self.gate.seed(content.get("episode_seed")))
-        answer = await self.gate.sessions.act(self.session, observed)
+        answer = await self.gate.sessions.act(self.session, observed, step=step)
         self.gate.sessions.metrics.requests[WIRE] += 1
         timing = {"infer_ms": answer.seconds * 1000}
         if self._total is not None:

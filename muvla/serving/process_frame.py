@@ -10,6 +10,7 @@
 | header `X-Muvla-Session` | names the session; without the header, one session has the whole server |
 | header `X-Muvla-Sequence` | number of the request, which grows over the whole session |
 | header `X-Muvla-Seed` | keys the random draws of the episode that begins |
+| header `X-Muvla-Step` | environment step of the frame, for clients that execute chunks of changing length |
 
 The answer is `{"response": [A numbers]}`, or a list of such lists under the regime `chunk`.
 """
@@ -109,7 +110,7 @@ async def _act(gate: Gate, request: web.Request, observed: Observed, first: bool
     is_repeated = sequence is not None and session.sequence is not None and sequence <= session.sequence
     if first and not is_repeated:
         await gate.sessions.begin(session, gate.seed(_number(request, "X-Muvla-Seed")))
-    return await gate.sessions.act(session, observed, sequence)
+    return await gate.sessions.act(session, observed, sequence, _number(request, "X-Muvla-Step"))
 
 
 def _session(gate: Gate, request: web.Request) -> Session:

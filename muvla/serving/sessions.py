@@ -178,13 +178,16 @@ class Sessions:
         session.answer = None
         self.slots.start(session.slot, seed)
 
-    async def act(self, session: Session, frame: Observed, sequence: int | None = None) -> Answer:
+    async def act(
+        self, session: Session, frame: Observed, sequence: int | None = None, step: int | None = None
+    ) -> Answer:
         """Return the actions for a frame. One call is one request of the session's episode.
 
         Args:
             session: a session whose episode runs.
             frame: the observation.
             sequence: number of the request; it grows. The same number again gets the same answer, and writes no memory.
+            step: environment step of the frame, where the client says it; else steps are counted.
 
         Raises:
             Refused: the session has no episode, the sequence number went back, or the policy failed on this frame.
@@ -198,6 +201,8 @@ class Sessions:
             raise _two_at_once(session)
         if session.slot is None:
             raise _not_begun(session)
+        if step is not None:
+            session.step = step
         before = session.sequence, session.frame, session.answer
         if sequence is not None and session.sequence is not None:
             self.metrics.gaps += sequence - session.sequence - 1

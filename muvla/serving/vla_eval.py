@@ -124,7 +124,8 @@ class Connection:
     async def _act(self, payload: dict[str, Any], sequence: int) -> dict[str, Any]:
         if self._refused_start is not None:
             raise self._refused_start
-        answer = await self.gate.sessions.act(self.session, self._observed(payload), sequence)
+        step = self.gate.number("step", payload.get("step"))
+        answer = await self.gate.sessions.act(self.session, self._observed(payload), sequence, step)
         self.gate.sessions.metrics.requests[WIRE] += 1
         actions = np.ascontiguousarray(answer.actions, dtype=np.float32)
         return {"actions": actions if self.gate.sessions.regime.name == "chunk" else actions[0]}
