@@ -22,6 +22,7 @@ from muvla.cli import (
     doctor,
     evaluate,
     export,
+    import_results,
     init,
     inspect,
     intervene,
@@ -44,14 +45,28 @@ __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED_CELLS", "EXIT_INTERRUPTED", "app", "ma
 
 # The order of the verbs in `muvla --help`.
 STUDY_VERBS = (init, sweep, tune, status, verify, report, diff, collect, train, baselines)
-VERBS = (*STUDY_VERBS, evaluate, intervene, probe, replay, serve, data, assets, inspect, export, ls, doctor)
+VERBS = (
+    *STUDY_VERBS,
+    evaluate,
+    intervene,
+    probe,
+    replay,
+    serve,
+    import_results,
+    data,
+    assets,
+    inspect,
+    export,
+    ls,
+    doctor,
+)
 
 
 class Muvla(Verbs):
     """All verbs, in the order of VERBS."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        return [module.__name__.rpartition(".")[2] for module in VERBS]
+        return [module.__name__.rpartition(".")[2].replace("_", "-") for module in VERBS]
 
 
 app = typer.Typer(

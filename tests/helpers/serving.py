@@ -30,7 +30,7 @@ class HashSlots(Slots):
         self.batches: list[int] = []
 
     def config(self):
-        return {"server": "hash", "slots": self.count, "action": 2, "chunk": self.chunk}
+        return {"policy": "hash", "slots": self.count, "action": 2, "chunk": self.chunk}
 
     def start(self, slot, seed):
         self.memory[slot] = str(seed).encode()
@@ -78,7 +78,9 @@ def running(slots: Slots, regime: Regime | None = None, limits: Limits | None = 
 
     async def serve():
         chosen = regime or Regime()
-        gate = Gate(Sessions(slots, chosen, limits), slots.config() | {"regime": chosen.plain()}, **access)
+        gate = Gate(
+            Sessions(slots, chosen, limits), {"server": "muvla"} | slots.config() | {"regime": chosen.plain()}, **access
+        )
         server = Server(gate, port=0, root=root)
         await server.start()
         server.loop = loop

@@ -1,0 +1,127 @@
+"""The real peers: vla-eval 0.8.0 and openpi-client 0.1.2, each in an environment of its own.
+
+`scripts/setup-peers.sh` makes the environments.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.serving import HashSlots, running
+from muvla.envs.registry import open_env
+from muvla.evaluation.actor import Actor
+from muvla.evaluation.catalog import get_protocol
+from muvla.evaluation.rollout import Rollout
+from muvla.serving.foreign_results import read_results
+from muvla.serving.regime import Regime
+from muvla.serving.remote_run import RemoteEvaluator, remote_run
+from muvla.serving.remote_server import find_server
+
+PEERS = Path(__file__).parent / "helpers" / "peers"
+PROTOCOL = replace(get_protocol("recall-position3-rh@1"), name="peers", episodes=12, slots=4)
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.skipif("MUVLA_PEERS" not in os.environ, reason="MUVLA_PEERS is not set (scripts/setup-peers.sh)"),
+]
+
+
+def python(peer):
+    return str(Path(os.environ["MUVLA_PEERS"]) / peer / "bin" / "python")
+
+
+def run(command, **options):
+    environment = os.environ | {"PYTHONPATH": str(PEERS)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False, **options)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def peer_server(peer, script):
+    """The port of a server in the peer's environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([python(peer), str(PEERS / script), str(port)])
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Constant(Actor):
+    """The peers' policy, in this process."""
+
+    def needs_query(self, episode):
+        return True
+
+    def act(self, episodes, ready):
+        for episode in ready:
+            episode.chunk, episode.chunk_age = np.array([[0.5, -0.25]], dtype=np.float32), 0
+        return []
+
+
+def outcome(row):
+    return row.seed, row.choice, row.steps, row.success_once, row.error
+
+
+@pytest.fixture(scope="module")
+def ours():
+    found = []
+    rollout = Rollout(Constant(PROTOCOL, 4), lambda: open_env(PROTOCOL.task, None))
+    rollout.run(range(PROTOCOL.seed, PROTOCOL.seed + PROTOCOL.episodes), found.append)
+    rollout.close()
+    return sorted((o.seed, o.info["choice"], o.info["steps"], o.info["success_once"], o.error) for o in found)
+
+
+@pytest.mark.parametrize(
+    ("peer", "script"), [("vla-eval", "constant_server.py"), ("openpi-client", "openpi_server.py")]
+)
+def test_a_peer_server_is_the_policy_of_an_evaluation(peer, script, ours, tmp_path):
+    with peer_server(peer, script) as port:
+        evaluator = RemoteEvaluator(remote_run(tmp_path, tmp_path, find_server(f"ws://127.0.0.1:{port}")))
+        rows = evaluator.evaluate(PROTOCOL, "none")
+    print(json.loads((evaluator.run.folder / "server.json").read_text()))
+    assert sorted(map(outcome, rows)) == ours
+
+
+def test_vla_eval_evaluates_a_served_policy_in_three_shards_at_once(tmp_path):
+    config = tmp_path / "eval.yaml"
+    with running(HashSlots(side=8)) as server:
+        content = {
+            "server": {"url": f"ws://127.0.0.1:{server.port}"},
+            "output_dir": str(tmp_path / "results"),
+            "benchmarks": [{"benchmark": "mock_benchmark:MockBenchmark", "episodes_per_task": 4}],
+        }
+        config.write_text(json.dumps(content))  # JSON is YAML
+        vla_eval = str(Path(python("vla-eval")).with_name("vla-eval"))
+        run([vla_eval, "run", "--config", str(config), "--no-docker", "--eval-id", "mock", "--yes"], cwd=tmp_path)
+        slots_free = len(server.gate.sessions._free)
+    (database,) = (tmp_path / "results").glob("**/*.db*")
+    run([vla_eval, "export", str(database), "-o", str(tmp_path / "exported")])
+    (result,) = [path for path in (tmp_path / "exported").glob("**/*.json") if "tasks" in json.loads(path.read_text())]
+    (total, *_) = [line for line in read_results(result) if line.task == "all"]
+    assert (total.n, total.successes, total.errors) == (12, 12, 0)
+    assert slots_free == 8
+
+
+@pytest.mark.parametrize(("regime", "horizon"), [(Regime(), 1), (Regime("chunk", h=4), 4)])
+def test_openpi_client_drives_a_robot_with_a_served_policy(regime, horizon):
+    with running(HashSlots(side=8), regime) as server:
+        script = str(PEERS / "openpi_robot.py")
+        text = run([python("openpi-client"), script, f"ws://127.0.0.1:{server.port}/openpi", str(horizon)])
+    assert text.count("OK") == 3
