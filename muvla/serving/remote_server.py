@@ -50,7 +50,7 @@ class RemoteServer:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the id of the server's policy is the hash of. The address is left out."""
+        """The facts that the id of the policy is the hash of. The address is left out."""
         named = {"name": self.name} if self.name else {}
         cameras = {"cameras": list(self.cameras)} if self.cameras else {}
         return {"wire": self.wire} | self.facts | named | cameras
