@@ -25,6 +25,7 @@ from muvla.serving.refusal import BrokenAnswer
 from muvla.utils.foreign import parse_json
 
 LARGEST_ANSWER = 2**26  # bytes
+CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)  # seconds that a server has to answer the end of a connection
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Wire(ABC):
         self.url, self.key = url, key
         self.is_ours = False  # a server of muvla takes more than its wire says
         self.client: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def connect(self) -> dict[str, Any]:
         """Open the connection, and return what the server says about itself: metadata and configuration."""
@@ -84,6 +86,8 @@ class Wire(ABC):
         """Say that the episode has ended."""
 
     async def close(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
         if self.client is not None:
             await self.client.close()
 
@@ -108,7 +112,7 @@ class VlaEvalWire(Wire):
 
     async def _open(self) -> dict[str, Any]:
         config = await read_config(self.client, self.url)
-        self._socket = await self.client.ws_connect(self.url, max_msg_size=LARGEST_ANSWER)
+        self._socket = await self.client.ws_connect(self.url, max_msg_size=LARGEST_ANSWER, timeout=CLOSING)
         self._numbers = itertools.count(1)
         number = await self._send("hello", {"harness_version": f"muvla {muvla.__version__}", "protocol_version": 1})
         reply = await self._receive(number)
@@ -156,7 +160,7 @@ class OpenpiWire(Wire):
         return {"metadata": await self._connect(), "config": None}
 
     async def _connect(self) -> Any:
-        self._socket = await self.client.ws_connect(self.url, max_msg_size=LARGEST_ANSWER)
+        self._socket = await self.client.ws_connect(self.url, max_msg_size=LARGEST_ANSWER, timeout=CLOSING)
         self._is_fresh = True
         return await receive(self._socket, "openpi")
 

@@ -19,7 +19,7 @@ from muvla.serving.codec import decode_message, encode_message
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Observed
 from muvla.serving.refusal import Refused
-from muvla.serving.sessions import Session
+from muvla.serving.sessions import Session, failed
 
 WIRE = "openpi"
 STATES = ("observation/state", "state")
@@ -38,12 +38,15 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                 if message.type is WSMsgType.TEXT:
                     raise _refused("message", "a frame of text", "a binary frame", "send msgpack")
                 answer = await connection.answer(message.data)
-            except MuvlaError as error:
+            except Exception as fault:
+                error = fault if isinstance(fault, MuvlaError) else failed(fault)
                 gate.count_refusal(error)
                 await socket.send_str(str(error))
                 await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=error.field.encode()[:100])
                 break
             await socket.send_bytes(encode_message(answer, WIRE))
+    except ConnectionResetError:
+        pass  # the client left before its answer
     finally:
         gate.sessions.close(session)
     return socket

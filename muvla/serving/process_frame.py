@@ -67,24 +67,22 @@ async def handle(request: web.Request) -> web.Response:
 
 
 async def _read(request: web.Request) -> Form:
-    """Read the form in memory. aiohttp's `post` would write files to disk."""
+    """Read the form in memory. aiohttp's `post` would write the files of a multipart form to disk."""
     form = Form()
-    if request.content_type != "multipart/form-data":
-        form.fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
-        return form
     try:
+        if request.content_type != "multipart/form-data":
+            form.fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+            return form
         async for part in await request.multipart():
-            if getattr(part, "name", None) is None or not hasattr(part, "read"):
-                raise _refused("form", "a part without a name", "parts with names")
             data = bytes(await part.read())
             if part.filename is not None or part.name in CAMERAS:
                 form.files[part.name] = data
             else:
                 form.fields[part.name] = data.decode("utf-8")
-    except (ValueError, AssertionError, LookupError, RuntimeError, EOFError) as error:
-        if isinstance(error, MuvlaError):
-            raise
-        raise _refused("form", f"a broken multipart body ({type(error).__name__})", "whole parts") from None
+    except (web.HTTPException, OSError):  # too large, or a client that left
+        raise
+    except Exception as error:  # aiohttp raises many types for broken bodies
+        raise _refused("form", f"a broken body ({type(error).__name__})", "a whole multipart form") from None
     return form
 
 
@@ -100,8 +98,16 @@ async def _observed(gate: Gate, form: Form) -> tuple[Observed, bool]:
     pictures = [centre_square(await asyncio.to_thread(decode_picture, form.files[name], name)) for name in names]
     needs = gate.sessions.slots.needs
     cameras = dict(zip(needs.names or names, pictures, strict=False))
-    proprio = parse_json(form.fields["proprio"], "proprio") if "proprio" in form.fields else None
-    return needs.check(cameras, proprio, form.fields["text"]), FLAGS[flag]
+    return needs.check(cameras, _proprio(form), form.fields["text"]), FLAGS[flag]
+
+
+def _proprio(form: Form) -> Any:
+    if "proprio" not in form.fields:
+        return None
+    try:
+        return parse_json(form.fields["proprio"], "proprio")
+    except MuvlaError as error:
+        raise _refused("proprio", error.got, "a JSON list of numbers") from None
 
 
 async def _act(gate: Gate, request: web.Request, observed: Observed, first: bool):

@@ -24,6 +24,7 @@ from muvla.errors import MuvlaError
 from muvla.serving import openpi, process_frame, vla_eval
 from muvla.serving.gate import Gate
 from muvla.serving.refusal import Refused
+from muvla.serving.sessions import failed
 
 ROOTS = {vla_eval.WIRE: vla_eval.handle, openpi.WIRE: openpi.handle}
 OPEN = ("/health", "/healthz")  # need no access key
@@ -122,6 +123,12 @@ async def _guard(
         return web.json_response({"error": str(error), "field": error.field}, status=status)
     except web.HTTPException as error:
         return web.json_response({"error": error.reason}, status=error.status, headers=_allowed(error))
+    except ConnectionResetError:
+        raise  # the client left
+    except Exception as fault:
+        error = failed(fault)
+        gate.count_refusal(error)
+        return web.json_response({"error": str(error), "field": error.field}, status=error.status)
     finally:
         gate.sockets = {socket for socket in gate.sockets if not socket.closed}
 

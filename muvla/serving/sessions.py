@@ -358,7 +358,7 @@ class Sessions:
                 if future.done():
                     continue
                 if isinstance(chunks[slot], Exception):
-                    future.set_exception(_failed(chunks[slot]))
+                    future.set_exception(failed(chunks[slot]))
                 else:
                     future.set_result((chunks[slot], seconds))
 
@@ -414,13 +414,14 @@ def _not_begun(session: Session) -> Refused:
     )
 
 
-def _failed(error: Exception) -> Refused:
+def failed(error: Exception) -> Refused:
+    """The error of a request that the policy or the server could not carry out."""
     if isinstance(error, Refused):
         return error
     text = str(error) if isinstance(error, MuvlaError) else f"{type(error).__name__}: {error}"
     return Refused(
         "policy",
-        got=f"an error of the policy ({text})",
+        got=f"a failure ({text})",
         expected="an observation that the policy takes",
         remedy="the memory stays as it was before this frame: send another frame, or start a new episode",
         status=BROKEN,

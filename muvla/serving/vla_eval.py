@@ -20,7 +20,7 @@ from muvla.serving.codec import decode_message, encode_message
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Observed
 from muvla.serving.refusal import Refused
-from muvla.serving.sessions import Session
+from muvla.serving.sessions import Session, failed
 
 WIRE, PROTOCOL = "vla-eval", 1
 TYPES = ("hello", "observation", "action", "episode_start", "episode_end", "error")
@@ -42,6 +42,8 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                 break
             if answer is not None:
                 await socket.send_bytes(encode_message(answer, WIRE))
+    except ConnectionResetError:
+        pass  # the client left before its answer
     finally:
         gate.sessions.close(session)
     return socket
@@ -73,6 +75,8 @@ class Connection:
             return None
         except MuvlaError as error:
             return self.error(sequence, error)
+        except Exception as error:  # a fault of the server; the connection and the other sessions go on
+            return self.error(sequence, failed(error))
 
     def error(self, sequence: int, error: MuvlaError) -> dict[str, Any]:
         self.gate.count_refusal(error)
@@ -86,7 +90,7 @@ class Connection:
         if not isinstance(message, dict) or any(name not in message for name in names):
             got = f"the fields {list(message)}" if isinstance(message, dict) else f"a {type(message).__name__}"
             raise _refused("message", got, f"a map of {', '.join(names)}")
-        if message["type"] not in TYPES:
+        if not isinstance(message["type"], str) or message["type"] not in TYPES:
             raise _refused("type", message["type"], f"one of {', '.join(TYPES)}")
         if type(message["seq"]) is not int or not 0 <= message["seq"] < 2**53:
             raise _refused("seq", message["seq"], "a whole number")
@@ -95,8 +99,9 @@ class Connection:
         return message
 
     def _hello(self, payload: dict[str, Any]) -> dict[str, Any]:
-        if payload.get("protocol_version", PROTOCOL) != PROTOCOL:
-            raise _refused("protocol_version", payload["protocol_version"], f"{PROTOCOL}")
+        version = payload.get("protocol_version", PROTOCOL)
+        if type(version) is not int or version != PROTOCOL:
+            raise _refused("protocol_version", version, f"{PROTOCOL}")
         needs, config = self.gate.sessions.slots.needs, self.gate.config
         observed = {"image": _spec("image", 0, "rgb_hwc_uint8"), "language": _spec("language", 0, "language")}
         if needs.reads_proprio:
