@@ -88,7 +88,8 @@ VERBS = dict(verbs())
 
 
 def test_every_file_of_a_verb_is_registered():
-    names = {path.stem for path in (ROOT / "muvla" / "cli").glob("*.py") if "def add(app" in path.read_text()}
+    files = (ROOT / "muvla" / "cli").glob("*.py")
+    names = {path.stem.replace("_", "-") for path in files if "def add(app" in path.read_text()}
     assert names == {words[0] for words in VERBS}
 
 
