@@ -28,6 +28,7 @@ _PUBLIC = {
         "no_memory",
         "tbptt",
     ),
+    "muvla.config.expert": ("get_expert",),
     "muvla.config.serialization": ("replace",),
     "muvla.config.sizes": ("get_size",),
     "muvla.data.collect": ("collect",),

@@ -77,7 +77,8 @@ class CellResults:
             study: the study, also with fewer conditions than the results have.
             item: the cell of the study that the results belong to.
         """
-        declared = {(protocol.id, name) for protocol in study.protocols for name in ("none", *study.interventions)}
+        names = ("none", *study.interventions_of(item.cell))
+        declared = {(protocol.id, name) for protocol in study.protocols for name in names}
         sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
         grids = [probe for probe in study.probes if isinstance(probe, Grid)]
         of_grids = {(protocol.id, name) for protocol, name in study.grid_conditions}

@@ -140,7 +140,8 @@ class Entry:
     def _chunk_changes(self, results: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, Spread]]:
         """How each declared intervention changes the chunks of the plain run, where the chunks of both were kept."""
         changes, folder = {}, self.run.folder / "chunks"
-        for protocol, name in ((p.id, name) for p in self.study.protocols for name in self.study.interventions):
+        names = self.study.interventions_of(self.item.cell)
+        for protocol, name in ((p.id, name) for p in self.study.protocols for name in names):
             plain, rows = results.get((protocol, "none")), results.get((protocol, name))
             if plain and rows:
                 change = chunk_change(folder, plain[0].result, rows[0].result, rows)

@@ -32,6 +32,7 @@ from sweeps.checks import (
 from sweeps.contrasts import Contrasts
 from sweeps.predictions import NamesVariants, Prediction
 
+ZERO_PERCEPTION = "zero_perception"  # a part of every report on a policy with perceptual tokens
 SEED = "seed"  # the training seed differs between cells without being a factor
 
 
@@ -141,6 +142,18 @@ class Study(NamesVariants):
         """(variant, reference) of every planned contrast. Raises MuvlaError for an unknown variant, metric or test."""
         return self.contrasts.resolve(f"study {self.name}", self.variants, self.reference, len(self.seeds))
 
+    def interventions_of(self, cell: Cell) -> tuple[str, ...]:
+        """The study's interventions on a cell.
+
+        A cell with perceptual tokens always has the intervention on them: as released, their attention is a mean over
+        tokens for ever, so every report has to say whether they count (MemoryVLA spec 3.1). Other cells never have it.
+        """
+        return self._interventions(cell.memory.perceives)
+
+    def _interventions(self, perceives: bool) -> tuple[str, ...]:
+        others = tuple(name for name in self.interventions if name != ZERO_PERCEPTION)
+        return (*others, ZERO_PERCEPTION) if perceives else others
+
     def conditions(self, cell: Cell) -> Iterator[tuple[Protocol, str]]:
         """(protocol, intervention) of every evaluation of a cell, each once.
 
@@ -148,14 +161,20 @@ class Study(NamesVariants):
         a memory has plain runs alone, and an intervention that its mechanism cannot take is left out
         (`sweeps.applicability`).
         """
-        for protocol, name in self._conditions:
+        for protocol, name in self._conditions[cell.memory.perceives]:
             if not why_not_applicable(cell, name):
                 yield protocol, name
 
     @cached_property
-    def _conditions(self) -> tuple[tuple[Protocol, str], ...]:
-        declared = [(protocol, name) for protocol in self.protocols for name in ("none", *self.interventions)]
-        return tuple(dict.fromkeys(declared + self.grid_conditions))
+    def _conditions(self) -> dict[bool, tuple[tuple[Protocol, str], ...]]:
+        """Conditions of the cells with perceptual tokens (True) and of the other cells."""
+
+        def of(perceives: bool) -> tuple[tuple[Protocol, str], ...]:
+            names = ("none", *self._interventions(perceives))
+            declared = [(protocol, name) for protocol in self.protocols for name in names]
+            return tuple(dict.fromkeys(declared + self.grid_conditions))
+
+        return {perceives: of(perceives) for perceives in (False, True)}
 
     def measurements_of(self, cell: Cell) -> list[ScheduledMeasurement]:
         """The measurements that this cell's memory allows."""

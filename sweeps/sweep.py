@@ -270,7 +270,8 @@ def finished_line(entry: Entry, number: int, total: int, seconds: float) -> str:
     if entry.state != "done":
         return f"{head} {entry.state}"
     protocols = entry.study.protocols
-    declared = {(protocol.id, name) for protocol in protocols for name in ("none", *entry.study.interventions)}
+    names = ("none", *entry.study.interventions_of(entry.item.cell))
+    declared = {(protocol.id, name) for protocol in protocols for name in names}
     parts = []
     for (protocol, name), summary in entry.summaries().items():
         if (protocol, name) not in declared:

@@ -27,7 +27,9 @@ BASE = get_protocol("recall-position3-rh@1")
 SHORT = replace(BASE, name="short", episodes=12, slots=5)
 KINDS = {name: parse_intervention(name) for name in EXAMPLES.values()}
 # On MEMORY tokens, which have no times.
-ALONE = sorted(name for name, kind in KINDS.items() if kind.donor is None and not kind.on_times)
+ALONE = sorted(
+    name for name, kind in KINDS.items() if kind.donor is None and not kind.on_times and not kind.on_perception
+)
 
 
 def outcomes(trainer, protocol, kind=None, seeds=None):

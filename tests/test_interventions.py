@@ -16,7 +16,8 @@ from muvla.training.trainer import Trainer
 
 NAMES = sorted(EXAMPLES.values())
 # On MEMORY tokens, which have no times.
-ALONE = [name for name in NAMES if parse_intervention(name).donor is None and not parse_intervention(name).on_times]
+PARSED = {name: parse_intervention(name) for name in NAMES}
+ALONE = [name for name, i in PARSED.items() if i.donor is None and not i.on_times and not i.on_perception]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,9 @@ from muvla.models.leak_test import leak_test
 from muvla.recurrence import Moment, Recurrence
 
 WITH_PLACE = [name for name in MECHANISMS.members if issubclass(MECHANISMS.load(name).Config, PlaceConfig)]
-COMBINATIONS = [(name, place) for name in WITH_PLACE for place in MECHANISMS.load(name).Config.places]
+COMBINATIONS = [
+    (name, place) for name in WITH_PLACE for place in MECHANISMS.load(name).Config.places if place in PLACES
+]
 every = pytest.mark.parametrize(("name", "place"), COMBINATIONS)
 FRAMES = (0, 1)  # slots
 

@@ -129,6 +129,8 @@ def test_the_list_of_knobs_is_complete(base):
     # task and the data: other parameters and other frames, tested where they are defined
     elsewhere |= {name for name in flatten(base) if name.startswith(("start.", "lora."))}  # tests/test_start.py
     elsewhere |= {"data.mixture", "data.balance"}  # tests/test_mixture.py
+    elsewhere |= {name for name in flatten(base) if name.startswith(("model.expert.", "model.causal"))}
+    # tests/test_expert_policy.py and, for fields of sampling, tests/test_action_expert.py
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
     backends |= {"model.prompt_tokens"}  # up to rounding (tests/test_prompts.py)
     chosen_after = {"selection"}  # which checkpoint counts, not what is trained (tests/test_selection.py)

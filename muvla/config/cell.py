@@ -103,25 +103,25 @@ def _require_adapters_fit(cell: Cell) -> None:
 
 
 def _require_sound_diffusion(cell: Cell) -> None:
-    """Checks labels and tail under a diffusion head, whose ACTION slots hold the labels, with noise, in training.
+    """Checks labels and tail under a head that denoises: in training it sees the labels, with noise.
 
     A label that must not be seen must not stand there. `MemoryConfig.require_compatible` checks that no memory carries
     a label on.
     """
-    if cell.model.head != "diffusion":
+    if cell.model.head == "l1":
         return
     require(
         cell.data.labels != "masked",
         "data.labels",
         "masked",
-        "executed or recorded under the head diffusion",
+        f"executed or recorded under the head {cell.model.head}",
         "a weight of 0 does not hide a label that stands, noisy, beside the others: set data.labels to executed",
     )
     require(
         cell.data.tail != "mask" or cell.model.chunk == 1,
         "data.tail",
         cell.data.tail,
-        "repeat or still under the head diffusion",
+        f"repeat or still under the head {cell.model.head}",
         "slots that are never supervised would be denoised and read all the same: set data.tail to repeat or still",
     )
 

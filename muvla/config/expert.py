@@ -32,6 +32,8 @@ class ExpertConfig:
     # chunk alone, as in CronusVLA's released code.
     guided_axis: Literal["action", "time"] = "action"
     sampler: Literal["ddim", "ddpm"] = "ddim"
+    # Limits of the sampled actions before they are scaled back: `clipped` or `binary`, see `muvla.data.normalization`.
+    outputs: Literal["clipped", "binary"] = "clipped"
     sampled_steps: int = 10  # noise levels that DDIM visits; DDPM visits all
 
     def __post_init__(self):
@@ -50,6 +52,7 @@ class ExpertConfig:
             ("per_attn_init", ("released", "fixed")),
             ("guided_axis", ("action", "time")),
             ("sampler", ("ddim", "ddpm")),
+            ("outputs", ("clipped", "binary")),
         ):
             if getattr(self, name) not in choices:
                 raise unknown_name(f"model.expert.{name}", getattr(self, name), choices)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from muvla.config.cell import Cell
+from muvla.config.expert import ExpertConfig
 from muvla.config.model import LoraConfig
 from muvla.config.serialization import content_hash, identity, replace
 
@@ -55,11 +56,29 @@ def _canonical(cell: Cell) -> Cell:
         changes |= {"data.group": 16, "data.group_padding": "none"}
     if cell.effective_budget.updates == 1:  # no other checkpoint than the last
         changes["selection"] = "final"
+    changes |= _unused_of_expert(cell)
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
     if not cell.data.mixture:
         changes["data.balance"] = "episode"
     return replace(cell, changes)
+
+
+def _unused_of_expert(cell: Cell) -> dict[str, Any]:
+    """Fields that belong to another head, to another sampler, or to attention that is not causal."""
+    model, expert, unused = cell.model, cell.model.expert, ExpertConfig()
+    if model.head != "expert":
+        return {"model.expert": unused}
+    changes: dict[str, Any] = {}
+    if model.causal:  # the guarded tokens stand last, where no other row sees them
+        changes["model.guard"] = "context"
+    if expert.sampler == "ddpm":
+        changes["model.expert.sampled_steps"] = unused.sampled_steps
+    if expert.guidance == 1:
+        changes["model.expert.guided_axis"] = unused.guided_axis
+    if not cell.memory.perceives:
+        changes["model.expert.per_attn_init"] = unused.per_attn_init
+    return changes
 
 
 def started_at(cell: Cell, place: str | None) -> Cell:

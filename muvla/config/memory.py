@@ -64,6 +64,11 @@ class MemoryConfig:
         """The unit of the entries' times, where every tick searches entries with times; else empty."""
         return ""
 
+    @property
+    def perceives(self) -> bool:
+        """True where the mechanism gives perceptual tokens to an action expert."""
+        return False
+
     def canonical(self) -> MemoryConfig:
         """This configuration with every unused field at one value, so that equal computations share one identity."""
         return self

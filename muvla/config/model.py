@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from muvla.config.expert import ExpertConfig
 from muvla.config.serialization import ADDED_LATER
 from muvla.config.validation import require
 
@@ -118,8 +119,12 @@ class ModelConfig:
     # bfloat16: matrix products and frozen matrices have this dtype; trained parameters stay float32.
     precision: Precision = field(default="float32", metadata=ADDED_LATER)
     proprio: bool = field(default=True, metadata=ADDED_LATER)  # True: the sequence has a PROPRIO token
-    # Actions are predicted directly, or denoised (spec 1.7, 1.11).
-    head: Literal["l1", "diffusion"] = field(default="l1", metadata=ADDED_LATER)
+    # Actions are predicted directly, or denoised by the language model (spec 1.7, 1.11), or denoised by an expert of
+    # its own weights behind the language model. An expert's sequence has no ACTION tokens (MemoryVLA spec 3).
+    head: Literal["l1", "diffusion", "expert"] = field(default="l1", metadata=ADDED_LATER)
+    expert: ExpertConfig = field(default_factory=ExpertConfig, metadata=ADDED_LATER)  # for the head `expert`
+    # True: a token of the language model sees only the tokens before it, as in CogACT; for the head `expert`.
+    causal: bool = field(default=False, metadata=ADDED_LATER)
     # FiLM: the prompt's average embedding scales and shifts the tokens of every block of both towers (spec 1.10).
     film: bool = field(default=False, metadata=ADDED_LATER)
     # `frozen`: the two towers keep their initial values and have no adapters; the projector is trained in either case.
@@ -134,6 +139,13 @@ class ModelConfig:
     def __post_init__(self):
         require(self.chunk >= 1, "model.chunk", self.chunk, "H ≥ 1", "set a chunk length of at least 1")
         require(self.reserve >= 0, "model.reserve", self.reserve, "≥ 0", "set the widest m of the study")
+        require(
+            not self.causal or self.head == "expert",
+            "model.causal",
+            self.causal,
+            f"false with model.head {self.head}, whose ACTION tokens see each other",
+            "set model.head to expert, or model.causal to false",
+        )
         require(
             self.prompt_tokens is None or self.prompt_tokens >= 1,
             "model.prompt_tokens",

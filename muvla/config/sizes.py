@@ -52,7 +52,11 @@ OPENVLA_7B = SizeConfig(
     vocabulary=32064,
 )
 
-SIZES = {size.name: size for size in (TINY, SMALL, OPENVLA_7B)}
+# The language model and towers of MemoryVLA, CogACT and CronusVLA, which are OpenVLA's; `muvla.config.expert` has the
+# sizes of their experts.
+MEMORYVLA_7B = dataclasses.replace(OPENVLA_7B, name="memoryvla-7b")
+
+SIZES = {size.name: size for size in (TINY, SMALL, OPENVLA_7B, MEMORYVLA_7B)}
 
 
 def get_size(name: str, **changes: int) -> SizeConfig:

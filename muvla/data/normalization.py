@@ -17,6 +17,10 @@ from muvla.errors import MuvlaError
 # The published bounds (μVLA spec 4.2).
 LOW, HIGH = 0.01, 0.99
 RELEASED_MARGIN = 1e-8
+# A policy's normalised actions before they are scaled back. `open`: as predicted (OpenVLA-OFT). `clipped`: dimensions
+# that are scaled are clipped to [-1, 1] (MemoryVLA since its wrist cameras). `binary`: every dimension is clipped, and
+# what is not scaled becomes 0 or 1, at 0.5 (CogACT, CronusVLA and earlier MemoryVLA).
+Outputs = Literal["open", "clipped", "binary"]
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,17 @@ class Statistics:
         zero = np.where(width > 0, -2 * low / np.where(width > 0, width, 1) - 1, -1)
         return np.where(self.action_mask, zero, last).astype(np.float32)
 
-    def unnormalise_action(self, action: np.ndarray) -> np.ndarray:
+    def finish_action(self, action: np.ndarray, outputs: Outputs) -> np.ndarray:
+        """Returns a policy's normalised actions (…, A) as they are scaled back, see `Outputs`."""
+        if outputs == "open":
+            return action
+        clipped = np.clip(action, -1, 1)
+        rest = action if outputs == "clipped" else (clipped >= 0.5).astype(clipped.dtype)
+        return np.where(self.action_mask, clipped, rest)
+
+    def unnormalise_action(self, action: np.ndarray, outputs: Outputs = "open") -> np.ndarray:
         """Returns (…, A) float32; the inverse of `normalise_action` inside the quantiles."""
+        action = self.finish_action(action, outputs)
         low, width = _bounds(self.action_low, self.action_high)
         result = (low + 0.5 * (np.asarray(action, dtype=np.float64) + 1) * width).astype(np.float32)
         return self._masked(result, action)

@@ -75,6 +75,11 @@ def require_defined(intervention: Intervention, memory: Memory) -> None:
             bool(units.times) or not intervention.on_times,
             "a mechanism whose entries have times, such as bank",
         ),
+        (
+            f"the mechanism {memory.config.kind} without perceptual tokens",
+            memory.config.perceives or not intervention.on_perception,
+            "memory.kind bank in the place condition, with a perceptual stream",
+        ),
         (f"the mechanism {memory.config.kind}", undefined is None, f"another intervention: {undefined}"),
     )
 

@@ -132,7 +132,9 @@ class PolicyActor(Actor):
 
     def _executed(self, episode: RunningEpisode) -> np.ndarray:
         """The actions to execute, not normalised: the newest chunk (H, A), or the ensemble's action (1, A)."""
-        chunks = [self.statistics.unnormalise_action(chunk) for _, chunk in episode.chunks[-self.protocol.horizon :]]
+        statistics, outputs = self.statistics, self.policy.outputs
+        newest = episode.chunks[-self.protocol.horizon :]
+        chunks = [statistics.unnormalise_action(chunk, outputs) for _, chunk in newest]
         if self.protocol.regime != "ensemble":
             return chunks[-1]
         return combine_chunks(chunks, self.protocol.alpha)[None].astype(np.float32)

@@ -72,6 +72,7 @@ class Intervention:
     least_units: int = 0  # units that the memory must have
     locks: bool = False  # the memory stays locked over several ticks
     on_times: bool = False  # it sees the times of the valid units, in place of their content
+    on_perception: bool = False  # it sees the perceptual tokens of an action expert alone
     skips: bool = False  # the whole read is left out
 
     def fires(self, tick: int, events: Mapping[str, int], previous: int | None = None) -> bool:

@@ -63,6 +63,7 @@ def parse_intervention(text: str | None) -> Intervention | None:
         least_units=spec.least_units(argument, tokens),
         locks=spec.locks,
         on_times=spec.on_times,
+        on_perception=spec.on_perception,
         skips=spec.skips,
     )
 

@@ -39,6 +39,7 @@ class InterventionKind:
         needs_lasting_schedule: a schedule of one step is refused.
         single_event: a schedule of more than one step is refused.
         on_times: the function sees the times of the valid units, in place of the memory's content.
+        on_perception: the function sees the perceptual tokens of an action expert alone.
         skips: the whole read is left out; the function is not called.
         unconfinable: reason why `[a:b]` is refused; empty where it is allowed.
     """
@@ -62,6 +63,7 @@ class InterventionKind:
     needs_lasting_schedule: bool = False
     single_event: bool = False
     on_times: bool = False
+    on_perception: bool = False
     skips: bool = False
     unconfinable: str = ""
 

@@ -25,6 +25,7 @@ INTERVENTIONS = Registry(
         "freeze_first": "muvla.interventions.replacement:FREEZE_FIRST",
         "freeze": "muvla.interventions.replacement:FREEZE",
         "permute_tokens": "muvla.interventions.permutation:PERMUTE_TOKENS",
+        "zero_perception": "muvla.interventions.perception:ZERO_PERCEPTION",
         "shuffle_time": "muvla.interventions.times:SHUFFLE_TIME",
         "skip_read": "muvla.interventions.skipping:SKIP_READ",
         "stale": "muvla.interventions.replacement:STALE",

@@ -15,7 +15,8 @@ from muvla.memory.bank_config import COGNITIVE, PERCEPTUAL, BankConfig
 from muvla.memory.bank_stream import BankStream, StreamSettings
 from muvla.memory.compressor import Compressor, GateFirstCompressor, compressor_flops
 from muvla.memory.consolidation import Store
-from muvla.memory.contract import Clock, Dimensions, Observation, Retrieved, State, Units
+from muvla.memory.contract import Clock, Conditions, Dimensions, Observation, Retrieved, State, Units
+from muvla.memory.place_config import CONDITION
 from muvla.memory.placed import Query
 from muvla.memory.stored import StoredMemory
 
@@ -31,8 +32,9 @@ class BankMemory(StoredMemory):
         content     [W_p x̃_perceptual ; x̃_cognitive]            (B, n, D), for the place
         store       x (raw) or x̃ (fused), then merge or drop
 
-    Published are streams, search, fusion and store. The places are ours: MemoryVLA conditions a diffusion transformer.
-    W_p takes the part of that transformer's embedding of perceptual tokens.
+    Published are streams, search, fusion and store, in the place `condition`: x̃_cognitive is the feature of an action
+    expert, which attends to x̃_perceptual. The other places are ours. W_p takes the part of the expert's embedding of
+    perceptual tokens there.
 
     In the place `context` the bank is searched before the model's pass. The cognitive query is then the summary of this
     tick's vision and text (`Query`), and the cognitive entry is the last TEXT row's final state, which has seen the
@@ -65,7 +67,12 @@ class BankMemory(StoredMemory):
             projected = config.details == "dexbotic"
             compressor = GateFirstCompressor if projected else Compressor
             self.compressor = compressor(width if projected else dimensions.features, config.perceptual_width)
-            self.embed = nn.Linear(config.perceptual_width, width, bias=False)  # W_p
+            if config.place != CONDITION:
+                self.embed = nn.Linear(config.perceptual_width, width, bias=False)  # W_p
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(perception=self.config.perceptual_width if self.config.perceives else 0)
 
     @classmethod
     def observed_by(cls, config: BankConfig) -> tuple[Observation, ...]:
@@ -88,19 +95,27 @@ class BankMemory(StoredMemory):
 
     def look_up(self, state: State, query: Query, clock: Clock) -> Retrieved:
         """Content (B, n, D); attention (B, streams, layers, L) by entry; gates (B, streams), the mean share of x."""
-        lookups, entry = {}, {}
-        for name, tokens in self._tokens(query):
+        lookups, entry, observed = {}, {}, dict(self._tokens(query))
+        for name, tokens in observed.items():
             lookups[name] = self.streams[name].lookup(tokens, self._store(state, name), self._now(clock))
             entry[name] = lookups[name].fused if self.config.stored == "fused" else tokens
         if self.config.place == "context":
             entry.pop(COGNITIVE, None)  # it is known after the model's pass
-        parts = [self.embed(result.fused) if name == PERCEPTUAL else result.fused for name, result in lookups.items()]
         return Retrieved(
-            torch.cat(parts, dim=1),
+            self._content({name: result.fused for name, result in lookups.items()}),
+            perception=lookups[PERCEPTUAL].fused if self.config.perceives else None,
+            perception_now=observed[PERCEPTUAL] if self.config.perceives else None,
             gates=torch.stack([result.gate.detach().mean(dim=(1, 2)) for result in lookups.values()], dim=1),
             attention=torch.stack([result.mass for result in lookups.values()], dim=1),
             entry=entry,
         )
+
+    def _content(self, fused: dict[str, Tensor]) -> Tensor:
+        """(B, n, D) for the place. An action expert gets perceptual tokens apart; without a cognitive stream n is 0."""
+        if self.config.place == CONDITION:
+            first = next(iter(fused.values()))
+            return fused.get(COGNITIVE, first.new_empty(len(first), 0, self.embedding))
+        return torch.cat([self.embed(x) if name == PERCEPTUAL else x for name, x in fused.items()], dim=1)
 
     def update(self, state: State, query: Query, clock: Clock, retrieved: Retrieved | None) -> State:
         entry = {} if retrieved is None else retrieved.entry
@@ -119,7 +134,7 @@ class BankMemory(StoredMemory):
             patches = query.observed.features
             if patches is None:  # projected patches (B, V·P, D)
                 patches = query.observed.vision.unflatten(1, (self.cameras, -1))
-            yield PERCEPTUAL, self.compressor(patches.to(self.embed.weight.dtype))
+            yield PERCEPTUAL, self.compressor(patches.to(self.compressor.expand.weight.dtype))
         if COGNITIVE in self.streams and COGNITIVE not in without:
             yield COGNITIVE, query.summary[:, None].to(self.empty.dtype)
 
@@ -139,5 +154,6 @@ class BankMemory(StoredMemory):
         flops = sum(stream.flops() for stream in self.streams.values())
         if PERCEPTUAL in self.streams:
             tokens = self.streams[PERCEPTUAL].tokens
-            flops += compressor_flops(self.compressor, tokens, self.cameras) + 2 * tokens * self.embed.weight.numel()
+            flops += compressor_flops(self.compressor, tokens, self.cameras)
+            flops += 2 * tokens * self.embed.weight.numel() if self.config.place != CONDITION else 0
         return flops

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from muvla.config import MemoryConfig
 from muvla.config.data import DataConfig
@@ -15,6 +15,7 @@ from muvla.config.model import ModelConfig
 from muvla.config.validation import is_whole, require
 from muvla.errors import unknown_name
 from muvla.memory.consolidation import Consolidation
+from muvla.memory.place_config import CONDITION, PLACES
 from muvla.memory.store_config import StoreConfig
 
 PERCEPTUAL, COGNITIVE = "perceptual", "cognitive"
@@ -22,7 +23,12 @@ PERCEPTUAL, COGNITIVE = "perceptual", "cognitive"
 
 @dataclass(frozen=True)
 class BankConfig(StoreConfig):
-    """Every field is a factor, beside place, capacity and detachment."""
+    """Every field is a factor, beside place, capacity and detachment.
+
+    Published is the place `condition`: both streams condition an action expert.
+    """
+
+    places: ClassVar[tuple[str, ...]] = (*PLACES, CONDITION)
 
     kind: str = "bank"
     streams: Literal["both", "perceptual", "cognitive"] = "both"
@@ -65,6 +71,10 @@ class BankConfig(StoreConfig):
     @property
     def stream_names(self) -> tuple[str, ...]:
         return (PERCEPTUAL, COGNITIVE) if self.streams == "both" else (self.streams,)
+
+    @property
+    def perceives(self) -> bool:
+        return self.is_read and self.place == CONDITION and PERCEPTUAL in self.stream_names
 
     def canonical(self) -> MemoryConfig:
         """Without a perceptual stream, its width is unused; `heads` is the least value that is allowed."""

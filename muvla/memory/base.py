@@ -22,7 +22,18 @@ from torch import Tensor, nn
 
 from muvla.config import MemoryConfig
 from muvla.errors import MuvlaError
-from muvla.memory.contract import Clock, Dimensions, Observation, Observed, Read, Retrieved, State, Taps, Units
+from muvla.memory.contract import (
+    Clock,
+    Conditions,
+    Dimensions,
+    Observation,
+    Observed,
+    Read,
+    Retrieved,
+    State,
+    Taps,
+    Units,
+)
 
 
 class Memory(nn.Module, ABC):
@@ -63,6 +74,11 @@ class Memory(nn.Module, ABC):
     def has_state(self) -> bool:
         """True where there is a state to record and to intervene on."""
         return self.config.has_state
+
+    @property
+    def conditions(self) -> Conditions:
+        """Sizes of the condition that the mechanism gives to an action expert: by default one feature."""
+        return Conditions()
 
     @property
     def through_model(self) -> bool:

@@ -31,6 +31,7 @@ class Dimensions:
     action: int = 0  # A
     cameras: int = 1  # V
     image_size: int = 0  # s, pixels of an image's side
+    states: int = 0  # states that the head reads, where these are not H·A
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Retrieved:
     attention: Tensor | None = None  # (B, …) for diagnosis
     present: Tensor | None = None  # (B, n) bool, the content's entries that hold something. None: all do
     skipped: Tensor | None = None  # (B,) bool, slots in which the head reads its own states. None: no slot
+    # For an action expert alone: the perceptual tokens (B, n, d), fused, and as this tick's observation gives them.
+    perception: Tensor | None = None
+    perception_now: Tensor | None = None
     entry: State | None = None  # the parts (B, …) of this tick's entry that are known at the search, for the write
 
 

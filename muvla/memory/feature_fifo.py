@@ -6,12 +6,14 @@ Legend: B slots, M capacity, D width of the language model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from muvla.memory.base import where_slot
-from muvla.memory.contract import Clock, Dimensions, Retrieved, State, Units
+from muvla.memory.contract import Clock, Conditions, Dimensions, Retrieved, State, Units
+from muvla.memory.place_config import CONDITION, PLACES
 from muvla.memory.placed import Query
 from muvla.memory.store_config import StoreConfig
 from muvla.memory.stored import StoredMemory
@@ -21,7 +23,9 @@ PIECES = 6  # of the current feature, as published
 
 @dataclass(frozen=True)
 class FeatureFifoConfig(StoreConfig):
-    """Capacity M, detachment and place."""
+    """Capacity M, detachment and place; published is the place `condition`."""
+
+    places: ClassVar[tuple[str, ...]] = (*PLACES, CONDITION)
 
     kind: str = "feature_fifo"
     capacity: int = 6  # M, the published value of the 7B checkpoint
@@ -65,9 +69,10 @@ class FeatureFifo(StoredMemory):
         window     the queue, padded on the left by its oldest feature; then the current feature    (B, M + 1, D)
         content    condition tokens of the window                                                   (B, M + 6, D)
 
-    Published are queue, padding and condition tokens. The places are ours: CronusVLA's decoder is a diffusion
-    transformer whose action tokens attend to the condition tokens. With an empty queue the window holds the current
-    feature alone. In the place `context` the current feature is the summary of this tick's vision and text (`Query`).
+    Published are queue, padding and condition tokens, in the place `condition`: there the content is the window, and
+    the action expert makes the condition tokens. The other places are ours. With an empty queue the window holds the
+    current feature alone. In the place `context` the current feature is the summary of this tick's vision and text
+    (`Query`).
 
     Leaves: `features` (B, M, D), oldest first, and `length` (B,).
     """
@@ -78,7 +83,12 @@ class FeatureFifo(StoredMemory):
     def __init__(self, config: FeatureFifoConfig, dimensions: Dimensions):
         capacity, width = config.capacity, dimensions.width
         super().__init__(config, dimensions, entries=capacity + PIECES, width=width)
-        self.tokens_of = ConditionTokens(capacity, width, width)
+        self.tokens_of = ConditionTokens(capacity, width, width) if config.place != CONDITION else None
+
+    @property
+    def conditions(self) -> Conditions:
+        windowed = self.config.place == CONDITION and self.config.is_read
+        return Conditions(window=self.config.capacity + 1 if windowed else None)
 
     @property
     def units(self) -> Units:
@@ -89,7 +99,8 @@ class FeatureFifo(StoredMemory):
         return {"features": self.empty.new_zeros(slots, self.config.capacity, self.embedding), "length": length}
 
     def look_up(self, state: State, query: Query, clock: Clock) -> Retrieved:
-        return Retrieved(self.tokens_of(self.window(state, query.summary.to(self.empty.dtype))))
+        window = self.window(state, query.summary.to(self.empty.dtype))
+        return Retrieved(window if self.tokens_of is None else self.tokens_of(window))
 
     def window(self, state: State, feature: Tensor) -> Tensor:
         """(B, M + 1, D): the padded queue, then the current feature (B, D)."""
@@ -107,4 +118,4 @@ class FeatureFifo(StoredMemory):
         return {"features": features, "length": (length + 1).clamp(max=capacity)}
 
     def store_flops(self) -> int:
-        return self.tokens_of.flops()
+        return 0 if self.tokens_of is None else self.tokens_of.flops()

@@ -3,6 +3,7 @@
     context   m MEMORY tokens in the sequence, before the model's pass
     fuse      cross-attention of the head's states to the content, added through a linear layer (M 12.4 a)
     modulate  scale and shift of the head's states
+    condition the condition of an action expert, as published; without parameters
 
 The output layers of `fuse` and `modulate` start at zero, so that the policy starts as a policy without memory, bit for
 bit. No layer here has a bias: content of zeros, or content of which no entry is present, changes no state of the head.
@@ -138,8 +139,8 @@ class _AtHead(Place):
 
     @property
     def states(self) -> int:
-        """H·A, the states of the action head."""
-        return self.dimensions.chunk * self.dimensions.action
+        """States that the action head reads: H·A, or 1 for an action expert."""
+        return self.dimensions.states or self.dimensions.chunk * self.dimensions.action
 
 
 class Fuse(_AtHead):
@@ -184,6 +185,17 @@ class Modulate(_AtHead):
         return 4 * self.width * self.dimensions.width + 2 * self.states * self.dimensions.width
 
 
+class Condition(Place):
+    """Puts the content in the place of the feature that an action expert is conditioned on (MemoryVLA, CronusVLA)."""
+
+    def inject(self, retrieved: Retrieved, head_states: Tensor) -> Tensor:
+        """The content (B, n, D); the cognition token (B, 1, D) itself where the content has no entry."""
+        return retrieved.content.to(head_states.dtype) if retrieved.content.shape[1] else head_states
+
+    def flops(self) -> int:
+        return 0
+
+
 def build_place(config: PlaceConfig, entries: int, width: int, dimensions: Dimensions) -> Place:
     """The place that a configuration names.
 
@@ -195,4 +207,4 @@ def build_place(config: PlaceConfig, entries: int, width: int, dimensions: Dimen
     """
     if config.place == "context":
         return Context(entries, width, dimensions, config.m)
-    return {"fuse": Fuse, "modulate": Modulate}[config.place](entries, width, dimensions)
+    return {"fuse": Fuse, "modulate": Modulate, "condition": Condition}[config.place](entries, width, dimensions)

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from muvla.config import MemoryConfig
+from muvla.config.data import DataConfig
+from muvla.config.model import ModelConfig
 from muvla.config.validation import is_whole, require
 from muvla.errors import unknown_name
 
 PLACES = ("context", "fuse", "modulate")  # see `muvla.memory.place`
+CONDITION = "condition"  # the place of the mechanisms that were published with an action expert
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class PlaceConfig(MemoryConfig):
     def canonical(self) -> MemoryConfig:
         """The number of tokens is unused in every place but `context`."""
         return self if self.place == "context" else replace(self, m=0)
+
+    def require_compatible(self, data: DataConfig, model: ModelConfig) -> None:
+        super().require_compatible(data, model)
+        require(
+            self.place != CONDITION or model.head == "expert",
+            "memory.place",
+            self.place,
+            f"context, fuse or modulate with model.head {model.head}, which has no condition",
+            "set model.head to expert, or memory.place to fuse",
+        )
 
     def update_rule(self, K: int) -> str:
         rule = f"{self.kind}, {self.place}" + (", emptied" if self.emptied else "")

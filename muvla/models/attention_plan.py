@@ -54,9 +54,10 @@ class AttentionPlan:
     @cached_property
     def mask(self) -> Tensor | None:
         """(B, 1, S, S) bool, True where attention is allowed; None where every row sees every key."""
-        if self.guard == "full" and not self.layout.padded:
+        if self.guard == "full" and not self.layout.padded and not self.layout.causal:
             return None
-        return may_attend(self.segments[:, :, None], self.segments[:, None, :], self.guard)[:, None]
+        allowed = may_attend(self.segments[:, :, None], self.segments[:, None, :], self.guard)[:, None]
+        return allowed.tril() if self.layout.causal else allowed
 
     @cached_property
     def row_groups(self) -> list[tuple[tuple[slice, ...], int, Tensor | None]]:
@@ -86,10 +87,12 @@ class AttentionPlan:
     def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The mask as flex needs it: a function from indices of slot, head, row and key to bool."""
         segments, guard, alike = self.segments, self.guard, len(self.segments) == 1
+        causal = self.layout.causal
 
         def allowed(slot: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
             line = 0 if alike else slot
-            return may_attend(segments[line, row], segments[line, key], guard)
+            seen = may_attend(segments[line, row], segments[line, key], guard)
+            return seen & (key <= row) if causal else seen
 
         return allowed
 
@@ -104,8 +107,11 @@ def _groups(layout: Layout, guard: str) -> tuple[tuple[tuple[slice, ...], int], 
     """Groups the guard's rows by the number of leading keys that they see, padding aside, by evaluating `may_attend`.
 
     This division is exact only because guarded keys stand at the sequence's end, so every row sees a leading part of
-    the sequence. Raises MuvlaError for a guard without this property.
+    the sequence. Causal rows are one group, whose kernel hides what comes later. Raises MuvlaError for a guard without
+    this property.
     """
+    if layout.causal:
+        return (((slice(0, layout.length),), layout.length),)
     segments = layout.segments(torch.tensor([layout.text]))[0]
     allowed = may_attend(segments[:, None], segments[None, :], guard)
     seen = allowed.sum(dim=1)

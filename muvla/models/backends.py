@@ -45,6 +45,11 @@ def dense(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, gr
 
 def split(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
     """(B, N, S, d) → (B, N, S, d) by one kernel per row group, unmasked without padding. Args: as of `dense`."""
+    if plan.layout.causal:
+        mask = plan.mask if plan.layout.padded else None
+        return scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        )
     pieces: list[tuple[slice, Tensor]] = []
     for rows, keys, key_mask in plan.row_groups:
         queries = torch.cat([q[:, :, r] for r in rows], dim=2) if len(rows) > 1 else q[:, :, rows[0]]
@@ -63,7 +68,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, gr
     """
     if problem := obstacle("flash", q.device.type, q.dtype):
         raise problem
-    return packed_attention(q, k, v, plan.packed(len(q)), scale, varlen_kernel())
+    return packed_attention(q, k, v, plan.packed(len(q)), scale, varlen_kernel(), plan.layout.causal)
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, grouped: bool) -> Tensor:
@@ -80,7 +85,13 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {"dense": dense, "split": split, "f
 
 
 def packed_attention(
-    q: Tensor, k: Tensor, v: Tensor, groups: list[tuple[Packed, Packed]], scale: float, kernel: Callable[..., Tensor]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: list[tuple[Packed, Packed]],
+    scale: float,
+    kernel: Callable[..., Tensor],
+    causal: bool = False,
 ) -> Tensor:
     """Attention over packed groups.
 
@@ -90,6 +101,7 @@ def packed_attention(
         groups: (rows, keys) of every group.
         scale: factor of the scores.
         kernel: a function with the signature of flash-attn's `flash_attn_varlen_func`; called once per group.
+        causal: a token sees only the tokens before it.
 
     Returns:
         (B, N, S, d), zero at PAD.
@@ -107,7 +119,7 @@ def packed_attention(
             rows.most,
             keys.most,
             softmax_scale=scale,
-            causal=False,
+            causal=causal,
         )
         out.index_copy_(0, rows.index, part)
     return out.unflatten(0, (slots, length)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""`--compile`: the language model's layers as one kernel sequence each, by torch.compile.
+"""`--compile`: the layers of the language model and of an action expert as one kernel sequence each, by torch.compile.
 
 Every tick computes these layers; the other parts run once per window. Shapes are static, so torch compiles a layer once
 for all layers, ticks and windows of one batch shape, with gradient and without. Compilation changes results by
@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from muvla.errors import MuvlaError
+from muvla.models.action_expert import ActionExpert
 from muvla.models.policy import Policy
 
 # The part of the plan that a layer reads, by attention backend. It is made before the layers run: then uncompiled code
@@ -45,6 +46,9 @@ def compile_step(policy: Policy, backend: str | Callable = "inductor") -> None:
     policy.language.register_forward_pre_hook(_make_plan, with_kwargs=True)
     for layer in policy.language.layers:
         layer.compile(backend=backend, dynamic=False, fullgraph=True)
+    if isinstance(policy.head, ActionExpert):
+        for block in policy.head.blocks:
+            block.compile(backend=backend, dynamic=False, fullgraph=True)
 
 
 def require_compiler(device: str) -> None:
@@ -64,4 +68,5 @@ def is_compiled(policy: Policy) -> bool:
 
 
 def _make_plan(module, args, kwargs) -> None:
-    getattr(kwargs["plan"], READ_OFF_THE_PLAN[kwargs["plan"].backend])
+    plan = kwargs["plan"]
+    getattr(plan, "mask" if plan.layout.causal else READ_OFF_THE_PLAN[plan.backend])

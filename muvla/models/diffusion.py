@@ -5,7 +5,7 @@ predicts the noise. The schedule is the squared cosine (Nichol and Dhariwal 2021
 DDIM without added noise (Song et al. 2021, equation 12, η = 0) over all 50 steps, with predicted actions clipped to
 [-1, 1].
 
-Legend: B slots, H chunk, A action dim, D width.
+Legend: B slots, R draws, H chunk, A action dim, D width.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Noised:
 
     actions: Tensor  # (B, H, A) = √ᾱ·actions + √(1−ᾱ)·noise
     noise: Tensor  # (B, H, A)
-    time: Tensor  # (B,) in 0 … STEPS−1
+    time: Tensor  # (B,) the noise level, in 0 … STEPS−1
+    dropped: Tensor | None = None  # (B,) bool, rows whose condition an action expert does not see
 
 
 @lru_cache(maxsize=4)
@@ -43,7 +44,20 @@ def kept_variance(steps: int = STEPS) -> Tensor:
 def draw_noise(chunk: int, action_dim: int, generator_of: Callable[[int], torch.Generator]) -> Tensor:
     """Returns (H, A) noise, drawn entry by entry of the chunk: cells of different H share the entries that both
     have."""
-    return torch.stack([torch.randn(action_dim, generator=generator_of(entry)) for entry in range(chunk)])
+    return draw_noises(1, chunk, action_dim, generator_of)[0]
+
+
+def draw_noises(draws: int, chunk: int, action_dim: int, generator_of: Callable[[int], torch.Generator]) -> Tensor:
+    """Returns (draws, H, A) noise, drawn entry by entry of the chunk.
+
+    Args:
+        draws: how often the chunk is drawn.
+        chunk: H.
+        action_dim: A.
+        generator_of: the generator of a chunk entry.
+    """
+    entries = [torch.randn(draws, action_dim, generator=generator_of(entry)) for entry in range(chunk)]
+    return torch.stack(entries, dim=1)
 
 
 def add_noise(actions: Tensor, noise: Tensor, time: Tensor) -> Noised:
@@ -66,6 +80,20 @@ def denoise(noise: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tenso
         clean = ((actions - math.sqrt(1 - left[t]) * predicted) / math.sqrt(left[t])).clamp(-1, 1)
         actions = math.sqrt(before) * clean + math.sqrt(1 - before) * predicted
     return actions
+
+
+def get_error(predicted: Tensor, label: Tensor, noised: Noised | None) -> Tensor:
+    """The error (B, H, A) of a tick, whose mean is the loss.
+
+    Args:
+        predicted: actions (B, H, A), or the noise (R·B, H, A) that a head found in noisy labels.
+        label: (B, H, A) normalised actions.
+        noised: the noisy labels; None for a head that predicts actions.
+    """
+    if noised is None:
+        return (predicted - label).abs()
+    error = (predicted - noised.noise) ** 2
+    return error if len(error) == len(label) else error.unflatten(0, (-1, len(label))).mean(dim=0)
 
 
 class NoisyActions(nn.Module):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from muvla.envs.target_words import add_target
 from muvla.errors import MuvlaError
 from muvla.memory.base import Memory
 from muvla.memory.contract import Dimensions, Observed, Retrieved, Taps
+from muvla.models.action_expert import ActionExpert, Condition
 from muvla.models.attention import ATTENTION_NAME
 from muvla.models.attention_plan import AttentionPlan
 from muvla.models.constants import DEFAULT, Constants
@@ -71,6 +72,7 @@ def dimensions_of(config: ModelConfig, interface: Interface) -> Dimensions:
         action=interface.action_dim,
         cameras=interface.cameras,
         image_size=size.image_size,
+        states=int(config.head == "expert"),
     )
 
 
@@ -80,11 +82,12 @@ def layout_of(config: ModelConfig, interface: Interface, m: int) -> Layout:
         vision=interface.cameras * config.size.patches,
         memory=m,
         text=interface.text,
-        action=config.chunk * interface.action_dim,
+        action=0 if config.head == "expert" else config.chunk * interface.action_dim,
         reserve=config.reserve if config.memory_positions == "reserved" else m,
         padded=interface.text_padded,
         proprio=int(config.proprio),
         time=int(config.head == "diffusion"),
+        causal=config.causal,
     )
 
 
@@ -115,6 +118,7 @@ class Encoded:
 
 
 Retrieve = Callable[[Taps], Retrieved | None]
+Head = Callable[[Tensor, Tensor | None], Tensor]  # (states at `Layout.action_read`, perceptual tokens) → (B, H, A)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,11 @@ class Policy(nn.Module):
                 use_cache=False,
             )
         )
-        self.head = ActionHead(config.chunk, interface.action_dim, size.width)
+        if config.head == "expert":
+            conditions = memory.conditions
+            self.head = ActionExpert(config.expert, conditions, config.chunk, interface.action_dim, size.width)
+        else:
+            self.head = ActionHead(config.chunk, interface.action_dim, size.width)
         self.noisy = NoisyActions(size.width) if config.head == "diffusion" else None
         self.calls = 0  # calls of `step`, for the run-time check against ticks and memory writes
 
@@ -184,6 +192,16 @@ class Policy(nn.Module):
         """
         for part in (self.language, self.vision.dino, self.vision.siglip):
             part.activation_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def noise_draws(self) -> int:
+        """Draws of noise (H, A) that a tick takes; 0 for a head that denoises nothing."""
+        return self.head.draws if isinstance(self.head, ActionExpert) else int(self.noisy is not None)
+
+    @property
+    def outputs(self) -> Literal["open", "clipped", "binary"]:
+        """Limits of the actions before they are scaled back, see `muvla.data.normalization.Outputs`."""
+        return self.config.expert.outputs if isinstance(self.head, ActionExpert) else "open"
 
     def layout(self) -> Layout:
         return layout_of(self.config, self.interface, self.memory.tokens)
@@ -282,12 +300,12 @@ class Policy(nn.Module):
         """One tick of B slots.
 
         A diffusion head denoises `noise`. The memory is written in the last pass; under the guard `context` every pass
-        would write the same.
+        would write the same. An action expert denoises behind a single pass.
 
         Args:
             encoded: observations of B slots.
             memory: (B, m, D) tokens that `Memory.read` returned.
-            noise: (B, H, A) for a diffusion head.
+            noise: (B, H, A) for a diffusion head, (`noise_draws`, B, H, A) for an action expert.
             removed: (B, m) bool. No row sees a removed token, and every other token keeps its position; the output at
                 the row of a removed token means nothing.
             retrieve: looks up, from the taps of a pass, what the action head reads beside its states.
@@ -297,7 +315,7 @@ class Policy(nn.Module):
         if self.noisy is None:
             if states is None:
                 states = self.run_model(encoded, memory, removed)
-            return self._finish(encoded, states, memory.dtype, retrieve)
+            return self._finish(encoded, states, memory.dtype, retrieve, self._sampling(noise))
         passes: list[StepOutput] = []
 
         def predict(actions: Tensor, time: Tensor) -> Tensor:
@@ -328,20 +346,26 @@ class Policy(nn.Module):
         noised: Noised,
         removed: Tensor | None = None,
         retrieve: Retrieve | None = None,
+        states: Tensor | None = None,
     ) -> StepOutput:
-        """Run one tick of a diffusion head's training.
+        """Run one tick of the training of a head that denoises.
 
         Args:
             encoded: as in `step`.
             memory: as in `step`.
-            noised: the noised actions and their diffusion time.
+            noised: the noised actions and their diffusion time; for an action expert in several draws, R·B rows.
             removed: as in `step`.
             retrieve: as in `step`.
+            states: as in `step`.
 
         Returns:
             The output of the tick; its `actions` are the noise that the head predicts in `noised`.
         """
         self.calls += 1
+        if self.noisy is None:
+            if states is None:
+                states = self.run_model(encoded, memory, removed)
+            return self._finish(encoded, states, memory.dtype, retrieve, self._denoising(noised))
         return self._predict(encoded, memory, noised.actions, noised.time, removed, retrieve)
 
     def perturbed(
@@ -349,12 +373,19 @@ class Policy(nn.Module):
     ) -> StepOutput:
         """Run the pass with other embeddings of ACTION, STOP and TIME, for the guard's leak test.
 
+        An action expert has none of these tokens. Its noisy actions are perturbed instead.
+
         Args:
             encoded: as in `step`.
             memory: as in `step`.
             guarded: embeddings (B, H·A + 2, D) for ACTION, STOP and TIME; STOP's is added to the learned one.
             retrieve: as in `step`.
         """
+        if self.noisy is None and self.noise_draws:
+            noise = guarded[:, 0, 0, None, None].expand(-1, self.config.chunk, self.interface.action_dim)
+            noised = Noised(noise, noise, torch.zeros(len(noise), dtype=torch.int64, device=noise.device))
+            states = self.run_model(encoded, memory)
+            return self._finish(encoded, states, memory.dtype, retrieve, self._denoising(noised))
         slots, stop, time = guarded.split([self.layout().action, 1, 1], dim=1)
         perturbed = replace(encoded, stop=encoded.stop + stop)
         return self._forward(perturbed, memory, slots, [time] * self.layout().time, None, retrieve)
@@ -381,7 +412,23 @@ class Policy(nn.Module):
         removed: Tensor | None,
         retrieve: Retrieve | None,
     ) -> StepOutput:
-        return self._finish(encoded, self._states(encoded, memory, actions, time, removed), memory.dtype, retrieve)
+        states = self._states(encoded, memory, actions, time, removed)
+        return self._finish(encoded, states, memory.dtype, retrieve, lambda read, _: self.head(read))
+
+    def _sampling(self, noise: Tensor | None) -> Head:
+        """The head's work at a query: predict actions, or denoise (draws, B, H, A)."""
+        if not self.noise_draws:
+            return lambda read, _: self.head(read)
+        return lambda read, perception: self.head.sample(noise, Condition(read, perception))
+
+    def _denoising(self, noised: Noised) -> Head:
+        """The expert's work in training: predict the noise in R draws of each slot's actions."""
+
+        def predict(read: Tensor, perception: Tensor | None) -> Tensor:
+            condition = Condition(read, perception).repeated(len(noised.actions) // len(read))
+            return self.head(noised.actions, noised.time, condition, noised.dropped)
+
+        return predict
 
     def _states(
         self, encoded: Encoded, memory: Tensor, actions: Tensor, time: list[Tensor], removed: Tensor | None
@@ -393,23 +440,27 @@ class Policy(nn.Module):
         with self.computing(sequence.device):
             return self._hidden(layout, sequence, encoded.text_lengths, removed)
 
-    def _finish(self, encoded: Encoded, hidden: Tensor, dtype: torch.dtype, retrieve: Retrieve | None) -> StepOutput:
+    def _finish(
+        self, encoded: Encoded, hidden: Tensor, dtype: torch.dtype, retrieve: Retrieve | None, head: Head
+    ) -> StepOutput:
         """The part of a tick behind the language model: taps, search, place and head."""
         layout = self.layout()
         # Taps and actions have the precision of what is carried, so that an update rule and a loss compute in it.
         taps = Taps(
             hidden[:, layout.memory_slice].to(dtype),
-            hidden[:, layout.action_start - 1].to(dtype),
+            hidden[:, layout.summary].to(dtype),
             self.observe(encoded),
         )
         retrieved = None if retrieve is None else retrieve(taps)
-        states = hidden[:, layout.action_read]
+        states, perception = hidden[:, layout.action_read], None
         if retrieved is not None:
-            injected = self.memory.inject(retrieved, states)
+            injected, perception = self.memory.inject(retrieved, states), retrieved.perception
             skipped = retrieved.skipped
             states = injected if skipped is None else torch.where(skipped[:, None, None], states, injected)
+            if skipped is not None and perception is not None:
+                perception = torch.where(skipped[:, None, None], retrieved.perception_now, perception)
         with self.computing(hidden.device):
-            actions = self.head(states)
+            actions = head(states, perception)
         return StepOutput(actions.to(dtype), taps, retrieved)
 
     def _hidden(self, layout: Layout, sequence: Tensor, lengths: Tensor, removed: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 Legend: B slots, S sequence, V cameras, P patches, m memory, T text, H chunk, A action dim.
 
     BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | ACTION (H·A) | STOP [| TIME]   (μVLA spec 1.1)
+    BOS | VISION (V·P) | PROPRIO | MEMORY (m) | PAD… TEXT (T) | STOP       with an action expert (MemoryVLA spec 1)
 
 The published code pads on the far right, which moves ACTION to a different index in every row of a mixed batch. Its
 guard was computed from one length per batch and leaked (spec 3.4). Here padding stands to the left of TEXT, so every
@@ -49,6 +50,7 @@ class Layout:
     padded: bool
     proprio: int = 1  # 0 for a policy without proprio
     time: int = 0  # 1 for a diffusion head
+    causal: bool = False  # a token sees only the tokens before it
 
     @property
     def memory_start(self) -> int:
@@ -72,10 +74,16 @@ class Layout:
         return slice(self.memory_start, self.text_start)
 
     @property
+    def summary(self) -> int:
+        """The row whose state a memory may query with and store: the last TEXT token. Without ACTION tokens it is the
+        STOP token that closes the text, the cognition token (MemoryVLA spec 1.2)."""
+        return self.action_start - 1 if self.action else self.action_start
+
+    @property
     def action_read(self) -> slice:
         """The rows that the action head reads: one to the left of the ACTION tokens, from the last TEXT token to the
-        last ACTION token but one (spec 1.6, kept for parity)."""
-        return slice(self.action_start - 1, self.action_start - 1 + self.action)
+        last ACTION token but one (spec 1.6, kept for parity). An action expert reads the cognition token."""
+        return slice(self.summary, self.summary + max(1, self.action))
 
     def segments(self, text_lengths: Tensor, removed: Tensor | None = None) -> Tensor:
         """Returns (B, S) segment ids for (B,) text lengths; MEMORY tokens in `removed` (B, m) become PAD."""

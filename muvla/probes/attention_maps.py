@@ -32,7 +32,7 @@ ACTION_READ = "ACTION_READ"  # the rows that the action head reads, one to the l
 AttentionCallback = Callable[[int, Tensor, Tensor, Tensor, AttentionPlan, float, Tensor], None]
 
 
-def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: float) -> Tensor:
+def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: float, causal: bool = False) -> Tensor:
     """Return attention probabilities (B, N, S, S) in float32 or better.
 
     Every row sums to 1 and is exactly 0 where `may_attend` bars the key.
@@ -43,15 +43,17 @@ def probabilities(q: Tensor, k: Tensor, segments: Tensor, guard: str, scale: flo
         segments: (B or 1, S) segment of every token.
         guard: name of the guard.
         scale: of the scores.
+        causal: a token sees only the tokens before it.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * scale
-    return scores.masked_fill(~_allowed(segments, guard)[:, None], -torch.inf).softmax(dim=-1)
+    return scores.masked_fill(~_allowed(segments, guard, causal)[:, None], -torch.inf).softmax(dim=-1)
 
 
-def _allowed(segments: Tensor, guard: str) -> Tensor:
-    return may_attend(segments[:, :, None], segments[:, None, :], guard)
+def _allowed(segments: Tensor, guard: str, causal: bool) -> Tensor:
+    allowed = may_attend(segments[:, :, None], segments[:, None, :], guard)
+    return allowed.tril() if causal else allowed
 
 
 @contextmanager
@@ -120,7 +122,8 @@ class Maps:
             self._passes = [_Pass(plan.layout, segments, plan.guard) for segments in by_slot]
         for slot, reduced in enumerate(self._passes):
             rows = slice(slot, slot + 1)
-            probability = probabilities(q[rows], k[rows], reduced.segments[None], plan.guard, scale)[0]
+            segments, causal = reduced.segments[None], plan.layout.causal
+            probability = probabilities(q[rows], k[rows], segments, plan.guard, scale, causal)[0]
             reduced.add(probability, self.by_head)
 
     def of(self, slot: int) -> Attention:
@@ -143,7 +146,7 @@ class _Pass:
         self.mean = torch.cat([members, read[None]]).float()  # (R, S), averages over rows
         self.mean /= self.mean.sum(dim=1, keepdim=True)
         self.mapped = [row for row in (Segment.MEMORY.name, ACTION_READ) if row in self.rows]
-        allowed = _allowed(segments[None], guard)[0].float()
+        allowed = _allowed(segments[None], guard, layout.causal)[0].float()
         self.uniform = self.mean @ (allowed / allowed.sum(dim=1, keepdim=True)) @ self.to
         self.mass: list[Tensor] = []
         self.maps: list[Tensor] = []

@@ -86,8 +86,10 @@ class Intervener:
         if self.intervention.skips:
             return replace(retrieved, skipped=self._slots(firing, retrieved.content))
         selections = {slot: Selection(Units(), None) for slot in firing}
-        content = self._changed({"content": retrieved.content}, moment, selections)["content"]
-        return replace(retrieved, content=content)
+        names = ("perception",) if self.intervention.on_perception else ("content", "perception")
+        parts = {name: getattr(retrieved, name) for name in names}
+        present = {name: part for name, part in parts.items() if part is not None and part.numel()}
+        return replace(retrieved, **self._changed(present, moment, selections))
 
     def _slots(self, firing: list[int], like: Tensor) -> Tensor:
         """(B,) bool, the slots in which the intervention acts."""

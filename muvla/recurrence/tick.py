@@ -17,7 +17,7 @@ from muvla.errors import MuvlaError
 from muvla.interventions.base import Intervention, Site
 from muvla.memory.base import detach, export, where_slot
 from muvla.memory.contract import Clock, Read, Retrieved, State, Taps
-from muvla.models.diffusion import Noised, draw_noise
+from muvla.models.diffusion import Noised, draw_noises
 from muvla.models.policy import Encoded, Policy, Retrieve, StepOutput
 from muvla.recurrence.intervener import Intervener
 from muvla.recurrence.moment import Moment
@@ -117,17 +117,21 @@ class Recurrence:
         removed = None if read.present is None else ~read.present
         if noised is None:
             return self.policy.step(encoded, read.tokens, self._noise(moment, read.tokens), removed, retrieve, states)
-        return self.policy.predict_noise(encoded, read.tokens, noised, removed, retrieve)
+        return self.policy.predict_noise(encoded, read.tokens, noised, removed, retrieve, states)
 
     def _noise(self, moment: Moment, like: Tensor) -> Tensor | None:
-        """(B, H, A) that a diffusion head starts from, keyed by each slot's episode and step; None for another head."""
-        if self.policy.noisy is None:
+        """The noise of a head that denoises, keyed by each slot's episode and step; None for another head.
+
+        A diffusion head gets (B, H, A), an action expert (draws, B, H, A).
+        """
+        policy = self.policy
+        if not policy.noise_draws:
             return None
-        shape = (self.policy.config.chunk, self.policy.interface.action_dim)
+        shape = (policy.noise_draws, policy.config.chunk, policy.interface.action_dim)
         rows = zip(moment.seed, moment.tick, strict=True)
-        return torch.stack([draw_noise(*shape, partial(torch_rng, seed, "denoising", tick)) for seed, tick in rows]).to(
-            like
-        )
+        noises = [draw_noises(*shape, partial(torch_rng, seed, "denoising", tick)) for seed, tick in rows]
+        noise = torch.stack(noises, dim=1).to(like)
+        return noise if policy.noisy is None else noise[0]
 
     @property
     def _carries(self) -> bool:

@@ -1,6 +1,6 @@
-"""Inputs of a training tick beside the window: prepared images, noise for a diffusion head, and the moment.
+"""Inputs of a training tick beside the window: prepared images, noise for a head that denoises, and the moment.
 
-Legend: B slots, W window ticks, V cameras, s pixels, H chunk, A action dim.
+Legend: B slots, W window ticks, V cameras, s pixels, R draws, H chunk, A action dim.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from muvla.data.augmentation import Change, augment
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import Window
 from muvla.envs.phases import Phase, events
-from muvla.models.diffusion import STEPS, Noised, add_noise, draw_noise
+from muvla.models.diffusion import STEPS, Noised, add_noise, draw_noise, draw_noises
+from muvla.models.expert_sampling import mix
 from muvla.models.preprocessing import prepare
 from muvla.recurrence import Moment
 from muvla.utils.rng import key, torch_rng
@@ -56,6 +57,31 @@ def add_label_noise(label: Tensor, window: Window, t: int, slots: Sequence[int],
     noise = [draw_noise(chunk, action_dim, partial(rng, "noise", *key)) for key in keys]
     time = [torch.randint(STEPS, (), generator=rng("noise time", *key)) for key in keys]
     return add_noise(label, torch.stack(noise), torch.stack(time))
+
+
+def add_expert_noise(label: Tensor, window: Window, t: int, slots: Sequence[int], cell: Cell) -> Noised:
+    """Adds noise to the labels of tick `t` in R independent draws, and drops the condition of some (MemoryVLA spec 3).
+
+    Noise, noise level and dropping are keyed by (training seed, slot, visit, step). Rows are ordered draw by draw: row
+    r·B + b is draw r of slot b.
+
+    Args:
+        label: (B, H, A) normalised actions.
+        window: gives visit and step of every slot.
+        t: tick of the window.
+        slots: numbers of these slots among all slots of the training.
+        cell: gives the training seed and the expert.
+    """
+    rng, expert = partial(torch_rng, cell.seed), cell.model.expert
+    draws, (_, chunk, action_dim) = expert.repeats, label.shape
+    keys = [(slot, int(window.visit[t, i]), int(window.tick[t, i])) for i, slot in enumerate(slots)]
+    of_slot = [draw_noises(draws, chunk, action_dim, partial(rng, "expert noise", *key)) for key in keys]
+    noise = torch.stack(of_slot, dim=1).flatten(0, 1).to(label)
+    levels = [torch.randint(expert.steps, (draws,), generator=rng("expert level", *key)) for key in keys]
+    uniform = [torch.rand(draws, generator=rng("expert drop", *key)) for key in keys]
+    level = torch.stack(levels, dim=1).flatten().to(label.device)
+    dropped = torch.stack(uniform, dim=1).flatten().to(label.device) < expert.dropped
+    return Noised(mix(label.repeat(draws, 1, 1), noise, level, expert.steps), noise, level, dropped)
 
 
 def get_moment(window: Window, t: int, slots: Sequence[int], seed: int, store: EpisodeStore | None = None) -> Moment:

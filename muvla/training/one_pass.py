@@ -34,7 +34,11 @@ def require_one_pass(cell: Cell, ranks: int = 1) -> None:
             f"memory.kind={memory.kind} with {memory.tokens} MEMORY tokens",
             "a memory that reaches no later tick's model input: none, dummy, or the places fuse and modulate",
         ),
-        (cell.model.head == "l1", f"model.head={cell.model.head}", "model.head=l1, which denoises nothing"),
+        (
+            cell.model.head != "diffusion",
+            f"model.head={cell.model.head}",
+            "model.head=l1 or expert, which denoise nothing in the language model",
+        ),
         (cell.intervention is None, f"intervention={cell.intervention}", "no intervention during training"),
     ):
         if not met:

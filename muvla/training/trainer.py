@@ -26,14 +26,14 @@ from muvla.data.prefetch import Prefetcher
 from muvla.data.store import EpisodeStore
 from muvla.data.stream import SlotStream, Window
 from muvla.interventions.base import Intervention
-from muvla.models.diffusion import Noised
+from muvla.models.diffusion import Noised, get_error
 from muvla.models.leak_test import leak_test
 from muvla.models.policy import Encoded
 from muvla.recurrence import Moment, Recurrence
 from muvla.training.checks import check_finite, check_moved, check_ticks, memory_rms, require_trainable
 from muvla.training.diagnostics import Diagnosis
 from muvla.training.distributed.base import CHECK_EVERY, SINGLE_PROCESS, Ranks
-from muvla.training.inputs import add_label_noise, get_moment, prepare_images
+from muvla.training.inputs import add_expert_noise, add_label_noise, get_moment, prepare_images
 from muvla.training.interface import get_interface
 from muvla.training.lr_schedule import get_learning_rate
 from muvla.training.one_pass import require_one_pass, run_window
@@ -163,9 +163,11 @@ class Trainer:
         return get_moment(window, t, self.slots, self.cell.seed, store)
 
     def add_label_noise(self, label: Tensor, window: Window, t: int) -> Noised | None:
-        """Adds noise to the labels (B, H, A) of tick `t` for a diffusion head; None for another head."""
-        if self.policy.noisy is None:
+        """Adds noise to the labels (B, H, A) of tick `t` for a head that denoises; None for another head."""
+        if not self.policy.noise_draws:
             return None
+        if self.policy.noisy is None:
+            return add_expert_noise(label, window, t, self.slots, self.cell)
         return add_label_noise(label, window, t, self.slots, self.cell.seed)
 
     def backward(self, window: Window) -> float:
@@ -199,9 +201,7 @@ class Trainer:
             rows = slice(t * B, (t + 1) * B)
             of_tick = None if one_pass_leaf is None else one_pass_leaf[rows]
             output, _ = self.recurrence.tick(leaves[rows], is_first[t], moment, noised=noise, states=of_tick)
-            target = label[t] if noise is None else noise.noise
-            error = (output.actions - target).abs() if noise is None else (output.actions - target) ** 2
-            error = error * weight[t][..., None]
+            error = get_error(output.actions, label[t], noise) * weight[t][..., None]
             loss = loss + error.sum()
             if self.diagnosis:
                 self.diagnosis.tick(error, window, t, self.recurrence.read_state, self.recurrence.state)
