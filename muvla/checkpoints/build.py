@@ -3,13 +3,15 @@ adapters."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from muvla.checkpoints.hub import resolve_checkpoint
 from muvla.checkpoints.names import never_published
-from muvla.checkpoints.released import ReleasedCheckpoint
+from muvla.checkpoints.opening import AnyCheckpoint, open_checkpoint
 from muvla.config import Cell
 from muvla.config.serialization import difference
 from muvla.errors import MuvlaError
@@ -20,10 +22,10 @@ from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts
 
 
-def open_start(cell: Cell) -> ReleasedCheckpoint:
+def open_start(cell: Cell) -> AnyCheckpoint:
     """Opens the checkpoint that the cell starts from. Raises MuvlaError if its size differs or only it has FiLM."""
-    directory = ReleasedCheckpoint(resolve_checkpoint(cell.start.checkpoint), None)
-    if differing := difference(cell.model.size, directory.size):
+    directory = open_checkpoint(resolve_checkpoint(cell.start.checkpoint))
+    if differing := difference(cell.model.size, replace(directory.size, name=cell.model.size.name)):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
             "model.size",

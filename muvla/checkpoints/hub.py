@@ -24,13 +24,17 @@ from huggingface_hub.utils import tqdm
 from muvla.checkpoints.parts import IGNORED
 from muvla.checkpoints.recognition import recognise
 from muvla.checkpoints.released import UPSTREAM_FILES
+from muvla.checkpoints.training_file import CHECKPOINTS, find_run_folder
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 PATH_STARTS = ("/", ".", "~")  # no owner on the Hub begins with these
 # All parts are downloaded, also parts that the loader refuses: it can refuse only what it sees.
-FETCHED = (*UPSTREAM_FILES, "model*.safetensors", "*--*_checkpoint.pt", "lora_adapter/*")
+FETCHED = (
+    *(*UPSTREAM_FILES, "model*.safetensors", "*--*_checkpoint.pt", "lora_adapter/*"),
+    *("*.yaml", f"{CHECKPOINTS}/*.pt"),
+)
 SKIPPED = tuple(f"*{part}--*" for part in IGNORED)  # gigabytes that nothing reads
 EXPECTED = "a folder, or owner/name[@revision] of the Hub"
 
@@ -48,7 +52,7 @@ def resolve_checkpoint(name: str | Path) -> Path:
     """
     path, text = Path(name).expanduser(), str(name)
     missing = not os.path.exists(path)  # also of a name that no file can have
-    if os.path.isdir(path) or (missing and text.startswith(PATH_STARTS)):
+    if os.path.isdir(path) or find_run_folder(path) is not None or (missing and text.startswith(PATH_STARTS)):
         return path
     if missing and (match := HUB_NAME.fullmatch(text)):
         return _download(text, match["repository"], match["revision"])

@@ -11,10 +11,13 @@ from pathlib import Path
 from muvla.checkpoints import native
 from muvla.checkpoints.comparison import get_shapes
 from muvla.checkpoints.fields import FieldStatus
+from muvla.checkpoints.opening import AnyCheckpoint, open_checkpoint
 from muvla.checkpoints.parts import PARTS
+from muvla.checkpoints.prismatic import PrismaticCheckpoint
 from muvla.checkpoints.recognition import recognise
 from muvla.checkpoints.released import CONFIG, ReleasedCheckpoint
 from muvla.checkpoints.tensors import sha256
+from muvla.checkpoints.training_file import find_run_folder
 from muvla.config.model import SizeConfig
 from muvla.config.serialization import flatten
 from muvla.errors import MuvlaError, located
@@ -23,6 +26,10 @@ FAMILIES = {
     "openvla": "OpenVLA, without action head: a base to fine-tune",
     "oft": "OpenVLA-OFT",
     "muvla": "μVLA: OpenVLA-OFT with MEMORY tokens",
+    "prismatic": "Prismatic, without action expert: a base to fine-tune",
+    "cogact": "CogACT: an action expert without memory",
+    "memoryvla": "MemoryVLA: an action expert with a retrieval bank",
+    "cronusvla": "CronusVLA: an action expert with a window of features",
 }
 
 
@@ -34,6 +41,9 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
     Raises:
         MuvlaError: the folder is no checkpoint; or, after the last line, the checkpoint would not load.
     """
+    if find_run_folder(path) is not None:
+        yield from _prismatic(PrismaticCheckpoint(path, size))
+        return
     if (path / CONFIG).exists():
         yield from _released(ReleasedCheckpoint(path, size))
         return
@@ -54,9 +64,9 @@ def inspect(path: Path, size: SizeConfig | None = None) -> Iterator[str]:
 
 def list_fields(path: Path, size: SizeConfig | None = None) -> list[dict[str, str]]:
     """Returns file, field, status and reason of everything in a released directory; nothing for a run."""
-    if not (path / CONFIG).exists():
+    if not (path / CONFIG).exists() and find_run_folder(path) is None:
         return []
-    return [asdict(status) for status in ReleasedCheckpoint(path, size).fields]
+    return [asdict(status) for status in open_checkpoint(path, size).fields]
 
 
 def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
@@ -73,13 +83,42 @@ def _released(directory: ReleasedCheckpoint) -> Iterator[str]:
         tokens = meta.mechanism
         rule = f"tbptt, K = {meta.truncation}" if tokens.alpha == 1 else f"ema, α = {tokens.alpha:g}"
         yield f"memory: m = {tokens.m}, update {rule}, guard {meta.guard}"
+    yield from _statistics_lines(directory)
+    for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
+        yield f"sha256 {sha256(file)}  {file.name}"
+    yield from _field_lines(directory.fields)
+    yield from _differences(directory)
+
+
+def _prismatic(directory: PrismaticCheckpoint) -> Iterator[str]:
+    yield f"{directory.path}: {FAMILIES[directory.family]}, {directory.step}"
+    yield f"size: {directory.size.name}, {directory.size.image_size} px, {directory.size.patches} tokens per camera"
+    for module, entries in groupby(directory.shapes.items(), key=lambda entry: entry[0].split(".", 1)[0]):
+        shapes = dict(entries)
+        yield f"{module}: {len(shapes)} tensors, {sum(math.prod(s) for s in shapes.values()):,} parameters"
+    if directory.family != "prismatic":
+        model = directory.skeleton().config
+        expert = model.expert
+        yield f"expert: {expert.layers} layers of width {expert.width}, {expert.heads} heads; chunk H = {model.chunk}"
+        fields = flatten(directory.memory).items() if directory.memory.has_state else ()
+        words = [f"memory: {directory.memory.kind}", *(f"{name} = {value}" for name, value in fields if name != "kind")]
+        yield ", ".join(words)
+    yield from _statistics_lines(directory)
+    for name, digest in directory.hashes().items():
+        yield f"sha256 {digest}  {name}"
+    yield from _field_lines(directory.fields)
+    if directory.family != "prismatic":
+        yield from _differences(directory)
+
+
+def _statistics_lines(directory: AnyCheckpoint) -> Iterator[str]:
     for key, bounds in directory.statistics.items():
         action = (bounds.get("action") if isinstance(bounds, dict) else None) or {}
         mask = action.get("mask", [True] * len(action.get("q01", [])))
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
-    for file in sorted(p for p in directory.path.iterdir() if p.suffix in (".safetensors", ".pt")):
-        yield f"sha256 {sha256(file)}  {file.name}"
-    yield from _field_lines(directory.fields)
+
+
+def _differences(directory: AnyCheckpoint) -> Iterator[str]:
     differences = directory.differences() + directory.value_differences()
     yield "would not load:" if differences else "would not load: nothing"
     yield from (f"  {line}" for line in differences)

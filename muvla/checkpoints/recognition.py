@@ -20,6 +20,7 @@ MERGE = (
     "python vla-scripts/merge_lora_weights_and_save.py --base_checkpoint {base} --lora_finetuned_checkpoint_dir {path}"
 )
 CONVERT = "convert it with vla-scripts/extern/convert_openvla_weights_to_hf.py of the OpenVLA repository"
+BESIDE_CONFIG = "put config.json of the same run beside it, or into the folder above `checkpoints`"
 NOT_READ = "choose a directory of OpenVLA-OFT or μVLA: this project does not read {name}"
 # Modules of a Prismatic training file, by which its kind is recognised.
 MEMORY_BANKS = {"cog_mem_bank", "per_mem_bank"}
@@ -100,8 +101,10 @@ def _recognise_folder(path: Path, config: Any) -> Recognised | None:
     if "vla" in fields or "base_vlm" in fields or any((path / "checkpoints").glob("step-*.pt")):
         return Recognised(
             "a training folder of Prismatic (OpenVLA, CogACT, MemoryVLA), not converted",
-            f"for OpenVLA, {CONVERT}; other models of this kind cannot be read",
+            f"for OpenVLA, {CONVERT}; of CogACT, MemoryVLA and CronusVLA fetch checkpoints/step-….pt, too",
         )
+    if any("dexbotic" in str(config.get(name)).lower() for name in ("model_type", "architectures") if fields):
+        return _dexbotic(config)
     if (path / "run.json").exists() or (path / "checkpoint.json").exists():
         return Recognised(
             "a training of this project",
@@ -121,6 +124,15 @@ def _recognise_folder(path: Path, config: Any) -> Recognised | None:
             "fetch config.json, tokenizer.json and model*.safetensors of the same repository into this folder",
         )
     return None
+
+
+def _dexbotic(config: dict[str, Any]) -> Recognised:
+    language = config.get("llm_config")
+    model = language.get("model_type") if isinstance(language, dict) else None
+    return Recognised(
+        f"a checkpoint of Dexbotic, with the language model {model or 'of its base'}",
+        "choose a training of MemoryVLA's first code, whose language model is Llama 2",
+    )
 
 
 def _recognise_file(path: Path) -> Recognised:
@@ -147,9 +159,9 @@ def _recognise_pickle(path: Path, form: str) -> Recognised:
     model = content.get("model") if isinstance(content, dict) else None
     modules = {str(name) for name in model} if isinstance(model, dict) else set()
     if modules & MEMORY_BANKS:
-        return Recognised("a checkpoint of MemoryVLA", NOT_READ.format(name="MemoryVLA's checkpoints"))
+        return Recognised("a checkpoint of MemoryVLA", BESIDE_CONFIG)
     if "action_model" in modules and modules >= PRISMATIC:
-        return Recognised("a checkpoint of CogACT", NOT_READ.format(name="CogACT's checkpoints"))
+        return Recognised("a checkpoint of CogACT or CronusVLA", BESIDE_CONFIG)
     if modules >= PRISMATIC or modules >= {"llm_backbone", "projector"}:
         return Recognised("a checkpoint of Prismatic or OpenVLA, not converted", CONVERT)
     return Recognised(form, "pass the folder that holds config.json: a single file of tensors names no architecture")

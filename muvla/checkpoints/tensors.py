@@ -126,19 +126,9 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     Values are read on use, and no code of the file is run. Raises MuvlaError for a file that holds anything else.
     """
     require_real(path, "a dictionary of tensors")
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch has an error class each for a cut archive, code in a pickle, and no pickle
-        form = describe_format(path)
-        detail = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise MuvlaError(
-            str(path),
-            got=f"{form or 'content that torch does not read'} ({detail})",
-            expected="a file of torch.save with tensors by name, and nothing that runs code",
-            remedy=COMPARE_HASHES,
-        ) from None
+    tensors = load_pickle(path, "a file of torch.save with tensors by name, and nothing that runs code")
     inside = list(tensors.items()) if isinstance(tensors, dict) else [("", tensors)]
-    wrong = [f"{n}: {problem}" for n, t in inside if (problem := _problem(n, t))]
+    wrong = [f"{n}: {problem}" for n, t in inside if (problem := explain_entry(n, t))]
     if wrong:
         raise MuvlaError(
             str(path),
@@ -149,7 +139,25 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in inside}
 
 
-def _problem(name: object, value: object) -> str | None:
+def load_pickle(path: Path, expected: str) -> object:
+    """Returns the content of a file of torch.save, mapped into memory; no code of the file is run.
+
+    Raises MuvlaError, with what was `expected`, for a file that torch does not read in this way.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch has an error class each for a cut archive, code in a pickle, and no pickle
+        form = describe_format(path)
+        detail = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise MuvlaError(
+            str(path),
+            got=f"{form or 'content that torch does not read'} ({detail})",
+            expected=expected,
+            remedy=COMPARE_HASHES,
+        ) from None
+
+
+def explain_entry(name: object, value: object) -> str | None:
     """Returns why an entry of a pickle is no tensor that can be read; None if it is."""
     if not isinstance(name, str) or not isinstance(value, Tensor):
         return type(value).__name__

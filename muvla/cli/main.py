@@ -17,6 +17,7 @@ from muvla.cli import (
     assets,
     baselines,
     collect,
+    convert,
     data,
     diff,
     doctor,
@@ -57,6 +58,7 @@ VERBS = (
     assets,
     inspect,
     export,
+    convert,
     ls,
     doctor,
 )

@@ -79,7 +79,7 @@ def open_run(name: str, runs: Path, data: Path, release: ReleaseOptions, server:
     if name.startswith(("ws://", "wss://", "http://", "https://")):
         release.require_unused(name)
         return _remote(name, runs, data, server)
-    if os.path.isdir(name) or ("/" in name and not is_cell(name)):
+    if os.path.exists(name) or ("/" in name and not is_cell(name)):
         run = _released(name, runs, data, release)
         run.require_measurement()
         return run
@@ -116,12 +116,12 @@ def find_trained(name: str, runs: Path, data: Path) -> Run:
 
 def _released(name: str, runs: Path, data: Path, release: ReleaseOptions) -> Run:
     from muvla.checkpoints.hub import resolve_checkpoint
-    from muvla.checkpoints.released import ReleasedCheckpoint
+    from muvla.checkpoints.opening import open_checkpoint
     from muvla.config.sizes import get_size
     from muvla.runs.released import released_run
 
     size = get_size(release.size) if release.size else None
-    directory = ReleasedCheckpoint(resolve_checkpoint(name), size, release.without_memory)
+    directory = open_checkpoint(resolve_checkpoint(name), size, release.without_memory)
     return released_run(runs, data, name, directory, release.statistics, release.precision)
 
 

@@ -21,6 +21,7 @@ from muvla.checkpoints.released import CHUNK
 from muvla.config import Cell, canonical
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError
+from muvla.runs.export_expert import export_expert
 from muvla.runs.run import Run
 
 
@@ -37,6 +38,9 @@ def export(run: Run, path: Path, key: str) -> None:
     """
     require_new(path)
     saved, cell = run.checkpoint(parts=()), canonical(run.cell)
+    if cell.model.head == "expert":
+        export_expert(run, path, {key: _bounds(saved.statistics)})
+        return
     _require_published(cell)
     policy = run.load_policy("cpu")
     if cell.start.checkpoint is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muvla.checkpoints.released import ReleasedCheckpoint
+from muvla.checkpoints.opening import AnyCheckpoint
 from muvla.config import ReleasedPrecision
 from muvla.config.serialization import content_hash
 from muvla.data.normalization import Statistics
@@ -22,7 +22,7 @@ from muvla.utils.io import write_json
 
 @dataclass(frozen=True)
 class ReleasedRun(Run):
-    directory: ReleasedCheckpoint
+    directory: AnyCheckpoint
     bounds: dict[str, Any]  # one dataset's entry of the statistics
     precision: ReleasedPrecision
 
@@ -42,7 +42,7 @@ def released_run(
     root: Path,
     data: Path,
     name: str,
-    directory: ReleasedCheckpoint,
+    directory: AnyCheckpoint,
     key: str | None = None,
     precision: ReleasedPrecision = "float32",
 ) -> ReleasedRun:
