@@ -21,6 +21,7 @@ from muvla.evaluation.actor import Actor, Tick
 from muvla.evaluation.checks import get_attribute
 from muvla.evaluation.ensemble import combine_chunks
 from muvla.evaluation.episode import RunningEpisode
+from muvla.evaluation.jpeg import compress
 from muvla.evaluation.protocol import Protocol
 from muvla.serving.clients import Query, Wire
 from muvla.serving.refusal import BrokenAnswer
@@ -93,6 +94,8 @@ class RemoteActor(Actor):
 
     def _query(self, episode: RunningEpisode) -> Query:
         images = episode.observation["images"]
+        if self.protocol.jpeg is not None:
+            images = compress(images, self.protocol.jpeg)
         return Query(
             images,
             self.server.camera_names(len(images)),
@@ -105,13 +108,14 @@ class RemoteActor(Actor):
 
     def _take(self, episode: RunningEpisode, actions: np.ndarray) -> None:
         if episode.is_first:
-            self._chunks[episode.index] = deque(maxlen=max(1, getattr(self.protocol, "horizon", 1)))
+            self._chunks[episode.index] = deque(maxlen=self.protocol.horizon)
         episode.is_first = False
         self._require_long_enough(len(actions))
         if self.protocol.regime == "ensemble":
             chunks = self._chunks[episode.index]
             chunks.append(actions)
             episode.chunk, episode.chunk_age = combine_chunks(list(chunks), self.protocol.alpha)[None], 0
+            episode.chunk = episode.chunk.astype(np.float32)
         elif self._is_used_up(episode):
             episode.chunk, episode.chunk_age = actions, 0
 
