@@ -94,7 +94,14 @@ class Nothing(Slots):
 
 
 def frames_of(seed: int, needs: Needs, side: int, count: int = TICKS) -> list[Observed]:
-    """Random frames of one episode."""
+    """Random frames of one episode.
+
+    Args:
+        seed: of the frames.
+        needs: of the policy.
+        side: height and width of the images.
+        count: number of frames.
+    """
     rng = np.random.default_rng(seed)
     shape = (needs.cameras, side, side, 3)
     return [
@@ -117,7 +124,15 @@ async def with_sessions(slots: Slots, limits: Limits, body: Callable[[Sessions],
 
 
 def load(slots: Slots, count: int, requests: int, window: float, side: int) -> tuple[float, list[float]]:
-    """Requests a second, and the latencies, of `count` sessions that ask as soon as they are answered."""
+    """Requests a second, and the latencies, of sessions that ask as soon as they are answered.
+
+    Args:
+        slots: the policy.
+        count: number of sessions.
+        requests: of each session.
+        window: seconds.
+        side: height and width of the images.
+    """
     latencies: list[float] = []
 
     async def episode(sessions: Sessions, number: int) -> None:
@@ -324,9 +339,9 @@ def soak(seconds: float, count: int = 64) -> dict[str, Any]:
         await server.stop()
         return {"left_open": left, "batch_size": round(batch, 1), "latency_ms_p50_p90_p99": latency}
 
-    found = asyncio.run(run())
+    state = asyncio.run(run())
     growth = {"mebibytes": [round(size, 1) for size in sizes[:: max(1, len(sizes) // 10)]]}
-    return {"soak_seconds": seconds, "sessions": count} | counts | found | growth
+    return {"soak_seconds": seconds, "sessions": count} | counts | state | growth
 
 
 def resident() -> float:

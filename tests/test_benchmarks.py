@@ -21,6 +21,7 @@ from benchmarks import (
     mechanisms,
     one_pass,
     query,
+    serving,
     tiny,
     visioncache,
     window,
@@ -293,3 +294,11 @@ def test_both_sides_of_branching_give_the_same_rows(store, cell_with):
     trainer = Trainer(cell_with(), store)
     sides = [branching.map_runner(trainer.policy, trainer.statistics, 4, 6, branches) for branches in (False, True)]
     assert sides[0]() == sides[1]()
+
+
+def test_a_soak_checks_every_answer_and_leaves_nothing_open(monkeypatch):
+    monkeypatch.setattr(serving, "EPISODES", 2)
+    monkeypatch.setattr(serving, "TICKS", 3)
+    result = serving.soak(0.4, 2)
+    assert result["answers"] > 0 and result["different"] == 0
+    assert result["left_open"] == {"sessions": 0, "slots": 0}

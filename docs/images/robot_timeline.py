@@ -8,6 +8,7 @@ The times are measured: a loop runs against a server in this process, whose poli
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from pathlib import Path
 
@@ -86,9 +87,9 @@ def draw(path: Path) -> None:
     axes.scatter([t * 1000 for t in moved], [0] * len(moved), color="tab:green", zorder=3)
     for s, m in zip(sent, moved, strict=True):
         axes.plot([s * 1000, m * 1000], [2, 0], color="0.8", linewidth=1, zorder=1)
-    holds = [(a, b) for a, b in zip(moved, moved[1:], strict=False) if b - a > 1.4 * PERIOD]
+    holds = [(a, b) for a, b in itertools.pairwise(moved) if b - a > 1.4 * PERIOD]
     for a, b in holds:
-        axes.axvspan(a * 1000 + 100 * 1, b * 1000, color="tab:red", alpha=0.08)
+        axes.axvspan(a * 1000 + 100, b * 1000, color="tab:red", alpha=0.08)
         axes.text((a * 1000 + 100 + b * 1000) / 2, 0.35, "holds", ha="center", fontsize=8, color="tab:red")
     axes.set_yticks(list(rows.values()), list(rows))
     axes.set_xticks(range(0, int(STEPS * PERIOD * 1000) + 1, 100))
