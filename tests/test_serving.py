@@ -80,6 +80,17 @@ def test_a_repeated_request_gets_the_same_answer_and_writes_once():
     with_sessions(HashSlots(), body)
 
 
+def test_a_repeat_after_the_end_of_the_episode_is_refused():
+    async def body(sessions):
+        session = sessions.open("a")
+        await sessions.begin(session)
+        await sessions.act(session, frame(0), 5)
+        sessions.end(session)
+        await sessions.act(session, frame(0), 5)
+
+    assert refused(body).field == "sequence"
+
+
 @pytest.mark.parametrize(("sequence", "seed"), [(4, 0), (5, 1)], ids=["back in time", "another frame, same number"])
 def test_a_frame_out_of_order_is_refused(sequence, seed):
     async def body(sessions):

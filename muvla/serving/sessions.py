@@ -319,7 +319,8 @@ class Sessions:
                 self._waiting.remove(waiting)
 
     def _release(self, session: Session) -> None:
-        slot, session.slot, session.actions, session.frame = session.slot, None, None, None
+        slot, session.slot, session.actions = session.slot, None, None
+        session.frame = session.answer = None  # a repeat after the episode's end is refused
         if slot is None:
             return
         if session.under_way is not None and not session.under_way.done():
