@@ -124,6 +124,7 @@ class PolicySlots(Slots):
             "memory": policy.memory.config.kind,
             "cameras": needs.cameras,
             "camera_names": list(needs.names),
+            "seen_cameras": policy.interface.seen,
             "first_image": policy.interface.first_image,
             "image_size": policy.config.size.image_size,
             "images": policy.config.images,
@@ -175,7 +176,7 @@ class PolicySlots(Slots):
     ) -> RunningEpisode:
         """The slot's episode with its frame: a new object, so that a pass that fails leaves the episode as it was."""
         last = self._episodes[slot]
-        episode = RunningEpisode(slot, seed=last.seed, info=last.info, first_image=last.first_image)
+        episode = RunningEpisode(slot, seed=last.seed, info=last.info, first_images=last.first_images)
         episode.is_first, episode.step, episode.moved = last.is_first, last.step, last.moved
         if observed is None:  # its frame fills the batch, if the frame has this pass's size
             same = last.observation is not None and last.observation["images"].shape == shape
@@ -185,7 +186,7 @@ class PolicySlots(Slots):
         episode.info = last.info | {"instruction": observed.instruction}
         episode.observation = {"images": observed.images, "proprio": observed.proprio}
         if episode.is_first:
-            episode.first_image = observed.images[:1].copy()
+            episode.first_images = observed.images.copy()
         return episode
 
 
