@@ -145,7 +145,8 @@ def test_at_the_released_initial_values_perception_reaches_no_action(cell_with):
     assert torch.equal(played(policy)[1], played(policy, intervention="zero_perception")[1])
 
 
-@every
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cogact", "memoryvla", "cronusvla"])
 def test_the_loss_falls(store, cell_with, name):
     """On frames that the training sees again and again, with other noise at every visit."""
     changes = {
@@ -269,6 +270,7 @@ def test_the_observed_attention_is_causal(policy_of):
     assert len(seen) == 2
 
 
+@pytest.mark.slow
 def test_the_expert_compiles_with_the_language_model(policy_of):
     """Every block is compiled; a backend that runs the graph as it is gives the same actions."""
     policy, graphs = policy_of("memoryvla"), []
