@@ -62,6 +62,12 @@ $(VENV)/.libero: $(VENV)/.core
 	@$(PIP) --no-deps hf-libero==0.1.4 robosuite==1.4.0 bddl==1.0.1
 	@touch "$@"
 
+# The launchers slurm and ray, for the tests marked `cluster`.
+$(VENV)/.cluster: $(VENV)/.dev
+	@echo "adding the launchers slurm and ray (about 0.2 GB)"
+	@$(PIP) -e '.[dev,slurm,ray]'
+	@touch "$@"
+
 setup: $(VENV)/.core
 sim: $(VENV)/.full
 libero: $(VENV)/.libero
@@ -82,7 +88,8 @@ test-quick: $(VENV)/.dev
 	@$(PYTEST) -m "not sim and not slow and not ($(HEAVY))"
 
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
-test-heavy: $(VENV)/.full renderer
+test-heavy: $(VENV)/.full $(VENV)/.cluster renderer
+	@[ "$$(id -u)" != 0 ] || bash scripts/start-slurm.sh --install
 	@$(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 test-fuzz: $(VENV)/.dev

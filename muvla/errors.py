@@ -49,8 +49,12 @@ class NotAMeasurement(MuvlaError):
     """A run-time invariant broke (a leak through the guard, frozen memory, NaN). The results must not be used."""
 
 
+class Busy(MuvlaError):
+    """Another process holds a lock. The error marks no run as failed."""
+
+
 class DiskError(MuvlaError):
-    """The disk is full or not writable. The error marks no run as failed; the same command continues."""
+    """The disk is full or not writable, or a lock is lost. The error marks no run as failed; the command continues."""
 
 
 class RankLost(MuvlaError):

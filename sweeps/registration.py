@@ -23,7 +23,8 @@ import msgspec
 
 from muvla.errors import DiskError, MuvlaError
 from muvla.utils.foreign import decode
-from muvla.utils.io import append_line, hash_json, locked, read_lines
+from muvla.utils.io import append_line, hash_json, read_lines
+from muvla.utils.locks import locked
 from sweeps.committed import results_folder
 from sweeps.ledger import Ledger
 from sweeps.predictions import Prediction

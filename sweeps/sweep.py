@@ -6,8 +6,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,16 +17,16 @@ from muvla.evaluation.records import summarise
 from muvla.training.one_pass import require_one_pass
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.vision_cache import require_cacheable
-from muvla.utils.devices import usable_cores
 from muvla.utils.foreign import read_model
-from muvla.utils.io import require_locks
+from muvla.utils.locks import require_locks, watch
 from sweeps.baselines import measure_baselines, without_simulator
 from sweeps.launchers.base import End, Job, Progress, Status
-from sweeps.launchers.registry import get_launcher
+from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
 from sweeps.study import Study
 from sweeps.tracking import Tracker
+from sweeps.turns import in_turn, sweep_number
 from sweeps.work import SANITY_CHECK
 
 BAR = "{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}"
@@ -47,6 +48,8 @@ class SweepOptions:
         training: how the cells are trained.
         workers: environments of a cell side by side; None for a default.
         launcher: name of the launcher that runs the cells.
+        launch: option of the launcher → value, or its text.
+        dry_run: whether to print what the launcher would hand to a scheduler, and to run nothing.
     """
 
     processes: int
@@ -59,6 +62,8 @@ class SweepOptions:
     training: TrainingOptions = DEFAULT
     workers: int | None = None
     launcher: str = "local"
+    launch: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -111,9 +116,12 @@ def run_study(
     Raises:
         MuvlaError: if two cells differ in an undeclared field, if something does not fit, or for an unknown launcher.
     """
+    launcher = make_launcher(options.launcher, options.processes, options.launch)
     _require_runnable(study, options)
-    if options.plan_only and not ledger.has_data(study):
+    if (options.plan_only or options.dry_run) and not ledger.has_data(study):
         say(plan_text(study, None, None))
+        if options.dry_run:
+            say("\n" + launcher.preview(len(study.cells()), options.device, options.threads))
         return SweepResult([], [], [])
     stores = ledger.stores(study, _collection_progress(say))
     entries = ledger.entries(study, stores)
@@ -123,6 +131,11 @@ def run_study(
         lines = (f"{e.run.train}  {state:10}  {e.item.label}" for e, state in zip(entries, states, strict=True))
         say("\n" + "\n".join(lines))
         return SweepResult(entries, [], [])
+    if options.dry_run:
+        cells = sum(state in ("planned", "partial") for state in states)
+        say("\n" + launcher.preview(cells, options.device, options.threads))
+        return SweepResult(entries, [], [])
+    launcher.check(options.device)
     require_locks(ledger.root)
     try:
         _measure_baselines(study, ledger, options, say)
@@ -132,7 +145,7 @@ def run_study(
     tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
     tracker.backfill([e for e in entries if e.state == "done"])
     finishing = Finishing(tracker, say, on_finished)
-    failed = run_cells(select_cells(entries, options, say), options, finishing)
+    failed = run_rounds(entries, options, finishing)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
 
@@ -146,7 +159,7 @@ def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say:
     measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
 
 
-def select_cells(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
+def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
     """The cells that are neither done nor marked nor in work; with `retry_failed` also marked ones."""
     if options.retry_failed:
         for entry in entries:
@@ -157,8 +170,42 @@ def select_cells(entries: list[Entry], options: SweepOptions, say: Callable[[str
     done = sum(e.state == "done" for e in entries) - len(retries)
     say(f"\n{done} cells are done and skipped, {len(todo)} to run in {options.processes} processes.")
     for entry in (e for e in entries if e.state == "running"):
-        say(f"{entry.item.label}: process {entry.run.owner} works on it, skipped here")
+        say(f"{entry.item.label}: {entry.run.owner} works on it")
     return todo
+
+
+def run_rounds(entries: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
+    """Runs the cells that are free by the launcher of the options, then those that other processes held and left.
+
+    Returns the entries that a full disk stopped, and those whose process a signal ended.
+    """
+    if not entries:
+        return []
+    deadline = time.monotonic() + options.time_limit if options.time_limit else None
+    stopped_by_machine: list[Entry] = []
+    with sweep_number(entries[0].run.root) as number:
+        todo = _select(entries, options, finishing.say)
+        while True:
+            if todo:
+                stopped_by_machine += _run_cells(in_turn(todo, number), options, finishing, deadline)
+            todo = [e for e in _freed(entries, deadline, finishing.say) if e not in stopped_by_machine]
+            if not todo:
+                return stopped_by_machine
+
+
+def _freed(entries: list[Entry], deadline: float | None, say: Callable[[str], None]) -> list[Entry]:
+    """The unfinished cells whose processes have ended since. Says who works on the others."""
+
+    def is_early() -> bool:
+        return deadline is None or time.monotonic() < deadline
+
+    held = [entry for entry in entries if entry.state == "running"]
+    owners = watch([entry.run.lock for entry in held], is_early)
+    for entry in held:
+        if owner := owners.get(entry.run.lock):
+            say(f"{entry.item.label}: {owner} works on it")
+    free = [entry for entry in held if entry.run.lock not in owners] if is_early() else []
+    return [entry for entry in free if entry.state in ("planned", "partial")]
 
 
 def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
@@ -196,19 +243,13 @@ class Finishing:
             warnings.warn(f"a view of the results is off for this sweep ({error}); results are kept", stacklevel=2)
 
 
-def run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) -> list[Entry]:
-    """Runs cells by the launcher of the options.
-
-    Returns the entries that a full disk stopped, and those whose process a signal ended.
-    """
+def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing, deadline: float | None) -> list[Entry]:
+    """Returns the entries that a full disk stopped, and those whose process a signal ended."""
     by_train = {entry.run.train: entry for entry in todo}
     jobs = _jobs(todo, options)
     started = time.monotonic()
-    deadline = started + options.time_limit if options.time_limit else None
     finished: list[Entry] = []
     stopped_by_machine: list[Entry] = []
-    if not jobs:
-        return []
     with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True, bar_format=BAR) as bar:
         write = finishing.say if bar.disable else tqdm.write
 
@@ -219,6 +260,8 @@ def run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) ->
         def on_end(end: End) -> None:
             entry = by_train[end.job.run.train]
             finished.append(entry)
+            if end.status == Status.BUSY:
+                return
             if end.status == Status.NO_DISK:
                 stopped_by_machine.append(entry)
                 write(f"{entry.item.label}: {end.message}")
@@ -233,7 +276,8 @@ def run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing) ->
                 for protocol, lines in read_model(lines_of_check, list[tuple[str, list[str]]]):
                     write("\n".join([f"{entry.item.label}, {protocol}:", *lines]))
 
-        get_launcher(options.launcher)(options.processes).run(jobs, on_tick, on_end, deadline)
+        launcher = make_launcher(options.launcher, options.processes, options.launch)
+        launcher.run(jobs, on_tick, on_end, deadline)
     return stopped_by_machine
 
 
@@ -242,7 +286,7 @@ def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:
     return [
         Job(
             label=entry.item.label,
-            run=entry.run,
+            run=entry.run.absolute(),
             cell=entry.item.cell,
             missing=() if pauses else tuple(entry.missing(options.retry_failed)),
             device=options.device,
@@ -302,8 +346,8 @@ def _collection_progress(say: Callable[[str], None]) -> Callable[[int, int], Non
 
 
 def default_processes(device: str) -> int:
-    """One process per core that this process may use; one on a GPU, which the cells would share."""
-    return usable_cores() if device == "cpu" else 1
+    """One process per core that this process may use; one per GPU, which more cells would share."""
+    return make_launcher("local", None, {}, device).processes
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:
@@ -328,7 +372,6 @@ def _require_runnable(study: Study, options: SweepOptions) -> None:
             expected="at least one evaluation of the cells",
             remedy="add a protocol; `muvla ls protocols` lists them",
         )
-    get_launcher(options.launcher)
     if options.training.cached_vision:
         for item in study.cells():
             require_cacheable(item.cell)

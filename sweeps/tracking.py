@@ -11,7 +11,8 @@ from typing import Any
 
 from muvla.config import canonical
 from muvla.config.serialization import flatten
-from muvla.utils.io import locked, read_lines
+from muvla.utils.io import read_lines
+from muvla.utils.locks import locked
 from sweeps.ledger import Entry
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import torch
 
 from muvla.data.mixture import open_data
-from muvla.errors import DiskError, Interrupted
+from muvla.errors import Busy, DiskError, Interrupted, RankLost
 from muvla.evaluation.context import default_workers
 from muvla.evaluation.records import summarise
 from muvla.evaluation.results import NeverFired
@@ -21,6 +21,7 @@ from muvla.runs.train import train_cell
 from muvla.training.run import Progress
 from muvla.utils.io import disk_errors, write_json
 from sweeps.launchers.base import Job, Status
+from sweeps.ranks import train_in_ranks
 
 SANITY_CHECK = "looks.json"  # of a run: lines of the sanity check, by protocol without any success
 TRAINING = 8  # parts of the progress bar; evaluating one condition and taking one measurement are one part each
@@ -60,6 +61,8 @@ def bring_to_end(job: Job, report: Report, should_stop: Callable[[], bool]) -> S
     """Trains, evaluates and measures one cell, with its output to standard output; see `run_job`."""
     try:
         with job.run.working():
+            if job.run.failure:  # another sweep has marked the cell since the plan was made
+                return Status.MARKED
             (job.run.folder / SANITY_CHECK).unlink(missing_ok=True)
             _train(job, report, should_stop)
             if job.options.until is not None:  # a pause of a tuning: whether the cell goes on is decided elsewhere
@@ -73,9 +76,12 @@ def bring_to_end(job: Job, report: Report, should_stop: Callable[[], bool]) -> S
                 take_measurement(evaluator, scheduled)
     except Interrupted:
         return Status.STOPPED
-    except DiskError as error:
+    except (DiskError, RankLost) as error:
         report(str(error), 1.0)  # not to the log, which is on the same disk
         return Status.NO_DISK
+    except Busy as error:
+        report(error.got, 1.0)
+        return Status.BUSY
     except Exception as error:
         with contextlib.suppress(OSError):
             print(f"{type(error).__name__}: {error}")
@@ -93,6 +99,10 @@ def _train(job: Job, report: Report, should_stop: Callable[[], bool]) -> None:
         done = f"update {p.update}/{p.updates} loss {p.loss:.3f} {p.frames_per_second:.0f} frames/s"
         report(done, _share(job, TRAINING * (p.update / p.updates - 1)))
 
+    if job.ranks > 1:
+        if not (job.run.is_created and job.run.is_trained):
+            train_in_ranks(job, training, should_stop)
+        return
     store = open_data(job.run.data, job.cell.data)
     train_cell(job.run, job.cell, store, job.device, training, should_stop, job.options)
 

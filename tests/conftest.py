@@ -14,6 +14,7 @@ import torch
 from analysis.report import folder
 from helpers.release_size import SIZE
 from helpers.released_runs import PROTOCOL, Variant
+from helpers.slurm import running_slurm
 from helpers.studies import DATASET, FEW, STUDY
 from muvla.checkpoints.build import build_policy, get_prompts
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, no_memory, tbptt
@@ -215,3 +216,12 @@ def undrawn(monkeypatch):
 def unrendered(monkeypatch):
     """Reports whose figures are made and not rendered."""
     monkeypatch.setattr(folder, "save", lambda figure, path, stem: (path / f"{stem}.png").touch())
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """A real SLURM of two nodes on this machine; needs to be root. The commands of SLURM use it."""
+    with running_slurm() as problem:
+        if problem:
+            pytest.skip(problem)
+        yield

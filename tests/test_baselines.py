@@ -31,7 +31,7 @@ from muvla.runs.baselines import finished_baselines, measure_baseline
 from muvla.runs.find import find_run
 from muvla.runs.results import result_rows
 from muvla.runs.run import Run
-from muvla.utils.io import locked
+from muvla.utils.locks import locked
 from muvla.utils.rng import numpy_rng
 from sweeps import baselines as swept
 from sweeps.ledger import Ledger

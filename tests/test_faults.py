@@ -26,7 +26,8 @@ from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import result_rows
 from muvla.runs.run import NOT_A_MEASUREMENT
 from muvla.utils import io as files
-from muvla.utils.io import holder, locked, read_lines, write_json
+from muvla.utils.io import read_lines, write_json
+from muvla.utils.locks import holder, locked
 from sweeps.launchers.base import Status
 from sweeps.launchers.local import run_in_process
 from sweeps.tracking import Tracker

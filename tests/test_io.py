@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from helpers.errors import refused
-from muvla.errors import DiskError, MuvlaError
-from muvla.utils import io as files
-from muvla.utils.io import HOST, append_line, holder, leftovers, locked, read_lines, require_locks, write_atomically
+from muvla.errors import DiskError
+from muvla.utils.io import HOST, append_line, leftovers, read_lines, write_atomically
+from muvla.utils.locks import locked
 
 
 def test_any_text_comes_back(tmp_path):
@@ -75,26 +75,11 @@ def test_a_writer_that_is_killed_leaves_nothing_for_ever(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "x.json"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_one_clear_error(tmp_path, monkeypatch, number):
-    def flock(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(files.fcntl, "flock", flock)
-    with pytest.raises(MuvlaError) as info, locked(tmp_path / "lock"):
-        pass
-    assert info.value.field == str(tmp_path / "lock") and os.strerror(number) in info.value.got
-    assert holder(tmp_path / "lock") is None
-    with refused(str(tmp_path / ".locks")):
-        require_locks(tmp_path)
-
-
 def test_a_lock_file_with_strange_content_is_a_lock(tmp_path):
     with locked(tmp_path / "lock"):
         (tmp_path / "lock").write_bytes(b"\xff\x00")
-        code = (
-            "import sys; from pathlib import Path; from muvla.utils.io import holder; print(holder(Path(sys.argv[1])))"
-        )
+        code = "import sys; from pathlib import Path; from muvla.utils.locks import holder\n"
+        code += "print(holder(Path(sys.argv[1])).pid)"
         seen = subprocess.run(
             [sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, check=True, text=True
         )

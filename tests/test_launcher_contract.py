@@ -20,6 +20,7 @@ from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
+HERE, SCHEDULERS = "local", ("slurm", "ray")
 OUTSIDE = "serial"  # the launcher of docs/extending/launcher.md
 PAGE = (ROOT / "docs" / "extending" / "launcher.md").read_text(encoding="utf-8")
 
@@ -36,9 +37,17 @@ def package(tmp_path_factory):
         yield root
 
 
-@pytest.fixture(params=[*LAUNCHERS.members, OUTSIDE])
+@pytest.fixture(params=[HERE, OUTSIDE, *(pytest.param(name, marks=pytest.mark.cluster) for name in SCHEDULERS)])
 def launcher(request) -> type[Launcher]:
+    if request.param == "slurm":
+        request.getfixturevalue("slurm_cluster")
     return get_launcher(request.param)
+
+
+@pytest.fixture
+def patience(launcher) -> float:
+    """Seconds after which a job of the launcher certainly trains."""
+    return 25.0 if launcher.runs_elsewhere else 6.0
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +107,18 @@ def test_every_job_is_done_once_and_reported_once(launcher, entries):
     assert log.ticks and all(job in jobs and 0 <= fraction <= 1 for job, fraction in log.ticks)
 
 
+def test_every_launcher_of_this_project_is_checked():
+    assert LAUNCHERS.members.keys() == {HERE, *SCHEDULERS}
+
+
 @pytest.mark.slow
-def test_results_do_not_depend_on_the_launcher(tmp_path, ledger):
+@pytest.mark.parametrize("others", [(OUTSIDE,), pytest.param(SCHEDULERS, marks=pytest.mark.cluster)])
+def test_results_do_not_depend_on_the_launcher(tmp_path, ledger, request, others):
+    if "slurm" in others:
+        request.getfixturevalue("slurm_cluster")
     (tmp_path / "study.py").write_text(STUDY.format(updates=4))
     study, results = load_study(tmp_path / "study.py"), []
-    for name in (*LAUNCHERS.members, OUTSIDE):
+    for name in (HERE, *others):
         options = SweepOptions(processes=2, track=False, launcher=name)
         result = run_study(study, Ledger(tmp_path / name, ledger.data), options, lambda _: None)
         assert not result.failed and not result.not_run
@@ -138,9 +154,9 @@ def test_after_the_deadline_nothing_starts(launcher, entries):
 
 
 @pytest.mark.slow
-def test_at_the_deadline_a_job_stops_with_a_checkpoint_and_is_not_reported(launcher, entries):
+def test_at_the_deadline_a_job_stops_with_a_checkpoint_and_is_not_reported(launcher, entries, patience):
     cells, log = entries(1_000_000, variants={"K=8": tbptt(8, 4)}), Log()
-    launcher(1).run(jobs_of(cells), log.on_tick, log.on_end, deadline=time.monotonic() + 6)
+    launcher(1).run(jobs_of(cells), log.on_tick, log.on_end, deadline=time.monotonic() + patience)
     assert not log.ends and cells[0].state == "partial" and cells[0].run.failure is None
     assert any((cells[0].run.folder / "checkpoints").iterdir())
 

@@ -37,7 +37,7 @@ def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_pat
 
     monkeypatch.setattr(LocalLauncher, "run", ended)
     finishing = Finishing(Tracker(None, "x"), said.append, lambda _: None)
-    run_module._run_cells([entry], SweepOptions(processes=1, track=False), finishing)
+    run_module._run_cells([entry], SweepOptions(processes=1, track=False), finishing, None)
     assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
     monkeypatch.setattr(Evaluator, "evaluate", lambda *_: [])
     assert bring_to_end(job, lambda *_: None, lambda: False) == Status.DONE

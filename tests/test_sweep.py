@@ -228,7 +228,7 @@ def test_a_killed_process_costs_its_cell(study_file, tmp_path):
 
     def kill(running):
         if running and running[0].fraction > 0:
-            os.kill(entry.run.owner, signal.SIGKILL)
+            os.kill(entry.run.owner.pid, signal.SIGKILL)
 
     LocalLauncher(1).run([job], kill, ended.append)
     (end,) = ended
@@ -245,8 +245,8 @@ def test_a_cell_that_a_signal_ends_is_not_marked_and_the_same_command_continues_
     ledger, said = Ledger(tmp_path / "runs", tmp_path / "data"), []
     start, sent = LocalLauncher._start, []
 
-    def ended_when_it_trains(self, job):
-        item = start(self, job)
+    def ended_when_it_trains(self, job, places):
+        item = start(self, job, places)
         poll = item.poll
 
         def poll_and_end():
@@ -347,18 +347,18 @@ def test_a_locked_cell_is_left_alone(study_file, tmp_path):
     entry, job = one_cell(study_file, tmp_path)
     entry.run.create(entry.item.cell, open_data(job.run.data, job.cell.data))
     code = (
-        "import sys, time; from pathlib import Path; from muvla.utils.io import locked\n"
+        "import sys, time; from pathlib import Path; from muvla.utils.locks import locked\n"
         f"with locked(Path({str(entry.run.folder / 'lock')!r})):\n    print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline().strip() == "held"
-    assert entry.state == "running" and entry.run.owner == other.pid
+    assert entry.state == "running" and entry.run.owner.pid == other.pid
     said = []
     ledger = Ledger(tmp_path / "runs", tmp_path / "data")
     result = run_study(entry.study, ledger, SweepOptions(processes=1, track=False), said.append)
     assert str(other.pid) in "\n".join(said)
     assert [e.run.train for e in result.not_run] == [entry.run.train], "nobody takes it for finished"
-    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.MARKED, "locked only after the plan was made"
+    assert bring_to_end(job, lambda *_: None, lambda: False) == Status.BUSY, "locked only after the plan was made"
     assert entry.run.failure is None
     with refused(str(entry.run.folder / "lock")) as info, entry.run.working():
         pass

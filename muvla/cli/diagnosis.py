@@ -41,7 +41,7 @@ def diagnose(simulator_needed: bool) -> Iterator[Finding]:
     yield _python()
     for requirement in (Requirement("muvla"), *requirements()):
         yield _package(requirement, True, REINSTALL)
-    for check in (_tokenizer, _device, _attention, _leak_test, _disk):
+    for check in (_tokenizer, _device, _attention, _leak_test, _disk, _locks):
         yield check()
     yield from _suites(simulator_needed)
     yield from _assets()
@@ -196,6 +196,17 @@ def _assets() -> list[Finding]:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     return Finding("disk", free > FREE_DISK, f"{free / 2**30:.1f} GiB free here", "free at least 1 GiB")
+
+
+def _locks() -> Finding:
+    """How processes exclude each other in `runs`, or here before a first run."""
+
+    def check() -> str:
+        from muvla.utils.locks import describe_locks
+
+        return describe_locks(next(folder for folder in (Path("runs"), Path.cwd()) if folder.is_dir()))
+
+    return _attempt("locks", check, "choose a folder on another file system, for example --runs on a local disk")
 
 
 def _renderer(suite: str, needed: bool) -> Finding:

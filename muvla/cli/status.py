@@ -98,6 +98,6 @@ def entry_status(entry: Entry) -> dict[str, Any]:
         "updates": f"{done}/{total}",
         "results": f"{len(contents.results) - len(contents.missing())}/{len(conditions)}",
         "probes": f"{taken}/{len(measurements)}",
-        "process": entry.run.owner,
+        "process": str(owner) if (owner := entry.run.owner) else None,
         "error": errors[0] if errors else None,
     }

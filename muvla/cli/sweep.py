@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muvla.cli import options as o
 
+LAUNCHER = "Launcher"  # help panel
+
 if TYPE_CHECKING:
     from sweeps.ledger import Entry, Ledger
     from sweeps.study import Study
-    from sweeps.sweep import SweepResult
+    from sweeps.sweep import SweepOptions, SweepResult
 
 
 Plan = Annotated[bool, typer.Option("--plan", metavar="", help="Print cells, budgets and train ids; run nothing.")]
@@ -40,7 +43,45 @@ Processes = Annotated[
 
 
 Launcher = Annotated[
-    str, typer.Option(metavar="NAME", help="Launcher that runs the cells.", rich_help_panel=o.COMPUTING)
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Launcher that runs the cells: local, slurm, ray, or a package's.",
+        rich_help_panel=LAUNCHER,
+    ),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of the launcher, such as partition=gpu; repeatable.",
+        rich_help_panel=LAUNCHER,
+    ),
+]
+OptionsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML file of the launcher's options.", rich_help_panel=LAUNCHER),
+]
+GpusPerCell = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="GPUs of every cell; from 2 on, torchrun trains the cell.",
+        show_default="one",
+        rich_help_panel=LAUNCHER,
+        callback=o.at_least_one("--gpus-per-cell"),
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Ray cluster to join.", show_default="a local one", rich_help_panel=LAUNCHER
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", metavar="", help="Print the batch script; run nothing.", rich_help_panel=LAUNCHER),
 ]
 
 
@@ -58,6 +99,11 @@ def sweep(
     no_tracking: NoTracking = False,
     time_limit: TimeLimit = None,
     launcher: Launcher = "local",
+    option: Option = None,
+    options_file: OptionsFile = None,
+    gpus_per_cell: GpusPerCell = None,
+    address: Address = None,
+    dry_run: DryRun = False,
     processes: Processes = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
@@ -77,17 +123,16 @@ def sweep(
     A cell is trained, evaluated, intervened upon and probed; missing demonstrations are collected first. Finished cells
     are skipped; the same command continues after a stop. Exit status 3 means that cells failed.
     """
-    from muvla.cli.computing import prepare, training_options
+    from muvla.cli.computing import training_options
     from muvla.cli.studies import open_ledger, open_study
-    from sweeps.sweep import SweepOptions, default_processes, run_study
+    from sweeps.launchers.options import read_texts
+    from sweeps.launchers.registry import make_launcher
+    from sweeps.sweep import SweepOptions
 
-    chosen, opened, ledger = (
-        prepare(device, threads, compile),
-        open_study(study, set, seeds, variants),
-        open_ledger(runs, data),
-    )
+    launch = read_texts(option or [], options_file, gpus_per_cell=gpus_per_cell, address=address)
+    chosen = _prepare(launcher, launch, device, threads, compile)
     options = SweepOptions(
-        processes=processes or default_processes(chosen),
+        processes=make_launcher(launcher, processes, launch, chosen).processes,
         device=chosen,
         threads=threads,
         time_limit=None if time_limit is None else 60 * time_limit,
@@ -99,12 +144,52 @@ def sweep(
         ),
         workers=workers,
         launcher=launcher,
+        launch=launch,
+        dry_run=dry_run,
     )
-    _register(study, opened, ledger, plan or bool(set))
+    return _run(study, open_study(study, set, seeds, variants), open_ledger(runs, data), options, bool(set))
+
+
+def _run(name: str, study: Study, ledger: Ledger, options: SweepOptions, rebased: bool) -> int:
+    """Run the study, print what remains and return the exit status.
+
+    Args:
+        name: the study as the user named it.
+        study: the study, narrowed.
+        ledger: run folders and datasets.
+        options: how to run the cells.
+        rebased: whether the study has another base than its file.
+    """
+    from sweeps.sweep import run_study
+
+    _register(name, study, ledger, options.plan_only or options.dry_run or rebased)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     started = time.monotonic()
-    result = run_study(opened, ledger, options)
-    return _show(opened, ledger, result, options, time.monotonic() - started)
+    result = run_study(study, ledger, options)
+    return _show(study, ledger, result, options, time.monotonic() - started)
+
+
+def _prepare(launcher: str, launch: dict[str, Any], device: str, threads: int, compile: bool) -> str:
+    """Prepares this process, and returns the device of the cells.
+
+    Args:
+        launcher: name of the launcher.
+        launch: its options.
+        device: auto, cpu or cuda.
+        threads: CPU threads per process.
+        compile: True if the step is going to be compiled.
+    """
+    from muvla.cli.computing import prepare
+    from sweeps.launchers.devices import require_gpus
+    from sweeps.launchers.registry import get_launcher
+
+    wants_gpus = "gpus_per_cell" in launch
+    if get_launcher(launcher).runs_elsewhere and (device.startswith("cuda") or wants_gpus):
+        prepare("cpu", threads, compile)  # this machine need not have what the cells' machines have
+        return "cuda"
+    if wants_gpus and device == "auto":  # `auto` must not turn the GPUs asked for into a CPU
+        require_gpus("cuda", 1)
+    return prepare(device, threads, compile)
 
 
 def _register(name: str, study: Study, ledger: Ledger, read_only: bool) -> None:
@@ -125,7 +210,7 @@ def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: f
     from muvla.cli.output import EXIT_FAILED_CELLS, show_json
 
     show_json(lambda: {"study": study.name, "title": study.title, "cells": _cells(study, result.entries)})
-    if options.plan_only:
+    if options.plan_only or options.dry_run:
         return 0
     print(f"\n{seconds:.0f} s.")
     if result.not_run:

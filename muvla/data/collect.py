@@ -22,7 +22,7 @@ from muvla.envs.registry import backends, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
 from muvla.utils.devices import usable_cores
-from muvla.utils.io import locked
+from muvla.utils.locks import locked
 
 TRIES = 2  # runs of an episode whose simulator process dies, the second in a fresh process
 # An expert with less success is broken, and its successes would be a selection of easy episodes.

@@ -31,7 +31,8 @@ from muvla.data.store import (
 from muvla.data.unfinished import remove_outdated, removed_after_error
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import DiskError, MuvlaError
-from muvla.utils.io import disk_errors, locked
+from muvla.utils.io import disk_errors
+from muvla.utils.locks import locked
 from muvla.utils.names import make_name
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from muvla.errors import MuvlaError
 from muvla.utils.io import disk_errors, read_json, write_json
+from muvla.utils.locks import locked
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,12 @@ def content(assets: AssetSet) -> Content:
 def fetched(assets: AssetSet) -> str:
     """Fetch the set into its folder, and list the files in the manifest where archives are pinned.
 
-    Returns the source of the files. Raises MuvlaError and DiskError.
+    A second process waits for the first. Returns the source of the files. Raises MuvlaError and DiskError.
     """
-    source = assets.fetch(assets.folder)
-    if assets.manifest:
-        write_json(assets.folder / assets.manifest, {"fetched": source, "files": _hashes(assets, assets.require())})
+    with locked(assets.folder / ".fetch.lock", wait=True):
+        source = assets.fetch(assets.folder)
+        if assets.manifest:
+            write_json(assets.folder / assets.manifest, {"fetched": source, "files": _hashes(assets, assets.require())})
     return source
 
 

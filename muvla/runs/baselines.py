@@ -23,7 +23,7 @@ from muvla.evaluation.seal import close_seal
 from muvla.runs.evaluate import require_same_simulator
 from muvla.runs.results import has_result, read_result, result_rows, row_file
 from muvla.runs.run import Run
-from muvla.utils.io import holder, locked
+from muvla.utils.locks import holder, locked
 
 
 def measure_baseline(
@@ -61,7 +61,7 @@ def measure_baseline(
         check_stop()
         if not named and (owner := holder(lock)):
             named.append(owner)
-            say(f"{protocol.id} {run.train}: process {owner} works on it, waiting")
+            say(f"{protocol.id} {run.train}: {owner} works on it, waiting")
 
     if not has_result(run, protocol, "none", without_errors=retry_errors):
         with locked(lock, wait=True, waiting=waiting):

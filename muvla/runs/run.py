@@ -11,7 +11,7 @@
       failure.json        why the cell has no (further) result; absent otherwise
       timings.jsonl       wall time and provenance of every training and evaluation
       set-aside-1/        results that a retry set aside because they are no measurement
-      lock                held by the process that works on the cell
+      lock, lock.lease-N  held by the process that works on the cell
 
 These files are the only account of what is finished. No second account exists that could disagree.
 """
@@ -42,8 +42,10 @@ from muvla.models.policy import Policy
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
 from muvla.utils import provenance as origin
 from muvla.utils.foreign import decode, read_model, read_object
-from muvla.utils.io import append_line, disk_errors, holder, leftovers, locked, read_lines, write_json
+from muvla.utils.io import append_line, disk_errors, leftovers, read_lines, write_json
+from muvla.utils.locks import holder, locked
 from muvla.utils.names import require_name
+from muvla.utils.owner import Owner
 
 NOT_A_MEASUREMENT = "not a measurement"  # kind of a failure after which no number of the cell counts
 FOLDERS = (
@@ -106,6 +108,10 @@ class Run:
     @property
     def rows(self) -> Path:
         return self.folder / "rows"
+
+    def absolute(self) -> Run:
+        """The same run for a process of another working directory."""
+        return replace(self, root=self.root.absolute(), data=self.data.absolute())
 
     # --- configuration and data -------------------------------------------------------------------------------------
 
@@ -193,9 +199,14 @@ class Run:
     # --- the lock and the failure mark ------------------------------------------------------------------------------
 
     @property
-    def owner(self) -> int | None:
-        """Process id of the process that works on this cell now."""
-        return holder(self.folder / "lock")
+    def lock(self) -> Path:
+        """The lock of the process that works on this cell."""
+        return self.folder / "lock"
+
+    @property
+    def owner(self) -> Owner | None:
+        """The process that works on this cell now."""
+        return holder(self.lock)
 
     @contextlib.contextmanager
     def working(self, marks_failure: bool = True, ranks: Ranks = SINGLE_PROCESS) -> Iterator[None]:
@@ -209,7 +220,7 @@ class Run:
             ranks: processes of this training.
         """
         with contextlib.ExitStack() as stack:
-            ranks.on_main(lambda: stack.enter_context(locked(self.folder / "lock")))
+            ranks.on_main(lambda: stack.enter_context(locked(self.lock)))
             ranks.on_main(self._remove_leftovers)
             try:
                 yield

@@ -37,7 +37,8 @@ from muvla.memory.registry import get_mechanism
 from muvla.models.policy import Policy
 from muvla.models.preprocessing import prepare
 from muvla.training.trainer import Trainer
-from muvla.utils.io import disk_errors, locked, read_json, write_json
+from muvla.utils.io import disk_errors, read_json, write_json
+from muvla.utils.locks import locked
 from muvla.utils.provenance import processor
 from muvla.utils.rng import numpy_rng
 

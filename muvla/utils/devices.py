@@ -31,3 +31,10 @@ def choose_device(name: str = "auto") -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise MuvlaError("--device", got=name, expected="a CUDA device", remedy="use --device cpu, or install a driver")
     return name
+
+
+def count_gpus() -> int:
+    """GPUs that this process may use."""
+    import torch
+
+    return torch.cuda.device_count()

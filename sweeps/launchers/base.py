@@ -10,6 +10,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from muvla.config import Cell
 from muvla.errors import MuvlaError
@@ -17,6 +18,8 @@ from muvla.evaluation.protocol import Protocol
 from muvla.probes.base import ScheduledMeasurement
 from muvla.runs.run import Run
 from muvla.training.options import DEFAULT, TrainingOptions
+from muvla.utils.devices import usable_cores
+from sweeps.launchers.options import NoOptions
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Job:
         options: how to train; no option is part of a cell's identity.
         workers: environments side by side; None takes a default that shares the cores among `at_once` cells.
         at_once: cells that run side by side on one machine.
+        ranks: processes that train the cell together, each on a GPU of its own; 1 for the job's process alone.
     """
 
     label: str
@@ -51,6 +55,7 @@ class Job:
     workers: int | None = None
     measurements: tuple[ScheduledMeasurement, ...] = ()
     at_once: int = 1
+    ranks: int = 1
 
 
 class Status(enum.IntEnum):
@@ -58,10 +63,11 @@ class Status(enum.IntEnum):
     by itself is not taken for a process that has marked its cell."""
 
     DONE = 10  # every result of the job is on disk
-    MARKED = 11  # an error: the cell is marked in its failure.json, or the job's log says why it was not touched
+    MARKED = 11  # the cell is marked in its failure.json, by this job or by another one before
     STOPPED = 12  # asked to stop; everything so far is on disk, and the same job continues
-    NO_DISK = 13  # the disk is full where the job ran; nothing is marked, and the same job continues
+    NO_DISK = 13  # the disk is full, or a rank or a lock is lost; nothing is marked, and the same job continues
     LOST = 14  # the job ended without saying how: killed, out of memory, or its machine is gone
+    BUSY = 15  # another process works on the cell; nothing was touched
 
 
 @dataclass
@@ -102,12 +108,50 @@ class Launcher(ABC):
     A launcher is made anew for every sweep. It is listed in `sweeps.launchers.registry`, or in the entry-point group
     `muvla.launchers` of another package. docs/extending/launcher.md has a worked example, and
     tests/test_launcher_contract.py checks every registered launcher.
+
+    Attributes:
+        Options: frozen dataclass of the launcher's options, each with a default.
+        runs_elsewhere: whether jobs may run on machines with other devices than this one.
     """
 
-    def __init__(self, processes: int):
+    Options: ClassVar[type] = NoOptions
+    runs_elsewhere: ClassVar[bool] = False
+
+    def __init__(self, processes: int, options: Any = None):
         if processes < 1:
             raise MuvlaError("--processes", got=processes, expected="at least 1", remedy="leave it out for the default")
-        self.processes = processes
+        self.processes, self.options = processes, self.Options() if options is None else options
+
+    @classmethod
+    def default_processes(cls, device: str, options: Any) -> int:
+        """Cells at once, unless the user says a number. By default what this machine can compute side by side."""
+        return usable_cores() if device == "cpu" else 1
+
+    def check(self, device: str) -> None:  # noqa: B027 - most launchers need nothing
+        """Raises MuvlaError if no job can start: a missing scheduler, fewer GPUs than asked for. Called once, before
+        anything runs.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:N".
+        """
+
+    def preview(self, cells: int, device: str, threads: int) -> str:
+        """The text that the launcher would hand to a scheduler; `muvla sweep --dry-run` prints it.
+
+        Args:
+            cells: how many cells would run.
+            device: "cpu", "cuda" or "cuda:N".
+            threads: CPU threads per cell.
+
+        Raises:
+            MuvlaError: the launcher hands no text to anything.
+        """
+        raise MuvlaError(
+            "--dry-run",
+            got=f"the launcher {type(self).__name__}, which writes no script",
+            expected="a launcher with a batch script, such as slurm",
+            remedy="use --plan, which prints the cells and runs nothing",
+        )
 
     @abstractmethod
     def run(

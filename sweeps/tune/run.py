@@ -16,7 +16,7 @@ from muvla.evaluation.records import summarise
 from muvla.runs.status import updates_done
 from muvla.utils.io import write_atomically
 from sweeps.ledger import Entry, Ledger
-from sweeps.sweep import Finishing, SweepOptions, run_cells, select_cells
+from sweeps.sweep import Finishing, SweepOptions, run_rounds
 from sweeps.tracking import Tracker
 from sweeps.tune.halving import Standing, survivors, training_loss
 from sweeps.tune.space import Recipe
@@ -167,8 +167,7 @@ def _run_stage(
     stage = replace(options, training=replace(options.training, until=rung), time_limit=left)
     alive = [trial for trial in trials if trial.outcome is None]
     cells = {e.run.train: e for t in alive for e in t.entries if not _is_there(e, rung)}  # equal trials share a cell
-    todo = select_cells(list(cells.values()), stage, say)
-    run_cells(todo, stage, Finishing(Tracker(None, ""), say, lambda _: None))
+    run_rounds(list(cells.values()), stage, Finishing(Tracker(None, ""), say, lambda _: None))
     for trial in alive:
         if any(_problem(entry) for entry in trial.entries):
             trial.outcome = FAILED

@@ -18,7 +18,8 @@ from muvla.data.writers.lerobot import frame_rate as frame_rate  # of what a LeR
 from muvla.data.writers.rlds import write_rlds
 from muvla.errors import MuvlaError
 from muvla.utils.files import NAME_BYTES
-from muvla.utils.io import disk_errors, locked, write_json
+from muvla.utils.io import disk_errors, write_json
+from muvla.utils.locks import locked, remove_lock
 
 
 def write_dataset(
@@ -66,7 +67,7 @@ def write_dataset(
                 unfinished.rename(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    (parent / f".{directory.name}.lock").unlink(missing_ok=True)
+    remove_lock(parent / f".{directory.name}.lock")
     return directory / inner
 
 
