@@ -128,6 +128,7 @@ class RayLauncher(Launcher):
     def __init__(self, processes: int, options: RayOptions | None = None):
         super().__init__(processes, options)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks without a GPU see none
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes of `local`; Ray's default is 15
         self._ray = import_extra("ray", "ray")
 
     @classmethod
