@@ -106,9 +106,7 @@ docs: $(VENV)/.dev
 	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet && echo "build/site/index.html"
 
 ui: $(VENV)/.core
-	@mkdir -p runs
-	@echo "MLflow on http://127.0.0.1:5000 (Ctrl-C ends it)"
-	@MLFLOW_DISABLE_TELEMETRY=true "$(BIN)/mlflow" ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --workers 1
+	@"$(BIN)/python" -m sweeps.tracking.ui
 
 # Writes the summaries of the committed results into RESULTS.md, without any run folder.
 SUMMARISED := recall_quick recall_budget recall_causality calibration mikasa_quick recall_causality/mikasa.py:results-mikasa \

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
-
+from muvla.data.store import EpisodeStore
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.records import summarise
 from muvla.training.one_pass import require_one_pass
@@ -20,16 +18,17 @@ from muvla.training.vision_cache import require_cacheable
 from muvla.utils.foreign import read_model
 from muvla.utils.locks import require_locks, watch
 from sweeps.baselines import measure_baselines, without_simulator
+from sweeps.estimate import Estimate, calibrate, estimate, finished_costs
 from sweeps.launchers.base import End, Job, Progress, Status
 from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
+from sweeps.progress import CellProgress
 from sweeps.study import Study
-from sweeps.tracking import Tracker
+from sweeps.tracking.view import TrackingView
 from sweeps.turns import in_turn, sweep_number
 from sweeps.work import SANITY_CHECK
 
-BAR = "{n:.2f}/{total} cells [{elapsed}<{remaining}] {postfix}"
 BASELINES_TITLE = "\nChance and baselines (of a simulator's tasks: `muvla baselines STUDY`):"
 
 
@@ -42,14 +41,16 @@ class SweepOptions:
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads per process.
         time_limit: seconds after which the sweep stops cleanly; None for no limit.
-        track: whether finished cells are logged to MLflow.
+        track: whether cells are shown in a tracker.
         retry_failed: whether marked cells and episodes that ended in an error run again.
         plan_only: whether to print the plan and to run nothing.
+        calibrate: whether a plan trains a few updates of every variant to estimate its cost.
         training: how the cells are trained.
         workers: environments of a cell side by side; None for a default.
         launcher: name of the launcher that runs the cells.
         launch: option of the launcher → value, or its text.
         dry_run: whether to print what the launcher would hand to a scheduler, and to run nothing.
+        tracker: name of the tracker.
     """
 
     processes: int
@@ -59,11 +60,13 @@ class SweepOptions:
     track: bool = True
     retry_failed: bool = False
     plan_only: bool = False
+    calibrate: bool = False
     training: TrainingOptions = DEFAULT
     workers: int | None = None
     launcher: str = "local"
     launch: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
+    tracker: str = "mlflow"
 
     def __post_init__(self):
         for name, value in (("processes", self.processes), ("threads", self.threads)):
@@ -86,11 +89,13 @@ class SweepResult:
         not_run: cells that are neither done nor marked: after the time limit or a stop, or while another process works
             on them.
         failed: cells that are marked or damaged, or that a full disk or a signal stopped.
+        cost: of a plan, what the cells that are left cost.
     """
 
     entries: list[Entry]
     not_run: list[Entry]
     failed: list[Entry]
+    cost: Estimate | None = None
 
 
 def run_study(
@@ -130,7 +135,9 @@ def run_study(
     if options.plan_only:
         lines = (f"{e.run.train}  {state:10}  {e.item.label}" for e, state in zip(entries, states, strict=True))
         say("\n" + "\n".join(lines))
-        return SweepResult(entries, [], [])
+        cost = _estimate(entries, states, stores, options)
+        say("\n" + cost.line(options.processes))
+        return SweepResult(entries, [], [], cost)
     if options.dry_run:
         cells = sum(state in ("planned", "partial") for state in states)
         say("\n" + launcher.preview(cells, options.device, options.threads))
@@ -142,12 +149,25 @@ def run_study(
     except Interrupted:
         say("The time limit was reached in them; the cells follow with the same command.")
         return SweepResult(entries, [e for e in entries if e.state != "done"], [])
-    tracker = Tracker(ledger.root / "mlflow.db" if options.track else None, study.name)
-    tracker.backfill([e for e in entries if e.state == "done"])
-    finishing = Finishing(tracker, say, on_finished)
+    view = TrackingView(options.tracker if options.track else None, ledger.root, study)
+    view.reconcile([e for e, state in zip(entries, states, strict=True) if state == "done"])
+    finishing = Finishing(view, say, on_finished)
     failed = run_rounds(entries, options, finishing)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
+
+
+def _estimate(
+    entries: list[Entry], states: list[str], stores: Mapping[str, EpisodeStore], options: SweepOptions
+) -> Estimate:
+    """The cost of the cells that are left, by finished cells; with `calibrate` the other variants are calibrated."""
+    costs = finished_costs(entries, states)
+    if options.calibrate:
+        for entry in entries:
+            variant = entry.item.variant
+            if variant not in costs:
+                costs[variant] = calibrate(entry, stores[variant], options.device)
+    return estimate(entries, states, costs)
 
 
 def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None]) -> None:
@@ -230,12 +250,12 @@ def _say_failures(entries: list[Entry], say: Callable[[str], None]) -> list[Entr
 class Finishing:
     """Updates the views of the results when a cell has ended."""
 
-    tracker: Tracker
+    view: TrackingView
     say: Callable[[str], None]
     on_finished: Callable[[Entry], None]
 
     def __call__(self, entry: Entry) -> None:
-        self.tracker.log(entry)
+        self.view.log(entry)
         try:
             self.on_finished(entry)
         except Exception as error:
@@ -250,12 +270,12 @@ def _run_cells(todo: list[Entry], options: SweepOptions, finishing: Finishing, d
     started = time.monotonic()
     finished: list[Entry] = []
     stopped_by_machine: list[Entry] = []
-    with tqdm(total=len(jobs), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True, bar_format=BAR) as bar:
-        write = finishing.say if bar.disable else tqdm.write
+    with CellProgress(len(jobs), finishing.say) as progress:
+        write = progress.write
 
         def on_tick(running: list[Progress]) -> None:
-            bar.n = len(finished) + sum(progress.fraction for progress in running)
-            bar.set_postfix_str(" | ".join(f"{progress.job.label}: {progress.message}" for progress in running))
+            progress.show(len(finished), running)
+            finishing.view.look(by_train[each.job.run.train] for each in running)
 
         def on_end(end: End) -> None:
             entry = by_train[end.job.run.train]

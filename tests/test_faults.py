@@ -30,7 +30,7 @@ from muvla.utils.io import read_lines, write_json
 from muvla.utils.locks import holder, locked
 from sweeps.launchers.base import Status
 from sweeps.launchers.local import run_in_process
-from sweeps.tracking import Tracker
+from sweeps.tracking.view import TrackingView
 from sweeps.work import bring_to_end
 
 pytestmark = pytest.mark.slow  # whole cells, some in processes of their own
@@ -253,18 +253,19 @@ def test_a_bad_protocol_names_its_field(change):
 
 def test_the_curve_of_a_cell_that_was_stopped_is_continued_in_mlflow(done, tmp_path):
     """Logged when it stopped and again when it ended: no point is missing, none is there twice."""
-    file, tracker = done.run.folder / "train.jsonl", Tracker(tmp_path / "mlflow.db", "faults")
+    file, view = done.run.folder / "train.jsonl", TrackingView("mlflow", tmp_path, done.study)
+    tracker, cells = view.tracker, "tags.level = 'cell'"
     (line,) = read_lines(file)[:1]
     for updates in ((1, 2), (1, 2, 3)):
         file.write_text("".join(json.dumps(line | {"update": u}) + "\n" for u in updates))
-        tracker.log(done)
-        (run,) = tracker.client.search_runs([tracker.experiment])
+        view.log(done)
+        (run,) = tracker.client.search_runs([tracker.experiment], cells)
         points = tracker.client.get_metric_history(run.info.run_id, "loss")
         assert [p.step for p in points] == list(updates)
     done.run.fail(NOT_A_MEASUREMENT, "a leak")
     done.run.clear_failure()
     file.write_text(json.dumps(line | {"update": 2, "loss": 0.125}) + "\n")
-    tracker.log(done)
-    runs = tracker.client.search_runs([tracker.experiment])
+    view.log(done)
+    runs = tracker.client.search_runs([tracker.experiment], cells)
     curves = {r.data.tags["start"]: tracker.client.get_metric_history(r.info.run_id, "loss") for r in runs}
     assert [(p.step, p.value) for p in curves["1"]] == [(2, 0.125)], "started from nothing, it is a run of its own"

@@ -45,7 +45,8 @@ def test_a_number_of_another_type_gives_the_same_train_id():
     assert all(type(cell.optimizer.lr) is type(cell.optimizer.clip) is float for cell in changed)
 
 
-def test_the_canonical_cell_is_made_once_and_is_canonical(cell):
+def test_the_canonical_cell_is_made_once_and_is_canonical():
+    cell = load_study(ROOT / "experiments" / "recall_quick").base
     assert canonical(cell) is canonical(cell) is canonical(canonical(cell))
     again = replace(cell, {"seed": 9})
     assert canonical(again).seed == 9 and again != cell and canonical(cell).seed == cell.seed

@@ -11,7 +11,7 @@ from sweeps import sweep as run_module
 from sweeps.launchers.base import End, Status
 from sweeps.launchers.local import LocalLauncher
 from sweeps.sweep import Finishing, SweepOptions
-from sweeps.tracking import Tracker
+from sweeps.tracking.view import TrackingView
 from sweeps.work import SANITY_CHECK, bring_to_end
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_where_nothing_succeeds_an_episode_is_looked_at_once(study_file, tmp_pat
         on_end(End(jobs[0], Status.DONE))
 
     monkeypatch.setattr(LocalLauncher, "run", ended)
-    finishing = Finishing(Tracker(None, "x"), said.append, lambda _: None)
+    finishing = Finishing(TrackingView(None, tmp_path, entry.study), said.append, lambda _: None)
     run_module._run_cells([entry], SweepOptions(processes=1, track=False), finishing, None)
     assert said[1] == "\n".join([f"{entry.item.label}, {protocol}:", *lines])
     monkeypatch.setattr(Evaluator, "evaluate", lambda *_: [])

@@ -33,7 +33,7 @@ from sweeps.launchers.local import LocalLauncher, run_in_process
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
-from sweeps.tracking import Tracker
+from sweeps.tracking.view import TrackingView
 from sweeps.work import bring_to_end
 
 pytestmark = pytest.mark.slow  # whole cells, many in processes of their own
@@ -106,18 +106,18 @@ def test_every_cell_is_an_mlflow_run(swept):
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{ledger.root / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("tiny_study").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("tiny_study").experiment_id], "tags.level = 'cell'")
     assert {r.data.tags["train"] for r in runs} == {e.run.train for e in result.entries}
     one = next(r for r in runs if r.data.tags["variant"] == "K=8")
-    assert one.info.status == "FINISHED" and one.data.params["truncation"] == "8"
-    assert "few/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
+    assert one.info.status == "FINISHED" and one.data.params["cell/truncation"] == one.data.params["K"] == "8"
+    assert "few.v1/none/touch_rate" in one.data.metrics and "loss" in one.data.metrics
     assert {
-        "loss_by_phase/decision",
-        "loss_by_chunk/0",
-        "gradient_read/7",
-        "gradient_written/0",
+        "training-detail/loss_by_phase/decision",
+        "training-detail/loss_by_chunk/0",
+        "training-detail/gradient_read/7",
+        "training-detail/gradient_written/0",
         "write_ratio",
-        "update_ratio/head",
+        "training-detail/update_ratio/head",
         "peak_memory_mb",
     } <= one.data.metrics.keys()
 
@@ -126,33 +126,34 @@ def test_cells_that_were_done_without_tracking_are_logged_later(swept, tmp_path)
     from mlflow import MlflowClient
 
     result, _, _ = swept
-    tracker = Tracker(tmp_path / "mlflow.db", "later")
-    tracker.backfill(result.entries)
-    tracker.backfill(result.entries)
+    later = dataclasses.replace(result.entries[0].study, name="later")
+    for _ in range(2):
+        TrackingView("mlflow", tmp_path, later).reconcile(result.entries)
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("later").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("later").experiment_id], "tags.level = 'cell'")
     assert sorted(r.data.tags["train"] for r in runs) == sorted(e.run.train for e in result.entries)
 
 
 @pytest.mark.parametrize("name", ["50% of all", "a%20b?c=d#[e]*"])
-def test_a_folder_with_any_name_has_its_mlflow_database(tmp_path, name):
+def test_a_folder_with_any_name_has_its_mlflow_database(swept, tmp_path, name):
     """The address of the database is made of its path."""
     database = tmp_path / name / "mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        tracker = Tracker(database, "x")
-    assert database.exists() and tracker.client.get_experiment_by_name("x") is not None
+        tracker = TrackingView("mlflow", database.parent, swept[0].entries[0].study).tracker
+    assert database.exists() and tracker.client.get_experiment_by_name("tiny_study") is not None
     assert [path.name for path in tmp_path.iterdir()] == [name], "no other folder was made"
 
 
 def test_two_new_sweeps_make_one_database(tmp_path):
     """Each of them would make its tables; the second waits."""
     code = (
-        "import sys, warnings; from pathlib import Path; from sweeps.tracking import Tracker\n"
-        "warnings.simplefilter('error', UserWarning); Tracker(Path(sys.argv[1]), sys.argv[2])"
+        "import sys, warnings; from pathlib import Path; from sweeps.tracking.base import StudyFacts\n"
+        "from sweeps.tracking.mlflow import MlflowTracker\nwarnings.simplefilter('error', UserWarning)\n"
+        "MlflowTracker(Path(sys.argv[1])).open_study(StudyFacts(sys.argv[2], '', '', '', None))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", code, tmp_path / "mlflow.db"]
+    words = [sys.executable, "-c", code, tmp_path]
     processes = [subprocess.Popen([*words, name], env=environment, stderr=subprocess.PIPE) for name in ("a", "b")]
     assert [process.wait() for process in processes] == [0, 0], processes[0].stderr.read() + processes[1].stderr.read()
 
@@ -161,9 +162,9 @@ def test_a_broken_tracker_changes_no_result(swept, tmp_path):
     result, _, _ = swept
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.warns(UserWarning, match="MLflow"):
-        tracker = Tracker(blocked / "mlflow.db", "x")
-    tracker.log(result.entries[0])
+    with pytest.warns(UserWarning, match="Mlflow"):
+        view = TrackingView("mlflow", blocked, result.entries[0].study)
+    view.log(result.entries[0])
 
 
 def test_results_do_not_depend_on_processes_or_tracking(swept, study_file, tmp_path):

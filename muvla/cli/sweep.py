@@ -23,7 +23,11 @@ Plan = Annotated[bool, typer.Option("--plan", metavar="", help="Print cells, bud
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", metavar="", help="Run failed cells, and episodes with errors, again.")
 ]
-NoTracking = Annotated[bool, typer.Option("--no-tracking", metavar="", help="Write nothing to MLflow.")]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate", metavar="", help="With --plan: train a few updates per variant to estimate the cost."),
+]
+NoTracking = Annotated[bool, typer.Option("--no-tracking", metavar="", help="Show the cells in no tracker.")]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
@@ -42,6 +46,7 @@ Processes = Annotated[
 ]
 
 
+Tracker = Annotated[str, typer.Option(metavar="NAME", help="Tracker that shows the cells: mlflow, or jsonl.")]
 Launcher = Annotated[
     str,
     typer.Option(
@@ -95,8 +100,10 @@ def sweep(
     seeds: o.Seeds = None,
     variants: o.Variants = None,
     plan: Plan = False,
+    calibrate: Calibrate = False,
     retry_failed: RetryFailed = False,
     no_tracking: NoTracking = False,
+    tracker: Tracker = "mlflow",
     time_limit: TimeLimit = None,
     launcher: Launcher = "local",
     option: Option = None,
@@ -120,8 +127,7 @@ def sweep(
 ) -> int:
     """Run every cell of a study.
 
-    A cell is trained, evaluated, intervened upon and probed; missing demonstrations are collected first. Finished cells
-    are skipped; the same command continues after a stop. Exit status 3 means that cells failed.
+    Missing demonstrations are collected first, and finished cells are skipped. Exit status 3 means that cells failed.
     """
     from muvla.cli.computing import training_options
     from muvla.cli.studies import open_ledger, open_study
@@ -131,6 +137,7 @@ def sweep(
 
     launch = read_texts(option or [], options_file, gpus_per_cell=gpus_per_cell, address=address)
     chosen = _prepare(launcher, launch, device, threads, compile)
+    how = (gradient_checkpointing, compile, cache_vision, one_pass, no_diagnostics, keep_checkpoints)
     options = SweepOptions(
         processes=make_launcher(launcher, processes, launch, chosen).processes,
         device=chosen,
@@ -139,13 +146,13 @@ def sweep(
         track=not no_tracking,
         retry_failed=retry_failed,
         plan_only=plan,
-        training=training_options(
-            gradient_checkpointing, compile, cache_vision, one_pass, no_diagnostics, keep_checkpoints
-        ),
+        calibrate=calibrate,
+        training=training_options(*how),
         workers=workers,
         launcher=launcher,
         launch=launch,
         dry_run=dry_run,
+        tracker=tracker,
     )
     return _run(study, open_study(study, set, seeds, variants), open_ledger(runs, data), options, bool(set))
 
@@ -209,7 +216,9 @@ def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: f
     """Print what remains and return the exit status."""
     from muvla.cli.output import EXIT_FAILED_CELLS, show_json
 
-    show_json(lambda: {"study": study.name, "title": study.title, "cells": _cells(study, result.entries)})
+    show_json(
+        lambda: {"study": study.name, "title": study.title, "cells": _cells(study, result.entries)} | _cost(result)
+    )
     if options.plan_only or options.dry_run:
         return 0
     print(f"\n{seconds:.0f} s.")
@@ -219,6 +228,13 @@ def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: f
         print("The same command continues where this one stopped.")
     stopped = result.not_run and options.time_limit is None
     return EXIT_FAILED_CELLS if result.failed or stopped else 0
+
+
+def _cost(result: SweepResult) -> dict[str, Any]:
+    """The cost of the cells of a plan that are left."""
+    from dataclasses import asdict
+
+    return {} if result.cost is None else {"left": asdict(result.cost)}
 
 
 def _cells(study: Study, entries: list[Entry]) -> list[dict[str, Any]]:

@@ -125,6 +125,12 @@ def _version(name: str) -> str | None:
         return None
 
 
+def git_commit() -> str | None:
+    """Commit of the checkout that holds this package; None for an installed copy."""
+    state = _git()
+    return None if state is None else state["commit"]
+
+
 @lru_cache(maxsize=1)
 def _git() -> dict[str, Any] | None:
     """Commit and dirty state of the checkout that holds this package; None for an installed copy."""

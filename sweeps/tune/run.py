@@ -17,7 +17,7 @@ from muvla.runs.status import updates_done
 from muvla.utils.io import write_atomically
 from sweeps.ledger import Entry, Ledger
 from sweeps.sweep import Finishing, SweepOptions, run_rounds
-from sweeps.tracking import Tracker
+from sweeps.tracking.view import TrackingView
 from sweeps.tune.halving import Standing, survivors, training_loss
 from sweeps.tune.space import Recipe
 from sweeps.tune.trials import COMPLETE, FAILED, PRUNED, TrialRow
@@ -167,7 +167,9 @@ def _run_stage(
     stage = replace(options, training=replace(options.training, until=rung), time_limit=left)
     alive = [trial for trial in trials if trial.outcome is None]
     cells = {e.run.train: e for t in alive for e in t.entries if not _is_there(e, rung)}  # equal trials share a cell
-    run_rounds(list(cells.values()), stage, Finishing(Tracker(None, ""), say, lambda _: None))
+    if cells:
+        view = TrackingView(None, alive[0].entries[0].run.root, alive[0].entries[0].study)
+        run_rounds(list(cells.values()), stage, Finishing(view, say, lambda _: None))
     for trial in alive:
         if any(_problem(entry) for entry in trial.entries):
             trial.outcome = FAILED
