@@ -5,6 +5,7 @@ Optuna and MLflow are views of these folders.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -135,7 +136,23 @@ class Entry:
             data,
             hash_start(self.item.cell),
             curve,
+            self._remarks(provenance),
         )
+
+    def _remarks(self, provenance: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+        """A sentence where the demonstrations come from another version of their environment than the episodes."""
+        collected: list[dict[str, Any]] = []
+        with contextlib.suppress(MuvlaError):  # data that are gone say nothing
+            collected = [record for part in self.run.store().parts for record in part.collected]
+        sentences = []
+        for member, version in dict.fromkeys(pair for each in collected for pair in each["members"].items()):
+            used = {record.get("members", {}).get(member, version) for record in provenance.values()}
+            if others := sorted(used - {version}):
+                sentences.append(
+                    f"its demonstrations were collected by version {version} of {member}, and its episodes ran on "
+                    f"version {', '.join(others)}"
+                )
+        return tuple(sentences)
 
     def _chunk_changes(self, results: dict[Condition, list[EpisodeRow]]) -> dict[Condition, dict[int, Spread]]:
         """How each declared intervention changes the chunks of the plain run, where the chunks of both were kept."""

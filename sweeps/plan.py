@@ -21,6 +21,7 @@ from sweeps.costs import NOTE as COST_NOTE
 from sweeps.costs import cost_rows
 from sweeps.ledger import Entry
 from sweeps.study import Study
+from sweeps.union import inseparable_lines
 
 HEADER = [
     "variant",
@@ -79,6 +80,7 @@ def plan_text(
         *applicability_lines(not_applicable(study.cells(), study.every_intervention)),
         *_probe_lines(study),
         *design_lines(study.contrasts, len(study.contrast_pairs), len(study.seeds)),
+        *inseparable_lines([study]),
         f"Declared factors: {', '.join(study.factors)}. Nothing else differs between two cells (checked).",
         "",
         text_table(HEADER, _budget_rows(study, cells, entries, states)),

@@ -78,6 +78,7 @@ class CellLine(Line, tag="cell"):
     provenance: list[str]
     seconds: dict[str, float]
     damage: list[str]
+    remarks: list[str] = []
 
 
 class CurveLine(Line, tag="curve"):

@@ -225,6 +225,7 @@ def _kept(content: RowsFile, line: form.CellLine, where: str) -> KeptCell:
         damage=tuple(line.damage),
         data=line.data,
         start=line.start,
+        remarks=tuple(line.remarks),
     )
     return KeptCell(line.study, line.variant, cell, list(line.conditions), results)
 

@@ -89,6 +89,7 @@ def _cell_lines(study: str, item: StudyCell, cell: CellResults) -> Iterator[Any]
         sorted(cell.provenance),
         cell.seconds,
         list(cell.damage),
+        list(cell.remarks),
     )
     if cell.curve:
         yield form.CurveLine(cell.curve)

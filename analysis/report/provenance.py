@@ -33,6 +33,8 @@ def provenance_lines(
     if silent := _never_fired(cells):
         first += f" Never fired in at least one cell, so without a result there: {', '.join(silent)}."
     sentences = [f"Hardware: {'; '.join(sorted({_hardware(record) for record in records}))}."]
+    if systems := sorted({f"Python {r['python']}, {r['platform']}" for r in records if "python" in r}):
+        sentences.append(f"Systems: {'; '.join(systems)}.")
     if simulators := sorted({record["simulator"] for record in records if record["simulator"]}):
         sentences.append(f"Simulator: {', '.join(simulators)}.")
     minutes = {what: sum(cell.seconds[what] for cell in cells) / 60 for what in ("training", "evaluation")}

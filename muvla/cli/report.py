@@ -34,6 +34,10 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the tables between the generated markers of this file."),
     ] = None,
+    mix_studies: Annotated[
+        bool,
+        typer.Option("--mix-studies", metavar="", help="Allow studies that differ in what no factor declares."),
+    ] = False,
     committed: Annotated[
         bool,
         typer.Option("--committed", metavar="", help="Read results/rows.jsonl.gz of the study, and no runs folder."),
@@ -58,10 +62,14 @@ def report(
     from sweeps.rows_format import NAME
     from sweeps.rows_writer import write_rows
     from sweeps.study_results import read_results
+    from sweeps.union import require_one_study
 
     opened = [open_study(name, set, seeds, variants) for name in studies]
+    if not mix_studies:
+        require_one_study(opened)
     narrowing = _words({"--set": set, "--seeds": seeds, "--variant": variants})
-    written = _words({"--out": out, "--results": results, "--committed": committed, "--mix-provenance": mix_provenance})
+    mixes = {"--mix-provenance": mix_provenance, "--mix-studies": mix_studies}
+    written = _words({"--out": out, "--results": results, "--committed": committed} | mixes)
     commands = [] if committed else [shlex.join(["muvla", "sweep", name, *narrowing]) for name in studies]
     commands.append(shlex.join(["muvla", "report", *studies, *narrowing, *written]))
     if committed:
@@ -127,15 +135,18 @@ def _contents(
     """
     from analysis.report.contents import Report
     from sweeps.difference import difference_lines
+    from sweeps.union import inseparable_lines, union_differences
 
     studies = [each.study for each in read]
+    coverage = [line for each in read for line in each.coverage]
+    mixed = [f"Mixed by --mix-studies: {text}" for text in union_differences(studies)]
     first = studies[0]
     return Report(
         name=first.name,
         title=first.title,
         command=command,
         notes=first.notes,
-        coverage=tuple(dict.fromkeys(line for each in read for line in each.coverage)),
+        coverage=tuple(dict.fromkeys([*coverage, *inseparable_lines(studies), *mixed])),
         differences=tuple(dict.fromkeys(line for study in studies for line in difference_lines(study))),
         mix_provenance=mix_provenance,
         baselines={name: baselines for each in read for name, baselines in each.baselines.items()},

@@ -18,9 +18,10 @@ import numpy as np
 
 from muvla.config import DatasetConfig
 from muvla.data.store import Episode, EpisodeStore, EpisodeWriter, get_store_path, is_sealed, open_store
-from muvla.envs.registry import backends, open_env, task_info
+from muvla.envs.registry import backends, find_suite, open_env, task_info
 from muvla.envs.workers import WorkerError
 from muvla.errors import MuvlaError
+from muvla.utils.code_version import CODE_VERSION, member_versions
 from muvla.utils.devices import usable_cores
 from muvla.utils.locks import locked
 
@@ -64,7 +65,9 @@ def collect(
     with locked(path / "lock", wait=True):
         if not is_sealed(path):  # the previous holder of the lock may have finished the dataset
             conventions = task_info(spec.task.name).conventions
-            writer = EpisodeWriter(path, spec, backends(spec.task), conventions=conventions)
+            suite, _ = find_suite(spec.task.name)
+            collected = {"code": CODE_VERSION, "members": member_versions([type(suite).__module__])}
+            writer = EpisodeWriter(path, spec, backends(spec.task), conventions=conventions, collected=collected)
             _write(writer, progress, jobs or usable_cores())
     return EpisodeStore(path)
 

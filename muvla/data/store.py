@@ -126,6 +126,7 @@ class EpisodeWriter:
         derived: dict[str, Any] | None = None,
         conventions: Conventions = NOTHING_STATED,
         names: dict[str, list[str]] | None = None,
+        collected: dict[str, Any] | None = None,
     ):
         """Opens a new or unfinished store. Simulator and origin do not belong to the dataset's identity, but a dataset
         has only one of each.
@@ -139,6 +140,8 @@ class EpisodeWriter:
             derived: the rule that derived executed actions and phases, with its accuracy.
             conventions: meaning of the actions; no part of the content.
             names: words for the numbers of `proprio` and `action`, and the `cameras`; no part of the content.
+            collected: code version and versions of the members that collect; no part of the content. A store that
+                another version continues keeps both.
 
         Raises:
             MuvlaError: the store is finished, belongs to another simulator, origin or configuration, or lacks
@@ -154,6 +157,7 @@ class EpisodeWriter:
         self.path, self.spec, self.simulator, self.origin = path, spec, simulator, origin
         self.pass_through, self.derived, self.conventions = pass_through, derived, conventions
         self.names = names or {}
+        self.collected = [collected] if collected else []
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path / INDEX)
@@ -169,6 +173,8 @@ class EpisodeWriter:
                 )
             require_same_import(path, meta, spec, origin)
             self._shapes = meta["shapes"]
+            earlier = meta.get("collected", [])
+            self.collected = earlier + [record for record in self.collected if record not in earlier]
             self._drop_incomplete_episodes()
         elif self.index:
             raise _damaged(path / META, "no such file", "the description of the episodes")
@@ -250,6 +256,7 @@ class EpisodeWriter:
         meta = {"spec": identity(self.spec), "shapes": self._shapes, "simulator": self.simulator}
         more = {"origin": self.origin, "pass_through": list(self.pass_through) or None, "derived": self.derived}
         more |= {"conventions": self.conventions.stated or None, "names": self.names or None}
+        more["collected"] = self.collected or None
         return meta | {name: value for name, value in more.items() if value is not None}
 
     def _column(self, name: str) -> Path:
@@ -332,6 +339,11 @@ class EpisodeStore:
     def names(self) -> dict[str, list[str]]:
         """Words for the numbers of `proprio` and `action`, and the `cameras`, where the imported files have them."""
         return self.meta.get("names", {})
+
+    @property
+    def collected(self) -> list[dict[str, Any]]:
+        """Code version and member versions of every collection that wrote here; [] in older and imported data."""
+        return self.meta.get("collected", [])
 
     @property
     def conventions(self) -> Conventions:
