@@ -58,10 +58,9 @@ def report(
     """
     from analysis.report.report import write_report
     from muvla.cli.output import show_json
-    from muvla.cli.studies import open_ledger, open_study
+    from muvla.cli.studies import open_study
     from sweeps.rows_format import NAME
     from sweeps.rows_writer import write_rows
-    from sweeps.study_results import read_results
     from sweeps.union import require_one_study
 
     opened = [open_study(name, set, seeds, variants) for name in studies]
@@ -72,11 +71,7 @@ def report(
     written = _words({"--out": out, "--results": results, "--committed": committed} | mixes)
     commands = [] if committed else [shlex.join(["muvla", "sweep", name, *narrowing]) for name in studies]
     commands.append(shlex.join(["muvla", "report", *studies, *narrowing, *written]))
-    if committed:
-        read = _read_committed(studies, opened)
-    else:
-        ledger = open_ledger(runs, data)
-        read = [read_results(study, ledger) for study in opened]
+    read = _read_committed(studies, opened) if committed else _read_runs(opened, runs, data)
     folder = out or runs / "report" / opened[0].name
     cells = [cell for each in read for cell in each.records]
     registered = _registrations(studies, opened, runs)
@@ -85,6 +80,15 @@ def report(
         write_rows(folder / NAME, read)
     names = sorted(str(path) for path in folder.iterdir() if path.is_file())
     show_json({"studies": [study.name for study in opened], "folder": str(folder), "files": names})
+
+
+def _read_runs(studies: list[Study], runs: Path, data: Path) -> list[StudyResults]:
+    """The results of the studies in the runs folder."""
+    from muvla.cli.studies import open_ledger
+    from sweeps.study_results import read_results
+
+    ledger = open_ledger(runs, data)
+    return [read_results(study, ledger) for study in studies]
 
 
 def _read_committed(names: list[str], studies: list[Study]) -> list[StudyResults]:

@@ -164,13 +164,7 @@ class EpisodeWriter:
         self.index: list[dict[str, Any]] = _read_index(path)
         self._shapes: dict[str, list[int]] | None = None
         if meta := _read_meta(path):
-            if meta.get("simulator") != simulator:
-                raise MuvlaError(
-                    str(path),
-                    got=f"new episodes from {simulator}",
-                    expected=f"episodes from {meta.get('simulator')}, as the existing ones",
-                    remedy="continue on the first machine, or remove the folder and collect again here",
-                )
+            _require_same_simulator(path, meta, simulator)
             require_same_import(path, meta, spec, origin)
             self._shapes = meta["shapes"]
             earlier = meta.get("collected", [])
@@ -445,6 +439,17 @@ def open_store(root: Path, spec: DatasetConfig) -> EpisodeStore:
     store = EpisodeStore(path)
     require_same_import(path, store.meta, spec)
     return store
+
+
+def _require_same_simulator(path: Path, meta: Mapping[str, Any], simulator: str | None) -> None:
+    """Raises MuvlaError if an unfinished store has episodes from another simulator."""
+    if meta.get("simulator") != simulator:
+        raise MuvlaError(
+            str(path),
+            got=f"new episodes from {simulator}",
+            expected=f"episodes from {meta.get('simulator')}, as the existing ones",
+            remedy="continue on the first machine, or remove the folder and collect again here",
+        )
 
 
 def require_same_import(path: Path, meta: Mapping[str, Any], spec: DatasetConfig, origin: str | None = None) -> None:
