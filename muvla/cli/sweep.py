@@ -125,10 +125,7 @@ def sweep(
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
 ) -> int:
-    """Run every cell of a study.
-
-    Missing demonstrations are collected first, and finished cells are skipped. Exit status 3 means that cells failed.
-    """
+    """Run every cell of a study. Finished cells are skipped, and exit status 3 means that cells failed."""
     from muvla.cli.computing import training_options
     from muvla.cli.studies import open_ledger, open_study
     from sweeps.launchers.options import read_texts
