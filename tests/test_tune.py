@@ -259,6 +259,8 @@ def test_the_verb_writes_a_study_a_report_and_a_journal_and_repeats_nothing(tune
     for variant in ("none", "K=8"):
         recipe = choose([row for row in result.rows if row.variant == variant], space).recipe
         assert chosen.variants[variant] == {**study[0].variants[variant], **recipe}
+    written = (out / "study.py").read_text(encoding="utf-8")
+    assert max(map(len, written.splitlines())) <= 120 and "'" not in written.partition("RECIPES = ")[2]
     assert chosen.seeds == study[0].seeds and chosen.protocols == study[0].protocols
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "4 complete, 2 pruned, 0 failed" in report and (out / "slices.png").exists()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pprint
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from sweeps.tune.recipe import with_recipes
 RECIPES = {{
 {recipes}}}
 
-base = load_study(Path(__file__).parent / {base!r}){changes}
+base = load_study(Path(__file__).parent / {base}){changes}
 study = with_recipes(base, "{name}", RECIPES)
 '''
 
@@ -90,17 +91,29 @@ def write_recipes(
         seeds: training seeds of the tuning.
     """
     lines = [
-        f"    {variant!r}: {row.recipe!r},  # trial {row.number}: {row.mean:.3f}\n" for variant, row in chosen.items()
+        f"    {_literal(variant)}: {_literal(row.recipe)},  # trial {row.number}: {row.mean:.3f}\n"
+        for variant, row in chosen.items()
     ]
     base = study_file if study_file.is_file() else study_file / "study.py"
     text = TEMPLATE.format(
         title=f"{study.name} with the recipe that a tuning chose for each variant.",
-        command=command,
-        rule=RULE,
+        command=" \\\\\n        ".join(_wrapped(command)),  # a backslash at the end of a line, in a docstring
+        rule="\n".join(_wrapped(RULE)),
         seeds=", ".join(map(str, seeds)),
         recipes="".join(lines),
-        base=os.path.relpath(base.resolve(), file.parent.resolve()),
-        changes=f".with_base({pprint.pformat(dict(changes))})" if changes else "",
+        base=_literal(os.path.relpath(base.resolve(), file.parent.resolve())),
+        changes=f".with_base({_literal(dict(changes))})" if changes else "",
         name=f"{study.name}_tuned",
     )
     write_atomically(file, text.encode())
+
+
+def _literal(value: Any) -> str:
+    """A value as the formatter of the project writes it, with double quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
