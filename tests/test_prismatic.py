@@ -202,6 +202,16 @@ def test_a_file_that_holds_code_is_refused_and_never_run(tmp_path, capsys):
     assert "must not run" not in capsys.readouterr().out
 
 
+def test_a_training_file_outside_the_folder_is_refused(tmp_path):
+    path = prismatic.write(tmp_path / "run", "cogact")
+    (file,) = (path / "checkpoints").iterdir()
+    file.rename(tmp_path / "elsewhere.pt")
+    file.symlink_to(tmp_path / "elsewhere.pt")
+    with pytest.raises(MuvlaError) as info:
+        open_checkpoint(path)
+    assert info.value.field == str(file)
+
+
 @pytest.mark.parametrize(
     ("content", "got"),
     [({"model": {}}, "model"), ({"optimizer": {}}, "optimizer"), ({"model": {"action_model": {"x": 3}}}, "int")],
@@ -219,6 +229,8 @@ def test_a_pickle_of_another_form_is_refused(tmp_path, content, got):
     ("fields", "field"),
     [
         ({"muvla_size": {"name": "x"}}, "config.json"),
+        ({"muvla_cameras": "two"}, "config.json: muvla_cameras"),
+        ({"muvla_images": "cropped"}, "config.json: muvla_images"),
         ({"mem_length": 0}, "config.json: mem_length"),
         ({"mem_length": "16"}, "config.json: mem_length"),
         ({"fusion_type": "sum"}, "config.json: fusion_type"),

@@ -27,10 +27,11 @@ from muvla.checkpoints.comparison import (
 )
 from muvla.checkpoints.expert_names import NET, expected_shapes, policy_rules, unread_expert, unread_weights
 from muvla.checkpoints.fields import FieldStatus
+from muvla.checkpoints.metadata import require_own_keys
 from muvla.checkpoints.names import Shapes
 from muvla.checkpoints.parts import STATISTICS, TOKENIZER
 from muvla.checkpoints.prismatic_config import config_file, judge_fields, read_expert, read_memory, read_size
-from muvla.checkpoints.tensors import Shards, sha256
+from muvla.checkpoints.tensors import Shards, require_inside, sha256
 from muvla.checkpoints.training_file import find_run_folder, find_training_file, open_tensors, read_config
 from muvla.config import MemoryConfig, ModelConfig, ReleasedPrecision
 from muvla.config.model import SizeConfig
@@ -89,6 +90,9 @@ class PrismaticCheckpoint:
                 remedy="omit --without-memory; the intervention skip_read leaves a memory of MemoryVLA unread",
             )
         self.path, self.file, self.config = folder, find_training_file(folder, path), read_config(folder)
+        if self.file is not None:
+            require_inside(self.file, folder)
+        require_own_keys(config_file(folder), self.config)
         self.size = size or read_size(folder, self.config)
         self.tensors = open_tensors(folder, self.file)
 
