@@ -29,7 +29,7 @@ from sweeps.study import Study
 HERE = Path(__file__).parent
 STUDY = HERE.parent / "experiments" / "recall_quick"
 VARIANT = "K=8"
-CELLS, UPDATES = 4, 60  # of one worker, of each cell
+CELLS, UPDATES = 3, 40  # of one worker, of each cell
 BEATS = 2000
 
 

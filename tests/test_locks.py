@@ -18,6 +18,8 @@ from muvla.errors import Busy, DiskError
 from muvla.utils import filesystem, leases, locks, owner
 from muvla.utils.io import append_line, read_lines, write_atomically
 from muvla.utils.locks import describe_locks, holder, locked, remove_lock, require_locks, watch
+from sweeps.tracking.base import StudyFacts
+from sweeps.tracking.mlflow import MlflowTracker
 
 HOLD = "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
 
@@ -247,6 +249,15 @@ def test_a_lock_is_removed_with_its_leases(tmp_path, here):
         pass
     remove_lock(tmp_path / "lock")
     assert not list(tmp_path.iterdir())
+
+
+def test_mlflow_is_off_where_two_writers_would_break_its_database(tmp_path, monkeypatch):
+    pretend("here", None, monkeypatch.setattr)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = MlflowTracker(tmp_path)
+    with refused("MLFLOW_TRACKING_URI"):
+        tracker.open_study(StudyFacts("study", "title", "", "code", None))
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 MOUNTS = """22 1 254:0 / / rw,relatime - ext4 /dev/vda rw

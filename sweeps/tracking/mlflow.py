@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from muvla.errors import MuvlaError
+from muvla.utils.filesystem import file_system, is_local
 from muvla.utils.locks import locked
 from sweeps.tracking.base import CellFacts, StudyFacts, Tracker
 
@@ -35,6 +37,19 @@ def tracking_address(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or database_address(root / DATABASE)
 
 
+def _require_safe_store(root: Path) -> None:
+    """Raises MuvlaError for an SQLite file on a shared file system, where two writers would break the file."""
+    root.mkdir(parents=True, exist_ok=True)
+    if "MLFLOW_TRACKING_URI" in os.environ or is_local(root):
+        return
+    raise MuvlaError(
+        "MLFLOW_TRACKING_URI",
+        got=f"no server, and an SQLite file on {file_system(root) or 'an unknown file system'}",
+        expected="a server, because the locks of SQLite may end at a machine there",
+        remedy="set MLFLOW_TRACKING_URI to the address that `mlflow server` prints, or use --no-tracking",
+    )
+
+
 class MlflowTracker(Tracker):
     """A run per cell, which the train id and the number of its starts name."""
 
@@ -50,6 +65,7 @@ class MlflowTracker(Tracker):
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.study = study
+        _require_safe_store(self.root)
         # Two sweeps that both make the database's tables would leave a broken database.
         with locked(self.root / "mlflow.lock", wait=True):
             self.client = MlflowClient(tracking_uri=tracking_address(self.root))
