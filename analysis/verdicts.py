@@ -253,7 +253,7 @@ def _lines(
     prediction: Prediction, label: str, several: list[CellRecords], cells: list[CellRecords]
 ) -> list[dict[str, object]]:
     seeds = [_rows_of(prediction, cell) for cell in several]
-    reference = _reference(several[0], cells)
+    reference = find_reference(several[0], cells)
     silent = [_never_fired(prediction, cell) for cell in several]
     undefined = {prediction.intervention, prediction.versus} & several[0].not_applicable.keys()
     if undefined:
@@ -298,7 +298,7 @@ def _seed_columns(prediction: Prediction, rows: Rows, is_silent: bool) -> dict[s
     return {"effect": state, "n": effect.n, "effect_low": effect.low, "effect_high": effect.high}
 
 
-def _reference(cell: CellRecords, cells: list[CellRecords]) -> list[CellRecords] | None:
+def find_reference(cell: CellRecords, cells: list[CellRecords]) -> list[CellRecords] | None:
     """The cells of the first variant whose memory has a state that carries nothing, with the same training length.
 
     None where there is no such variant beside the cell's own.

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis import intervention_tables, tables
+from analysis import differences, intervention_tables, tables
+from analysis.differences import difference_frame, difference_table
 from analysis.figures.base import Subject
 from analysis.frames import file_names, file_stems
 from analysis.intervention_frames import chunk_frame, grid_frame, grids, measurement_frames, quantities_of
@@ -86,6 +87,19 @@ def _differences(protocol: str, lines: pd.DataFrame) -> list[str]:
     if not follow.empty:
         heading = f"Donor-following rate (minus that of the same episodes without it), `{protocol}`"
         text += [f"{heading}; the objects touched first: {MORE}.", "", tables.to_markdown(follow), ""]
+    return text
+
+
+def difference_section(folder: ReportFolder, cells: list[CellRecords]) -> list[str]:
+    """Writes interventions against their shams and against a variant whose memory carries nothing; empty without."""
+    frame = difference_frame(cells)
+    if frame.empty:
+        return []
+    folder.write_csv("differences.csv", frame)
+    text = [differences.WORDS, ""]
+    for protocol, lines in frame.groupby("protocol", sort=False):
+        text += [f"Differences of differences, `{protocol}`:", ""]
+        text += [tables.to_markdown(difference_table(lines)), ""]
     return text
 
 

@@ -10,6 +10,7 @@ from analysis.report.costs import cost_section
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import (
     chunk_section,
+    difference_section,
     grid_section,
     measurement_section,
     paired_section,
@@ -42,6 +43,7 @@ def evidence_sections(
     text += published_section(folder, frame, report.protocols)
     text += verdict_section(folder, cells, report.predictions, report.registrations)
     text += paired_section(folder, pairs)
+    text += difference_section(folder, cells)
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
