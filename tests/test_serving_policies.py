@@ -68,7 +68,7 @@ def play(slots, numbers, pauses=True):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["tokens", "bank", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_eight_sessions_at_random_starts_equal_a_session_alone_bitwise(slots_with, kind):
     slots = slots_with(KINDS[kind])
     together, sessions = play(slots, range(COUNT))
