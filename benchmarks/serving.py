@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import os
 import random
 import resource
 import time
@@ -166,7 +167,7 @@ def batching_table(size: str, counts: tuple[int, ...], requests: int) -> list[st
     return lines
 
 
-def window_table(windows: tuple[float, ...], count: int = 8, requests: int = 30) -> list[str]:
+def window_table(windows: tuple[float, ...], count: int = 8, requests: int = 20) -> list[str]:
     """Rows: window, latency and batch size, of sessions that pause at random between their requests."""
     policy, side = build("tiny"), get_size("tiny").image_size
     lines = []
@@ -357,7 +358,8 @@ def page(sizes: tuple[tuple[str, tuple[int, ...], int], ...], requests: int) -> 
         "# Serving",
         "",
         f"`python -m benchmarks.serving`, {datetime.date.today()}, code {CODE_VERSION}, {hardware_line()}, "
-        f"{torch.get_num_threads()} thread. Latencies in ms are p50 / p90 / p99. Clients and server share the cores.",
+        f"{torch.get_num_threads()} thread, load average {os.getloadavg()[0]:.0f}. Latencies in ms are p50 / p90 / p99. Clients and server share the "
+        "cores.",
         "",
         "## Sessions in batches, and one by one",
         "",
@@ -415,7 +417,7 @@ def main() -> None:
         print(json.dumps(result))
         append_line(HERE / "serving.jsonl", result)
         return
-    text = page((("tiny", (1, 8, 32, 64), 8), ("small", (1, 8), 2)), 500)
+    text = page((("tiny", (1, 8, 32, 64), 6), ("small", (1, 8), 2)), 500)
     print(text)
     write_atomically(HERE / "serving.md", text.encode())
 
