@@ -81,11 +81,11 @@ def outcome(row):
 
 @pytest.fixture(scope="module")
 def ours():
-    found = []
+    outcomes = []
     rollout = Rollout(Constant(PROTOCOL, 4), lambda: open_env(PROTOCOL.task, None))
-    rollout.run(range(PROTOCOL.seed, PROTOCOL.seed + PROTOCOL.episodes), found.append)
+    rollout.run(range(PROTOCOL.seed, PROTOCOL.seed + PROTOCOL.episodes), outcomes.append)
     rollout.close()
-    return sorted((o.seed, o.info["choice"], o.info["steps"], o.info["success_once"], o.error) for o in found)
+    return sorted((o.seed, o.info["choice"], o.info["steps"], o.info["success_once"], o.error) for o in outcomes)
 
 
 @pytest.mark.parametrize(

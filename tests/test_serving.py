@@ -386,7 +386,7 @@ def test_an_address_beyond_this_machine_needs_an_access_key():
 def test_the_access_key_is_required_on_every_path_but_health():
     async def statuses(port):
         async with aiohttp.ClientSession() as client:
-            found = []
+            statuses_got = []
             for path, headers in (
                 ("/config", {}),
                 ("/config", {"Authorization": "Api-Key no"}),
@@ -397,8 +397,8 @@ def test_the_access_key_is_required_on_every_path_but_health():
                 ("/config?key=secret", {"Origin": "http://example.org"}),
             ):
                 async with client.get(f"http://127.0.0.1:{port}{path}", headers=headers) as reply:
-                    found.append(reply.status)
-            return found
+                    statuses_got.append(reply.status)
+            return statuses_got
 
     with running(HashSlots(), access_key="secret") as closed:
         assert asyncio.run(statuses(closed.port)) == [401, 401, 200, 200, 401, 200, 403]

@@ -15,7 +15,7 @@ from muvla.serving.slots import PolicySlots
 from muvla.training.interface import get_interface
 
 COUNT, TICKS = 8, 4
-KINDS = {
+MECHANISMS = {
     "tokens": {},
     "bank": {"memory.kind": "bank"},
     "diffusion": {"model.head": "diffusion", "data.tail": "repeat"},
@@ -68,9 +68,9 @@ def play(slots, numbers, pauses=True):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("kind", ["tokens", "bank", pytest.param("diffusion", marks=pytest.mark.slow)])
-def test_eight_sessions_at_random_starts_equal_a_session_alone_bitwise(slots_with, kind):
-    slots = slots_with(KINDS[kind])
+@pytest.mark.parametrize("mechanism", ["tokens", "bank", pytest.param("diffusion", marks=pytest.mark.slow)])
+def test_eight_sessions_at_random_starts_equal_a_session_alone_bitwise(slots_with, mechanism):
+    slots = slots_with(MECHANISMS[mechanism])
     together, sessions = play(slots, range(COUNT))
     assert max(sessions.metrics.batches) > 1
     for number in (0, 7):
@@ -86,11 +86,11 @@ def test_frames_of_other_sizes_share_no_pass_and_change_no_answer(slots_with):
     def answers(*episodes):
         for slot in range(len(episodes)):
             slots.start(slot, seed=slot)
-        found = []
+        answers_of = []
         for step in range(TICKS):
             frames = {slot: episode[step] for slot, episode in enumerate(episodes) if episode}
-            found.append(slots.tick(frames, dict.fromkeys(frames, step)))
-        return found
+            answers_of.append(slots.tick(frames, dict.fromkeys(frames, step)))
+        return answers_of
 
     both, alone = answers(small, large), answers(small, None)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(both, alone, strict=True))
