@@ -90,7 +90,8 @@ test-quick: $(VENV)/.dev
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
 test-heavy: $(VENV)/.full $(VENV)/.cluster renderer
 	@[ "$$(id -u)" != 0 ] || bash scripts/start-slurm.sh --install
-	@$(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
+	@PYTHON="$(PYTHON)" bash scripts/setup-peers.sh build/peers
+	@MUVLA_PEERS="$(CURDIR)/build/peers" $(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 test-fuzz: $(VENV)/.dev
 	@MUVLA_FUZZ_CASES=250 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -s -m fuzz tests/test_fuzz.py
