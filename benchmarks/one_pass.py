@@ -34,6 +34,8 @@ MEMORIES = {
     "dummy": MemoryConfig("dummy", m=4),
     "gru, fuse": MemoryConfig("gru", place="fuse"),
     "fast_weights, modulate": MemoryConfig("fast_weights", place="modulate"),
+    "bank, fuse": MemoryConfig("bank", place="fuse", perceptual_width=16),
+    "feature_fifo, fuse": MemoryConfig("feature_fifo", place="fuse"),
 }
 SETTINGS = (*((name, 4) for name in MEMORIES), ("none", 1), ("none", 16))  # memory, slots
 

@@ -184,6 +184,7 @@ class Demand:
 def _demands(protocol: Protocol, cell: Cell, prompts: Prompts) -> Iterator[Demand]:
     fits = protocol.h <= cell.model.chunk or protocol.beyond == "hold_last"
     yield Demand("h", protocol.h, fits, f"at most H = {cell.model.chunk}")
+    yield Demand("horizon", protocol.horizon, protocol.horizon <= cell.model.chunk, f"at most H = {cell.model.chunk}")
     evaluated = task_info(protocol.task.name)
     trained = [task_info(data.task.name) for data in cell.data.datasets]
     camera = protocol.image_size or evaluated.camera

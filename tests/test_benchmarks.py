@@ -20,6 +20,7 @@ from benchmarks import (
     loop,
     mechanisms,
     one_pass,
+    orders,
     query,
     serving,
     tiny,
@@ -211,6 +212,13 @@ def test_one_pass_is_measured_against_a_pass_per_tick(tmp_path, capsys):
     one_pass.main((("none", 1), ("gru, fuse", 2)), rounds=1, here=tmp_path)
     text = (tmp_path / "one_pass.md").read_text()
     assert "| none, B = 1 |" in text and "| gru, fuse, B = 2 |" in text and text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_groups_are_measured_against_streams(tmp_path, capsys):
+    orders.main(("none",), rounds=1, here=tmp_path)
+    text = (tmp_path / "orders.md").read_text()
+    assert "| none |" in text and text.strip() in capsys.readouterr().out
 
 
 @pytest.mark.slow

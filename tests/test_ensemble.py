@@ -96,6 +96,21 @@ def test_chunks_of_one_action_have_no_ensemble(subject_of, cell_with):
     assert info.value.field == "protocol.horizon"
 
 
+@pytest.mark.parametrize("clock", ["step", "call"])
+def test_the_clock_gives_the_memory_steps_or_queries(trained, monkeypatch, clock):
+    """They differ where the memory ticks once per query; the entries of a bank get the given time."""
+    given, tick = [], type(trained.recurrence).tick
+
+    def note(recurrence, encoded, is_first, moment, *rest, **options):
+        given.append(recurrence._clock(is_first, moment, None).step[0].item())
+        return tick(recurrence, encoded, is_first, moment, *rest, **options)
+
+    monkeypatch.setattr(type(trained.recurrence), "tick", note)
+    open_loop = replace(SHORT, slots=1, episodes=1, regime="open_loop", h=2, tick="call", clock=clock)
+    _run(trained, open_loop)
+    assert given[:3] == ([0, 2, 4] if clock == "step" else [0, 1, 2])
+
+
 def test_no_chance_bounds_an_ensemble():
     """A chunk that was predicted while the cue was visible still acts at the decision."""
     assert chance(BASE) is not None and chance(ENSEMBLE) is None and "chunks" in unbounded(ENSEMBLE)

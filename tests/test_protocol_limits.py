@@ -49,4 +49,5 @@ def test_editing_what_a_task_tells_is_noticed(monkeypatch, suite):
     else:
         task = LIBERO_TASKS["libero_goal-0"]
         monkeypatch.setitem(LIBERO_TASKS, task.name, replace(task, file="close_the_door"))
-        assert changed() == ["libero-goal-0-rh@1", "libero-goal-0-ol8@1"]
+        memoryvla = ["memoryvla-libero-goal-0@1", "memoryvla-libero-goal-0-matched@1"]
+        assert changed() == ["libero-goal-0-rh@1", "libero-goal-0-ol8@1", *memoryvla]

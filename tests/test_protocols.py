@@ -67,6 +67,7 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
         "horizon": 3,
         "alpha": 0.2,
         "jpeg": 95,
+        "clock": "call",
     }
     values = asdict(BASE) | {"task": BASE.task}
     if field in ("h", "beyond"):
@@ -96,6 +97,7 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
         ({"regime": "ensemble", "horizon": 2, "alpha": float("nan")}, "alpha"),
         ({"regime": "ensemble", "horizon": 2, "alpha": "0.1"}, "alpha"),
         ({"alpha": 0.2}, "alpha"),
+        ({"clock": "query"}, "clock"),
         ({"jpeg": 0}, "jpeg"),
         ({"jpeg": 101}, "jpeg"),
     ],
@@ -149,3 +151,38 @@ def test_a_set_is_one_protocol_per_task():
     four = get_protocols("libero4-rh@1")
     assert len(four) == len({one.id for one in four}) == 40 and {one.regime for one in four} == {"receding"}
     assert "libero_90-0" not in {one.task.name for one in four}
+
+
+def test_memoryvlas_protocols_differ_from_their_matched_twins_in_cadence_and_clock_alone():
+    """Written once per query of several steps, or at every step as in training; the rest of the evaluation is alike."""
+    sets = [name.removesuffix("@1") for name in declared_sets() if name.startswith("memoryvla")]
+    paired = [name for name in sets if f"{name}-matched" in sets]
+    assert len(paired) == 7 and "memoryvla-mikasa5" in paired
+    for name in paired:
+        for published, matched in zip(get_protocols(f"{name}@1"), get_protocols(f"{name}-matched@1"), strict=True):
+            assert (published.tick, published.clock) == ("call", "call")
+            assert replace(published, name=matched.name, tick="env_step", clock="step") == matched
+
+
+def test_memoryvlas_protocols_are_the_published_evaluations():
+    for protocol in get_protocols("memoryvla-mikasa5@1"):
+        assert (protocol.seed, protocol.episodes, protocol.regime, protocol.h, protocol.task.physics) == (
+            1,
+            100,
+            "open_loop",
+            4,
+            "gpu",
+        )
+    limits = {protocol.task.name: protocol.task.step_limit for protocol in get_protocols("memoryvla-mikasa5@1")}
+    assert limits.pop("ShellGameTouch-VLA-v0") == limits.pop("InterceptMedium-VLA-v0") == 90
+    assert list(limits.values()) == [60, 60, 60]
+    for protocol in get_protocols("memoryvla-libero4@1"):
+        assert (protocol.episodes, protocol.regime, protocol.h, protocol.jpeg) == (50, "open_loop", 8, 95)
+    for protocol in get_protocols("memoryvla-bridge4@1"):
+        assert (protocol.episodes, protocol.regime, protocol.horizon, protocol.alpha, protocol.h) == (
+            24,
+            "ensemble",
+            7,
+            0.1,
+            1,
+        )

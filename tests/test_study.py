@@ -264,6 +264,9 @@ EXPERIMENTS = ROOT / "experiments"
         "mikasa_quick",
         "recall_causality",
         "recall_causality/mikasa.py",
+        "recall_width",
+        "recall_chunks",
+        *(f"memory_ladder/{rung}.py" for rung in ("position3", "position3_delay5", "overwrite3", "sequence3")),
     ],
 )
 def test_the_shipped_studies_are_controlled(file):

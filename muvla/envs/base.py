@@ -24,6 +24,10 @@ from muvla.envs.phases import Phase
 # memory write for all eight.
 PUBLISHED_REGIMES: dict[str, dict[str, Any]] = {"rh": {}, "ol8": {"regime": "open_loop", "h": 8, "tick": "call"}}
 
+# MemoryVLA's published evaluations write the memory once per query and count queries as time (M 6). Under `-matched`,
+# the memory is written at every step, and time is counted in steps, as in training.
+MEMORYVLA_CADENCES: dict[str, dict[str, Any]] = {"": {"tick": "call", "clock": "call"}, "-matched": {}}
+
 # `StepInfo.choice` before a choice is made, and in tasks where nothing is chosen.
 NO_CHOICE = -1
 

@@ -173,6 +173,7 @@ class PolicyActor(Actor):
             [episode.seed or 0 for episode in episodes],
             donor=[episode.donor and episode.donor.state(episode.step) for episode in episodes],
             events=[events(episode.info) for episode in episodes],
+            time=[episode.reads for episode in episodes] if self.protocol.clock == "call" else None,
         )
 
     def _save_prefixes(self, episodes: Sequence[RunningEpisode]) -> None:

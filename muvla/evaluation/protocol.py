@@ -24,9 +24,10 @@ BASE = 4_242_424_242
 Regime = Literal["receding", "open_loop", "ensemble"]
 Tick = Literal["env_step", "call"]
 Beyond = Literal["refuse", "hold_last"]
+Clock = Literal["step", "call"]
 LONGEST_NAME = 100  # characters; a file name with the protocol's id and a probe's id must fit in 255 bytes
 _NAME = re.compile(rf"[^./\\:][^/\\:]{{0,{LONGEST_NAME - 1}}}")
-REGIMES, TICKS, BEYONDS = get_args(Regime), get_args(Tick), get_args(Beyond)
+REGIMES, TICKS, BEYONDS, CLOCKS = get_args(Regime), get_args(Tick), get_args(Beyond), get_args(Clock)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Protocol:
     beyond: where h exceeds the policy's chunk, refuse the policy, or execute the chunk's last action again.
     horizon: chunks that an ensemble combines; 1 under the other regimes.
     alpha: weight of an ensemble for predictions that agree with the newest one; 0 is the mean.
+    clock: time that the memory is given with a tick: the environment's step, as in training, or the count of the
+        episode's ticks before, as MemoryVLA's published evaluation counts. The two differ at tick `call` only.
     jpeg: quality of the JPEG compression that images undergo before the policy sees them; None for none.
     """
 
@@ -65,10 +68,11 @@ class Protocol:
     horizon: int = field(default=1, metadata=ADDED_LATER)
     alpha: float = field(default=0.1, metadata=ADDED_LATER)
     jpeg: int | None = field(default=None, metadata=ADDED_LATER)
+    clock: Clock = field(default="step", metadata=ADDED_LATER)
 
     def __post_init__(self):
         self._require_types()
-        for name, choices in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS)):
+        for name, choices in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS), ("clock", CLOCKS)):
             if getattr(self, name) not in choices:
                 raise unknown_name(f"protocol.{name}", getattr(self, name), choices)
         for name in ("version", "episodes", "h", "slots", "step_limit", "image_size", "horizon", "jpeg"):

@@ -18,3 +18,4 @@ class Moment:
     seed: list[int]  # of the slot's episode; keys every random draw
     donor: list[State | None] | None = None  # state that an intervention may transplant
     events: list[dict[str, int]] | None = None  # step of each phase event of the episode
+    time: list[int] | None = None  # what the memory takes for `tick`, where a protocol declares another clock

@@ -99,7 +99,7 @@ class Recurrence:
     def _clock(self, is_first: Tensor, moment: Moment, active: Tensor | None) -> Clock:
         device = is_first.device
         return Clock(
-            step=torch.tensor(moment.tick, device=device),
+            step=torch.tensor(moment.tick if moment.time is None else moment.time, device=device),
             query=torch.tensor(self.writes, device=device),
             is_first=is_first,
             valid=torch.ones_like(is_first) if active is None else active,

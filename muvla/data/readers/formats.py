@@ -56,6 +56,32 @@ RLDS_LIBERO = replace(
     pass_through=(6,),
     conventions=Conventions(gripper="positive_opens"),
 )
+# Bridge V2 and Fractal as the published trainings read them (`muvla.data.readers.standards`). Not checked against a
+# published file.
+RLDS_BRIDGE = Schema(
+    name="bridge",
+    cameras=("steps/observation/image_0",),
+    proprio=("steps/observation/state",),
+    proprio_dim=7,
+    action=("steps/action",),
+    action_dim=7,
+    instruction="steps/language_instruction",
+    standard="bridge",
+    pass_through=(6,),
+    conventions=Conventions(action="delta", gripper="positive_opens", units="metric", fps=5),
+)
+RLDS_FRACTAL = Schema(
+    name="fractal",
+    cameras=("steps/observation/image",),
+    proprio=("steps/observation/base_pose_tool_reached", "steps/observation/gripper_closed"),
+    proprio_dim=8,
+    action=("steps/action/world_vector", "steps/action/rotation_delta", "steps/action/gripper_closedness_action"),
+    action_dim=7,
+    instruction="steps/observation/natural_language_instruction",
+    standard="fractal",
+    pass_through=(6,),
+    conventions=Conventions(action="delta", gripper="positive_opens", units="metric", fps=3),
+)
 RLDS_MUVLA = replace(
     RLDS_MIKASA,
     name="muvla",
@@ -98,7 +124,7 @@ FORMATS: dict[str, Format] = {
         layout="the folder of one version of an RLDS dataset (DIRECTORY/1.0.0)",
         matches=lambda path: any((path / name).exists() for name in ("features.json", "dataset_info.json")),
         open=RldsDirectory,
-        schemas=by_name(RLDS_MIKASA, RLDS_LIBERO, RLDS_MUVLA),
+        schemas=by_name(RLDS_MIKASA, RLDS_LIBERO, RLDS_BRIDGE, RLDS_FRACTAL, RLDS_MUVLA),
     ),
     "lerobot": Format(
         layout="a folder with meta/info.json (LeRobot)",

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from muvla.data.readers.source import OTHER_EPISODES, Record, Source
+from muvla.data.readers.standards import LEAST_STEPS, STANDARDS
 from muvla.data.store import Episode
 from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.envs.phases import Phase
@@ -34,6 +35,7 @@ class Schema:
     text: str | None = None  # the task's sentence itself, in place of `instruction`
     # The last action dimension is the gripper: it is clipped to [0, 1] and inverted, so 0 becomes 1.
     turn_gripper: bool = False
+    standard: str = ""  # a name of STANDARDS: the actions are computed from stored actions and states
     turn_images: bool = False  # by 180°, so that the images are upright
     pass_through: tuple[int, ...] = ()  # action dimensions that statistics do not scale (spec 4.2)
     # Features of this project's exports: executed actions, phases, and a JSON object of the other index fields.
@@ -170,10 +172,13 @@ def read_demonstrations(
             raise _bad(record, where, f"steps {lengths}", "one number of steps for all features, at least 1")
         if schema.turn_gripper:
             _turn_gripper(record, schema.action[-1], action)
+        proprio, steps = _join(record, schema.proprio), slice(None)
+        if schema.standard:
+            action, steps = _standardise(record, schema, action, proprio)
         executed = action if schema.executed_as_recorded else None
         yield Episode(
-            images=_images(record, schema, image_size),
-            proprio=_join(record, schema.proprio),
+            images=_images(record, schema, image_size)[steps],
+            proprio=proprio[steps],
             executed_action=executed if schema.executed is None else _join(record, (schema.executed,)),
             recorded_action=action,
             phase=_phases(record, schema.phase, len(action)),
@@ -184,6 +189,13 @@ def read_demonstrations(
                 "instruction": schema.text or _instruction(record, schema.instruction),
             },
         )
+
+
+def _standardise(record: Record, schema: Schema, action: np.ndarray, proprio: np.ndarray) -> tuple[np.ndarray, slice]:
+    """Returns the actions of the schema's standard, and the steps that are left."""
+    if schema.standard == "bridge" and len(action) < LEAST_STEPS:
+        raise _bad(record, schema.action[0], f"{len(action)} steps", f"at least {LEAST_STEPS} steps")
+    return STANDARDS[schema.standard](action, proprio)
 
 
 def _turn_gripper(record: Record, path: str, action: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muvla.config import TaskConfig
-from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
+from muvla.envs.base import MEMORYVLA_CADENCES, PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
 from muvla.envs.libero.assets import LIBERO
 from muvla.envs.libero.env import CAMERA_SIZE, CONVENTIONS, LiberoEnv
 from muvla.envs.libero.simulator import backends, render_backend
@@ -52,16 +52,25 @@ class LiberoSuite(Suite):
         return f"{backend}, {GL.glGetString(GL.GL_RENDERER).decode()}"
 
     def protocols(self) -> tuple[ProtocolSpec, ...]:
-        return tuple(_published(task, regime) for regime in PUBLISHED_REGIMES for task in LIBERO_TASKS.values())
+        return (
+            *(_published(task, regime) for regime in PUBLISHED_REGIMES for task in LIBERO_TASKS.values()),
+            *(_memoryvla(task, cadence) for cadence in MEMORYVLA_CADENCES for task in LIBERO_TASKS.values()),
+        )
 
     def protocol_sets(self) -> dict[str, tuple[str, ...]]:
         sets = {f"{suite.replace('_', '-')}": (suite,) for suite in STEP_LIMITS} | {"libero4": _FOUR}
-        return {
-            f"{name}-{regime}@1": tuple(
-                _published(task, regime).id for suite in suites for task in LIBERO_TASKS.values() if task.suite == suite
-            )
+        tasks = {
+            name: [task for suite in suites for task in LIBERO_TASKS.values() if task.suite == suite]
             for name, suites in sets.items()
+        }
+        return {
+            f"{name}-{regime}@1": tuple(_published(task, regime).id for task in members)
+            for name, members in tasks.items()
             for regime in PUBLISHED_REGIMES
+        } | {
+            f"memoryvla-{name}{cadence}@1": tuple(_memoryvla(task, cadence).id for task in members)
+            for name, members in tasks.items()
+            for cadence in MEMORYVLA_CADENCES
         }
 
 
@@ -74,3 +83,15 @@ def _published(task: LiberoTask, regime: str) -> ProtocolSpec:
     settings = {"seed": 0, "step_limit": task.step_limit, "slots": 5, **PUBLISHED_REGIMES[regime]}
     name = f"{task.name.replace('_', '-')}-{regime}"
     return ProtocolSpec(name, TaskConfig(task.name), episodes=INITIAL_STATES, settings=settings)
+
+
+def _memoryvla(task: LiberoTask, cadence: str) -> ProtocolSpec:
+    """MemoryVLA's evaluation of one task (M 6): 8 of 16 actions open loop, and images as JPEG files of quality 95.
+
+    Episode i starts from the task's initial state i, as in `_published`; the published code seeds once, with 7.
+    """
+    spec = _published(task, "ol8")
+    settings = spec.settings | {"tick": "env_step", "jpeg": 95, **MEMORYVLA_CADENCES[cadence]}
+    return ProtocolSpec(
+        f"memoryvla-{task.name.replace('_', '-')}{cadence}", spec.task, spec.episodes, settings=settings
+    )

@@ -68,9 +68,9 @@ class ManiSkillSuite(Suite):
         return [task for task in MANISKILL_TASKS.values() if task.suite == self.name]
 
     def _protocol(self, task: ManiSkillTask, regime: str) -> ProtocolSpec:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.name.removesuffix("-v1")).lower()
         settings = {**self.settings, **PUBLISHED_REGIMES[regime]}
-        return ProtocolSpec(f"{self.name}-{name}-{regime}", TaskConfig(task.name), self.episodes, settings=settings)
+        name = f"{self.name}-{_short_name(task)}-{regime}"
+        return ProtocolSpec(name, TaskConfig(task.name), self.episodes, settings=settings)
 
 
 class BridgeSuite(ManiSkillSuite):
@@ -83,3 +83,20 @@ class BridgeSuite(ManiSkillSuite):
     settings: ClassVar = {"seed": 0, "slots": 16}
     # Actions are metres and radians: no policy acts uniformly in [-1, 1].
     random_actions = False
+
+    def protocols(self) -> tuple[ProtocolSpec, ...]:
+        return (*super().protocols(), *(self._memoryvla(task) for task in self._tasks()))
+
+    def protocol_sets(self) -> dict[str, tuple[str, ...]]:
+        ensemble = tuple(self._memoryvla(task).id for task in self._tasks())
+        return super().protocol_sets() | {f"memoryvla-{self.set_name}@1": ensemble}
+
+    def _memoryvla(self, task: ManiSkillTask) -> ProtocolSpec:
+        """MemoryVLA's evaluation (M 6): a query at every step, and the adaptive ensemble of seven chunks."""
+        settings = {**self.settings, "regime": "ensemble", "horizon": 7}
+        name = f"memoryvla-{self.name}-{_short_name(task)}"
+        return ProtocolSpec(name, TaskConfig(task.name), self.episodes, settings=settings)
+
+
+def _short_name(task: ManiSkillTask) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.name.removesuffix("-v1")).lower()

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from muvla.config import TaskConfig
-from muvla.envs.base import PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
+from muvla.envs.base import MEMORYVLA_CADENCES, PUBLISHED_REGIMES, ProtocolSpec, Suite, TaskInfo
 from muvla.envs.mikasa.appearance import colours
 from muvla.envs.mikasa.assets import LAMP, SHELLGAME
 from muvla.envs.mikasa.env import MikasaEnv
@@ -16,6 +16,17 @@ from muvla.envs.mikasa.tasks import ALL_SHORT, LONG, MIKASA_TASKS, PUBLISHED, TR
 
 # Named sets of tasks, with the first version of the suite (32) and the five that the published policies train on.
 TASK_SETS = {"mikasa5": TRAINED, "mikasa23": PUBLISHED, "mikasa32": ALL_SHORT, "mikasa-long": LONG}
+
+# MemoryVLA's five tasks, with the phases and step limits of its evaluation (M 6): cue and delay have five steps.
+_FIVE = (5, 5)
+_COLOUR = {"cue": _FIVE, "delay": _FIVE, "step_limit": 60}
+MEMORYVLA_TASKS = (
+    TaskConfig("ShellGameTouch-VLA-v0", cue=_FIVE, step_limit=90, physics="gpu"),
+    TaskConfig("InterceptMedium-VLA-v0", step_limit=90, physics="gpu"),
+    *(TaskConfig(f"RememberColor{n}-VLA-v0", **_COLOUR, physics="gpu") for n in (3, 5, 9)),
+)
+# Under control the policy is queried at every step.
+_CADENCES = MEMORYVLA_CADENCES | {"-rh": {"regime": "receding", "h": 1}}
 
 
 class MikasaSuite(Suite):
@@ -82,6 +93,7 @@ class MikasaSuite(Suite):
                 settings={"slots": 2},
             ),
             *(_published(name, regime) for regime in PUBLISHED_REGIMES for name in (*ALL_SHORT, *LONG)),
+            *(_memoryvla(task, cadence) for cadence in _CADENCES for task in MEMORYVLA_TASKS),
         )
 
     def protocol_sets(self) -> dict[str, tuple[str, ...]]:
@@ -89,6 +101,9 @@ class MikasaSuite(Suite):
             f"{name}-{regime}@1": tuple(_published(task, regime).id for task in tasks)
             for name, tasks in TASK_SETS.items()
             for regime in PUBLISHED_REGIMES
+        } | {
+            f"memoryvla-mikasa5{cadence}@1": tuple(_memoryvla(task, cadence).id for task in MEMORYVLA_TASKS)
+            for cadence in _CADENCES
         }
 
 
@@ -115,7 +130,7 @@ def _published(task: str, regime: str) -> ProtocolSpec:
 
     The 100 episodes are the published ones where physics runs on a GPU, at the cameras' size.
     """
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
+    name = _short_name(task)
     return ProtocolSpec(
         name=f"mikasa-{name}-{regime}",
         task=TaskConfig(task, physics="gpu"),
@@ -123,3 +138,18 @@ def _published(task: str, regime: str) -> ProtocolSpec:
         version=2 if (name, regime) == ("remember-color3", "rh") else 1,  # version 1 had two slots
         settings={"slots": 16, **PUBLISHED_REGIMES[regime]},
     )
+
+
+def _memoryvla(task: TaskConfig, cadence: str) -> ProtocolSpec:
+    """MemoryVLA's evaluation (M 6): seeds 1 to 100, chunks of four Δ-pose actions open loop.
+
+    One difference is declared: MemoryVLA evaluates the suite's earlier environments, in which nothing holds the arm in
+    cue and delay.
+    """
+    open_loop = {"regime": "open_loop", "h": 4, "seed": 1, "slots": 16}
+    settings = open_loop | _CADENCES[cadence]
+    return ProtocolSpec(f"memoryvla-{_short_name(task.name)}{cadence}", task, episodes=100, settings=settings)
+
+
+def _short_name(task: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", task.removesuffix("-VLA-v0")).lower()
