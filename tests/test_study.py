@@ -266,6 +266,7 @@ EXPERIMENTS = ROOT / "experiments"
         "recall_causality/mikasa.py",
         "recall_width",
         "recall_chunks",
+        *(f"memoryvla_ablations/{task}.py" for task in ("position3", "overwrite3")),
         *(f"memory_ladder/{rung}.py" for rung in ("position3", "position3_delay5", "overwrite3", "sequence3")),
     ],
 )
