@@ -35,7 +35,7 @@ def test_the_protocols_differ_in_the_listed_confounds_and_nothing_else(benchmark
 
 
 def test_confounds_name_their_sections():
-    text = (ROOT / "docs" / "memoryvla.md").read_text()
+    text = (ROOT / "docs" / "memoryvla-recipes.md").read_text()
     protocols = [c for listed in PROTOCOL_CONFOUNDS.values() for c in listed.values()]
     for confound in (*(CONFOUNDS | GROUPED | CUED).values(), *protocols):
         assert f"\n- {confound.section} " in text

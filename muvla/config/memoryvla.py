@@ -2,7 +2,7 @@
 
 Presets and ablations are overrides for `muvla.config.serialization.replace`. The cell of a benchmark's two versions
 differs in `cell_confounds(benchmark)` alone, and its evaluation in `PROTOCOL_CONFOUNDS[benchmark]`. `STUDY_CONFOUNDS`
-lists what no field holds. docs/memoryvla.md has a section for each confound.
+lists what no field holds. docs/memoryvla-recipes.md has a section for each confound.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RECIPES = {
     "libero-goal": _libero(20_000, "libero-goal"),
     "libero-100": _libero(40_000, "libero-10", "libero-90"),
     "bridge": Recipe(50_000, "episodic", COGACT, 16, (("memoryvla-bridge4@1",), ("memoryvla-bridge4@1",))),
-    "fractal": Recipe(80_000, "episodic", COGACT, 16, ((), ())),  # no suite has the tasks: docs/memoryvla.md
+    "fractal": Recipe(80_000, "episodic", COGACT, 16, ((), ())),  # no suite has the tasks: docs/memoryvla-recipes.md
     "mikasa": Recipe(20_000, "grouped", OPENVLA, 4, (("memoryvla-mikasa5@1",), ("memoryvla-mikasa5-rh@1",))),
 }
 BENCHMARKS = tuple(RECIPES)
