@@ -14,11 +14,47 @@ from muvla.config.memoryvla import (
     RECIPES,
     STUDY_CONFOUNDS,
     ablations,
+    cell_confounds,
+    get_preset,
 )
 from muvla.config.serialization import difference, flatten, replace
 from muvla.evaluation.catalog import get_protocols
+from muvla.training.trainer import Trainer
 
+VERSIONS = ("published", "controlled")
 EVERY = pytest.mark.parametrize("benchmark", BENCHMARKS)
+# Sizes that stand in for the published ones.
+SMALL = {
+    "model.expert.layers": 2,
+    "model.expert.width": 32,
+    "model.expert.heads": 2,
+    "model.precision": "float32",
+    "memory.perceptual_width": 8,
+    "budget.updates": 2,
+    "budget.slots": 2,
+    "start.checkpoint": None,
+}
+
+
+def _preset(base, benchmark, version):
+    """The cell of a preset, on the embedded suite."""
+    return replace(base, get_preset(benchmark, version))
+
+
+@EVERY
+def test_versions_differ_in_the_listed_confounds_and_nothing_else(base, benchmark):
+    published, controlled = (_preset(base, benchmark, version) for version in VERSIONS)
+    listed = {field: (c.published, c.controlled) for field, c in cell_confounds(benchmark).items()}
+    assert difference(published, controlled) == listed
+
+
+@EVERY
+def test_an_update_has_the_published_256_frames(base, benchmark):
+    for version in VERSIONS:
+        cell = _preset(base, benchmark, version)
+        assert cell.effective_budget.frames_per_update == 256
+        assert cell.effective_budget.updates == RECIPES[benchmark].updates
+        assert (cell.optimizer.lr, cell.optimizer.weight_decay, cell.optimizer.final) == (2e-5, 0, 1)
 
 
 @EVERY
@@ -42,6 +78,26 @@ def test_confounds_name_their_sections():
         assert confound.published != confound.controlled and confound.why
     for section, (published, here) in STUDY_CONFOUNDS.items():
         assert f"\n- {section} " in text and published and here
+
+
+@pytest.mark.parametrize(("benchmark", "version"), [("mikasa", "published"), ("bridge", "controlled")])
+def test_a_preset_trains_at_tiny_size(base, store, benchmark, version):
+    """One group of frames per slot, or a part of a stream."""
+    cell = replace(_preset(base, benchmark, version), SMALL | {"budget.window": 16 if version == "published" else 8})
+    trainer = Trainer(cell, store)
+    loss, norm = trainer.step()
+    assert loss > 0 and norm > 0
+    grouped = benchmark == "mikasa" and version == "published"
+    assert bool(trainer.stream.window(16).is_first[0].all()) == grouped
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_published_preset_falls(base, store):
+    """At tiny size, with a learning rate for tiny sizes."""
+    changes = SMALL | {"budget.window": 16, "budget.updates": 12, "optimizer.lr": 3e-3}
+    trainer = Trainer(replace(_preset(base, "mikasa", "published"), changes), store)
+    losses = [trainer.step()[0] for _ in range(12)]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
 
 def test_ablations_are_distinct_and_change_declared_fields(base):
