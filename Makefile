@@ -14,7 +14,7 @@ PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
-.PHONY: help demo test test-quick test-heavy test-fuzz test-sim lint docs results ui doctor setup sim libero renderer clean
+.PHONY: help demo test test-quick test-heavy test-fuzz test-sim lint docs results ui doctor setup sim libero renderer browser clean
 .DEFAULT_GOAL := help
 # Without .NOTPARALLEL, -j would run pip twice in the same virtual environment at once.
 .NOTPARALLEL:
@@ -81,6 +81,10 @@ demo: $(VENV)/.core
 renderer: $(VENV)/.full $(VENV)/.libero
 	@bash scripts/ensure-renderer.sh "$(BIN)/python"
 
+# Installs chromium if the user is root. Otherwise the browser tests are skipped with a reason.
+browser:
+	@bash scripts/ensure-browser.sh
+
 test: $(VENV)/.full renderer
 	@$(PYTEST) -m "not ($(HEAVY))"
 
@@ -88,7 +92,7 @@ test-quick: $(VENV)/.dev
 	@$(PYTEST) -m "not sim and not slow and not ($(HEAVY))"
 
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
-test-heavy: $(VENV)/.full $(VENV)/.cluster renderer
+test-heavy: $(VENV)/.full $(VENV)/.cluster renderer browser
 	@[ "$$(id -u)" != 0 ] || bash scripts/start-slurm.sh --install
 	@PYTHON="$(PYTHON)" bash scripts/setup-peers.sh build/peers
 	@MUVLA_PEERS="$(CURDIR)/build/peers" $(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]

@@ -134,11 +134,11 @@ def contrast_text(line: pd.Series) -> str:
         return NO_VALUE
     interval = "" if pd.isna(line["low"]) else f" [{line['low']:+.2f}, {line['high']:+.2f}]"
     p = line["p_holm"] if line["primary"] else line["p"]
-    text = f"{line['difference']:+.2f}{interval} p {_p_text(p)}"
+    text = f"{line['difference']:+.2f}{interval} p {p_text(p)}"
     return f"{text} {stars(line['p_holm'])}".rstrip() if line["primary"] else text
 
 
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
@@ -160,7 +160,7 @@ def contrast_table(frame: pd.DataFrame) -> pd.DataFrame:
             row[METRIC_TITLES[line["metric"]]] = contrast_text(line)
         row["seeds above chance"] = (
             f"{first['learned']} v {first['reference_learned']}, difference "
-            f"[{first['learned_low']:+.2f}, {first['learned_high']:+.2f}], Fisher p {_p_text(first['learned_p'])}"
+            f"[{first['learned_low']:+.2f}, {first['learned_high']:+.2f}], Fisher p {p_text(first['learned_p'])}"
         )
         correlation = lines[lines["metric"] == lines["metric"].iloc[-1]]["correlation"].iloc[0]
         row["correlation over seeds"] = NO_VALUE if pd.isna(correlation) else f"{correlation:+.2f}"

@@ -22,6 +22,7 @@ EXAMPLES = {
     "probe": ("drift_probe", "muvla.probes", "drift", "DRIFT"),
     "launcher": ("serial_launcher", "muvla.launchers", "serial", "SerialLauncher"),
     "figure": ("touch_figure", "muvla.figures", "touch", "TouchFigure"),
+    "section": ("played_section", "muvla.sections", "played", "PlayedSection"),
 }
 STUDY = """
 from muvla import (
@@ -63,7 +64,7 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_study_uses_six_members_of_another_package(site, tmp_path):
+def test_a_study_uses_seven_members_of_another_package(site, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     (project / "study.py").write_text(STUDY)
@@ -79,6 +80,8 @@ def test_a_study_uses_six_members_of_another_package(site, tmp_path):
     muvla("report", "project", "--out", "report")
     files = {path.name for path in (tmp_path / "report").rglob("*")}
     assert "touch.png" in files and any(name.startswith("probe-drift") for name in files)
+    for page in (tmp_path / "report" / "index.html", tmp_path / "runs" / "report" / "outside" / "index.html"):
+        assert "Episodes played" in page.read_text(encoding="utf-8")
     table = (tmp_path / "report" / "cells.csv").read_text()
     assert "leaky" in table and "negate" in table and "lamps-rh@1" in table
     runs = [path for path in (tmp_path / "runs").iterdir() if (path / "run.json").exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ LAUNCHER = "Launcher"  # help panel
 
 if TYPE_CHECKING:
     from sweeps.ledger import Entry, Ledger
+    from sweeps.predictions import Prediction
     from sweeps.study import Study
     from sweeps.sweep import SweepOptions, SweepResult
 
@@ -164,12 +166,18 @@ def _run(name: str, study: Study, ledger: Ledger, options: SweepOptions, rebased
         options: how to run the cells.
         rebased: whether the study has another base than its file.
     """
+    from analysis.page.live import LivePage
     from sweeps.sweep import run_study
 
-    _register(name, study, ledger, options.plan_only or options.dry_run or rebased)
+    runs_nothing = options.plan_only or options.dry_run
+    registered = _register(name, study, ledger, runs_nothing or rebased)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     started = time.monotonic()
-    result = run_study(study, ledger, options)
+    command = shlex.join(["muvla", "sweep", name])
+    page = LivePage([study], ledger, ledger.root / "report" / study.name, command, registered)
+    result = run_study(study, ledger, options, on_finished=page)
+    if not runs_nothing:
+        page.show()
     return _show(study, ledger, result, options, time.monotonic() - started)
 
 
@@ -196,8 +204,12 @@ def _prepare(launcher: str, launch: dict[str, Any], device: str, threads: int, c
     return prepare(device, threads, compile)
 
 
-def _register(name: str, study: Study, ledger: Ledger, read_only: bool) -> None:
-    """Register the predictions of the study's file, unless the command runs nothing or another base; say the status."""
+def _register(name: str, study: Study, ledger: Ledger, read_only: bool) -> dict[Prediction, str]:
+    """Register the predictions of the study's file, unless the command runs nothing or another base; say the status.
+
+    Returns:
+        Prediction → whether it was registered before its rows.
+    """
     from muvla.cli.studies import find_study, open_study
     from sweeps.registration import has_rows, read_registrations, register, registration_line
 
@@ -205,8 +217,10 @@ def _register(name: str, study: Study, ledger: Ledger, read_only: bool) -> None:
     rows = has_rows(study, path, ledger)
     if not read_only:
         register(open_study(name), path, ledger.root, rows)
-    if line := registration_line(read_registrations(study, path, ledger.root, rows)):
+    statuses = read_registrations(study, path, ledger.root, rows)
+    if line := registration_line(statuses):
         print(line)
+    return statuses
 
 
 def _show(study: Study, ledger: Ledger, result: SweepResult, options, seconds: float) -> int:

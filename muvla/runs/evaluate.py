@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from muvla.evaluation.members import modules_in_use
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.prefix_cache import PrefixCache
 from muvla.evaluation.protocol import Protocol
+from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.records import EpisodeRow
 from muvla.evaluation.replay import ReplayedEpisode, replay
 from muvla.interventions import parse_intervention
@@ -128,13 +129,35 @@ class Evaluator:
         Returns:
             The episode step by step, and the statistics that scale its actions.
         """
+        episodes = self.replay_all(protocol, intervention, [seed], workers)
+        return episodes[seed], self.trained_on.statistics
+
+    def replay_all(
+        self,
+        protocol: Protocol,
+        intervention: str,
+        seeds: Sequence[int],
+        workers: int | None = None,
+        recorders: Sequence[Recorder] = (),
+    ) -> dict[int, ReplayedEpisode]:
+        """Run the episodes of these seeds again, at the protocol's batch shape. Nothing is written.
+
+        Args:
+            protocol: the protocol.
+            intervention: canonical name of the intervention, or "none".
+            seeds: environment seeds of the episodes, at most one per slot of the protocol.
+            workers: environments side by side while donors are recorded that this object lacks.
+            recorders: more recorders of the same episodes.
+
+        Returns:
+            Seed → the episode step by step.
+        """
         self.check_stop()
         statistics = self.trained_on.statistics
         context = EvaluationContext(check_stop=self.check_stop, workers=workers, cache=self.prefixes)
         bound = with_donors(parse_intervention(intervention), self.policy, statistics, protocol, context)
         actor = PolicyActor(self.policy, statistics, protocol, bound)
-        episodes = replay(actor, context.make_env(protocol), [seed], environments=1, check_stop=self.check_stop)
-        return episodes[seed], statistics
+        return replay(actor, context.make_env(protocol), seeds, len(seeds), self.check_stop, recorders)
 
 
 def require_same_simulator(run: Run, protocol: Protocol, intervention: str) -> None:

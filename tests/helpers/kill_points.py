@@ -19,7 +19,8 @@ from typing import Any
 
 # Fields that a clock decides.
 TIMED = {"seconds": 0, "environment_seconds": 0, "frames_per_second": 0, "peak_memory_mb": 0}
-UNCOMPARED = ("lock", ".locks", ".sweeps", "log.txt")  # locks, and output for people
+# Locks, and output for people; the page states the time at which it was written.
+UNCOMPARED = ("lock", ".locks", ".sweeps", "log.txt", "index.html")
 
 
 class Counter:

@@ -1,0 +1,125 @@
+"""Small charts side by side: a panel per variant, a line per training seed in the variant's colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.page.svg import band_path, line_path, tag, tick_text, ticks
+
+WIDTH, HEIGHT = 240, 132
+LEFT, RIGHT, TOP, BOTTOM = 40, 6, 6, 20
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The ranges that all panels of one quantity share."""
+
+    xs: tuple[float, float]
+    ys: tuple[float, float]
+
+    @classmethod
+    def around(cls, x: pd.Series, y: Sequence[pd.Series], share: bool = False) -> Axes:
+        """Ranges that hold all values; from 0 to 1 for a share."""
+        values = pd.concat([pd.to_numeric(each, errors="coerce") for each in y]).dropna()
+        low, high = (0.0, 1.0) if share or values.empty else (float(values.min()), float(values.max()))
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        room = 0.0 if share else 0.06 * (high - low)
+        left, right = float(x.min()), float(x.max())
+        return cls((left, right if right > left else left + 1), (low - room, high + room))
+
+    def x(self, value: float) -> float:
+        low, high = self.xs
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+
+    def y(self, value: float) -> float:
+        low, high = self.ys
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line.
+
+    Attributes:
+        points: (x, y) in order.
+        look: CSS class.
+        low: lower limit by point; empty without a band.
+        high: upper limit by point.
+        text: what the line is, for its tooltip.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    look: str = "curve"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    text: str = ""
+
+
+def panel(
+    axes: Axes,
+    curves: Sequence[Curve],
+    colour: str,
+    label: str,
+    x_names: dict[float, str] | None = None,
+    levels: Sequence[float] = (),
+) -> Markup:
+    """One chart.
+
+    Args:
+        axes: the ranges.
+        curves: lines, the last one on top.
+        colour: CSS value of the variant's colour.
+        label: text for readers who do not see the chart.
+        x_names: position → name, for an axis of words.
+        levels: values of y at which a dashed line stands.
+    """
+    drawn = [
+        tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=axes.y(value), y2=axes.y(value), class_="axis-line")
+        for value in ticks(*axes.ys, 4)
+    ]
+    drawn += [
+        tag("text", tick_text(value), x=LEFT - 5, y=axes.y(value) + 4, text_anchor="end")
+        for value in ticks(*axes.ys, 4)
+    ]
+    names = x_names or {value: tick_text(value) for value in ticks(*axes.xs, 4)}
+    drawn += [
+        tag("text", name, x=axes.x(value), y=HEIGHT - 4, text_anchor=_anchor(value, axes))
+        for value, name in names.items()
+    ]
+    drawn += [
+        tag(
+            "line",
+            x1=LEFT,
+            x2=WIDTH - RIGHT,
+            y1=axes.y(level),
+            y2=axes.y(level),
+            class_="reference chance",
+        )
+        for level in levels
+        if axes.ys[0] <= level <= axes.ys[1]
+    ]
+    for curve in curves:
+        xs = [axes.x(x) for x, _ in curve.points]
+        if curve.low:
+            area = band_path(xs, [axes.y(v) for v in curve.low], [axes.y(v) for v in curve.high])
+            drawn.append(tag("path", d=area, class_="band"))
+        line = line_path(zip(xs, (axes.y(y) for _, y in curve.points), strict=True))
+        drawn.append(tag("path", d=line, class_=curve.look, data_tip=curve.text or None))
+    return tag(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=label,
+        style=f"--c:{colour}",
+    )
+
+
+def _anchor(value: float, axes: Axes) -> str:
+    place = (value - axes.xs[0]) / (axes.xs[1] - axes.xs[0])
+    return "start" if place < 0.06 else "end" if place > 0.94 else "middle"
