@@ -14,7 +14,7 @@ PIP := "$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-warn-
 
 HEAVY := browser or paper or cluster or peers or fuzz
 
-.PHONY: help demo test test-quick test-heavy test-fuzz test-sim lint docs results ui doctor setup sim libero renderer browser clean
+.PHONY: help demo test test-quick test-heavy test-fuzz test-sim lint docs results ui doctor setup sim libero renderer browser latex clean
 .DEFAULT_GOAL := help
 # Without .NOTPARALLEL, -j would run pip twice in the same virtual environment at once.
 .NOTPARALLEL:
@@ -85,6 +85,10 @@ renderer: $(VENV)/.full $(VENV)/.libero
 browser:
 	@bash scripts/ensure-browser.sh
 
+# Installs LaTeX for the heavy tests if the user is root. Otherwise these tests are skipped with a reason.
+latex:
+	@bash scripts/ensure-latex.sh
+
 test: $(VENV)/.full renderer
 	@$(PYTEST) -m "not ($(HEAVY))"
 
@@ -92,7 +96,7 @@ test-quick: $(VENV)/.dev
 	@$(PYTEST) -m "not sim and not slow and not ($(HEAVY))"
 
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
-test-heavy: $(VENV)/.full $(VENV)/.cluster renderer browser
+test-heavy: $(VENV)/.full $(VENV)/.cluster renderer browser latex
 	@[ "$$(id -u)" != 0 ] || bash scripts/start-slurm.sh --install
 	@PYTHON="$(PYTHON)" bash scripts/setup-peers.sh build/peers
 	@MUVLA_PEERS="$(CURDIR)/build/peers" $(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]

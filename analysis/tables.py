@@ -1,4 +1,4 @@
-"""Tables of rates with their intervals, one entry per training seed, as text, Markdown and LaTeX."""
+"""Tables of rates with their intervals, one entry per training seed, as text and Markdown."""
 
 from __future__ import annotations
 
@@ -253,16 +253,3 @@ def to_text(table: pd.DataFrame) -> str:
     widths = [max(len(str(v)) for v in [name, *table[name]]) for name in table.columns]
     lines = [table.columns, *table.itertuples(index=False)]
     return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A booktabs table; special characters are escaped."""
-    escaped = table.map(_escape).rename(columns=_escape)
-    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=_escape(caption), label=label)
-
-
-def _escape(value: object) -> str:
-    text = str(value).replace("\\", r"\textbackslash{}")
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text.replace(NO_VALUE, "--").replace("α", r"$\alpha$").replace("…", r"\dots{}")

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis import tables
@@ -113,12 +112,6 @@ def test_nothing_that_explains_a_figure_is_cut_off(cells):
     assert all(all_inside(draw(name, frame, study=study)) for name in ("rates", "interventions"))
 
 
-def test_latex_is_escaped(cells):
-    table = pd.DataFrame([{"variant": "a_b & 10 %", "x": "–"}])
-    text = tables.to_latex(table, "100 % of a_b", "tab:x")
-    assert r"a\_b \& 10 \% & --" in text and r"\toprule" in text and r"100 \% of a\_b" in text
-
-
 def test_figures_show_every_seed_with_its_interval(cells):
     figure = draw("rates", tidy(cells))
     (axes,) = figure.axes
@@ -134,10 +127,10 @@ def test_figures_show_every_seed_with_its_interval(cells):
 def test_a_report_holds_table_figures_and_provenance(cells, tmp_path):
     _, said = write(cells, tmp_path, costs=(("K=8", "K=8", "384", "4", "0", "1,000", "1,536"),))
     assert "| K=8 | K=8 | 384 | 4 | 0 | 1,000 | 1,536 |" in (tmp_path / "out" / "report.md").read_text()
-    assert "1,536" in (tmp_path / "out" / "costs.tex").read_text()
+    assert "1,536" in (tmp_path / "out" / "costs.csv").read_text()
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"cells.csv", "paired.csv", "by-seed.md", "report.md"} <= names
-    assert {f"{stem}.{suffix}" for stem in ("main", "interventions") for suffix in ("md", "tex")} <= names
+    assert {"main.md", "interventions.md"} <= names
     assert {f"{stem}.{suffix}" for stem in ("choice", "interventions", "paired") for suffix in ("png", "pdf")} <= names
     text = (tmp_path / "out" / "report.md").read_text()
     for needed in (

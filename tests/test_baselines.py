@@ -289,7 +289,7 @@ def test_every_table_ends_with_the_baselines(cells, tmp_path, undrawn):
     ]
     text = (out / "report.md").read_text()
     assert f"{full} 20/20" in text
-    assert "memoryless ideal" in (out / "main.tex").read_text() and "memoryless ideal" in said
+    assert "memoryless ideal" in (out / "main.md").read_text() and "memoryless ideal" in said
     assert "c1" in text and "physx_cpu" in text
     (line,) = pd.read_csv(out / "baselines.csv").to_dict("records")
     assert (line["policy"], line["protocol"], line["successes"], line["measured"]) == ("expert", "p@1", 20, 20)

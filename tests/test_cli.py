@@ -301,8 +301,16 @@ def test_train_then_evaluate(place, capsys):
 
 def test_report(place, capsys):
     report = json_of(capsys, "report", str(place), *at(place))
-    assert {"main.tex", "choice.png", "interventions.png"} <= {file.split("/")[-1] for file in report["files"]}
-    assert (place / "runs" / "report" / "tiny_study" / "main.tex").exists()
+    assert {"main.md", "choice.png", "interventions.png"} <= {file.split("/")[-1] for file in report["files"]}
+    folder = place / "runs" / "report" / "tiny_study"
+    assert (folder / "main.md").exists() and not (folder / "paper").exists()
+    json_of(capsys, "report", str(place), *at(place), "--for", "paper")
+    assert {"variants.tex", "appendix.tex"} <= {path.name for path in (folder / "paper").iterdir()}
+
+
+def test_an_unknown_audience_is_refused(place, capsys):
+    assert main(["report", str(place), *at(place), "--for", "papers"]) == EXIT_BAD_INPUT
+    assert "--for" in field_of(capsys)
 
 
 def test_report_without_data_names_the_remedy(tmp_path, capsys):

@@ -132,7 +132,7 @@ def test_the_report_of_a_study_sets_published_numbers_beside_ours(tmp_path):
     from experiments.recall_causality.mikasa import study
 
     rates = read_cells(ROOT / "experiments" / "recall_causality" / "results-mikasa" / "cells.csv")
-    folder = ReportFolder(tmp_path, "s", "S", {}, lambda _: None)
+    folder = ReportFolder(tmp_path, "S", {}, lambda _: None)
     text = "\n".join(published_section(folder, rates, study.protocols))
     assert "| m64-K2 (published) | 0.92 [0.85, 0.96] n = 100 |" in text
     assert "| K=8, U = 3000 (ours) | 0.12, 1 seed of n = 16 |" in text

@@ -14,6 +14,7 @@ from analysis.contrasts import contrast_frame
 from analysis.figures.base import Subject
 from analysis.figures.style import assign_colours
 from analysis.frames import file_names, file_stems, read_cells, variants_in_order
+from analysis.paper.folder import write_paper
 from analysis.published import beside
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import WORDS
@@ -27,7 +28,7 @@ from sweeps.study import Study
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes the blocks of RESULTS.md; with `--draw` also the figures and the tables by seed."""
+    """Writes the blocks of RESULTS.md and the tables for a paper; with `--draw` also figures and tables by seed."""
     parser = argparse.ArgumentParser(description="Summarise committed results.")
     parser.add_argument("study", nargs="+", type=Path, help="study file or folder; FILE:FOLDER names its results")
     parser.add_argument("--results", type=Path, default=Path("RESULTS.md"), help="file of the summaries (%(default)s)")
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             write_contrasts(study, folder)
             write_published(study, folder)
+            write_paper(folder, study.name, study.title)
             if options.draw:
                 draw(study, folder)
             block = summary_block(Results.read(folder), study.name, study.title, options.results.parent)
@@ -54,21 +56,21 @@ def write_contrasts(study: Study, path: Path) -> None:
     """Writes contrasts.csv from cells.csv."""
     frame = contrast_frame(read_cells(path / "cells.csv"), study.contrasts, study.contrast_pairs)
     if len(frame):
-        ReportFolder(path, study.name, study.title, {}, print).write_csv("contrasts.csv", frame)
+        ReportFolder(path, study.title, {}, print).write_csv("contrasts.csv", frame)
 
 
 def write_published(study: Study, path: Path) -> None:
     """Writes published.csv from cells.csv, where a task of the study has published numbers."""
     frame = beside(read_cells(path / "cells.csv"), study.protocols)
     if len(frame):
-        ReportFolder(path, study.name, study.title, {}, print).write_csv("published.csv", frame)
+        ReportFolder(path, study.title, {}, print).write_csv("published.csv", frame)
 
 
 def draw(study: Study, path: Path) -> None:
     """Writes by-seed.md and every figure whose frame is a CSV file of the folder."""
     results = Results.read(path)
     colours = assign_colours(variants_in_order(results.rates))
-    folder = ReportFolder(path, study.name, study.title, colours, print)
+    folder = ReportFolder(path, study.title, colours, print)
     folder.write(BY_SEED, by_seed_file(results.rates, results.pairs, study.title, WORDS))
     chunks = _with_order(path / "chunks.csv", colours)
     for name, frame in (("rates", results.rates), ("paired", results.pairs), ("chunks", chunks)):

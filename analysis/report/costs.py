@@ -19,5 +19,6 @@ def cost_section(folder: ReportFolder, costs: tuple[tuple[str, ...], ...]) -> li
     if not costs:
         return []
     table = pd.DataFrame(costs, columns=HEADER)
-    folder.write_table("costs", table, f"Cost of each variant's memory. {NOTE}.")
+    folder.write_table("costs", table)
+    folder.write_csv("costs.csv", table)
     return ["## Cost of each variant's memory", "", f"{NOTE}.", "", to_markdown(table), ""]

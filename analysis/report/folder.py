@@ -24,14 +24,12 @@ class ReportFolder:
 
     Attributes:
         path: the folder.
-        name: the study's name, which LaTeX labels carry.
-        title: the study's title, which captions carry.
+        title: the study's title, which figures carry.
         colours: variant → colour, in the study's order.
         say: prints a text for the terminal.
     """
 
     path: Path
-    name: str
     title: str
     colours: dict[str, str]
     say: Callable[[str], None]
@@ -43,11 +41,9 @@ class ReportFolder:
         """Writes a frame without its column `order`, which only sorts."""
         self.write(name, frame.drop(columns="order", errors="ignore").to_csv(index=False))
 
-    def write_table(self, name: str, table: pd.DataFrame, caption: str) -> None:
-        """Writes a table as `<name>.md` and `<name>.tex`."""
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Writes a table as `<name>.md`."""
         self.write(f"{name}.md", tables.to_markdown(table) + "\n")
-        latex = tables.to_latex(table, f"{self.title}. {caption}", f"tab:{self.name}-{name}")
-        self.write(f"{name}.tex", latex)
 
     def pictures(self, frame: FrameName, subject: Subject) -> list[str]:
         """Draws every registered figure of this frame that applies; returns a Markdown line per image.

@@ -39,11 +39,11 @@ def protocol_section(
     metric = metric_of(lines)
     main, interventions = protocol_tables(lines, baselines)
     interventions = tables.mark_not_applicable(interventions, undefined)
-    folder.write_table(f"main{suffix}", main, "95 % Wilson intervals per training seed.")
+    folder.write_table(f"main{suffix}", main)
     folder.say(f"{protocol}:\n{tables.to_text(main)}" if suffix else tables.to_text(main))
     if not interventions.empty:
         title = METRIC_TITLES[metric].capitalize()
-        folder.write_table(f"interventions{suffix}", interventions, f"{title} under interventions.")
+        folder.write_table(f"interventions{suffix}", interventions)
         folder.say(f"\n{title}, under interventions on the memory:\n")
         folder.say(tables.to_text(interventions) + "\n")
     text = [_introduction(protocol, lines, baselines), "", baseline_rows.sentence(baselines), ""]
@@ -110,6 +110,6 @@ def sets_section(
         return []
     table = baseline_rows.over_sets(table, sets, baselines)
     caption = "Success by set of protocols: the unweighted mean of its protocols' rates, by training seed."
-    folder.write_table("sets", table, caption)
+    folder.write_table("sets", table)
     folder.say(f"\n{caption}\n\n{tables.to_text(table)}\n")
     return [caption, "", tables.to_markdown(table), ""]

@@ -13,6 +13,7 @@ from analysis.baselines import baseline_frame, compared
 from analysis.figures.style import assign_colours
 from analysis.frames import NOT_APPLICABLE, file_stems, tidy
 from analysis.intervention_frames import labelled, paired_frame
+from analysis.paper.folder import write_paper
 from analysis.report.checks import mixed
 from analysis.report.contents import Report
 from analysis.report.folder import ReportFolder
@@ -33,8 +34,9 @@ def write_report(
     report: Report,
     results: Path | None = None,
     say: Callable[[str], None] = print,
+    paper: bool = False,
 ) -> pd.DataFrame:
-    """Writes tables (Markdown, CSV, LaTeX), figures (PNG, PDF) and report.md.
+    """Writes tables (Markdown, CSV), figures (PNG, PDF) and report.md.
 
     Args:
         cells: the cells with their rows.
@@ -42,6 +44,7 @@ def write_report(
         report: texts and inputs besides the rows.
         results: file whose block between the study's markers becomes the study's summary.
         say: prints a text for the terminal.
+        paper: also write the tables for a paper, into the folder `paper`.
 
     Returns:
         The tidy frame.
@@ -56,7 +59,7 @@ def write_report(
         _require_alike(mixes)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    folder = ReportFolder(out, report.name, report.title, _colours(cells), say)
+    folder = ReportFolder(out, report.title, _colours(cells), say)
     pairs = paired_frame(cells)
     _write_data(folder, cells, frame, pairs, report)
     text = [f"# {report.title}", "", *provenance_lines(cells, frame, report.command, mixes), *_notes(report)]
@@ -65,6 +68,8 @@ def write_report(
     text += _incomplete(folder, cells, report.baselines)
     folder.write("report.md", "\n".join(text) + "\n")
     say(f"Tables and plots are in {out}: {', '.join(p.name for p in sorted(out.iterdir()))}")
+    if paper:
+        say(f"Tables for a paper are in {out / 'paper'}: {', '.join(write_paper(out, report.name, report.title))}")
     if results is not None:
         summary = summary_block(Results.read(out), report.name, report.title, results.parent)
         write_between_markers(results, report.name, summary)

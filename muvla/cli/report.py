@@ -24,6 +24,15 @@ Results = Annotated[
 MixStudies = Annotated[
     bool, typer.Option("--mix-studies", metavar="", help="Allow studies that differ in what no factor declares.")
 ]
+Audience = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="paper",
+        help="paper: also write LaTeX tables that fit a column, and an appendix by seed, into FOLDER/paper.",
+        **o.choice("--for", ("paper",)),
+    ),
+]
 Episodes = Annotated[
     int, typer.Option(metavar="N", help="Episodes of every variant that the page shows; 0 for none.", min=0)
 ]
@@ -49,6 +58,7 @@ def report(
         typer.Option("--committed", metavar="", help="Read results/rows.jsonl.gz of the study, and no runs folder."),
     ] = False,
     episodes: Episodes = 3,
+    audience: Audience = None,
     mix_provenance: Annotated[
         bool,
         typer.Option(
@@ -78,13 +88,13 @@ def report(
         require_one_study(opened)
     narrowing = _words({"--set": set, "--seeds": seeds, "--variant": variants})
     mixes = {"--mix-provenance": mix_provenance, "--mix-studies": mix_studies}
-    written = _words({"--out": out, "--results": results, "--committed": committed} | mixes)
+    written = _words({"--out": out, "--results": results, "--committed": committed, "--for": audience} | mixes)
     swept = [] if committed else [["muvla", "sweep", name, *narrowing] for name in studies]
     command = " && ".join(map(shlex.join, [*swept, ["muvla", "report", *studies, *narrowing, *written]]))
     read = _read_committed(studies, opened) if committed else _read_runs(opened, runs, data)
     folder = out or runs / "report" / opened[0].name
     contents = report_of(read, command, mix_provenance, _registrations(studies, opened, runs))
-    write_report([cell for each in read for cell in each.records], folder, contents, results)
+    write_report([cell for each in read for cell in each.records], folder, contents, results, paper=audience == "paper")
     if committed:
         page = write_results_page(read, contents, folder, _results_folder(studies[0]))
     else:
