@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 
+from analysis.costs import NUMBERS, cost_frame
 from analysis.figures.base import FRAMES, Figure, Subject, subjects_of
 from analysis.figures.registry import FIGURES, figures_of, get_figure
 from analysis.figures.style import COLOURS, assign_colours
@@ -70,12 +71,26 @@ def subjects(cells):
         for x in (0, 1, 2)
     )
     taken = TakenMeasurement("m@1", "p@1", "x", "y", "curve", None, None, None, 1, "", "x")
+    rates = tidy(cells)
+    longer = pd.concat([rates, rates.assign(U=rates["U"] * 2)], ignore_index=True)
+    delays = pd.DataFrame(
+        {"order": i, "variant": variant, "seed": seed, "protocol": "p@1", "chance": 1 / 3, "delay": delay}
+        | {"quantity": "accuracy", "n": 10, "rate": 0.5, "low": 0.3, "high": 0.7}
+        for i, variant in enumerate(VARIANTS)
+        for seed in (0, 1)
+        for delay in (1, 2)
+    )
+    costs = pd.DataFrame(
+        {"variant": variant} | dict.fromkeys(NUMBERS, f"{i + 1},000") for i, variant in enumerate(VARIANTS)
+    )
     grids = [
         Subject(grid_frame(cells, grid.id), suffix=f"-{grid.id[:-2]}", probe=grid, **protocol)
         for grid in cells[-1].grids
     ]
     return {
-        "rates": [Subject(tidy(cells), **protocol)],
+        "rates": [Subject(rates, **protocol), Subject(longer, suffix="-longer", **protocol)],
+        "delays": [Subject(delays, **protocol)],
+        "costs": [Subject(cost_frame(rates, costs), **protocol)],
         "paired": [Subject(paired_frame(cells), **protocol)],
         "chunks": [Subject(chunks, **protocol)],
         "grid": grids,
@@ -136,7 +151,7 @@ def test_every_frame_has_a_figure_and_stems_are_unique(subjects):
 
 
 def test_a_variant_has_one_colour_in_the_figures_of_a_study(subjects):
-    for name, frame in (("rates", "rates"), ("paired", "paired"), ("chunks", "chunks")):
+    for name, frame in (("rates", "rates"), ("paired", "paired"), ("curves", "grid")):
         drawing = get_figure(name).draw(subjects[frame][0])
         colours = {to_hex(line.get_color()).upper() for axes in drawing.axes for line in axes.lines}
         assert COLOURS_OF["K=8"] in colours and COLOURS_OF["K=2"] in colours

@@ -1,6 +1,7 @@
 """Notebooks run on the rows of small sweeps."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import IPython.display
@@ -40,29 +41,44 @@ study = dataclasses.replace(
 FIGURES = {"recall_quick": 2, "recall_causality": 6}  # the second: paired, follow, a grid, a map per variant, dynamics
 
 
-def executed(name, tmp_path, monkeypatch, study):
-    (tmp_path / "study.py").write_text(study)
-    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
-    assert not run_study(load_study(tmp_path), ledger, SweepOptions(processes=2, track=False), lambda _: None).failed
-    monkeypatch.setenv("MUVLA_ROOT", str(tmp_path))
-    monkeypatch.setenv("MUVLA_STUDY", str(tmp_path / "study.py"))
+def executed(name, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
 
 
+def executed_on(name, tmp_path, monkeypatch, study):
+    (tmp_path / "study.py").write_text(study)
+    ledger = Ledger(tmp_path / "runs", tmp_path / "data")
+    assert not run_study(load_study(tmp_path), ledger, SweepOptions(processes=2, track=False), lambda _: None).failed
+    monkeypatch.setenv("MUVLA_ROOT", str(tmp_path))
+    monkeypatch.setenv("MUVLA_STUDY", str(tmp_path / "study.py"))
+    return executed(name, monkeypatch)
+
+
 def test_every_notebook_is_executed_here():
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.py")} == set(FIGURES)
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.py")} == {*FIGURES, "results"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_it_runs_and_draws(name, tmp_path, monkeypatch):
     study = STUDY.format(updates=6)
-    outputs = executed(name, tmp_path, monkeypatch, study if name == "recall_quick" else study + PROBED)
+    outputs = executed_on(name, tmp_path, monkeypatch, study if name == "recall_quick" else study + PROBED)
     assert sum("image/png" in o.get("data", {}) for o in outputs) == FIGURES[name]
     assert any("K=8" in o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+@pytest.mark.slow
+def test_the_committed_results_are_rebuilt_without_a_sweep(monkeypatch):
+    """Every figure that RESULTS.md shows, and every study's summary, which the notebook compares with RESULTS.md."""
+    monkeypatch.setenv("MUVLA_ROOT", str(ROOT))
+    outputs = executed("results", monkeypatch)
+    shown = re.findall(r"^!\[", (ROOT / "RESULTS.md").read_text(), re.MULTILINE)
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == len(shown)
+    tables = "".join(o.get("data", {}).get("text/markdown", "") for o in outputs)
+    assert tables.count("| variant |") >= 5 and "text/html" in outputs[-2]["data"]
 
 
 def displayed(cells, monkeypatch):

@@ -1,7 +1,8 @@
-"""The change of the predicted action chunk under interventions."""
+"""The change of the predicted action chunk under interventions, as a heat table."""
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
@@ -9,11 +10,11 @@ from analysis.figures.base import Figure, Subject
 from analysis.frames import interventions_in_order
 from analysis.shams import with_shams
 
-PER_ROW = 6  # panels side by side
+ROW = 0.19  # inches
 
 
 class ChunksFigure(Figure):
-    """A panel per intervention with its shams after it, all of one scale, and a line per variant and training seed."""
+    """A panel per variant, a row per intervention with its shams below, and in a row a strip per training seed."""
 
     frame = "chunks"
 
@@ -27,36 +28,44 @@ class ChunksFigure(Figure):
         return "Change of the predicted action chunk under memory interventions"
 
     def draw(self, subject: Subject) -> Drawing:
-        names = with_shams(interventions_in_order(subject.lines))
-        columns = min(PER_ROW, len(names))
-        rows = -(-len(names) // columns)
+        lines, variants = subject.lines, subject.variants
+        names = with_shams(interventions_in_order(lines))
+        seeds, steps = sorted(lines["seed"].unique()), sorted(lines["since_cue"].unique())
         figure, panels = style.new_figure(
-            0.8 + 1.75 * columns, 1.6 + 1.35 * rows, rows, columns, sharex=True, sharey=True
+            1.3 + 0.9 * len(variants), 1.3 + ROW * len(names), 1, len(variants), sharex=True, sharey=True
         )
-        for (name, is_sham), axes in zip(names, panels.flat, strict=False):
-            of_name = subject.lines[subject.lines["intervention"] == name].sort_values("since_cue")
-            for variant in subject.variants:
-                for _, lines in of_name[of_name["variant"] == variant].groupby("seed"):
-                    colour = subject.colours[variant]
-                    axes.plot(lines["since_cue"], lines["value"], color=colour, linewidth=0.9, alpha=0.7)
-            axes.set_title(f"sham: {name}" if is_sham else name, fontsize=style.TICK)
-            style.finish_panel(axes, "both")
-        for i, axes in enumerate(panels.flat):
-            if i >= len(names):
-                axes.set_visible(False)
-            elif i + columns >= len(names):  # the last of its column, whose labels a hidden panel below would take
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel("steps since the cue's end", fontsize=style.LABEL)
-        panels[0, 0].set_ylim(bottom=-0.03 * subject.lines["value"].max())  # a line at 0 stays above the axis
-        for row in panels:
-            row[0].set_ylabel("difference", fontsize=style.LABEL)
+        rows = {name: i for i, (name, _) in enumerate(names)}
+        for variant, axes in zip(variants, panels[0], strict=True):
+            values = np.full((len(names) * len(seeds), len(steps)), np.nan)
+            for _, line in lines[lines["variant"] == variant].iterrows():
+                row = rows[line["intervention"]] * len(seeds) + seeds.index(line["seed"])
+                values[row, steps.index(line["since_cue"])] = line["value"]
+            image = axes.imshow(
+                values,
+                vmin=0,
+                vmax=max(lines["value"].max(), 1e-9),
+                cmap="magma_r",
+                aspect="auto",
+                interpolation="none",
+            )
+            for i in range(1, len(names)):
+                axes.axhline(i * len(seeds) - 0.5, color="w", linewidth=1)
+            axes.set_title(variant, fontsize=style.LABEL, color=subject.colours[variant])
+            every = -(-len(steps) // 6)
+            axes.set_xticks(range(0, len(steps), every), [f"{step:g}" for step in steps[::every]], fontsize=style.TICK)
+            axes.tick_params(length=1.5)
+        labels = [f"   sham: {name}" if is_sham else name for name, is_sham in names]
+        centres = [(i + 0.5) * len(seeds) - 0.5 for i in range(len(names))]
+        panels[0, 0].set_yticks(centres, labels, fontsize=style.TICK)
+        figure.supxlabel("steps since the cue's end", fontsize=style.LABEL)
+        bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01)
+        bar.ax.tick_params(labelsize=style.TICK)
+        bar.set_label("mean absolute difference", fontsize=style.LABEL)
         style.set_title(
             figure,
             self.caption(subject),
             subject.study,
-            "mean absolute difference of normalised actions, with against without; a line per training seed",
-        )
-        style.legend(
-            figure, [style.handle(v, color=subject.colours[v], linestyle="-", marker="") for v in subject.variants]
+            "mean absolute difference of normalised actions, with against without; strips of a row, top to bottom: "
+            f"training seeds {', '.join(map(str, seeds))}",
         )
         return figure

@@ -14,7 +14,7 @@ from muvla.evaluation.records import GridPoint, GridRows
 
 
 class CurvesFigure(Figure):
-    """A row per quantity, a panel per variant, a line style per curve, and a line per training seed.
+    """Rows per quantity, a panel per variant, a line style per curve, and a line with a mark per training seed.
 
     The values of the horizontal axis stand at equal distances. Where a line has several points at one of them, small
     marks show the points and the line goes through their mean. Hollow marks stand where h exceeds a variant's chunk H.
@@ -37,9 +37,10 @@ class CurvesFigure(Figure):
         quantities = ("choice", "success") if drawn_by(lines) == "choice" else ("success",)
         positions = {value: i for i, value in enumerate(axis_values(grid.points, grid.x))}
         curves = axis_values(grid.points, grid.curve) if grid.curve else [None]
+        seeds = sorted(lines["seed"].unique())
         figure, panels = style.new_figure(
-            1.2 + 2.3 * len(variants),
-            1.9 + 2.2 * len(quantities),
+            0.6 + 1.3 * len(variants),
+            1.4 + 1.5 * len(quantities),
             len(quantities),
             len(variants),
             sharex=True,
@@ -49,8 +50,8 @@ class CurvesFigure(Figure):
         for quantity, row in zip(quantities, panels, strict=True):
             for variant, axes in zip(variants, row, strict=True):
                 of_variant, colour = lines[lines["variant"] == variant], subject.colours[variant]
-                crowded |= _panel(axes, of_variant, grid, curves, positions, quantity, colour)
-            row[0].set_ylabel(QUANTITY_TITLES[quantity], fontsize=style.LABEL)
+                crowded |= _panel(axes, of_variant, grid, curves, positions, quantity, (colour, seeds))
+            row[0].set_ylabel(style.wrapped(QUANTITY_TITLES[quantity]), fontsize=style.LABEL)
         for variant, axes, last in zip(variants, panels[0], panels[-1], strict=True):
             chunks = lines[lines["variant"] == variant]["H"].unique() if "held" in lines else []
             axes.set_title(", ".join([variant, *(f"H={chunk}" for chunk in chunks)]), fontsize=style.TEXT)
@@ -61,7 +62,7 @@ class CurvesFigure(Figure):
             subject.study,
             "a line per training seed; bars: 90 % Wilson intervals",
         )
-        style.legend(figure, _handles(lines, grid, curves, crowded))
+        style.legend(figure, style.seed_handles(seeds) + _handles(lines, grid, curves, crowded))
         return figure
 
 
@@ -80,7 +81,7 @@ def _handles(lines: pd.DataFrame, grid: GridRows, curves: list, crowded: bool) -
     handles = []
     for i, curve in enumerate(curves):
         label = "all" if curve is None else f"{grid.curve.replace('_', ' ')}: {curve}"
-        handles.append(style.handle(label, color="0.3", linestyle=_line(i), marker=_mark(i), markersize=style.MARK))
+        handles.append(style.handle(label, color="0.3", linestyle=_line(i), alpha=_alpha(i)))
     handles.append(style.handle("chance without memory", color=style.GREY, linestyle="--", linewidth=1))
     if crowded:
         label = "one of several points at one x; the line: their mean"
@@ -95,23 +96,30 @@ def _line(curve: int) -> str:
     return style.LINES[curve % len(style.LINES)]
 
 
-def _mark(curve: int) -> str:
-    return style.MARKS[curve % len(style.MARKS)]
+def _alpha(curve: int) -> float:
+    return 0.9 if curve == 0 else 0.5
 
 
 def _panel(
-    axes: Axes, lines: pd.DataFrame, grid: GridRows, curves: list, positions: dict, quantity: str, colour: str
+    axes: Axes,
+    lines: pd.DataFrame,
+    grid: GridRows,
+    curves: list,
+    positions: dict,
+    quantity: str,
+    look: tuple[str, list[int]],
 ) -> bool:
-    """Draws one variant; True if a line has several points at one x."""
-    crowded = False
+    """Draws one variant; True if a line has several points at one x. `look`: the colour, and all training seeds."""
+    crowded, (colour, seeds) = False, look
     if lines.empty:
         style.write_not_run(axes)
     for i, curve in enumerate(curves):
         of_curve = lines if curve is None else lines[lines[grid.curve] == curve]
         of_curve = of_curve.assign(at=of_curve[grid.x].map(positions)).sort_values("at")
-        look = {"color": colour, "linestyle": _line(i), "marker": _mark(i), "alpha": 0.9 if i == 0 else 0.5}
-        for _, of_seed in of_curve.groupby("seed"):
-            crowded |= _curve(axes, of_seed, quantity, look)
+        for seed, of_seed in of_curve.groupby("seed"):
+            mark = style.mark_of(seed, seeds)
+            line = {"color": colour, "linestyle": _line(i), "marker": mark, "alpha": _alpha(i)}
+            crowded |= _curve(axes, of_seed, quantity, line)
         aside = (i - (len(curves) - 1) / 2) * 6  # points: the words of several curves at one x stand side by side
         _write_never_fired(axes, of_curve, aside, colour)
     if quantity == "choice":

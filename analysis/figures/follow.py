@@ -34,7 +34,7 @@ class FollowFigure(Figure):
         present, seeds = set(donors["variant"]), sorted(donors["seed"].unique())
         variants = [variant for variant in subject.variants if variant in present]
         names = with_shams(interventions_in_order(donors))
-        figure, panels = style.new_figure(1.4 + 2.1 * len(variants), 4.4, 1, len(variants), sharey=True)
+        figure, panels = style.new_figure(0.7 + 1.4 * len(variants), 3.6, 1, len(variants), sharey=True)
         for axes, variant in zip(panels[0], variants, strict=True):
             lines = donors[donors["variant"] == variant]
             for _, line in lines.iterrows():
@@ -44,11 +44,13 @@ class FollowFigure(Figure):
             style.draw_bound(axes, lines["chance"].iloc[0])
             style.finish_panel(axes)
             labels = [f"sham: {name}" if is_sham else name for name, is_sham in names]
-            axes.set_xticks(range(len(names)), labels, fontsize=style.TICK, rotation=40, ha="right")
+            axes.set_xticks(range(len(names)), labels, fontsize=style.TICK, rotation=90)
             axes.set_xlim(-0.6, len(names) - 0.4)
             axes.set_ylim(0, 1.02)
             axes.set_title(variant, fontsize=style.TEXT)
-        panels[0, 0].set_ylabel("donor's target touched first, of all episodes", fontsize=style.LABEL)
+        panels[0, 0].set_ylabel(
+            style.wrapped("donor's target touched first, of all episodes", 24), fontsize=style.LABEL
+        )
         style.set_title(
             figure, self.caption(subject), subject.study, "a mark per training seed; bars: 90 % Wilson intervals"
         )

@@ -19,6 +19,7 @@ from analysis.frames import NEVER_FIRED
 from analysis.paired import QUANTITY_TITLES
 from muvla.evaluation.records import GridRows
 
+MEAN = 2.2  # width of the panel of means, which has numbers; a seed's panel has width 1 and colours alone
 FEW = 20  # episodes: a rate or difference over fewer has no colour, and shows its n
 PALE = "0.88"  # a field over few episodes
 
@@ -66,8 +67,9 @@ class Fields:
 class HeatmapFigure(Figure):
     """The rates of one variant and, where the grid has a plain point, the paired differences from it.
 
-    A row per value of `curve`; the mean over training seeds first, and then every seed. A field over fewer than `FEW`
-    episodes has no colour. A mean over some of its column's seeds is dotted. A point that has not run is empty.
+    A row per value of `curve`; the mean over training seeds first with numbers, and then every seed in colours. A field
+    over fewer than `FEW` episodes has no colour. A mean over some of its column's seeds is dotted. A point that has not
+    run is empty.
     """
 
     frame = "grid"
@@ -91,13 +93,14 @@ class HeatmapFigure(Figure):
         bands, fields = rates + differences, Fields(grid, xs)
         columns = [("mean over seeds", seeds), *((f"seed {seed}", [seed]) for seed in seeds)]
         figure, panels = style.new_figure(
-            1.9 + (0.36 * len(xs) + 0.5) * len(columns),
-            1.9 + sum(0.32 * len(band.ys) + 0.45 for band in bands),
+            style.PAGE,
+            1.4 + sum(0.27 * len(band.ys) + 0.25 for band in bands),
             len(bands),
             len(columns),
             sharex=True,
             sharey="row",
             height_ratios=[len(band.ys) for band in bands],
+            width_ratios=[MEAN, *[1] * len(seeds)],
         )
         images = []
         for band, row in zip(bands, panels, strict=True):
@@ -158,7 +161,7 @@ def _panel(axes: Axes, band: Band, seeds: list[int], fields: Fields) -> AxesImag
     low, high = band.limits
     image = axes.imshow(means, vmin=low, vmax=high, cmap=band.colours, aspect="auto")
     for place, here in places.items():
-        _field(axes, place, here, band, len(seeds), image, fields.used)
+        _field(axes, place, here, band, len(seeds), image, fields)
     if lines.empty:
         style.write_not_run(axes)
     axes.set_xticks(range(len(fields.xs)), [str(x) for x in fields.xs], fontsize=style.TICK)
@@ -167,7 +170,7 @@ def _panel(axes: Axes, band: Band, seeds: list[int], fields: Fields) -> AxesImag
 
 
 def _field(
-    axes: Axes, place: tuple[int, int], here: pd.DataFrame, band: Band, seeds: int, image: AxesImage, used: set[str]
+    axes: Axes, place: tuple[int, int], here: pd.DataFrame, band: Band, seeds: int, image: AxesImage, fields: Fields
 ) -> None:
     """Writes one field's number, or the reason why there is none, and marks what qualifies the number."""
     row, column = place
@@ -184,7 +187,7 @@ def _field(
     else:
         name, symbol, counted = ("never", "×", here) if run.empty else ("none", "–", run)
         words, ground = [symbol], to_rgba("w")
-        used.add(name)
+        fields.used.add(name)
     if (count := counted["seed"].nunique()) < seeds:
         marks.append("part")
         words.append(f"{count}/{seeds} seeds")
@@ -193,7 +196,9 @@ def _field(
         box = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=PALE if mark == "few" else "none", lw=0)
         box.set(edgecolor="0.6", hatch=look.get_hatch())
         axes.add_patch(box)
-    used.update(marks)
+    fields.used.update(marks)
+    if seeds == 1 and not measured.empty:  # a seed's panel has no room for numbers
+        return
     dark = 0.3 * ground[0] + 0.6 * ground[1] + 0.1 * ground[2] < 0.5
     axes.text(
         column,
@@ -201,7 +206,7 @@ def _field(
         "\n".join(words),
         ha="center",
         va="center",
-        fontsize=(6, 5, 4.5)[len(words) - 1],
+        fontsize=(7, 6, 5)[len(words) - 1],
         color="w" if dark else "k",
         bbox={"facecolor": ground, "edgecolor": "none", "pad": 0.6} if marks else None,
     )

@@ -35,9 +35,9 @@ class MeasurementFigure(Figure):
         lines = subject.lines.dropna(subset=[c for c in (taken.x, taken.y, taken.curve) if c is not None])
         curves = list(lines[taken.curve].drop_duplicates()) if taken.curve else [None]
         seeds = sorted(lines["seed"].unique())
-        height = 1.6 + (1.5 if len(curves) < 8 else 1.0) * max(1, len(curves))
+        height = 1.3 + (1.1 if len(curves) < 8 else 0.75) * max(1, len(curves))
         figure, panels = style.new_figure(
-            1.4 + 2.2 * len(variants), height, len(curves) or 1, len(variants), sharex=True, sharey="row"
+            0.8 + 1.3 * len(variants), height, len(curves) or 1, len(variants), sharex=True, sharey="row"
         )
         for curve, row in zip(curves, panels, strict=False):
             of_curve = lines if curve is None else lines[lines[taken.curve] == curve]

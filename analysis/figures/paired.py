@@ -38,15 +38,15 @@ class PairedFigure(Figure):
         quantity, variants = quantities_of(subject.lines)[0], subject.variants
         names, unchanged = _with_effect(subject.lines, quantity)
         seeds = sorted(subject.lines["seed"].unique())
-        height = 1.8 + max(2.0, (0.12 + 0.07 * len(seeds)) * len(names))
-        width = 2.6 + 2.3 * len(variants)
+        height = 1.3 + max(1.4, (0.1 + 0.035 * len(seeds)) * len(names))
+        width = 1.4 + 1.2 * len(variants)
         figure, panels = style.new_figure(width, height, 1, len(variants), sharex=True, sharey=True)
         for axes, variant in zip(panels[0], variants, strict=True):
             lines = subject.lines[subject.lines["variant"] == variant]
             _panel(axes, lines, names, seeds, quantity, subject.colours[variant])
             axes.set_title(variant, fontsize=style.TEXT)
         ticks = [f"sham: {name}" if is_sham else name for name, is_sham in names]
-        panels[0, 0].set_yticks(range(len(names)), ticks, fontsize=style.LABEL)
+        panels[0, 0].set_yticks(range(len(names)), ticks, fontsize=style.TICK)
         panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
         style.set_title(
             figure,
@@ -96,7 +96,7 @@ def _panel(
             )
     axes.set_xlim(-1.08, 1.08)
     style.finish_panel(axes, "x")
-    axes.set_xticks((-1, -0.5, 0, 0.5, 1), ("−1", "−0.5", "0", "0.5", "1"), fontsize=style.LABEL)
+    axes.set_xticks((-1, -0.5, 0, 0.5, 1), ("−1", "", "0", "", "1"), fontsize=style.TICK)
 
 
 def _mark(axes: Axes, line: pd.Series, y: float, quantity: str, mark: dict, colour: str) -> None:
@@ -106,4 +106,4 @@ def _mark(axes: Axes, line: pd.Series, y: float, quantity: str, mark: dict, colo
         axes.plot(0, y, marker="x", color=colour, markersize=style.MARK)
     else:
         axes.hlines(y, line[f"{quantity}_low"], line[f"{quantity}_high"], color=colour, linewidth=1)
-        axes.plot(line[f"{quantity}_difference"], y, color=colour, markersize=3.5, **mark)
+        axes.plot(line[f"{quantity}_difference"], y, color=colour, markersize=2.5, **mark)

@@ -60,8 +60,8 @@ def rate_panels(
     present = set(lines["variant"])
     variants, metric = [variant for variant in subject.variants if variant in present], metric_of(subject.lines)
     columns = max(len(panels) for _, panels in rows)
-    width = 1.2 + max(2.4, 0.45 * len(variants)) * columns
-    figure, grid = style.new_figure(width, 1.7 + 2.6 * len(rows), len(rows), columns, sharex=True, sharey=True)
+    width = 1.1 + 1.0 * len(variants) * columns  # a column of the paper for two variants
+    figure, grid = style.new_figure(width, 1.9 + 1.7 * len(rows), len(rows), columns, sharex=True, sharey=True)
     above: list[str] = []
     for (label, panels), row in zip(rows, grid, strict=True):
         for (name, of_panel), axes in zip(panels, row, strict=False):
@@ -69,7 +69,7 @@ def rate_panels(
             axes.set_title("" if name in above else name, fontsize=style.TEXT)
         for axes in row[len(panels) :]:
             axes.set_visible(False)
-        row[0].set_ylabel(label + METRIC_TITLES[metric], fontsize=style.LABEL)
+        row[0].set_ylabel(label + style.wrapped(METRIC_TITLES[metric]), fontsize=style.LABEL)
         above += [name for name, _ in panels]
     for column in grid.T:  # panels that are hidden below would take their column's labels with them
         [axes for axes in column if axes.get_visible()][-1].tick_params(labelbottom=True)
@@ -120,4 +120,4 @@ def draw_rates(axes: Axes, lines: pd.DataFrame, variants: list[str], colours: di
     axes.set_ylim(0, 1.02)
     axes.set_xlim(-0.6, len(variants) - 0.4)
     style.finish_panel(axes)
-    axes.set_xticks(range(len(variants)), variants, rotation=40, ha="right", fontsize=style.LABEL)
+    axes.set_xticks(range(len(variants)), variants, rotation=40, ha="right", fontsize=style.TICK)

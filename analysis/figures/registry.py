@@ -12,6 +12,9 @@ FIGURES = Registry(
     {
         "rates": "analysis.figures.rates:RatesFigure",
         "interventions": "analysis.figures.interventions:InterventionRatesFigure",
+        "updates": "analysis.figures.updates:UpdatesFigure",
+        "delay": "analysis.figures.delay:DelayFigure",
+        "cost": "analysis.figures.cost:CostFigure",
         "paired": "analysis.figures.paired:PairedFigure",
         "follow": "analysis.figures.follow:FollowFigure",
         "chunks": "analysis.figures.chunks:ChunksFigure",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,10 +39,12 @@ LINES = ("-", "--", ":", "-.")  # one per curve of a variant
 GREY = "0.4"  # bounds, and words in a panel
 BAND = "0.9"  # the margin inside which a difference is null
 
-TEXT, LABEL, TICK, TINY = 9, 8, 7, 5  # points
-MARK = 4  # points
-NARROWEST = 8.0  # inches: room for a title line and a legend of three columns
-DPI = 150
+TEXT, LABEL, TICK, TINY = 8, 8, 7, 7  # points
+MARK = 3.5  # points
+COLUMN, PAGE, TALLEST = 3.25, 6.75, 8.8  # inches: widths of a paper's column and page, and the highest figure
+DPI = 200
+# Fonts as Type 42, which a publisher accepts. Marks and lines suit letters of 7 and 8 points.
+LOOK = {"pdf.fonttype": 42, "ps.fonttype": 42, "axes.linewidth": 0.6, "xtick.major.size": 2, "ytick.major.size": 2}
 
 
 def assign_colours(variants: Iterable[str]) -> dict[str, str]:
@@ -53,8 +56,8 @@ def new_figure(width: float, height: float, rows: int, columns: int, **options) 
     """A figure with a grid of panels.
 
     Args:
-        width: inches; at least `NARROWEST` is used.
-        height: inches.
+        width: inches that the panels ask for; the figure is as wide as a column where they fit, else as a page.
+        height: inches; at most `TALLEST` is used.
         rows: rows of panels.
         columns: columns of panels.
         options: further arguments of `matplotlib.figure.Figure.subplots`.
@@ -62,13 +65,19 @@ def new_figure(width: float, height: float, rows: int, columns: int, **options) 
     Returns:
         The figure, and its panels as an array of shape (rows, columns).
     """
-    figure = Figure(figsize=(max(NARROWEST, width), height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    size = (COLUMN if width <= COLUMN else PAGE, min(height, TALLEST))
+    with rc_context(LOOK):
+        figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def set_title(figure: Figure, title: str, *lines: str) -> None:
-    """The descriptive title, and lines that explain marks and intervals; long lines are wrapped."""
-    letters = int(13 * figure.get_figwidth())  # that fit into a line
+    """The descriptive title, and lines that explain marks and intervals; long lines are wrapped.
+
+    A report prints the title in PNG files. PDF files have none: a paper's caption takes its place.
+    """
+    letters = int(15 * figure.get_figwidth())  # that fit into a line
     figure.suptitle("\n".join(wrapped(line, letters) for line in (title, *lines) if line), fontsize=TEXT)
 
 
@@ -132,9 +141,9 @@ def legend(figure: Figure, handles: list) -> None:
     """The legend below all panels, in as many columns as its longest entry leaves room for."""
     if not handles:
         return
-    column = 0.6 + 0.066 * max(len(entry.get_label()) for entry in handles)  # inches, for letters of 8 points
+    column = 0.45 + 0.056 * max(len(entry.get_label()) for entry in handles)  # inches, for letters of 7 points
     columns = max(1, min(len(handles), 6, int(figure.get_figwidth() // column)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=LABEL)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=TICK)
 
 
 def wrapped(text: str, width: int = 20) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,8 @@ import pandas as pd
 from analysis.by_seed import NAME as BY_SEED
 from analysis.by_seed import by_seed_file
 from analysis.contrasts import contrast_frame
-from analysis.figures.base import Subject
+from analysis.costs import cost_frame
+from analysis.figures.base import FrameName, Subject
 from analysis.figures.style import assign_colours
 from analysis.frames import file_names, file_stems, read_cells, variants_in_order
 from analysis.paper.folder import write_paper
@@ -69,17 +71,36 @@ def write_published(study: Study, path: Path) -> None:
 def draw(study: Study, path: Path) -> None:
     """Writes by-seed.md and every figure whose frame is a CSV file of the folder."""
     results = Results.read(path)
-    colours = assign_colours(variants_in_order(results.rates))
-    folder = ReportFolder(path, study.title, colours, print)
+    folder = ReportFolder(path, study.title, assign_colours(variants_in_order(results.rates)), print)
     folder.write(BY_SEED, by_seed_file(results.rates, results.pairs, study.title, WORDS))
-    chunks = _with_order(path / "chunks.csv", colours)
-    for name, frame in (("rates", results.rates), ("paired", results.pairs), ("chunks", chunks)):
-        if len(frame):
-            suffixes = file_stems(frame["protocol"])
-            for protocol, lines in frame.groupby("protocol", sort=False):
-                folder.pictures(name, Subject(lines, suffix=suffixes[protocol]))
-    for name, subject in _probe_subjects(study, path, colours):
+    for name, subject in subjects(study, path):
         folder.pictures(name, subject)
+
+
+def subjects(study: Study, path: Path) -> Iterator[tuple[FrameName, Subject]]:
+    """(frame, subject) of every figure that the CSV files of a results folder hold the lines of.
+
+    Args:
+        study: the study, which declares the probes.
+        path: its results folder.
+    """
+    results = Results.read(path)
+    colours = assign_colours(variants_in_order(results.rates))
+    frames: dict[FrameName, pd.DataFrame] = {"rates": results.rates, "paired": results.pairs}
+    frames |= {name: _with_order(path / f"{name}.csv", colours) for name in ("delays", "chunks")}
+    costs = path / "costs.csv"
+    if costs.exists():
+        frames["costs"] = cost_frame(results.rates, pd.read_csv(costs, dtype=str, keep_default_na=False))
+    given = [(name, subject) for name, frame in frames.items() for subject in _by_protocol(frame)]
+    for name, subject in [*given, *_probe_subjects(study, path, colours)]:
+        yield name, replace(subject, study=study.title, colours=colours)
+
+
+def _by_protocol(frame: pd.DataFrame) -> Iterator[Subject]:
+    if len(frame):
+        suffixes = file_stems(frame["protocol"])
+        for protocol, lines in frame.groupby("protocol", sort=False):
+            yield Subject(lines, suffix=suffixes[protocol])
 
 
 def _with_order(file: Path, colours: dict[str, str]) -> pd.DataFrame:
@@ -90,7 +111,7 @@ def _with_order(file: Path, colours: dict[str, str]) -> pd.DataFrame:
     return frame.assign(order=frame["variant"].map(list(colours).index))
 
 
-def _probe_subjects(study: Study, path: Path, colours: dict[str, str]) -> Iterator[tuple[str, Subject]]:
+def _probe_subjects(study: Study, path: Path, colours: dict[str, str]) -> Iterator[tuple[FrameName, Subject]]:
     grids = [probe for probe in study.probes if isinstance(probe, Grid)]
     names = file_names(grid.id for grid in grids)
     for grid in grids:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
 from analysis import tables
 from analysis.figures.base import FrameName, Subject, subjects_of
+from analysis.figures.digest import KEY, data_digest
 from analysis.figures.registry import figures_of
-from analysis.figures.style import DPI
+from analysis.figures.style import DPI, LOOK
 from muvla.errors import MuvlaError
 from muvla.utils.io import write_atomically
 
@@ -71,9 +73,15 @@ class ReportFolder:
 
 
 def save(figure: Drawing, folder: Path, stem: str) -> None:
-    """Writes a figure as PNG and PDF; equal figures give equal bytes."""
-    for suffix in ("png", "pdf"):
-        metadata = {"CreationDate": None} if suffix == "pdf" else None  # a date would differ between two reports
+    """Writes a figure as PNG, and without its title as PDF for a paper; equal figures give equal bytes.
+
+    The PNG file holds the digest of the figure's data.
+    """
+    about = {"png": {KEY: data_digest(figure)}, "pdf": {"CreationDate": None}}  # a date would differ between reports
+    for suffix, metadata in about.items():
+        if suffix == "pdf":
+            figure.suptitle("")
         content = io.BytesIO()
-        figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
+        with rc_context(LOOK):
+            figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
         write_atomically(folder / f"{stem}.{suffix}", content.getvalue())

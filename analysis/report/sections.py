@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.contrasts import contrast_frame, contrast_sections
 from analysis.report.contents import Report
 from analysis.report.costs import cost_section
+from analysis.report.delays import delay_section
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import (
     chunk_section,
@@ -47,4 +48,5 @@ def evidence_sections(
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
-    return text + cost_section(folder, report.costs)
+    text += delay_section(folder, cells)
+    return text + cost_section(folder, report.costs, frame)

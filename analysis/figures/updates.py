@@ -1,0 +1,58 @@
+"""Success over updates, where variants were trained for several lengths."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure as Drawing
+
+from analysis.figures import style
+from analysis.figures.base import Figure, Subject
+from analysis.frames import has_several_lengths
+
+PER_ROW = 5  # panels side by side
+
+
+class UpdatesFigure(Figure):
+    """A panel per variant and a line per training seed: success without intervention after every training length."""
+
+    frame = "rates"
+
+    def applies(self, subject: Subject) -> bool:
+        plain = subject.lines[subject.lines["intervention"] == "none"]
+        return has_several_lengths(plain)
+
+    def stem(self, subject: Subject) -> str:
+        return "updates" + subject.suffix
+
+    def caption(self, subject: Subject) -> str:
+        return "Success over updates by variant and training seed"
+
+    def draw(self, subject: Subject) -> Drawing:
+        lines = subject.lines[subject.lines["intervention"] == "none"].sort_values("U")
+        variants, seeds = subject.variants, sorted(lines["seed"].unique())
+        columns = min(PER_ROW, len(variants))
+        rows = -(-len(variants) // columns)
+        figure, panels = style.new_figure(
+            0.8 + 1.2 * columns, 1.2 + 1.3 * rows, rows, columns, sharex=True, sharey=True
+        )
+        for variant, axes in zip(variants, panels.flat, strict=False):
+            for seed, of_seed in lines[lines["variant"] == variant].groupby("seed"):
+                mark = style.mark_of(seed, seeds)
+                look = {"color": subject.colours[variant], "marker": mark, "markersize": style.MARK, "linewidth": 0.9}
+                axes.plot(of_seed["U"], of_seed["success_rate"], **look, clip_on=False)
+                axes.vlines(
+                    of_seed["U"], of_seed["success_low"], of_seed["success_high"], color=look["color"], alpha=0.4
+                )
+            axes.set_title(variant, fontsize=style.LABEL)
+            axes.set_ylim(0, 1.02)
+            axes.set_xticks(sorted(lines["U"].unique()))
+            style.finish_panel(axes, "both")
+        for axes in panels.flat[len(variants) :]:
+            axes.set_visible(False)
+        for axes in panels[-1]:
+            axes.set_xlabel("updates", fontsize=style.LABEL)
+        for row in panels:
+            row[0].set_ylabel("success", fontsize=style.LABEL)
+        words = "a line per training seed; bars: 95 % Wilson intervals"
+        style.set_title(figure, self.caption(subject), subject.study, words)
+        style.legend(figure, style.seed_handles(seeds))
+        return figure
