@@ -24,6 +24,10 @@ Results = Annotated[
 MixStudies = Annotated[
     bool, typer.Option("--mix-studies", metavar="", help="Allow studies that differ in what no factor declares.")
 ]
+MixProvenance = Annotated[
+    bool,
+    typer.Option("--mix-provenance", metavar="", help="Allow rows of different code versions, devices or simulators."),
+]
 Audience = Annotated[
     str | None,
     typer.Option(
@@ -59,12 +63,7 @@ def report(
     ] = False,
     episodes: Episodes = 3,
     audience: Audience = None,
-    mix_provenance: Annotated[
-        bool,
-        typer.Option(
-            "--mix-provenance", metavar="", help="Allow rows of different code versions, devices or simulators."
-        ),
-    ] = False,
+    mix_provenance: MixProvenance = False,
     json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
