@@ -93,15 +93,6 @@ def test_a_preset_trains_at_tiny_size(base, store, benchmark, version):
     assert bool(trainer.stream.window(4).is_first[0].all()) == grouped
 
 
-@pytest.mark.slow
-def test_the_loss_of_a_published_preset_falls(base, store):
-    """At tiny size, with a learning rate for tiny sizes."""
-    changes = SMALL | {"budget.updates": 12, "optimizer.lr": 3e-3}
-    trainer = Trainer(replace(_preset(base, "mikasa", "published"), changes), store)
-    losses = [trainer.step()[0] for _ in range(12)]
-    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
-
-
 def test_ablations_are_distinct_and_change_declared_fields(base):
     bank = replace(base, {"memory.kind": "bank", "memory.place": "fuse"})
     cells = {name: replace(bank, changes) for name, changes in ablations(16).items()}
