@@ -2,8 +2,8 @@
 
 import json
 import os
-import socket
 import re
+import socket
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from types import SimpleNamespace

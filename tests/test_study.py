@@ -153,7 +153,6 @@ def test_interventions_are_for_cells_with_memory_tokens(study):
         ({"factors": ("seed",)}, "factors"),
         ({"variants": {}}, "variants"),
         ({"seeds": ()}, "seeds"),
-        ({"protocols": ()}, "protocols"),
         ({"interventions": ("zero@0..",)}, "interventions"),
     ],
 )

@@ -34,9 +34,12 @@ def find_run_folder(path: Path) -> Path | None:
     """Returns the run folder of a training of Prismatic, which `path` names or whose training file it names; None for
     anything else."""
     folder = path
-    if path.suffix == ".pt" and path.is_file():
-        folder = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
-    if not folder.is_dir() or not any((folder / name).exists() for name in (CONFIG, CONFIG_YAML)):
+    try:
+        if path.suffix == ".pt" and path.is_file():
+            folder = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+        if not folder.is_dir() or not any((folder / name).exists() for name in (CONFIG, CONFIG_YAML)):
+            return None
+    except OSError:  # a name that no file system takes
         return None
     try:
         config = read_config(folder)
