@@ -107,7 +107,8 @@ def test_it_shows_what_there_is_of_a_study_that_has_begun(base, monkeypatch):
     assert displayed(cells, monkeypatch) == []
     late = dataclasses.replace(cells[0], never_fired=(("p@1", "zero"),))
     table, figure = displayed([late], monkeypatch)
-    assert table["K=8"].tolist() == ["never fired"] and "first-touch accuracy" in figure.get_suptitle()
+    assert table["K=8"].tolist() == ["never fired"]
+    assert "first-touch accuracy" in " ".join(figure.get_suptitle().split())
     point = GridPoint({"step": 0, "tokens": "all"}, "p@1", "none", 1 / 3, cells[0].rows["p@1", "none"])
     mapped = GridRows("map@1", "step", "tokens", None, "", (point,))
     figures = displayed([dataclasses.replace(cell, grids=(mapped,)) for cell in cells], monkeypatch)
