@@ -18,6 +18,9 @@ from muvla.serving.codec import decode_message
 from muvla.serving.pictures import encode_png
 from muvla.serving.sessions import Limits
 
+# aiohttp warns of broken headers with their bytes, which are no text that a test process could send to another.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
 MESSAGES = int(os.environ.get("MUVLA_FUZZ_MESSAGES", "10000"))
 
 
