@@ -122,7 +122,8 @@ def run_study(
         MuvlaError: if two cells differ in an undeclared field, if something does not fit, or for an unknown launcher.
     """
     launcher = make_launcher(options.launcher, options.processes, options.launch)
-    _require_runnable(study, options)
+    study.check()
+    require_runnable(study, options)
     if (options.plan_only or options.dry_run) and not ledger.has_data(study):
         say(plan_text(study, None, None))
         if options.dry_run:
@@ -382,9 +383,8 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _require_runnable(study: Study, options: SweepOptions) -> None:
-    """Refuses, before any cell is marked, a study that cannot be run with these options."""
-    study.check()
+def require_runnable(study: Study, options: SweepOptions) -> None:
+    """Refuses, before anything is written, a study that cannot be run with these options."""
     if not study.protocols:
         raise MuvlaError(
             f"study {study.name}, protocols",

@@ -155,7 +155,7 @@ def test_the_two_published_schemas(tmp_path):
         assert info.value.field.startswith(f"{directory.path}: feature")
     assert LIBERO.pass_through == (6,) and MIKASA.pass_through == (), "the gripper's command"
     with pytest.raises(MuvlaError) as info:
-        choose_schema(mikasa, "bridge")
+        choose_schema(mikasa, "kitchen")
     assert info.value.field == "--schema"
 
 

@@ -136,10 +136,14 @@ def test_the_ledger_names_the_sets_that_a_study_evaluates(base, tmp_path):
 
 def test_the_line_of_a_finished_cell_names_the_studys_own_interventions_alone():
     """Not what a grid among its probes asks for under the same protocol, which the report draws."""
-    study = SimpleNamespace(protocols=(SimpleNamespace(id="p@1"),), interventions=("zero", "drop"))
+    study = SimpleNamespace(
+        protocols=(SimpleNamespace(id="p@1"),),
+        interventions=("zero", "drop"),
+        interventions_of=lambda cell: ("zero", "drop"),
+    )
     entry = SimpleNamespace(
         study=study,
-        item=SimpleNamespace(label="K=8"),
+        item=SimpleNamespace(label="K=8", cell=None),
         state="done",
         summaries=dict,
         never_fired=(("p@1", "zero"), ("p@1", "zero[0:2]@1"), ("p+h2@1", "drop")),

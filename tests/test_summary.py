@@ -93,7 +93,7 @@ def test_the_command_writes_the_blocks_of_studies_with_and_without_results(tmp_p
     studies = [str(ROOT / "experiments" / name) for name in ("recall_budget", "openvla_remember")]
     committed.main([*studies, "--results", str(file)])
     text = file.read_text()
-    assert "K=8, all three" in text and "**Not run.**" in text and text.count("<!-- generated: ") == 3
+    assert "K=8, all three" in text and "**Not run:**" in text and text.count("<!-- generated: ") == 3
     committed.main([*studies, "--results", str(file)])
     assert file.read_text() == text
 

@@ -27,7 +27,7 @@ from muvla.runs.results import result_rows
 from muvla.runs.run import Run
 from muvla.runs.train import train_cell
 from muvla.utils.io import read_json, write_json
-from sweeps import sweep as run_module
+from sweeps.launchers import local
 from sweeps.launchers.base import End, Status
 from sweeps.launchers.local import LocalLauncher, run_in_process
 from sweeps.ledger import Ledger
@@ -427,9 +427,10 @@ def test_bad_options_are_refused(options, field):
 
 
 def test_processes_follow_what_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(run_module, "usable_cores", lambda: 5)
+    monkeypatch.setattr(local, "usable_cores", lambda: 5)
     assert default_processes("cpu") == 5
-    assert default_processes("cuda") == 1, "cells would share the GPU"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert default_processes("cuda") == 3 and default_processes("cuda:1") == 1, "cells would share a GPU"
 
 
 @pytest.mark.parametrize(("processes", "at_once"), [(1, 1), (9, 2)])

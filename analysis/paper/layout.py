@@ -12,7 +12,7 @@ SLACK = 0.97  # share of the width that measured texts may take
 GAP = 2.0  # between two columns, each side
 NAME = 84.0  # widest first column; a longer text is wrapped
 HEADER = 38.0  # widest heading of a column, which is wrapped
-SIZES = {r"\footnotesize": 1.0, r"\scriptsize": 0.9}  # a table takes the first size at which it needs no second part
+SIZES = {r"\footnotesize": 1.0, r"\scriptsize": 0.92}  # a table takes the first size at which it needs no second part
 MOST_LINES = 48  # of a part, so that a part and its caption fit a page
 
 

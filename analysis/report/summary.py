@@ -103,7 +103,7 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
 def not_run_block(title: str, study: Path, links_from: Path) -> str:
     """Markdown of a study without results."""
     link = Path(os.path.relpath(study, links_from)).as_posix()
-    return f"## {title}\n**Not run.** More: [study]({link}).\n"
+    return f"**Not run:** {title} [Study]({link}).\n"
 
 
 def _size(results: Results, name: str) -> str:

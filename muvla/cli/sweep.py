@@ -167,8 +167,9 @@ def _run(name: str, study: Study, ledger: Ledger, options: SweepOptions, rebased
         rebased: whether the study has another base than its file.
     """
     from analysis.page.live import LivePage
-    from sweeps.sweep import run_study
+    from sweeps.sweep import require_runnable, run_study
 
+    require_runnable(study, options)
     runs_nothing = options.plan_only or options.dry_run
     registered = _register(name, study, ledger, runs_nothing or rebased)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
