@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -299,7 +300,7 @@ def test_two_machines_in_namespaces_of_their_own(tmp_path):
         pytest.skip("namespaces are not allowed here")
     code = "import sys, time; from pathlib import Path; from muvla.utils import filesystem; filesystem.LOCAL = ()\n"
     code += "from muvla.utils.locks import locked\n" + HOLD
-    lock, python = tmp_path / "lock", f"exec {sys.executable} -c '{code}' {tmp_path / 'lock'}"
+    lock, python = tmp_path / "lock", f"exec {sys.executable} -c {shlex.quote(code)} {tmp_path / 'lock'}"
     other = subprocess.Popen([*unshare, f"hostname elsewhere; {python}"], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline().strip() == "held"
