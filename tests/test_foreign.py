@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers import foreign_files as files
-from helpers.errors import printed_field, refused_at
-from muvla.cli.main import EXIT_BAD_INPUT, main
+from helpers.errors import refused_at
+from muvla.cli.main import main
 from muvla.data.importer import import_config, import_dataset
 from muvla.data.readers.formats import choose_schema, open_source
 from muvla.data.readers.schema import read_demonstrations
@@ -134,8 +134,8 @@ def test_from_the_command_line(tmp_path, which, capsys):
     assert "episodes=3, source='toy'), labels='recorded')" in capsys.readouterr().out, "as a study writes it"
     assert main(["data", "show", "toy", *place]) == 0
     assert {"3", "5", "12"} <= set(re.findall(r"\d+", capsys.readouterr().out))
-    assert main(["data", "audit", "toy", *place]) == EXIT_BAD_INPUT
-    assert printed_field(capsys)
+    assert main(["data", "audit", "toy", *place]) == 0
+    assert capsys.readouterr().out.count("not applicable") == 6, "labels, four inputs, and too few episodes"
     EpisodeStore(tmp_path / "data" / "toy").verify()
 
 

@@ -63,7 +63,8 @@ def test_where_there_is_nothing_to_tell_apart(tmp_path):
 def test_from_the_command_line(many, capsys):
     command = ["data", "audit", many.path.name, "--data", str(many.path.parent)]
     assert main([*command, "--chunk", "1", "--chunk", "8"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("labels")]
     kinds = [f"labels {kind}, H = {h}" for h in (1, 8) for kind in ("recorded", "executed")]
     assert [line.split(":")[0] for line in lines] == [kind for kind in kinds for _ in range(2)]
     assert lines[0].endswith("reveal it") and "from chance (at most 0." in lines[2]

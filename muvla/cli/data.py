@@ -313,24 +313,36 @@ def audit(
     json: o.Json = False,
     data: o.Data = o.DATA_FOLDER,
 ) -> None:
-    """Measure how well the labels of no-op phases predict the decision.
+    """Measure what labels, frames and the arm's own past reveal of the decision.
 
-    Such labels would teach a policy the answer before it must remember it.
+    Labels of no-op phases that reveal it would teach a policy the answer before it must remember it. Frames of the
+    delay that reveal it make a memory unnecessary. An arm whose past tells its next action needs no sight for it.
     """
     from dataclasses import asdict
 
     from muvla.cli.output import result_line, show_json
+    from muvla.data.copycat_audit import audit_copycat, summarize_copycat
     from muvla.data.label_audit import audit as audit_labels
+    from muvla.data.label_audit import why_no_targets
+    from muvla.data.observation_audit import audit_observations
 
     store, audits = _store(data, dataset), []
     for length in chunk or [1]:
         if length < 1:
             raise MuvlaError("--chunk", got=length, expected="at least 1", remedy="give a positive number")
+    if reason := why_no_targets(store):
+        result_line(f"labels: not applicable: {reason}")
+    for length in [] if reason else chunk or [1]:
         for labels in ("recorded", "executed"):
             for item in audit_labels(store, labels, length):
                 result_line(item.line())
                 audits.append(asdict(item))
-    show_json({"dataset": dataset, "audits": audits})
+    observations, copycat = audit_observations(store), audit_copycat(store)
+    for result in (*observations, *copycat):
+        result_line(result.line())
+    result_line(summarize_copycat(copycat))
+    facts = {"dataset": dataset, "audits": audits, "not_applicable": reason}
+    show_json(facts | {"observations": [asdict(r) for r in observations], "copycat": [asdict(r) for r in copycat]})
 
 
 def write(

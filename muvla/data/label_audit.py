@@ -21,14 +21,13 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from muvla.data.explained_variance import explained_variance
 from muvla.data.store import EpisodeStore
 from muvla.envs.phases import NO_OP_PHASES, Phase
 from muvla.errors import MuvlaError
 from muvla.stats import wilson
-from muvla.utils.rng import numpy_rng
 
 FOLDS = 5
-RESAMPLED = 1000  # bootstrap samples over episodes
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,17 @@ class AuditResult:
         )
 
 
+def why_no_targets(store: EpisodeStore) -> str | None:
+    """Returns why no audit can predict a target on this dataset; None where the targets are known."""
+    facts = {"phases": store.knows_executed, "targets": _knows_targets(store)}
+    unknown = [name for name, is_known in facts.items() if not is_known]
+    return f"the {' and '.join(unknown)} of these demonstrations are unknown" if unknown else None
+
+
+def _knows_targets(store: EpisodeStore) -> bool:
+    return all(line.get("target") is not None for line in store.index)
+
+
 def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[AuditResult, AuditResult]:
     """Predicts target and direction from the label chunk of every no-op frame.
 
@@ -68,13 +78,12 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[AuditResult, Au
     Raises:
         MuvlaError: phases or targets are unknown, or the dataset has too few episodes or targets.
     """
-    if not store.knows_executed or any("target" not in line for line in store.index):
-        unknown = "targets" if store.knows_executed else "phases and targets"
+    if reason := why_no_targets(store):
         raise MuvlaError(
             str(store.path),
-            got=f"imported data, whose {unknown} are unknown",
+            got=reason,
             expected="phases and targets",
-            remedy="audit demonstrations collected here on the same task",
+            remedy="audit demonstrations that `muvla collect` collected on the same task",
         )
     phase, of_frame = np.asarray(store["phase"]), np.repeat(np.arange(len(store)), store.lengths)
     no_op = np.flatnonzero(np.isin(phase, [int(p) for p in NO_OP_PHASES]))
@@ -102,7 +111,7 @@ def audit(store: EpisodeStore, labels: str, chunk: int) -> tuple[AuditResult, Au
     share = float(counts.max() / counts.sum())
     target = AuditResult("target", *counted, correct / len(audited), low, high, share)
     action = np.asarray(store["executed_action"])[first].astype(np.float64)
-    explained = _explained_variance(action, _actions(features, group, action))
+    explained = explained_variance(action, _actions(features, group, action))
     return target, AuditResult("direction", *counted, *explained, 0.0)
 
 
@@ -133,18 +142,3 @@ def _actions(features: np.ndarray, group: np.ndarray, actions: np.ndarray) -> np
         model = make_pipeline(StandardScaler(), Ridge()).fit(features[fit], actions[group[fit]])
         np.add.at(sums, group[held], model.predict(features[held]).reshape(len(held), -1))
     return sums / np.bincount(group)[:, None]
-
-
-def _explained_variance(actions: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float]:
-    """Returns R² over episodes and all dimensions that vary, each scaled by its spread, with its bootstrap interval."""
-    spread = actions.std(axis=0)
-    varies = spread > 1e-6
-    if not varies.any():
-        return 0.0, 0.0, 0.0
-    true, predicted = actions[:, varies] / spread[varies], predicted[:, varies] / spread[varies]
-    error = ((true - predicted) ** 2).sum(axis=1)
-    total = ((true - true.mean(axis=0)) ** 2).sum(axis=1)
-    rows = numpy_rng(0, "label audit").integers(len(error), size=(RESAMPLED, len(error)))
-    sampled = 1 - error[rows].sum(axis=1) / total[rows].sum(axis=1)
-    low, high = np.quantile(sampled, [0.025, 0.975])
-    return float(1 - error.sum() / total.sum()), float(low), float(high)
