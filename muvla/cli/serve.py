@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from muvla.serving.server import Server
 
 ADDRESS, ACTIONS, SESSIONS = "Address", "Actions", "Sessions"
-WIRES, FULL = ("vla-eval", "openpi"), ("queue", "refuse")
+WIRES, FULL, GRIPPERS = ("vla-eval", "openpi"), ("queue", "refuse"), ("raw", "binary", "closes", "opens")
 
 Host = Annotated[
     str,
@@ -49,8 +49,8 @@ RegimeName = Annotated[
     typer.Option(metavar="NAME", help="receding, open_loop, ensemble or chunk.", rich_help_panel=ACTIONS),
 ]
 Executed = Annotated[
-    int,
-    typer.Option("--h", metavar="N", help="Actions per chunk: open_loop and chunk.", rich_help_panel=ACTIONS),
+    int | None,
+    typer.Option("--h", metavar="N", help="Actions per chunk: needed by open_loop and chunk.", rich_help_panel=ACTIONS),
 ]
 Tick = Annotated[
     str,
@@ -64,10 +64,14 @@ Alpha = Annotated[
     float,
     typer.Option(metavar="X", help="Weight of an ensemble for agreement.", rich_help_panel=ACTIONS),
 ]
-BinaryGripper = Annotated[
-    bool,
+GripperForm = Annotated[
+    str | None,
     typer.Option(
-        "--binary-gripper", metavar="", help="Last action number 0 or 1, as MemoryVLA.", rich_help_panel=ACTIONS
+        metavar="FORM",
+        help=f"Last number of an action: {', '.join(GRIPPERS)}.",
+        show_default="the checkpoint's",
+        rich_help_panel=ACTIONS,
+        **o.choice("--gripper", GRIPPERS),
     ),
 ]
 Cameras = Annotated[
@@ -133,11 +137,11 @@ def serve(
     access_key: AccessKey = None,
     most_megabytes: MostMegabytes = 16,
     regime: RegimeName = "receding",
-    h: Executed = 1,
+    h: Executed = None,
     tick: Tick = "env_step",
     horizon: Horizon = 1,
     alpha: Alpha = 0.1,
-    binary_gripper: BinaryGripper = False,
+    gripper: GripperForm = None,
     camera: Cameras = None,
     slots: SlotCount = 8,
     window: Window = 2.0,
@@ -165,15 +169,16 @@ def serve(
     from muvla.cli.computing import prepare
     from muvla.cli.policies import ReleaseOptions, open_run
     from muvla.serving.regime import Regime
-    from muvla.serving.serve import build_gate, open_slots
+    from muvla.serving.serve import build_gate, open_slots, trained_conventions
     from muvla.serving.server import Server
     from muvla.serving.sessions import Limits
 
-    chosen = Regime(regime, h, tick, horizon, alpha, binary_gripper)
+    chosen = Regime(regime, h, tick, horizon, alpha)
     opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
     served = open_slots(opened, prepare(device, threads, compile), slots, tuple(camera or ()), compile)
     access = {"access_key": access_key, "most_bytes": most_megabytes * 2**20, "one_episode": one_episode_per_connection}
-    gate = build_gate(served, chosen, Limits(window / 1000, silence, when_full, queue, rate), **access)
+    limits = Limits(window / 1000, silence, when_full, queue, rate)
+    gate = build_gate(served, chosen, limits, trained_conventions(opened), gripper, **access)
     _run(Server(gate, host, port, root), opened.train)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from muvla.config import DataConfig
 from muvla.config.serialization import content_hash
 from muvla.data.store import EpisodeStore, open_store
-from muvla.envs.conventions import Conventions
+from muvla.envs.conventions import Conventions, common_conventions
 from muvla.errors import MuvlaError
 
 
@@ -90,9 +90,7 @@ class Mixture(EpisodeStore):
     @property
     def conventions(self) -> Conventions:
         """The facts that every dataset states alike."""
-        stated = [store.conventions.stated for store in self._parts]
-        common = stated[0].items()
-        return Conventions(**{name: value for name, value in common if all(s.get(name) == value for s in stated)})
+        return common_conventions([store.conventions for store in self._parts])
 
     @property
     def knows_phases(self) -> bool:

@@ -8,7 +8,7 @@ A task states the conventions of its environment (`TaskInfo.conventions`), and a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -67,6 +67,12 @@ class Conventions:
         """Returns the facts that both know and that differ: name → (value here, value of `other`)."""
         mine, theirs = self.stated, other.stated
         return {name: (mine[name], theirs[name]) for name in mine if name in theirs and mine[name] != theirs[name]}
+
+
+def common_conventions(stated: Sequence[Conventions]) -> Conventions:
+    """Returns the facts that all of at least one member state alike."""
+    first, *others = [conventions.stated for conventions in stated]
+    return Conventions(**{name: v for name, v in first.items() if all(other.get(name) == v for other in others)})
 
 
 FACTS = tuple(field.name for field in fields(Conventions))

@@ -25,6 +25,7 @@ class ReleasedRun(Run):
     directory: AnyCheckpoint
     bounds: dict[str, Any]  # one dataset's entry of the statistics
     precision: ReleasedPrecision
+    key: str  # of the statistics
 
     def load_policy(self, device: str = "cpu") -> Policy:
         return self.directory.load_policy(self.precision, device)
@@ -74,7 +75,7 @@ def released_run(
     directory.require_loadable()
     content = {"files": directory.hashes(), "statistics": key} | directory.stored_normalisation()
     content |= {"precision": precision} if precision != "float32" else {}
-    run = ReleasedRun(root, data, content_hash(content), directory, directory.statistics[key], precision)
+    run = ReleasedRun(root, data, content_hash(content), directory, directory.statistics[key], precision, key)
     origin = {"train": run.train, "name": name, "path": str(directory.path)}
     origin |= {"memory": "left out"} if directory.without_memory else {}
     write_json(run.folder / "release.json", origin | content)

@@ -24,6 +24,7 @@ import numpy as np
 
 from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.ensemble import combine_chunks
+from muvla.serving.gripper import RAW, Gripper
 
 REGIMES, TICKS = ("receding", "open_loop", "ensemble", "chunk"), ("env_step", "call")
 
@@ -34,26 +35,31 @@ class Regime:
 
     Attributes:
         name: a name of the table.
-        h: actions per chunk in use, of `open_loop` and `chunk`.
+        h: actions per chunk in use, of `open_loop` and `chunk`, which need the number; else 1.
         tick: when `open_loop` reads and writes the memory.
         horizon: number of chunks that `ensemble` combines.
         alpha: weight of agreement with the newest prediction, of `ensemble`.
-        binary_gripper: the last number of an action is 1 from 0.5 on, else 0, before and after an ensemble, as in
-            MemoryVLA's deployment.
+        gripper: form of the last number; a threshold is set before and after an ensemble, as in MemoryVLA's
+            deployment.
     """
 
     name: str = "receding"
-    h: int = 1
+    h: int | None = None
     tick: str = "env_step"
     horizon: int = 1
     alpha: float = 0.1
-    binary_gripper: bool = False
+    gripper: Gripper = RAW
 
     def __post_init__(self):
         for option, value, names in (("--regime", self.name, REGIMES), ("--tick", self.tick, TICKS)):
             if value not in names:
                 raise unknown_name(option, value, names)
         loops, ensemble = self.name in ("open_loop", "chunk"), self.name == "ensemble"
+        if self.h is None:
+            if loops:
+                expected, remedy = f"a number under --regime {self.name}", "give --h 8 for eight actions of every chunk"
+                raise MuvlaError("--h", got=None, expected=expected, remedy=remedy)
+            object.__setattr__(self, "h", 1)
         for option, value, fits, expected in (
             ("--h", self.h, self.h >= 1 if loops else self.h == 1, "at least 1" if loops else "1"),
             ("--tick", self.tick, self.tick == "env_step" or self.name == "open_loop", "env_step"),
@@ -111,20 +117,17 @@ class ActionQueue:
 
         `chunk` is None without a tick.
         """
-        if chunk is not None:
-            chunk = self._with_gripper(chunk)
+        gripper = self.regime.gripper
+        return gripper.answer(self._take(None if chunk is None else gripper.threshold(chunk)))
+
+    def _take(self, chunk: np.ndarray | None) -> np.ndarray:
         if self.regime.name == "chunk":
             return chunk[: self.regime.h]
         if self.regime.name == "ensemble":
             self._last.append(chunk)
             action = combine_chunks(list(self._last), self.regime.alpha)[None].astype(chunk.dtype)
-            return self._with_gripper(action)
+            return self.regime.gripper.threshold(action, cut=0.5)
         if self._is_used_up:
             self._chunk, self._age = chunk, 0
         self._age += 1
         return self._chunk[self._age - 1][None]
-
-    def _with_gripper(self, actions: np.ndarray) -> np.ndarray:
-        if not self.regime.binary_gripper:
-            return actions
-        return np.concatenate([actions[:, :-1], actions[:, -1:] >= 0.5], axis=1, dtype=actions.dtype)

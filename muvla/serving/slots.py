@@ -16,6 +16,7 @@ import numpy as np
 
 from muvla.config import TaskConfig
 from muvla.data.normalization import Statistics
+from muvla.envs.conventions import Conventions
 from muvla.envs.phases import Phase
 from muvla.errors import MuvlaError
 from muvla.evaluation.episode import RunningEpisode
@@ -24,6 +25,7 @@ from muvla.evaluation.protocol import Protocol
 from muvla.memory.contract import State
 from muvla.models.policy import Policy
 from muvla.recurrence.watch import all_finite
+from muvla.serving.gripper import Gripper, choose_gripper
 from muvla.serving.observation import Needs, Observed
 from muvla.serving.refusal import BROKEN, Refused
 
@@ -115,6 +117,10 @@ class PolicySlots(Slots):
         self._actor = _ServingActor(policy, statistics, Protocol("serving", 1, task, episodes=1, slots=count))
         self._policy, self._statistics = policy, statistics
         self._episodes = [RunningEpisode(slot) for slot in range(count)]
+
+    def choose_gripper(self, form: str | None, conventions: Conventions) -> Gripper:
+        """The gripper of the answers, see `muvla.serving.gripper.choose_gripper`."""
+        return choose_gripper(form, self._policy, self._statistics, conventions)
 
     def config(self) -> dict[str, Any]:
         policy, needs = self._policy, self.needs

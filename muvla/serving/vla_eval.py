@@ -23,6 +23,7 @@ from muvla.serving.refusal import Refused
 from muvla.serving.sessions import Session, failed
 
 WIRE, PROTOCOL = "vla-eval", 1
+GRIPPERS = {"closes": "binary_close_positive", "opens": "binary_close_negative"}  # form → vla-eval's name
 TYPES = ("hello", "observation", "action", "episode_start", "episode_end", "error")
 
 
@@ -111,7 +112,10 @@ class Connection:
             "protocol_version": PROTOCOL,
             "model_server": "muvla",
             "capabilities": {},
-            "action_spec": {"actions": _spec("actions", config["action"], "raw")},
+            "action_spec": {
+                "actions": _spec("actions", config["action"], "raw"),
+                "gripper": _spec("gripper", 1, GRIPPERS.get(self.gate.sessions.regime.gripper.form, "raw")),
+            },
             "observation_spec": observed,
             "observation_params": {"send_wrist_image": needs.cameras > 1, "send_state": needs.reads_proprio},
             "config": config,

@@ -30,7 +30,7 @@ from muvla.data.readers.lerobot import ABOUT, INSTRUCTION, LeRobotDirectory
 from muvla.data.readers.rlds import RldsDirectory
 from muvla.data.readers.schema import Schema
 from muvla.data.readers.source import Source, read_note
-from muvla.envs.conventions import Conventions
+from muvla.envs.conventions import NOTHING_STATED, Conventions
 from muvla.errors import MuvlaError, unknown_name
 from muvla.utils.content import describe_format
 
@@ -137,7 +137,14 @@ FORMATS: dict[str, Format] = {
     "robomimic": robomimic.FORMAT,
     "robomme": robomme.FORMAT,
 }
+PUBLISHED = {"libero": RLDS_LIBERO, "bridge": RLDS_BRIDGE, "fractal": RLDS_FRACTAL}  # by the beginning of a key
 LISTED = 200  # entries of a folder in which a dataset is searched
+
+
+def published_conventions(key: str) -> Conventions:
+    """Returns the conventions of a published dataset by its key in a release's statistics; nothing for another key."""
+    fitting = [schema.conventions for name, schema in PUBLISHED.items() if key.startswith(name)]
+    return fitting[0] if fitting else NOTHING_STATED
 
 
 def detect_format(path: Path) -> str:
