@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from analysis.report.beside import OtherResult
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import Baselines
 from sweeps.contrasts import Contrasts
@@ -28,6 +29,7 @@ class Report:
         contrasts: primary metric and test of the contrasts.
         pairs: (variant, reference) of every contrast.
         protocols: the study's protocols.
+        others: results of policies that no study trained (`muvla report --beside`).
         registrations: prediction → whether it was registered before its rows (`sweeps.registration`).
     """
 
@@ -45,3 +47,4 @@ class Report:
     pairs: tuple[tuple[str, str], ...] = ()
     protocols: tuple[Protocol, ...] = ()
     registrations: dict[Prediction, str] = field(default_factory=dict)
+    others: tuple[OtherResult, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.contrasts import contrast_frame, contrast_sections
+from analysis.report.beside import beside_section
 from analysis.report.contents import Report
 from analysis.report.costs import cost_section
 from analysis.report.delays import delay_section
@@ -42,6 +43,7 @@ def evidence_sections(
         folder.write_csv("contrasts.csv", contrasts)
         text += contrast_sections(contrasts)
     text += published_section(folder, frame, report.protocols)
+    text += beside_section(folder, frame, report.others)
     text += verdict_section(folder, cells, report.predictions, report.registrations)
     text += paired_section(folder, pairs)
     text += difference_section(folder, cells)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +39,13 @@ Audience = Annotated[
         **o.choice("--for", ("paper",)),
     ),
 ]
+Beside = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ID|FILE",
+        help="Add a served policy or a release by its id, or a result file of vla-eval or LeRobot; repeatable.",
+    ),
+]
 Episodes = Annotated[
     int, typer.Option(metavar="N", help="Episodes of every variant that the page shows; 0 for none.", min=0)
 ]
@@ -61,6 +70,7 @@ def report(
         bool,
         typer.Option("--committed", metavar="", help="Read results/rows.jsonl.gz of the study, and no runs folder."),
     ] = False,
+    beside: Beside = None,
     episodes: Episodes = 3,
     audience: Audience = None,
     mix_provenance: MixProvenance = False,
@@ -87,12 +97,14 @@ def report(
         require_one_study(opened)
     narrowing = _words({"--set": set, "--seeds": seeds, "--variant": variants})
     mixes = {"--mix-provenance": mix_provenance, "--mix-studies": mix_studies}
-    written = _words({"--out": out, "--results": results, "--committed": committed, "--for": audience} | mixes)
+    places = {"--out": out, "--results": results, "--committed": committed, "--beside": beside, "--for": audience}
+    written = _words(places | mixes)
     swept = [] if committed else [["muvla", "sweep", name, *narrowing] for name in studies]
     command = " && ".join(map(shlex.join, [*swept, ["muvla", "report", *studies, *narrowing, *written]]))
     read = _read_committed(studies, opened) if committed else _read_runs(opened, runs, data)
     folder = out or runs / "report" / opened[0].name
     contents = report_of(read, command, mix_provenance, _registrations(studies, opened, runs))
+    contents = _with_others(contents, beside or (), runs, data)
     write_report([cell for each in read for cell in each.records], folder, contents, results, paper=audience == "paper")
     if committed:
         page = write_results_page(read, contents, folder, _results_folder(studies[0]))
@@ -102,6 +114,12 @@ def report(
     print(f"The page is {page}")
     names = sorted(str(path) for path in folder.iterdir() if path.is_file())
     show_json({"studies": [study.name for study in opened], "folder": str(folder), "files": names})
+
+
+def _with_others(contents: Report, names: Sequence[str], runs: Path, data: Path) -> Report:
+    from analysis.report.beside import read_others
+
+    return replace(contents, others=read_others(names, runs, data, contents.protocols))
 
 
 def _read_runs(studies: list[Study], runs: Path, data: Path) -> list[StudyResults]:
