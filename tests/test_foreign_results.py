@@ -20,13 +20,29 @@ def vla_eval(*tasks):
     return {"benchmark": "LIBERO", "mode": "sync", "harness_version": "0.8.0", "created_at": "", "tasks": tasks}
 
 
+def lerobot_task(group, number, successes):
+    rewards = [0.0] * len(successes)
+    metrics = {"sum_rewards": rewards, "max_rewards": rewards, "successes": successes, "video_paths": []}
+    return {"task_group": group, "task_id": number, "metrics": metrics}
+
+
+def lerobot_total(pc, n):
+    return {"avg_sum_reward": 0.1, "avg_max_reward": 0.1, "pc_success": pc, "n_episodes": n, "video_paths": []}
+
+
 def lerobot(successes, pc, n):
-    metrics = {"sum_rewards": [0.0], "max_rewards": [0.0], "successes": successes, "video_paths": []}
+    """The layout of LeRobot 0.6.2 (`lerobot-eval` writes the value of `eval_policy_all`)."""
     return {
-        "per_task": [{"task_group": "libero_10", "task_id": 0, "metrics": metrics}],
+        "per_task": [lerobot_task("libero_10", 0, successes)],
         "per_group": {},
-        "overall": {"avg_sum_reward": 0.1, "pc_success": pc, "n_episodes": n, "eval_s": 1.0},
+        "overall": lerobot_total(pc, n) | {"eval_s": 1.0, "eval_ep_s": 0.5},
     }
+
+
+def two_groups(changed=None):
+    tasks = [lerobot_task("a", 0, [True, False]), lerobot_task("a", 1, [True]), lerobot_task("b", 0, [False])]
+    groups = {"a": lerobot_total(200 / 3, 3), "b": lerobot_total(0.0, 1)} | (changed or {})
+    return {"per_task": tasks, "per_group": groups, "overall": lerobot_total(50.0, 4)}
 
 
 def written(tmp_path, content):
@@ -57,6 +73,18 @@ def test_a_result_of_lerobot_has_its_tasks_and_the_total(tmp_path):
     ]
 
 
+def test_groups_of_lerobot_are_held_against_their_tasks(tmp_path):
+    lines = read_results(written(tmp_path, two_groups()))
+    assert [(line.task, line.n, line.successes) for line in lines] == [
+        ("a/0", 2, 1),
+        ("a/1", 1, 1),
+        ("b/0", 1, 0),
+        ("all", 4, 2),
+    ]
+    lines = read_results(written(tmp_path, two_groups() | {"per_task": []}))
+    assert [(line.task, line.n, line.successes) for line in lines] == [("a", 3, 2), ("b", 1, 0), ("all", 4, 2)]
+
+
 @pytest.mark.parametrize(
     ("content", "field"),
     [
@@ -71,6 +99,11 @@ def test_a_result_of_lerobot_has_its_tasks_and_the_total(tmp_path):
         (lerobot([True], 50.0, 3), "pc_success"),
         (lerobot([True], 0.0, 1), "per_task"),
         (lerobot([True], 101.0, 1), "pc_success"),
+        (two_groups({"b": lerobot_total(100.0, 1)}), "per_group.b"),
+        (two_groups({"a": lerobot_total(50.0, 3)}), "per_group.a.pc_success"),
+        ({"per_episode": [], "aggregated": {"pc_success": 50.0}}, "result.json"),
+        (lerobot([True], 100.0, 1) | {"per_task": {"libero_10": {"0": [True]}}}, "per_task"),
+        (lerobot([True], 100.0, 1) | {"per_task": [lerobot_task("a", 0, ["yes"])]}, "successes"),
     ],
 )
 def test_a_file_that_is_no_result_names_its_field(tmp_path, content, field):

@@ -87,8 +87,11 @@ class _LeRobotTotal(msgspec.Struct):
 
 
 class _LeRobot(msgspec.Struct):
+    """LeRobot 0.6.2. Versions before 0.4 wrote `per_episode` and `aggregated`, which are refused."""
+
     overall: _LeRobotTotal
     per_task: list[_LeRobotTask] = []
+    per_group: dict[str, _LeRobotTotal] = {}
 
 
 def read_results(path: Path) -> list[ForeignResult]:
@@ -144,30 +147,47 @@ def _success(episode: _Episode, place: str) -> bool:
 
 
 def _lerobot(result: _LeRobot, path: Path) -> list[ForeignResult]:
-    source, total = f"LeRobot: {path.name}", result.overall
-    lines = [
-        ForeignResult(
-            source, f"{task.task_group}/{task.task_id}", len(task.metrics.successes), sum(task.metrics.successes), None
-        )
-        for task in result.per_task
-    ]
+    source = f"LeRobot: {path.name}"
+    groups: dict[str, list[ForeignResult]] = {}
+    for task in result.per_task:
+        passed, place = task.metrics.successes, f"{task.task_group}/{task.task_id}"
+        groups.setdefault(task.task_group, []).append(ForeignResult(source, place, len(passed), sum(passed), None))
+    totals = {
+        group: _lerobot_total(source, group, total, f"{path}: per_group.{group}")
+        for group, total in result.per_group.items()
+    }
+    whole = _lerobot_total(source, ALL, result.overall, f"{path}: overall")
+    for group, lines in groups.items():
+        if group in totals:
+            _require_sum(lines, totals[group], f"{path}: per_group.{group}")
+    lines = [line for group in groups.values() for line in group] or list(totals.values())
+    if lines:
+        _require_sum(lines, whole, f"{path}: {'per_task' if groups else 'per_group'}")
+    return [*lines, whole]
+
+
+def _lerobot_total(source: str, task: str, total: _LeRobotTotal, place: str) -> ForeignResult:
+    """The line of an aggregate, which holds a rate in place of a count."""
     successes = round(total.pc_success / 100 * total.n_episodes)
     if abs(successes / total.n_episodes * 100 - total.pc_success) > 0.01:
         raise MuvlaError(
-            f"{path}: overall.pc_success",
+            f"{place}.pc_success",
             got=total.pc_success,
             expected=f"a multiple of 100/{total.n_episodes}, for n_episodes {total.n_episodes}",
             remedy="run `lerobot-eval` again; the two numbers contradict each other",
         )
-    whole = ForeignResult(source, ALL, total.n_episodes, successes, None)
-    if lines and (_total(source, lines).n, _total(source, lines).successes) != (whole.n, whole.successes):
+    return ForeignResult(source, task, total.n_episodes, successes, None)
+
+
+def _require_sum(lines: list[ForeignResult], total: ForeignResult, place: str) -> None:
+    summed = _total(total.source, lines)
+    if (summed.n, summed.successes) != (total.n, total.successes):
         raise MuvlaError(
-            f"{path}: per_task",
-            got=f"{_total(source, lines).successes} of {_total(source, lines).n} successes",
-            expected=f"{whole.successes} of {whole.n}, as in overall",
+            place,
+            got=f"{summed.successes} of {summed.n} successes",
+            expected=f"{total.successes} of {total.n}, as in the total",
             remedy="run `lerobot-eval` again; the two parts contradict each other",
         )
-    return [*lines, whole]
 
 
 def _total(source: str, lines: list[ForeignResult]) -> ForeignResult:
