@@ -38,20 +38,28 @@ MEMORY, TEXT, CHUNK = 64, 35, 8
 
 
 def random_policy(anatomy: SizeConfig, device: str) -> Policy:
-    """Build a policy with random weights on the device.
-
-    7 B parameters in float32 would not fit beside their copies. Parameters that may be trained in full are float32, as
-    are norms and biases; the others are bfloat16.
-    """
+    """Build a policy with random weights on the device."""
     with init_empty_weights(include_buffers=False):
         policy = Policy(
             ModelConfig(anatomy, chunk=CHUNK, precision="bfloat16", memory_positions="shift"),
             build_memory(MemoryConfig("tokens", MEMORY), Dimensions(anatomy.width)),
             Interface(cameras=2, proprio_dim=7, action_dim=7, text=TEXT, text_padded=False),
         )
+    return draw_weights(policy, device)
+
+
+def draw_weights(policy: Policy, device: str) -> Policy:
+    """Give every parameter of the meta device random values on the device, and return the policy.
+
+    7 B parameters in float32 would not fit beside their copies. In a policy that computes in bfloat16, matrices are
+    bfloat16. Parameters that may be trained in full are float32, as are norms and biases.
+    """
     for name, parameter in policy.named_parameters():
-        half = parameter.ndim > 1 and not name.startswith(TRAINED_IN_FULL)
-        values = torch.empty(parameter.shape, device=device, dtype=torch.bfloat16 if half else torch.float32)
+        if not parameter.is_meta:
+            continue
+        matrix = parameter.ndim > 1 and not name.startswith(TRAINED_IN_FULL)
+        dtype = torch.bfloat16 if matrix and policy.config.precision == "bfloat16" else torch.float32
+        values = torch.empty(parameter.shape, device=device, dtype=dtype)
         module, _, leaf = name.rpartition(".")
         owner = policy.get_submodule(module)
         setattr(owner, leaf, nn.Parameter(values.normal_(0.0, 0.02), requires_grad=parameter.requires_grad))

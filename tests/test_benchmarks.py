@@ -19,6 +19,7 @@ from benchmarks import (
     experts,
     loop,
     mechanisms,
+    memoryvla,
     one_pass,
     orders,
     query,
@@ -164,6 +165,52 @@ def test_model_flops_are_those_that_torch_counts(adapters):
 
 def _given(window):
     return window.images, window.proprio, window.text_ids, window.text_lengths
+
+
+@pytest.fixture
+def small_banks(monkeypatch):
+    monkeypatch.setattr(memoryvla, "CAPACITIES", (2, 3))
+    monkeypatch.setattr(memoryvla, "STEPS", (5,))
+    monkeypatch.setattr(memoryvla, "SLOTS", 2)
+    monkeypatch.setattr(memoryvla, "WINDOW", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_banks")
+def test_queries_of_memoryvla_search_a_full_bank_and_a_compiled_expert_gives_the_same_actions():
+    policies = memoryvla.random_policies("tiny", "cpu")
+    assert list(policies) == ["none", "L = 2", "L = 3"]
+    policy, head, queries = policies["L = 3"], policies["L = 3"].head, []
+    for expert in (head, memoryvla.compile_expert(head, lambda graph, _: graph.forward)):
+        torch.manual_seed(0)  # of the bank's entries
+        queries.append(memoryvla.Query(policy, expert))
+    assert int(queries[0].recurrence.state["length"]) == 3, "one tick wrote a single entry"
+    torch.testing.assert_close(queries[0](), queries[1](), rtol=1e-4, atol=1e-4)
+    levels = []
+    forward = head.forward
+    head.forward = lambda *given: levels.append(given) or forward(*given)
+    memoryvla.Query(policy, head, steps=5)
+    assert len(levels) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_banks")
+def test_the_latency_of_memoryvla_is_measured(tmp_path, monkeypatch, capsys):
+    """Without a compiler the table says so; the size of the papers is not run without a GPU."""
+    monkeypatch.setenv("CXX", "no-compiler")
+    assert memoryvla.main("tiny", rounds=1, here=tmp_path) == 0
+    text = (tmp_path / "memoryvla.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    for line in (
+        "| none against L = 3 |",
+        "| 10 levels against 5 |",
+        "not run: no C++ compiler",
+        "| MemoryVLA, L = 16 |",
+    ):
+        assert line in text
+    assert "Size memoryvla-7b: not run." in text
+    if not torch.cuda.is_available():
+        assert memoryvla.main("memoryvla-7b", here=tmp_path) == 2
 
 
 @pytest.mark.slow
