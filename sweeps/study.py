@@ -17,6 +17,7 @@ from muvla.config.serialization import flatten, replace
 from muvla.errors import MuvlaError, unknown_name
 from muvla.evaluation.protocol import Protocol
 from muvla.interventions import canonical_name
+from muvla.interventions.perception import with_zero_perception
 from muvla.probes.base import Grid, ScheduledMeasurement
 from muvla.utils.names import require_name
 from sweeps.applicability import require_some_variant, why_not_applicable
@@ -32,7 +33,6 @@ from sweeps.checks import (
 from sweeps.contrasts import Contrasts
 from sweeps.predictions import NamesVariants, Prediction
 
-ZERO_PERCEPTION = "zero_perception"  # a part of every report on a policy with perceptual tokens
 SEED = "seed"  # the training seed differs between cells without being a factor
 
 
@@ -143,16 +143,8 @@ class Study(NamesVariants):
         return self.contrasts.resolve(f"study {self.name}", self.variants, self.reference, len(self.seeds))
 
     def interventions_of(self, cell: Cell) -> tuple[str, ...]:
-        """The study's interventions on a cell.
-
-        A cell with perceptual tokens always has the intervention on them: as released, their attention is a mean over
-        tokens for ever, so every report has to say whether they count (MemoryVLA spec 3.1). Other cells never have it.
-        """
-        return self._interventions(cell.memory.perceives)
-
-    def _interventions(self, perceives: bool) -> tuple[str, ...]:
-        others = tuple(name for name in self.interventions if name != ZERO_PERCEPTION)
-        return (*others, ZERO_PERCEPTION) if perceives else others
+        """The study's interventions on a cell; a cell with perceptual tokens always has `zero_perception`."""
+        return with_zero_perception(self.interventions, cell.memory.perceives)
 
     def conditions(self, cell: Cell) -> Iterator[tuple[Protocol, str]]:
         """(protocol, intervention) of every evaluation of a cell, each once.
@@ -170,7 +162,7 @@ class Study(NamesVariants):
         """Conditions of the cells with perceptual tokens (True) and of the other cells."""
 
         def of(perceives: bool) -> tuple[tuple[Protocol, str], ...]:
-            names = ("none", *self._interventions(perceives))
+            names = ("none", *with_zero_perception(self.interventions, perceives))
             declared = [(protocol, name) for protocol in self.protocols for name in names]
             return tuple(dict.fromkeys(declared + self.grid_conditions))
 

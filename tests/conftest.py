@@ -187,6 +187,7 @@ def small_release(monkeypatch):
     monkeypatch.setitem(SIZES, "fixture", SIZE)
     monkeypatch.setitem(declared_protocols(), PROTOCOL.id, PROTOCOL)
     monkeypatch.setattr("muvla.runs.evaluate.EvaluationContext", partial(EvaluationContext, env_factory=Variant))
+    monkeypatch.setattr("muvla.runs.probe.open_env", Variant)
 
 
 @pytest.fixture

@@ -237,6 +237,7 @@ def test_a_pickle_of_another_form_is_refused(tmp_path, content, got):
         ({"consolidate_type": "merge"}, "config.json: consolidate_type"),
         ({"update_fused": 1}, "config.json: update_fused"),
         ({"future_action_window_size": -1}, "config.json: future_action_window_size"),
+        ({"muvla_expert": {"layers": 2, "width": 16, "heads": 4, "dropped": 0.0}}, "guidance"),
     ],
 )
 def test_a_configuration_that_means_nothing_is_refused(tmp_path, fields, field):
@@ -312,15 +313,38 @@ def test_a_base_without_an_expert_is_a_start_and_no_policy(folders):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_release")
-def test_a_training_file_is_evaluated_and_intervened_upon(folders, tmp_path, capsys):
-    path = folders["memoryvla"]
+@pytest.mark.parametrize(
+    ("family", "intervention", "evaluated"),
+    [("memoryvla", "skip_read", {"none", "skip_read", "zero_perception"}), ("cronusvla", "empty", {"none", "empty"})],
+)
+def test_a_training_file_is_evaluated_and_intervened_upon(folders, tmp_path, capsys, family, intervention, evaluated):
+    """With perceptual tokens the results hold `zero_perception`, though the command does not name the intervention."""
+    path = folders[family]
     assert run(tmp_path, "evaluate", path) == 0
     assert "released@1 none" in capsys.readouterr().out
-    assert run(tmp_path, "intervene", path, "zero_perception") == 0
+    assert run(tmp_path, "intervene", path, intervention) == 0
+    assert {line.split()[1].rstrip(":") for line in capsys.readouterr().out.splitlines()} >= evaluated - {"none"}
     (folder,) = (tmp_path / "runs").iterdir()
-    assert len(list((folder / "rows").glob("*.jsonl"))) == 2
+    assert len(list((folder / "rows").glob("*.jsonl"))) == len(evaluated)
     origin = json.loads((folder / "release.json").read_text())
     assert origin["statistics"] == "libero" and "tokenizer.json" in origin["files"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_release")
+@pytest.mark.parametrize(
+    ("family", "probe", "refused"),
+    [("memoryvla", "retrieval", None), ("cronusvla", "gradients", "retrieval"), ("cogact", "attention", "gradients")],
+)
+def test_a_training_file_is_probed(folders, tmp_path, capsys, family, probe, refused):
+    """By the probes of every policy; a probe that needs another memory is refused by its name."""
+    assert run(tmp_path, "probe", folders[family], probe, "--episodes", "1") == 0
+    (file,) = (tmp_path / "runs").glob(f"*/probes/{probe}@*.csv")
+    assert len(file.read_text().splitlines()) > 1
+    capsys.readouterr()
+    if refused:
+        assert run(tmp_path, "probe", folders[family], refused, "--episodes", "1") == 2
+        assert printed_field(capsys).startswith(f"probe {refused}")
 
 
 @pytest.mark.slow

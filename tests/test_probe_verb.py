@@ -24,10 +24,15 @@ def late(base):
     return Grid("late", 1, tuple(Point(base, kind, (("at", i),)) for i, kind in enumerate(kinds)), x="at")
 
 
+def narrow(base):
+    return Grid("narrow", 1, tuple(Point(base, kind, (("at", i),)) for i, kind in enumerate(("none", "drop"))), x="at")
+
+
 @pytest.fixture
 def probe(base, store, tmp_path, monkeypatch, capsys):
     """`probe(changes)` → (exit status, lines on stdout) of the grid and a measurement of a changed cell."""
-    monkeypatch.setitem(PROBES.members, "late", f"{__name__}:late")
+    for name in ("late", "narrow"):
+        monkeypatch.setitem(PROBES.members, name, f"{__name__}:{name}")
     monkeypatch.setitem(declared_protocols(), FEW.id, FEW)
 
     def run(changes, *names):
@@ -64,4 +69,13 @@ def test_a_point_that_never_fires_is_told_and_the_others_go_on(probe):
 def test_without_a_memory_the_points_without_intervention_are_left(probe):
     run, status, said = probe(no_memory(), "late")
     assert status == 0 and said[0] == "late@1: 1 of 3 conditions" and len(said) == 2
+    assert len(list(run.rows.iterdir())) == 1
+
+
+def test_a_point_that_the_mechanism_cannot_take_is_left_out_and_named(probe):
+    """A bank that is read at the head has no MEMORY tokens to drop."""
+    bank = {"memory.kind": "bank", "memory.place": "fuse", "memory.m": 0, "memory.perceptual_width": 8}
+    run, status, said = probe(bank, "narrow")
+    assert status == 0 and said[0] == "narrow@1: 1 of 2 conditions" and len(said) == 3
+    assert said[1].startswith("  drop not applicable: a memory of 0 tokens")
     assert len(list(run.rows.iterdir())) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from muvla.interventions.context import Context
@@ -23,3 +25,17 @@ ZERO_PERCEPTION = InterventionKind(
     on_perception=True,
     unconfinable="it acts on all perceptual tokens",
 )
+
+
+def with_zero_perception(names: Iterable[str], perceives: bool) -> tuple[str, ...]:
+    """Returns the interventions of a report: `zero_perception` comes last, for a policy with perceptual tokens alone.
+
+    As released, the attention to perceptual tokens stays a mean over tokens (MemoryVLA spec 3.1). Every report on such
+    a policy therefore says what the policy does without these tokens.
+
+    Args:
+        names: canonical names.
+        perceives: True if an action expert of the policy reads perceptual tokens.
+    """
+    others = tuple(name for name in names if name != ZERO_PERCEPTION.name)
+    return (*others, ZERO_PERCEPTION.name) if perceives else others

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from muvla.envs.registry import backends
 from muvla.errors import MuvlaError
+from muvla.evaluation.checks import require_defined
 from muvla.evaluation.evaluate import require_prompts
 from muvla.evaluation.protocol import Protocol, require_decisions
 from muvla.evaluation.records import Summary, summarise
 from muvla.evaluation.results import NeverFired
+from muvla.interventions import parse_intervention
+from muvla.interventions.perception import with_zero_perception
 from muvla.probes.base import Grid, Point
 from muvla.runs.evaluate import Evaluator
 from muvla.runs.results import has_result
@@ -73,6 +76,8 @@ def evaluate_conditions(
 ) -> list[ConditionResult]:
     """Evaluate every protocol under every intervention.
 
+    A policy with perceptual tokens also gets the intervention `zero_perception`.
+
     Args:
         evaluator: the policy.
         sets: protocols by the name that the user gave; a name of several protocols also gets their mean.
@@ -85,13 +90,17 @@ def evaluate_conditions(
     """
     protocols = [protocol for several in sets.values() for protocol in several]
     require_decisions(protocols)
-    if list(interventions) != ["none"] and not evaluator.policy.memory.has_state:
-        raise MuvlaError(
-            "INTERVENTION",
-            got=", ".join(interventions),
-            expected="none: this policy has no memory",
-            remedy="use `muvla evaluate`",
-        )
+    if list(interventions) != ["none"]:
+        memory = evaluator.policy.memory
+        if not memory.has_state:
+            raise MuvlaError(
+                "INTERVENTION",
+                got=", ".join(interventions),
+                expected="none: this policy has no memory",
+                remedy="use `muvla evaluate`",
+            )
+        if memory.config.perceives:
+            interventions = with_zero_perception(interventions, perceives=True)
     if evaluator.is_local:
         require_prompts(evaluator.policy, protocols)
     results: list[ConditionResult] = []
@@ -133,13 +142,17 @@ def _say_mean(name: str, summaries: Sequence[Summary], say: Callable[[str], None
 def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] = print) -> list[PointResult]:
     """Evaluate the points of a probe's grid, with a line for each. Return their results.
 
-    A policy without memory, and a policy that another process serves, get only the points without an intervention.
+    A policy without memory, and a policy that another process serves, get only the points without an intervention. A
+    point whose intervention is undefined for the policy's mechanism is left out, with a line that says why.
     """
-    has_memory = evaluator.is_local and evaluator.policy.memory.has_state
-    points = [point for point in grid.points if point.intervention == "none" or has_memory]
+    reasons = {point.intervention: _why_left_out(evaluator, point.intervention) for point in grid.points}
+    points = [point for point in grid.points if reasons[point.intervention] is None]
     if evaluator.is_local:
         require_prompts(evaluator.policy, [point.protocol for point in points])
     say(f"{grid.id}: {len(points)} of {len(grid.points)} conditions")
+    for name, reason in reasons.items():
+        if reason:
+            say(f"  {name} not applicable: {reason}")
     results: list[PointResult] = []
     for point in points:
         coordinates = ", ".join(f"{name} {value}" for name, value in point.coordinates)
@@ -152,3 +165,16 @@ def evaluate_grid(evaluator: Evaluator, grid: Grid, say: Callable[[str], None] =
             text = f"never fired: {error}"
         say(f"  {coordinates}, {point.intervention}: {text}")
     return results
+
+
+def _why_left_out(evaluator: Evaluator, intervention: str) -> str | None:
+    """Returns None for a condition that is run, "" without a memory, else why the mechanism cannot take it."""
+    if intervention == "none":
+        return None
+    if not (evaluator.is_local and evaluator.policy.memory.has_state):
+        return ""
+    try:
+        require_defined(parse_intervention(intervention), evaluator.policy.memory)
+    except MuvlaError as error:
+        return f"{error.got}, expected {error.expected}"
+    return None
