@@ -89,7 +89,7 @@ def require_distinct(where: str, cells: Iterable[StudyCell]) -> None:
 def require_known_tasks(protocols: Iterable[Protocol], cells: Iterable[StudyCell]) -> None:
     """Tasks of the data and of the protocols exist, and every episode reaches its decision."""
     protocols = list(protocols)
-    of_data = [dataset.task.name for item in cells for dataset in item.cell.data.datasets]
+    of_data = [dataset.task.name for item in cells for dataset in item.cell.data.collected]
     for name in dict.fromkeys([*of_data, *(protocol.task.name for protocol in protocols)]):
         task_info(name)
     require_decisions(protocols)
@@ -197,6 +197,9 @@ def _demands(protocol: Protocol, cell: Cell, prompts: Prompts) -> Iterator[Deman
         yield Demand("task", evaluated.suite, same_suite, f"suite {info.suite}, as the data")
         yield Demand("image_size", camera, camera == shown, f"{shown}, the size of the {whose}")
         yield Demand("seed", protocol.seed, not overlap(protocol, data), "episodes that are not in the training data")
+    if cell.data.held_out is not None:
+        unseen = not overlap(protocol, cell.data.held_out)
+        yield Demand("seed", protocol.seed, unseen, "episodes that are not in data.held_out")
     yield _prompt_demand(prompts, evaluated, trained, cell)
 
 

@@ -21,7 +21,7 @@ def require_imports(study: Study, root: Path) -> None:
         root: folder of all datasets.
     """
     data = [(item.variant, item.cell.data) for item in study.of_one_seed]
-    imports = {(v, d.labels, spec) for v, d in data for spec in d.datasets if spec.source is not None}
+    imports = {(v, d.labels, spec) for v, d in data for spec in d.collected if spec.source is not None}
     for variant, labels, spec in sorted(imports, key=str):
         store = open_store(root, spec)
         require_task_conventions(store)

@@ -203,7 +203,7 @@ class Ledger:
         """
         require_imports(study, self.data)
         mixtures = {item.variant: item.cell.data.datasets for item in study.of_one_seed}
-        specs = dict.fromkeys(spec for datasets in mixtures.values() for spec in datasets)
+        specs = dict.fromkeys(spec for item in study.of_one_seed for spec in item.cell.data.collected)
         stores = {spec: collect(spec, self.data, progress, jobs) for spec in specs}
         presented = {datasets: join([stores[spec] for spec in datasets]) for datasets in mixtures.values()}
         return {variant: presented[datasets] for variant, datasets in mixtures.items()}
@@ -212,7 +212,7 @@ class Ledger:
         """True if nothing is left to collect. Raises MuvlaError for an import that does not exist or lacks what the
         labels of a variant need: no collection makes up for that."""
         require_imports(study, self.data)
-        specs = {spec for item in study.of_one_seed for spec in item.cell.data.datasets}
+        specs = {spec for item in study.of_one_seed for spec in item.cell.data.collected}
         return all(is_sealed(get_store_path(self.data, spec)) for spec in specs)
 
     def opened(self, study: Study) -> dict[str, EpisodeStore]:

@@ -19,6 +19,7 @@ from analysis.figures.style import COLOURS, assign_colours
 from analysis.frames import tidy
 from analysis.intervention_frames import grid_frame, paired_frame
 from analysis.report.folder import save
+from analysis.training_log import FIRST_DECISION
 from helpers.figures import all_inside
 from helpers.packages import write_package
 from helpers.paths import ROOT
@@ -83,12 +84,20 @@ def subjects(cells):
     costs = pd.DataFrame(
         {"variant": variant} | dict.fromkeys(NUMBERS, f"{i + 1},000") for i, variant in enumerate(VARIANTS)
     )
+    logs = pd.DataFrame(
+        {"order": i, "variant": variant, "seed": seed, "update": update, "demonstrations": name, "error": 1 / update}
+        for i, variant in enumerate(VARIANTS)
+        for seed in (0, 1)
+        for name in FIRST_DECISION.values()
+        for update in (25, 50, 75)
+    )
     grids = [
         Subject(grid_frame(cells, grid.id), suffix=f"-{grid.id[:-2]}", probe=grid, **protocol)
         for grid in cells[-1].grids
     ]
     return {
         "rates": [Subject(rates, **protocol), Subject(longer, suffix="-longer", **protocol)],
+        "training": [Subject(logs, **protocol)],
         "delays": [Subject(delays, **protocol)],
         "costs": [Subject(cost_frame(rates, costs), **protocol)],
         "paired": [Subject(paired_frame(cells), **protocol)],

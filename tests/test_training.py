@@ -134,7 +134,8 @@ def test_the_list_of_knobs_is_complete(base):
     backends = {"model.attention"}  # computes the same (tests/test_attention.py)
     backends |= {"model.prompt_tokens"}  # up to rounding (tests/test_prompts.py)
     chosen_after = {"selection"}  # which checkpoint counts, not what is trained (tests/test_selection.py)
-    assert set(KNOBS) == set(flatten(base)) - elsewhere - backends - chosen_after
+    measured = {"data.held_out"}  # no training plays it (tests/test_held_out.py)
+    assert set(KNOBS) == set(flatten(base)) - elsewhere - backends - chosen_after - measured
 
 
 def test_label_kinds_give_the_predicted_loss(store, cell_with):

@@ -14,8 +14,8 @@ from analysis.figures.style import assign_colours
 from analysis.frames import variants_in_order
 from muvla.evaluation.records import GridRows, TakenMeasurement
 
-FrameName = Literal["rates", "delays", "costs", "paired", "chunks", "grid", "measurement"]
-FRAMES: tuple[FrameName, ...] = ("rates", "delays", "costs", "paired", "chunks", "grid", "measurement")
+FrameName = Literal["rates", "training", "delays", "costs", "paired", "chunks", "grid", "measurement"]
+FRAMES: tuple[FrameName, ...] = ("rates", "training", "delays", "costs", "paired", "chunks", "grid", "measurement")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Figure(ABC):
         frame: name of the frame that `Subject.lines` holds, one of
 
             - `rates`: `analysis.frames.tidy`, one protocol; also the frame of a committed `cells.csv`.
+            - `training`: `analysis.training_log.training_frame`, all cells.
             - `delays`: `analysis.delays.delay_frame`, one protocol.
             - `costs`: `analysis.costs.cost_frame`, one protocol.
             - `paired`: `analysis.intervention_frames.paired_frame`, one protocol.

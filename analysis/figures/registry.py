@@ -13,6 +13,7 @@ FIGURES = Registry(
         "rates": "analysis.figures.rates:RatesFigure",
         "interventions": "analysis.figures.interventions:InterventionRatesFigure",
         "updates": "analysis.figures.updates:UpdatesFigure",
+        "first_decision": "analysis.figures.first_decision:FirstDecisionFigure",
         "delay": "analysis.figures.delay:DelayFigure",
         "cost": "analysis.figures.cost:CostFigure",
         "paired": "analysis.figures.paired:PairedFigure",

@@ -19,6 +19,7 @@ from analysis.report.interventions import (
     verdict_section,
 )
 from analysis.report.published import published_section
+from analysis.report.training import training_section
 from muvla.evaluation.records import CellRecords
 
 
@@ -50,5 +51,6 @@ def evidence_sections(
     text += chunk_section(folder, cells)
     text += grid_section(folder, cells)
     text += measurement_section(folder, cells)
+    text += training_section(folder, cells)
     text += delay_section(folder, cells)
     return text + cost_section(folder, report.costs, frame)

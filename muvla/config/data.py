@@ -158,6 +158,9 @@ class DataConfig:
     # tells a decision from its second step on, so only the first steps train sight and memory. Labels of a chunk still
     # reach past this step, up to the end of the demonstration.
     decision_steps: int | None = field(default=None, metadata=ADDED_LATER)
+    # Demonstrations that no training plays. The log holds their error at the first step of the decision. They change no
+    # training, so they are no part of the train id.
+    held_out: DatasetConfig | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         if isinstance(self.cameras, list):
@@ -187,7 +190,10 @@ class DataConfig:
         collected = [dataset for dataset in self.datasets if dataset.source is None]
         for i, dataset in enumerate(collected):
             for other in collected[:i]:
-                _require_apart(dataset, other)
+                _require_apart("data.mixture", dataset, other)
+        if self.held_out is not None:
+            for dataset in self.datasets:
+                _require_unseen(self.held_out, dataset)
         require(
             self.group >= 1, "data.group", self.group, "≥ 1", "set a positive number; published groups have 16 frames"
         )
@@ -197,6 +203,11 @@ class DataConfig:
         """All datasets that are trained together, in the order in which the store numbers their episodes."""
         return (self.dataset, *self.mixture)
 
+    @property
+    def collected(self) -> tuple[DatasetConfig, ...]:
+        """All datasets that must exist before the training: those that it plays, and the held-out one."""
+        return self.datasets if self.held_out is None else (*self.datasets, self.held_out)
+
 
 def _is_choice(cameras: int | tuple[int | str, ...]) -> bool:
     if isinstance(cameras, int):
@@ -205,13 +216,26 @@ def _is_choice(cameras: int | tuple[int | str, ...]) -> bool:
     return bool(cameras) and valid and len(set(cameras)) == len(cameras)
 
 
-def _require_apart(dataset: DatasetConfig, other: DatasetConfig) -> None:
+def _require_unseen(held_out: DatasetConfig, dataset: DatasetConfig) -> None:
+    """Held-out demonstrations must share no episode with the training's."""
+    if held_out.source is None and dataset.source is None:
+        _require_apart("data.held_out", held_out, dataset)
+    require(
+        held_out.source is None or held_out.source != dataset.source,
+        "data.held_out",
+        held_out.source,
+        "other demonstrations than those of the training",
+        "import the held-out episodes under another name, for instance with --episodes",
+    )
+
+
+def _require_apart(where: str, dataset: DatasetConfig, other: DatasetConfig) -> None:
     """Two datasets of one task and image size must share no episode."""
     alike = (dataset.task, dataset.image_size) == (other.task, other.image_size)
     first = max(dataset.seed, other.seed)
     require(
         not alike or first >= min(dataset.seed + dataset.episodes, other.seed + other.episodes),
-        "data.mixture",
+        where,
         f"{dataset.task.name} from seed {other.seed} and from seed {dataset.seed}, "
         f"{other.episodes} and {dataset.episodes} episodes",
         "no episode twice",

@@ -59,6 +59,8 @@ def _canonical(cell: Cell) -> Cell:
     changes |= _unused_of_expert(cell)
     if cell.model.chunk == 1:  # no chunk entry lies past an episode's end
         changes["data.tail"] = "mask"
+    if cell.data.held_out is not None:  # measured, not trained on
+        changes["data.held_out"] = None
     if not cell.data.mixture:
         changes["data.balance"] = "episode"
     return replace(cell, changes)

@@ -120,7 +120,17 @@ class SlotStream:
         if self._ticks == 0:  # also in the middle of an episode, because no memory exists yet
             is_first[0] = True
         self._ticks, self._visit, self._step = self._ticks + ticks, *after
-        episode, step, visit, is_first = (array[:, self.local_slots] for array in (episode, step, visit, is_first))
+        return self.read(*(array[:, self.local_slots] for array in (episode, step, visit, is_first)))
+
+    def read(self, episode: np.ndarray, step: np.ndarray, visit: np.ndarray, is_first: np.ndarray) -> Window:
+        """Returns the window of these frames; the stream stays where it is.
+
+        Args:
+            episode: (W, B) index into the store.
+            step: (W, B) step of the episode.
+            visit: (W, B) number of pieces that the slot has played before.
+            is_first: (W, B) bool, the memory starts at this tick.
+        """
         start, length = self.store.starts[episode], self.store.lengths[episode]
         frame = start + step
         ahead = step[..., None] + np.arange(self.chunk)  # step of chunk entry i

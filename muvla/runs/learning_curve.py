@@ -25,7 +25,7 @@ def learning_curve(run: Run) -> dict[str, list[float | None]]:
     lines = [require_object(line, f"{log}:{number}") for number, line in enumerate(read_lines(log), start=1)]
     step = max(1, math.ceil(len(lines) / POINTS))
     thinned = lines[::-1][::step][::-1]
-    names = [name for name, value in (lines[0] if lines else {}).items() if _is_number(value)]
+    names = list(dict.fromkeys(name for line in thinned for name, value in line.items() if _is_number(value)))
     return {name: [_rounded(line.get(name)) for line in thinned] for name in names}
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from muvla.checkpoints.build import get_prompts
-from muvla.config import Cell, canonical, train_id
+from muvla.config import Cell, DatasetConfig, canonical, train_id
 from muvla.data.conventions import require_task_conventions
-from muvla.data.store import EpisodeStore
+from muvla.data.store import EpisodeStore, open_store
 from muvla.errors import Interrupted, MuvlaError
 from muvla.evaluation.members import modules_in_use
 from muvla.interventions import parse_intervention
 from muvla.models.compilation import compile_step
 from muvla.runs.run import Run
 from muvla.training.distributed.base import SINGLE_PROCESS, Ranks
+from muvla.training.held_out import HeldOut
 from muvla.training.interface import get_interface
 from muvla.training.oom import memory_explained
 from muvla.training.options import DEFAULT, TrainingOptions
@@ -72,10 +73,18 @@ def train_cell(
             compile_step(trainer.policy)
     if options.cached_vision:
         cache_vision(trainer, run.root)
+    with ranks.raise_together():
+        held_out = None if cell.data.held_out is None else _open_held_out(run, cell.data.held_out, trainer)
     with _timed(run, device, store, trainer, options) if ranks.is_main else contextlib.nullcontext():
-        train_to_the_end(trainer, run.folder, progress, should_stop, options)
+        train_to_the_end(trainer, run.folder, progress, should_stop, options, held_out)
     if trainer.update < options.last_update(trainer.cell.budget.updates):
         raise Interrupted
+
+
+def _open_held_out(run: Run, spec: DatasetConfig, trainer: Trainer) -> HeldOut:
+    store = open_store(run.data, spec)
+    store.verify()
+    return HeldOut(trainer, store)
 
 
 def _timed(

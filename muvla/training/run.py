@@ -14,6 +14,7 @@ import msgspec
 from muvla.checkpoints import native
 from muvla.models.compilation import is_compiled
 from muvla.training.diagnostics import Diagnosis
+from muvla.training.held_out import HeldOut
 from muvla.training.options import DEFAULT, TrainingOptions
 from muvla.training.resume import make_checkpoint, resume
 from muvla.training.selection import Selection
@@ -39,6 +40,7 @@ def train_to_the_end(
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     options: TrainingOptions = DEFAULT,
+    held_out: HeldOut | None = None,
 ) -> Path:
     """Trains to update U, or to the pause of `options.until`, and returns the last checkpoint.
 
@@ -51,9 +53,10 @@ def train_to_the_end(
         progress: called with every log line.
         should_stop: when it returns True, the current update is finished and checkpointed, and training ends.
         options: how the training is computed and what it keeps; with `diagnostics`, log lines hold measurements.
+        held_out: demonstrations on which every diagnosed line measures the policy.
     """
     with trainer.prefetcher:
-        return _Training(trainer, folder, progress, should_stop, options).run()
+        return _Training(trainer, folder, progress, should_stop, options, held_out).run()
 
 
 class _Training:
@@ -66,10 +69,12 @@ class _Training:
         progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
         options: TrainingOptions,
+        held_out: HeldOut | None,
     ):
         self.trainer, self.ranks = trainer, trainer.ranks
         self.log, self.checkpoints = folder / "train.jsonl", folder / "checkpoints"
         self.progress, self.should_stop, self.options = progress, should_stop, options
+        self.held_out = held_out
         self.updates = trainer.cell.budget.updates
         self.last = options.last_update(self.updates)  # where this call ends or pauses
         self.marks = {round(self.updates * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)}
@@ -126,6 +131,8 @@ class _Training:
         }
         if diagnosis:
             row |= diagnosis.row
+            if self.held_out:
+                row["loss_at_first_decision_held_out"] = self.held_out.measure()
             if self.ranks.size > 1:  # loss, norm and RMS are of all slots, the diagnosis of rank 0's
                 row["slots_looked_at"] = len(trainer.slots)
         self.ranks.on_main(lambda: append_line(self.log, row))

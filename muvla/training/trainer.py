@@ -162,13 +162,21 @@ class Trainer:
         store = None if self.recurrence.intervention is None else self.stream.store
         return get_moment(window, t, self.slots, self.cell.seed, store)
 
-    def add_label_noise(self, label: Tensor, window: Window, t: int) -> Noised | None:
-        """Adds noise to the labels (B, H, A) of tick `t` for a head that denoises; None for another head."""
+    def add_label_noise(self, label: Tensor, window: Window, t: int, slots: range | None = None) -> Noised | None:
+        """Adds noise to the labels (B, H, A) of tick `t` for a head that denoises; None for another head.
+
+        Args:
+            label: normalised actions.
+            window: gives visit and step of every slot.
+            t: tick of the window.
+            slots: numbers of the slots, which key the noise; those of this process by default.
+        """
+        slots = self.slots if slots is None else slots
         if not self.policy.noise_draws:
             return None
         if self.policy.noisy is None:
-            return add_expert_noise(label, window, t, self.slots, self.cell)
-        return add_label_noise(label, window, t, self.slots, self.cell.seed)
+            return add_expert_noise(label, window, t, slots, self.cell)
+        return add_label_noise(label, window, t, slots, self.cell.seed)
 
     def backward(self, window: Window) -> float:
         """Computes the gradient of one window's loss and returns the loss.

@@ -14,7 +14,13 @@ from analysis.page.section import Section
 from analysis.page.small_charts import Axes, Curve, panel
 
 # Quantities of the log that are drawn, in order, with their titles. `loss` comes first.
-DRAWN = {"loss": "loss", "gradient_norm": "gradient norm", "memory_rms": "root mean square of the memory"}
+DRAWN = {
+    "loss": "loss",
+    "loss_at_first_decision": "error at the first decision step, training",
+    "loss_at_first_decision_held_out": "error at the first decision step, held-out demonstrations",
+    "gradient_norm": "gradient norm",
+    "memory_rms": "root mean square of the memory",
+}
 
 
 class CurvesSection(Section):
