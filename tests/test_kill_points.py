@@ -1,107 +1,39 @@
 """A sweep that is killed at any file operation continues to the same bytes."""
 
-import shutil
-from collections import defaultdict
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from helpers.kill_points import contents, run_in_a_fork
-from muvla.cli.main import main
-from muvla.runs.run import Run
-from muvla.runs.verify import run_folders, verify_run
-from sweeps import sweep
-from sweeps.launchers.base import End, Launcher, Progress
-from sweeps.loader import load_study
-from sweeps.work import run_job
-
-STUDY = """
-from dataclasses import replace as replace_
-from muvla.config import *
-from muvla.config.sizes import get_size
-from muvla.evaluation.catalog import get_protocol
-from sweeps.study import Study
-base = Cell(
-    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
-    data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=3)),
-    memory=MemoryConfig("tokens", 2), truncation=4, budget=BudgetConfig(slots=2, window=4, updates=4),
-)
-few = replace_(get_protocol("recall-position3-rh@1"), name="few", episodes=3, slots=3)
-study = Study("killed", "a study that is killed", base, {"K=4": tbptt(4, 2)}, ("memory.m",), (0,), (few,), ("zero",))
-"""
-KINDS = ("rename", "write", "fsync", "open", "unlink", "mkdir")
+ROOT = Path(__file__).parents[1]
+KINDS = {"rename", "write", "fsync", "open", "unlink", "mkdir"}
 
 
-class InThisProcess(Launcher):
-    """One job after the other, in the process that counts its file operations."""
-
-    def run(self, jobs, on_tick, on_end, deadline=None):
-        for job in jobs:
-            status = run_job(job, lambda *_: None, lambda: False)
-            on_tick([Progress(job)])
-            on_end(End(job, status))
-
-
-class Killed:
-    """A study, and the end of a sweep that nobody disturbed."""
-
-    def __init__(self, folder):
-        (folder / "study.py").write_text(STUDY)
-        self.folder = folder
-        self.place = folder / "place"
-        load_study(folder / "study.py")
-        _, self.names = run_in_a_fork(self.sweep, self.place)
-        self.whole = contents(self.place)
-
-    def sweep(self):
-        sweep.get_launcher = lambda name: InThisProcess
-        place = ["--runs", str(self.place / "runs"), "--data", str(self.place / "data")]
-        return main(["sweep", str(self.folder), "--no-tracking", "--device", "cpu", *place])
-
-    def points(self, of_each):
-        """At most `of_each` operations of every kind, spread evenly over the sweep."""
-        by_kind = defaultdict(list)
-        for number, name in enumerate(self.names, start=1):
-            by_kind[name].append(number)
-        assert set(by_kind) == set(KINDS)
-        spread = []
-        for numbers in by_kind.values():
-            step = max(1, len(numbers) / of_each)
-            spread += {numbers[int((i + 0.5) * step)] for i in range(min(of_each, len(numbers)))}
-        return sorted(spread)
-
-    def faults(self, point):
-        """Kill the sweep there, and continue it with the same command: what differs from the undisturbed end."""
-        shutil.rmtree(self.place)
-        killed, _ = run_in_a_fork(self.sweep, self.place, kill_at=point)
-        run_in_a_fork(self.sweep, self.place)
-        end, runs = contents(self.place), self.place / "runs"
-        faults = [] if killed else ["not killed"]
-        faults += [
-            name for name in sorted(end.keys() | self.whole.keys()) if end.get(name, "") != self.whole.get(name, "")
-        ]
-        for name in run_folders(runs):
-            verification = verify_run(Run(runs, self.place / "data", name))
-            faults += map(str, verification.faults)
-            faults += ["not sealed"] if verification.unsealed or verification.unfinished else []
-        return {f"operation {point}, {self.names[point - 1]}": faults} if faults else {}
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    return Killed(tmp_path_factory.mktemp("killed"))
+def kill_a_sweep(folder, of_each):
+    """Points, all operations, and what differs from the undisturbed end: in a process without what other tests left."""
+    command = [sys.executable, "-m", "helpers.killed_sweep", str(folder), str(of_each)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert set(result["operations"]) == KINDS
+    return result["points"], result["operations"], result["faults"]
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_at_a_file_operation_ends_in_the_same_bytes(killed):
+def test_a_sweep_that_is_killed_at_a_file_operation_ends_in_the_same_bytes(tmp_path):
     """One operation of every kind."""
-    points = killed.points(1)
+    points, _, faults = kill_a_sweep(tmp_path, 1)
     assert len(points) == len(KINDS)
-    assert not {where: fault for point in points for where, fault in killed.faults(point).items()}
+    assert not faults
 
 
 @pytest.mark.fuzz
-def test_many_kill_points(killed, capsys):
-    points = killed.points(12)
-    assert not {where: fault for point in points for where, fault in killed.faults(point).items()}
+def test_many_kill_points(tmp_path, capsys):
+    points, operations, faults = kill_a_sweep(tmp_path, 12)
+    assert not faults
     with capsys.disabled():
-        print(f"\n{len(points)} of {len(killed.names)} file operations: all ends equal")
+        print(f"\n{len(points)} of {len(operations)} file operations: all ends equal")
