@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
+from scipy.stats import fisher_exact
 
 from analysis.tables import identified
+from muvla.stats.proportions import newcombe_unpaired
 
 RULE = (
     "A training seed is above chance if the lower 95 % Wilson limit of its first-touch accuracy given a touch exceeds "
@@ -31,3 +35,22 @@ def above_chance_sentence(plain: pd.DataFrame) -> str:
         length = f"U = {row['U']}, " if list(row.index).index("variant") else ""
         counts.append(f"{length}{row['variant']}: {row['above']} of {row['seeds']}")
     return f"{RULE} Seeds above chance, by variant: {'; '.join(counts)}."
+
+
+def learned_contrast(learned: pd.Series, other: pd.Series) -> dict[str, Any]:
+    """The seeds that learned of two variants: counts, 95 % interval of the difference of shares, Fisher's p.
+
+    Args:
+        learned: whether a training seed of the variant learned.
+        other: the same of the reference.
+    """
+    counts, sizes = (int(learned.sum()), int(other.sum())), (len(learned), len(other))
+    low, high = newcombe_unpaired(counts[0], sizes[0], counts[1], sizes[1])
+    table = [[count, n - count] for count, n in zip(counts, sizes, strict=True)]
+    return {
+        "learned": counts[0],
+        "reference_learned": counts[1],
+        "learned_low": low,
+        "learned_high": high,
+        "learned_p": float(fisher_exact(table).pvalue),
+    }

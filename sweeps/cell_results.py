@@ -9,7 +9,7 @@ from typing import Any
 from muvla.config import canonical
 from muvla.evaluation.catalog import declared_sets
 from muvla.evaluation.protocol import chance
-from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Spread, TakenMeasurement
+from muvla.evaluation.records import CellRecords, EpisodeRow, GridPoint, GridRows, Spread, TakenMeasurement, UpdateRows
 from muvla.interventions import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
 from sweeps.applicability import not_applicable
@@ -81,7 +81,7 @@ class CellResults:
         declared = {(protocol.id, name) for protocol in study.protocols for name in names}
         sets = {name: members for name, members in declared_sets().items() if set(members) <= set(study.protocols)}
         grids = [probe for probe in study.probes if isinstance(probe, Grid)]
-        of_grids = {(protocol.id, name) for protocol, name in study.grid_conditions}
+        conditions = {(protocol.id, name) for protocol, name in study.conditions(canonical(item.cell))}
         return CellRecords(
             item.variant,
             canonical(item.cell),
@@ -97,11 +97,20 @@ class CellResults:
             never_fired=tuple(condition for condition in self.never_fired if condition in declared),
             chunk_changes={at: change for at, change in self.chunk_changes.items() if at in declared},
             damage=self.damage,
-            unsealed=sum(condition in self.unsealed for condition in self.rows if condition in declared | of_grids),
+            unsealed=sum(condition in self.unsealed for condition in self.rows if condition in conditions),
             curve=self.curve,
             remarks=self.remarks,
             not_applicable=_reasons(study, item),
+            at_updates=self._at_updates(study, item),
         )
+
+    def _at_updates(self, study: Study, item: StudyCell) -> UpdateRows | None:
+        learning = study.time_to_learn
+        if learning is None:
+            return None
+        planned = learning.updates_of(item.cell)
+        rows = {update: self.rows.get((learning.protocols[update].id, "none")) for update in planned}
+        return UpdateRows(learning.protocol.id, planned, {update: each for update, each in rows.items() if each})
 
     def _grid_rows(self, grid: Grid) -> GridRows:
         points = []

@@ -74,7 +74,7 @@ def committed_results(study: Study, content: RowsFile) -> StudyResults:
     cells = tuple((item, _results(content, study, item, kept)) for item in study.cells())
     line = content.studies[study.name]
     costs = tuple(tuple(row) for row in line.costs if row and row[0] in study.variants)
-    baselines = {protocol.id: _baselines(content, protocol) for protocol in study.protocols}
+    baselines = {protocol.id: _baselines(content, protocol) for protocol in study.baseline_protocols}
     return StudyResults(study, cells, baselines, tuple(line.coverage), costs)
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 from muvla.errors import MuvlaError, unknown_name
 from muvla.stats.hypotheses import Pairing, seeds_for_power, smallest_p
+from sweeps.time_to_learn import METRIC as TIME_TO_LEARN
 
 LEVEL = 0.05  # error rate of a study's primary family
 PAIRED_SEEDS = 8  # five pairs can never reach p = 0.05: 2 / 2^5 = 0.0625
-PRIMARY = ("success", "choice", "touch")
+RATES = ("success", "choice", "touch")
+PRIMARY = (*RATES, TIME_TO_LEARN)
 SPREADS = (0.05, 0.1, 0.3)  # standard deviations over seeds for which a plan states the seeds that a design needs
 EFFECT = 0.2  # the difference for which a plan states them
 
@@ -26,8 +28,10 @@ class Contrasts:
         pairs: (variant, reference) to compare; empty compares every variant with `reference`.
         reference: the variant that all others are compared with; None is the variant that equals the base, or the
             first one.
-        primary: metric of the primary family: "success", "choice" (first-touch accuracy given a touch) or "touch".
-        test: "unpaired" regroups the seeds of both variants; "paired" exchanges the two variants of a seed.
+        primary: metric of the primary family: "success", "choice" (first-touch accuracy given a touch), "touch", or
+            "time_to_learn" (updates until success; a study with the field `time_to_learn` alone has it).
+        test: "unpaired" regroups the seeds of both variants; "paired" exchanges the two variants of a seed. Times to
+            learn are compared unpaired, by the log-rank test.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -55,6 +59,13 @@ class Contrasts:
             raise unknown_name(f"{where}, contrasts.primary", self.primary, PRIMARY)
         if self.test not in ("unpaired", "paired"):
             raise unknown_name(f"{where}, contrasts.test", self.test, ("unpaired", "paired"))
+        if self.test == "paired" and self.primary == TIME_TO_LEARN:
+            raise MuvlaError(
+                f"{where}, contrasts.test",
+                got=f"paired with the primary metric {TIME_TO_LEARN}",
+                expected="unpaired: the log-rank test compares groups of seeds",
+                remedy="leave the test out, or take another primary metric",
+            )
         if self.test == "paired" and seeds < PAIRED_SEEDS:
             raise MuvlaError(
                 f"{where}, contrasts.test",
@@ -87,9 +98,12 @@ def design_lines(contrasts: Contrasts, pairs: int, seeds: int) -> list[str]:
     if not pairs:
         return []
     least = min(1.0, pairs * smallest_p(seeds, seeds, contrasts.test))
-    text = f"Contrasts: {pairs} on {contrasts.primary}, {contrasts.test} permutation test over {seeds} training seeds"
+    test = "log-rank" if contrasts.primary == TIME_TO_LEARN else f"{contrasts.test} permutation"
+    text = f"Contrasts: {pairs} on {contrasts.primary}, {test} test over {seeds} training seeds"
     verdict = "this design cannot conclude" if least > LEVEL else "this design can conclude"
     lines = [f"{text}; smallest p after Holm {least:.2g}: {verdict}"]
+    if contrasts.primary == TIME_TO_LEARN:  # the power follows from the updates, which nobody knows before
+        return lines
     needs = (f"{_needed(spread, pairs)} seeds at a spread of {spread:g}" for spread in SPREADS)
     lines.append(f"80 % power for a difference of {EFFECT:g} in {contrasts.primary} needs {', '.join(needs)}")
     return lines

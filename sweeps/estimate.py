@@ -17,7 +17,8 @@ from sweeps.ledger import Entry
 
 ENDED = ("done", "failed", "not a measurement", "damaged")
 UPDATES = 3  # updates of a calibration, after a first update that warms up
-BYTES = 4 * 3  # of a checkpoint per parameter: the value and two moments, in float32
+WEIGHT_BYTES = 4  # of stored weights per parameter: the value in float32
+BYTES = 3 * WEIGHT_BYTES  # of a checkpoint per parameter: the value and two moments
 FINISHED, CALIBRATED = "finished cells", "a calibration of training alone"
 
 
@@ -145,7 +146,10 @@ def calibrate(entry: Entry, store: EpisodeStore, device: str) -> Cost:
     unit = 1 if sys.platform == "darwin" else 1024
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     parameters = sum(parameter.numel() for parameter in trainer.policy.parameters())
-    return Cost(each * budget.updates, memory, BYTES * parameters, budget.total_frames, CALIBRATED)
+    learning = entry.study.time_to_learn
+    stored = 0 if learning is None else len(learning.updates_of(cell))
+    disk = (BYTES + WEIGHT_BYTES * stored) * parameters
+    return Cost(each * budget.updates, memory, disk, budget.total_frames, CALIBRATED)
 
 
 def folder_size(entry: Entry) -> int:

@@ -225,7 +225,9 @@ class Ledger:
 
     def baselines(self, study: Study) -> dict[str, Baselines]:
         """Protocol id → what was measured of its baselines."""
-        return {protocol.id: finished_baselines(self.root, self.data, protocol) for protocol in study.protocols}
+        return {
+            protocol.id: finished_baselines(self.root, self.data, protocol) for protocol in study.baseline_protocols
+        }
 
     def entries(self, study: Study, stores: dict[str, EpisodeStore]) -> list[Entry]:
         """Every cell with its run folder. Raises MuvlaError if imported frames differ in size from a protocol's."""

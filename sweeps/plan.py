@@ -129,6 +129,8 @@ def _probe_lines(study: Study) -> list[str]:
         measurements = sum(len(study.measurements_of(item.cell)) for item in study.of_one_seed)
         seeds, at_most = len(study.seeds), f"at most {max(conditions)} a cell"
         lines.append(f"Conditions in all: {seeds * sum(conditions)}, {at_most}; measurements: {seeds * measurements}")
+    if study.time_to_learn is not None:
+        lines.append(study.time_to_learn.plan_line(item.cell for item in study.cells()))
     if study.predictions:
         lines.append(f"Predictions: {len(study.predictions)}, registered before the first row")
     return lines

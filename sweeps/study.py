@@ -32,6 +32,8 @@ from sweeps.checks import (
 )
 from sweeps.contrasts import Contrasts
 from sweeps.predictions import NamesVariants, Prediction
+from sweeps.time_to_learn import METRIC as TIME_TO_LEARN
+from sweeps.time_to_learn import TimeToLearn
 
 SEED = "seed"  # the training seed differs between cells without being a factor
 
@@ -54,6 +56,7 @@ class Study(NamesVariants):
         predictions: written before the run; the report says what became of each.
         contrasts: pairs of variants, the primary metric and the test over training seeds; by default every variant
             against the variant that equals the base.
+        time_to_learn: updates of every training after which success is measured; None without.
         notes: printed with the results: what they can and cannot show.
     """
 
@@ -68,6 +71,7 @@ class Study(NamesVariants):
     probes: tuple[Grid | ScheduledMeasurement, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     contrasts: Contrasts = field(default_factory=Contrasts)
+    time_to_learn: TimeToLearn | None = None
     notes: str = field(default="", repr=False)
 
     def __post_init__(self):
@@ -83,6 +87,13 @@ class Study(NamesVariants):
         object.__setattr__(self, "predictions", tuple(prediction.canonical() for prediction in self.predictions))
         _ = self.grid_conditions  # raises for an intervention that is unknown
         _ = self.contrast_pairs  # raises for a variant that is unknown
+        if self.contrasts.primary == TIME_TO_LEARN and self.time_to_learn is None:
+            raise MuvlaError(
+                f"{where}, contrasts.primary",
+                got=f"{TIME_TO_LEARN} in a study that measures no time to learn",
+                expected="a study with the field time_to_learn, or another primary metric",
+                remedy="add time_to_learn=TimeToLearn(protocol, updates), or take success",
+            )
         ids = [(p.id, p.protocol.id if isinstance(p, ScheduledMeasurement) else None) for p in self.probes]
         if twice := [name for name, protocol in ids if ids.count((name, protocol)) > 1]:
             raise MuvlaError(
@@ -108,10 +119,21 @@ class Study(NamesVariants):
 
     @property
     def every_protocol(self) -> tuple[Protocol, ...]:
-        """The protocols of the study and of its probes, each once."""
+        """The protocols of the study, of its probes and of its time to learn, each once."""
+        learning = self.time_to_learn
+        during = [] if learning is None else [learning.protocol, *learning.protocols.values()]
+        return tuple(dict.fromkeys([*self._protocols_after_training, *during]))
+
+    @property
+    def _protocols_after_training(self) -> tuple[Protocol, ...]:
         of_grids = [protocol for protocol, _ in self.grid_conditions]
         of_measurements = [measurement.protocol for measurement in self.measurements]
         return tuple(dict.fromkeys([*self.protocols, *of_grids, *of_measurements]))
+
+    @property
+    def baseline_protocols(self) -> tuple[Protocol, ...]:
+        """The protocols whose baselines a report needs: a time to learn is measured against the expert's success."""
+        return self.protocols if self.time_to_learn is None else (*self.protocols, self.time_to_learn.protocol)
 
     def cells(self) -> list[StudyCell]:
         """Training seeds are the outer loop: a run that is cut short has whole seeds, not whole variants."""
@@ -149,13 +171,16 @@ class Study(NamesVariants):
     def conditions(self, cell: Cell) -> Iterator[tuple[Protocol, str]]:
         """(protocol, intervention) of every evaluation of a cell, each once.
 
-        For each protocol the plain run comes first, then the interventions; the points of grids follow. A cell without
-        a memory has plain runs alone, and an intervention that its mechanism cannot take is left out
-        (`sweeps.applicability`).
+        For each protocol the plain run comes first, then the interventions; the points of grids follow, and then the
+        plain runs of earlier weights. A cell without a memory has plain runs alone, and an intervention that its
+        mechanism cannot take is left out (`sweeps.applicability`).
         """
         for protocol, name in self._conditions[cell.memory.perceives]:
             if not why_not_applicable(cell, name):
                 yield protocol, name
+        if self.time_to_learn is not None:
+            for update in self.time_to_learn.updates_of(cell):
+                yield self.time_to_learn.protocols[update], "none"
 
     @cached_property
     def _conditions(self) -> dict[bool, tuple[tuple[Protocol, str], ...]]:
@@ -189,6 +214,9 @@ class Study(NamesVariants):
         require_known_tasks([*self.every_protocol], cells)
         require_some_variant(where, cells, self.every_intervention)
         require_fitting(where, self.protocols, self.every_protocol, cells)
+        if self.time_to_learn is not None:
+            trained = [item.cell for item in cells]
+            self.time_to_learn.require_possible(where, trained, self._protocols_after_training)
         conditions = {item.variant: {(p.id, name) for p, name in self.conditions(item.cell)} for item in cells}
         require_decidable(where, self.predictions, conditions, self.protocols[0].id if self.protocols else "none")
         require_canonical_names(f"{where}, intervention", {item.cell.intervention for item in cells} - {None})

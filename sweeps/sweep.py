@@ -24,6 +24,7 @@ from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Entry, Ledger
 from sweeps.plan import plan_text
 from sweeps.progress import CellProgress
+from sweeps.stored_weights import require_weights, storing
 from sweeps.study import Study
 from sweeps.tracking.view import TrackingView
 from sweeps.turns import in_turn, sweep_number
@@ -131,6 +132,7 @@ def run_study(
         return SweepResult([], [], [])
     stores = ledger.stores(study, _collection_progress(say))
     entries = ledger.entries(study, stores)
+    require_weights(entries)
     states = [entry.state for entry in entries]
     say(plan_text(study, entries, stores, states))
     if options.plan_only:
@@ -173,7 +175,7 @@ def _estimate(
 
 def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say: Callable[[str], None]) -> None:
     """Measures the baselines that need no simulator. Their time limit is separate: the cells' limit begins later."""
-    cheap = without_simulator(study.protocols)
+    cheap = without_simulator(study.baseline_protocols)
     if cheap:
         say(BASELINES_TITLE)
     deadline = time.monotonic() + (options.time_limit or math.inf)
@@ -313,7 +315,7 @@ def _jobs(todo: list[Entry], options: SweepOptions) -> list[Job]:
             device=options.device,
             threads=options.threads,
             retry_errors=options.retry_failed,
-            options=options.training,
+            options=storing(options.training, entry.study, entry.item.cell),
             workers=options.workers,
             measurements=() if pauses else tuple(entry.missing_measurements),
             at_once=min(options.processes, len(todo)),

@@ -15,6 +15,7 @@ from muvla.training.options import TrainingOptions
 from muvla.training.run import Progress
 from muvla.training.vision_cache import require_cacheable
 from sweeps.ledger import Entry, Ledger
+from sweeps.stored_weights import require_weights, storing
 from sweeps.study import Study
 
 
@@ -47,8 +48,10 @@ def train_study(
     with ranks.raise_together():
         stores = ledger.opened(study)
     entries = ledger.entries(study, stores)
+    ranks.on_main(lambda: require_weights(entries))
     for entry in entries:
-        _train_entry(entry, stores[entry.item.variant], device, options, ranks, stop)
+        how = storing(options, study, entry.item.cell)
+        _train_entry(entry, stores[entry.item.variant], device, how, ranks, stop)
     return entries
 
 

@@ -118,7 +118,7 @@ def _evaluate(job: Job, evaluator: Evaluator, report: Report) -> None:
         except NeverFired as error:  # no failure of the cell or of its other conditions; the folder keeps it
             print(f"{protocol.id} {name}: never fired: {error}")
             continue
-        if name == "none" and summarise(rows).success_rate == 0:
+        if name == "none" and protocol.update is None and summarise(rows).success_rate == 0:
             report(f"{protocol.id} sanity check", _share(job, i + 1))
             checks.append((protocol.id, sanity_check(evaluator, protocol, name, workers)))
             write_json(job.run.folder / SANITY_CHECK, checks)

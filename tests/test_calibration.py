@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from analysis.verdicts import DISTURBED, KINDS
-from experiments.calibration import contrasts, simulate
+from experiments.calibration import contrasts, simulate, times
 from helpers.paths import ROOT
 from muvla.stats import hypotheses, means, proportions
 from muvla.stats.hypotheses import Pairing, permutation_p, permutation_ps, smallest_p
+from sweeps.contrasts import PRIMARY, RATES
+from sweeps.time_to_learn import METRIC
 
 RESULTS = ROOT / "experiments" / "calibration" / "results"
 MOST_WRONG = 0.07  # of studies, at a nominal 0.05
@@ -48,6 +50,18 @@ def test_every_test_of_contrasts_is_calibrated():
         assert line.attainable <= 0.05 and line.significant <= line.attainable + 0.02
 
 
+def test_every_metric_of_contrasts_has_a_calibrated_test():
+    assert set(PRIMARY) == {*RATES, METRIC}, "rates by the tests above, times by the log-rank test"
+    frame = read("times-")
+    assert set(frame["test"]) == {times.TEST, times.NORMAL} and set(frame["distribution"]) == set(times.DISTRIBUTIONS)
+    assert set(frame["seeds"]) == {3, 5, 10, 20} and set(frame["factor"]) == set(times.FACTORS)
+    none = frame[(frame["factor"] == 1) & (frame["test"] == times.TEST)]
+    assert none["studies"].min() >= 2000 and none["significant"].max() <= MOST_WRONG
+    assert (none["significant"] <= none["attainable"] + 0.02).all()
+    approximated = frame[frame["test"] == times.NORMAL]
+    assert approximated["significant"].max() > none["significant"].max(), "the reason why a report counts regroupings"
+
+
 def test_every_interval_that_a_report_prints_has_its_coverage():
     printed = set()
     for module in (means, proportions, hypotheses):
@@ -77,4 +91,6 @@ def test_the_simulations_run(monkeypatch):
     monkeypatch.setattr(contrasts, "SEEDS", (3, 10))
     frame = contrasts.contrast_rates(20)
     assert set(frame["test"]) == {"unpaired", "paired", "fisher"} and frame["significant"].between(0, 1).all()
+    monkeypatch.setattr(times, "SEEDS", (3,))
+    assert times.time_rates(20)["significant"].between(0, 1).all()
     assert set(simulate.reference_rates(5)["wrong"]) == {"supported", "refuted"}

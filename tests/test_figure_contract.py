@@ -74,6 +74,13 @@ def subjects(cells):
     taken = TakenMeasurement("m@1", "p@1", "x", "y", "curve", None, None, None, 1, "", "x")
     rates = tidy(cells)
     longer = pd.concat([rates, rates.assign(U=rates["U"] * 2)], ignore_index=True)
+    updates = pd.DataFrame(
+        {"order": i, "variant": variant, "label": variant, "seed": seed, "U": 400, "protocol": "p@1", "update": update}
+        | {"success_rate": update / 800, "success_low": 0.1, "success_high": 0.9, "goal": 0.9}
+        for i, variant in enumerate(VARIANTS)
+        for seed in (0, 1)
+        for update in (100, 200, 400)
+    )
     delays = pd.DataFrame(
         {"order": i, "variant": variant, "seed": seed, "protocol": "p@1", "chance": 1 / 3, "delay": delay}
         | {"quantity": "accuracy", "n": 10, "rate": 0.5, "low": 0.3, "high": 0.7}
@@ -98,6 +105,7 @@ def subjects(cells):
     return {
         "rates": [Subject(rates, **protocol), Subject(longer, suffix="-longer", **protocol)],
         "training": [Subject(logs, **protocol)],
+        "updates": [Subject(updates, **protocol)],
         "delays": [Subject(delays, **protocol)],
         "costs": [Subject(cost_frame(rates, costs), **protocol)],
         "paired": [Subject(paired_frame(cells), **protocol)],

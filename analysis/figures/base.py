@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
@@ -14,8 +14,8 @@ from analysis.figures.style import assign_colours
 from analysis.frames import variants_in_order
 from muvla.evaluation.records import GridRows, TakenMeasurement
 
-FrameName = Literal["rates", "training", "delays", "costs", "paired", "chunks", "grid", "measurement"]
-FRAMES: tuple[FrameName, ...] = ("rates", "training", "delays", "costs", "paired", "chunks", "grid", "measurement")
+FrameName = Literal["rates", "training", "updates", "delays", "costs", "paired", "chunks", "grid", "measurement"]
+FRAMES: tuple[FrameName, ...] = get_args(FrameName)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Figure(ABC):
 
             - `rates`: `analysis.frames.tidy`, one protocol; also the frame of a committed `cells.csv`.
             - `training`: `analysis.training_log.training_frame`, all cells.
+            - `updates`: `analysis.time_to_learn.update_frame`, one protocol.
             - `delays`: `analysis.delays.delay_frame`, one protocol.
             - `costs`: `analysis.costs.cost_frame`, one protocol.
             - `paired`: `analysis.intervention_frames.paired_frame`, one protocol.

@@ -14,6 +14,7 @@ FIGURES = Registry(
         "interventions": "analysis.figures.interventions:InterventionRatesFigure",
         "updates": "analysis.figures.updates:UpdatesFigure",
         "first_decision": "analysis.figures.first_decision:FirstDecisionFigure",
+        "learning": "analysis.figures.learning:LearningFigure",
         "delay": "analysis.figures.delay:DelayFigure",
         "cost": "analysis.figures.cost:CostFigure",
         "paired": "analysis.figures.paired:PairedFigure",

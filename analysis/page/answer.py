@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.contrasts import p_text
-from analysis.frames import METRIC_TITLES
+from analysis.contrasts import CONTRAST_TITLES, digits_of, p_text
 from analysis.page.content import DONE, Content
 from analysis.report.summary import answers, verdict_sentence
+from analysis.time_to_learn import time_sentences
 from sweeps.contrasts import LEVEL
 
 NOTHING = "No cell has finished yet, so there is no answer."
 
 
 def answer(content: Content) -> list[str]:
-    """Sentences in Markdown: counts of seeds, the primary contrasts, the first donor, the verdicts, what is missing."""
+    """Sentences in Markdown: counts of seeds, contrasts, times to learn, the first donor, verdicts, the rest."""
     if content.rates.empty:
         return [NOTHING]
     counted, *more = _of_first_protocol(content)
-    sentences = [counted, *contrast_sentences(content), *[each for each in more if each.startswith("After `")][:1]]
+    learning = time_sentences(content.updates)
+    sentences = [
+        counted,
+        *contrast_sentences(content),
+        *learning,
+        *[each for each in more if each.startswith("After `")][:1],
+    ]
     if len(content.verdicts):
         sentences.append(verdict_sentence(content.verdicts))
     if missing := len(content.states) - content.counts[DONE]:
@@ -59,7 +65,7 @@ def contrast_sentences(content: Content) -> list[str]:
         groups: dict[str, list[str]] = {"higher": [], "lower": [], "open": [], "untested": []}
         for _, line in lines.iterrows():
             groups[_result(line)].append(_pair(line))
-        metric = METRIC_TITLES[lines.iloc[0]["metric"]]
+        metric = CONTRAST_TITLES[lines.iloc[0]["metric"]]
         texts = [f"higher for {_listed(groups['higher'])}"] if groups["higher"] else []
         texts += [f"lower for {_listed(groups['lower'])}"] if groups["lower"] else []
         texts += [f"not told apart for {_listed(groups['open'])}"] if groups["open"] else []
@@ -83,7 +89,8 @@ def _pair(line: pd.Series) -> str:
     if _result(line) in ("open", "untested"):
         names = names.replace(" than ", " and ")
     p = "" if pd.isna(line["p_holm"]) else f", p {p_text(line['p_holm'])} after Holm"
-    return f"{names} ({line['mean']:.2f} v {line['reference_mean']:.2f}{p})"
+    digits = digits_of(line["metric"])
+    return f"{names} ({line['mean']:.{digits}f} v {line['reference_mean']:.{digits}f}{p})"
 
 
 def _listed(texts: list[str]) -> str:

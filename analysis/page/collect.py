@@ -17,6 +17,7 @@ from analysis.page.files import beside
 from analysis.published.beside import published_for
 from analysis.report.checks import mixed
 from analysis.report.contents import Report
+from analysis.time_to_learn import update_frame
 from analysis.verdicts import verdict_frame
 from muvla.evaluation.protocol import Protocol
 from muvla.evaluation.records import CellRecords
@@ -47,7 +48,7 @@ def content_of(
     by_cell = {(cell.variant, cell.cell.budget.updates): label for label, cell in labelled(cells)}
     rates, taken = tidy(cells), {(each.id, each.protocol): each for cell in cells for each in cell.measurements}
     baselines = {p: compared(each, cells, p) for p, each in report.baselines.items()}
-    is_empty = rates.empty
+    is_empty, updates = rates.empty, update_frame(cells, report.baselines)
     return Content(
         name=report.name,
         title=report.title,
@@ -56,7 +57,8 @@ def content_of(
         states=tuple(_states(cells, progress or {})),
         rates=with_labels(rates, by_cell),
         pairs=paired_frame(cells),
-        contrasts=pd.DataFrame() if is_empty else contrast_frame(rates, report.contrasts, report.pairs),
+        contrasts=pd.DataFrame() if is_empty else contrast_frame(rates, report.contrasts, report.pairs, updates),
+        updates=updates,
         verdicts=pd.DataFrame() if is_empty else verdict_frame(cells, report.predictions, report.registrations),
         baselines=baseline_frame(baselines),
         curves=curve_frame(cells),

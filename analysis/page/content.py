@@ -100,6 +100,7 @@ class Content:
         rates: `analysis.frames.tidy`, without lines before the first result.
         pairs: `analysis.intervention_frames.paired_frame`.
         contrasts: `analysis.contrasts.contrast_frame`.
+        updates: `analysis.time_to_learn.update_frame`.
         verdicts: `analysis.verdicts.verdict_frame`.
         baselines: `analysis.baselines.baseline_frame`.
         curves: columns label, seed, update, quantity, value of the training logs.
@@ -129,6 +130,7 @@ class Content:
     rates: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     contrasts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    updates: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
     baselines: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -11,6 +11,7 @@ DESCRIPTIONS = {
     "paired.csv": "paired differences",
     "verdicts.csv": "verdicts on the predictions",
     "contrasts.csv": "contrasts over training seeds",
+    "updates.csv": "success at the updates of every training",
     "baselines.csv": "baselines",
     "curves.csv": "learning curves",
     "rows.jsonl": "episode rows",

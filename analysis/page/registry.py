@@ -12,6 +12,7 @@ SECTIONS = Registry(
     {
         "overview": "analysis.page.sections.overview:OverviewSection",
         "variants": "analysis.page.sections.variants:VariantsSection",
+        "learning": "analysis.page.sections.learning:LearningSection",
         "predictions": "analysis.page.sections.predictions:PredictionsSection",
         "interventions": "analysis.page.sections.interventions:InterventionsSection",
         "curves": "analysis.page.sections.curves:CurvesSection",

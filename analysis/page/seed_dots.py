@@ -64,7 +64,8 @@ def dot_panels(content: Content) -> list[Panel]:
     for protocol, lines in content.plain.groupby("protocol", sort=False) if len(content.plain) else ():
         for metric in sorted(metrics_of(lines), key=("choice", "success", "touch").index):
             panels.append(_panel(content, protocol, metric, lines))
-    return panels or [_panel(content, "", content.primary, content.plain)]
+    metric = content.primary if content.primary in METRICS else "success"
+    return panels or [_panel(content, "", metric, content.plain)]
 
 
 def _panel(content: Content, protocol: str, metric: str, lines: pd.DataFrame) -> Panel:

@@ -22,6 +22,7 @@ from analysis.report.folder import ReportFolder
 from analysis.report.interventions import WORDS
 from analysis.report.markers import write_between_markers
 from analysis.report.summary import INTRODUCTION, Results, not_run_block, summary_block
+from analysis.time_to_learn import drawn_lines
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.interventions.grammar import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
@@ -55,8 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_contrasts(study: Study, path: Path) -> None:
-    """Writes contrasts.csv from cells.csv."""
-    frame = contrast_frame(read_cells(path / "cells.csv"), study.contrasts, study.contrast_pairs)
+    """Writes contrasts.csv from cells.csv and, where it exists, updates.csv."""
+    results = Results.read(path)
+    frame = contrast_frame(results.rates, study.contrasts, study.contrast_pairs, results.updates)
     if len(frame):
         ReportFolder(path, study.title, {}, print).write_csv("contrasts.csv", frame)
 
@@ -71,7 +73,7 @@ def write_published(study: Study, path: Path) -> None:
 def draw(study: Study, path: Path) -> None:
     """Writes by-seed.md and every figure whose frame is a CSV file of the folder."""
     results = Results.read(path)
-    folder = ReportFolder(path, study.title, assign_colours(variants_in_order(results.rates)), print)
+    folder = ReportFolder(path, study.title, _colours(results), print)
     folder.write(BY_SEED, by_seed_file(results.rates, results.pairs, study.title, WORDS))
     for name, subject in subjects(study, path):
         folder.pictures(name, subject)
@@ -85,8 +87,9 @@ def subjects(study: Study, path: Path) -> Iterator[tuple[FrameName, Subject]]:
         path: its results folder.
     """
     results = Results.read(path)
-    colours = assign_colours(variants_in_order(results.rates))
+    colours = _colours(results)
     frames: dict[FrameName, pd.DataFrame] = {"rates": results.rates, "paired": results.pairs}
+    frames["updates"] = drawn_lines(results.updates) if len(results.updates) else results.updates
     frames |= {name: _with_order(path / f"{name}.csv", colours) for name in ("delays", "chunks")}
     costs = path / "costs.csv"
     if costs.exists():
@@ -94,6 +97,13 @@ def subjects(study: Study, path: Path) -> Iterator[tuple[FrameName, Subject]]:
     given = [(name, subject) for name, frame in frames.items() for subject in _by_protocol(frame)]
     for name, subject in [*given, *_probe_subjects(study, path, colours)]:
         yield name, replace(subject, study=study.title, colours=colours)
+
+
+def _colours(results: Results) -> dict[str, str]:
+    """Variant → colour; a label that adds the training length has its variant's colour."""
+    colours = assign_colours(variants_in_order(results.rates))
+    labels = results.updates[["label", "variant"]].values if len(results.updates) else ()
+    return colours | {label: colours[variant] for label, variant in labels}
 
 
 def _by_protocol(frame: pd.DataFrame) -> Iterator[Subject]:

@@ -18,8 +18,10 @@ from analysis.report.interventions import (
     paired_section,
     verdict_section,
 )
+from analysis.report.learning import learning_section
 from analysis.report.published import published_section
 from analysis.report.training import training_section
+from analysis.time_to_learn import update_frame
 from muvla.evaluation.records import CellRecords
 
 
@@ -39,10 +41,12 @@ def evidence_sections(
         Lines of Markdown.
     """
     text: list[str] = []
-    contrasts = contrast_frame(frame, report.contrasts, report.pairs)
+    updates = update_frame(cells, report.baselines)
+    contrasts = contrast_frame(frame, report.contrasts, report.pairs, updates)
     if len(contrasts):
         folder.write_csv("contrasts.csv", contrasts)
         text += contrast_sections(contrasts)
+    text += learning_section(folder, updates)
     text += published_section(folder, frame, report.protocols)
     text += beside_section(folder, frame, report.others)
     text += verdict_section(folder, cells, report.predictions, report.registrations)

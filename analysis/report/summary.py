@@ -1,7 +1,7 @@
 """A study's summary for RESULTS.md: the question, the answer in counts of training seeds, one table and one figure.
 
-The files of a results folder are enough: `cells.csv` and, where they exist, `paired.csv`, `verdicts.csv` and
-`baselines.csv`. So committed results can be summarised without their episode rows.
+The files of a results folder are enough: `cells.csv` and, where they exist, `paired.csv`, `verdicts.csv`,
+`baselines.csv` and `updates.csv`. So committed results can be summarised without their episode rows.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from analysis.intervention_frames import with_donors
 from analysis.learned import RULE, above_chance, above_chance_counts
 from analysis.shams import with_shams
 from analysis.tables import NO_VALUE, identified, to_markdown
+from analysis.time_to_learn import NAME as UPDATES
+from analysis.time_to_learn import time_sentences
 from muvla.interventions import sham_of
 from sweeps.registration import NOT_REGISTERED
+from sweeps.time_to_learn import METRIC
 
 NUMBERS = "In tables, a rate is the median over training seeds and, in brackets, the smallest and the largest."
 FILES = (
@@ -51,22 +54,28 @@ class Results:
     verdicts: pd.DataFrame
     baselines: pd.DataFrame
     contrasts: pd.DataFrame
+    updates: pd.DataFrame
 
     @classmethod
     def read(cls, folder: Path) -> Results:
         rates = read_cells(folder / "cells.csv")
-        pairs = _read(folder / "paired.csv")
-        if len(pairs):
-            order = {variant: i for i, variant in enumerate(pairs["variant"].drop_duplicates())}
-            pairs = pairs.assign(order=pairs["variant"].map(order))
         return cls(
             folder,
             rates,
-            pairs,
+            _ordered(_read(folder / "paired.csv"), "variant"),
             _read(folder / "verdicts.csv"),
             _read(folder / "baselines.csv"),
             _read(folder / "contrasts.csv"),
+            _ordered(_read(folder / UPDATES), "label"),
         )
+
+
+def _ordered(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The frame with column `order`: the place of its variant, or label, in the file."""
+    if frame.empty:
+        return frame
+    order = {name: i for i, name in enumerate(frame[column].drop_duplicates())}
+    return frame.assign(order=frame[column].map(order))
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -93,11 +102,21 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
         sentences = [] if of_protocol is None else contrast_sentences(of_protocol)
         text += [f"- {sentence}" for sentence in [*sentences, *answers(lines, pairs)]]
         text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
+    text += _learning(results)
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
     text += _picture(results, folder)
     links = [f"[{label}]({(folder / file).as_posix()})" for file, label in FILES if (results.folder / file).exists()]
     return "\n".join([*text, f"More: {', '.join(links)}.", ""])
+
+
+def _learning(results: Results) -> list[str]:
+    """The sentences on the time to learn, with its contrasts where they are the primary family."""
+    if results.updates.empty:
+        return []
+    times = results.contrasts[results.contrasts["metric"] == METRIC] if len(results.contrasts) else results.contrasts
+    sentences = [*time_sentences(results.updates), *(contrast_sentences(times) if len(times) else [])]
+    return [*(f"- {sentence}" for sentence in sentences), ""]
 
 
 def not_run_block(title: str, study: Path, links_from: Path) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.calibration.times import time_rates
 from muvla.stats.hypotheses import Pairing, permutation_ps, seed_bounds, smallest_p, welch_bounds
 from muvla.stats.means import bootstrap_interval, student_interval, welch_interval
 from muvla.stats.proportions import clopper_pearson, newcombe, newcombe_unpaired, wilson
@@ -192,14 +193,17 @@ def interval_rates(studies: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+PARTS = {"contrasts": contrast_rates, "intervals": interval_rates, "times": time_rates}
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Writes contrasts-simulated.csv and intervals-simulated.csv."""
+    """Writes contrasts-simulated.csv, intervals-simulated.csv and times-simulated.csv."""
     parser = argparse.ArgumentParser(description="Measure error, power and coverage of contrasts.")
     parser.add_argument("--studies", type=int, default=2000, help="simulated studies per line (%(default)s)")
-    parser.add_argument("--part", choices=("contrasts", "intervals"), help="one of the two files (both)")
+    parser.add_argument("--part", choices=tuple(PARTS), help="one of the files (all)")
     options = parser.parse_args(arguments)
     RESULTS.mkdir(exist_ok=True)
-    for name, measure in (("contrasts", contrast_rates), ("intervals", interval_rates)):
+    for name, measure in PARTS.items():
         if options.part in (None, name):
             measure(options.studies).round(4).to_csv(RESULTS / f"{name}-simulated.csv", index=False)
 

@@ -37,6 +37,7 @@ from muvla.utils.io import disk_errors, write_atomically, write_json
 TensorFile = dict[str, Tensor]
 FILES = ("model", "optimizer", "memory")
 META = "checkpoint.json"
+WEIGHTS = "weights"  # folder of a run beside its checkpoints: policies without the state that a training continues from
 NAME = re.compile(r"update-\d{1,18}", re.ASCII)
 REPLACED = ".replaced.json"  # checkpoints that are about to be removed; only a killed process leaves the file
 

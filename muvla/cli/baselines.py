@@ -50,4 +50,4 @@ def _protocols(name: str):
     from muvla.evaluation.catalog import get_protocols
     from sweeps.loader import load_study
 
-    return get_protocols(name) if "@" in name else load_study(find_study(name)).protocols
+    return get_protocols(name) if "@" in name else load_study(find_study(name)).baseline_protocols

@@ -85,7 +85,7 @@ def _sets_of(suite: Suite, path: str | None = None) -> dict[str, tuple[Protocol,
 
 def _make_protocol(suite: Suite, spec: ProtocolSpec, path: str | None) -> Protocol:
     """The protocol of a declaration; tasks of a suite that is found by its import path carry the path."""
-    allowed = {field.name for field in fields(Protocol)} - {"name", "version", "task", "episodes"}
+    allowed = {field.name for field in fields(Protocol)} - {"name", "version", "task", "episodes", "update"}
     for name in spec.settings:
         if name not in allowed:
             raise unknown_name(f"suite {suite.name}: protocol {spec.id}", name, allowed)

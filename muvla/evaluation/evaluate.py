@@ -181,6 +181,7 @@ def episode_row(
         attempt=earlier_attempts + outcome.attempts,
         **(dict.fromkeys(OUTCOME_FIELDS) | outcome.info),
         error=outcome.error,
+        update=protocol.update,
         seconds=round(outcome.seconds, 3),
         environment_seconds=round(outcome.environment_seconds, 3),
         provenance=provenance,

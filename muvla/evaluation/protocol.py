@@ -50,6 +50,7 @@ class Protocol:
     clock: time that the memory is given with a tick: the environment's step, as in training, or the count of the
         episode's ticks before, as MemoryVLA's published evaluation counts. The two differ at tick `call` only.
     jpeg: quality of the JPEG compression that images undergo before the policy sees them; None for none.
+    update: the policy's weights after this update of its training; None for the selected checkpoint.
     """
 
     name: str
@@ -69,15 +70,17 @@ class Protocol:
     alpha: float = field(default=0.1, metadata=ADDED_LATER)
     jpeg: int | None = field(default=None, metadata=ADDED_LATER)
     clock: Clock = field(default="step", metadata=ADDED_LATER)
+    update: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self):
         self._require_types()
         for name, choices in (("regime", REGIMES), ("tick", TICKS), ("beyond", BEYONDS), ("clock", CLOCKS)):
             if getattr(self, name) not in choices:
                 raise unknown_name(f"protocol.{name}", getattr(self, name), choices)
-        for name in ("version", "episodes", "h", "slots", "step_limit", "image_size", "horizon", "jpeg"):
+        optionals = ("step_limit", "image_size", "jpeg", "update")
+        for name in ("version", "episodes", "h", "slots", "horizon", *optionals):
             value = getattr(self, name)
-            optional = name in ("step_limit", "image_size", "jpeg")
+            optional = name in optionals
             if not (is_whole(value) and value >= 1) and not (value is None and optional):
                 expected = "a whole number, at least 1" + (", or null" if optional else "")
                 raise MuvlaError(f"protocol.{name}", got=value, expected=expected, remedy=f"set {name} to 1 or more")

@@ -52,6 +52,8 @@ class EpisodeRow:
     # Of tasks in which several objects must be chosen, and absent from all other rows.
     choices: list[int] | None = None  # objects in the order in which they were touched
     right: int | None = None  # right touches before a wrong touch
+    # Of evaluations during a training, and absent from all other rows.
+    update: int | None = None  # the weights after this update
 
     @property
     def correct(self) -> bool:
@@ -66,7 +68,7 @@ class EpisodeRow:
 
 _NAMES = {f.name for f in fields(EpisodeRow)}
 # Fields that a row holds only where they have a value.
-OPTIONAL_FIELDS = ("choices", "right")
+OPTIONAL_FIELDS = ("choices", "right", "update")
 ADDED_LATER = tuple(f.name for f in fields(EpisodeRow) if f.default is None)
 # The fields that an episode has unless it ended in an error.
 OUTCOME_FIELDS = (
@@ -83,7 +85,8 @@ OUTCOME_FIELDS = (
     "fired",
     "donor_seed",
     "donor_target",
-    *OPTIONAL_FIELDS,
+    "choices",
+    "right",
 )
 
 
@@ -265,6 +268,15 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class UpdateRows:
+    """The evaluations of one cell during its training."""
+
+    protocol: str  # id of the protocol that all updates share
+    planned: tuple[int, ...]  # the declared updates that the cell's training has
+    rows: dict[int, list[EpisodeRow]]  # update → rows of the complete result
+
+
+@dataclass(frozen=True)
 class CellRecords:
     """A trained cell with the rows of its complete results: the input of every table and figure."""
 
@@ -287,6 +299,7 @@ class CellRecords:
     curve: dict[str, list[float | None]] = field(default_factory=dict)  # `muvla.runs.learning_curve`
     remarks: tuple[str, ...] = ()  # sentences about the cell that a report states
     not_applicable: dict[str, str] = field(default_factory=dict)  # intervention → why this memory cannot take it
+    at_updates: UpdateRows | None = None  # None in a study that declares no time to learn
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,8 @@ class Condition:
         for name, expected in self.fields.items():
             if getattr(row, name) != expected:
                 yield name, getattr(row, name), expected
+        if row.update != self.protocol.update:
+            yield "update", row.update, f"{self.protocol.update}, as in the protocol"
         first, episodes = self.protocol.seed, self.protocol.episodes
         if not 0 <= row.seed - first < episodes:
             yield "seed", row.seed, f"{first}…{first + episodes - 1}, the episodes of {self.protocol.id}"

@@ -21,6 +21,7 @@ from muvla.evaluation.recorder import Recorder
 from muvla.evaluation.records import EpisodeRow
 from muvla.evaluation.replay import ReplayedEpisode, replay
 from muvla.interventions import parse_intervention
+from muvla.models.compilation import compile_step, is_compiled
 from muvla.models.policy import Policy
 from muvla.runs.results import has_result, never_fired, result_rows, row_file
 from muvla.runs.run import Run, TrainedOn
@@ -44,15 +45,36 @@ class Evaluator:
         device: str = "cpu",
         policy: Policy | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        update: int | None = None,
     ):
-        self.run, self.device, self.should_stop = run, device, should_stop
+        """An evaluator of the run's policy.
+
+        Args:
+            run: the run.
+            device: torch device of the policy.
+            policy: the policy, if it is loaded already.
+            should_stop: asked after every episode.
+            update: evaluate the weights after this update of the training; None for the selected checkpoint.
+        """
+        self.run, self.device, self.should_stop, self.update = run, device, should_stop, update
         self.prefixes = PrefixCache()
         if policy is not None:
             self.policy = policy
 
     @cached_property
     def policy(self) -> Policy:
+        if self.update is not None:
+            return self.run.load_weights(self.update, self.device)
         return self.run.load_policy(self.device)
+
+    def at(self, update: int | None) -> Evaluator:
+        """The evaluator of the weights after an update; compiled where this evaluator's policy is compiled."""
+        if update == self.update:
+            return self
+        other = Evaluator(self.run, self.device, None, self.should_stop, update)
+        if "policy" in self.__dict__ and is_compiled(self.policy):
+            compile_step(other.policy)
+        return other
 
     @cached_property
     def trained_on(self) -> TrainedOn:
@@ -81,14 +103,15 @@ class Evaluator:
             NeverFired: the intervention fired in no episode.
             NotAMeasurement: an invariant broke; the rows are set aside.
             Interrupted: a stop was asked for; the rows so far are on disk.
-            MuvlaError: the protocol or the intervention does not fit the policy.
+            MuvlaError: the protocol or the intervention does not fit the policy, or the training has not stored the
+                weights after the protocol's update.
         """
         run = self.run
         if error := never_fired(run, protocol, intervention):
             raise error
         if not has_result(run, protocol, intervention, without_errors=retry_errors):
             require_same_simulator(run, protocol, intervention)
-            self._run_missing(protocol, intervention, retry_errors, workers)
+            self.at(protocol.update)._run_missing(protocol, intervention, retry_errors, workers)
         return result_rows(run, protocol, intervention)
 
     def _run_missing(self, protocol: Protocol, intervention: str, retry_errors: bool, workers: int | None) -> None:
@@ -153,6 +176,8 @@ class Evaluator:
             Seed → the episode step by step.
         """
         self.check_stop()
+        if protocol.update != self.update:
+            return self.at(protocol.update).replay_all(protocol, intervention, seeds, workers, recorders)
         statistics = self.trained_on.statistics
         context = EvaluationContext(check_stop=self.check_stop, workers=workers, cache=self.prefixes)
         bound = with_donors(parse_intervention(intervention), self.policy, statistics, protocol, context)

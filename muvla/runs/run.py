@@ -4,6 +4,7 @@
       run.json            the canonical cell, the folders of its datasets, and the hash of their content
       provenance/<id>.json
       checkpoints/        see muvla.checkpoints.native
+      weights/            the policy after updates that a study evaluates during the training
       train.jsonl         a line every few updates
       rows/, seals/       see muvla.runs.results
       chunks/             see muvla.evaluation.action_chunks
@@ -55,7 +56,9 @@ FOLDERS = (
     "probes",
     "provenance",
     "checkpoints",
+    native.WEIGHTS,
 )  # of a run, in which single files are written
+LOGS = ("train.jsonl", "timings.jsonl")
 SET_ASIDE = "set-aside"  # folders of results that are no measurement, numbered
 
 
@@ -178,10 +181,30 @@ class Run:
         return native.load(native.selected(self.folder / "checkpoints"), parts)
 
     def load_policy(self, device: str = "cpu") -> Policy:
-        saved = self.checkpoint(parts=("model",))
-        place = self.cell.start.checkpoint
-        with located(self.folder / "checkpoints"):
-            return native.load_policy(replace(saved, cell=started_at(saved.cell, place))).to(device)
+        """The policy of the selected checkpoint."""
+        return self._policy_of(self.checkpoint(parts=("model",)), self.folder / "checkpoints", device)
+
+    def load_weights(self, update: int, device: str = "cpu") -> Policy:
+        """The policy after an update of its training. Raises MuvlaError if the training has not stored it."""
+        folder = self.weights(update)
+        if not folder.exists():
+            raise MuvlaError(
+                str(folder),
+                got="no such folder",
+                expected=f"the weights after update {update}, which a training stores where its study declares them",
+                remedy="train the cell in another folder: `muvla sweep STUDY --runs FOLDER`",
+            )
+        return self._policy_of(native.load(folder, ("model",)), folder, device)
+
+    def weights(self, update: int) -> Path:
+        """The folder of the weights after an update."""
+        return self.folder / native.WEIGHTS / native.folder_name(update)
+
+    def _policy_of(self, saved: native.Checkpoint, where: Path, device: str) -> Policy:
+        with located(where):
+            return native.load_policy(replace(saved, cell=started_at(saved.cell, self.cell.start.checkpoint))).to(
+                device
+            )
 
     def trained_on(self) -> TrainedOn:
         """Statistics, training seed and training episodes. Raises MuvlaError if the data's statistics have changed."""
@@ -239,7 +262,8 @@ class Run:
             for folder in (self.folder, *(self.folder / name for name in FOLDERS)):
                 for left in leftovers(folder):
                     left.unlink(missing_ok=True)
-            native.remove_unfinished(self.folder / "checkpoints")
+            for name in ("checkpoints", native.WEIGHTS):
+                native.remove_unfinished(self.folder / name)
 
     @property
     def failure(self) -> dict[str, str] | None:
@@ -269,7 +293,7 @@ class Run:
             aside = self.folder / f"{SET_ASIDE}-{self.set_aside + 1}"
             with disk_errors(aside):
                 aside.mkdir()
-                for name in ("checkpoints", "rows", "seals", "chunks", "probes", "train.jsonl", "timings.jsonl"):
+                for name in ("checkpoints", native.WEIGHTS, "rows", "seals", "chunks", "probes", *LOGS):
                     if (self.folder / name).exists():
                         (self.folder / name).rename(aside / name)
                 (self.folder / "failure.json").rename(aside / "failure.json")

@@ -122,7 +122,9 @@ def _check_identity(run: Run, verification: Verification) -> int | None:
     cell, data = run.cell, run.meta.sha256
     _require_id(f"{meta_file}: train", run.meta.train, run, verification)
     starts: set[str | None] = {None} if cell.start.checkpoint is None else set()
-    for folder in sorted((run.folder / "checkpoints").glob("update-*")):
+    for folder in sorted(
+        path for name in ("checkpoints", native.WEIGHTS) for path in (run.folder / name).glob("update-*")
+    ):
         with verification.collecting():
             saved = native.verify(folder)
             starts.add(saved.start)

@@ -17,6 +17,7 @@ RESAMPLES = 20_000  # random rearrangements beyond
 TIES = 1e-12  # relative difference of two means that counts as a tie
 
 Pairing = Literal["unpaired", "paired"]
+Times = tuple[Sequence[float], Sequence[bool]]
 
 
 def rearrangements(n: int, other: int, pairing: Pairing = "unpaired") -> int:
@@ -87,6 +88,47 @@ def _weights(n: int, other: int, pairing: Pairing) -> tuple[np.ndarray, bool]:
     weights = np.full((len(chosen), n + other), -1 / other)
     np.put_along_axis(weights, chosen, 1 / n, axis=1)
     return weights, exact
+
+
+def logrank_scores(times: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """The score of every observation in the log-rank test: its event minus the cumulative hazard until its time.
+
+    The scores of a group sum to the numerator of the test, the events of the group minus their expectation. All scores
+    sum to 0. Source: N. Mantel, "Evaluation of survival data and two new rank order statistics arising in its
+    consideration", Cancer Chemotherapy Reports 50 (1966), 163-170, with the hazard of Nelson and Aalen.
+
+    Args:
+        times: (…, n) time of the event, or until which none was seen.
+        reached: (…, n) True where the event was seen.
+
+    Returns:
+        (…, n) scores; an early event has a high score.
+    """
+    times, events = np.asarray(times, float), np.asarray(reached, float)
+    before = times[..., None, :] <= times[..., :, None]  # [i, j]: the time of j is not after the time of i
+    at_risk = before.sum(axis=-2)
+    hazard = (before * (events / at_risk)[..., None, :]).sum(axis=-1)
+    return events - hazard
+
+
+def logrank_p(first: Times, second: Times) -> float:
+    """Two-sided p of the log-rank test of two groups of times, over all regroupings of the training seeds.
+
+    The normal approximation of `scipy.stats.logrank` is too small with few seeds: three against three times that do not
+    overlap have a p of 0.02 there, though 2 of 20 regroupings are as extreme. Source of the permutation: R. Peto and J.
+    Peto, "Asymptotically efficient rank invariant test procedures", Journal of the Royal Statistical Society A 135
+    (1972), 185-207.
+
+    Args:
+        first: (times, whether the event was seen) of a variant, a value per training seed.
+        second: the same of the other variant.
+
+    Returns:
+        p, at least `smallest_p`; nan where a group has fewer than two seeds.
+    """
+    n = len(first[0])
+    scores = logrank_scores(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+    return permutation_p(scores[:n], scores[n:])
 
 
 def holm(values: Sequence[float]) -> list[float]:

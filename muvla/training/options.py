@@ -21,6 +21,7 @@ class TrainingOptions:
     diagnostics: bool = True  # measurements in the log, beside the loss
     keep: int = 1  # newest checkpoints that stay
     until: float | None = None  # share of the updates after which the training pauses with a checkpoint; None: never
+    weights_at: tuple[int, ...] = ()  # updates after which the weights are stored beside the checkpoints
 
     def __post_init__(self):
         if self.until is not None and not 0 < self.until < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,7 +50,8 @@ def train_to_the_end(
 
     Args:
         trainer: a fresh trainer of the cell.
-        folder: receives `train.jsonl` (a line every LOG_EVERY updates) and `checkpoints/` (CHECKPOINTS of them).
+        folder: receives `train.jsonl` (a line every LOG_EVERY updates), `checkpoints/` (CHECKPOINTS of them) and
+            `weights/`.
         progress: called with every log line.
         should_stop: when it returns True, the current update is finished and checkpointed, and training ends.
         options: how the training is computed and what it keeps; with `diagnostics`, log lines hold measurements.
@@ -73,6 +75,7 @@ class _Training:
     ):
         self.trainer, self.ranks = trainer, trainer.ranks
         self.log, self.checkpoints = folder / "train.jsonl", folder / "checkpoints"
+        self.weights = folder / native.WEIGHTS
         self.progress, self.should_stop, self.options = progress, should_stop, options
         self.held_out = held_out
         self.updates = trainer.cell.budget.updates
@@ -102,6 +105,8 @@ class _Training:
             frames += trainer.cell.budget.frames_per_update
             if logged:
                 self._log(loss, norm, frames / (time.perf_counter() - started), diagnosis)
+            if trainer.update in self.options.weights_at:  # before a checkpoint that a training continues from
+                self._save_weights()
             stopping = self.ranks.any(self.should_stop())
             if trainer.update in self.marks or trainer.update == self.last or stopping:
                 self._save()
@@ -137,6 +142,13 @@ class _Training:
                 row["slots_looked_at"] = len(trainer.slots)
         self.ranks.on_main(lambda: append_line(self.log, row))
         self.progress(Progress(trainer.update, self.updates, loss, speed))
+
+    def _save_weights(self) -> None:
+        """Stores the weights alone; the training computes nothing else because of them."""
+        whole = make_checkpoint(self.trainer)
+        weights = replace(whole, tensors={"model": whole.tensors["model"]})
+        write = lambda: _name(native.save(self.weights, weights, keep=sys.maxsize))  # noqa: E731
+        self.ranks.on_main(write, long_running=True)
 
     def _save(self) -> None:
         if self.selection and self.trainer.update in self.marks:

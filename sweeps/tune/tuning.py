@@ -109,7 +109,8 @@ class Tuning:
             interventions=(),
             probes=(),
             predictions=(),
-            contrasts=type(self.study.contrasts)(primary=self.study.contrasts.primary),
+            contrasts=type(self.study.contrasts)(),
+            time_to_learn=None,
         )
 
     def check(self, trials: Study) -> None:

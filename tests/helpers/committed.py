@@ -34,6 +34,7 @@ def result_rows(train, protocol, intervention, right=12, seed=0):
             protocol=protocol.id,
             protocol_hash=protocol.hash,
             first_success_step=4 if i < right else None,
+            update=protocol.update,
             provenance=PROVENANCE_ID,
         )
         for i in range(protocol.episodes)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.baselines import IDEAL
-from analysis.contrasts import p_text, stars
+from analysis.contrasts import CONTRAST_TITLES, p_text, stars
 from analysis.frames import METRIC_TITLES, metrics_of
 from analysis.learned import RULE, above_chance
 from analysis.page.content import Content
@@ -16,6 +16,7 @@ from analysis.page.render import render
 from analysis.page.section import Section
 from analysis.tables import NO_VALUE
 from sweeps.costs import NOTE
+from sweeps.time_to_learn import METRIC
 
 
 class VariantsSection(Section):
@@ -107,16 +108,18 @@ def _contrasts(content: Content) -> Iterator[dict[str, Any]]:
     """The planned contrasts: the primary family first."""
     if content.contrasts.empty:
         return
-    for (protocol, length), lines in content.contrasts.groupby(["protocol", "U"], sort=False, dropna=False):
+    of_rates = content.contrasts[content.contrasts["metric"] != METRIC]
+    for (protocol, length), lines in of_rates.groupby(["protocol", "U"], sort=False, dropna=False):
         heading = f"{protocol}, after {length:.0f} updates" if pd.notna(length) else protocol
         ordered = lines.sort_values("primary", ascending=False, kind="stable")
-        yield {"heading": heading, "lines": [_contrast(line) for _, line in ordered.iterrows()]}
+        yield {"heading": heading, "lines": [contrast_entry(line) for _, line in ordered.iterrows()]}
 
 
-def _contrast(line: pd.Series) -> dict[str, Any]:
+def contrast_entry(line: pd.Series) -> dict[str, Any]:
+    """A line of the contrasts with its texts."""
     p = line["p_holm"] if line["primary"] else line["p"]
     return line.to_dict() | {
-        "title": METRIC_TITLES[line["metric"]],
+        "title": CONTRAST_TITLES[line["metric"]],
         "p_text": "–" if pd.isna(p) else p_text(p),
         "stars": stars(line["p_holm"]) if line["primary"] and pd.notna(line["p_holm"]) else "",
     }
