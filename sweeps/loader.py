@@ -8,6 +8,7 @@ Python's multiprocessing passes to every process that a sweep or an evaluation s
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -66,12 +67,12 @@ def put_on_path(root: Path) -> None:
     Two projects may both have a `common.py`, and each study must import the file of its project.
     """
     _roots.add(root)
-    others = _roots - {root}
+    others = {str(other) for other in _roots - {root}}
     for name, module in list(sys.modules.items()):
         top, file = name.partition(".")[0], getattr(module, "__file__", None)
         if file is None or top in LIBRARY:
             continue
-        if any(Path(file).is_relative_to(other / top) or Path(file) == other / f"{top}.py" for other in others):
+        if any(file[: match.start()] in others for match in re.finditer(rf"/{re.escape(top)}(?=/|\.py$)", file)):
             del sys.modules[name]
     sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
 
