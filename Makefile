@@ -98,7 +98,7 @@ test-quick: $(VENV)/.dev
 # Exit status 5 of pytest: no test was collected, because no test has a heavy marker.
 test-heavy: $(VENV)/.full $(VENV)/.cluster renderer browser latex
 	@[ "$$(id -u)" != 0 ] || bash scripts/start-slurm.sh --install
-	@PYTHON="$(PYTHON)" bash scripts/setup-peers.sh build/peers
+	@PYTHON="$(BIN)/python" bash scripts/setup-peers.sh build/peers
 	@MUVLA_PEERS="$(CURDIR)/build/peers" $(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 test-fuzz: $(VENV)/.dev

@@ -11,7 +11,9 @@ import pytest
 from helpers.serving import HashSlots, alone, frame, running
 from helpers.wires import FrameClient, OpenpiClient, VlaEvalClient
 from muvla.errors import MuvlaError
+from muvla.serving.clients import VlaEvalWire
 from muvla.serving.gate import Gate
+from muvla.serving.gripper import Gripper
 from muvla.serving.observation import Needs
 from muvla.serving.refusal import Refused
 from muvla.serving.regime import ActionQueue, Regime
@@ -441,3 +443,31 @@ def test_a_message_beyond_the_limit_closes_its_connection_alone():
 
     with running(HashSlots(), most_bytes=65_536) as small:
         asyncio.run(play(small.port))
+
+
+@pytest.mark.parametrize(
+    ("facts", "parameters"),
+    [
+        ({}, {"send_wrist_image": False, "send_state": True}),
+        ({"tasks": ["libero_goal-0"]}, {"send_wrist_image": False, "send_state": True, "quat_no_antipodal": True}),
+        (
+            {"statistics_key": "libero_combined"},
+            {"send_wrist_image": False, "send_state": True, "quat_no_antipodal": True},
+        ),
+    ],
+)
+def test_a_benchmark_of_vla_eval_is_told_what_the_policy_reads(facts, parameters, monkeypatch):
+    slots = HashSlots()
+    monkeypatch.setattr(slots, "config", lambda: {"action": 2, "slots": 8} | facts)
+
+    async def hello(port):
+        wire = VlaEvalWire(f"ws://127.0.0.1:{port}/vla-eval")
+        try:
+            return (await wire.connect())["metadata"]
+        finally:
+            await wire.close()
+
+    with running(slots, Regime(gripper=Gripper("closes"))) as server:
+        metadata = asyncio.run(hello(server.port))
+    assert metadata["observation_params"] == parameters
+    assert metadata["action_spec"]["gripper"]["format"] == "binary_close_positive"

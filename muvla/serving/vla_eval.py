@@ -18,7 +18,7 @@ import muvla
 from muvla.errors import MuvlaError
 from muvla.serving.codec import decode_message, encode_message
 from muvla.serving.gate import Gate
-from muvla.serving.observation import Observed
+from muvla.serving.observation import Needs, Observed
 from muvla.serving.refusal import Refused
 from muvla.serving.sessions import Session, failed
 
@@ -104,7 +104,8 @@ class Connection:
         if type(version) is not int or version != PROTOCOL:
             raise _refused("protocol_version", version, f"{PROTOCOL}")
         needs, config = self.gate.sessions.slots.needs, self.gate.config
-        observed = {"image": _spec("image", 0, "rgb_hwc_uint8"), "language": _spec("language", 0, "language")}
+        observed = {name: _spec(name, 0, "rgb_hwc_uint8") for name in needs.names}
+        observed["language"] = _spec("language", 0, "language")
         if needs.reads_proprio:
             observed["state"] = _spec("state", needs.proprio, "raw")
         return {
@@ -117,7 +118,7 @@ class Connection:
                 "gripper": _spec("gripper", 1, GRIPPERS.get(self.gate.sessions.regime.gripper.form, "raw")),
             },
             "observation_spec": observed,
-            "observation_params": {"send_wrist_image": needs.cameras > 1, "send_state": needs.reads_proprio},
+            "observation_params": _parameters(needs, config),
             "config": config,
         }
 
@@ -145,6 +146,16 @@ class Connection:
             raise _refused("images", f"a {type(images).__name__}", "a map from camera to image")
         state = payload.get("state", payload.get("states"))
         return self.gate.sessions.slots.needs.check(images or {}, state, payload.get("task_description"))
+
+
+def _parameters(needs: Needs, config: dict[str, Any]) -> dict[str, Any]:
+    """Parameters for a benchmark of vla-eval, which drops the parameters that the benchmark does not have."""
+    parameters = {"send_wrist_image": needs.cameras > 1, "send_state": needs.reads_proprio}
+    trained_on = [*config.get("tasks", ()), config.get("statistics_key", "")]
+    if needs.reads_proprio and any(name.startswith("libero") for name in trained_on):
+        # vla-eval turns a rotation vector to the shorter way round. The demonstrations of LIBERO do not.
+        parameters["quat_no_antipodal"] = True
+    return parameters
 
 
 def _message(name: str, payload: dict[str, Any], sequence: int) -> dict[str, Any]:
