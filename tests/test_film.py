@@ -9,6 +9,7 @@ from helpers.policies import PADDED_INTERFACE, PLAIN_INTERFACE, PROMPTS, TEXT, f
 from helpers.release_size import ANATOMY, SIZE
 from muvla.checkpoints import native as ckpt
 from muvla.checkpoints.build import build_policy
+from muvla.checkpoints.native_policy import load_policy
 from muvla.config import ema, no_memory, tbptt
 from muvla.config.serialization import content_hash, replace
 from muvla.training.run import train_to_the_end
@@ -206,7 +207,7 @@ def test_with_adapters_its_layers_are_trained_in_full(store, cell_with, base_rel
     drawn = build_policy(replace(cell, {"lora.rank": 0, "start.checkpoint": None}), trainer.interface)
     before = {n: trainer.policy.get_parameter(n).detach().clone() for n in film}
     assert all(torch.equal(before[n], drawn.get_parameter(n)) for n in film)
-    again = ckpt.load_policy(ckpt.load(train_to_the_end(trainer, tmp_path)))
+    again = load_policy(ckpt.load(train_to_the_end(trainer, tmp_path)))
     for name in film:
         value = again.get_parameter(name)
         assert not torch.equal(value, before[name]) and torch.equal(value, trainer.policy.get_parameter(name)), name

@@ -14,6 +14,7 @@ from helpers.release_size import ANATOMY, SIZE
 from helpers.studies import DATASET
 from muvla.checkpoints import native as ckpt
 from muvla.checkpoints.build import build_policy, get_prompts, stored_parameters
+from muvla.checkpoints.native_policy import load_policy
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import (
@@ -263,12 +264,12 @@ def test_what_it_started_from_must_still_be_there(cell, store, tmp_path):
     path = released.write(tmp_path / "oft", "oft", action=2, proprio=2, own=ANATOMY)
     here = with_adapters(cell, **{"start.checkpoint": str(path)})
     saved = ckpt.load(train_to_the_end(Trainer(here, store), tmp_path / "run"))
-    one, again = ckpt.load_policy(saved), Trainer(here, store)
+    one, again = load_policy(saved), Trainer(here, store)
     resume(again, saved)
     assert all(torch.equal(p, dict(again.policy.named_parameters())[n]) for n, p in one.named_parameters())
     (path / "tokenizer.json").write_text((path / "tokenizer.json").read_text() + " ")
     with pytest.raises(MuvlaError) as info:
-        ckpt.load_policy(saved)
+        load_policy(saved)
     assert info.value.field.endswith("oft")
 
 

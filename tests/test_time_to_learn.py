@@ -23,6 +23,7 @@ from helpers.pages import page_content
 from helpers.rows import records, row, write
 from helpers.studies import FEW, one_cell
 from muvla.checkpoints import native
+from muvla.checkpoints.native_policy import load_policy
 from muvla.config import tbptt
 from muvla.evaluation.records import Baselines, UpdateRows, read_rows, result_id
 from muvla.runs.verify import verify_run
@@ -89,7 +90,7 @@ def test_stored_weights_move_no_bit_of_a_training(store, cell_with, tmp_path):
         if update in options.weights_at:
             stored = native.load(tmp_path / "cut" / native.WEIGHTS / native.folder_name(update), ("model",))
             assert set(stored.tensors) == {"model"}
-            for name, parameter in native.load_policy(stored).named_parameters():
+            for name, parameter in load_policy(stored).named_parameters():
                 assert torch.equal(parameter, trainer.policy.get_parameter(name)), name
     log = [{**line, "frames_per_second": 0, "peak_memory_mb": 0} for line in read_lines(tmp_path / "cut/train.jsonl")]
     uncut = [

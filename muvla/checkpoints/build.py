@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from muvla.checkpoints.hub import resolve_checkpoint
 from muvla.checkpoints.names import never_published
+from muvla.checkpoints.native_start import NativeStart, is_training
 from muvla.checkpoints.opening import AnyCheckpoint, open_checkpoint
 from muvla.config import Cell
 from muvla.config.serialization import difference
@@ -22,9 +23,10 @@ from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts
 
 
-def open_start(cell: Cell) -> AnyCheckpoint:
+def open_start(cell: Cell) -> AnyCheckpoint | NativeStart:
     """Opens the checkpoint that the cell starts from. Raises MuvlaError if its size differs or only it has FiLM."""
-    directory = open_checkpoint(resolve_checkpoint(cell.start.checkpoint))
+    path = resolve_checkpoint(cell.start_place)
+    directory = NativeStart(path) if is_training(path) else open_checkpoint(path)
     if differing := difference(cell.model.size, replace(directory.size, name=cell.model.size.name)):
         got, expected = (", ".join(f"{name} {pair[i]!r}" for name, pair in differing.items()) for i in (0, 1))
         raise MuvlaError(
@@ -41,6 +43,11 @@ def open_start(cell: Cell) -> AnyCheckpoint:
             remedy="set model.film to true, or start from another checkpoint",
         )
     return directory
+
+
+def starts_from_training(cell: Cell) -> bool:
+    """True for a cell that starts from a training of this project."""
+    return cell.start.checkpoint is not None and isinstance(open_start(cell), NativeStart)
 
 
 def get_prompts(cell: Cell) -> Prompts:
@@ -85,7 +92,7 @@ def _dtype(name: str, shape: torch.Size, frozen: torch.dtype) -> torch.dtype:
 def stored_parameters(policy: nn.Module, cell: Cell) -> dict[str, Tensor]:
     """Returns the parameters that a checkpoint of this training stores.
 
-    These are the trained parameters, and the frozen ones too unless the starting checkpoint holds them.
+    These are the trained parameters, and the frozen ones too unless a released checkpoint holds them.
     """
-    everything = cell.start.checkpoint is None
+    everything = cell.start.checkpoint is None or starts_from_training(cell)
     return {name: p for name, p in policy.named_parameters() if everything or p.requires_grad}

@@ -11,6 +11,7 @@ from pathlib import Path
 from muvla.checkpoints import native
 from muvla.checkpoints.comparison import get_shapes
 from muvla.checkpoints.fields import FieldStatus
+from muvla.checkpoints.native_policy import load_policy
 from muvla.checkpoints.opening import AnyCheckpoint, open_checkpoint
 from muvla.checkpoints.parts import PARTS
 from muvla.checkpoints.prismatic import PrismaticCheckpoint
@@ -176,5 +177,5 @@ def _native(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("*.safetensors")):
         yield f"sha256 {sha256(file)}  {file.name}"
     with located(folder / native.META):
-        native.load_policy(checkpoint)
+        load_policy(checkpoint)
     yield "would not load: nothing"

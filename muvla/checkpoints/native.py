@@ -22,14 +22,12 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from muvla.checkpoints.build import build_policy, hash_start, stored_parameters
 from muvla.checkpoints.tensors import require_inside
 from muvla.config import Cell
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.normalization import Statistics
 from muvla.errors import MuvlaError, located
-from muvla.memory.registry import build_memory
-from muvla.models.policy import Interface, Policy, dimensions_of
+from muvla.models.policy import Interface
 from muvla.utils.files import read_text
 from muvla.utils.foreign import decode, read_model
 from muvla.utils.io import disk_errors, write_atomically, write_json
@@ -237,6 +235,11 @@ def load(path: Path, parts: tuple[str, ...] = FILES) -> Checkpoint:
     return Checkpoint(meta.update, cell, meta.start, interface, statistics, meta.cursor, tensors, selection)
 
 
+def hash_model(path: Path) -> str:
+    """Returns the recorded SHA-256 of a checkpoint's parameters."""
+    return _read_meta(path).sha256["model"]
+
+
 def _read_meta(path: Path) -> _Meta:
     return read_model(path / META, _Meta)
 
@@ -248,41 +251,17 @@ def verify(path: Path) -> Checkpoint:
     return load(path, parts=())
 
 
-def load_policy(checkpoint: Checkpoint) -> Policy:
-    """Returns the checkpoint's policy. Raises MuvlaError if the starting checkpoint is missing or has changed."""
-    now = hash_start(checkpoint.cell)
-    if now != checkpoint.start:
-        raise MuvlaError(
-            f"start.checkpoint {checkpoint.cell.start.checkpoint}",
-            got=f"content {now}",
-            expected=f"content {checkpoint.start}, the start of this training",
-            remedy="restore that checkpoint, or pass its new path: `muvla train STUDY --set start.checkpoint=…`",
-        )
-    if checkpoint.start is None:
-        _require_same_shapes(checkpoint)
-    policy = build_policy(checkpoint.cell, checkpoint.interface)
-    load_parameters(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
-    return policy
-
-
-def _require_same_shapes(checkpoint: Checkpoint) -> None:
-    """Raises MuvlaError, before a policy takes memory, for a cell that does not belong to the stored tensors."""
-    with torch.device("meta"):
-        memory = build_memory(checkpoint.cell.memory, dimensions_of(checkpoint.cell.model, checkpoint.interface))
-        policy = Policy(checkpoint.cell.model, memory, checkpoint.interface)
-    _require_tensors(stored_parameters(policy, checkpoint.cell), checkpoint.tensors["model"])
-
-
 @torch.no_grad()
 def load_parameters(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
     """Copies tensors into parameters of the same names. Raises MuvlaError for missing, unexpected or misshapen
     tensors."""
-    _require_tensors(parameters, tensors)
+    require_tensors(parameters, tensors)
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
 
 
-def _require_tensors(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
+def require_tensors(parameters: dict[str, Tensor], tensors: TensorFile) -> None:
+    """Raises MuvlaError for tensors that are missing, unexpected or misshapen."""
     wrong = [f"missing {n}" for n in parameters.keys() - tensors.keys()]
     wrong += [f"unexpected {n}" for n in tensors.keys() - parameters.keys()]
     wrong += [

@@ -59,6 +59,12 @@ class Cell:
         return self.memory.recurs
 
     @property
+    def start_place(self) -> str | None:
+        """The place of the starting checkpoint, with the training seed in the place of `{seed}`."""
+        place = self.start.checkpoint
+        return None if place is None else place.replace("{seed}", str(self.seed))
+
+    @property
     def block_length(self) -> int:
         """Ticks of a truncation block: K, or 1 for a memory that recurs and stores detached copies."""
         return 1 if self.memory.recurs and not self.memory.gradient_crosses else self.truncation

@@ -159,7 +159,8 @@ class ModelConfig:
 class StartConfig:
     """The source of initial values; all other values are drawn from the training seed."""
 
-    # A released directory, or OWNER/NAME[@REVISION] of the hub; null draws everything. The train id holds the content.
+    # A released directory, OWNER/NAME[@REVISION] of the hub, or the run folder of a finished training here; null draws
+    # everything. `{seed}` in a path stands for the training seed. The train id holds the content.
     checkpoint: str | None = None
     # `weights`: towers, projector and language model. `all`: action head, proprio projector and memory too, where the
     # checkpoint and the cell both have them.

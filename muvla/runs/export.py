@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from muvla.checkpoints.adapters import make_adapter_files
-from muvla.checkpoints.build import open_start
+from muvla.checkpoints.build import open_start, starts_from_training
 from muvla.checkpoints.metadata import CAMERAS_KEY, FIRST_IMAGE_KEY, IMAGES_KEY, PROPRIO_KEY, make_config_json
 from muvla.checkpoints.preprocessor import PREPROCESSOR, make_preprocessor_config
 from muvla.checkpoints.release import Release, require_new, write_release
@@ -69,6 +69,7 @@ def _require_published(cell: Cell) -> None:
     for name, got, fits, expected in (
         ("data.instruction", cell.data.instruction, cell.data.instruction == "task", "task"),
         ("data.cameras", cell.data.cameras, not isinstance(cell.data.cameras, tuple), "a number of cameras, or null"),
+        ("start.checkpoint", cell.start.checkpoint, not starts_from_training(cell), "null, or a released checkpoint"),
         ("memory.kind", memory.kind, memory.kind in ("tokens", "none"), "tokens or none"),
         ("memory.gate", gate, gate == "none", "none"),
         ("model.guard", model.guard, model.guard in guards, " or ".join(guards)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muvla.checkpoints.build import open_start
+from muvla.checkpoints.build import open_start, starts_from_training
 from muvla.checkpoints.parts import TOKENIZER
 from muvla.checkpoints.prismatic_config import CONSOLIDATION
 from muvla.checkpoints.prismatic_export import TrainingRun, make_training_config, write_training_run
@@ -41,6 +41,7 @@ def require_published_expert(cell: Cell) -> None:
     model, memory = cell.model, cell.memory
     demands = [
         ("model.causal", model.causal, model.causal, "true"),
+        ("start.checkpoint", cell.start.checkpoint, not starts_from_training(cell), "null, or a released checkpoint"),
         ("model.proprio", model.proprio, not model.proprio, "false"),
         ("data.instruction", cell.data.instruction, cell.data.instruction == "task", "task"),
         ("memory.kind", memory.kind, memory.kind in ("none", "bank", "feature_fifo"), "none, bank or feature_fifo"),

@@ -31,6 +31,7 @@ import msgspec
 
 from muvla.checkpoints import native
 from muvla.checkpoints.hub import resolve_checkpoint
+from muvla.checkpoints.native_policy import load_policy
 from muvla.config import Cell, canonical, started_at
 from muvla.config.serialization import from_dict, to_dict
 from muvla.data.mixture import join
@@ -120,7 +121,7 @@ class Run:
 
     def create(self, cell: Cell, store: EpisodeStore) -> None:
         """Write `run.json`. Write it anew if the data or the starting checkpoint has moved."""
-        place = cell.start.checkpoint
+        place = cell.start_place
         if place is not None and resolve_checkpoint(place) == Path(place).expanduser():  # a folder, not a hub name
             place = str(Path(place).expanduser().resolve())
         cell = started_at(canonical(cell), place)
@@ -202,9 +203,7 @@ class Run:
 
     def _policy_of(self, saved: native.Checkpoint, where: Path, device: str) -> Policy:
         with located(where):
-            return native.load_policy(replace(saved, cell=started_at(saved.cell, self.cell.start.checkpoint))).to(
-                device
-            )
+            return load_policy(replace(saved, cell=started_at(saved.cell, self.cell.start.checkpoint))).to(device)
 
     def trained_on(self) -> TrainedOn:
         """Statistics, training seed and training episodes. Raises MuvlaError if the data's statistics have changed."""
