@@ -26,6 +26,16 @@ def labelled(cells: list[CellRecords]) -> list[tuple[str, CellRecords]]:
     ]
 
 
+def undefined_pairs(cells: list[CellRecords]) -> frozenset[tuple[str, str]]:
+    """(label, intervention) and (variant, intervention) of the pairs that are not applicable."""
+    return frozenset(
+        (name, intervention)
+        for label, cell in labelled(cells)
+        for intervention in cell.not_applicable
+        for name in (label, cell.variant)
+    )
+
+
 def paired_frame(cells: list[CellRecords]) -> pd.DataFrame:
     """A line per cell, protocol and intervention, paired with the cell's plain run of the same protocol.
 

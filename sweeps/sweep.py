@@ -105,6 +105,7 @@ def run_study(
     options: SweepOptions,
     say: Callable[[str], None] = print,
     on_finished: Callable[[Entry], None] = lambda _: None,
+    on_start: Callable[[], object] = lambda: None,
 ) -> SweepResult:
     """Runs every cell of a study that is not done.
 
@@ -115,6 +116,7 @@ def run_study(
         say: called with each line of output.
         on_finished: called with each cell that has ended, for whoever keeps a view of the results. If the function
             raises, the sweep warns, goes on and does not call it again.
+        on_start: called once, when the data are there and before the first cell runs.
 
     Returns:
         The cells, with the failed ones. A failed cell raises nothing.
@@ -130,11 +132,7 @@ def run_study(
         if options.dry_run:
             say("\n" + launcher.preview(len(study.cells()), options.device, options.threads))
         return SweepResult([], [], [])
-    stores = ledger.stores(study, _collection_progress(say))
-    entries = ledger.entries(study, stores)
-    require_weights(entries)
-    states = [entry.state for entry in entries]
-    say(plan_text(study, entries, stores, states))
+    stores, entries, states = _open(study, ledger, say)
     if options.plan_only:
         lines = (f"{e.run.train}  {state:10}  {e.item.label}" for e, state in zip(entries, states, strict=True))
         say("\n" + "\n".join(lines))
@@ -147,6 +145,7 @@ def run_study(
         return SweepResult(entries, [], [])
     launcher.check(options.device)
     require_locks(ledger.root)
+    on_start()
     try:
         _measure_baselines(study, ledger, options, say)
     except Interrupted:
@@ -158,6 +157,18 @@ def run_study(
     failed = run_rounds(entries, options, finishing)
     failed = _say_failures(entries, say) + failed
     return SweepResult(entries, [e for e in entries if e.state != "done" and e not in failed], failed)
+
+
+def _open(
+    study: Study, ledger: Ledger, say: Callable[[str], None]
+) -> tuple[dict[str, EpisodeStore], list[Entry], list[str]]:
+    """The data by variant, collected where they lack, the cells and their states. Says the plan."""
+    stores = ledger.stores(study, _collection_progress(say))
+    entries = ledger.entries(study, stores)
+    require_weights(entries)
+    states = [entry.state for entry in entries]
+    say(plan_text(study, entries, stores, states))
+    return stores, entries, states
 
 
 def _estimate(

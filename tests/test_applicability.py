@@ -4,12 +4,16 @@ import dataclasses
 
 import pytest
 
-from analysis.frames import NOT_APPLICABLE, tidy
+from analysis.frames import NOT_APPLICABLE, NOT_RUN, tidy
+from analysis.intervention_frames import paired_frame, undefined_pairs
+from analysis.intervention_tables import short_difference_table
+from analysis.report.committed import subjects
 from analysis.report.summary import verdict_sentence
 from analysis.tables import intervention_table, mark_not_applicable, short_intervention_table
 from analysis.verdicts import verdict_frame
 from helpers.committed import study_results
 from helpers.errors import refused
+from helpers.figures import draw, texts
 from helpers.probe_study import BASE, LOWER
 from muvla.config import dummy, no_memory, tbptt
 from muvla.config.serialization import replace
@@ -99,3 +103,19 @@ def test_tables_verdicts_and_counts_say_not_applicable(study):
     of_pixels = verdicts[verdicts["variant"] == "pixels"]
     assert set(of_pixels["together"]) == set(of_pixels["effect"]) == {NOT_APPLICABLE}
     assert "1 not applicable" in verdict_sentence(verdicts)
+
+
+def test_paired_tables_and_figures_say_not_applicable_and_the_page_of_committed_files_too(study, tmp_path):
+    results = study_results(study, lambda item: item.variant)
+    cells = [cell for cell in results.records if cell.variant in ("tokens", "pixels")]
+    pairs, undefined = paired_frame(cells), undefined_pairs(cells)
+    assert ("pixels", "zero") in undefined and ("tokens", "zero") not in undefined
+    table = mark_not_applicable(short_difference_table(pairs, "success"), undefined).set_index("intervention")
+    assert table.loc["`zero`", "pixels"] == NOT_APPLICABLE and table.loc["`zero`", "tokens"] != NOT_APPLICABLE
+    words = {axes.get_title(): texts(axes) for axes in draw("paired", pairs, undefined=undefined).axes}
+    assert NOT_APPLICABLE in words["pixels"] and NOT_RUN not in words["pixels"] and not words["tokens"]
+    assert NOT_RUN in {text for axes in draw("paired", pairs).axes for text in texts(axes)}
+    tidy(cells).drop(columns="order").to_csv(tmp_path / "cells.csv", index=False)
+    pairs.drop(columns="order").to_csv(tmp_path / "paired.csv", index=False)
+    (committed,) = [subject for name, subject in subjects(study, tmp_path) if name == "paired"]
+    assert ("pixels", "zero") in committed.undefined and ("tokens", "zero") not in committed.undefined

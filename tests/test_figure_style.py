@@ -6,6 +6,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
@@ -159,3 +160,15 @@ def test_accuracy_against_cost_joins_the_variants_costs(base):
 def test_a_report_without_costs_says_so(tmp_path):
     folder = ReportFolder(tmp_path, "s", {}, lambda _: None)
     assert "Not known" in "".join(cost_section(folder, (), pd.DataFrame()))
+
+
+def test_a_heat_table_of_a_probe_has_letters_of_seven_points_and_wide_fields():
+    drawn = dict(drawable(CAUSALITY / "results"))
+    drawing = drawn["probe-time-map-k-8"]()
+    sizes = {text.get_fontsize() for text in drawing.findobj(Text) if text.get_text().strip()}
+    assert min(sizes) >= 7, sizes
+    FigureCanvasAgg(drawing).draw()
+    means = drawing.axes[0]
+    field = means.get_window_extent().width / means.images[0].get_array().shape[1]
+    widths = [text.get_window_extent().width for axes in drawing.axes for text in axes.texts]
+    assert 0 < max(widths) < field, "a number fits into its field"

@@ -122,6 +122,36 @@ def test_the_heat_table_holds_mean_differences_and_every_seed(content, page):
             assert texts == [f"seed {s}: {t}" for s, t in zip(lines["seed"], lines[f"{quantity}_text"], strict=True)]
 
 
+VARIANTS = (("K=8", 8), ("K=2", 2))
+
+
+def test_a_sham_stands_beside_its_intervention(base):
+    kinds = ("none", "transplant", "transplant_same", "transplant_self", "zero")
+    cells = [records(base, name, tbptt(K, 4), seed, 12, 6, 2, kinds=kinds) for name, K in VARIANTS for seed in (0, 1)]
+    panel, *_ = panels(parse(render_page(page_content(cells))), "heat")
+    rows = {row.attributes["data-intervention"]: row for row in panel.all("tr", data_intervention=None)}
+    assert set(rows) == {"transplant", "zero"}, "a sham has no row of its own"
+    shams = [cell.attributes.get("data-sham") for cell in rows["transplant"].all("td")]
+    assert shams == [None, "transplant_same"] * 2, "a variant's field, and its sham's field beside it"
+    (more,) = panel.all("tr", class_="more")
+    assert [cell.attributes["data-sham"] for cell in more.all("td")] == ["transplant_self"] * 2
+    assert [cell.text for cell in rows["zero"].all("td", class_="none sham")] == ["–", "–"]
+
+
+def test_a_pair_that_is_not_applicable_is_not_called_not_run(base):
+    cells = [records(base, name, tbptt(K, 4), 0, 12, 6, 2, kinds=("none", "zero", "mean")) for name, K in VARIANTS]
+    cells[1] = dataclasses.replace(
+        cells[1],
+        not_applicable={"mean": "it has no donors"},
+        rows={at: rows for at, rows in cells[1].rows.items() if at[1] == "none"},
+    )
+    third = records(base, "K=1", tbptt(1, 4), 0, 12, 6, 2, kinds=("none", "zero"))
+    cells[1] = dataclasses.replace(cells[1], rows=cells[1].rows | {("p@1", "zero"): third.rows["p@1", "zero"]})
+    panel, *_ = panels(parse(render_page(page_content([*cells, third]))), "heat")
+    rows = {row.attributes["data-intervention"]: row for row in panel.all("tr", data_intervention=None)}
+    assert [cell.text for cell in rows["mean"].all("td")][1:] == ["not applicable", "not run"]
+
+
 def test_predictions_have_the_verdicts_of_the_frame_and_are_counted(content, page):
     rows = list(section(page, "predictions").all("tr", data_verdict=None))
     verdicts = content.verdicts.drop_duplicates(["prediction", "variant"])

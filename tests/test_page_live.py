@@ -10,7 +10,9 @@ from analysis.page import live
 from analysis.page.live import LivePage, shown_intervention
 from analysis.page.render import NAME
 from helpers.html import parse
-from helpers.studies import one_cell
+from helpers.studies import at, one_cell
+from muvla.cli.main import main
+from sweeps.launchers.local import LocalLauncher
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
 from sweeps.work import bring_to_end
@@ -76,8 +78,8 @@ def test_a_slow_page_is_not_written_after_every_cell(swept, monkeypatch):
 
     monkeypatch.setattr(page, "write", write)
     monkeypatch.setattr(page, "_next", 0.0)
-    for at in (0.0, 10.0, 32.9, 33.0, 50.0, 70.0):
-        now[0] = at
+    for moment in (0.0, 10.0, 32.9, 33.0, 50.0, 70.0):
+        now[0] = moment
         page(entry)
     assert written == [0.0, 33.0, 70.0]  # 3 seconds of writing, then 30 seconds without
 
@@ -99,3 +101,17 @@ def test_the_intervention_beside_the_plain_run_has_a_donor_where_one_exists(stud
 def test_the_page_lies_beside_the_report(swept):
     _, page, _, _ = swept
     assert (page.folder / NAME).exists() and (page.folder / "filmstrip.json").exists()
+
+
+def test_the_page_stands_before_any_cell_runs(study_file, tmp_path, monkeypatch):
+    seen = []
+
+    def run(self, jobs, *_):
+        page = parse((tmp_path / "runs" / "report" / "tiny_study" / NAME).read_text(encoding="utf-8"))
+        seen.append((len(jobs), page.text))
+
+    monkeypatch.setattr(LocalLauncher, "run", run)
+    main(["sweep", str(study_file), "--no-tracking", "--variant", "none", "--variant", "K=8", *at(tmp_path)])
+    ((jobs, text),) = seen
+    assert jobs == 2 and "2 of 2 cells planned" in text and "No cell has finished yet" in text
+    assert load_study(study_file).title in text

@@ -210,19 +210,19 @@ def test_a_heatmap_shows_rates_then_differences_and_greys_what_few_episodes_tell
     panels = [axes for axes in figure.axes if axes.images]
     by_row = [panels[i : i + 3] for i in range(0, len(panels), 3)]
     assert [texts(row[1]) for row in by_row] == [[], ["–"], ["–"]], "a seed's panel has colours alone"
-    assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33\n1/2 seeds", "over what has fired"
-    assert texts(by_row[2][0])[0] == "-.57\n1/2 seeds" and texts(by_row[1][0])[2] == f".47\nn {FEW - 1}"
+    assert texts(by_row[1][2])[0] == "×" and texts(by_row[1][0])[0] == ".33\n1/2", "over what has fired"
+    assert texts(by_row[2][0])[0] == "-.57\n1/2" and texts(by_row[1][0])[2] == f".47\nn {FEW - 1}"
     assert [len([p for p in row[0].patches if p.get_hatch() == "...."]) for row in by_row] == [0, 1, 1]
     assert [axes.images[0].get_cmap().name for axes in (by_row[0][0], by_row[2][0])] == ["viridis", "RdBu"]
     assert by_row[2][0].images[0].get_clim() == (-1, 1)
     assert [len([p for p in row[1].patches if p.get_hatch()]) for row in by_row] == [0, 1, 1]
     assert [text.split(":")[0] for text in legend_of(figure)] == [
         f"fewer than {FEW} episodes",
-        "k/N seeds",
+        "k/N",
         "no episode counts",
         NEVER_FIRED,
     ]
-    labels = [axes.get_ylabel() for axes in figure.axes if not axes.images]
+    labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes if not axes.images]
     assert [label.split(",")[0] for label in labels] == ["first-touch accuracy given a touch", "paired difference"]
     assert all_inside(figure)
 
@@ -242,7 +242,7 @@ def test_a_field_says_of_how_many_seeds_what_has_no_rate_is_told(base):
     cells[2] = dataclasses.replace(cells[2], variant="K=1")
     figure = draw("heatmap", grid_frame(cells, "map@1"), variant="K=8", probe=cells[0].grids[0])
     panels = [axes for axes in figure.axes if axes.images]
-    assert texts(panels[4]) == [".33\n2/3 seeds", ".90\n2/3 seeds", "×\n2/3 seeds", "–\n1/3 seeds"]
+    assert texts(panels[4]) == [".33\n2/3", ".90\n2/3", "×\n2/3", "–\n1/3"]
     assert texts(panels[7]) == ["not run"] and all_inside(figure)
 
 

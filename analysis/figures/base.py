@@ -29,6 +29,7 @@ class Subject:
         suffix: end of the file's stem, which tells protocols and probes apart; may be empty.
         probe: the grid or the measurement that the lines belong to; None for the frames of a protocol.
         variant: the variant of a figure that is drawn for one variant (`Figure.per_variant`).
+        undefined: (variant, intervention) of the pairs that are not applicable, and so are never run.
     """
 
     lines: pd.DataFrame
@@ -37,6 +38,7 @@ class Subject:
     suffix: str = ""
     probe: GridRows | TakenMeasurement | None = None
     variant: str | None = None
+    undefined: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self):
         if not self.colours and len(self.lines):

@@ -19,7 +19,9 @@ from analysis.frames import NEVER_FIRED
 from analysis.paired import QUANTITY_TITLES
 from muvla.evaluation.records import GridRows
 
-MEAN = 2.2  # width of the panel of means, which has numbers; a seed's panel has width 1 and colours alone
+NUMBER = 0.42  # inches: the narrowest field that holds a number; the panel of means has such fields
+MOST = 0.6  # share of the width that the panel of means may take; seeds' panels have colours alone
+LINE = 0.13  # inches: a line of a field's words
 FEW = 20  # episodes: a rate or difference over fewer has no colour, and shows its n
 PALE = "0.88"  # a field over few episodes
 
@@ -35,7 +37,7 @@ LEGEND = {
         facecolor="none",
         edgecolor="0.6",
         hatch="....",
-        label="k/N seeds: mean over k of the column's N seeds, the others have no value",
+        label="k/N: mean over k of the column's N seeds, the others have no value",
     ),
     "none": style.handle("no episode counts", marker="$–$", color="0.2"),
     "never": style.handle(NEVER_FIRED, marker="x", color="0.2", markersize=4),
@@ -92,15 +94,17 @@ class HeatmapFigure(Figure):
         rates, differences = _bands(lines, grid, quantity)
         bands, fields = rates + differences, Fields(grid, xs)
         columns = [("mean over seeds", seeds), *((f"seed {seed}", [seed]) for seed in seeds)]
+        mean = min(MOST, NUMBER * len(xs) / style.PAGE)
+        heights = [max(0.27, LINE * _most_words(band, grid, seeds) + 0.08) for band in bands]
         figure, panels = style.new_figure(
             style.PAGE,
-            1.4 + sum(0.27 * len(band.ys) + 0.25 for band in bands),
+            1.4 + sum(height * len(band.ys) + 0.25 for height, band in zip(heights, bands, strict=True)),
             len(bands),
             len(columns),
             sharex=True,
             sharey="row",
-            height_ratios=[len(band.ys) for band in bands],
-            width_ratios=[MEAN, *[1] * len(seeds)],
+            height_ratios=[height * len(band.ys) for height, band in zip(heights, bands, strict=True)],
+            width_ratios=[max(1.0, mean / (1 - mean) * len(seeds)), *[1] * len(seeds)],
         )
         images = []
         for band, row in zip(bands, panels, strict=True):
@@ -112,7 +116,7 @@ class HeatmapFigure(Figure):
         for (name, _), top, bottom in zip(columns, panels[0], panels[-1], strict=True):
             top.set_title(name, fontsize=style.LABEL)
             bottom.set_xlabel(grid.x.replace("_", " "), fontsize=style.LABEL)
-        _bar(figure, panels[: len(rates)], images[0], QUANTITY_TITLES[quantity])
+        _bar(figure, panels[: len(rates)], images[0], style.wrapped(QUANTITY_TITLES[quantity]))
         _bar(figure, panels[len(rates) :], images[-1], "paired difference,\nminus without")
         chance = lines["chance"].iloc[0]
         bound = "" if pd.isna(chance) else f"chance without memory {chance:.2f}"
@@ -124,6 +128,17 @@ class HeatmapFigure(Figure):
 def slug(text: str) -> str:
     """The text in lower case, with hyphens between its words, for file names."""
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def _most_words(band: Band, grid: GridRows, seeds: list[int]) -> int:
+    """Lines of words in the fullest field of the panel of means: a number, few episodes, missing seeds."""
+    most = 1
+    for _, here in band.lines.groupby([grid.y, grid.x], sort=False):
+        measured = here[here[band.value].notna()]
+        few = len(measured) > 0 and measured[band.n].min() < FEW
+        counted = measured if len(measured) else here[~here["never_fired"]]
+        most = max(most, 1 + few + (counted["seed"].nunique() < len(seeds)))
+    return most
 
 
 def _bands(lines: pd.DataFrame, grid: GridRows, quantity: str) -> tuple[list[Band], list[Band]]:
@@ -190,7 +205,7 @@ def _field(
         fields.used.add(name)
     if (count := counted["seed"].nunique()) < seeds:
         marks.append("part")
-        words.append(f"{count}/{seeds} seeds")
+        words.append(f"{count}/{seeds}")
     for mark in marks:
         look = LEGEND[mark]
         box = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=PALE if mark == "few" else "none", lw=0)
@@ -206,7 +221,7 @@ def _field(
         "\n".join(words),
         ha="center",
         va="center",
-        fontsize=(7, 6, 5)[len(words) - 1],
+        fontsize=style.TINY,
         color="w" if dark else "k",
         bbox={"facecolor": ground, "edgecolor": "none", "pad": 0.6} if marks else None,
     )

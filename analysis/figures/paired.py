@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
-from analysis.frames import NOT_RUN, interventions_in_order
+from analysis.frames import NOT_APPLICABLE, NOT_RUN, interventions_in_order
 from analysis.intervention_frames import quantities_of
 from analysis.paired import MARGIN, QUANTITY_TITLES
 from analysis.shams import with_shams
@@ -43,7 +43,8 @@ class PairedFigure(Figure):
         figure, panels = style.new_figure(width, height, 1, len(variants), sharex=True, sharey=True)
         for axes, variant in zip(panels[0], variants, strict=True):
             lines = subject.lines[subject.lines["variant"] == variant]
-            _panel(axes, lines, names, seeds, quantity, subject.colours[variant])
+            undefined = {name for of, name in subject.undefined if of == variant}
+            _panel(axes, lines, _states(names, lines, undefined), seeds, quantity, subject.colours[variant])
             axes.set_title(variant, fontsize=style.TEXT)
         ticks = [f"sham: {name}" if is_sham else name for name, is_sham in names]
         panels[0, 0].set_yticks(range(len(names)), ticks, fontsize=style.TICK)
@@ -74,15 +75,34 @@ def _with_effect(lines: pd.DataFrame, quantity: str) -> tuple[list[tuple[str, bo
     return (drawn, [name for name, _ in names if exact[name]]) if drawn else (names, [])
 
 
+def _states(names: list[tuple[str, bool]], lines: pd.DataFrame, undefined: set[str]) -> list[tuple[str, bool, str]]:
+    """(intervention, whether it is a sham, why the variant has no lines of the intervention; "" where it has)."""
+    run = set(lines["intervention"])
+    return [
+        (name, is_sham, "" if name in run else NOT_APPLICABLE if name in undefined else NOT_RUN)
+        for name, is_sham in names
+    ]
+
+
 def _panel(
-    axes: Axes, lines: pd.DataFrame, names: list[tuple[str, bool]], seeds: list[int], quantity: str, colour: str
+    axes: Axes, lines: pd.DataFrame, names: list[tuple[str, bool, str]], seeds: list[int], quantity: str, colour: str
 ) -> None:
+    """Draws one variant.
+
+    Args:
+        axes: the panel.
+        lines: the variant's paired differences.
+        names: (intervention, whether it is a sham, why there is nothing to draw) of the rows.
+        seeds: training seeds of all variants.
+        quantity: key of `analysis.paired.QUANTITY_TITLES`.
+        colour: the variant's colour.
+    """
     axes.axvspan(-MARGIN, MARGIN, color=style.BAND, zorder=0)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    for y, (name, is_sham) in enumerate(names):
+    for y, (name, is_sham, state) in enumerate(names):
         of_name = lines[lines["intervention"] == name]
-        if of_name.empty:
-            axes.text(0, y, NOT_RUN, ha="center", va="center", fontsize=style.TICK, color=style.GREY)
+        if state:
+            axes.text(0, y, state, ha="center", va="center", fontsize=style.TICK, color=style.GREY)
         for _, line in of_name.iterrows():
             at = y + style.offset_of(line["seed"], seeds, SPREAD)
             face = "white" if is_sham else colour

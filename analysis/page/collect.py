@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.baselines import baseline_frame, compared
 from analysis.contrasts import contrast_frame
 from analysis.frames import tidy
-from analysis.intervention_frames import grid_frame, grids, labelled, measurement_frames, paired_frame
+from analysis.intervention_frames import grid_frame, grids, labelled, measurement_frames, paired_frame, undefined_pairs
 from analysis.page.content import CellState, Content, Filmstrip, RecordedEpisode, with_labels
 from analysis.page.files import beside
 from analysis.published.beside import published_for
@@ -57,6 +57,7 @@ def content_of(
         states=tuple(_states(cells, progress or {})),
         rates=with_labels(rates, by_cell),
         pairs=paired_frame(cells),
+        undefined=undefined_pairs(cells),
         contrasts=pd.DataFrame() if is_empty else contrast_frame(rates, report.contrasts, report.pairs, updates),
         updates=updates,
         verdicts=pd.DataFrame() if is_empty else verdict_frame(cells, report.predictions, report.registrations),

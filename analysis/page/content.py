@@ -99,6 +99,7 @@ class Content:
         states: a state for every planned cell.
         rates: `analysis.frames.tidy`, without lines before the first result.
         pairs: `analysis.intervention_frames.paired_frame`.
+        undefined: (label, intervention) of the pairs that are not applicable.
         contrasts: `analysis.contrasts.contrast_frame`.
         updates: `analysis.time_to_learn.update_frame`.
         verdicts: `analysis.verdicts.verdict_frame`.
@@ -129,6 +130,7 @@ class Content:
     states: tuple[CellState, ...] = ()
     rates: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    undefined: frozenset[tuple[str, str]] = frozenset()
     contrasts: pd.DataFrame = field(default_factory=pd.DataFrame)
     updates: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)

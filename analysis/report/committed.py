@@ -26,6 +26,7 @@ from analysis.time_to_learn import drawn_lines
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.interventions.grammar import canonical_name
 from muvla.probes.base import Grid, ScheduledMeasurement
+from sweeps.applicability import not_applicable
 from sweeps.loader import load_study
 from sweeps.study import Study
 
@@ -73,7 +74,7 @@ def write_published(study: Study, path: Path) -> None:
 def draw(study: Study, path: Path) -> None:
     """Writes by-seed.md and every figure whose frame is a CSV file of the folder."""
     results = Results.read(path)
-    folder = ReportFolder(path, study.title, _colours(results), print)
+    folder = ReportFolder(path, study.title, _colours(results), print, _undefined(study, results))
     folder.write(BY_SEED, by_seed_file(results.rates, results.pairs, study.title, WORDS))
     for name, subject in subjects(study, path):
         folder.pictures(name, subject)
@@ -96,7 +97,7 @@ def subjects(study: Study, path: Path) -> Iterator[tuple[FrameName, Subject]]:
         frames["costs"] = cost_frame(results.rates, pd.read_csv(costs, dtype=str, keep_default_na=False))
     given = [(name, subject) for name, frame in frames.items() for subject in _by_protocol(frame)]
     for name, subject in [*given, *_probe_subjects(study, path, colours)]:
-        yield name, replace(subject, study=study.title, colours=colours)
+        yield name, replace(subject, study=study.title, colours=colours, undefined=_undefined(study, results))
 
 
 def _colours(results: Results) -> dict[str, str]:
@@ -104,6 +105,18 @@ def _colours(results: Results) -> dict[str, str]:
     colours = assign_colours(variants_in_order(results.rates))
     labels = results.updates[["label", "variant"]].values if len(results.updates) else ()
     return colours | {label: colours[variant] for label, variant in labels}
+
+
+def _undefined(study: Study, results: Results) -> frozenset[tuple[str, str]]:
+    """(variant, intervention) of the pairs that are not applicable, by the labels of the paired differences."""
+    labels = set(results.pairs["variant"]) if len(results.pairs) else set()
+    reasons = not_applicable(study.of_one_seed, study.every_intervention)
+    return frozenset(
+        (label, name)
+        for name, by_variant in reasons.items()
+        for label in labels
+        if label.partition(", U=")[0] in by_variant
+    )
 
 
 def _by_protocol(frame: pd.DataFrame) -> Iterator[Subject]:

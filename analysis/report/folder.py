@@ -29,12 +29,14 @@ class ReportFolder:
         title: the study's title, which figures carry.
         colours: variant → colour, in the study's order.
         say: prints a text for the terminal.
+        undefined: (variant, intervention) of the pairs that are not applicable.
     """
 
     path: Path
     title: str
     colours: dict[str, str]
     say: Callable[[str], None]
+    undefined: frozenset[tuple[str, str]] = frozenset()
 
     def write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
@@ -53,7 +55,7 @@ class ReportFolder:
         Raises:
             MuvlaError: two figures have the same stem.
         """
-        subject = replace(subject, study=self.title, colours=self.colours)
+        subject = replace(subject, study=self.title, colours=self.colours, undefined=self.undefined)
         links: dict[str, str] = {}
         for name, figure in figures_of(frame).items():
             for each in subjects_of(figure, subject):

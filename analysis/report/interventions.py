@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
@@ -68,19 +68,19 @@ def paired_section(folder: ReportFolder, pairs: pd.DataFrame) -> list[str]:
     folder.write_csv("paired.csv", pairs)
     text, suffixes = [WORDS, ""], file_stems(pairs["protocol"])
     for protocol, lines in pairs.groupby("protocol", sort=False):
-        text += [*_differences(protocol, lines)]
+        text += [*_differences(protocol, lines, folder.undefined)]
         text += [*folder.pictures("paired", Subject(lines, suffix=suffixes[protocol])), ""]
     return text
 
 
-def _differences(protocol: str, lines: pd.DataFrame) -> list[str]:
+def _differences(protocol: str, lines: pd.DataFrame, undefined: Collection[tuple[str, str]]) -> list[str]:
     """The first quantity with its intervals, and the other quantities by their differences alone."""
     quantity, *others = quantities_of(lines)
     table = intervention_tables.difference_table(lines, quantity)
     text = [f"Paired difference of {QUANTITY_TITLES[quantity]}, `{protocol}`:", "", tables.to_markdown(table), ""]
     seeds = " / ".join(map(str, tables.seeds_of(lines)))
     for other in others:
-        table = intervention_tables.short_difference_table(lines, other)
+        table = tables.mark_not_applicable(intervention_tables.short_difference_table(lines, other), undefined)
         heading = f"Paired difference of {QUANTITY_TITLES[other]}, `{protocol}`, training seeds {seeds}"
         text += [f"{heading}; intervals: {MORE}.", "", tables.to_markdown(table), ""]
     follow = intervention_tables.short_follow_table(lines)

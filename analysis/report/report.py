@@ -12,7 +12,7 @@ from analysis import by_seed
 from analysis.baselines import baseline_frame, compared
 from analysis.figures.style import assign_colours
 from analysis.frames import NOT_APPLICABLE, file_stems, tidy
-from analysis.intervention_frames import labelled, paired_frame
+from analysis.intervention_frames import labelled, paired_frame, undefined_pairs
 from analysis.paper.folder import write_paper
 from analysis.report.checks import mixed
 from analysis.report.contents import Report
@@ -59,7 +59,7 @@ def write_report(
         _require_alike(mixes)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    folder = ReportFolder(out, report.title, _colours(cells), say)
+    folder = ReportFolder(out, report.title, _colours(cells), say, undefined_pairs(cells))
     pairs = paired_frame(cells)
     _write_data(folder, cells, frame, pairs, report)
     text = [f"# {report.title}", "", *provenance_lines(cells, frame, report.command, mixes), *_notes(report)]

@@ -176,7 +176,7 @@ def _run(name: str, study: Study, ledger: Ledger, options: SweepOptions, rebased
     started = time.monotonic()
     command = shlex.join(["muvla", "sweep", name])
     page = LivePage([study], ledger, ledger.root / "report" / study.name, command, registered)
-    result = run_study(study, ledger, options, on_finished=page)
+    result = run_study(study, ledger, options, on_finished=page, on_start=page.show)
     if not runs_nothing:
         page.show()
     return _show(study, ledger, result, options, time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""The interventions as a heat table: the mean paired difference over seeds, every sham below its intervention."""
+"""The interventions as a heat table: the mean paired difference over seeds, every sham beside its intervention."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frames import interventions_in_order
+from analysis.frames import NOT_APPLICABLE, NOT_RUN, interventions_in_order
 from analysis.intervention_frames import quantities_of
 from analysis.page.answer import intervention_sentences
 from analysis.page.content import Content
@@ -45,26 +45,39 @@ def _quantities(lines: pd.DataFrame) -> tuple[str, ...]:
 
 def _table(content: Content, protocol: str, lines: pd.DataFrame, quantity: str) -> dict[str, Any]:
     columns = [label for label in content.labels if label in set(lines["variant"])]
-    rows = []
-    for name, is_sham in with_shams(interventions_in_order(lines)):
+    rows: list[dict[str, Any]] = []
+
+    def cells(name: str) -> list[dict[str, Any]]:
         of_name = lines[lines["intervention"] == name]
-        if quantity == "follow" and not (of_name["follow_n"] > 0).any():
-            continue
-        cells = [_cell(of_name[of_name["variant"] == label], quantity) for label in columns]
-        rows.append({"name": name, "is_sham": is_sham, "cells": cells})
+        by_label = {label: of_name[of_name["variant"] == label] for label in columns}
+        return [
+            _cell(of_label, quantity, NOT_APPLICABLE if (label, name) in content.undefined else NOT_RUN)
+            for label, of_label in by_label.items()
+        ]
+
+    shown = set(lines["intervention"] if quantity != "follow" else lines[lines["follow_n"] > 0]["intervention"])
+    controlled = True  # the intervention of the next shams has a row
+    for name, is_sham in with_shams(interventions_in_order(lines)):
+        if not is_sham:
+            controlled = name in shown
+        if name in shown and is_sham and controlled:
+            rows[-1]["shams"].append({"name": name, "cells": cells(name)})
+        elif name in shown and not is_sham:
+            rows.append({"name": name, "cells": cells(name), "shams": []})
     return {
         "protocol": protocol,
         "quantity": quantity,
         "title": QUANTITY_TITLES[quantity],
         "columns": columns,
+        "has_shams": any(row["shams"] for row in rows),
         "rows": rows,
     }
 
 
-def _cell(lines: pd.DataFrame, quantity: str) -> dict[str, Any]:
-    """The mean over seeds, its colour, and every seed's difference with its interval."""
+def _cell(lines: pd.DataFrame, quantity: str, state: str) -> dict[str, Any]:
+    """The mean over seeds, its colour, and every seed's difference with its interval; `state` without lines."""
     if lines.empty:
-        return {"state": "not run", "value": float("nan"), "seeds": []}
+        return {"state": state, "value": float("nan"), "seeds": []}
     values = lines[f"{quantity}_difference"].dropna()
     if values.empty:
         return {"state": str(lines[f"{quantity}_text"].iloc[0]), "value": float("nan"), "seeds": []}
