@@ -68,6 +68,12 @@ def prompt_differences(prompts: Prompts, vocabulary: int) -> list[str]:
     return [f"tokenizer: identifier {largest}, and {vocabulary} embeddings"]
 
 
+def proprio_dimension(statistics: dict[str, Any]) -> int:
+    """Returns the robot's proprio dimension by released statistics; 1 if they do not hold it."""
+    entries = [e for e in statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
+    return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
+
+
 def statistics_differences(statistics: dict[str, Any], interface: Interface) -> list[str]:
     """Returns a line for bounds and masks that are no numbers, whose length is not the robot's dimension, or whose
     lower bound lies above the upper."""

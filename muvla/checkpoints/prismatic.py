@@ -21,6 +21,7 @@ from muvla.checkpoints.comparison import (
     dtype_differences,
     get_shapes,
     prompt_differences,
+    proprio_dimension,
     statistics_differences,
     tensor_differences,
     value_difference,
@@ -180,7 +181,7 @@ class PrismaticCheckpoint:
         expert, chunk, action_dim = read_expert(self.path, self.config, self.family)
         interface = Interface(
             cameras=self.config.get("muvla_cameras", 1),
-            proprio_dim=self._proprio_dim(),
+            proprio_dim=proprio_dimension(self.statistics),
             action_dim=action_dim,
             text=TEXT,
             text_padded=True,
@@ -196,11 +197,6 @@ class PrismaticCheckpoint:
         )
         with init_empty_weights(include_buffers=False):
             return Policy(model, build_memory(self.memory, dimensions_of(model, interface)), interface)
-
-    def _proprio_dim(self) -> int:
-        """Returns the robot's proprio dimension, which the policy does not see, by the statistics."""
-        entries = [e for e in self.statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
-        return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
 
     def differences(self) -> list[str]:
         """Returns a line for everything that would not load, by names and headers alone."""

@@ -35,6 +35,7 @@ from muvla.checkpoints.comparison import (
     dtype_differences,
     get_shapes,
     prompt_differences,
+    proprio_dimension,
     statistics_differences,
     tensor_differences,
     value_difference,
@@ -250,7 +251,7 @@ class ReleasedCheckpoint:
         interface = Interface(
             cameras=self.config.get(CAMERAS_KEY, 2),
             first_image=self.config.get(FIRST_IMAGE_KEY, False),
-            proprio_dim=_columns(proprio, "fc1.weight") if proprio else self._proprio_dim(),
+            proprio_dim=_columns(proprio, "fc1.weight") if proprio else proprio_dimension(self.statistics),
             action_dim=_rows(head, f"{names.HEADS[self.head]}fc2.weight"),
             text=64,
             text_padded=True,
@@ -269,11 +270,6 @@ class ReleasedCheckpoint:
         with init_empty_weights(include_buffers=False):
             mechanism = build_memory(memory.mechanism, dimensions_of(model, interface))
             return Policy(model, mechanism, interface, constants=self.constants)
-
-    def _proprio_dim(self) -> int:
-        """Returns the robot's proprio dimension for a policy without proprio, by the statistics; 1 if unknown."""
-        entries = [e for e in self.statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
-        return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
 
     @property
     def _has_tokenizer(self) -> bool:
