@@ -17,6 +17,7 @@ import random
 import resource
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ HERE = Path(__file__).parent
 STATISTICS = Statistics((-1.0, -1.0), (1.0, 1.0), (-1.0, -1.0), (1.0, 1.0), (True, True), "benchmark")
 TEXT = "Touch the marked disc."
 EPISODES, TICKS = 12, 10  # of the soak
+SILENCE = 5.0  # seconds after which the soak's server closes a session
+ADDRESSES = (
+    (VlaEvalWire, "ws://127.0.0.1:{}/vla-eval"),
+    (OpenpiWire, "ws://127.0.0.1:{}/openpi"),
+    (FrameWire, "http://127.0.0.1:{}"),
+)
 
 
 def build(size: str) -> Policy:
@@ -64,6 +71,8 @@ class OneByOne(Slots):
     def __init__(self, policy: Policy, count: int):
         self.count = count
         self.parts = [PolicySlots(policy, STATISTICS, 1) for _ in range(count)]
+        for part in self.parts[1:]:
+            part._actor._leak_tested = True  # one test of the policy is enough, and takes as long as a pass
         self.needs, self.chunk, self.recurrent = self.parts[0].needs, self.parts[0].chunk, True
 
     def config(self) -> dict[str, Any]:
@@ -160,10 +169,26 @@ def batching_table(size: str, counts: tuple[int, ...], requests: int) -> list[st
     for count in counts:
         cells = []
         for slots in (PolicySlots(policy, STATISTICS, count), OneByOne(policy, count)):
-            load(slots, count, 1, 0.002, side)  # the leak test and first touches
+            load(slots, 1, 1, 0.002, side)  # the leak test and first touches
             rate, latencies = load(slots, count, requests, 0.002, side)
             cells += [f"{rate:.1f}", percentiles(latencies)]
         lines.append(f"| {size} | {count} | {cells[0]} | {cells[1]} | {cells[2]} | {cells[3]} |")
+    return lines
+
+
+def partial_table(sizes: tuple[str, ...], count: int = 8) -> list[str]:
+    """Rows: slots and frames of a pass, and the fastest of three passes."""
+    lines = []
+    for size in sizes:
+        policy, side = build(size), get_size(size).image_size
+        for slot_count, frame_count in ((1, 1), (count, 1), (count, count)):
+            slots = PolicySlots(policy, STATISTICS, slot_count)
+            frames = {slot: frames_of(slot, slots.needs, side, 1)[0] for slot in range(frame_count)}
+            for slot in range(slot_count):
+                slots.start(slot, 0)
+            slots.tick(frames, dict.fromkeys(frames, 0))  # the leak test and first touches
+            fastest = min(timed(lambda s=slots, f=frames: s.tick(f, dict.fromkeys(f, 1))) for _ in range(3))
+            lines.append(f"| {size} | {slot_count} | {frame_count} | {1000 * fastest:.1f} |")
     return lines
 
 
@@ -244,11 +269,7 @@ def wire_table(side: int, requests: int) -> list[str]:
         await server.stop()
         return bare, over, coding
 
-    for make, path in (
-        (VlaEvalWire, "ws://127.0.0.1:{}/vla-eval"),
-        (OpenpiWire, "ws://127.0.0.1:{}/openpi"),
-        (FrameWire, "http://127.0.0.1:{}"),
-    ):
+    for make, path in ADDRESSES:
         bare, over, coding = asyncio.run(run(make, path))
         added = 1000 * (float(np.median(np.subtract(over, coding))) - float(np.median(bare)))
         apart = f"{1000 * float(np.median(coding)):.2f}"
@@ -294,13 +315,12 @@ def references(slots: PolicySlots, side: int) -> list[tuple[list[Observed], list
     return episodes
 
 
-async def client(port: int, number: int, episodes: list, until: float, counts: dict[str, int]) -> None:
+async def client(port: int, number: int, episodes: list, until: float, counts: Counter[str]) -> None:
     """One client that plays episodes, checks every answer, and often leaves in the middle."""
     rng = random.Random(number)
-    makes = ((VlaEvalWire, f"ws://127.0.0.1:{port}/vla-eval"), (OpenpiWire, f"ws://127.0.0.1:{port}/openpi"))
     while time.monotonic() < until:
-        make, url = rng.choice(makes)
-        wire = make(url)
+        make, path = rng.choice(ADDRESSES)
+        wire = make(path.format(port))
         await wire.connect()
         for _ in range(rng.randrange(1, 4)):
             chosen = rng.randrange(EPISODES)
@@ -313,12 +333,24 @@ async def client(port: int, number: int, episodes: list, until: float, counts: d
                     await wire.begin(query)
                 got = await wire.ask(query)
                 counts["answers"] += 1
+                counts[f"over {wire.name}"] += 1
                 counts["different"] += not np.array_equal(got[0], answer)
             counts["episodes"] += 1
         if rng.random() < 0.5:
-            wire._socket._response.close()  # the client dies: no end of the connection, no end of the episode
+            await die(wire, query, rng)
             counts["disconnects"] += 1
         await wire.close()
+
+
+async def die(wire: Wire, query: Query, rng: random.Random) -> None:
+    """End without a word: no end of the connection, no end of the episode, in half of all cases before the answer."""
+    if rng.random() < 0.5:
+        question = asyncio.create_task(wire.ask(query))
+        await asyncio.sleep(rng.uniform(0, 0.05))
+        question.cancel()
+        await asyncio.gather(question, return_exceptions=True)
+    if wire._socket is not None:
+        wire._socket._response.close()
 
 
 def soak(seconds: float, count: int = 64) -> dict[str, Any]:
@@ -326,11 +358,11 @@ def soak(seconds: float, count: int = 64) -> dict[str, Any]:
     policy, side = build("tiny"), get_size("tiny").image_size
     slots = PolicySlots(policy, STATISTICS, count, {"server": "muvla"})
     episodes = references(slots, side)
-    counts = {"answers": 0, "different": 0, "episodes": 0, "disconnects": 0}
+    counts: Counter[str] = Counter(different=0)
     sizes: list[float] = []
 
     async def run() -> dict[str, Any]:
-        gate = Gate(Sessions(slots, Regime(), Limits(rate=1e9)), slots.config())
+        gate = Gate(Sessions(slots, Regime(), Limits(silence=SILENCE, rate=1e9)), slots.config())
         server = Server(gate, port=0)
         await server.start()
         until = time.monotonic() + seconds
@@ -341,7 +373,7 @@ def soak(seconds: float, count: int = 64) -> dict[str, Any]:
                 await asyncio.sleep(seconds / 20)
 
         await asyncio.gather(watch(), *(client(server.port, n, episodes, until, counts) for n in range(count)))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5 * SILENCE)  # HTTP has no end of a session but silence
         left = {"sessions": len(gate.sessions.sessions), "slots": count - len(gate.sessions._free)}
         batch = float(np.mean(gate.sessions.metrics.batches))
         latency = percentiles(list(gate.sessions.metrics.latency))
@@ -376,6 +408,14 @@ def page(sizes: tuple[tuple[str, tuple[int, ...], int], ...], requests: int) -> 
         "| size | sessions | requests/s, batched | latency | requests/s, one by one | latency |",
         "|---|---|---|---|---|---|",
         *rows,
+        "",
+        "## A pass with few frames",
+        "",
+        "A pass computes every slot, so that an answer does not depend on the other sessions.",
+        "",
+        "| size | slots | frames | ms a pass |",
+        "|---|---|---|---|",
+        *partial_table(tuple(size for size, _, _ in sizes)),
         "",
         "## Overhead of the wires",
         "",
@@ -425,7 +465,7 @@ def main() -> None:
         print(json.dumps(result))
         append_line(HERE / "serving.jsonl", result)
         return
-    text = page((("tiny", (1, 8, 32, 64), 6), ("small", (1, 8), 2)), 500)
+    text = page((("tiny", (1, 8, 32, 64), 6), ("small", (1, 8, 32, 64), 2)), 500)
     print(text)
     write_atomically(HERE / "serving.md", text.encode())
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -351,9 +352,23 @@ def test_both_sides_of_branching_give_the_same_rows(store, cell_with):
     assert sides[0]() == sides[1]()
 
 
-def test_a_soak_checks_every_answer_and_leaves_nothing_open(monkeypatch):
-    monkeypatch.setattr(serving, "EPISODES", 2)
-    monkeypatch.setattr(serving, "TICKS", 3)
-    result = serving.soak(0.4, 2)
-    assert result["answers"] > 0 and result["different"] == 0
-    assert result["left_open"] == {"sessions": 0, "slots": 0}
+@pytest.mark.slow
+def test_a_soak_checks_every_answer_over_every_wire_and_leaves_nothing_open(monkeypatch):
+    answers = Counter()
+    for address in serving.ADDRESSES:  # chosen at random, a short soak may leave a wire out
+        for name, value in (("EPISODES", 2), ("TICKS", 3), ("SILENCE", 0.3), ("ADDRESSES", (address,))):
+            monkeypatch.setattr(serving, name, value)
+        result = serving.soak(0.3, 2)
+        assert result["different"] == 0 and result["left_open"] == {"sessions": 0, "slots": 0}
+        answers[address[0].name] = result[f"over {address[0].name}"]
+    assert set(answers) == {"vla-eval", "openpi", "http"} and min(answers.values()) > 0
+
+
+def test_a_soak_notices_an_answer_that_differs(monkeypatch):
+    for name, value in (("EPISODES", 1), ("TICKS", 2), ("SILENCE", 0.3)):
+        monkeypatch.setattr(serving, name, value)
+    references = serving.references
+    monkeypatch.setattr(
+        serving, "references", lambda *given: [(f, [a + 1e-6 for a in answers]) for f, answers in references(*given)]
+    )
+    assert serving.soak(0.3, 1)["different"] > 0

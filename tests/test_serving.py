@@ -11,6 +11,7 @@ import pytest
 from helpers.serving import HashSlots, alone, frame, running
 from helpers.wires import FrameClient, OpenpiClient, VlaEvalClient
 from muvla.errors import MuvlaError
+from muvla.serving import pictures
 from muvla.serving.clients import VlaEvalWire
 from muvla.serving.gate import Gate
 from muvla.serving.gripper import Gripper
@@ -471,3 +472,33 @@ def test_a_benchmark_of_vla_eval_is_told_what_the_policy_reads(facts, parameters
         metadata = asyncio.run(hello(server.port))
     assert metadata["observation_params"] == parameters
     assert metadata["action_spec"]["gripper"]["format"] == "binary_close_positive"
+
+
+@pytest.mark.parametrize("side", [16, 300])
+def test_a_picture_is_the_same_array_with_and_without_a_thread(side, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    threads, to_thread = [], asyncio.to_thread
+
+    async def counted(*given):
+        threads.append(given)
+        return await to_thread(*given)
+
+    monkeypatch.setattr(pictures.asyncio, "to_thread", counted)
+    np.testing.assert_array_equal(asyncio.run(pictures.decode_beside(pictures.encode_png(image), "image")), image)
+    assert len(threads) == (side**2 > pictures.SMALL)
+
+
+def test_a_broken_picture_is_refused_and_unknown_parts_are_ignored():
+    async def ask(port, **parts):
+        form = aiohttp.FormData({"text": "touch it", "episode_first_frame": "True", "proprio": "[0, 0, 0]"})
+        for name, content in parts.items():
+            form.add_field(name, content, filename="f")
+        url = f"http://127.0.0.1:{port}/process_frame"
+        async with aiohttp.ClientSession() as client, client.post(url, data=form) as reply:
+            return reply.status, await reply.json()
+
+    png = pictures.encode_png(frame(0).images[0])
+    with running(HashSlots()) as server:
+        assert asyncio.run(ask(server.port, image=png, depth=b"\xff\xfe"))[0] == 200
+        status, body = asyncio.run(ask(server.port, image=png[:40]))
+    assert (status, body["field"]) == (400, "image")

@@ -17,7 +17,6 @@ The answer is `{"response": [A numbers]}`, or a list of such lists under the reg
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,14 +25,15 @@ from aiohttp import web
 from muvla.errors import MuvlaError
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Observed
-from muvla.serving.pictures import centre_square, decode_picture
+from muvla.serving.pictures import centre_square, decode_beside
 from muvla.serving.refusal import BROKEN, CONFLICT, Refused
 from muvla.serving.sessions import Session
 from muvla.utils.foreign import parse_json
 
 WIRE = "http"
 FLAGS = {"True": True, "False": False}
-CAMERAS = ("image", "image_wrist")
+CAMERAS, FIELDS = ("image", "image_wrist"), ("text", "episode_first_frame", "proprio")
+CHUNK = 2**16  # bytes that are read from a part at a time
 
 
 class MissingField(Refused):
@@ -74,10 +74,12 @@ async def _read(request: web.Request) -> Form:
             form.fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
             return form
         async for part in await request.multipart():
+            part.chunk_size = CHUNK
             data = bytes(await part.read())
-            if part.filename is not None or part.name in CAMERAS:
+            # aiohttp parses a part's header anew for its file name, which decides nothing here.
+            if part.name in CAMERAS:
                 form.files[part.name] = data
-            else:
+            elif part.name in FIELDS:
                 form.fields[part.name] = data.decode("utf-8")
     except (web.HTTPException, OSError):  # too large, or a client that left
         raise
@@ -95,7 +97,7 @@ async def _observed(gate: Gate, form: Form) -> tuple[Observed, bool]:
     if flag not in FLAGS:
         raise _refused("episode_first_frame", flag, "True or False")
     names = [name for name in CAMERAS if form.files.get(name)]
-    pictures = [centre_square(await asyncio.to_thread(decode_picture, form.files[name], name)) for name in names]
+    pictures = [centre_square(await decode_beside(form.files[name], name)) for name in names]
     needs = gate.sessions.slots.needs
     cameras = dict(zip(needs.names or names, pictures, strict=False))
     return needs.check(cameras, _proprio(form), form.fields["text"]), FLAGS[flag]
