@@ -124,6 +124,11 @@ def latency_line(name: str, left: Query, right: Query, rounds: int) -> list[str]
     """Return [name, median time of the left side, of the right side, right over left with the median's interval].
 
     On a CPU the processor's time is measured, so that other work on the machine does not count.
+
+    Args:
+        name: first entry of the line.
+        left, right: the two calls.
+        rounds: pairs.
     """
     pairs = compare(left, right, rounds, time.perf_counter if left.device.type == "cuda" else time.process_time)
     ratio = pairs.alternative / pairs.baseline

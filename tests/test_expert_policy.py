@@ -239,6 +239,14 @@ def test_every_other_mechanism_runs_with_an_expert(cell_with, mechanism):
         assert actions.shape == (2, 2, 2, 2) and bool(actions.isfinite().all())
 
 
+def test_a_query_at_every_step_counts_the_same_time_in_steps_and_in_queries(policy_of):
+    """The table of ablations therefore has no variant that counts queries."""
+    in_steps, in_queries, without = (
+        played(policy_of("memoryvla", memory__time_code=code))[1] for code in ("step", "call", "none")
+    )
+    assert torch.equal(in_steps, in_queries) and not torch.equal(in_steps, without)
+
+
 @pytest.mark.parametrize("streams", ["perceptual", "cognitive"])
 def test_a_single_stream_conditions_the_expert(policy_of, streams):
     """Without the cognitive stream the expert reads the cognition token itself; without the other no perception."""

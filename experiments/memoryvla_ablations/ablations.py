@@ -35,7 +35,8 @@ What these numbers cannot show:
 
 - The policy is OpenVLA-OFT at size `tiny` with the bank in the place `fuse`. MemoryVLA conditions a diffusion expert.
 - Variants without a contrast have no test; read their intervals.
-- The recipe was searched for recurrent tokens on another task.
+- The learning rate was chosen for the variant `bank` on `position3`. Other variants and `overwrite3` had no search.
+- A policy that does not touch a disc fails. Compare the touch rates before you compare successes.
 """
 
 
@@ -52,11 +53,11 @@ def make_study(name: str, protocol_id: str) -> Study:
             memory=MemoryConfig("bank", place="fuse", capacity=CAPACITY, perceptual_width=16),
             truncation=8,
             budget=BudgetConfig(slots=16, window=8, updates=600),
-            optimizer=OptimizerConfig(lr=2.5e-4),
+            optimizer=OptimizerConfig(lr=5e-4),
         ),
         variants=ablations(CAPACITY),
         factors=FACTORS,
-        seeds=(0, 1, 2, 3, 4),
+        seeds=(1, 2, 3, 4, 5),  # seed 0 served the choice of the learning rate
         protocols=(protocol,),
         interventions=INTERVENTIONS,
         probes=(ScheduledMeasurement(get_measurement("retrieval"), protocol, episodes=25),),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muvla.errors import unknown_name
+from muvla.errors import MuvlaError, unknown_name
 
 if TYPE_CHECKING:
     from sweeps.ledger import Ledger
@@ -22,11 +22,28 @@ def study_names() -> list[str]:
 
 
 def find_study(name: str) -> Path:
-    """The folder or file of a study: an existing path, or the name of a folder in experiments/."""
+    """The folder or file of a study: an existing path, or the name of a folder in experiments/.
+
+    Raises MuvlaError for another name, and for a folder whose studies have files of other names than study.py.
+    """
     for path in (Path(name), EXPERIMENTS / name):
         if os.path.isfile(path) or os.path.isfile(path / "study.py"):  # also false for a name that no file can have
             return path
+        if files := _studies_in(path):
+            raise MuvlaError(
+                "STUDY",
+                got=f"{name}, a folder of {len(files)} studies",
+                expected=f"one of {', '.join(map(str, files))}",
+                remedy=f"name a file, such as {files[0]}",
+            )
     raise unknown_name("STUDY", name, study_names(), "ls experiments" if EXPERIMENTS.is_dir() else "")
+
+
+def _studies_in(folder: Path) -> list[Path]:
+    """The files of a folder that define a study."""
+    if not os.path.isdir(folder):
+        return []
+    return [file for file in sorted(folder.glob("*.py")) if "\nstudy = " in file.read_text(errors="replace")]
 
 
 def open_study(

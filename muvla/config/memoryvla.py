@@ -149,7 +149,8 @@ def ablations(capacity: int) -> dict[str, dict[str, Any]]:
     """The published ablations of a bank of `capacity` entries, and the controls that the paper lacks.
 
     Both controls come last: the emptied bank, which has equal parameters and no past, and no memory. Published is a
-    capacity of 16, with a quarter and four times as many entries beside it.
+    capacity of 16, with a quarter and four times as many entries beside it. A time code that counts queries is no
+    variant: a policy that is queried at every step counts the same numbers.
     """
     return {
         "bank": {},
@@ -158,7 +159,6 @@ def ablations(capacity: int) -> dict[str, dict[str, Any]]:
         f"L={capacity // 4}": {"memory.capacity": capacity // 4},
         f"L={4 * capacity}": {"memory.capacity": 4 * capacity},
         "no time code": {"memory.time_code": "none"},
-        "time in calls": {"memory.time_code": "call"},
         "add": {"memory.fusion": "add"},
         "FIFO": {"memory.consolidation": "fifo"},
         "counted merge": {"memory.consolidation": "counted_merge"},
