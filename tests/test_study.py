@@ -263,6 +263,7 @@ EXPERIMENTS = ROOT / "experiments"
         "mikasa_quick",
         "recall_causality",
         "recall_causality/mikasa.py",
+        "mikasa_memory",
         "recall_width",
         "recall_chunks",
         *(f"memoryvla_ablations/{task}.py" for task in ("position3", "overwrite3")),
