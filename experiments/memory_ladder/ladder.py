@@ -112,20 +112,10 @@ def make_study(name: str, protocol: Protocol, prompt_tokens: int, needs_update: 
         prompt_tokens: tokens of the prompt with the target in words; all prompts are padded to this length.
         needs_update: the delay changes what must be remembered.
     """
-    base = Cell(
-        model=ModelConfig(
-            size=get_size("tiny"), chunk=1, guard="context", reserve=PATCHES * (STACK - 1), prompt_tokens=prompt_tokens
-        ),
-        data=DataConfig(dataset=DatasetConfig(task=protocol.task, episodes=480)),
-        memory=MemoryConfig(kind="tokens", m=M),
-        truncation=8,
-        budget=BudgetConfig(slots=16, window=8, updates=U),
-        optimizer=OptimizerConfig(lr=2.5e-4),
-    )
     return Study(
         name=f"memory_ladder_{name}",
         title=f"Which memories climb the rung {name}?",
-        base=base,
+        base=_make_base(protocol, prompt_tokens),
         variants=VARIANTS,
         factors=(
             "memory.kind",
@@ -142,6 +132,42 @@ def make_study(name: str, protocol: Protocol, prompt_tokens: int, needs_update: 
         # Six contrasts are the most that five seeds can carry: 6 · 2/252 < 0.05.
         contrasts=Contrasts(pairs=tuple(TWINS.items())),
         notes=NOTES,
+    )
+
+
+def make_twin(name: str, protocol: Protocol, prompt_tokens: int) -> Study:
+    """Return the positive control of one rung: no memory on the observable twin, with the rung's recipe and budget.
+
+    Args:
+        name: of the rung.
+        protocol: the evaluation of the rung; the twin's protocol has its episodes.
+        prompt_tokens: tokens of the prompt, as in the rung.
+    """
+    twin = replace(protocol, {"name": f"{protocol.name}-twin", "task.observable": True})
+    return Study(
+        name=f"memory_ladder_{name}_twin",
+        title=f"Can a policy without memory act on the rung {name}, where nothing is to be remembered?",
+        base=replace(_make_base(twin, prompt_tokens), no_memory()),
+        variants={"observable twin": {}},
+        factors=(),
+        seeds=(0,),
+        protocols=(twin,),
+        notes="""
+A rung counts where the twin reaches 0.9 of the expert. A success here says nothing about memory.
+""",
+    )
+
+
+def _make_base(protocol: Protocol, prompt_tokens: int) -> Cell:
+    return Cell(
+        model=ModelConfig(
+            size=get_size("tiny"), chunk=1, guard="context", reserve=PATCHES * (STACK - 1), prompt_tokens=prompt_tokens
+        ),
+        data=DataConfig(dataset=DatasetConfig(task=protocol.task, episodes=480)),
+        memory=MemoryConfig(kind="tokens", m=M),
+        truncation=8,
+        budget=BudgetConfig(slots=16, window=8, updates=U),
+        optimizer=OptimizerConfig(lr=2.5e-4),
     )
 
 

@@ -10,6 +10,8 @@ from muvla.config import (
     MemoryConfig,
     ModelConfig,
     OptimizerConfig,
+    dummy,
+    no_memory,
     tbptt,
 )
 from muvla.config.sizes import get_size
@@ -20,36 +22,38 @@ from sweeps.study import Study
 
 WIDTHS, TRUNCATIONS = (1, 2, 4, 8, 16), (8, 2)
 CAPACITY = get_protocol("recall-capacity5-rh@1")
-VARIANTS = {f"m={m}, K={K}": tbptt(K, m) for K in TRUNCATIONS for m in WIDTHS}
+MEMORIES = {f"m={m}, K={K}": tbptt(K, m) for K in TRUNCATIONS for m in WIDTHS}
+# Controls: four tokens without content, and the targets in words, which a policy must be able to act on.
+CONTROLS = {"dummy": dummy(4), "target in words": no_memory() | {"data.instruction": "with_target"}}
 
 study = Study(
     name="recall_width",
     title="How does success on a set of two places depend on memory width m and truncation length K?",
     base=Cell(
-        model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", reserve=max(WIDTHS)),
+        model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", reserve=max(WIDTHS), prompt_tokens=14),
         data=DataConfig(dataset=DatasetConfig(task=CAPACITY.task, episodes=480)),
         memory=MemoryConfig(kind="tokens", m=4),
         truncation=8,
         budget=BudgetConfig(slots=16, window=8, updates=600),
         optimizer=OptimizerConfig(lr=2.5e-4),
     ),
-    variants=VARIANTS,
-    factors=("memory.m", "truncation"),
+    variants=MEMORIES | CONTROLS,
+    factors=("memory.kind", "memory.m", "truncation", "data.instruction"),
     seeds=(0, 1, 2, 3, 4),
     protocols=(CAPACITY,),
     interventions=("zero", "noise_matched", "transplant", "transplant_same"),
     predictions=(
-        Prediction("`zero` lowers the choice of every width", tuple(VARIANTS), "zero", "lower", where="used"),
+        Prediction("`zero` lowers the choice of every width", tuple(MEMORIES), "zero", "lower", where="used"),
         Prediction(
             "`transplant` makes the policy choose the donor's target",
-            tuple(VARIANTS),
+            tuple(MEMORIES),
             "transplant",
             "higher",
             quantity="follow",
             versus="transplant_same",
             where="used",
         ),
-        Prediction("`transplant_same` changes nothing", tuple(VARIANTS), "transplant_same", "null", where="used"),
+        Prediction("`transplant_same` changes nothing", tuple(MEMORIES), "transplant_same", "null", where="used"),
     ),
     # Six contrasts are the most that five seeds can carry: 6 · 2/252 < 0.05.
     contrasts=Contrasts(
