@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 from aiohttp import web
 
 from muvla.errors import MuvlaError
+from muvla.serving.observation import Observed
 from muvla.serving.refusal import BROKEN, NO_KEY, Refused
-from muvla.serving.sessions import Sessions
+from muvla.serving.sessions import Answer, Session, Sessions, failed
 
 
 @dataclass
@@ -45,6 +50,36 @@ class Gate:
         self.sockets.add(socket)
         return socket
 
+    @contextlib.asynccontextmanager
+    async def connection(self, request: web.Request, wire: str) -> AsyncIterator[tuple[web.WebSocketResponse, Session]]:
+        """A websocket whose connection is a session, which ends with the connection."""
+        socket = await self.accept(request)
+        session = self.sessions.open(f"{wire} {uuid.uuid4()}")
+        try:
+            yield socket, session
+        except ConnectionResetError:
+            pass  # the client left before its answer
+        finally:
+            self.sessions.close(session)
+
+    async def act(
+        self, wire: str, session: Session, observed: Observed, sequence: int | None = None, step: int | None = None
+    ) -> Answer:
+        """`Sessions.act`, counted as an answered request of a wire."""
+        answer = await self.sessions.act(session, observed, sequence, step)
+        self.sessions.metrics.requests[wire] += 1
+        return answer
+
+    def in_shape(self, actions: np.ndarray) -> np.ndarray:
+        """The actions (n, A) as a wire of single actions answers: (A,), and (n, A) under the regime `chunk`."""
+        return actions if self.sessions.regime.name == "chunk" else actions[0]
+
+    def refuse(self, fault: Exception) -> MuvlaError:
+        """The error that a client gets for an exception, counted. A fault of the server becomes an error 500."""
+        error = fault if isinstance(fault, MuvlaError) else failed(fault)
+        self.sessions.metrics.refusals[getattr(error, "status", BROKEN)] += 1
+        return error
+
     def require_access(self, request: web.Request) -> None:
         """Raises Refused for a request of a web page, or without the access key."""
         if "Origin" in request.headers:
@@ -77,9 +112,6 @@ class Gate:
             expected, remedy = "a whole number below 2^32", f"send a {name}, or leave it out"
             raise Refused(name, got=value, expected=expected, remedy=remedy)
         return value
-
-    def count_refusal(self, error: MuvlaError) -> None:
-        self.sessions.metrics.refusals[getattr(error, "status", BROKEN)] += 1
 
 
 Gate.KEY = web.AppKey("gate", Gate)

@@ -8,18 +8,16 @@ text and closes the connection, as openpi does.
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from muvla.errors import MuvlaError
 from muvla.serving.codec import decode_message, encode_message
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Observed
 from muvla.serving.refusal import Refused
-from muvla.serving.sessions import Session, failed
+from muvla.serving.sessions import Session
 
 WIRE = "openpi"
 STATES = ("observation/state", "state")
@@ -28,10 +26,8 @@ STATES = ("observation/state", "state")
 async def handle(request: web.Request) -> web.WebSocketResponse:
     """One connection."""
     gate: Gate = request.app[Gate.KEY]
-    socket = await gate.accept(request)
-    session = gate.sessions.open(f"{WIRE} {uuid.uuid4()}")
-    connection = Connection(gate, session)
-    try:
+    async with gate.connection(request, WIRE) as (socket, session):
+        connection = Connection(gate, session)
         await socket.send_bytes(encode_message(gate.config, WIRE))
         async for message in socket:
             try:
@@ -39,16 +35,11 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                     raise _refused("message", "a frame of text", "a binary frame", "send msgpack")
                 answer = await connection.answer(message.data)
             except Exception as fault:
-                error = fault if isinstance(fault, MuvlaError) else failed(fault)
-                gate.count_refusal(error)
+                error = gate.refuse(fault)
                 await socket.send_str(str(error))
                 await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=error.field.encode()[:100])
                 break
             await socket.send_bytes(encode_message(answer, WIRE))
-    except ConnectionResetError:
-        pass  # the client left before its answer
-    finally:
-        gate.sessions.close(session)
     return socket
 
 
@@ -68,13 +59,12 @@ class Connection:
         observed, step = self._observed(content), self.gate.number("step", content.get("step"))
         if self._begins(content):
             await self.gate.sessions.begin(self.session, self.gate.seed(content.get("episode_seed")))
-        answer = await self.gate.sessions.act(self.session, observed, step=step)
-        self.gate.sessions.metrics.requests[WIRE] += 1
+        answer = await self.gate.act(WIRE, self.session, observed, step=step)
         timing = {"infer_ms": answer.seconds * 1000}
         if self._total is not None:
             timing["prev_total_ms"] = self._total
         self._total = (time.perf_counter() - started) * 1000
-        return {"actions": np.ascontiguousarray(answer.actions, dtype=np.float32), "server_timing": timing}
+        return {"actions": answer.message, "server_timing": timing}
 
     def _begins(self, content: dict[str, Any]) -> bool:
         first, start = self.session.slot is None, content.get("episode_start")

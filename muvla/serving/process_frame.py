@@ -26,7 +26,7 @@ from muvla.errors import MuvlaError
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Observed
 from muvla.serving.pictures import centre_square, decode_beside
-from muvla.serving.refusal import BROKEN, CONFLICT, Refused
+from muvla.serving.refusal import CONFLICT, Refused
 from muvla.serving.sessions import Session
 from muvla.utils.foreign import parse_json
 
@@ -55,15 +55,10 @@ async def handle(request: web.Request) -> web.Response:
         form = await _read(request)
         observed, first = await _observed(gate, form)
         answer = await _act(gate, request, observed, first)
-    except MuvlaError as error:
-        gate.count_refusal(error)
-        body = {"error": str(error), "field": error.field}
-        if isinstance(error, MissingField):
-            body = {"error": f"No {error.field} provided"}
-        return web.json_response(body, status=getattr(error, "status", BROKEN))
-    gate.sessions.metrics.requests[WIRE] += 1
-    actions = answer.actions.tolist()
-    return web.json_response({"response": actions if gate.sessions.regime.name == "chunk" else actions[0]})
+    except MissingField as error:
+        gate.refuse(error)
+        return web.json_response({"error": f"No {error.field} provided"}, status=error.status)
+    return web.json_response({"response": gate.in_shape(answer.actions).tolist()})
 
 
 async def _read(request: web.Request) -> Form:
@@ -118,7 +113,7 @@ async def _act(gate: Gate, request: web.Request, observed: Observed, first: bool
     is_repeated = sequence is not None and session.sequence is not None and sequence <= session.sequence
     if first and not is_repeated:
         await gate.sessions.begin(session, gate.seed(_number(request, "X-Muvla-Seed")))
-    return await gate.sessions.act(session, observed, sequence, _number(request, "X-Muvla-Step"))
+    return await gate.act(WIRE, session, observed, sequence, _number(request, "X-Muvla-Step"))
 
 
 def _session(gate: Gate, request: web.Request) -> Session:

@@ -23,8 +23,7 @@ from aiohttp import WSCloseCode, web
 from muvla.errors import MuvlaError
 from muvla.serving import openpi, process_frame, vla_eval
 from muvla.serving.gate import Gate
-from muvla.serving.refusal import Refused
-from muvla.serving.sessions import failed
+from muvla.serving.refusal import BROKEN
 
 ROOTS = {vla_eval.WIRE: vla_eval.handle, openpi.WIRE: openpi.handle}
 OPEN = ("/health", "/healthz")  # need no access key
@@ -117,18 +116,13 @@ async def _guard(
         if request.path not in OPEN:
             gate.require_access(request)
         return await handler(request)
-    except MuvlaError as error:
-        gate.count_refusal(error)
-        status = error.status if isinstance(error, Refused) else 500
-        return web.json_response({"error": str(error), "field": error.field}, status=status)
     except web.HTTPException as error:
         return web.json_response({"error": error.reason}, status=error.status, headers=_allowed(error))
     except ConnectionResetError:
         raise  # the client left
     except Exception as fault:
-        error = failed(fault)
-        gate.count_refusal(error)
-        return web.json_response({"error": str(error), "field": error.field}, status=error.status)
+        error = gate.refuse(fault)
+        return web.json_response({"error": str(error), "field": error.field}, status=getattr(error, "status", BROKEN))
     finally:
         gate.sockets = {socket for socket in gate.sockets if not socket.closed}
 

@@ -53,6 +53,11 @@ class Answer:
     actions: np.ndarray  # (n, A), not normalised
     seconds: float  # of the forward pass; 0 without one
 
+    @property
+    def message(self) -> np.ndarray:
+        """The actions as wires of arrays send them: (n, A) float32 without gaps."""
+        return np.ascontiguousarray(self.actions, dtype=np.float32)
+
 
 @dataclass(eq=False)
 class Session:

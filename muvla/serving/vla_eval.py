@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import Any
 
-import numpy as np
 from aiohttp import WSMsgType, web
 
 import muvla
@@ -20,7 +18,7 @@ from muvla.serving.codec import decode_message, encode_message
 from muvla.serving.gate import Gate
 from muvla.serving.observation import Needs, Observed
 from muvla.serving.refusal import Refused
-from muvla.serving.sessions import Session, failed
+from muvla.serving.sessions import Session
 
 WIRE, PROTOCOL = "vla-eval", 1
 GRIPPERS = {"closes": "binary_close_positive", "opens": "binary_close_negative"}  # form → vla-eval's name
@@ -30,10 +28,8 @@ TYPES = ("hello", "observation", "action", "episode_start", "episode_end", "erro
 async def handle(request: web.Request) -> web.WebSocketResponse:
     """One connection."""
     gate: Gate = request.app[Gate.KEY]
-    socket = await gate.accept(request)
-    session = gate.sessions.open(f"{WIRE} {uuid.uuid4()}")
-    connection = Connection(gate, session)
-    try:
+    async with gate.connection(request, WIRE) as (socket, session):
+        connection = Connection(gate, session)
         async for message in socket:
             if message.type is WSMsgType.BINARY:
                 answer = await connection.answer(message.data)
@@ -43,10 +39,6 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                 break
             if answer is not None:
                 await socket.send_bytes(encode_message(answer, WIRE))
-    except ConnectionResetError:
-        pass  # the client left before its answer
-    finally:
-        gate.sessions.close(session)
     return socket
 
 
@@ -74,13 +66,11 @@ class Connection:
             if message["type"] == "action":
                 raise _refused("type", "action", "a message of a client")
             return None
-        except MuvlaError as error:
-            return self.error(sequence, error)
-        except Exception as error:  # a fault of the server; the connection and the other sessions go on
-            return self.error(sequence, failed(error))
+        except Exception as fault:  # the connection and the other sessions go on
+            return self.error(sequence, fault)
 
-    def error(self, sequence: int, error: MuvlaError) -> dict[str, Any]:
-        self.gate.count_refusal(error)
+    def error(self, sequence: int, fault: Exception) -> dict[str, Any]:
+        error = self.gate.refuse(fault)
         return _message("error", {"error": str(error), "field": error.field}, sequence)
 
     async def _read(self, data: bytes) -> dict[str, Any]:
@@ -135,10 +125,8 @@ class Connection:
         if self._refused_start is not None:
             raise self._refused_start
         step = self.gate.number("step", payload.get("step"))
-        answer = await self.gate.sessions.act(self.session, self._observed(payload), sequence, step)
-        self.gate.sessions.metrics.requests[WIRE] += 1
-        actions = np.ascontiguousarray(answer.actions, dtype=np.float32)
-        return {"actions": actions if self.gate.sessions.regime.name == "chunk" else actions[0]}
+        answer = await self.gate.act(WIRE, self.session, self._observed(payload), sequence, step)
+        return {"actions": self.gate.in_shape(answer.message)}
 
     def _observed(self, payload: dict[str, Any]) -> Observed:
         images = payload.get("images")
