@@ -10,6 +10,7 @@ from analysis.figures.style import assign_colours
 from analysis.report.folder import ReportFolder
 from analysis.report.training import training_section
 from analysis.training_log import training_frame
+from helpers.experts import MEMORYVLA
 from helpers.paths import ROOT
 from helpers.rows import records
 from muvla.config import DatasetConfig, TaskConfig, no_memory, tbptt, train_id
@@ -91,8 +92,9 @@ def test_training_is_the_same_bit_for_bit(store, base, data_root, held_out, tmp_
         {"data.decision_steps": 1, "data.order": "grouped", "data.group": 3},
         {"model.images": "released", "data.augmentation": "frame", "data.cameras": [1]},
         {"intervention": "zero@cue_end.."},
+        MEMORYVLA,
     ],
-    ids=["tokens", "none", "diffusion", "grouped", "augmented", "intervention"],
+    ids=["tokens", "none", "diffusion", "grouped", "augmented", "intervention", "expert"],
 )
 def test_the_error_is_that_of_episodes_played_alone(store, cell_with, held_out, change):
     cell = cell_with(change)

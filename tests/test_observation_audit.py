@@ -64,6 +64,13 @@ def test_no_family_of_the_recall_suite_is_accused(tmp_path, name):
     assert len(results) == 4 and not any(result.reason or result.reveals for result in results)
 
 
+def test_a_frame_that_changes_the_target_by_design_stays_out(tmp_path):
+    """Half of the targets of RecallOverwrite3 are marked in its delay, here in every frame of the delay."""
+    task = TaskConfig("RecallOverwrite3-v0", delay=(1, 1))
+    results = audit_observations(collect(DatasetConfig(task, episodes=40), tmp_path))
+    assert [bool(result.reason) for result in results] == [True, True, False, False]
+
+
 def test_the_observable_twin_is_found(tmp_path):
     """Its decision shows what must be known."""
     task = TaskConfig("RecallPosition3-v0", observable=True)
