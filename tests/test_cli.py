@@ -1,11 +1,13 @@
 """The command line: exit statuses, the error's field, JSON, and every way to name a run."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 import typer
@@ -16,6 +18,8 @@ from muvla.cli.main import EXIT_BAD_INPUT, EXIT_FAILED_CELLS, app, main
 from muvla.cli.options import _complete_run
 from muvla.evaluation.catalog import declared_protocols, declared_sets
 from muvla.runs.find import find_run
+from muvla.runs.results import result_rows
+from muvla.runs.run import Run
 from muvla.utils.io import read_json, write_json
 
 ROW_OUTCOME = (
@@ -523,3 +527,59 @@ def test_the_doctor_runs_where_torch_is_missing(tmp_path):
     findings = {finding["name"]: finding for finding in json.loads(run.stdout)["findings"]}
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert not findings["device"]["ok"] and "torch" in findings["device"]["what"]
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def served(*arguments):
+    """The addresses of a server that `muvla serve` started in a process of its own."""
+    command = [sys.executable, "-m", "muvla.cli.main", "serve", *arguments, "--port", "0", "--json"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        text = ""
+        while not text.endswith("}\n"):
+            line = server.stdout.readline()
+            assert line, "the server ended"
+            text += line
+        try:
+            yield json.loads(text)
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_served_cell_has_the_rows_of_the_cell_and_stands_beside_its_study(place, capsys):
+    train = train_id_of(place)
+    with served(train, *at(place), "--slots", "4") as addresses:
+        port = addresses["websocket"].split(":")[-1].strip("/")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=10) as reply:
+            config = json.load(reply)["config"]
+        answer = json_of(capsys, "evaluate", addresses["websocket"], "--protocol", FEW.id, *at(place))
+    assert config["train"] == train and config["regime"]["gripper"]["form"] == "raw"
+    assert config["conventions"]["environment"] == FEW.task.name and config["statistics"]
+    (server,) = (place / "runs").glob("*/server.json")
+    rows = [
+        {row.seed: [getattr(row, name) for name in ROW_OUTCOME] for row in result_rows(run, FEW, "none")}
+        for run in (Run(place / "runs", place / "data", name) for name in (train, server.parent.name))
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == FEW.episodes and answer
+    json_of(capsys, "report", str(place), *at(place), "--episodes", "0", "--beside", server.parent.name[:6])
+    folder = place / "runs" / "report" / "tiny_study"
+    assert "(served)" in (folder / "report.md").read_text() and (folder / "beside.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (["--gripper", "close"], "--gripper"),
+        (["--gripper", "closes"], "--gripper"),  # the recall suite has no gripper
+        (["--regime", "chunk"], "--h"),
+        (["--host", "0.0.0.0"], "--access-key"),
+    ],
+)
+def test_a_server_that_cannot_serve_is_refused(place, capsys, options, field):
+    assert main(["serve", train_id_of(place), *at(place), *options]) == EXIT_BAD_INPUT
+    assert field_of(capsys) == field
