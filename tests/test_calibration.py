@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.verdicts import DISTURBED, KINDS
-from experiments.calibration import contrasts, simulate, times
+from experiments.calibration import contrasts, simulate, summary, times
 from helpers.paths import ROOT
 from muvla.stats import hypotheses, means, proportions
 from muvla.stats.hypotheses import Pairing, permutation_p, permutation_ps, smallest_p
@@ -75,6 +75,18 @@ def test_every_interval_that_a_report_prints_has_its_coverage():
     assert frame["studies"].min() >= 2000 and frame["coverage"].between(0, 1).all()
     short = frame[frame["coverage"] < frame["nominal"] - 0.06]
     assert short.empty, short
+
+
+def test_the_sentences_on_simulated_studies_are_those_of_the_committed_files():
+    text = (RESULTS / summary.NAME).read_text(encoding="utf-8")
+    assert text == summary.sentences(RESULTS)
+    verdicts, contrasts_, times_ = read(""), read("contrasts-"), read("times-")
+    for frame in (verdicts, read("references-")):
+        assert f"{frame['wrong_share'].max():.3f}" in text
+    assert f"{contrasts_[contrasts_['difference'] == 0]['significant'].max():.3f}" in text
+    assert f"{times_[(times_['factor'] == 1) & (times_['test'] == times.TEST)]['significant'].max():.3f}" in text
+    block = (ROOT / "RESULTS.md").read_text(encoding="utf-8").partition("<!-- generated: calibration -->")[2]
+    assert text.strip() in block.partition("<!-- end")[0]
 
 
 @pytest.mark.parametrize(("n", "pairing"), [(5, "unpaired"), (12, "unpaired"), (8, "paired"), (15, "paired")])

@@ -21,7 +21,7 @@ from analysis.published import beside
 from analysis.report.folder import ReportFolder
 from analysis.report.interventions import WORDS
 from analysis.report.markers import write_between_markers
-from analysis.report.summary import INTRODUCTION, Results, not_run_block, summary_block
+from analysis.report.summary import INTRODUCTION, Results, not_run_block, simulated_sentences, summary_block
 from analysis.time_to_learn import drawn_lines
 from muvla.evaluation.records import GridPoint, GridRows, TakenMeasurement
 from muvla.interventions.grammar import canonical_name
@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         home = place if place.is_dir() else place.parent
         folder = home / (name or "results")
         if not (folder / "cells.csv").exists():
-            block = not_run_block(study.title, home / "README.md", options.results.parent)
+            simulated = simulated_sentences(folder)
+            block = not_run_block(study.title, home / "README.md", options.results.parent, simulated)
         else:
             write_contrasts(study, folder)
             write_published(study, folder)

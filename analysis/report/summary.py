@@ -32,10 +32,12 @@ from analysis.tables import NO_VALUE, identified, to_markdown
 from analysis.time_to_learn import NAME as UPDATES
 from analysis.time_to_learn import time_sentences
 from muvla.interventions import sham_of
+from muvla.utils.files import read_text
 from sweeps.registration import NOT_REGISTERED
 from sweeps.time_to_learn import METRIC
 
 NUMBERS = "In tables, a rate is the median over training seeds and, in brackets, the smallest and the largest."
+SIMULATED = "simulated.md"
 FILES = (
     ("report.md", "report"),
     ("by-seed.md", "tables by seed"),
@@ -103,6 +105,8 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
         text += [f"- {sentence}" for sentence in [*sentences, *answers(lines, pairs)]]
         text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
     text += _learning(results)
+    if simulated := simulated_sentences(results.folder):
+        text += [simulated, ""]
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
     text += _picture(results, folder)
@@ -119,10 +123,23 @@ def _learning(results: Results) -> list[str]:
     return [*(f"- {sentence}" for sentence in sentences), ""]
 
 
-def not_run_block(title: str, study: Path, links_from: Path) -> str:
-    """Markdown of a study without results."""
+def not_run_block(title: str, study: Path, links_from: Path, simulated: str = "") -> str:
+    """Markdown of a study without results of a sweep.
+
+    Args:
+        title: the study's title.
+        study: its README.
+        links_from: folder of the file that will hold the block.
+        simulated: sentences on results that need no sweep; may be empty.
+    """
     link = Path(os.path.relpath(study, links_from)).as_posix()
-    return f"**Not run:** {title} [Study]({link}).\n"
+    return " ".join([f"**Not run:** {title} [Study]({link}).", *([simulated] if simulated else [])]) + "\n"
+
+
+def simulated_sentences(folder: Path) -> str:
+    """Sentences on results that need no sweep, which a command of the study wrote; empty without the file."""
+    file = folder / SIMULATED
+    return read_text(file).strip() if file.exists() else ""
 
 
 def _size(results: Results, name: str) -> str:
