@@ -369,10 +369,8 @@ def _capitalised(text: str) -> str:
 
 INTRODUCTION = f"""\
 All text between markers is generated from the files in each study's `results` folder (`make results`).
-
 {RULE}
-{NUMBERS}
-Episodes are never pooled over training seeds. The last rows of a table are baselines: a random policy, the scripted
-expert and the best memoryless policy, as far as they were run or are known.
+{NUMBERS} Episodes are never pooled over training seeds. The last rows of a table are baselines: a random policy, the \
+scripted expert and the best memoryless policy, as far as they were run or are known.
 [Concepts](docs/concepts.md) defines m, K, W, H and U; [Interventions](docs/interventions.md) names the interventions.
 """

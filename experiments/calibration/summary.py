@@ -27,7 +27,7 @@ def sentences(folder: Path) -> str:
     return (
         f"In simulated studies ({studies:,} for each line of the files), at most {wrong:.3f} of the verdicts and "
         f"{against:.3f} of the verdicts against a reference are wrong. At most {alike:.3f} of the contrasts and "
-        f"{in_time:.3f} of the contrasts in the time to learn find a difference where there is none, at a nominal 0.05. "
+        f"{in_time:.3f} of the contrasts in the time to learn find a difference where there is none (nominal 0.05). "
         f"The 95 % intervals cover the truth in {least['coverage']:.3f} or more.\n"
     )
 
