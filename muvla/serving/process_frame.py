@@ -65,7 +65,8 @@ async def _read(request: web.Request) -> Form:
     """Read the form in memory. aiohttp's `post` would write the files of a multipart form to disk."""
     form = Form()
     try:
-        if request.content_type != "multipart/form-data":
+        # aiohttp's `content_type` takes longer than a small picture: every form has a new boundary to parse.
+        if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
             form.fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
             return form
         async for part in await request.multipart():
