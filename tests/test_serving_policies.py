@@ -7,6 +7,7 @@ import pytest
 
 from muvla.checkpoints.build import build_policy, get_prompts
 from muvla.data.normalization import Statistics
+from muvla.errors import MuvlaError
 from muvla.serving.observation import Observed
 from muvla.serving.refusal import Refused
 from muvla.serving.regime import Regime
@@ -24,10 +25,10 @@ MECHANISMS = {
 
 @pytest.fixture(scope="module")
 def slots_with(store, cell_with):
-    def build(changes):
+    def build(changes, batch=None):
         cell = cell_with(changes)
         policy = build_policy(cell, get_interface(store, get_prompts(cell), cell))
-        return PolicySlots(policy, Statistics.from_store(store), COUNT)
+        return PolicySlots(policy, Statistics.from_store(store), COUNT, batch=batch)
 
     return build
 
@@ -76,6 +77,27 @@ def test_eight_sessions_at_random_starts_equal_a_session_alone_bitwise(slots_wit
     for number in (0, 7):
         alone, _ = play(slots, [number], pauses=False)
         assert np.array_equal(together[number], alone[number])
+
+
+@pytest.mark.parametrize("mechanism", ["tokens", "bank"])
+def test_passes_of_few_rows_share_slots_and_equal_a_session_alone_bitwise(slots_with, mechanism, monkeypatch):
+    """Eight slots in passes of three rows: a slot has another row at every tick."""
+    slots, rows = slots_with(MECHANISMS[mechanism], batch=3), []
+    act = slots._actor.act
+    monkeypatch.setattr(slots._actor, "act", lambda episodes, ready: rows.append(len(episodes)) or act(episodes, ready))
+    together, sessions = play(slots, range(COUNT))
+    assert set(rows) == {3} and len(rows) > len(sessions.metrics.batches)
+    for number in (0, 7):
+        alone, _ = play(slots, [number], pauses=False)
+        assert np.array_equal(together[number], alone[number])
+    assert slots.config()["batch"] == 3
+
+
+@pytest.mark.parametrize("batch", [0, COUNT + 1])
+def test_a_pass_has_at_least_a_row_and_no_more_than_the_slots(slots_with, batch):
+    with pytest.raises(MuvlaError) as info:
+        slots_with({}, batch=batch)
+    assert info.value.field == "--batch"
 
 
 def test_frames_of_other_sizes_share_no_pass_and_change_no_answer(slots_with):
@@ -128,7 +150,7 @@ def test_a_memory_that_is_not_finite_breaks_its_own_session_until_the_next_episo
     slots.start(0, 0)
     slots.start(1, 0)
     slots.tick({0: a[0], 1: b[0]}, {0: 0, 1: 0})
-    for leaf in slots._actor.recurrence.state.values():
+    for leaf in slots._state.values():
         leaf[1] = float("nan")
     got = slots.tick({0: a[1], 1: b[1]}, {0: 1, 1: 1})
     assert isinstance(got[0], np.ndarray) and isinstance(got[1], Refused)

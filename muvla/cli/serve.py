@@ -85,7 +85,17 @@ Cameras = Annotated[
 ]
 SlotCount = Annotated[
     int,
-    typer.Option(metavar="N", help="Episodes in one forward pass.", min=1, rich_help_panel=SESSIONS),
+    typer.Option(metavar="N", help="Episodes side by side.", min=1, rich_help_panel=SESSIONS),
+]
+BatchRows = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Frames in one forward pass.",
+        min=1,
+        show_default="--slots",
+        rich_help_panel=SESSIONS,
+    ),
 ]
 Window = Annotated[
     float,
@@ -144,6 +154,7 @@ def serve(
     gripper: GripperForm = None,
     camera: Cameras = None,
     slots: SlotCount = 8,
+    batch: BatchRows = None,
     window: Window = 2.0,
     silence: Silence = 60.0,
     when_full: WhenFull = "queue",
@@ -175,7 +186,7 @@ def serve(
 
     chosen = Regime(regime, h, tick, horizon, alpha)
     opened = open_run(run, runs, data, ReleaseOptions(statistics, size, precision, without_memory))
-    served = open_slots(opened, prepare(device, threads, compile), slots, tuple(camera or ()), compile)
+    served = open_slots(opened, prepare(device, threads, compile), slots, tuple(camera or ()), batch, compile)
     access = {"access_key": access_key, "most_bytes": most_megabytes * 2**20, "one_episode": one_episode_per_connection}
     limits = Limits(window / 1000, silence, when_full, queue, rate)
     gate = build_gate(served, chosen, limits, trained_conventions(opened), gripper, **access)

@@ -19,7 +19,9 @@ from muvla.serving.sessions import Limits, Sessions
 from muvla.serving.slots import PolicySlots
 
 
-def open_slots(run: Run, device: str, count: int, names: tuple[str, ...] = (), compiled: bool = False) -> PolicySlots:
+def open_slots(
+    run: Run, device: str, count: int, names: tuple[str, ...] = (), batch: int | None = None, compiled: bool = False
+) -> PolicySlots:
     """The policy of a run behind slots.
 
     Args:
@@ -27,12 +29,13 @@ def open_slots(run: Run, device: str, count: int, names: tuple[str, ...] = (), c
         device: torch device of the policy.
         count: slots.
         names: names of the cameras in the training's order; empty takes images in the order in which they are sent.
+        batch: rows of a forward pass; None for `count`.
         compiled: compile the step with torch.compile.
     """
     policy = run.load_policy(device)
     if compiled:
         compile_step(policy)
-    return PolicySlots(policy, run.trained_on().statistics, count, _facts(run), names)
+    return PolicySlots(policy, run.trained_on().statistics, count, _facts(run), names, batch)
 
 
 def _facts(run: Run) -> dict[str, Any]:

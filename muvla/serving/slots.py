@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import Protocol
 from muvla.memory.contract import State
 from muvla.models.policy import Policy
+from muvla.recurrence.slot_clock import SlotClock
 from muvla.recurrence.watch import all_finite
 from muvla.serving.gripper import Gripper, choose_gripper
 from muvla.serving.observation import Needs, Observed
@@ -79,7 +81,9 @@ class PolicySlots(Slots):
     Args:
         policy: put into evaluation mode.
         statistics: scale of proprioception and actions.
-        count: slots, the batch size. Answers are equal bit for bit at one batch size only.
+        count: slots.
+        batch: rows of a forward pass, at most `count`; None for `count`. Answers are equal bit for bit at one number of
+            rows only. A pass computes every row, so a small number is faster for frames that come one by one.
         facts: further facts for `/config`.
         names: names of the cameras in the training's order.
 
@@ -94,7 +98,12 @@ class PolicySlots(Slots):
         count: int,
         facts: Mapping[str, Any] | None = None,
         names: tuple[str, ...] = (),
+        batch: int | None = None,
     ):
+        if batch is not None and not 1 <= batch <= count:
+            remedy = f"leave --batch out, or give --slots {batch}"
+            raise MuvlaError("--batch", got=batch, expected=f"1 to {count}, the number of slots", remedy=remedy)
+        self.batch = batch or count
         interface, self.count, self.chunk = policy.interface, count, policy.config.chunk
         if interface.target_in_text:
             raise MuvlaError(
@@ -114,7 +123,11 @@ class PolicySlots(Slots):
         )
         self._facts = dict(facts or {})
         task = TaskConfig("RecallPosition3-v0")  # no environment is opened; the protocol carries the slots
-        self._actor = _ServingActor(policy, statistics, Protocol("serving", 1, task, episodes=1, slots=count))
+        self._actor = _ServingActor(policy, statistics, Protocol("serving", 1, task, episodes=1, slots=self.batch))
+        device = next(policy.parameters()).device
+        state = policy.memory.init_state(count)
+        self._state = {name: leaf.detach().clone().to(device) for name, leaf in state.items()}
+        self._clocks = [SlotClock() for _ in range(count)]
         self._policy, self._statistics = policy, statistics
         self._episodes = [RunningEpisode(slot) for slot in range(count)]
 
@@ -126,6 +139,7 @@ class PolicySlots(Slots):
         policy, needs = self._policy, self.needs
         return self._facts | {
             "slots": self.count,
+            "batch": self.batch,
             "recurrent": self.recurrent,
             "memory": policy.memory.config.kind,
             "cameras": needs.cameras,
@@ -150,7 +164,9 @@ class PolicySlots(Slots):
         chunks: dict[int, np.ndarray | Exception] = {}
         for shape in shapes:  # one pass has frames of one size
             group = {slot: observed for slot, observed in frames.items() if observed.images.shape == shape}
-            chunks |= self._tick_together(group, steps)
+            slots = list(group)
+            for start in range(0, len(slots), self.batch):
+                chunks |= self._tick_together({slot: group[slot] for slot in slots[start : start + self.batch]}, steps)
         return chunks
 
     def _tick_together(self, frames: Mapping[int, Observed], steps: Mapping[int, int]) -> dict[int, Any]:
@@ -167,11 +183,17 @@ class PolicySlots(Slots):
 
     def _tick(self, frames: Mapping[int, Observed], steps: Mapping[int, int]) -> dict[int, np.ndarray | Exception]:
         shape = next(iter(frames.values())).images.shape
-        batch = [self._in_batch(slot, frames.get(slot), steps, shape) for slot in range(self.count)]
-        self._actor.act(batch, [batch[slot] for slot in frames])
+        recurrence, rows = self._actor.recurrence, list(frames)
+        rows += [slot for slot in range(self.count) if slot not in frames][: self.batch - len(rows)]
+        recurrence.state = {name: leaf[rows] for name, leaf in self._state.items()}
+        recurrence.clocks[:] = [replace(self._clocks[slot]) for slot in rows]
+        batch = [self._in_batch(slot, frames.get(slot), steps, shape) for slot in rows]
+        self._actor.act(batch, batch[: len(frames)])
         chunks: dict[int, np.ndarray | Exception] = {}
-        for slot in frames:
-            episode = self._episodes[slot] = batch[slot]
+        for row, (slot, episode) in enumerate(zip(frames, batch, strict=False)):
+            for name, leaf in recurrence.state.items():
+                self._state[name][slot] = leaf[row]
+            self._clocks[slot], self._episodes[slot] = recurrence.clocks[row], episode
             episode.chunks.clear()  # for rows; a client's episode has no end
             broken = episode.moved or not np.isfinite(episode.chunk).all()
             chunks[slot] = _not_finite(episode) if broken else episode.chunk
