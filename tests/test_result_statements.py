@@ -171,6 +171,10 @@ def test_tables_hold_medians_and_ends_over_seeds(name):
         for column in columns.values():
             if line["intervention"] == "none" and line[column]:
                 rates[length_of(name, line), line["variant"], column].append(float(line[column]))
+    donors = defaultdict(list)
+    for line in read(name, "paired.csv") if (EXPERIMENTS / FOLDERS[name] / "paired.csv").exists() else ():
+        if line["follow_with"]:
+            donors[line["intervention"], line["variant"]].append(float(line["follow_with"]))
     checked = 0
     for cells in rows:
         row = dict(zip(header, cells, strict=True))
@@ -178,6 +182,9 @@ def test_tables_hold_medians_and_ends_over_seeds(name):
             heading = title.partition(": ")[2] or title
             length = title.removeprefix("U = ").partition(":")[0] if ":" in title else ""
             values = rates.get((length, row["variant"], columns.get(heading)))
+            if heading.startswith("donor-following rate under `"):
+                followed = donors.get((heading.split("`")[1], row["variant"]))
+                assert text == (text_of(followed) if followed else "–"), (row["variant"], title)
             if values:
                 assert text == text_of(values), (row["variant"], title)
                 checked += 1

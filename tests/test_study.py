@@ -259,6 +259,7 @@ EXPERIMENTS = ROOT / "experiments"
     [
         "recall_quick",
         "recall_quick/longer.py",
+        "recall_quick/learning.py",
         "recall_budget",
         "mikasa_quick",
         "recall_causality",

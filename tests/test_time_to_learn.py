@@ -13,6 +13,7 @@ from analysis.contrasts import contrast_frame, contrast_sentences, contrast_tabl
 from analysis.frames import tidy
 from analysis.page.answer import answer
 from analysis.page.sections.learning import LearningSection
+from analysis.paper.results import main_tables
 from analysis.report.committed import write_contrasts
 from analysis.report.summary import Results, summary_block
 from analysis.time_to_learn import NAME, times_frame, update_frame
@@ -341,6 +342,11 @@ def test_a_report_writes_table_figure_and_contrast_and_committed_files_give_them
     (out / "contrasts.csv").unlink()
     write_contrasts(study, out)
     assert (out / "contrasts.csv").read_text() == before and (out / NAME).exists()
+    tables = dict(main_tables(Results.read(out), "small", "a study"))
+    assert set(tables) == {"variants", "contrasts", "interventions", "time-to-learn"}
+    (line,) = tables["time-to-learn"].rows
+    assert [entry.text for entry in line.entries] == ["5 v 5", "−280**", "[−336, −224]", "0.008"]
+    assert "log-rank test" in tables["time-to-learn"].caption
     block = summary_block(Results.read(out), "small", "a study", tmp_path)
     assert "5 of 5 training seeds of `K=8` (after 100 to 200); 0 of 5 training seeds of `K=2`" in block
     assert "number of updates to 0.9 of the expert's success" in block

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.baselines import IDEAL, NAMES
-from analysis.contrasts import stars
+from analysis.contrasts import CONTRAST_TITLES, digits_of, stars
 from analysis.frames import (
     METRIC_TITLES,
     file_stems,
@@ -22,6 +22,7 @@ from analysis.report.summary import Results, by_length
 from analysis.shams import with_shams
 from analysis.tables import NO_VALUE, entry, seed_name, seeds_of
 from sweeps.contrasts import LEVEL
+from sweeps.time_to_learn import METRIC
 
 SD = "± is the standard deviation over training seeds"
 STARS = "Stars: p after Holm's correction of at most 0.05 (*), 0.01 (**) and 0.001 (***)"
@@ -29,7 +30,7 @@ BOLD = "Bold: the best variant, where its planned contrast with the second best 
 
 
 def main_tables(results: Results, name: str, title: str) -> Iterator[tuple[str, PaperTable]]:
-    """(file stem, table): variants, contrasts and interventions of every protocol, in columns.
+    """(file stem, table): variants, contrasts and interventions of every protocol, and times to learn, in columns.
 
     Args:
         results: the study's frames.
@@ -48,6 +49,9 @@ def main_tables(results: Results, name: str, title: str) -> Iterator[tuple[str, 
             yield f"contrasts{end}", contrast_table(contrasts, f"tab:{name}-contrasts{end}", title)
         if (lines["intervention"] != "none").any():
             yield f"interventions{end}", intervention_table(lines, f"tab:{name}-interventions{end}", title)
+    times = results.contrasts[results.contrasts["metric"] == METRIC] if len(results.contrasts) else results.contrasts
+    if len(times):
+        yield "time-to-learn", contrast_table(times, f"tab:{name}-time-to-learn", title)
 
 
 def appendix_tables(results: Results, name: str, title: str) -> Iterator[PaperTable]:
@@ -168,7 +172,8 @@ def _difference(line: pd.Series) -> str:
     """For example "+0.67*"; stars belong to the primary family."""
     if pd.isna(line["difference"]):
         return NO_VALUE
-    return f"{line['difference']:+.2f}{stars(line['p_holm']) if line['primary'] else ''}".replace("-", "−")
+    number = f"{line['difference']:+.{digits_of(line['metric'])}f}"
+    return f"{number}{stars(line['p_holm']) if line['primary'] else ''}".replace("-", "−")
 
 
 def _best(lines: pd.DataFrame, contrasts: pd.DataFrame, metric: str) -> str | None:
@@ -221,18 +226,19 @@ def contrast_table(contrasts: pd.DataFrame, label: str, title: str) -> PaperTabl
         block = "" if pd.isna(length) else f"after {length:.0f} updates"
         for _, line in lines.iterrows():
             difference = _difference(line)
-            interval = (
-                NO_VALUE if pd.isna(line["low"]) else f"[{line['low']:+.2f}, {line['high']:+.2f}]".replace("-", "−")
-            )
+            low, high = (f"{line[name]:+.{digits_of(line['metric'])}f}".replace("-", "−") for name in ("low", "high"))
+            interval = NO_VALUE if pd.isna(line["low"]) else f"[{low}, {high}]"
             p = _p(line["p_holm"] if line["primary"] else line["p"])
             texts = [f"{line['n']} v {line['reference_n']}", difference, interval, p]
             rows.append(Row(f"{line['variant']} − {line['reference']}", tuple(map(Entry, texts)), block))
             block = ""
     planned = shown["primary"].astype(bool).any()
+    test = "log-rank test" if primary == METRIC else "permutation test of means"
+    protocol = contrasts["protocol"].iloc[0]
     caption = _sentence(
-        f"Protocol {contrasts['protocol'].iloc[0]}, contrasts in {METRIC_TITLES[primary]}, training seeds as the unit",
+        f"Protocol {protocol}, contrasts in {CONTRAST_TITLES[primary]}, training seeds as the unit",
         "Intervals of 95 %: Welch, or the bootstrap from ten seeds",
-        f"p: permutation test of means{', after Holm' if planned else ''}",
+        f"p: {test}{', after Holm' if planned else ''}",
         STARS if planned else "",
     )
     columns = ("seeds", "difference", "interval", "p")
