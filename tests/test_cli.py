@@ -196,7 +196,7 @@ def test_bad_input_is_one_error_and_status_2(place, capsys, arguments, field):
         (["data", "sho"], "VERB", "show"),
         (["ls", "task"], "VERB", "tasks"),
         (["sweep", "recal_quick"], "STUDY", "recall_quick"),
-        (["sweep", "memoryvla_ablations"], "STUDY", "memoryvla_ablations/overwrite3.py"),
+        (["sweep", "memoryvla_ablations"], "STUDY", "memoryvla_ablations/position3_delay2.py"),
         (["sweep"], "STUDY", "--help"),
         (["diff", "recall_quick", "K=8"], "B", "--help"),
         (["diff", "recall_quick", "K=8", "k=2"], "VARIANT", "K=2"),

@@ -267,7 +267,7 @@ EXPERIMENTS = ROOT / "experiments"
         "mikasa_memory",
         "recall_width",
         "recall_chunks",
-        *(f"memoryvla_ablations/{task}.py" for task in ("position3", "overwrite3")),
+        *(f"memoryvla_ablations/{task}.py" for task in ("position3", "position3_delay2")),
         *(f"memory_ladder/{rung}.py" for rung in ("position3", "position3_delay5", "overwrite3", "sequence3")),
     ],
 )

@@ -1,4 +1,4 @@
-"""MemoryVLA's ablations with the controls that the paper lacks, as one study per task of the recall ladder."""
+"""MemoryVLA's ablations with the controls that the paper lacks, as one study per rung of the recall ladder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sweeps.predictions import Prediction
 from sweeps.study import Study
 
 CAPACITY = 4  # entries: a quarter of an episode's steps, as the published 16 are of LIBERO's
-DELAY = 5  # steps, so that the bank is full before the decision
 INTERVENTIONS = ("zero", "empty", "shuffle_time", "skip_read", "transplant", "transplant_same")
 READ = ("bank", "perceptual", "cognitive", "add", "FIFO", "counted merge", "fused writes")
 
@@ -35,18 +34,18 @@ What these numbers cannot show:
 
 - The policy is OpenVLA-OFT at size `tiny` with the bank in the place `fuse`. MemoryVLA conditions a diffusion expert.
 - Variants without a contrast have no test; read their intervals.
-- The learning rate was chosen for the variant `bank` on `position3`. Other variants and `overwrite3` had no search.
+- The learning rate was chosen for the variant `bank` on `position3`. Other variants and the other rung had no search.
 - A policy that does not touch a disc fails. Compare the touch rates before you compare successes.
 """
 
 
-def make_study(name: str, protocol_id: str) -> Study:
-    """Return the study of one task, at a delay of five steps, under a protocol of the ladder."""
-    protocol = get_protocol(protocol_id)
-    protocol = replace(protocol, {"name": f"recall-{name}-delay{DELAY}-rh", "task.delay": (DELAY, DELAY)})
+def make_study(name: str, delay: int) -> Study:
+    """Return the study of the place of one marked disc, at a delay of exactly so many steps."""
+    changes = {"name": f"recall-position3-delay{delay}-rh", "task.delay": (delay, delay)}
+    protocol = replace(get_protocol("recall-position3-even-rh@1"), changes)
     return Study(
         name=f"memoryvla_ablations_{name}",
-        title=f"Which parts of MemoryVLA's bank matter on {protocol.task.name}?",
+        title=f"Which parts of MemoryVLA's bank matter on {protocol.task.name} at a delay of {delay}?",
         base=Cell(
             model=ModelConfig(size=get_size("tiny"), chunk=1, guard="context", reserve=0),
             data=DataConfig(dataset=DatasetConfig(task=protocol.task, episodes=480)),

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from experiments.memoryvla_ablations.ablations import make_study
 
-study = make_study("position3", "recall-position3-even-rh@1")
+study = make_study("position3", delay=5)

@@ -1,0 +1,7 @@
+"""The ablations on one marked disc, two steps before the decision."""
+
+from __future__ import annotations
+
+from experiments.memoryvla_ablations.ablations import make_study
+
+study = make_study("position3_delay2", delay=2)
