@@ -73,6 +73,7 @@ def finished(study_file, tmp_path_factory):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stored_weights_move_no_bit_of_a_training(store, cell_with, tmp_path):
     """Not with a stop between them either: the weights are those of the uninterrupted training after the update."""
     cell = cell_with({"budget.updates": 4})
