@@ -17,7 +17,10 @@ def in_a_process(function: Callable[..., float], *arguments: Any) -> float:
 
 
 def added_peak(run: Callable[[], object], device: str) -> float:
-    """Return the MB by which a call raises the peak of the memory in use."""
+    """Return the MB by which a call raises the peak of the memory in use.
+
+    On a CPU a call may use memory that its process has freed before: measure in a fresh process (`in_a_process`).
+    """
     if device != "cpu":
         run()  # the first call compiles and loads code that stays in memory
         torch.cuda.reset_peak_memory_stats()

@@ -194,7 +194,7 @@ def test_an_evaluation_asks_for_every_simulator_before_its_first_episode(monkeyp
 
 
 def test_a_sweeps_time_limit_holds_in_its_baselines(tmp_path, monkeypatch):
-    study = SimpleNamespace(check=lambda: None, protocols=[SHORT], name="x")
+    study = SimpleNamespace(check=lambda: None, protocols=[SHORT], baseline_protocols=[SHORT], name="x")
     monkeypatch.setattr(Ledger, "stores", lambda *_: {})
     monkeypatch.setattr(Ledger, "entries", lambda *_: [])
     monkeypatch.setattr("sweeps.sweep.plan_text", lambda *_: "")

@@ -68,6 +68,7 @@ def test_every_field_of_a_protocol_is_in_its_hash(field):
         "alpha": 0.2,
         "jpeg": 95,
         "clock": "call",
+        "update": 100,
     }
     values = asdict(BASE) | {"task": BASE.task}
     if field in ("h", "beyond"):
