@@ -20,6 +20,7 @@ from muvla.recurrence import Moment, Recurrence
 
 BANK = {"memory.kind": "bank", "memory.perceptual_width": 8, "memory.capacity": 2, "memory.place": "fuse"}
 STORES = {"bank": BANK, "feature_fifo": {"memory.kind": "feature_fifo", "memory.place": "fuse", "memory.capacity": 2}}
+AT_HEAD = STORES | {name: {"memory.kind": name, "memory.width": 16} for name in ("gru", "fast_weights")}
 every_store = pytest.mark.parametrize("name", STORES)
 TICKS = 5
 
@@ -166,9 +167,9 @@ def test_an_intervention_that_the_mechanism_cannot_take_is_refused(policy_of, ch
 
 
 @pytest.mark.parametrize("place", ["fuse", "modulate"])
-@every_store
+@pytest.mark.parametrize("name", AT_HEAD)
 def test_skip_read_gives_the_actions_of_no_memory_and_keeps_the_store(policy_of, name, place):
-    policy = policy_of(STORES[name] | {"memory.place": place})
+    policy = policy_of(AT_HEAD[name] | {"memory.place": place})
     (plain, actions), (skipped, others) = played(policy), played(policy, "skip_read")
     assert torch.equal(others, played(policy_of(no_memory()))[1]) and not torch.equal(actions, others)
     assert all(torch.equal(leaf, skipped.state[leaf_name]) for leaf_name, leaf in plain.state.items())

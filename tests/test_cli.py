@@ -577,6 +577,7 @@ def test_a_served_cell_has_the_rows_of_the_cell_and_stands_beside_its_study(plac
         (["--gripper", "close"], "--gripper"),
         (["--gripper", "closes"], "--gripper"),  # the recall suite has no gripper
         (["--regime", "chunk"], "--h"),
+        (["--statistics", "bridge"], "--statistics"),
         (["--host", "0.0.0.0"], "--access-key"),
     ],
 )

@@ -43,9 +43,9 @@ def policy_of(cell_with):
 
 
 @torch.no_grad()
-def played(policy, ticks):
+def played(policy, ticks, intervention=None):
     """Per tick: what was read, the actions, and the frame's own vision tokens."""
-    loop, results = Recurrence(policy, 2), []
+    loop, results = Recurrence(policy, 2, intervention and parse_intervention(intervention)), []
     for t in range(ticks):
         frames = random_frames(policy, 2, seed=t)
         output, _ = loop.tick(frames, torch.full((2,), t == 0), Moment([t] * 2, [Phase.DELAY] * 2, ["0", "1"], [0, 1]))
@@ -112,6 +112,16 @@ def test_the_kept_frame_stays(policy_of):
                 assert not read.present.any(), "not in the sequence before"
             else:
                 assert read.present is None and torch.equal(read.tokens, ticks[frame][2])
+
+
+@pytest.mark.parametrize("changes", [stack(3), stack(3, recomputed=True), FIRST], ids=["stack", "pixels", "first"])
+def test_a_skipped_read_takes_the_frames_out_of_the_sequence_and_keeps_the_store(policy_of, changes):
+    policy = policy_of(changes)
+    plain, skipped = played(policy, 4), played(policy, 4, "skip_read@2")
+    none = played(policy_of(no_memory() | {"model.reserve": 4 * FRAME}), 4)
+    assert not skipped[2][0].present.any()
+    torch.testing.assert_close(skipped[2][1], none[2][1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain[2][1], none[2][1], atol=1e-3) and torch.equal(plain[3][1], skipped[3][1])
 
 
 @pytest.mark.parametrize(

@@ -472,7 +472,11 @@ def test_what_is_undefined_for_a_mechanism_is_refused(policy_of, name, intervent
         require_tokens(parse_intervention(intervention), policy_of(name))
 
 
-@pytest.mark.parametrize("name", ["cell", "store", "leaky", "gru", "gru fuse", "fast_weights modulate", "frame_stack"])
+PROBED = ["cell", "store", "leaky", "tokens", "gru", "gru fuse", "fast_weights modulate", "frame_stack", "first_frame"]
+PROBED += ["bank", "bank modulate", "feature_fifo"]
+
+
+@pytest.mark.parametrize("name", PROBED)
 def test_probes_read_any_mechanism(subject_of, policy_of, cell_with, name):
     """The Jacobian asked integer leaves for gradient; traces refused a memory without tokens."""
     policy = policy_of(name).eval()

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import tempfile
 import time
 
 import aiohttp
 import numpy as np
 import pytest
 
-from helpers.serving import HashSlots, alone, frame, running
+from helpers.serving import HashSlots, advance, alone, chunk_of, frame, running
 from helpers.wires import FrameClient, OpenpiClient, VlaEvalClient
 from muvla.errors import MuvlaError
 from muvla.serving import pictures
@@ -334,6 +335,19 @@ def test_a_frame_before_the_start_is_refused_on_every_wire(server, client):
     assert ("episode_start" if client is OpenpiClient else "session") in asyncio.run(play())
 
 
+def test_a_start_drops_the_actions_of_the_chunk_in_use():
+    async def body(sessions):
+        session = sessions.open("a")
+        for seed in (0, 1):
+            await sessions.begin(session, seed)
+            for _ in range(2):  # of three
+                answer = await sessions.act(session, frame(seed))
+        expected = chunk_of(advance(b"1", frame(1), 0), 4)[1]
+        assert np.array_equal(answer.actions[0], expected)
+
+    with_sessions(HashSlots(), body, regime=Regime("open_loop", h=3, tick="call"))
+
+
 def test_openpi_may_declare_one_episode_per_connection_and_a_memoryless_policy_needs_no_start():
     async def play(port):
         async with OpenpiClient(port) as wire:
@@ -354,6 +368,17 @@ def test_http_sessions_have_names_and_one_without_a_name_has_the_whole_server(se
             repeated = await x.post(frame(2), x.sequence)
             assert repeated[1]["response"] == got[2]
         assert np.array_equal(np.array(got[::2], np.float32), alone([frame(0), frame(2)]))
+        options = {"session": "z"}
+        async with (
+            FrameClient(server.port, **options) as z,
+            FrameClient(server.port, host="127.0.0.2", **options) as same_name,
+        ):
+            await z.begin(0)
+            got = [await z.act(frame(0))]
+            status, body = await same_name.post(frame(1), 2)
+            assert (status, body["field"]) == (409, "X-Muvla-Session")
+            got.append(await z.act(frame(2)))
+        assert np.array_equal(np.array(got, np.float32), alone([frame(0), frame(2)]))
         async with FrameClient(server.port, host="127.0.0.2") as stranger, FrameClient(server.port) as first:
             await first.begin(0)
             await first.act(frame(0))
@@ -472,6 +497,21 @@ def test_a_benchmark_of_vla_eval_is_told_what_the_policy_reads(facts, parameters
         metadata = asyncio.run(hello(server.port))
     assert metadata["observation_params"] == parameters
     assert metadata["action_spec"]["gripper"]["format"] == "binary_close_positive"
+
+
+def test_a_form_is_read_in_memory(server, monkeypatch):
+    """aiohttp's `post` would write the files of a multipart form to disk."""
+
+    def refuse(*given, **options):
+        raise AssertionError("a file is written")
+
+    async def play():
+        async with FrameClient(server.port, session="memory alone") as wire:
+            await wire.begin(0)
+            await wire.act(frame(0))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize("side", [16, 300])

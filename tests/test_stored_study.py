@@ -1,4 +1,4 @@
-"""A study of stores: trained, evaluated, intervened upon, probed, reported; an export is refused by name."""
+"""A study of every mechanism: trained, evaluated, intervened upon, probed, reported; an export is refused by name."""
 
 import pandas as pd
 import pytest
@@ -13,15 +13,17 @@ from sweeps.loader import load_study
 from sweeps.sweep import SweepOptions, run_study
 
 STUDY = """
+from dataclasses import replace
 from muvla.config import *
 from muvla.config.sizes import get_size
 from muvla.probes.base import ScheduledMeasurement
 from muvla.probes.registry import get_measurement
 from helpers.probe_study import BASE
 from sweeps.study import Study
+FEW = replace(BASE, task=replace(BASE.task, cue=(3, 3), delay=(3, 3)))  # a donor has the recipient's lengths
 BANK = {"memory.kind": "bank", "memory.perceptual_width": 8, "memory.capacity": 4}
 base = Cell(
-    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=4),
+    model=ModelConfig(size=get_size("tiny"), chunk=1, reserve=8),
     data=DataConfig(DatasetConfig(task=TaskConfig("RecallPosition3-v0"), episodes=24)),
     memory=MemoryConfig("tokens", 4), truncation=8, budget=BudgetConfig(slots=4, window=8, updates=3),
 )
@@ -29,12 +31,17 @@ variants = {
     "bank": BANK,
     "bank, emptied": BANK | {"memory.emptied": True},
     "fifo": {"memory.kind": "feature_fifo", "memory.place": "fuse", "memory.capacity": 4},
+    "gru": {"memory.kind": "gru", "memory.width": 16},
+    "fast weights": {"memory.kind": "fast_weights", "memory.width": 16, "memory.place": "modulate"},
+    "stack": {"memory.kind": "frame_stack", "memory.frame_tokens": 8},
+    "first frame": {"memory.kind": "first_frame", "memory.frame_tokens": 8},
 }
 FACTORS = ("kind", "m", "alpha", "init_std", "perceptual_width", "capacity", "emptied", "place", "streams", "layers",
-           "heads", "time_code", "fusion", "consolidation", "stored", "details", "detached")
+           "heads", "time_code", "fusion", "consolidation", "stored", "details", "detached", "width", "decay", "k",
+           "stride", "recomputed", "frame_tokens", "frame")
 study = Study("stores", "a study of stores", base, variants, (*(f"memory.{f}" for f in FACTORS), "truncation"), (0,),
-              (BASE,), ("skip_read", "zero", "empty@2"),
-              (ScheduledMeasurement(get_measurement("retrieval"), BASE, 2),))
+              (FEW,), ("skip_read", "zero", "empty@2", "transplant"),
+              (ScheduledMeasurement(get_measurement("retrieval"), FEW, 2),))
 """
 
 
@@ -44,18 +51,18 @@ def place(tmp_path_factory):
     (root / "study.py").write_text(STUDY)
     ledger = Ledger(root / "runs", root / "data")
     result = run_study(load_study(root), ledger, SweepOptions(processes=1, track=False), lambda _: None)
-    assert [entry.state for entry in result.entries] == ["done"] * 3, [entry.run.failure for entry in result.entries]
-    return root, dict(zip(("bank", "emptied", "fifo"), result.entries, strict=True))
+    assert [entry.state for entry in result.entries] == ["done"] * 7, [entry.run.failure for entry in result.entries]
+    return root, {entry.item.variant: entry for entry in result.entries}
 
 
 @pytest.mark.slow
-def test_every_store_is_evaluated_intervened_upon_and_probed(place):
+def test_every_mechanism_is_evaluated_intervened_upon_and_probed(place):
     _, entries = place
-    conditions = {("few@1", name) for name in ("none", "skip_read", "zero", "empty@2")}
+    conditions = {("few@1", name) for name in ("none", "skip_read", "zero", "empty@2", "transplant")}
     for name, entry in entries.items():
-        assert set(entry.records().rows) == (conditions if name != "emptied" else {("few@1", "none")})
+        assert set(entry.records().rows) == (conditions if name != "bank, emptied" else {("few@1", "none")})
     assert [scheduled.id for scheduled in entries["bank"].records().measurements] == ["retrieval@1"]
-    assert not entries["fifo"].records().measurements and not entries["emptied"].records().measurements
+    assert not any(entry.records().measurements for name, entry in entries.items() if name != "bank")
 
 
 @pytest.mark.slow
@@ -77,7 +84,7 @@ def test_the_probe_adds_up(place):
 
 
 @pytest.mark.slow
-def test_what_a_store_cannot_do_is_refused_by_name(place, tmp_path):
+def test_what_a_mechanism_cannot_do_is_refused_by_name(place, tmp_path):
     _, entries = place
     for entry in entries.values():
         with pytest.raises(MuvlaError) as info:
@@ -90,10 +97,10 @@ def test_what_a_store_cannot_do_is_refused_by_name(place, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_report_has_every_store(place):
-    root, _ = place
+def test_the_report_has_every_mechanism(place):
+    root, entries = place
     command = ["report", str(root), "--runs", str(root / "runs"), "--data", str(root / "data"), "--out"]
     assert main([*command, str(root / "out")]) == 0
     text = (root / "out" / "report.md").read_text()
-    assert all(variant in text for variant in ("bank", "bank, emptied", "fifo", "skip_read"))
+    assert all(variant in text for variant in (*entries, "skip_read", "transplant"))
     assert (root / "out" / "probe-retrieval-few.png").exists()
