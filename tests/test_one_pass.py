@@ -19,6 +19,8 @@ CELLS = {
     "dummy": dummy(4),
     "gru fuse": {"memory.kind": "gru", "memory.place": "fuse", "memory.width": 16, "truncation": 4},
     "fast_weights modulate": {"memory.kind": "fast_weights", "memory.place": "modulate", "memory.width": 16},
+    "bank fuse": {"memory.kind": "bank", "memory.place": "fuse", "memory.perceptual_width": 8, "memory.capacity": 3},
+    "feature_fifo modulate": {"memory.kind": "feature_fifo", "memory.place": "modulate", "memory.capacity": 3},
     "gru emptied": {"memory.kind": "gru", "memory.emptied": True, "memory.width": 16},
 }
 
