@@ -379,11 +379,6 @@ def _collection_progress(say: Callable[[str], None]) -> Callable[[int, int], Non
     return progress
 
 
-def default_processes(device: str) -> int:
-    """One process per core that this process may use; one per GPU, which more cells would share."""
-    return make_launcher("local", None, {}, device).processes
-
-
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     """`0,1` → (0, 1); None stays None. Raises MuvlaError for anything else."""
     if text is None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import os
+import pty
+import sys
 
 import pytest
 
 from helpers.errors import refused
 from helpers.studies import STUDY, at
+from muvla.cli import status as status_verb
 from muvla.cli.main import main
-from muvla.cli.status import status
+from muvla.cli.status import CLEAR, status
 from muvla.utils.io import append_line
 from sweeps import estimate as module
 from sweeps.estimate import CALIBRATED, Cost, calibrate, estimate, finished_costs
@@ -75,3 +79,24 @@ def test_plan_and_status_say_what_is_left(planned, capsys):
 def test_watching_needs_a_study_and_no_json(study, json):
     with refused("--watch"):
         status(study, watch=True, json=json)
+
+
+def test_watching_draws_a_terminal_anew_until_all_cells_have_ended(planned, tmp_path, monkeypatch):
+    file, root, entries, _ = planned
+    looks: list[float] = []
+
+    def end_a_cell(seconds: float) -> None:
+        entry = entries[len(looks)]
+        dataclasses.replace(entry.run, root=tmp_path).fail("failed", "a broken simulator")
+        looks.append(seconds)
+
+    monkeypatch.setattr(status_verb.time, "sleep", end_a_cell)
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert main(["status", str(file), "--watch", "--runs", str(tmp_path), "--data", str(root / "data")]) == 0
+        terminal.flush()
+        monkeypatch.undo()
+        *_, middle, last = screen.read(65536).decode().split(CLEAR)
+    assert looks == [status_verb.EVERY] * 2
+    assert "1 planned" in middle and "1 failed" in middle and "2 failed" in last and "a broken simulator" in last

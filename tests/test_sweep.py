@@ -30,9 +30,10 @@ from muvla.utils.io import read_json, write_json
 from sweeps.launchers import local
 from sweeps.launchers.base import End, Status
 from sweeps.launchers.local import LocalLauncher, run_in_process
+from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
-from sweeps.sweep import SweepOptions, default_processes, finished_line, run_study
+from sweeps.sweep import SweepOptions, finished_line, run_study
 from sweeps.tracking.view import TrackingView
 from sweeps.work import bring_to_end
 
@@ -428,9 +429,11 @@ def test_bad_options_are_refused(options, field):
 
 def test_processes_follow_what_this_process_may_use(monkeypatch):
     monkeypatch.setattr(local, "usable_cores", lambda: 5)
-    assert default_processes("cpu") == 5
+    assert make_launcher("local", None, {}, "cpu").processes == 5
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    assert default_processes("cuda") == 3 and default_processes("cuda:1") == 1, "cells would share a GPU"
+    assert [make_launcher("local", None, {}, name).processes for name in ("cuda", "cuda:1")] == [3, 1], (
+        "GPUs are shared"
+    )
 
 
 @pytest.mark.parametrize(("processes", "at_once"), [(1, 1), (9, 2)])

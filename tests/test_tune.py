@@ -8,7 +8,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from helpers.errors import refused
+from helpers.errors import printed_field, refused
 from helpers.launching import run_in_order
 from helpers.studies import STUDY
 from muvla.cli.main import main
@@ -205,6 +205,25 @@ def tuned(study, tmp_path_factory):
     root = tmp_path_factory.mktemp("tuned") / "first"
     with pytest.MonkeyPatch.context() as patch:
         return *run(study, root, patch), root
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["--launcher", "slurm"], "--launcher slurm"),
+        (["--launcher", "slurm", "--gpus-per-cell", "2"], "--launcher slurm"),
+        (["--launcher", "slurm", "--option", "partitoin=gpu"], "--option of the launcher slurm"),
+        (["--launcher", "slrum"], "--launcher"),
+        (["--gpus-per-cell", "2"], "--gpus-per-cell"),
+    ],
+)
+def test_a_launcher_that_cannot_start_is_refused_before_anything_is_collected(
+    study, tmp_path, monkeypatch, capsys, words, field
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    places = ["--runs", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    assert main(["tune", str(study[1]), "--over", LR, "--trials", "2", *words, *places]) == 2
+    assert printed_field(capsys) == field and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -131,16 +131,12 @@ def sweep(
     from muvla.cli.computing import training_options
     from muvla.cli.studies import open_ledger, open_study
     from sweeps.launchers.options import read_texts
-    from sweeps.launchers.registry import make_launcher
     from sweeps.sweep import SweepOptions
 
     launch = read_texts(option or [], options_file, gpus_per_cell=gpus_per_cell, address=address)
-    chosen = _prepare(launcher, launch, device, threads, compile)
     how = (gradient_checkpointing, compile, cache_vision, one_pass, no_diagnostics, keep_checkpoints)
     options = SweepOptions(
-        processes=make_launcher(launcher, processes, launch, chosen).processes,
-        device=chosen,
-        threads=threads,
+        **place_cells(launcher, launch, processes, device, threads, compile),
         time_limit=None if time_limit is None else 60 * time_limit,
         track=not no_tracking,
         retry_failed=retry_failed,
@@ -148,8 +144,6 @@ def sweep(
         calibrate=calibrate,
         training=training_options(*how),
         workers=workers,
-        launcher=launcher,
-        launch=launch,
         dry_run=dry_run,
         tracker=tracker,
     )
@@ -180,6 +174,37 @@ def _run(name: str, study: Study, ledger: Ledger, options: SweepOptions, rebased
     if not runs_nothing:
         page.show()
     return _show(study, ledger, result, options, time.monotonic() - started)
+
+
+def place_cells(
+    launcher: str, launch: dict[str, Any], processes: int | None, device: str, threads: int, compile: bool
+) -> dict[str, Any]:
+    """Prepares this process for the launcher of the cells.
+
+    Args:
+        launcher: name of the launcher.
+        launch: its options.
+        processes: cells at once; None for the launcher's default.
+        device: auto, cpu or cuda.
+        threads: CPU threads per process.
+        compile: True if the step is going to be compiled.
+
+    Returns:
+        The fields of `SweepOptions` that say where the cells run.
+
+    Raises:
+        MuvlaError: an unknown launcher or option, or fewer GPUs than asked for.
+    """
+    from sweeps.launchers.registry import make_launcher
+
+    chosen = _prepare(launcher, launch, device, threads, compile)
+    return {
+        "processes": make_launcher(launcher, processes, launch, chosen).processes,
+        "device": chosen,
+        "threads": threads,
+        "launcher": launcher,
+        "launch": launch,
+    }
 
 
 def _prepare(launcher: str, launch: dict[str, Any], device: str, threads: int, compile: bool) -> str:

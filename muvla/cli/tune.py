@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from muvla.cli import options as o
-from muvla.cli.sweep import Launcher, Processes, TimeLimit
+from muvla.cli.sweep import Address, GpusPerCell, Launcher, Option, OptionsFile, Processes, TimeLimit, place_cells
 
 if TYPE_CHECKING:
     from sweeps.ledger import Ledger
@@ -121,6 +121,10 @@ def tune(
     retry_failed: RetryFailed = False,
     time_limit: TimeLimit = None,
     launcher: Launcher = "local",
+    option: Option = None,
+    options_file: OptionsFile = None,
+    gpus_per_cell: GpusPerCell = None,
+    address: Address = None,
     processes: Processes = None,
     device: o.Device = "auto",
     threads: o.Threads = 1,
@@ -134,12 +138,13 @@ def tune(
     Every variant gets the same trials, on training seeds and episodes that no evaluation uses. The chosen recipes are
     written as a study, with a report. The same command continues after a stop.
     """
-    from muvla.cli.computing import prepare
     from muvla.cli.studies import find_study, open_ledger, open_study
     from muvla.config.serialization import parse_assignments
-    from sweeps.sweep import SweepOptions, default_processes
+    from sweeps.launchers.options import read_texts
+    from sweeps.sweep import SweepOptions
 
-    chosen = prepare(device, threads, False)
+    launch = read_texts(option or [], options_file, gpus_per_cell=gpus_per_cell, address=address)
+    where = place_cells(launcher, launch, processes, device, threads, False)
     whole = open_study(study, set)
     searched = _tuning(whole, over, trials, sampler, batch, rungs, keep, seeds, protocol, episodes, sampler_seed)
     tuning = _narrowed(searched, variants)
@@ -148,14 +153,11 @@ def tune(
         return _show_plan(tuning)
 
     options = SweepOptions(
-        processes=processes or default_processes(chosen),
-        device=chosen,
-        threads=threads,
+        **where,
         time_limit=None if time_limit is None else 60 * time_limit,
         track=False,
         retry_failed=retry_failed,
         workers=workers,
-        launcher=launcher,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is handled like Ctrl-C
     return _run(_Views(tuning, folder, find_study(study), _command(), parse_assignments(set or [])), ledger, options)

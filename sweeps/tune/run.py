@@ -15,6 +15,8 @@ from pathlib import Path
 from muvla.evaluation.records import summarise
 from muvla.runs.status import updates_done
 from muvla.utils.io import write_atomically
+from muvla.utils.locks import require_locks
+from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Entry, Ledger
 from sweeps.sweep import Finishing, SweepOptions, run_rounds
 from sweeps.tracking.view import TrackingView
@@ -91,8 +93,10 @@ def run_tuning(
         on_stage: called with all rows whenever rows were added, for views of the trials.
 
     Raises:
-        MuvlaError: a trial does not fit, before anything is trained.
+        MuvlaError: a trial does not fit or the launcher cannot start, before anything is collected or trained.
     """
+    make_launcher(options.launcher, options.processes, options.launch).check(options.device)
+    require_locks(ledger.root)
     deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
     rows: list[TrialRow] = []
     while any(batch := tuning.recipes(rows).values()):
