@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import gymnasium
@@ -46,6 +47,17 @@ def test_a_disk_that_is_really_full_marks_nothing_and_a_rerun_continues(study_fi
     assert "No space left" in reported[-1][0] and "free some space" in reported[-1][0]
     assert entry.run.failure is None and entry.state == "partial" and entry.run.owner is None
     assert main(["train", str(study_file), *at(tmp_path), "--variant", entry.item.variant]) == EXIT_BAD_INPUT
+
+
+def test_a_shared_folder_that_is_read_only_is_one_error_and_the_same_command_continues(
+    study_file, tmp_path, small_disk, capsys
+):
+    words = ["sweep", str(study_file), "--seeds", "0", "--variant", "none", "--no-tracking", "--time-limit", "0.0001"]
+    words += ["--runs", str(small_disk / "runs"), "--data", str(tmp_path / "data")]
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert main(words) == EXIT_BAD_INPUT and printed_field(capsys) == str(small_disk / "runs")
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert main(words) == 0 and (small_disk / "runs").is_dir()
 
 
 def at(root):

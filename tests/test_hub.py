@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import released
+from helpers import prismatic, released
 from helpers.hub_server import COMMIT, Hub
 from helpers.paths import TESTS
 from helpers.release_size import SIZE
@@ -106,6 +106,16 @@ def test_a_name_on_the_hub_is_its_folder(hub, folder, tmp_path):
     assert fetched == again == itself.replace(f"{folder}:", f"{snapshot(tmp_path)}:") and "μVLA" in itself
     assert files(snapshot(tmp_path)) == files(folder) == files(hub.folders["owner/release"]) - set(UNWANTED)
     assert not [path for path in hub.asked if path.endswith(UNWANTED)]
+
+
+def test_a_training_folder_of_the_hub_is_its_folder(tmp_path):
+    """As MemoryVLA's releases lie there: the training file in a folder of its own."""
+    folder = prismatic.write(tmp_path / "run", "memoryvla")
+    with Hub({"shihao1895/memvla-libero-spatial": folder}).up() as server:
+        run = python(INSPECT, tmp_path / "home", server.url, folder, "shihao1895/memvla-libero-spatial")
+    assert run.stderr.splitlines() == ["status 0"] * 2, run.stderr
+    local, fetched = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:2]
+    assert "MemoryVLA" in local and local.splitlines()[1:] == fetched.splitlines()[1:]
 
 
 def test_a_path_asks_nobody(folder, monkeypatch):

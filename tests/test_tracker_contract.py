@@ -14,6 +14,7 @@ from sweeps.tracking.base import CellFacts, Point, StudyFacts, Tracker
 from sweeps.tracking.facts import readings
 from sweeps.tracking.mlflow import tracking_address
 from sweeps.tracking.registry import TRACKERS, get_tracker
+from sweeps.tracking.ui import runs_page
 
 OUTSIDE = "text"  # the tracker of docs/extending/tracker.md
 PAGE = (ROOT / "docs" / "extending" / "tracker.md").read_text(encoding="utf-8")
@@ -102,6 +103,7 @@ def test_mlflow_has_true_times_factors_first_and_live_metrics(running, tmp_path)
     assert FACTORS.items() <= run.data.params.items() and run.data.params["cell/optimizer.lr"] == "0.1"
     assert run.data.tags["mlflow.source.git.commit"] == "abc" and run.data.tags["mlflow.parentRunId"] == tracker.parent
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"run.json", "rows"}
+    assert f"/experiments/{tracker.experiment}/runs?" in runs_page(tracking_address(tmp_path)), "the page of `make ui`"
     client.set_terminated(run.info.run_id, "FAILED")
     tracker.log_cell(done_of(running))
     assert (cell().info.status, cell().info.end_time) == ("FINISHED", 1_100_000)
