@@ -24,7 +24,7 @@ help:
 	@echo "make test-quick  the everyday tests: no simulator, no slow test; 3 minutes on 2 cores"
 	@echo "make test        all tests but the heavy ones, the simulators' included where they can render; 15 minutes"
 	@echo "make test-heavy  the tests marked browser, paper, cluster, peers or fuzz; 30 minutes at most"
-	@echo "make test-fuzz   12,000 mutated inputs to all parsers; 30 minutes on 2 cores"
+	@echo "make test-fuzz   13,750 mutated inputs to all parsers; 30 minutes on 2 cores"
 	@echo "make test-sim    the simulators' tests alone"
 	@echo "make sim | libero  MIKASA-Robo | LIBERO, about 1 GB each"
 	@echo "make docs        the documentation as a site, in build/site"

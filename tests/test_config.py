@@ -75,6 +75,7 @@ def test_identities_outlive_new_fields(base):
         {"model.prompt_tokens": 0},
         {"model.size.dino.mlp": 100},
         {"data.dataset.episodes": 0},
+        {"data.dataset.image_size": 14},
         {"data.dataset.seed": -1},
         {"data.order": "shuffled"},
         {"data.order": "sorted"},

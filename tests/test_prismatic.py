@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from muvla.checkpoints.inspect import inspect, list_fields
 from muvla.checkpoints.opening import open_checkpoint
 from muvla.checkpoints.prismatic_export import convert, load_training_run, write_training_run
 from muvla.checkpoints.released import ReleasedCheckpoint
+from muvla.cli.main import EXIT_BAD_INPUT, main
 from muvla.config import Cell
 from muvla.config.serialization import replace
 from muvla.errors import MuvlaError
@@ -246,6 +248,33 @@ def test_a_configuration_that_means_nothing_is_refused(tmp_path, fields, field):
     with pytest.raises(MuvlaError) as info:
         open_checkpoint(path).differences()
     assert field in info.value.field
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        (3, ""),
+        ({"action": [1.0]}, "action"),
+        ({"action": {"q01": 3}}, "action.q01"),
+        ({"action": {"mask": [True, "no"]}}, "action.mask[1]"),
+        ({"proprio": {"q01": 5}}, "proprio.q01"),
+    ],
+)
+def test_statistics_of_another_form_are_refused(folders, tmp_path, entry, place):
+    path = shutil.copytree(folders["memoryvla"], tmp_path / "run")
+    file = path / "dataset_statistics.json"
+    file.write_text(json.dumps({"libero": entry}))
+    with pytest.raises(MuvlaError) as info:
+        open_checkpoint(path).differences()
+    assert info.value.field.startswith(str(file)) and info.value.field.endswith(place)
+
+
+def test_statistics_without_bounds_are_a_difference(folders, tmp_path, capsys):
+    path = shutil.copytree(folders["memoryvla"], tmp_path / "run")
+    empty = {"q01": None, "q99": None, "mask": None}
+    (path / "dataset_statistics.json").write_text(json.dumps({"libero": {"action": empty, "proprio": empty}}))
+    assert main(["inspect", str(path)]) == EXIT_BAD_INPUT
+    assert "statistics: libero" in capsys.readouterr().out
 
 
 def test_another_chunk_than_the_files_and_a_slip_of_a_name_are_listed(tmp_path):

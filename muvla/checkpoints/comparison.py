@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from muvla.checkpoints.names import Shapes
 from muvla.checkpoints.tensors import FLOAT_TYPES, FLOATS, Shards
 from muvla.models.policy import Interface
 from muvla.models.prompts import Prompts
+from muvla.utils.foreign import decode
 
 LARGEST = 1e30  # of a bound, so that the width of a range is finite in float32
 
@@ -68,10 +70,33 @@ def prompt_differences(prompts: Prompts, vocabulary: int) -> list[str]:
     return [f"tokenizer: identifier {largest}, and {vocabulary} embeddings"]
 
 
+class _Column(msgspec.Struct):
+    q01: list[float] | None = None
+    q99: list[float] | None = None
+    mask: list[bool] | None = None
+
+
+class _Bounds(msgspec.Struct):
+    """The checked fields of one dataset's statistics."""
+
+    action: _Column | None = None
+    proprio: _Column | None = None
+
+
+def require_statistics(statistics: Any, where: str) -> None:
+    """Raises MuvlaError for statistics of another form. `statistics_differences` lists numbers that do not fit.
+
+    Args:
+        statistics: bounds by dataset key.
+        where: the file, for errors.
+    """
+    decode(statistics, dict[str, _Bounds], where, finite=False)
+
+
 def proprio_dimension(statistics: dict[str, Any]) -> int:
     """Returns the robot's proprio dimension by released statistics; 1 if they do not hold it."""
     entries = [e for e in statistics.values() if isinstance(e, dict) and isinstance(e.get("proprio"), dict)]
-    return max((len(e["proprio"].get("q01", [])) for e in entries), default=1)
+    return max((len(e["proprio"].get("q01") or []) for e in entries), default=1)
 
 
 def statistics_differences(statistics: dict[str, Any], interface: Interface) -> list[str]:
@@ -95,7 +120,7 @@ def _bounds_differences(where: str, bounds: Any, length: int) -> list[str]:
     for name in ("q01", "q99"):
         got = bounds.get(name) if isinstance(bounds, dict) else None
         numbers = [x for x in got if _is_number(x)] if isinstance(got, list) else []
-        if len(numbers) != length or len(got) != length:
+        if not isinstance(got, list) or not len(numbers) == len(got) == length:
             lines.append(f"{where}, {name}: {len(numbers)} numbers instead of {length}")
         columns.append(numbers)
     if not lines:

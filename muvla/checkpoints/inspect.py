@@ -115,7 +115,9 @@ def _prismatic(directory: PrismaticCheckpoint) -> Iterator[str]:
 def _statistics_lines(directory: AnyCheckpoint) -> Iterator[str]:
     for key, bounds in directory.statistics.items():
         action = (bounds.get("action") if isinstance(bounds, dict) else None) or {}
-        mask = action.get("mask", [True] * len(action.get("q01", [])))
+        mask = action.get("mask")
+        if mask is None:
+            mask = [True] * len(action.get("q01") or [])
         yield f"statistics: {key}, {sum(mask)} of {len(mask)} action dimensions are normalised"
 
 

@@ -22,6 +22,7 @@ from muvla.checkpoints.comparison import (
     get_shapes,
     prompt_differences,
     proprio_dimension,
+    require_statistics,
     statistics_differences,
     tensor_differences,
     value_difference,
@@ -121,7 +122,8 @@ class PrismaticCheckpoint:
         file = self.path / STATISTICS
         unread = {"proprio": {"q01": [0.0], "q99": [1.0]}}
         entries = read_object(file) if file.exists() else {}
-        return {key: unread | entry if isinstance(entry, dict) else entry for key, entry in entries.items()}
+        require_statistics(entries, str(file))
+        return {key: unread | entry for key, entry in entries.items()}
 
     @property
     def constants(self) -> Constants:

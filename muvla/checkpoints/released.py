@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import torch
 from accelerate import init_empty_weights
 from tokenizers import Tokenizer
@@ -36,6 +35,7 @@ from muvla.checkpoints.comparison import (
     get_shapes,
     prompt_differences,
     proprio_dimension,
+    require_statistics,
     statistics_differences,
     tensor_differences,
     value_difference,
@@ -80,7 +80,7 @@ from muvla.models.constants import Constants
 from muvla.models.policy import Interface, Policy, dimensions_of
 from muvla.models.prompts import Prompts, built_in_prompts, load_released_prompts
 from muvla.models.quantization import import_bitsandbytes, quantize
-from muvla.utils.foreign import decode, read_object
+from muvla.utils.foreign import read_object
 
 CHUNK = 8  # H of every release (spec 1.9); no file holds this number
 UPSTREAM_FILES = ("*.json", "*.model", "*.py")  # files that only upstream's code needs, copied as they are
@@ -88,19 +88,6 @@ LISTED = 8  # differences in an error's text
 LIST_ALL = "list all differences with `muvla inspect`; --size names another architecture"
 
 Family = Literal["openvla", "oft", "muvla"]
-
-
-class _Column(msgspec.Struct):
-    q01: list[float] | None = None
-    q99: list[float] | None = None
-    mask: list[bool] | None = None
-
-
-class _Bounds(msgspec.Struct):
-    """The checked fields of one dataset's statistics."""
-
-    action: _Column | None = None
-    proprio: _Column | None = None
 
 
 class ReleasedCheckpoint:
@@ -179,7 +166,7 @@ class ReleasedCheckpoint:
             statistics, where = read_object(file), str(file)
         else:
             statistics, where = self.config.get("norm_stats") or {}, f"{self.path / CONFIG}: norm_stats"
-        decode(statistics, dict[str, _Bounds], where, finite=False)  # `differences` lists these numbers
+        require_statistics(statistics, where)
         return statistics
 
     @cached_property

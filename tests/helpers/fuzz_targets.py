@@ -7,6 +7,7 @@ text.
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
 import json
 import shutil
@@ -21,14 +22,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from helpers import foreign_files, released, rlds_files
+from helpers import foreign_files, prismatic, released, rlds_files
+from helpers.committed import DATA, commit, study_results
 from helpers.mutations import change_json, mutate_words, value
 from helpers.release_size import ANATOMY
 from helpers.studies import DATASET, STUDY
 from muvla.checkpoints.inspect import inspect
+from muvla.checkpoints.opening import open_checkpoint
 from muvla.checkpoints.released import ReleasedCheckpoint
 from muvla.cli.main import main
 from muvla.config import BudgetConfig, Cell, DataConfig, MemoryConfig, ModelConfig, TaskConfig, canonical
+from muvla.config.identity import train_id
 from muvla.config.serialization import content_hash, from_dict, parse_assignments, replace, to_dict
 from muvla.config.sizes import get_size
 from muvla.data.collect import collect
@@ -49,8 +53,13 @@ from muvla.runs.find import find_run
 from muvla.runs.status import run_status
 from muvla.runs.train import train_cell
 from muvla.runs.verify import verify_run
+from muvla.serving.foreign_results import read_results
 from sweeps.ledger import Ledger
 from sweeps.loader import load_study
+from sweeps.rows_format import NAME
+from sweeps.rows_reader import read_rows_file
+
+LINES = "rows.jsonl"  # committed rows before their compression
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,23 @@ def read_traces(folder: Path) -> None:
         read_trace(file)
 
 
+def read_training_folder(folder: Path) -> None:
+    """A run folder of CogACT, MemoryVLA or CronusVLA."""
+    list(inspect(folder))
+    open_checkpoint(folder).load_policy()
+
+
+def read_foreign_results(folder: Path) -> None:
+    for file in sorted(folder.iterdir()):
+        assert read_results(file)
+
+
+def read_committed_rows(folder: Path) -> None:
+    """Committed rows. The digest of all lines comes last, so that a changed line reaches the checks of its content."""
+    (folder / NAME).write_bytes(gzip.compress((folder / LINES).read_bytes()))
+    read_rows_file(folder / NAME)
+
+
 @lru_cache(maxsize=4)
 def _study(folder: Path):
     file = folder / "study.py"
@@ -164,6 +190,9 @@ def prepare(root: Path) -> None:
     size = dict(ANATOMY)
     released.write(root / "released", own=size)
     _prepare_run(root / "run")
+    prismatic.write(root / "training-file", "memoryvla")
+    _prepare_results(root / "results")
+    _prepare_committed(root / "committed")
     trace = Trace(
         seed=3,
         labels={"target": 1},
@@ -224,6 +253,28 @@ def _prepare_robomme(folder: Path) -> None:
                 group["obs/joint_state"], group["obs/gripper_state"] = np.zeros(7), np.zeros(2)
                 group["action/joint_action"] = np.zeros(8)
                 group["info/is_video_demo"] = step == 0
+
+
+def _prepare_results(folder: Path) -> None:
+    """A result of vla-eval, and one of LeRobot 0.6."""
+    folder.mkdir()
+    episodes = [{"episode_id": 0, "metrics": {"success": True}, "steps": 3, "failure_reason": None}]
+    task = {"task": "x", "episodes": episodes, "num_episodes": 1}
+    vla_eval = {"benchmark": "LIBERO", "mode": "sync", "harness_version": "0.8.0", "created_at": "", "tasks": [task]}
+    (folder / "vla-eval.json").write_text(json.dumps(vla_eval))
+    metrics = {"sum_rewards": [0.0], "max_rewards": [0.0], "successes": [True], "video_paths": []}
+    total = {"avg_sum_reward": 0.0, "avg_max_reward": 0.0, "pc_success": 100.0, "n_episodes": 1, "video_paths": []}
+    tasks = [{"task_group": "a", "task_id": 0, "metrics": metrics}]
+    lerobot = {"per_task": tasks, "per_group": {"a": total}, "overall": total | {"eval_s": 1.0, "eval_ep_s": 1.0}}
+    (folder / "eval_info.json").write_text(json.dumps(lerobot))
+
+
+def _prepare_committed(folder: Path) -> None:
+    """The lines of committed rows, without compression."""
+    folder.mkdir()
+    study = _study(folder)
+    file = commit(folder, study_results(study, lambda item: train_id(item.cell, DATA, None)))
+    (folder / LINES).write_bytes(gzip.decompress(file.read_bytes()))
 
 
 def _prepare_run(folder: Path) -> None:
@@ -403,6 +454,13 @@ FILES = (
     FileTarget("provenance", "run", "runs/*/provenance/*.json", read_ledger),
     FileTarget("ledger run", "run", "runs/*/run.json", read_ledger),
     FileTarget("failure", "failed", "runs/*/failure.json", read_ledger),
+    FileTarget("seals", "run", "runs/*/seals/*.json", read_ledger),
+    FileTarget("training folder config", "training-file", "config.json", read_training_folder),
+    FileTarget("training folder statistics", "training-file", "dataset_statistics.json", read_training_folder),
+    FileTarget("training file", "training-file", "checkpoints/*.pt", read_training_folder),
+    FileTarget("results of vla-eval", "results", "vla-eval.json", read_foreign_results),
+    FileTarget("results of lerobot", "results", "eval_info.json", read_foreign_results),
+    FileTarget("committed rows", "committed", LINES, read_committed_rows),
     FileTarget("traces", "traces", "*.safetensors", read_traces),
 )
 TARGETS = (
