@@ -18,7 +18,7 @@ from analysis.figures.registry import FIGURES, figures_of, get_figure
 from analysis.figures.style import COLOURS, assign_colours
 from analysis.frames import tidy
 from analysis.intervention_frames import grid_frame, paired_frame
-from analysis.report.folder import save
+from analysis.report.folder import MOST_VARIANTS, ReportFolder, save
 from analysis.training_log import FIRST_DECISION
 from helpers.figures import all_inside
 from helpers.packages import write_package
@@ -218,6 +218,17 @@ def test_a_stem_that_is_taken_is_refused(installed, cells, tmp_path, unrendered)
     with pytest.raises(MuvlaError) as info:
         write(cells, tmp_path)
     assert info.value.field == "figure mine: stem" and info.value.got == "choice"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_study_of_too_many_variants_has_no_figures(tmp_path, monkeypatch, more):
+    variants = [f"lr {i}" for i in range(MOST_VARIANTS + more)]
+    lines = pd.DataFrame({"variant": variants, "order": range(len(variants))})
+    folder = ReportFolder(tmp_path, "a study", assign_colours(variants), print)
+    drawn = []
+    monkeypatch.setattr("analysis.report.folder.figures_of", lambda frame: drawn.append(frame) or {})
+    said = folder.pictures("rates", Subject(lines))
+    assert len(said) == more and len(drawn) == 1 - more
 
 
 def test_a_class_that_is_no_figure_is_refused(installed):

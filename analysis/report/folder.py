@@ -19,6 +19,8 @@ from analysis.figures.style import DPI, LOOK
 from muvla.errors import MuvlaError
 from muvla.utils.io import write_atomically
 
+MOST_VARIANTS = 100  # of a figure; the panels and the labels of more are too small to read, and take hours to lay out
+
 
 @dataclass(frozen=True)
 class ReportFolder:
@@ -52,10 +54,15 @@ class ReportFolder:
     def pictures(self, frame: FrameName, subject: Subject) -> list[str]:
         """Draws every registered figure of this frame that applies; returns a Markdown line per image.
 
+        A study of more than `MOST_VARIANTS` variants gets a line that says so, and no image.
+
         Raises:
             MuvlaError: two figures have the same stem.
         """
         subject = replace(subject, study=self.title, colours=self.colours, undefined=self.undefined)
+        if len(subject.variants) > MOST_VARIANTS:
+            few = "`muvla report --variant NAME` draws some of them"
+            return [f"No figure: {len(subject.variants)} variants are more than {MOST_VARIANTS}. {few}."]
         links: dict[str, str] = {}
         for name, figure in figures_of(frame).items():
             for each in subjects_of(figure, subject):
