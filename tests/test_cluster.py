@@ -206,7 +206,7 @@ def test_slurm_jobs_survive_a_logout_and_the_same_command_takes_them_up(slurm_cl
     process = sweep(tmp_path, tmp_path / "runs", data, *slurm)
     assert wait_until(lambda: any(e.run.owner for e in entries), 180), process.communicate()
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=60)
+    process.wait(60)
     waiting = squeue()  # read first: a job may end in between
     done = sum(entry.state == "done" for entry in entries)
     assert len(waiting) + done >= 2, "the jobs belong to the scheduler"
