@@ -2,8 +2,13 @@
 
 import dataclasses
 import errno
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
+from multiprocessing import forkserver
 from types import SimpleNamespace
 
 import msgspec
@@ -19,9 +24,9 @@ from muvla.utils.io import read_lines
 from muvla.utils.locks import locked
 from muvla.utils.owner import start_of, this_process
 from sweeps.launchers import devices
-from sweeps.launchers.base import End, Launcher, Status
+from sweeps.launchers.base import End, Launcher, Progress, Status
 from sweeps.launchers.devices import Places
-from sweeps.launchers.local import LocalLauncher, LocalOptions
+from sweeps.launchers.local import LocalLauncher, LocalOptions, Running
 from sweeps.launchers.options import parse_options, read_texts
 from sweeps.launchers.parcel import pack, unpack
 from sweeps.launchers.ray import RayOptions
@@ -218,3 +223,14 @@ def test_a_sweep_looks_again_at_busy_cells_and_says_who_works_on_them(study_file
     run_study(entry.study, ledger, options, said.append)
     assert len(Recorder.rounds) == 1, "the cell is free after the silence"
     assert "there:" in "\n".join(said)
+
+
+def test_a_cell_whose_fork_server_is_killed_is_not_at_fault():
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=time.sleep, args=(60,))
+    process.start()
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    process.join(30)
+    os.kill(process.pid, signal.SIGKILL)
+    end = Running(Progress(None), process, None, ()).end()
+    assert end.status == Status.LOST and end.by_signal

@@ -24,6 +24,7 @@ from sweeps.work import run_job
 
 POLL = 0.2  # seconds
 PATIENCE = 20.0  # seconds that a process has to write a checkpoint when it is asked to stop
+SERVER_KILLED = 255  # multiprocessing's status of a process whose fork server is gone
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Running:
         if code in list(Status):
             return End(self.progress.job, Status(code), self.progress.message)
         what = f"its process ended with status {code} (killed, or out of memory)"
-        return End(self.progress.job, Status.LOST, what, by_signal=code < 0)
+        return End(self.progress.job, Status.LOST, what, by_signal=code < 0 or code == SERVER_KILLED)
 
 
 def run_in_process(job: Job, updates: Connection, visible: str | None = None) -> None:
