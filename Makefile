@@ -119,7 +119,7 @@ ui: $(VENV)/.core
 
 # Writes the summaries of the committed results into RESULTS.md, without any run folder.
 SUMMARISED := recall_quick recall_budget recall_causality calibration mikasa_quick recall_causality/mikasa.py:results-mikasa \
-	paper_table openvla_remember recall_width recall_chunks mikasa_memory
+	paper_table openvla_remember recall_width recall_chunks mikasa_memory recall_tune
 results: $(VENV)/.core
 	@"$(BIN)/python" -m analysis.report.committed $(addprefix experiments/,$(SUMMARISED))
 
