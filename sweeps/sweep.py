@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,12 +193,17 @@ def _measure_baselines(study: Study, ledger: Ledger, options: SweepOptions, say:
     measure_baselines(cheap, ledger, say, lambda: time.monotonic() > deadline, options.retry_failed)
 
 
+def clear_failures(entries: Sequence[Entry]) -> None:
+    """Removes the marks of failed cells, so that they run again. Damaged cells stay as they are."""
+    for entry in entries:
+        if not entry.damage:
+            entry.run.clear_failure()
+
+
 def _select(entries: list[Entry], options: SweepOptions, say: Callable[[str], None]) -> list[Entry]:
     """The cells that are neither done nor marked nor in work; with `retry_failed` also marked ones."""
     if options.retry_failed:
-        for entry in entries:
-            if not entry.damage:
-                entry.run.clear_failure()
+        clear_failures(entries)
     retries = [e for e in entries if options.retry_failed and e.state == "done" and e.missing(retry_errors=True)]
     todo = [e for e in entries if e.state in ("planned", "partial")] + retries
     done = sum(e.state == "done" for e in entries) - len(retries)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import optuna
 import pytest
@@ -24,7 +25,7 @@ from sweeps.tune.journal import JOURNAL, write_journal
 from sweeps.tune.run import ROWS, run_tuning
 from sweeps.tune.samplers import ask_tpe, sobol_points
 from sweeps.tune.space import parse_space
-from sweeps.tune.trials import COMPLETE, PRUNED, TrialRow, choose
+from sweeps.tune.trials import COMPLETE, FAILED, PRUNED, TrialRow, choose
 from sweeps.tune.tuning import BLOCK, Tuning, default_protocol, default_seeds
 
 RUNG = 0.97  # 25 of 26 updates, where the training log has its first line
@@ -190,12 +191,13 @@ def test_the_loss_of_a_rung_is_read_up_to_its_update(tmp_path):
 # --- whole tunings ----------------------------------------------------------------------------------------------------
 
 
-def run(study, root, monkeypatch, order=None, **changes):
+def run(study, root, monkeypatch, order=None, retry_failed=False, **changes):
     """One tuning in this process; returns (result, contents of trials.jsonl, labels of the started jobs)."""
     started = run_in_order(monkeypatch, order)
     tuning = tuning_of(study[0], **changes)
     ledger = Ledger(root / "runs", root.parent / "data")
-    options = SweepOptions(processes=1, track=False, training=TrainingOptions(diagnostics=False))
+    training = TrainingOptions(diagnostics=False)
+    options = SweepOptions(processes=1, track=False, retry_failed=retry_failed, training=training)
     result = run_tuning(tuning, ledger, options, root / "tune", lambda _: None)
     return result, (root / "tune" / ROWS).read_bytes(), started
 
@@ -253,6 +255,18 @@ def test_another_order_of_completion_and_a_kill_give_the_same_file(tuned, study,
     again, other, rest = run(study, root.parent / "second", monkeypatch, order=reversed)
     assert other == content and again.rows == tuned[0].rows
     assert len(rest) == len(started) - 4 and rest != started[-len(rest) :]
+
+
+@pytest.mark.slow
+def test_a_failed_trial_is_tried_again_on_request_although_it_is_beyond_the_rung(tuned, study, monkeypatch):
+    result, content, _, root = tuned
+    (train,) = next(row.train for row in result.rows if row.outcome == COMPLETE)
+    again = root.parent / "again"
+    shutil.copytree(root, again)
+    Run(again / "runs", root.parent / "data", train).fail("failed", "killed")
+    failed, _, _ = run(study, again, monkeypatch)
+    assert [row.train for row in failed.rows if row.outcome == FAILED] == [(train,)]
+    assert run(study, again, monkeypatch, retry_failed=True)[1] == content
 
 
 def _stop_after(jobs, count):

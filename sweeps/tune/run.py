@@ -18,7 +18,7 @@ from muvla.utils.io import write_atomically
 from muvla.utils.locks import require_locks
 from sweeps.launchers.registry import make_launcher
 from sweeps.ledger import Entry, Ledger
-from sweeps.sweep import Finishing, SweepOptions, run_rounds
+from sweeps.sweep import Finishing, SweepOptions, clear_failures, run_rounds
 from sweeps.tracking.view import TrackingView
 from sweeps.tune.halving import Standing, survivors, training_loss
 from sweeps.tune.space import Recipe
@@ -147,6 +147,8 @@ def _run_batch(
     tuning: Tuning, trials: list[Trial], options: SweepOptions, deadline: float | None, say: Callable[[str], None]
 ) -> list[str]:
     """Brings every trial of a batch to its outcome; returns the labels of the cells that are left open."""
+    if options.retry_failed:  # before the first rung: a marked cell beyond the rung would fail its trial there
+        clear_failures([entry for trial in trials for entry in trial.entries])
     for rung in tuning.rungs:
         if unfinished := _run_stage(trials, options, rung, deadline, say):
             return unfinished
