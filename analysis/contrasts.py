@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames import METRIC_TITLES, has_several_lengths, metrics_of
+from analysis.group_means import compare_means
 from analysis.learned import above_chance, learned_contrast
 from analysis.tables import NO_VALUE, to_markdown
 from analysis.time_to_learn import TITLE, time_contrasts
 from analysis.time_to_learn import WORDS as TIME_WORDS
 from muvla.stats.hypotheses import holm, permutation_p
-from muvla.stats.means import difference_interval
 from muvla.stats.proportions import clopper_pearson
 from sweeps.contrasts import Contrasts
 from sweeps.time_to_learn import METRIC
@@ -110,20 +110,11 @@ def _contrast(lines: pd.DataFrame, reference: pd.DataFrame, metric: str, contras
     pairing = contrasts.test
     if pairing == "paired":
         first, second = first[common], second[common]
-    low, high = difference_interval(first, second)
-    return {
-        "n": len(first),
-        "reference_n": len(second),
-        "mean": first.mean(),
-        "sd": first.std(),
-        "reference_mean": second.mean(),
-        "reference_sd": second.std(),
-        "difference": first.mean() - second.mean(),
-        "low": low,
-        "high": high,
+    tested = {
         "p": permutation_p(first, second, pairing),
         "correlation": _correlation(first[common], second[common]),
-    } | learned_contrast(above_chance(lines), above_chance(reference))
+    }
+    return compare_means(first, second) | tested | learned_contrast(above_chance(lines), above_chance(reference))
 
 
 def _correlation(first: pd.Series, second: pd.Series) -> float:

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames import has_several_lengths, rates_of
+from analysis.group_means import compare_means
 from analysis.intervention_frames import labelled
 from analysis.learned import learned_contrast
 from analysis.tables import NO_VALUE
 from muvla.evaluation.records import Baselines, CellRecords, summarise
 from muvla.stats.hypotheses import logrank_p
-from muvla.stats.means import difference_interval
 from sweeps.time_to_learn import METRIC
 
 NAME = "updates.csv"  # file of a report: `update_frame`
@@ -104,20 +104,8 @@ def time_contrasts(updates: pd.DataFrame, pairs: tuple[tuple[str, str], ...]) ->
 def _contrast(lines: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
     horizon = min(lines["last"].max(), reference["last"].max())
     (first, reached), (second, other_reached) = (_until(horizon, part) for part in (lines, reference))
-    low, high = difference_interval(first, second)
-    return {
-        "n": len(first),
-        "reference_n": len(second),
-        "mean": first.mean(),
-        "sd": first.std(),
-        "reference_mean": second.mean(),
-        "reference_sd": second.std(),
-        "difference": first.mean() - second.mean(),
-        "low": low,
-        "high": high,
-        "p": logrank_p((first, reached), (second, other_reached)),
-        "correlation": math.nan,
-    } | learned_contrast(reached, other_reached)
+    tested = {"p": logrank_p((first, reached), (second, other_reached)), "correlation": math.nan}
+    return compare_means(first, second) | tested | learned_contrast(reached, other_reached)
 
 
 def _until(horizon: int, times: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
