@@ -4,7 +4,7 @@ Written by
 
     muvla tune recall_quick --variant K=8 --variant K=2 --variant K=1 --over optimizer.lr=1e-4:3e-3:log \\
         --over optimizer.warmup=0:0.3 --trials 12 --rungs 0.25 --keep 0.4 --set budget.slots=8 --seeds 100 \\
-        --episodes 100 --processes 2 --out experiments/recall_tune --retry-failed
+        --episodes 100 --processes 2 --out experiments/recall_tune
 
 The chosen trial has the best mean success over the tuning's seeds. Ties go to the fewest training
 frames, then to the lower value of each tuned field, in the order of `--over`, then to the lower
