@@ -95,12 +95,12 @@ def require_some_variant(where: str, cells: Iterable[StudyCell], interventions: 
 
 
 def applicability_lines(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """A sentence for each intervention on the variants that it does not apply to."""
-    lines = []
+    """A sentence for the interventions that do not apply to the same variants for the same reasons."""
+    alike: dict[str, list[str]] = {}
     for name, by_variant in reasons.items():
         by_reason: dict[str, list[str]] = {}
         for variant, reason in by_variant.items():
             by_reason.setdefault(reason, []).append(variant)
-        texts = [f"{', '.join(variants)} ({reason})" for reason, variants in by_reason.items()]
-        lines.append(f"Not applicable, so not run: `{name}` on {'; '.join(texts)}")
-    return lines
+        text = "; ".join(f"{', '.join(variants)} ({reason})" for reason, variants in by_reason.items())
+        alike.setdefault(text, []).append(f"`{name}`")
+    return [f"Not applicable, so not run: {', '.join(names)} on {text}" for text, names in alike.items()]
