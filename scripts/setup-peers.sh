@@ -10,13 +10,13 @@ python=${PYTHON:-python3.11}
 for peer in vla-eval==0.8.0 "openpi-client==0.1.2 typing_extensions"; do
     environment="$folder/${peer%%==*}"
     [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
-    "$environment/bin/python" -m pip install -q --disable-pip-version-check $peer
+    "$environment/bin/python" -m pip install -qq --disable-pip-version-check $peer
 done
 if "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('libero') is None)"; then
     environment="$folder/vla-eval-libero"
     [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
     packages=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     "$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' >"$packages/libero.pth"
-    "$environment/bin/python" -m pip install -q --disable-pip-version-check vla-eval==0.8.0
+    "$environment/bin/python" -m pip install -qq --disable-pip-version-check vla-eval==0.8.0
 fi
 echo "export MUVLA_PEERS=$folder"

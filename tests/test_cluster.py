@@ -197,7 +197,14 @@ def sweep(folder, runs, data, *options) -> subprocess.Popen:
     command = [sys.executable, "-m", "muvla.cli", "sweep", folder, "--no-tracking", "--runs", runs, "--data", data]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*command, *options], env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*command, *options], env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=_heed_logout
+    )
+
+
+def _heed_logout() -> None:
+    """Below nohup a process ignores SIGHUP, and so do its children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_slurm_jobs_survive_a_logout_and_the_same_command_takes_them_up(slurm_cluster, cells, study, tmp_path, data):

@@ -24,12 +24,13 @@ from muvla.utils.io import read_lines
 from muvla.utils.locks import locked
 from muvla.utils.owner import start_of, this_process
 from sweeps.launchers import devices
+from sweeps.launchers import ray as ray_launcher
 from sweeps.launchers.base import End, Launcher, Progress, Status
 from sweeps.launchers.devices import Places
 from sweeps.launchers.local import LocalLauncher, LocalOptions, Running
 from sweeps.launchers.options import parse_options, read_texts
 from sweeps.launchers.parcel import pack, unpack
-from sweeps.launchers.ray import RayOptions
+from sweeps.launchers.ray import RayLauncher, RayOptions
 from sweeps.launchers.registry import make_launcher
 from sweeps.launchers.slurm import SlurmOptions
 from sweeps.ledger import Ledger
@@ -234,3 +235,29 @@ def test_a_cell_whose_fork_server_is_killed_is_not_at_fault():
     os.kill(process.pid, signal.SIGKILL)
     end = Running(Progress(None), process, None, ()).end()
     assert end.status == Status.LOST and end.by_signal
+
+
+def test_ray_is_never_asked_to_cancel_a_task_that_has_ended(monkeypatch):
+    """Ray aborts the sweep's process if the cancellation meets the task's end."""
+    ended, hanging, waiting = (_ray_task(name) for name in ("ended", "hanging", "waiting"))
+    cancelled = []
+
+    def wait(tasks, num_returns, timeout):
+        return [ended.task], [task for task in tasks if task != ended.task]
+
+    monkeypatch.setattr(ray_launcher, "_messages", lambda ray, board: {"hanging": ()})
+    launcher = RayLauncher.__new__(RayLauncher)
+    launcher._ray = SimpleNamespace(
+        wait=wait,
+        get=lambda task, timeout: None,
+        cancel=lambda task, force=False: cancelled.append((task, force)),
+        exceptions=SimpleNamespace(RayError=OSError),
+    )
+    board = SimpleNamespace(stop=SimpleNamespace(remote=lambda: None))
+    launcher._stop([ended, hanging, waiting], board)
+    assert cancelled == [("task waiting", False), ("task hanging", True), ("task waiting", True)]
+
+
+def _ray_task(train: str) -> ray_launcher.Running:
+    job = SimpleNamespace(run=SimpleNamespace(train=train))
+    return ray_launcher.Running(SimpleNamespace(job=job), f"task {train}")

@@ -267,18 +267,23 @@ class RayLauncher(Launcher):
         return End(job, Status.LOST, f"its worker or node was lost {LOSSES} times: {'; '.join(item.losses)}")
 
     def _stop(self, running: list[Running], board: Any) -> None:
-        """Asks every task to stop, which makes a cell write a checkpoint; kills what does not end in time."""
+        """Asks every task to stop, which makes a cell write a checkpoint; kills what does not end in time.
+
+        A task that has ended is never cancelled: Ray may abort this process when a cancellation meets a task's end
+        (https://github.com/ray-project/ray/pull/54798).
+        """
         if not running:
             return
         ray, tasks = self._ray, [item.task for item in running]
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(board.stop.remote(), timeout=PATIENCE)
-        started = {train for train in _messages(ray, board)}
+        started = set(_messages(ray, board))
+        _, left = ray.wait(tasks, num_returns=len(tasks), timeout=0)
         for item in running:
-            if item.progress.job.run.train not in started:
+            if item.task in left and item.progress.job.run.train not in started:
                 ray.cancel(item.task)  # waits for a worker
-        ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
-        for task in tasks:
+        _, left = ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
+        for task in left:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.cancel(task, force=True)
 
