@@ -1,16 +1,20 @@
 """Names on the hub, asked of a server that answers as the hub does, in processes of their own: where the hub is and
-where its cache lies is read when huggingface_hub is imported. The real hub was not asked."""
+where its cache lies is read when huggingface_hub.constants is imported. The real hub was not asked."""
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from helpers import prismatic, released
 from helpers.hub_server import COMMIT, Hub
@@ -76,19 +80,45 @@ def files(path: Path) -> set[str]:
     return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
 
 
-def python(code, home, url, *arguments, cwd=None):
+def environment_of(home, url):
     left_out = ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_DISABLE_PROGRESS_BARS")
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return environment | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+
+
+def python(code, home, url, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=environment_of(home, url), capture_output=True, text=True, check=False)
+
+
+def forked(code, home, url, *arguments, cwd=None):
+    """What `python` returns, without the seconds of the imports: a fork reads the environment again."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for stream, name in ((output, "stdout"), (errors, "stderr")):
+                    setattr(sys, name, stream)
+                os.environ.clear()
+                os.environ.update(environment_of(home, url))
+                os.chdir(cwd or ".")
+                importlib.reload(constants)
+                names._download.cache_clear()
+                sys.argv = ["-c", *map(str, arguments)]
+                exec(code, {"__name__": "__main__"})
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                output.flush()
+                errors.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, status, output.read(), errors.read())
 
 
 def snapshot(home: Path) -> Path:
@@ -112,7 +142,7 @@ def test_a_training_folder_of_the_hub_is_its_folder(tmp_path):
     """As MemoryVLA's releases lie there: the training file in a folder of its own."""
     folder = prismatic.write(tmp_path / "run", "memoryvla")
     with Hub({"shihao1895/memvla-libero-spatial": folder}).up() as server:
-        run = python(INSPECT, tmp_path / "home", server.url, folder, "shihao1895/memvla-libero-spatial")
+        run = forked(INSPECT, tmp_path / "home", server.url, folder, "shihao1895/memvla-libero-spatial")
     assert run.stderr.splitlines() == ["status 0"] * 2, run.stderr
     local, fetched = re.split(r"(?<=nothing\n)", run.stdout.rstrip("\n") + "\n")[:2]
     assert "MemoryVLA" in local and local.splitlines()[1:] == fetched.splitlines()[1:]
@@ -125,13 +155,13 @@ def test_a_path_asks_nobody(folder, monkeypatch):
 
 
 def test_without_the_hub_the_cache_is_enough_if_it_is_whole(hub, tmp_path):
-    first = python(INSPECT, tmp_path, hub.url, "owner/release")
+    first = forked(INSPECT, tmp_path, hub.url, "owner/release")
     hub.shutdown()
     hub.server_close()
     cut = f"for file in __import__('pathlib').Path({str(snapshot(tmp_path))!r}).glob('memory_*'): file.unlink()"
     cut += "\n__import__('muvla.checkpoints.hub').checkpoints.hub._download.cache_clear()"  # as a new process would
     offline = INSPECT + cut + "\nsys.argv.pop()" + INSPECT  # what is left is a whole OpenVLA-OFT to the eye
-    again = python(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
+    again = forked(offline, tmp_path, hub.url, "owner/release", f"owner/release@{COMMIT}")
     *whole, error, status = again.stderr.splitlines()
     assert whole == ["status 0"] * 2 and again.stdout == first.stdout * 2 and status == "status 2"
     assert error.startswith("error: owner/release: got no such folder, and no answer")
@@ -151,7 +181,7 @@ def test_each_refusal_is_one_line_that_names_the_repository(hub, tmp_path):
     }
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "file").touch()
-    run = python(INSPECT, tmp_path / "home", hub.url, *expected, cwd=tmp_path)
+    run = forked(INSPECT, tmp_path / "home", hub.url, *expected, cwd=tmp_path)
     lines = run.stderr.splitlines()
     assert lines[1::2] == ["status 2"] * len(expected) and run.stdout == ""
     for line, (name, told) in zip(lines[::2], expected.items(), strict=True):
@@ -159,7 +189,7 @@ def test_each_refusal_is_one_line_that_names_the_repository(hub, tmp_path):
 
 
 def test_a_release_of_the_hub_is_the_run_of_its_folder(hub, folder, tmp_path):
-    run = python(EVALUATE, tmp_path, hub.url, folder, "owner/release@v1", cwd=tmp_path)
+    run = forked(EVALUATE, tmp_path, hub.url, folder, "owner/release@v1", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     (made,) = (tmp_path / "runs").iterdir()
     told = json.loads((made / "release.json").read_text())
@@ -168,7 +198,7 @@ def test_a_release_of_the_hub_is_the_run_of_its_folder(hub, folder, tmp_path):
 
 def test_a_full_disk_is_one_clear_error(hub, small_disk):
     (small_disk / "filler").write_bytes(bytes(1024 * 1024 - 60_000))
-    run = python(INSPECT, small_disk, hub.url, "owner/release")
+    run = forked(INSPECT, small_disk, hub.url, "owner/release")
     error, status = run.stderr.splitlines()[-2:]
     assert status == "status 2" and "No space left on device" in error and "free some space" in error
 
