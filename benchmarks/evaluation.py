@@ -20,8 +20,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 
+from benchmarks.echo import Echo
 from benchmarks.pairs import compare, table
 from experiments.mikasa_quick.study import base
 from muvla.checkpoints.build import build_policy
@@ -124,22 +124,6 @@ def _timed(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-class Echo(gymnasium.Env):
-    """An environment that computes nothing and returns images of an environment's size."""
-
-    def __init__(self, cameras: int, pixels: int, proprio: int):
-        images = spaces.Box(0, 255, (cameras, pixels, pixels, 3), np.uint8)
-        self.observation_space = spaces.Dict(images=images, proprio=spaces.Box(-1, 1, (proprio,)))
-        self.observation = {"images": np.zeros(images.shape, np.uint8), "proprio": np.zeros(proprio, np.float32)}
-        self.info = {"instruction": "Touch the cube.", "phase": 3, "target": 0, "choice": -1, "success": False}
-
-    def reset(self, *, seed=None, options=None):
-        return self.observation, self.info
-
-    def step(self, action):
-        return self.observation, 0.0, False, False, self.info
 
 
 def transport_seconds(cameras: int, pixels: int, proprio: int, steps: int) -> float:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+WARM_UPS = 2  # calls of each side before the first timed pair
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,14 +48,14 @@ def compare(
     rounds: int = 21,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Time two calls in pairs, after two warm-up calls of each. The order within a pair swaps every round.
+    """Time two calls in pairs, after `WARM_UPS` calls of each. The order within a pair swaps every round.
 
     Args:
         baseline, alternative: the two calls.
         rounds: pairs.
         clock: seconds; `time.process_time` counts the processor's seconds, also on a machine with other work.
     """
-    for _ in range(2):
+    for _ in range(WARM_UPS):
         baseline()
         alternative()
     seconds = np.empty((rounds, 2))

@@ -311,7 +311,7 @@ def test_the_best_constant_choice_is_that_of_these_episodes(cells):
 
 
 @pytest.mark.slow
-def test_results_are_written_between_their_markers_only(cells, tmp_path):
+def test_results_are_written_between_their_markers_only(cells, tmp_path, unrendered):
     results = tmp_path / "RESULTS.md"
     results.write_text(
         "# Results\n\nBy hand.\n\n<!-- generated: small -->\nold\n<!-- end generated: small -->\n\nAfter.\n"

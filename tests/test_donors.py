@@ -32,14 +32,6 @@ GIVEN = ["transplant", "transplant_same", "transplant_self", "direction(4)", "or
 
 
 @pytest.fixture(scope="module")
-def trained(store, cell_with):
-    trainer = Trainer(cell_with({"budget.updates": 30, "model.chunk": 4}), store)
-    for _ in range(30):
-        trainer.step()
-    return trainer
-
-
-@pytest.fixture(scope="module")
 def recorded():
     return PrefixCache()
 

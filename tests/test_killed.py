@@ -31,7 +31,7 @@ def train_in_a_child(cell, store, folder) -> int:
 def test_twenty_kills_leave_no_trace(store, cell_with, tmp_path):
     """Without warning, whatever it was doing, writing a checkpoint included: the end is bit for bit that
     of a training that was left alone, and so is its log but for the speed."""
-    cell = cell_with({"budget.updates": 60, "truncation": 4, "selection": "loss"})
+    cell = cell_with({"budget.updates": 24, "truncation": 4, "selection": "loss"})
     started = time.monotonic()
     alone = train_to_the_end(Trainer(cell, store), tmp_path / "alone", options=TrainingOptions(keep=2))
     length = time.monotonic() - started

@@ -1,12 +1,11 @@
 """A study file and its neighbours: what may be imported, from anywhere and in worker processes."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from muvla.cli.main import main
 from muvla.errors import MuvlaError
 from sweeps.loader import load_study, project_root
 from sweeps.study import Study
@@ -74,15 +73,13 @@ def test_modules_of_two_projects_are_not_confused(tmp_path):
 
 
 @pytest.mark.slow
-def test_worker_processes_import_the_neighbours_too(tmp_path):
+def test_worker_processes_import_the_neighbours_too(tmp_path, monkeypatch):
     """A sweep of two processes, started in another folder by a Python that knows nothing of the project."""
     folder = write_project(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [sys.executable, "-m", "muvla.cli", "sweep", str(folder), "--processes", "2", "--no-tracking"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    monkeypatch.chdir(elsewhere)
+    assert main(["sweep", str(folder), "--processes", "2", "--no-tracking"]) == 0
     assert len(list(elsewhere.glob("runs/*/rows/*.jsonl"))) >= 2
 
 
