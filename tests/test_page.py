@@ -176,6 +176,17 @@ def test_learning_curves_end_at_the_last_logged_value(base):
     assert [p.attributes["data-tip"] for p in chart.all("path", class_="curve")] == ["seed 0: 0.2500 at update 3"] * 2
 
 
+def test_the_grey_curves_are_in_the_page_once_for_all_panels(base):
+    """A copy in every panel made the page of 1,000 variants grow with their square."""
+    curve = {"update": [1, 2, 3], "loss": [0.9, 0.5, 0.25]}
+    cells = [dataclasses.replace(cell, curve=curve) for cell in several(base, 2)]
+    chart = section(parse(render_page(page_content(cells))), "curves")
+    shared = chart.all("g", id="curves-loss")
+    panels = {cell.variant for cell in cells}
+    assert len(panels) > 2 and [use.attributes["href"] for use in chart.all("use")] == ["#curves-loss"] * len(panels)
+    assert len(shared) == 1 and len(chart.all("path", class_="back")) == len(cells)
+
+
 def test_numbers_are_signed_and_rounded_once():
     assert plain(-0.126, sign=True) == "−0.13" and plain(0.5, sign=True) == "+0.50" and plain(float("nan")) == "–"
 

@@ -60,6 +60,18 @@ class Curve:
     text: str = ""
 
 
+def backdrop(axes: Axes, curves: Sequence[Curve], name: str) -> Markup:
+    """Lines that all panels of these axes draw behind their lines. A page holds the lines once.
+
+    Args:
+        axes: the ranges of the panels.
+        curves: the lines, the last one on top.
+        name: id of the lines in the page, for `panel`.
+    """
+    group = tag("g", *(_line(axes, curve) for curve in curves), id=name)
+    return tag("svg", tag("defs", group), class_="shared", aria_hidden="true")
+
+
 def panel(
     axes: Axes,
     curves: Sequence[Curve],
@@ -67,6 +79,7 @@ def panel(
     label: str,
     x_names: dict[float, str] | None = None,
     levels: Sequence[float] = (),
+    behind: str = "",
 ) -> Markup:
     """One chart.
 
@@ -77,6 +90,7 @@ def panel(
         label: text for readers who do not see the chart.
         x_names: position → name, for an axis of words.
         levels: values of y at which a dashed line stands.
+        behind: id of the lines of `backdrop` that stand behind the curves; empty for none.
     """
     drawn = [
         tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=axes.y(value), y2=axes.y(value), class_="axis-line")
@@ -103,13 +117,14 @@ def panel(
         for level in levels
         if axes.ys[0] <= level <= axes.ys[1]
     ]
+    if behind:
+        drawn.append(tag("use", href=f"#{behind}"))
     for curve in curves:
-        xs = [axes.x(x) for x, _ in curve.points]
         if curve.low:
+            xs = [axes.x(x) for x, _ in curve.points]
             area = band_path(xs, [axes.y(v) for v in curve.low], [axes.y(v) for v in curve.high])
             drawn.append(tag("path", d=area, class_="band"))
-        line = line_path(zip(xs, (axes.y(y) for _, y in curve.points), strict=True))
-        drawn.append(tag("path", d=line, class_=curve.look, data_tip=curve.text or None))
+        drawn.append(_line(axes, curve))
     return tag(
         "svg",
         *drawn,
@@ -118,6 +133,11 @@ def panel(
         aria_label=label,
         style=f"--c:{colour}",
     )
+
+
+def _line(axes: Axes, curve: Curve) -> Markup:
+    line = line_path((axes.x(x), axes.y(y)) for x, y in curve.points)
+    return tag("path", d=line, class_=curve.look, data_tip=curve.text or None)
 
 
 def _anchor(value: float, axes: Axes) -> str:

@@ -1,8 +1,7 @@
-"""The learning curves of the training logs: a panel per variant before all other variants in grey."""
+"""The learning curves of the training logs: a panel per variant, with the curves of all variants in grey behind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from analysis.page.content import Content
 from analysis.page.numbers import plain
 from analysis.page.render import render
 from analysis.page.section import Section
-from analysis.page.small_charts import Axes, Curve, panel
+from analysis.page.small_charts import Axes, Curve, backdrop, panel
 
 # Quantities of the log that are drawn, in order, with their titles. `loss` comes first.
 DRAWN = {
@@ -34,27 +33,27 @@ class CurvesSection(Section):
 
     def html(self, content: Content) -> str:
         groups = [
-            {"quantity": name, "title": title, "panels": list(_panels(content, name))}
+            {"quantity": name, "title": title} | _charts(content, name)
             for name, title in DRAWN.items()
             if (content.curves["quantity"] == name).any()
         ]
         return render(content, "curves.html", groups=groups)
 
 
-def _panels(content: Content, quantity: str) -> Iterator[dict[str, Any]]:
+def _charts(content: Content, quantity: str) -> dict[str, Any]:
     lines = content.curves[content.curves["quantity"] == quantity]
     highest = lines["value"].quantile(0.99)  # a first update far above all others would flatten every curve
     axes = Axes.around(lines["update"], [lines["value"].clip(upper=highest)])
-    by_cell = {key: of_cell for key, of_cell in lines.groupby(["label", "seed"], sort=False)}
-    for label in content.labels:
-        ours = {seed: of_cell for (name, seed), of_cell in by_cell.items() if name == label}
-        if not ours:
-            continue
-        others = [_curve(of_cell, highest, "back") for (name, _), of_cell in by_cell.items() if name != label]
+    cells = [of_cell for _, of_cell in lines.groupby(["label", "seed"], sort=False)]
+    name, panels = f"curves-{quantity}", []
+    by_label = dict(iter(lines.groupby("label", sort=False)))
+    for label in (label for label in content.labels if label in by_label):
+        ours = dict(iter(by_label[label].groupby("seed", sort=False)))
         curves = [_curve(of_cell, highest, "curve", f"seed {seed}") for seed, of_cell in ours.items()]
         last = ", ".join(f"seed {seed} {plain(of_cell['value'].iloc[-1], 3)}" for seed, of_cell in ours.items())
         text = f"{DRAWN[quantity]} of {label} over updates; last value: {last}"
-        yield {"label": label, "chart": panel(axes, [*others, *curves], content.colour(label), text)}
+        panels.append({"label": label, "chart": panel(axes, curves, content.colour(label), text, behind=name)})
+    return {"panels": panels, "shared": backdrop(axes, [_curve(cell, highest, "back") for cell in cells], name)}
 
 
 def _curve(lines: pd.DataFrame, highest: float, look: str, name: str = "") -> Curve:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,7 @@ from analysis.page.numbers import plain
 from analysis.page.render import render
 from analysis.page.section import Section
 from analysis.page.sections.variants import contrast_entry
-from analysis.page.small_charts import Axes, Curve, panel
+from analysis.page.small_charts import Axes, Curve, backdrop, panel
 from analysis.time_to_learn import SHARE, TITLE, WORDS, time_sentences, time_text, times_frame
 from sweeps.time_to_learn import METRIC
 
@@ -37,7 +36,7 @@ class LearningSection(Section):
             title=TITLE,
             words=WORDS,
             sentences=time_sentences(content.updates),
-            panels=list(_panels(content, goal)),
+            **_charts(content, goal),
             rows=[_row(label, lines) for label in content.labels if len(lines := times[times["label"] == label])],
             contrasts=[contrast_entry(line) for _, line in _contrasts(content).iterrows()],
         )
@@ -48,20 +47,20 @@ def _contrasts(content: Content) -> pd.DataFrame:
     return lines[lines["metric"] == METRIC] if len(lines) else lines
 
 
-def _panels(content: Content, goal: float) -> Iterator[dict[str, Any]]:
+def _charts(content: Content, goal: float) -> dict[str, Any]:
     lines = content.updates.sort_values("update")
     axes = Axes.around(lines["update"], [lines["success_rate"]], share=True)
-    for label in content.labels:
-        ours = lines[lines["label"] == label]
-        if ours.empty:
-            continue
-        others = lines[lines["label"] != label].groupby(["label", "seed"], sort=False)
-        back = [_curve(of_cell, "back") for _, of_cell in others]
+    cells = [of_cell for _, of_cell in lines.groupby(["label", "seed"], sort=False)]
+    name, panels = "curves-of-success", []
+    by_label = dict(iter(lines.groupby("label", sort=False)))
+    for label in (label for label in content.labels if label in by_label):
+        ours = by_label[label]
         curves = [_curve(of_cell, "curve", f"seed {seed}") for seed, of_cell in ours.groupby("seed")]
         ends = (f"seed {seed} {plain(of_seed['success_rate'].iloc[-1])}" for seed, of_seed in ours.groupby("seed"))
         text = f"success of {label} over updates; last value: {', '.join(ends)}"
-        chart = panel(axes, [*back, *curves], content.colour(label), text, levels=(goal,))
-        yield {"label": label, "chart": chart}
+        chart = panel(axes, curves, content.colour(label), text, levels=(goal,), behind=name)
+        panels.append({"label": label, "chart": chart})
+    return {"panels": panels, "shared": backdrop(axes, [_curve(cell, "back") for cell in cells], name)}
 
 
 def _curve(lines: pd.DataFrame, look: str, name: str = "") -> Curve:
