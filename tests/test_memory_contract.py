@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace as with_fields
+from functools import lru_cache
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ from muvla.training.resume import make_checkpoint, resume
 from muvla.training.trainer import Trainer
 
 DOCS = ROOT / "docs" / "extending" / "memory.md"
-SHORT = with_fields(get_protocol("recall-position3-rh@1"), name="short", episodes=3, slots=2)
+# Three episodes in two slots: a slot is used again. Twelve steps hold cue, delay and the begin of the decision.
+SHORT = with_fields(get_protocol("recall-position3-rh@1"), name="short", episodes=3, slots=2, step_limit=12)
 STRANGER = '''
 from dataclasses import dataclass
 
@@ -208,6 +210,12 @@ def stranger(tmp_path_factory):
 @pytest.fixture
 def policy_of(cell_with):
     return lambda name, **changes: with_output(build_policy(cell_with({**ALL[name], **changes}), PLAIN_INTERFACE))
+
+
+@pytest.fixture(scope="module")
+def trainer_of(store, cell_with):
+    """`trainer_of(name)` → an untrained trainer of a mechanism, shared by the cases that only look at it."""
+    return lru_cache(maxsize=1)(lambda name: Trainer(cell_with({**ALL[name], "budget.updates": 1}), store))
 
 
 def moment(slots, tick, seeds=None):
@@ -416,8 +424,8 @@ def test_it_trains_and_continues_from_a_checkpoint(store, cell_with, tmp_path, n
     "intervention", [None, "zero", "noise_matched", "noise_unit", "freeze_first", "empty", "stale(1)"]
 )
 @every
-def test_episodes_run_with_and_without_interventions(store, cell_with, name, intervention):
-    trainer = Trainer(cell_with({**ALL[name], "budget.updates": 1}), store)
+def test_episodes_run_with_and_without_interventions(trainer_of, name, intervention):
+    trainer = trainer_of(name)
     if intervention and not trainer.policy.memory.has_state:
         pytest.skip("there is nothing to intervene on")
     outcomes, parsed = [], parse_intervention(intervention)
