@@ -1,19 +1,24 @@
 """What is changed of a MIKASA task's looks bites on the pictures, and leaves bodies, places and targets alone."""
 
+import os
+import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from helpers.looks import BOTH, COLOR, NEW
+from helpers.paths import ROOT
 from muvla.config import TaskConfig
 from muvla.envs.colours import COLOURS
 from muvla.envs.mikasa import MIKASA_TASKS, simulator
 from muvla.envs.mikasa.appearance import change_appearance, colours
-from muvla.envs.registry import make_env, open_env
+from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 
-COLOR, BOTH = "RememberColor3-VLA-v0", "RememberShapeAndColor3x2-VLA-v0"
-NEW = ("pink", "lime", "brown")
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 
 
 def base(**parts):
@@ -59,58 +64,27 @@ def test_half_the_light():
 # --- with the simulator -----------------------------------------------------------------------------------------------
 
 
-def episode(steps, **changes):
-    """Pictures, all else, and the provenance of an episode's first steps; in a process of its own."""
-    env = open_env(TaskConfig(**changes))
-    try:
-        observation, info = env.reset(seed=11)
-        pictures, rest = [], []
-        for step in range(steps):
-            pictures.append(observation["images"].astype(int))
-            rest.append(
-                [
-                    observation["proprio"].tolist(),
-                    info["target"],
-                    info["choice"],
-                    info["phase"],
-                    info["expert_action"].tolist(),
-                ]
-            )
-            if step < steps - 1:
-                observation, *_, info = env.step(info["expert_action"])
-        return np.array(pictures), rest, env.attribute("provenance")
-    finally:
-        env.close()
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return episode(12, name=COLOR)
-
-
 @pytest.mark.sim
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["palette", "camera", "light", "distractor"])
-def test_a_change_of_looks_bites_on_pictures_alone(plain, kind):
-    pictures, rest, told = episode(12, name=COLOR, **({"palette": NEW} if kind == "palette" else {"shift": kind}))
-    assert rest == plain[1], "bit for bit: joints, places (through the expert), phases and targets"
-    assert "altered" not in plain[2] and len(told["altered"]) == 1
-    moved = np.abs(pictures - plain[0]).max(axis=(2, 3, 4))  # (steps, cameras)
-    # The wrist camera does not move with the base's, and does not see the distractor.
-    assert (moved[-1] > 40).tolist() == [True, kind in ("palette", "light")]
-    if kind == "palette":
-        assert not moved[5].any(), "an empty table in the delay"
-    else:
-        assert (moved[:, 0] > 40).all(), "in every phase"
-
-
-@pytest.mark.sim
-@pytest.mark.slow
-def test_shapes_are_painted_too_and_a_longer_limit_is_the_simulators():
-    before, rest, _ = episode(8, name=BOTH)
-    after, same, told = episode(8, name=BOTH, palette=NEW, step_limit=40)
-    assert rest == same and told["altered"] == ["colours pink, lime, brown"]
-    assert np.abs(after[-1] - before[-1]).max() > 40
+def test_a_change_of_looks_bites_on_pictures_alone(tmp_path):
+    subprocess.run([sys.executable, "-m", "helpers.looks", tmp_path], cwd=ROOT / "tests", env=ENVIRONMENT, check=True)
+    seen = {file.stem: pickle.loads(file.read_bytes()) for file in tmp_path.iterdir()}
+    assert seen.keys() == {"plain", "palette", "camera", "light", "distractor", "shapes", "painted"}
+    for change in ("palette", "camera", "light", "distractor"):
+        look = seen[change]
+        assert look.rest == seen["plain"].rest, "bit for bit: joints, places (through the expert), phases and targets"
+        assert len(look.altered) == 1
+        moved = np.abs(look.pictures - seen["plain"].pictures).max(axis=(2, 3, 4))  # (steps, cameras)
+        # The wrist camera does not move with the base's, and does not see the distractor.
+        assert (moved[-1] > 40).tolist() == [True, change in ("palette", "light")], change
+        if change == "palette":
+            assert not moved[5].any(), "an empty table in the delay"
+        else:
+            assert (moved[:, 0] > 40).all(), "in every phase"
+    assert seen["plain"].altered == seen["shapes"].altered == ()
+    assert seen["painted"].rest == seen["shapes"].rest, "the longer limit is the simulator's"
+    assert seen["painted"].altered == ("colours pink, lime, brown",)
+    assert np.abs(seen["painted"].pictures[-1] - seen["shapes"].pictures[-1]).max() > 40
 
 
 @pytest.mark.sim

@@ -50,6 +50,16 @@ study = Study(
 )
 """
 
+END = "--- end of a command ---"
+# One process: every start of the command line imports torch again.
+IN_TURN = f"""
+import json, sys
+from muvla.cli.main import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+    print({END!r}, flush=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -69,15 +79,15 @@ def test_a_study_uses_seven_members_of_another_package(site, tmp_path):
     project.mkdir()
     (project / "study.py").write_text(STUDY)
 
-    def muvla(*arguments: str) -> str:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-        command = [sys.executable, "-m", "muvla.cli", *arguments]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        return run.stdout
-
-    muvla("sweep", "project", "--launcher", "serial", "--no-tracking")
-    muvla("report", "project", "--out", "report")
+    verbs = {"memories": "leaky", "tasks": "Lamps-v0", "interventions": "negate", "probes": "drift"}
+    sweep = ["sweep", "project", "--launcher", "serial", "--no-tracking"]
+    commands = [sweep, ["report", "project", "--out", "report"], *(["ls", verb] for verb in verbs)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    command = [sys.executable, "-c", IN_TURN, json.dumps(commands)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    listed = run.stdout.split(END)
+    assert len(listed) == len(commands) + 1
     files = {path.name for path in (tmp_path / "report").rglob("*")}
     assert "touch.png" in files and any(name.startswith("probe-drift") for name in files)
     for page in (tmp_path / "report" / "index.html", tmp_path / "runs" / "report" / "outside" / "index.html"):
@@ -87,5 +97,5 @@ def test_a_study_uses_seven_members_of_another_package(site, tmp_path):
     runs = [path for path in (tmp_path / "runs").iterdir() if (path / "run.json").exists()]
     kinds = {json.loads((path / "run.json").read_text())["cell"]["memory"]["kind"] for path in runs}
     assert kinds == {"leaky", "none"}
-    for verb, name in (("memories", "leaky"), ("tasks", "Lamps-v0"), ("interventions", "negate"), ("probes", "drift")):
-        assert name in muvla("ls", verb)
+    for (verb, name), printed in zip(verbs.items(), listed[2:], strict=False):
+        assert name in printed, verb

@@ -357,7 +357,7 @@ def test_the_page_has_a_section_with_charts_times_and_the_contrast(learned):
     content = page_content(learned, baselines=EXPERT, pairs=PAIRS, contrasts=Contrasts(primary=METRIC))
     assert LearningSection().applies(content) and not LearningSection().applies(page_content(learned[:0]))
     page = parse(LearningSection().html(content))
-    charts = list(page.all("svg"))
+    charts = list(page.all("svg", role="img"))
     assert len(charts) == 2 and [len(list(chart.all("path", class_="curve"))) for chart in charts] == [5, 5]
     assert "200, 100, 100, 100, 100" in page.text and "> 400, > 400" in page.text and "0.0079" in page.text
     sentences = " ".join(answer(content))
