@@ -92,10 +92,7 @@ def panel(
         levels: values of y at which a dashed line stands.
         behind: id of the lines of `backdrop` that stand behind the curves; empty for none.
     """
-    drawn = [
-        tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=axes.y(value), y2=axes.y(value), class_="axis-line")
-        for value in ticks(*axes.ys, 4)
-    ]
+    drawn = [_level(axes, value, "axis-line") for value in ticks(*axes.ys, 4)]
     drawn += [
         tag("text", tick_text(value), x=LEFT - 5, y=axes.y(value) + 4, text_anchor="end")
         for value in ticks(*axes.ys, 4)
@@ -105,18 +102,7 @@ def panel(
         tag("text", name, x=axes.x(value), y=HEIGHT - 4, text_anchor=_anchor(value, axes))
         for value, name in names.items()
     ]
-    drawn += [
-        tag(
-            "line",
-            x1=LEFT,
-            x2=WIDTH - RIGHT,
-            y1=axes.y(level),
-            y2=axes.y(level),
-            class_="reference chance",
-        )
-        for level in levels
-        if axes.ys[0] <= level <= axes.ys[1]
-    ]
+    drawn += [_level(axes, y, "reference chance") for y in levels if axes.ys[0] <= y <= axes.ys[1]]
     if behind:
         drawn.append(tag("use", href=f"#{behind}"))
     for curve in curves:
@@ -133,6 +119,10 @@ def panel(
         aria_label=label,
         style=f"--c:{colour}",
     )
+
+
+def _level(axes: Axes, y: float, look: str) -> Markup:
+    return tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=axes.y(y), y2=axes.y(y), class_=look)
 
 
 def _line(axes: Axes, curve: Curve) -> Markup:
