@@ -304,7 +304,7 @@ def test_train_then_evaluate(place, capsys):
     assert main(arguments) == 0
 
 
-def test_report(place, capsys, unrendered):
+def test_report(place, capsys):
     report = json_of(capsys, "report", str(place), *at(place))
     assert {"main.md", "choice.png", "interventions.png"} <= {file.split("/")[-1] for file in report["files"]}
     folder = place / "runs" / "report" / "tiny_study"

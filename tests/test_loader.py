@@ -74,7 +74,7 @@ def test_modules_of_two_projects_are_not_confused(tmp_path):
 
 @pytest.mark.slow
 def test_worker_processes_import_the_neighbours_too(tmp_path, monkeypatch):
-    """A sweep of two processes, started in another folder by a Python that knows nothing of the project."""
+    """A sweep of two processes, started in another folder."""
     folder = write_project(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

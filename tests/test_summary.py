@@ -180,3 +180,12 @@ def test_a_lost_marker_is_refused(tmp_path):
     with pytest.raises(MuvlaError) as info:
         write_between_markers(file, "small", "text\n")
     assert info.value.field == str(file)
+
+
+@pytest.mark.parametrize(
+    "report", sorted((ROOT / "experiments").glob("*/results*/report.md")), ids=lambda file: file.parts[-3]
+)
+def test_a_committed_report_names_no_folder_of_one_machine(report):
+    """The command is one that a reader can repeat in a checkout."""
+    (command,) = [line for line in report.read_text(encoding="utf-8").splitlines() if line.startswith("Command: ")]
+    assert not [word for word in command.strip("`").split() if word.startswith("/")]
