@@ -33,6 +33,7 @@ from sweeps.rows_reader import read_rows_file
 from sweeps.study import Study
 
 NAME = "registered.jsonl"
+RATES = "cells.csv"  # of a report
 NOT_REGISTERED, POST_HOC, TO_COME = "not registered", "post hoc", "registered when the sweep starts"
 DIGITS = 64
 
@@ -119,8 +120,13 @@ def read_registrations(study: Study, path: Path, runs: Path, has_rows: bool) -> 
 
 
 def has_rows(study: Study, path: Path, ledger: Ledger) -> bool:
-    """True if a cell of the study has a row in the runs folder, or in the study's committed rows."""
+    """True if a cell of the study has a row in the runs folder, or if results of the study are committed.
+
+    Committed results may be older than committed rows, so tables of rates count as rows.
+    """
     committed = results_folder(path) / ROWS
+    if not committed.exists() and committed.with_name(RATES).exists():
+        return True
     try:
         if committed.exists() and any(cell.study == study.name for cell in read_rows_file(committed).cells):
             return True

@@ -133,6 +133,10 @@ def test_rows_are_those_of_the_runs_folder_or_committed_ones(study, place):
     assert has_rows(study, place, ledger)
     file.write_bytes(b"damaged")
     assert has_rows(study, place, ledger), "rows that nobody can read are rows"
+    file.unlink()
+    assert not has_rows(study, place, ledger)
+    file.with_name("cells.csv").write_text("order,variant\n")
+    assert has_rows(study, place, ledger), "rates of a run whose rows are not committed"
 
 
 def test_a_plan_registers_nothing_and_says_the_status(place, capsys):
