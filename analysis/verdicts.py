@@ -179,12 +179,24 @@ def _against_reference(prediction: Prediction, seeds: list[Rows], references: li
     complete = [seed for seed in references or [] if seed.plain and seed.under]
     if len(complete) < LEAST_SEEDS:
         return Verdict(f"{UNDECIDED} (no reference variant with {LEAST_SEEDS} seeds)", len(seeds))
-    groups = [[_difference_effect(prediction, seed) for seed in group] for group in (seeds, complete)]
-    values = [[effect.low for effect in group if effect.n] for group in groups]
-    variances = [[effect.variance for effect in group if effect.n] for group in groups]
-    bounds = welch_bounds(values[0], values[1], variances[0], variances[1])
+    effects, others = ([_difference_effect(prediction, seed) for seed in group] for group in (seeds, complete))
     margin = MARGIN if prediction.quantity == "touch" else LOG_MARGIN
-    return Verdict(judge(prediction.expected, bounds, margin), len(seeds), bounds, bounds)
+    return against_effects(effects, others, prediction.expected, margin)
+
+
+def against_effects(effects: list[Effect], others: list[Effect], expected: str, margin: float) -> Verdict:
+    """Tests the difference between the mean effect over a variant's seeds and that over a reference's seeds.
+
+    Args:
+        effects: an effect per training seed of the variant.
+        others: the same of a variant whose memory carries nothing.
+        expected: "null", "lower" or "higher".
+        margin: the largest difference that is null.
+    """
+    groups = [[effect for effect in group if effect.n] for group in (effects, others)]
+    values, variances = ([[getattr(e, name) for e in group] for group in groups] for name in ("low", "variance"))
+    bounds = welch_bounds(values[0], values[1], variances[0], variances[1])
+    return Verdict(judge(expected, bounds, margin), len(effects), bounds, bounds)
 
 
 def judge(expected: str, bounds: Bounds, margin: float) -> str:

@@ -98,6 +98,8 @@ def subjects(cells):
         for name in FIRST_DECISION.values()
         for update in (25, 50, 75)
     )
+    scored = rates.assign(score=rates["choice_rate"], metric="choice")
+    tasks = pd.concat([scored.assign(task="easy"), scored.assign(task="hard", score=scored["score"] / 2)])
     grids = [
         Subject(grid_frame(cells, grid.id), suffix=f"-{grid.id[:-2]}", probe=grid, **protocol)
         for grid in cells[-1].grids
@@ -106,6 +108,7 @@ def subjects(cells):
         "rates": [Subject(rates, **protocol), Subject(longer, suffix="-longer", **protocol)],
         "training": [Subject(logs, **protocol)],
         "updates": [Subject(updates, **protocol)],
+        "tasks": [Subject(tasks, **protocol)],
         "delays": [Subject(delays, **protocol)],
         "costs": [Subject(cost_frame(rates, costs), **protocol)],
         "paired": [Subject(paired_frame(cells), **protocol)],

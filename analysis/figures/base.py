@@ -14,7 +14,9 @@ from analysis.figures.style import assign_colours
 from analysis.frames import variants_in_order
 from muvla.evaluation.records import GridRows, TakenMeasurement
 
-FrameName = Literal["rates", "training", "updates", "delays", "costs", "paired", "chunks", "grid", "measurement"]
+FrameName = Literal[
+    "rates", "training", "updates", "delays", "costs", "paired", "chunks", "grid", "measurement", "tasks"
+]
 FRAMES: tuple[FrameName, ...] = get_args(FrameName)
 
 
@@ -69,6 +71,7 @@ class Figure(ABC):
             - `chunks`: `analysis.intervention_frames.chunk_frame`, one protocol.
             - `grid`: `analysis.intervention_frames.grid_frame`, one probe; `Subject.probe` is its `GridRows`.
             - `measurement`: `analysis.intervention_frames.measurement_frames`, one probe and protocol.
+            - `tasks`: `analysis.pooled.Tasks.rates` of several studies, with the columns `score` and `metric`.
 
         per_variant: draw one figure for each variant; `Subject.variant` names it, and `lines` still hold all variants.
     """

@@ -23,6 +23,7 @@ FIGURES = Registry(
         "curves": "analysis.figures.curves:CurvesFigure",
         "heatmap": "analysis.figures.heatmap:HeatmapFigure",
         "measurement": "analysis.figures.measurement:MeasurementFigure",
+        "profile": "analysis.figures.profile:ProfileFigure",
     },
     "figure",
 )

@@ -28,6 +28,7 @@ from muvla.cli import (
     inspect,
     intervene,
     ls,
+    pool,
     probe,
     replay,
     report,
@@ -45,7 +46,7 @@ from muvla.errors import Interrupted, MuvlaError
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED_CELLS", "EXIT_INTERRUPTED", "app", "main"]
 
 # The order of the verbs in `muvla --help`.
-STUDY_VERBS = (init, sweep, tune, status, verify, report, diff, collect, train, baselines)
+STUDY_VERBS = (init, sweep, tune, status, verify, report, pool, diff, collect, train, baselines)
 VERBS = (
     *STUDY_VERBS,
     evaluate,

@@ -87,6 +87,7 @@ def report(
     from analysis.report.gather import report_of
     from analysis.report.report import write_report
     from muvla.cli.output import show_json
+    from muvla.cli.reading import committed_folder, read_committed, read_runs
     from muvla.cli.studies import open_study
     from sweeps.rows_format import NAME
     from sweeps.rows_writer import write_rows
@@ -101,13 +102,13 @@ def report(
     written = _words(places | mixes)
     swept = [] if committed else [["muvla", "sweep", name, *narrowing] for name in studies]
     command = " && ".join(map(shlex.join, [*swept, ["muvla", "report", *studies, *narrowing, *written]]))
-    read = _read_committed(studies, opened) if committed else _read_runs(opened, runs, data)
+    read = read_committed(studies, opened) if committed else read_runs(opened, runs, data)
     folder = out or runs / "report" / opened[0].name
     contents = report_of(read, command, mix_provenance, _registrations(studies, opened, runs))
     contents = _with_others(contents, beside or (), runs, data)
     write_report([cell for each in read for cell in each.records], folder, contents, results, paper=audience == "paper")
     if committed:
-        page = write_results_page(read, contents, folder, _results_folder(studies[0]))
+        page = write_results_page(read, contents, folder, committed_folder(studies[0]))
     else:
         write_rows(folder / NAME, read)
         page = _write_page(read, contents, folder, (runs, data), episodes)
@@ -122,15 +123,6 @@ def _with_others(contents: Report, names: Sequence[str], runs: Path, data: Path)
     return replace(contents, others=read_others(names, runs, data, contents.protocols))
 
 
-def _read_runs(studies: list[Study], runs: Path, data: Path) -> list[StudyResults]:
-    """The results of the studies in the runs folder."""
-    from muvla.cli.studies import open_ledger
-    from sweeps.study_results import read_results
-
-    ledger = open_ledger(runs, data)
-    return [read_results(study, ledger) for study in studies]
-
-
 def _write_page(
     read: list[StudyResults], contents: Report, folder: Path, places: tuple[Path, Path], episodes: int
 ) -> Path:
@@ -141,24 +133,6 @@ def _write_page(
     page = LivePage([each.study for each in read], open_ledger(*places), folder, contents.command)
     page.record_episodes(episodes, print)
     return page.write_results(read, contents)
-
-
-def _results_folder(name: str) -> Path:
-    from muvla.cli.studies import find_study
-    from sweeps.committed import results_folder
-
-    return results_folder(find_study(name))
-
-
-def _read_committed(names: list[str], studies: list[Study]) -> list[StudyResults]:
-    """The committed results of the studies; a file that several studies share is read once."""
-    from sweeps.committed import committed_results
-    from sweeps.rows_format import NAME
-    from sweeps.rows_reader import read_rows_file
-
-    files = [_results_folder(name) / NAME for name in names]
-    contents = {file: read_rows_file(file) for file in dict.fromkeys(files)}
-    return [committed_results(study, contents[file]) for study, file in zip(studies, files, strict=True)]
 
 
 def _words(options: dict[str, object]) -> list[str]:

@@ -66,11 +66,44 @@ def permutation_ps(first: np.ndarray, second: np.ndarray, pairing: Pairing = "un
     weights, exact = _weights(n, other, pairing)
     values = first - second if pairing == "paired" else np.concatenate([first, second], axis=1)
     observed = first.mean(axis=1) - second.mean(axis=1)
-    null = weights @ values.T  # (rearrangements, studies)
     margin = TIES * np.abs(values).max(axis=1)  # equal differences count as equal in spite of rounding
+    return _two_sided(weights @ values.T, observed, margin, exact)
+
+
+def stratified_permutation_p(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
+    """Two-sided p of the permutation test of a difference of means over tasks; seeds are regrouped within their task.
+
+    So tasks of different difficulty do not blur the difference. Source: F. Pesarin and L. Salmaso, "Permutation Tests
+    for Complex Data", Wiley 2010, section 1.9 (stratified permutations); RESAMPLES random ones, as `permutation_p`.
+
+    Args:
+        first: values of a variant, a sequence of training seeds per task.
+        second: values of the other variant, with the same tasks.
+
+    Returns:
+        p, at least 2 / (RESAMPLES + 1); nan without a task, or where a group has fewer than two seeds.
+    """
+    pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(first, second, strict=True)]
+    if not pairs or min(min(len(a), len(b)) for a, b in pairs) < 2:
+        return math.nan
+    weights = _strata_weights(tuple((len(a), len(b)) for a, b in pairs))
+    values = np.concatenate([part for pair in pairs for part in pair])[None]
+    observed = np.array([np.mean([a.mean() - b.mean() for a, b in pairs])])
+    return float(_two_sided(weights @ values.T, observed, TIES * np.abs(values).max(axis=1), exact=False)[0])
+
+
+def _two_sided(null: np.ndarray, observed: np.ndarray, margin: np.ndarray, exact: bool) -> np.ndarray:
+    """Twice the smaller tail; null is (rearrangements, studies), the others are (studies,)."""
     adjustment = 0 if exact else 1
     tails = [(null <= observed + margin).sum(axis=0), (null >= observed - margin).sum(axis=0)]
-    return np.minimum(1.0, 2 * (np.minimum(*tails) + adjustment) / (len(weights) + adjustment))
+    return np.minimum(1.0, 2 * (np.minimum(*tails) + adjustment) / (len(null) + adjustment))
+
+
+@cache
+def _strata_weights(sizes: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """(RESAMPLES, all values) weights of a mean difference over tasks, with every task regrouped on its own."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([_random_weights(n, other, rng) for n, other in sizes], axis=1) / len(sizes)
 
 
 @cache
@@ -81,13 +114,21 @@ def _weights(n: int, other: int, pairing: Pairing) -> tuple[np.ndarray, bool]:
     if pairing == "paired":
         signs = list(itertools.product((1.0, -1.0), repeat=n)) if exact else rng.choice([1.0, -1.0], (RESAMPLES, n))
         return np.asarray(signs) / n, exact
-    if exact:
-        chosen = np.array(list(itertools.combinations(range(n + other), n)))
-    else:
-        chosen = rng.permuted(np.tile(np.arange(n + other), (RESAMPLES, 1)), axis=1)[:, :n]
-    weights = np.full((len(chosen), n + other), -1 / other)
-    np.put_along_axis(weights, chosen, 1 / n, axis=1)
-    return weights, exact
+    if not exact:
+        return _random_weights(n, other, rng), exact
+    return _grouping_weights(np.array(list(itertools.combinations(range(n + other), n))), other), exact
+
+
+def _random_weights(n: int, other: int, rng: np.random.Generator) -> np.ndarray:
+    chosen = rng.permuted(np.tile(np.arange(n + other), (RESAMPLES, 1)), axis=1)[:, :n]
+    return _grouping_weights(chosen, other)
+
+
+def _grouping_weights(chosen: np.ndarray, other: int) -> np.ndarray:
+    """(groupings, n + other) weights of a difference of means; chosen is (groupings, n) places of the first group."""
+    weights = np.full((len(chosen), chosen.shape[1] + other), -1 / other)
+    np.put_along_axis(weights, chosen, 1 / chosen.shape[1], axis=1)
+    return weights
 
 
 def logrank_scores(times: np.ndarray, reached: np.ndarray) -> np.ndarray:

@@ -43,14 +43,34 @@ def welch_interval(first: Sequence[float], second: Sequence[float], confidence: 
         The lower and the upper limit; (nan, nan) where a sample has fewer than two values. Two constant samples give
         the difference itself twice.
     """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if min(len(first), len(second)) < 2:
+    return stratified_welch_interval([first], [second], confidence)
+
+
+def stratified_welch_interval(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], confidence: float = CONFIDENCE
+):
+    """Interval of the mean over tasks of mean(first) − mean(second); Welch's where there is one task.
+
+    The variances of all groups add up, with the degrees of freedom of F. E. Satterthwaite, "An approximate distribution
+    of estimates of variance components", Biometrics Bulletin 2 (1946), 110-114.
+
+    Args:
+        first: scores of a variant, a sequence of training seeds per task.
+        second: scores of the other variant, with the same tasks.
+        confidence: two-sided coverage, 0 to 1.
+
+    Returns:
+        The lower and the upper limit, as of `welch_interval`.
+    """
+    pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(first, second, strict=True)]
+    groups = [group for pair in pairs for group in pair]
+    if not groups or min(map(len, groups)) < 2:
         return math.nan, math.nan
-    difference = float(first.mean() - second.mean())
-    parts = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
+    difference = float(np.mean([a.mean() - b.mean() for a, b in pairs]))
+    parts = [group.var(ddof=1) / len(group) / len(pairs) ** 2 for group in groups]
     if sum(parts) == 0:
         return difference, difference
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1))
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
     half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(sum(parts)))
     return difference - half, difference + half
 
