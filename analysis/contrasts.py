@@ -177,10 +177,15 @@ def contrast_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """A sentence per training length on the primary family; the first protocol alone has one."""
+    """A sentence per training length on the primary family, if a contrast has a test.
+
+    The first protocol alone has a primary family.
+    """
     sentences = []
     for length, lines in frame[frame["primary"]].groupby("U", sort=False, dropna=False):
         after = "" if pd.isna(length) else f" after {length:.0f} updates"
+        if lines["p"].isna().all():
+            continue
         first = lines.iloc[0]
         texts = [f"`{line['variant']}` − `{line['reference']}` {contrast_text(line)}" for _, line in lines.iterrows()]
         sentences.append(

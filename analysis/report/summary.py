@@ -96,6 +96,17 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
     """
     folder = Path(os.path.relpath(results.folder, links_from))
     text = [f"## {title}", _size(results, name), ""]
+    if simulated := simulated_sentences(results.folder):
+        text += [simulated, ""]
+    else:
+        text += _answer(results, folder)
+    links = [f"[{label}]({(folder / file).as_posix()})" for file, label in FILES if (results.folder / file).exists()]
+    return "\n".join([*text, f"More: {', '.join(links)}.", ""])
+
+
+def _answer(results: Results, folder: Path) -> list[str]:
+    """The answer in sentences, and a table for every protocol; a figure where several training seeds can be compared."""
+    text = []
     for protocol, lines in results.rates.groupby("protocol", sort=False):
         if results.rates["protocol"].nunique() > 1:
             text += [f"`{protocol}`:", ""]
@@ -105,13 +116,9 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
         text += [f"- {sentence}" for sentence in [*sentences, *answers(lines, pairs)]]
         text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
     text += _learning(results)
-    if simulated := simulated_sentences(results.folder):
-        text += [simulated, ""]
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
-    text += _picture(results, folder)
-    links = [f"[{label}]({(folder / file).as_posix()})" for file, label in FILES if (results.folder / file).exists()]
-    return "\n".join([*text, f"More: {', '.join(links)}.", ""])
+    return text if results.rates["seed"].nunique() == 1 else text + _picture(results, folder)
 
 
 def _learning(results: Results) -> list[str]:
