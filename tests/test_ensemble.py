@@ -12,7 +12,7 @@ from muvla.envs.registry import make_env
 from muvla.errors import MuvlaError
 from muvla.evaluation.action_chunks import ChunkFile
 from muvla.evaluation.catalog import get_protocol
-from muvla.evaluation.ensemble import combine_chunks, combine_predictions
+from muvla.evaluation.ensemble import combine_chunks, combine_predictions, threshold_gripper
 from muvla.evaluation.jpeg import compress
 from muvla.evaluation.policy_actor import PolicyActor
 from muvla.evaluation.protocol import chance, unbounded
@@ -79,6 +79,31 @@ def test_every_step_queries_and_executes_the_mean_of_the_last_chunks(trained, tm
 def test_every_field_of_an_ensemble_bites(trained, changes):
     plain, other = _run(trained, ENSEMBLE)[0], _run(trained, replace(ENSEMBLE, **changes))[0]
     assert any(not np.array_equal(a, b) for seed in plain for a, b in zip(plain[seed], other[seed], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("mask", "outputs", "expected"),
+    [
+        ((True, False), "clipped", [[0.3, 1], [0.6, 0]]),
+        ((True, False), "binary", [[0.3, 1], [0.6, 0]]),
+        ((True, True), "clipped", None),
+        ((True, False), "open", None),
+    ],
+)
+def test_an_experts_gripper_is_open_or_closed_before_an_ensemble(mask, outputs, expected):
+    chunk = np.array([[0.3, 0.5], [0.6, 0.4]], dtype=np.float32)
+    result = threshold_gripper(chunk, mask, outputs)
+    np.testing.assert_array_equal(result, chunk if expected is None else np.array(expected, dtype=np.float32))
+
+
+def test_an_episode_thresholds_before_it_averages(trained, monkeypatch):
+    thresholded = []
+    monkeypatch.setattr(
+        "muvla.evaluation.policy_actor.threshold_gripper",
+        lambda chunk, mask, outputs: thresholded.append(outputs) or np.zeros_like(chunk),
+    )
+    executed, _ = _run(trained, ENSEMBLE)
+    assert thresholded and not np.any(np.concatenate([action for actions in executed.values() for action in actions]))
 
 
 @pytest.mark.parametrize("horizon", [5, 16])

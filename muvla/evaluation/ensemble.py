@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from muvla.data.normalization import Outputs
+
 MARGIN = 1e-7  # of the published cosine
 
 
@@ -33,3 +35,19 @@ def combine_predictions(predictions: np.ndarray, alpha: float) -> np.ndarray:
     norms = np.linalg.norm(predictions, axis=1) * np.linalg.norm(newest)
     weights = np.exp(alpha * (predictions @ newest) / (norms + MARGIN))
     return (weights / weights.sum()) @ predictions
+
+
+def threshold_gripper(chunk: np.ndarray, mask: Sequence[bool], outputs: Outputs) -> np.ndarray:
+    """Return a chunk (H, A) whose last number is 0 or 1, as an action expert's deployment does before an ensemble.
+
+    The threshold 0.5 is that of MemoryVLA and CogACT. A gripper that the statistics scale, and the numbers of another
+    action head, stay as they are.
+
+    Args:
+        chunk: (H, A), not normalised.
+        mask: (A,) True where the statistics scale the number.
+        outputs: limits of the policy's numbers.
+    """
+    if outputs == "open" or mask[-1]:
+        return chunk
+    return np.concatenate([chunk[:, :-1], chunk[:, -1:] >= 0.5], axis=1, dtype=chunk.dtype)

@@ -23,7 +23,7 @@ from muvla.envs.workers import LocalEnv, WorkerEnv
 from muvla.errors import MuvlaError, NotAMeasurement
 from muvla.evaluation.actor import Actor, Tick
 from muvla.evaluation.checks import require_applicable, require_event, require_fit
-from muvla.evaluation.ensemble import combine_chunks
+from muvla.evaluation.ensemble import combine_chunks, threshold_gripper
 from muvla.evaluation.episode import RunningEpisode
 from muvla.evaluation.jpeg import compress
 from muvla.evaluation.prefix_cache import PrefixCache
@@ -137,6 +137,7 @@ class PolicyActor(Actor):
         chunks = [statistics.unnormalise_action(chunk, outputs) for _, chunk in newest]
         if self.protocol.regime != "ensemble":
             return chunks[-1]
+        chunks = [threshold_gripper(chunk, statistics.action_mask, outputs) for chunk in chunks]
         return combine_chunks(chunks, self.protocol.alpha)[None].astype(np.float32)
 
     def _call(
