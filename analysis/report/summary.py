@@ -105,7 +105,7 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
 
 
 def _answer(results: Results, folder: Path) -> list[str]:
-    """The answer in sentences, and a table for every protocol; a figure where several training seeds can be compared."""
+    """The answer in sentences, a table for every protocol, and a figure where there are several training seeds."""
     text = []
     for protocol, lines in results.rates.groupby("protocol", sort=False):
         if results.rates["protocol"].nunique() > 1:
