@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.verdicts import DISTURBED, KINDS
-from experiments.calibration import contrasts, simulate, summary, times
+from experiments.calibration import contrasts, simulate, splits, summary, times
 from helpers.paths import ROOT
 from muvla.stats import hypotheses, means, proportions
 from muvla.stats.hypotheses import Pairing, permutation_p, permutation_ps, smallest_p
@@ -40,9 +40,21 @@ def test_every_kind_of_verdict_against_a_reference_is_calibrated_where_success_f
     assert frame["wrong_share"].max() <= MOST_WRONG
 
 
+@pytest.mark.parametrize("statement", ["contrast", *(kind for kind in KINDS if kind != "to_chance")])
+def test_every_kind_of_verdict_holds_on_real_training_seeds(statement):
+    """A line rests on 200 splits of the same seeds, so all lines of a kind are summed; `to_chance` is two kinds."""
+    frame = pd.read_csv(RESULTS / splits.NAME, keep_default_na=False, na_values=[""])
+    lines = frame[frame["statement"] == statement]
+    assert set(lines["seeds"]) == set(splits.SIZES) and set(lines["variant"]) >= {"dummy", "K=1", "K=2"}
+    sums = lines.groupby(["against", "planted", "seeds"])[["wrong", "splits"]].sum()
+    assert len(sums) and (sums["wrong"] <= MOST_WRONG * sums["splits"]).all(), sums
+    planted = {"no effect"} if statement == "contrast" else {"no effect", "at the margin"}
+    assert set(lines["planted"]) == planted
+
+
 def test_every_test_of_contrasts_is_calibrated():
     frame = read("contrasts-")
-    assert set(frame["test"]) == {*get_args(Pairing), "fisher"}
+    assert set(frame["test"]) == {*get_args(Pairing), "stratified", "fisher"}
     assert set(frame["seeds"]) == {3, 5, 10, 20} and set(frame["difference"]) == {0.0, 0.1, 0.2, 0.5}
     none = frame[frame["difference"] == 0]
     assert none["studies"].min() >= 2000 and none["significant"].max() <= MOST_WRONG
@@ -102,7 +114,10 @@ def test_the_simulations_run(monkeypatch):
     """With a few studies each; the committed files have 2,000."""
     monkeypatch.setattr(contrasts, "SEEDS", (3, 10))
     frame = contrasts.contrast_rates(20)
-    assert set(frame["test"]) == {"unpaired", "paired", "fisher"} and frame["significant"].between(0, 1).all()
+    assert (
+        set(frame["test"]) == {"unpaired", "paired", "stratified", "fisher"}
+        and frame["significant"].between(0, 1).all()
+    )
     monkeypatch.setattr(times, "SEEDS", (3,))
     assert times.time_rates(20)["significant"].between(0, 1).all()
     assert set(simulate.reference_rates(5)["wrong"]) == {"supported", "refuted"}

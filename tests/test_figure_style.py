@@ -33,6 +33,7 @@ FILES = {  # folder of results → file of the study
     CAUSALITY / "results": "study.py",
     CAUSALITY / "results-mikasa": "mikasa.py",
     ROOT / "experiments" / "mikasa_quick" / "results": "study.py",
+    ROOT / "experiments" / "calibration" / "results": "study.py",
     ROOT / "experiments" / "recall_twins" / "results": "position3.py",
 }
 
@@ -115,6 +116,14 @@ def test_interventions_fit_a_page_and_tell_every_seed_apart():
     labels = [label.get_text().strip() for label in drawing.axes[0].get_yticklabels()]
     assert image.get_array()[labels.index("zero"), 5 + 3] == line["choice_rate"]
     assert labels[labels.index("transplant") + 1] == "sham: transplant_same"
+
+
+def test_more_seeds_than_marks_have_one_mark_and_one_entry():
+    seeds = range(len(style.MARKS) + 1)
+    assert {style.mark_of(seed, seeds) for seed in seeds} == {style.MARKS[0]}
+    assert [handle.get_label() for handle in style.seed_handles(seeds)] == ["one of 11 training seeds"]
+    assert style.seeds_text(seeds) == "0 to 10" and style.seeds_text([0, 1, 2]) == "0, 1, 2"
+    assert len({style.mark_of(seed, range(10)) for seed in range(10)}) == len(style.seed_handles(range(10))) == 10
 
 
 def test_updates_are_drawn_where_a_variant_has_several_lengths(quick):

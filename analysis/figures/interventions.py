@@ -50,7 +50,7 @@ class InterventionRatesFigure(Figure):
         bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.01)
         bar.ax.tick_params(labelsize=style.TICK)
         bar.set_label(METRIC_TITLES[metric], fontsize=style.LABEL)
-        strips = f"strips of a block, left to right: training seeds {', '.join(map(str, seeds))}; number: their mean"
+        strips = f"strips of a block, left to right: training seeds {style.seeds_text(seeds)}; number: their mean"
         chance = shown["chance"].iloc[0]
         bound = "" if pd.isna(chance) else f"chance without memory: {chance:.2f}; "
         style.set_title(figure, self.caption(subject), subject.study, strips, f"{bound}white: no episode counts")

@@ -104,7 +104,8 @@ def draw_bound(axes: Axes, value: float, style: str = "--") -> None:
 
 
 def mark_of(seed: int, seeds: Sequence[int]) -> str:
-    return MARKS[list(seeds).index(seed) % len(MARKS)]
+    """The mark of a training seed; more seeds than there are marks all have one, since repeated marks mislead."""
+    return MARKS[list(seeds).index(seed)] if len(seeds) <= len(MARKS) else MARKS[0]
 
 
 def offset_of(seed: int, seeds: Sequence[int], spread: float) -> float:
@@ -113,7 +114,18 @@ def offset_of(seed: int, seeds: Sequence[int], spread: float) -> float:
 
 
 def seed_handles(seeds: Sequence[int]) -> list[Line2D]:
+    """Legend entries of the seeds; one entry for more seeds than there are marks."""
+    if len(seeds) > len(MARKS):
+        return [handle(f"one of {len(seeds)} training seeds", marker=MARKS[0], color="0.3")]
     return [handle(f"training seed {seed}", marker=mark_of(seed, seeds), color="0.3") for seed in seeds]
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """The seeds in words: "0, 1, 2", or "0 to 19" for many that follow each other."""
+    seeds = [int(seed) for seed in seeds]
+    if len(seeds) > len(MARKS) and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def variant_handles(colours: dict[str, str], variants: Iterable[str]) -> list[Line2D]:

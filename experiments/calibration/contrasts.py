@@ -7,43 +7,41 @@ those of a report (`muvla.stats`).
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.calibration.measured import RESULTS, seed_rates
 from experiments.calibration.times import time_rates
-from muvla.stats.hypotheses import Pairing, permutation_ps, seed_bounds, smallest_p, welch_bounds
-from muvla.stats.means import bootstrap_interval, student_interval, welch_interval
+from muvla.stats.hypotheses import (
+    Pairing,
+    permutation_ps,
+    seed_bounds,
+    smallest_p,
+    stratified_permutation_p,
+    welch_bounds,
+)
+from muvla.stats.means import bootstrap_interval, stratified_welch_interval, student_interval, welch_interval
 from muvla.stats.proportions import clopper_pearson, newcombe, newcombe_unpaired, wilson
 from muvla.utils.rng import numpy_rng
 from sweeps.contrasts import LEVEL, PAIRED_SEEDS
 
-RESULTS = Path(__file__).with_name("results")
-MEASURED = Path(__file__).parents[1] / "recall_quick" / "results" / "cells.csv"
 EPISODES = 200
 SEEDS = (3, 5, 10, 20)
 EFFECTS = (0.0, 0.1, 0.2, 0.5)
+TASKS = 4  # of a comparison over tasks
 SHARE = 0.6  # of the seeds that learn, in the bimodal distribution and for Fisher's test
 Limits = tuple[float, float]
-
-
-@cache
-def measured_rates() -> np.ndarray:
-    """Success of the training seeds of `K=2` in recall_quick: some seeds have learned the task, others have not."""
-    cells = pd.read_csv(MEASURED, keep_default_na=False, na_values=[""])
-    plain = cells[(cells["variant"] == "K=2") & (cells["intervention"] == "none")]
-    return plain[plain["U"] == plain["U"].max()]["success_rate"].to_numpy(float)
 
 
 # Name → success rates of (studies, seeds) training seeds.
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
     "spread": lambda rng, shape: rng.normal(0.25, 0.07, shape),
     "bimodal": lambda rng, shape: np.where(rng.random(shape) < SHARE, 0.4, 0.02),
-    "measured": lambda rng, shape: rng.choice(measured_rates(), shape),
+    "measured": lambda rng, shape: rng.choice(seed_rates("K=2", "success"), shape),
 }
 
 
@@ -87,7 +85,21 @@ def contrast_rates(studies: int) -> pd.DataFrame:
                     line = {"test": test, "distribution": name, "difference": effect, "true": true, "seeds": seeds}
                     counts = {"studies": studies, "significant": count / studies, "low": low, "high": high}
                     lines.append(line | counts | {"attainable": step * (LEVEL // step)})
-    return pd.DataFrame([*lines, *(_fisher_line(seeds, studies) for seeds in SEEDS)])
+    designs = itertools.product(DISTRIBUTIONS, EFFECTS, SEEDS)
+    of_tasks = [_stratified_line(name, effect, seeds, studies) for name, effect, seeds in designs]
+    return pd.DataFrame([*lines, *of_tasks, *(_fisher_line(seeds, studies) for seeds in SEEDS)])
+
+
+def _stratified_line(name: str, effect: float, seeds: int, studies: int) -> dict[str, object]:
+    """The test over TASKS tasks, whose rates differ by a constant, with so many seeds on each."""
+    rng = numpy_rng(0, "stratified", name, str(effect), str(seeds))
+    first, second, true = draw(name, effect, (studies * TASKS, seeds), rng)
+    levels = np.tile(np.linspace(0, 1, TASKS), studies)[:, None]
+    pairs = [(group + levels).reshape(studies, TASKS, seeds) for group in (first, second)]
+    count = sum(stratified_permutation_p(a, b) <= LEVEL for a, b in zip(*pairs, strict=True))
+    low, high = wilson(count, studies)
+    line = {"test": "stratified", "distribution": name, "difference": effect, "true": true, "seeds": seeds}
+    return line | {"studies": studies, "significant": count / studies, "low": low, "high": high, "attainable": LEVEL}
 
 
 def _fisher_line(seeds: int, studies: int) -> dict[str, object]:
@@ -114,6 +126,10 @@ def over_seeds(interval: Callable[[np.ndarray, np.ndarray], Limits], name: str, 
     return float(np.mean([low <= true <= high for low, high in limits]))
 
 
+def _over_tasks(first: np.ndarray, second: np.ndarray) -> Limits:
+    return stratified_welch_interval(first.reshape(TASKS, -1), second.reshape(TASKS, -1))
+
+
 def _seed_limits(first: np.ndarray, second: np.ndarray) -> Limits:
     """Limits of a verdict on the differences of pairs of seeds, which have the variance of two proportions."""
     bounds = seed_bounds(first - second, _variance(first) + _variance(second))
@@ -132,6 +148,7 @@ def _variance(rates: np.ndarray) -> np.ndarray:
 OVER_SEEDS: dict[str, tuple[float, tuple[int, ...], Callable[[np.ndarray, np.ndarray], Limits]]] = {
     "welch_interval": (0.95, (3, 5), welch_interval),
     "bootstrap_interval": (0.95, (10, 20), lambda a, b: bootstrap_interval([a], [b])),
+    "stratified_welch_interval": (0.95, (3 * TASKS, 5 * TASKS), lambda a, b: _over_tasks(a, b)),
     "seed_bounds": (0.9, SEEDS, _seed_limits),
     "welch_bounds": (0.9, SEEDS, _welch_limits),
 }

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.effects import Effect, balanced
 from analysis.paired import MARGIN
-from analysis.verdicts import KINDS, LOG_MARGIN, REFUTED, SUPPORTED, UNDECIDED, judge, over_seeds
-from muvla.stats.hypotheses import welch_bounds
+from analysis.verdicts import KINDS, LOG_MARGIN, REFUTED, SUPPORTED, UNDECIDED, against_effects, over_seeds
+from experiments.calibration.measured import RESULTS, seed_rates
 from muvla.stats.proportions import wilson
 from muvla.utils.rng import numpy_rng
 
-RESULTS = Path(__file__).with_name("results")
 EPISODES, TARGETS = 200, 3
 CHANCE = 1 / TARGETS
 SEEDS = (3, 5, 10, 20)
@@ -31,7 +29,19 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator], tuple[float, float]]] =
     "spread": lambda rng: (rng.normal(0.6, 0.1), rng.normal(0, 0.05)),
     "bimodal": lambda rng: (0.9 if rng.random() < 0.6 else 0.4, 0.0),
     "bimodal effect": lambda rng: (0.6, rng.choice([-1.0, 1.0])),  # half of the seeds have twice the effect, half none
+    "measured, unused": lambda rng: _measured_effect(rng),
+    "measured, used": lambda rng: (rng.choice(seed_rates("K=2", "choice")), 0.0),
 }
+
+
+def _measured_effect(rng: np.random.Generator) -> tuple[float, float]:
+    """Accuracy of a seed of `K=1` without memory use, and the effect of noise on it around the mean of such seeds."""
+    before, after = (seed_rates("K=1", "choice", name, unused=True) for name in ("none", "noise_matched"))
+    seed = rng.integers(len(before))
+    effects = after - before
+    return before[seed], effects[seed] - effects.mean()
+
+
 # The effect of the intervention, and the verdict that is wrong under it.
 PLANTED = {
     "no effect": {"lower": 0.0, "higher": 0.0, "above_chance": 0.0, "null": 0.0, "chance": 0.0},
@@ -64,6 +74,7 @@ def seed_effect(kind: str, mean: float, distribution: str, rng: np.random.Genera
         rights = rng.random(EPISODES) < CHANCE + effect
         level = balanced(rights, rights, targets)
         return Effect(level.n, level.low - CHANCE, level.high - CHANCE, level.variance)
+    plain = min(plain, 1 - effect)  # else a rate of 1 has no room for the planted effect
     before, after = rng.random(EPISODES) < plain, rng.random(EPISODES) < plain + effect
     values = after.astype(float) - before
     return balanced(values, values, targets)
@@ -105,12 +116,20 @@ def _line(kind: str, planted: str, distribution: str, seeds: int, words: list[st
 # --- against a reference variant ------------------------------------------------------------------------------------
 
 AGAINST_REFERENCE = ("null", "lower", "higher")
-# Success without intervention by training seed, and the share of it that an intervention leaves without any memory.
-FALLING: dict[str, tuple[float, float, float]] = {  # mean, spread, share left
-    "at chance": (1 / 3, 0.05, 0.45),
-    "learned": (0.9, 0.05, 0.8),
-    "spread": (0.6, 0.1, 0.6),
+# Name → success of n training seeds, and the share of it that an intervention leaves without any memory.
+FALLING: dict[str, Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]] = {
+    "at chance": lambda rng, n: (rng.normal(1 / 3, 0.05, n), np.full(n, 0.45)),
+    "learned": lambda rng, n: (rng.normal(0.9, 0.05, n), np.full(n, 0.8)),
+    "spread": lambda rng, n: (rng.normal(0.6, 0.1, n), np.full(n, 0.6)),
+    "measured": lambda rng, n: _measured_fall(rng, n),
 }
+
+
+def _measured_fall(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Success of training seeds of `dummy`, and the share that noise leaves of it."""
+    before, after = (seed_rates("dummy", "success", name) for name in ("none", "noise_matched"))
+    seeds = rng.integers(len(before), size=n)
+    return before[seeds], after[seeds] / before[seeds]
 
 
 def reference_rates(studies: int) -> pd.DataFrame:
@@ -132,17 +151,19 @@ def reference_rates(studies: int) -> pd.DataFrame:
 
 
 def _against_reference(kind: str, effect: float, distribution: str, seeds: int, rng: np.random.Generator) -> str:
-    values, variances = zip(*(_log_ratios(shift, distribution, seeds, rng) for shift in (effect, 0.0)), strict=True)
-    return judge(kind, welch_bounds(*values, *variances), LOG_MARGIN).split(" ")[0]
+    first, second = (_log_ratios(shift, distribution, seeds, rng) for shift in (effect, 0.0))
+    return against_effects(first, second, kind, LOG_MARGIN).text.split(" ")[0]
 
 
-def _log_ratios(shift: float, distribution: str, seeds: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of the ratio of successes with and without intervention, and its variance, by training seed."""
-    mean, spread, left = FALLING[distribution]
-    before = np.clip(rng.normal(mean, spread, seeds), 0.05, 1)
+def _log_ratios(shift: float, distribution: str, seeds: int, rng: np.random.Generator) -> list[Effect]:
+    """Logarithm of the ratio of successes with and without intervention, by training seed."""
+    before, left = FALLING[distribution](rng, seeds)
+    before = np.clip(before, 0.05, 1)
     rates = np.stack([before, np.clip(before * left * np.exp(shift), 0, 1)])
     counted = (rng.binomial(EPISODES, rates) + 0.5) / (EPISODES + 1)
-    return np.log(counted[1] / counted[0]), ((1 - counted) / (EPISODES * counted)).sum(axis=0)
+    values = np.log(counted[1] / counted[0])
+    variances = ((1 - counted) / (EPISODES * counted)).sum(axis=0)
+    return [Effect(EPISODES, value, value, variance) for value, variance in zip(values, variances, strict=True)]
 
 
 def main(arguments: list[str] | None = None) -> None:
