@@ -223,4 +223,5 @@ def test_a_study_is_called_not_run_where_it_has_no_cells():
             (folder,) = re.findall(r"\(experiments/([^)]+)/README.md\)", block)
             assert not list((EXPERIMENTS / folder).glob("results*/cells.csv")), name
         elif name != "introduction":
-            assert (EXPERIMENTS / FOLDERS[name] / "cells.csv").exists(), name
+            (data,) = re.findall(r"\[data\]\(([^)]+)\)", block)
+            assert (ROOT / data).exists() and data.endswith("cells.csv"), name
