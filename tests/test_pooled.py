@@ -114,9 +114,24 @@ def test_the_command_reads_committed_rows_and_refuses_one_study(read, tmp_path, 
         commit(folder, study_results(load_study(folder), lambda item: identity.train_id(item.cell, DATA, None)))
         folders.append(str(folder))
     assert main(["pool", *folders, "--committed", "--out", str(tmp_path / "out")]) == 0
+    assert "muvla pool" in (text := (tmp_path / "out" / "pooled.md").read_text()) and "--committed" in text
     assert "pooled.md" in capsys.readouterr().out and (tmp_path / "out" / "pooled.csv").exists()
     assert main(["pool", folders[0], "--committed", "--out", str(tmp_path / "one")]) == 2
     assert printed_field(capsys) == "STUDY" and not (tmp_path / "one").exists()
+
+
+def test_tasks_of_other_provenance_are_refused_or_stated(read, tmp_path):
+    first, other = read
+    cells = [
+        (item, replace(c, provenance={k: v | {"code": "other"} for k, v in c.provenance.items()}))
+        for item, c in other.cells
+    ]
+    mixed = [first, replace(other, cells=tuple(cells))]
+    with refused("report"):
+        write_pooled(mixed, tmp_path / "out", "ladder", "muvla pool a b", say=lambda text: None)
+    assert not (tmp_path / "out").exists()
+    write_pooled(mixed, tmp_path / "out", "ladder", "muvla pool a b", mix_provenance=True, say=lambda text: None)
+    assert "mixed: " in (tmp_path / "out" / "pooled.md").read_text()
 
 
 def test_studies_of_other_variants_or_contrasts_are_refused(read):

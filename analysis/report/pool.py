@@ -11,8 +11,10 @@ from analysis.contrasts import CONTRAST_TITLES
 from analysis.figures.base import Subject
 from analysis.figures.style import assign_colours
 from analysis.pooled import Tasks, aggregate_frame, learned_table, pooled_frame, pooled_text, tasks_of
+from analysis.report.checks import mixed
 from analysis.report.folder import ReportFolder
 from analysis.report.markers import write_between_markers
+from analysis.report.report import require_alike
 from analysis.tables import to_markdown
 from sweeps.study_results import StudyResults
 from sweeps.union import union_differences
@@ -36,6 +38,7 @@ def write_pooled(
     name: str,
     command: str,
     results: Path | None = None,
+    mix_provenance: bool = False,
     say: Callable[[str], None] = print,
 ) -> Tasks:
     """Writes tasks.csv, pooled.csv, aggregates.csv, pooled.md and the figure of the profile.
@@ -46,9 +49,15 @@ def write_pooled(
         name: name of the comparison, the title and the marker in `results`.
         command: the command that the report states.
         results: also write the tables between the generated markers of this file.
+        mix_provenance: accept cells of different code versions, devices or simulators; the report states them.
         say: prints a text for the terminal.
+
+    Raises:
+        MuvlaError: the studies do not fit each other, or differ in a part of provenance that must be alike.
     """
-    tasks = tasks_of(read)
+    tasks, mixes = tasks_of(read), mixed([cell for each in read for cell in each.records])
+    if not mix_provenance:
+        require_alike(mixes)
     colours = assign_colours(tasks.variants)
     target = ReportFolder(folder, name, colours, say)
     text = _tables(tasks)
@@ -59,7 +68,8 @@ def write_pooled(
         target.write_csv("aggregates.csv", aggregate_frame(tasks))
         lines = tasks.rates.assign(score=tasks.rates[f"{tasks.metric}_rate"], metric=tasks.metric)
         pictures = target.pictures("tasks", Subject(lines, colours=colours))
-    between = [f"- {text}" for text in union_differences([each.study for each in read])]
+    studied = [each.study for each in read]
+    between = [f"- {text}" for text in (*union_differences(studied), *(f"mixed: {text}" for text in mixes))]
     shared = ["Between the tasks, beside the declared factors:", "", *between, ""] if between else []
     studies = ", ".join(f"`{each.study.name}`" for each in read)
     body = [

@@ -56,7 +56,7 @@ def write_report(
     frame, mixes = tidy(cells), mixed(cells)
     _require_results(frame)
     if not report.mix_provenance:
-        _require_alike(mixes)
+        require_alike(mixes)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     folder = ReportFolder(out, report.title, _colours(cells), say, undefined_pairs(cells))
@@ -84,7 +84,8 @@ def _require_results(frame: pd.DataFrame) -> None:
         )
 
 
-def _require_alike(mixes: list[str]) -> None:
+def require_alike(mixes: list[str]) -> None:
+    """Raises MuvlaError if `analysis.report.checks.mixed` found a part of provenance that differs."""
     if mixes:
         raise MuvlaError(
             "report",

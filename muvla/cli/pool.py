@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from muvla.cli import options as o
+from muvla.cli.report import MixProvenance
 
 
 def add(app: typer.Typer) -> None:
@@ -32,6 +33,7 @@ def pool(
         bool,
         typer.Option("--committed", metavar="", help="Read results/rows.jsonl.gz of the studies, and no runs folder."),
     ] = False,
+    mix_provenance: MixProvenance = False,
     json: o.Json = False,
     runs: o.Runs = o.RUNS,
     data: o.Data = o.DATA_FOLDER,
@@ -42,15 +44,17 @@ def pool(
     """
     from analysis.report.pool import write_pooled
     from muvla.cli.output import show_json
-    from muvla.cli.reading import read_committed, read_runs
+    from muvla.cli.reading import option_words, read_committed, read_runs
     from muvla.cli.studies import open_study
 
     opened = [open_study(name, set, seeds, variants) for name in studies]
     read = read_committed(studies, opened) if committed else read_runs(opened, runs, data)
     name = _common_name([study.name for study in opened])
     folder = out or runs / "pool" / name
-    words = ["muvla", "pool", *studies, *(["--committed"] if committed else [])]
-    write_pooled(read, folder, name, shlex.join(words), results)
+    narrowing = {"--set": set, "--seeds": seeds, "--variant": variants}
+    places = {"--out": out, "--results": results, "--committed": committed, "--mix-provenance": mix_provenance}
+    command = shlex.join(["muvla", "pool", *studies, *option_words(narrowing | places)])
+    write_pooled(read, folder, name, command, results, mix_provenance)
     print(f"The report is {folder / 'pooled.md'}")
     show_json({"studies": [study.name for study in opened], "folder": str(folder)})
 

@@ -1,4 +1,4 @@
-"""Read the results of studies, from the runs folder or from their committed rows."""
+"""Read the results of studies, from the runs folder or from their committed rows, and name the options that say so."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def read_committed(names: list[str], studies: list[Study]) -> list[StudyResults]
     files = [committed_folder(name) / NAME for name in names]
     contents = {file: read_rows_file(file) for file in dict.fromkeys(files)}
     return [committed_results(study, contents[file]) for study, file in zip(studies, files, strict=True)]
+
+
+def option_words(options: dict[str, object]) -> list[str]:
+    """The options that were given, as words of a command line."""
+    words: list[str] = []
+    for option, value in options.items():
+        if value is True:
+            words.append(option)
+        elif value:
+            for item in value if isinstance(value, list) else [value]:
+                words += [option, str(item)]
+    return words

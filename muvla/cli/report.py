@@ -87,7 +87,7 @@ def report(
     from analysis.report.gather import report_of
     from analysis.report.report import write_report
     from muvla.cli.output import show_json
-    from muvla.cli.reading import committed_folder, read_committed, read_runs
+    from muvla.cli.reading import committed_folder, option_words, read_committed, read_runs
     from muvla.cli.studies import open_study
     from sweeps.rows_format import NAME
     from sweeps.rows_writer import write_rows
@@ -96,10 +96,10 @@ def report(
     opened = [open_study(name, set, seeds, variants) for name in studies]
     if not mix_studies:
         require_one_study(opened)
-    narrowing = _words({"--set": set, "--seeds": seeds, "--variant": variants})
+    narrowing = option_words({"--set": set, "--seeds": seeds, "--variant": variants})
     mixes = {"--mix-provenance": mix_provenance, "--mix-studies": mix_studies}
     places = {"--out": out, "--results": results, "--committed": committed, "--beside": beside, "--for": audience}
-    written = _words(places | mixes)
+    written = option_words(places | mixes)
     swept = [] if committed else [["muvla", "sweep", name, *narrowing] for name in studies]
     command = " && ".join(map(shlex.join, [*swept, ["muvla", "report", *studies, *narrowing, *written]]))
     read = read_committed(studies, opened) if committed else read_runs(opened, runs, data)
@@ -133,18 +133,6 @@ def _write_page(
     page = LivePage([each.study for each in read], open_ledger(*places), folder, contents.command)
     page.record_episodes(episodes, print)
     return page.write_results(read, contents)
-
-
-def _words(options: dict[str, object]) -> list[str]:
-    """The options that were given, as words of a command line."""
-    words: list[str] = []
-    for option, value in options.items():
-        if value is True:
-            words.append(option)
-        elif value:
-            for item in value if isinstance(value, list) else [value]:
-                words += [option, str(item)]
-    return words
 
 
 def _registrations(names: list[str], studies: list[Study], runs: Path) -> dict[Prediction, str]:
