@@ -28,7 +28,7 @@ def wrong_splits(base, plain, under, episodes=120):
         targets = rng.integers(3, size=episodes)
         kept = outcomes(rng, plain, "none", targets)
         changed = {name: outcomes(rng, under, name, targets) for name in ("zero", "transplant")}
-        rows = {("p@1", name): kept for name in ("none", "transplant_same", splits.IDENTITY)}
+        rows = {("p@1", name): kept for name in ("none", "transplant_same", "permute_tokens(identity)")}
         rows["p@1", "drop"] = kept[::-1]  # episodes end in another order
         rows |= {("p@1", name): changed[name] for name in changed}
         cells.append(dataclasses.replace(records(base, "K=1", {}, seed, 1, 0, 0), rows=rows))

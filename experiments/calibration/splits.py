@@ -34,7 +34,6 @@ from sweeps.contrasts import LEVEL, RATES
 FOLDER = Path(__file__).parent
 NAME = "splits.csv"
 SIZES = (10, 5)  # training seeds in each of the two groups
-IDENTITY = "permute_tokens(identity)"
 SHAMS = {"transplant": "transplant_same"}
 DRAWS = 10  # plantings of an effect, each with its share of the splits
 Rows = list[EpisodeRow]
@@ -101,7 +100,7 @@ def _contrast_lines(variant: str, seeds: list[CellRecords], splits: int) -> Iter
 
 def _verdict_lines(variant: str, seeds: list[CellRecords], splits: int) -> Iterator[dict[str, object]]:
     protocol = next(iter(seeds[0].chance))
-    interventions = [name for key, name in seeds[0].rows if key == protocol and name != IDENTITY]
+    interventions = [name for key, name in seeds[0].rows if key == protocol]
     unused = [seed for seed in seeds if uses_memory(_rows(seed, "none"), seed.chance[protocol]) is False]
     for claim in claims(float(seeds[0].chance[protocol] or 0)):
         chosen = seeds if claim.against == "other seeds" else unused
