@@ -102,7 +102,7 @@ test-heavy: $(VENV)/.full $(VENV)/.cluster renderer browser latex
 	@MUVLA_PEERS="$(CURDIR)/build/peers" $(PYTEST) -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 test-fuzz: $(VENV)/.dev
-	@MUVLA_FUZZ_CASES=250 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -s -m fuzz tests/test_fuzz.py
+	@MUVLA_FUZZ_CASES=250 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -s --timeout 0 -m fuzz tests/test_fuzz.py
 
 test-sim: $(VENV)/.full renderer
 	@MUVLA_EVERY_TASK=1 $(PYTEST) -m sim

@@ -1,10 +1,12 @@
 """The cost of the cells that are left, and the words of `muvla status` and `muvla sweep --plan --json` about it."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pty
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -81,6 +83,15 @@ def test_watching_needs_a_study_and_no_json(study, json):
         status(study, watch=True, json=json)
 
 
+def everything(screen) -> str:
+    """What a terminal shows until its other end is closed."""
+    parts = []
+    with contextlib.suppress(OSError):  # Linux reports the closed end as an error
+        while part := screen.read(65536):
+            parts.append(part)
+    return b"".join(parts).decode()
+
+
 def test_watching_draws_a_terminal_anew_until_all_cells_have_ended(planned, tmp_path, monkeypatch):
     file, root, entries, _ = planned
     looks: list[float] = []
@@ -92,14 +103,12 @@ def test_watching_draws_a_terminal_anew_until_all_cells_have_ended(planned, tmp_
 
     monkeypatch.setattr(status_verb.time, "sleep", end_a_cell)
     master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        assert main(["status", str(file), "--watch", "--runs", str(tmp_path), "--data", str(root / "data")]) == 0
-        terminal.flush()
-        monkeypatch.undo()
-        text = ""
-        while text.count(CLEAR) < 3 or not text.rstrip().endswith("0 B."):  # a terminal delivers its bytes in parts
-            text += screen.read(65536).decode()
-    *_, middle, last = text.split(CLEAR)
+    with os.fdopen(master, "rb", buffering=0) as screen, ThreadPoolExecutor(1) as reader:
+        text = reader.submit(everything, screen)
+        with os.fdopen(slave, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            assert main(["status", str(file), "--watch", "--runs", str(tmp_path), "--data", str(root / "data")]) == 0
+            monkeypatch.undo()
+        *_, middle, last = text.result().split(CLEAR)
     assert looks == [status_verb.EVERY] * 2
     assert "1 planned" in middle and "1 failed" in middle and "2 failed" in last and "a broken simulator" in last
