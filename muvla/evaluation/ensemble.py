@@ -37,6 +37,16 @@ def combine_predictions(predictions: np.ndarray, alpha: float) -> np.ndarray:
     return (weights / weights.sum()) @ predictions
 
 
+def has_binary_gripper(mask: Sequence[bool], outputs: Outputs) -> bool:
+    """Tell whether a policy's deployment answers a gripper of 0 or 1: an action expert's, with an unscaled number.
+
+    Args:
+        mask: (A,) True where the statistics scale the number.
+        outputs: limits of the policy's numbers; "open" without an action expert.
+    """
+    return outputs != "open" and not mask[-1]
+
+
 def threshold_gripper(chunk: np.ndarray, mask: Sequence[bool], outputs: Outputs) -> np.ndarray:
     """Return a chunk (H, A) whose last number is 0 or 1, as an action expert's deployment does before an ensemble.
 
@@ -48,6 +58,6 @@ def threshold_gripper(chunk: np.ndarray, mask: Sequence[bool], outputs: Outputs)
         mask: (A,) True where the statistics scale the number.
         outputs: limits of the policy's numbers.
     """
-    if outputs == "open" or mask[-1]:
+    if not has_binary_gripper(mask, outputs):
         return chunk
     return np.concatenate([chunk[:, :-1], chunk[:, -1:] >= 0.5], axis=1, dtype=chunk.dtype)

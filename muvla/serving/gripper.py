@@ -24,6 +24,7 @@ import numpy as np
 from muvla.data.normalization import Statistics
 from muvla.envs.conventions import Conventions
 from muvla.errors import MuvlaError, unknown_name
+from muvla.evaluation.ensemble import has_binary_gripper
 from muvla.models.policy import Policy
 
 FORMS = ("raw", "binary", "closes", "opens")
@@ -83,7 +84,7 @@ def choose_gripper(form: str | None, policy: Policy, statistics: Statistics, con
     """
     scaled = statistics.action_mask[-1]
     if form is None:
-        form = "raw" if policy.outputs == "open" or scaled else "binary"
+        form = "binary" if has_binary_gripper(statistics.action_mask, policy.outputs) else "raw"
     cut = (statistics.action_low[-1] + statistics.action_high[-1]) / 2 if scaled else 0.5
     meaning = SIGNED.get(form)
     if meaning and conventions.gripper is None:
