@@ -156,6 +156,13 @@ def interventions_in_order(frame: pd.DataFrame) -> list[str]:
     return list(frame.sort_values("order", kind="stable")["intervention"].drop_duplicates())
 
 
+def labels_of(lengths: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """(variant, updates) → label: the variant, with its training length where it has several."""
+    lengths = list(dict.fromkeys((variant, int(updates)) for variant, updates in lengths))
+    counts = Counter(variant for variant, _ in lengths)
+    return {(v, u): v if counts[v] == 1 else f"{v}, U={u}" for v, u in lengths}
+
+
 def has_several_lengths(frame: pd.DataFrame) -> bool:
     """True if a variant was trained at several U: then tables and figures keep the lengths apart.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from typing import Any
 
 import pandas as pd
 
-from analysis.frames import NEVER_FIRED, update_rule
+from analysis.frames import NEVER_FIRED, labels_of, update_rule
 from analysis.paired import CONFIDENCE, QUANTITIES, difference, rate
 from muvla.evaluation.records import CellRecords, EpisodeRow, GridRows, acted, summarise
 from muvla.stats import student_interval
@@ -18,12 +17,8 @@ GRID_QUANTITIES = ("choice", "own", "success")
 
 def labelled(cells: list[CellRecords]) -> list[tuple[str, CellRecords]]:
     """(label, cell): the variant's name, with the training length where the variant has several."""
-    lengths = {(cell.variant, cell.cell.budget.updates) for cell in cells}
-    counts = Counter(variant for variant, _ in lengths)
-    return [
-        (cell.variant if counts[cell.variant] == 1 else f"{cell.variant}, U={cell.cell.budget.updates}", cell)
-        for cell in cells
-    ]
+    labels = labels_of((cell.variant, cell.cell.budget.updates) for cell in cells)
+    return [(labels[cell.variant, cell.cell.budget.updates], cell) for cell in cells]
 
 
 def undefined_pairs(cells: list[CellRecords]) -> frozenset[tuple[str, str]]:

@@ -15,6 +15,7 @@ from analysis.delays import delay_frame
 from analysis.figures import style
 from analysis.figures.base import Subject, subjects_of
 from analysis.figures.digest import KEY, data_digest
+from analysis.figures.panels import variant_panels
 from analysis.figures.registry import figures_of, get_figure
 from analysis.frames import read_cells, tidy
 from analysis.report.committed import subjects
@@ -98,6 +99,25 @@ def test_figures_have_a_paper_s_width_letters_and_fonts(quick, tmp_path):
     save(quick["choice"](), tmp_path, "choice")
     pdf = (tmp_path / "choice.pdf").read_bytes()
     assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf
+
+
+@pytest.mark.parametrize("stem", ["choice", "interventions", "updates", "paired", "delay", "chunks"])
+def test_names_of_many_panels_lie_apart_inside_the_figure(quick, stem):
+    """recall_quick has 12 variants of two training lengths."""
+    drawing = quick[stem]()
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    visible = [axes for axes in drawing.axes if axes.get_visible() and axes.get_title()]
+    names = [axes.title.get_window_extent(canvas.get_renderer()) for axes in visible]
+    assert names and all(drawing.bbox.contains(*corner) for name in names for corner in (name.min, name.max))
+    assert not [(one, other) for i, one in enumerate(names) for other in names[i + 1 :] if one.overlaps(other)]
+    assert all(axes.get_window_extent().height > 0.3 * drawing.dpi for axes in visible)
+
+
+def test_a_name_breaks_at_commas_and_then_at_words():
+    _, panels = variant_panels(["recorded, EMA 0.1, U=400", "a very long name of one part"] * 4, (1.2, 1.3), (0.8, 1.2))
+    names = [axes.get_title() for axes in panels[0]]
+    assert names[:2] == ["recorded, EMA 0.1,\nU=400", "a very long name\nof one part"] and panels.shape == (1, 8)
 
 
 def test_a_paper_s_picture_has_no_title(quick, tmp_path):

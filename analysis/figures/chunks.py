@@ -7,6 +7,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import name_panel, variant_panels
 from analysis.frames import interventions_in_order
 from analysis.shams import with_shams
 
@@ -31,9 +32,7 @@ class ChunksFigure(Figure):
         lines, variants = subject.lines, subject.variants
         names = with_shams(interventions_in_order(lines))
         seeds, steps = sorted(lines["seed"].unique()), sorted(lines["since_cue"].unique())
-        figure, panels = style.new_figure(
-            1.3 + 0.9 * len(variants), 1.3 + ROW * len(names), 1, len(variants), sharex=True, sharey=True
-        )
+        figure, panels = variant_panels(variants, (0.9, 0.3 + ROW * len(names)), (1.3, 1.0))
         rows = {name: i for i, (name, _) in enumerate(names)}
         for variant, axes in zip(variants, panels[0], strict=True):
             values = np.full((len(names) * len(seeds), len(steps)), np.nan)
@@ -50,10 +49,10 @@ class ChunksFigure(Figure):
             )
             for i in range(1, len(names)):
                 axes.axhline(i * len(seeds) - 0.5, color="w", linewidth=1)
-            axes.set_title(variant, fontsize=style.LABEL, color=subject.colours[variant])
+            name_panel(axes, variant, color=subject.colours[variant])
             every = -(-len(steps) // 6)
             axes.set_xticks(range(0, len(steps), every), [f"{step:g}" for step in steps[::every]], fontsize=style.TICK)
-            axes.tick_params(length=1.5)
+            axes.tick_params(length=1.5, labelsize=style.TICK)
         labels = [f"   sham: {name}" if is_sham else name for name, is_sham in names]
         centres = [(i + 0.5) * len(seeds) - 0.5 for i in range(len(names))]
         panels[0, 0].set_yticks(centres, labels, fontsize=style.TICK)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import leftmost, lowest, name_panel, variant_panels
 from analysis.frames import NEVER_FIRED
 from analysis.paired import QUANTITY_TITLES
 from muvla.evaluation.records import GridPoint, GridRows
@@ -38,24 +39,19 @@ class CurvesFigure(Figure):
         positions = {value: i for i, value in enumerate(axis_values(grid.points, grid.x))}
         curves = axis_values(grid.points, grid.curve) if grid.curve else [None]
         seeds = sorted(lines["seed"].unique())
-        figure, panels = style.new_figure(
-            0.6 + 1.3 * len(variants),
-            1.4 + 1.5 * len(quantities),
-            len(quantities),
-            len(variants),
-            sharex=True,
-            sharey=True,
-        )
+        figure, panels = variant_panels(variants, (1.3, 1.5), (0.6, 1.4), len(quantities))
         crowded = False
         for quantity, row in zip(quantities, panels, strict=True):
             for variant, axes in zip(variants, row, strict=True):
                 of_variant, colour = lines[lines["variant"] == variant], subject.colours[variant]
                 crowded |= _panel(axes, of_variant, grid, curves, positions, quantity, (colour, seeds))
-            row[0].set_ylabel(style.wrapped(QUANTITY_TITLES[quantity]), fontsize=style.LABEL)
-        for variant, axes, last in zip(variants, panels[0], panels[-1], strict=True):
+            for axes in leftmost(row):
+                axes.set_ylabel(style.wrapped(QUANTITY_TITLES[quantity]), fontsize=style.LABEL)
+        for variant, axes in zip(variants, panels[0], strict=True):
             chunks = lines[lines["variant"] == variant]["H"].unique() if "held" in lines else []
-            axes.set_title(", ".join([variant, *(f"H={chunk}" for chunk in chunks)]), fontsize=style.TEXT)
-            last.set_xlabel(grid.x.replace("_", " "), fontsize=style.LABEL)
+            name_panel(axes, ", ".join([variant, *(f"H={chunk}" for chunk in chunks)]))
+        for axes in lowest(panels):
+            axes.set_xlabel(grid.x.replace("_", " "), fontsize=style.LABEL)
         style.set_title(
             figure,
             self.caption(subject),

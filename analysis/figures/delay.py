@@ -6,8 +6,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
-
-PER_ROW = 5  # panels side by side
+from analysis.figures.panels import leftmost, lowest, variant_panels
 
 
 class DelayFigure(Figure):
@@ -26,27 +25,22 @@ class DelayFigure(Figure):
 
     def draw(self, subject: Subject) -> Drawing:
         lines, variants = subject.lines.sort_values("delay"), subject.variants
-        seeds, columns = sorted(lines["seed"].unique()), min(PER_ROW, len(subject.variants))
-        rows = -(-len(variants) // columns)
-        figure, panels = style.new_figure(
-            0.8 + 1.2 * columns, 1.2 + 1.3 * rows, rows, columns, sharex=True, sharey=True
-        )
-        for variant, axes in zip(variants, panels.flat, strict=False):
+        seeds = sorted(lines["seed"].unique())
+        figure, panels = variant_panels(variants, (1.2, 1.3), (0.8, 1.2))
+        for variant, axes in zip(variants, panels[0], strict=True):
             for seed, of_seed in lines[lines["variant"] == variant].groupby("seed"):
                 mark = style.mark_of(seed, seeds)
                 look = {"color": subject.colours[variant], "marker": mark, "markersize": style.MARK, "linewidth": 0.9}
                 axes.plot(of_seed["delay"], of_seed["rate"], **look, clip_on=False)
                 axes.vlines(of_seed["delay"], of_seed["low"], of_seed["high"], color=look["color"], alpha=0.4)
             style.draw_bound(axes, lines["chance"].iloc[0])
-            axes.set_title(variant, fontsize=style.LABEL)
             axes.set_ylim(0, 1.02)
+            axes.set_xticks(sorted(lines["delay"].unique()))
             style.finish_panel(axes, "both")
-        for axes in panels.flat[len(variants) :]:
-            axes.set_visible(False)
-        for axes in panels[-1]:
+        for axes in lowest(panels):
             axes.set_xlabel("steps of the delay", fontsize=style.LABEL)
-        for row in panels:
-            row[0].set_ylabel(style.wrapped(lines["quantity"].iloc[0]), fontsize=style.LABEL)
+        for axes in leftmost(panels):
+            axes.set_ylabel(style.wrapped(lines["quantity"].iloc[0]), fontsize=style.LABEL)
         words = "episodes of one delay; bars: 95 % Wilson intervals"
         style.set_title(figure, self.caption(subject), subject.study, words)
         style.legend(figure, style.seed_handles(seeds) + style.bound_handles(float(lines["chance"].iloc[0])))

@@ -22,7 +22,7 @@ def data_digest(figure: Drawing) -> str:
 def _panel(axes: Any) -> dict[str, Any]:
     segments = [part.get_segments() for part in axes.collections if hasattr(part, "get_segments")]
     return {
-        "title": axes.get_title(),
+        "title": " ".join(axes.get_title().split()),
         "lines": [_numbers(line.get_xydata()) for line in axes.lines],
         "segments": [_numbers(each) for several in segments for each in several],
         "images": [_numbers(image.get_array()) for image in axes.images],

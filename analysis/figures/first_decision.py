@@ -6,9 +6,9 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import leftmost, lowest, variant_panels
 from analysis.training_log import FIRST_DECISION
 
-PER_ROW = 5  # panels side by side
 LINES = dict(zip(FIRST_DECISION.values(), (":", "-"), strict=True))
 
 
@@ -28,26 +28,19 @@ class FirstDecisionFigure(Figure):
 
     def draw(self, subject: Subject) -> Drawing:
         lines, variants, seeds = subject.lines, subject.variants, sorted(subject.lines["seed"].unique())
-        columns = min(PER_ROW, len(variants))
-        rows = -(-len(variants) // columns)
-        figure, panels = style.new_figure(
-            0.8 + 1.2 * columns, 1.4 + 1.3 * rows, rows, columns, sharex=True, sharey=True
-        )
-        for variant, axes in zip(variants, panels.flat, strict=False):
+        figure, panels = variant_panels(variants, (1.2, 1.3), (0.8, 1.4))
+        for variant, axes in zip(variants, panels[0], strict=True):
             of_variant = lines[lines["variant"] == variant]
             for (seed, demonstrations), of_seed in of_variant.groupby(["seed", "demonstrations"]):
                 look = {"color": subject.colours[variant], "linestyle": LINES[demonstrations], "linewidth": 0.9}
                 mark = {"marker": style.mark_of(seed, seeds), "markersize": style.MARK, "markevery": [-1]}
                 axes.plot(of_seed["update"], of_seed["error"], **look, **mark, clip_on=False)
-            axes.set_title(variant, fontsize=style.LABEL)
             style.finish_panel(axes, "both")
         panels[0, 0].set_ylim(0, None)
-        for axes in panels.flat[len(variants) :]:
-            axes.set_visible(False)
-        for axes in panels[-1]:
+        for axes in lowest(panels):
             axes.set_xlabel("updates", fontsize=style.LABEL)
-        for row in panels:
-            row[0].set_ylabel("action error", fontsize=style.LABEL)
+        for axes in leftmost(panels):
+            axes.set_ylabel("action error", fontsize=style.LABEL)
         style.set_title(figure, self.caption(subject), subject.study, "the loss's error, two lines per training seed")
         handles = [style.handle(name, color="0.3", linestyle=line) for name, line in LINES.items()]
         style.legend(figure, [*handles, *style.seed_handles(seeds)])

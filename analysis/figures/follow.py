@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import leftmost, variant_panels
 from analysis.frames import interventions_in_order
 from analysis.intervention_frames import with_donors
 from analysis.shams import with_shams
@@ -34,7 +35,7 @@ class FollowFigure(Figure):
         present, seeds = set(donors["variant"]), sorted(donors["seed"].unique())
         variants = [variant for variant in subject.variants if variant in present]
         names = with_shams(interventions_in_order(donors))
-        figure, panels = style.new_figure(0.7 + 1.4 * len(variants), 3.6, 1, len(variants), sharey=True)
+        figure, panels = variant_panels(variants, (1.4, 2.2), (0.7, 1.4))
         for axes, variant in zip(panels[0], variants, strict=True):
             lines = donors[donors["variant"] == variant]
             for _, line in lines.iterrows():
@@ -47,10 +48,8 @@ class FollowFigure(Figure):
             axes.set_xticks(range(len(names)), labels, fontsize=style.TICK, rotation=90)
             axes.set_xlim(-0.6, len(names) - 0.4)
             axes.set_ylim(0, 1.02)
-            axes.set_title(variant, fontsize=style.TEXT)
-        panels[0, 0].set_ylabel(
-            style.wrapped("donor's target touched first, of all episodes", 24), fontsize=style.LABEL
-        )
+        for axes in leftmost(panels):
+            axes.set_ylabel(style.wrapped("donor's target touched first, of all episodes", 24), fontsize=style.LABEL)
         style.set_title(
             figure, self.caption(subject), subject.study, "a mark per training seed; bars: 90 % Wilson intervals"
         )

@@ -10,6 +10,7 @@ from pandas.api.types import is_numeric_dtype
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import leftmost, lowest, variant_panels
 from muvla.evaluation.records import TakenMeasurement
 
 
@@ -35,18 +36,16 @@ class MeasurementFigure(Figure):
         lines = subject.lines.dropna(subset=[c for c in (taken.x, taken.y, taken.curve) if c is not None])
         curves = list(lines[taken.curve].drop_duplicates()) if taken.curve else [None]
         seeds = sorted(lines["seed"].unique())
-        height = 1.3 + (1.1 if len(curves) < 8 else 0.75) * max(1, len(curves))
-        figure, panels = style.new_figure(
-            0.8 + 1.3 * len(variants), height, len(curves) or 1, len(variants), sharex=True, sharey="row"
-        )
+        size = (1.3, 1.1 if len(curves) < 8 else 0.75)
+        figure, panels = variant_panels(variants, size, (0.8, 1.3), len(curves) or 1, same_scale=False)
         for curve, row in zip(curves, panels, strict=False):
             of_curve = lines if curve is None else lines[lines[taken.curve] == curve]
             for variant, axes in zip(variants, row, strict=True):
                 _panel(axes, of_curve[of_curve["variant"] == variant], taken, seeds, subject.colours[variant])
-            row[0].set_ylabel(style.wrapped(taken.y if curve is None else str(curve)), fontsize=style.LABEL)
-        for variant, axes, last in zip(variants, panels[0], panels[-1], strict=True):
-            axes.set_title(variant, fontsize=style.TEXT)
-            last.set_xlabel(taken.x.replace("_", " "), fontsize=style.LABEL)
+            for axes in leftmost(row):
+                axes.set_ylabel(style.wrapped(taken.y if curve is None else str(curve)), fontsize=style.LABEL)
+        for axes in lowest(panels):
+            axes.set_xlabel(taken.x.replace("_", " "), fontsize=style.LABEL)
         style.set_title(
             figure,
             self.caption(subject),

@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import variant_panels
 from analysis.frames import NOT_APPLICABLE, NOT_RUN, interventions_in_order
 from analysis.intervention_frames import quantities_of
 from analysis.paired import MARGIN, QUANTITY_TITLES
@@ -38,14 +39,12 @@ class PairedFigure(Figure):
         quantity, variants = quantities_of(subject.lines)[0], subject.variants
         names, unchanged = _with_effect(subject.lines, quantity)
         seeds = sorted(subject.lines["seed"].unique())
-        height = 1.3 + max(1.4, (0.1 + 0.035 * len(seeds)) * len(names))
-        width = 1.4 + 1.2 * len(variants)
-        figure, panels = style.new_figure(width, height, 1, len(variants), sharex=True, sharey=True)
+        height = max(1.4, (0.1 + 0.035 * len(seeds)) * len(names))
+        figure, panels = variant_panels(variants, (1.2, height), (1.4, 1.3))
         for axes, variant in zip(panels[0], variants, strict=True):
             lines = subject.lines[subject.lines["variant"] == variant]
             undefined = {name for of, name in subject.undefined if of == variant}
             _panel(axes, lines, _states(names, lines, undefined), seeds, quantity, subject.colours[variant])
-            axes.set_title(variant, fontsize=style.TEXT)
         ticks = [f"sham: {name}" if is_sham else name for name, is_sham in names]
         panels[0, 0].set_yticks(range(len(names)), ticks, fontsize=style.TICK)
         panels[0, 0].set_ylim(len(names) - 0.4, -0.6)

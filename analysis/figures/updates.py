@@ -9,9 +9,8 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
+from analysis.figures.panels import leftmost, lowest, variant_panels
 from analysis.frames import has_several_lengths
-
-PER_ROW = 5  # panels side by side
 
 
 class UpdatesFigure(Figure):
@@ -40,12 +39,8 @@ class UpdatesFigure(Figure):
             lines = lines[lines["intervention"] == "none"]
         level, handles = self.bound(subject)
         variants, seeds = subject.variants, sorted(lines["seed"].unique())
-        columns = min(PER_ROW, len(variants))
-        rows = -(-len(variants) // columns)
-        figure, panels = style.new_figure(
-            0.8 + 1.2 * columns, 1.2 + 1.3 * rows, rows, columns, sharex=True, sharey=True
-        )
-        for variant, axes in zip(variants, panels.flat, strict=False):
+        figure, panels = variant_panels(variants, (1.2, 1.3), (0.8, 1.2))
+        for variant, axes in zip(variants, panels[0], strict=True):
             for seed, of_seed in lines[lines["variant"] == variant].groupby("seed"):
                 mark = style.mark_of(seed, seeds)
                 look = {"color": subject.colours[variant], "marker": mark, "markersize": style.MARK, "linewidth": 0.9}
@@ -54,16 +49,13 @@ class UpdatesFigure(Figure):
                     of_seed[self.x], of_seed["success_low"], of_seed["success_high"], color=look["color"], alpha=0.4
                 )
             style.draw_bound(axes, level)
-            axes.set_title(variant, fontsize=style.LABEL)
             axes.set_ylim(0, 1.02)
             axes.set_xticks(sorted(lines[self.x].unique()))
             style.finish_panel(axes, "both")
-        for axes in panels.flat[len(variants) :]:
-            axes.set_visible(False)
-        for axes in panels[-1]:
+        for axes in lowest(panels):
             axes.set_xlabel("updates", fontsize=style.LABEL)
-        for row in panels:
-            row[0].set_ylabel("success", fontsize=style.LABEL)
+        for axes in leftmost(panels):
+            axes.set_ylabel("success", fontsize=style.LABEL)
         words = "a line per training seed; bars: 95 % Wilson intervals"
         style.set_title(figure, self.caption(subject), subject.study, words)
         style.legend(figure, [*style.seed_handles(seeds), *handles])

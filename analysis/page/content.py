@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -177,13 +177,6 @@ class Content:
         variants = list(dict.fromkeys(self.labels.values()))
         variant = self.labels.get(label, label)
         return f"var(--v{variants.index(variant) % len(COLOURS)})" if variant in variants else "var(--ink)"
-
-
-def labels_of(lengths: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """(variant, updates) → label: the variant, with its training length where it has several."""
-    lengths = list(dict.fromkeys((variant, int(updates)) for variant, updates in lengths))
-    counts = Counter(variant for variant, _ in lengths)
-    return {(v, u): v if counts[v] == 1 else f"{v}, U={u}" for v, u in lengths}
 
 
 def with_labels(frame: pd.DataFrame, labels: Mapping[tuple[str, int], str]) -> pd.DataFrame:

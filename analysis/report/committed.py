@@ -15,7 +15,7 @@ from analysis.contrasts import contrast_frame
 from analysis.costs import cost_frame
 from analysis.figures.base import FrameName, Subject
 from analysis.figures.style import assign_colours
-from analysis.frames import file_names, file_stems, read_cells, variants_in_order
+from analysis.frames import file_names, file_stems, labels_of, read_cells
 from analysis.paper.folder import write_paper
 from analysis.published import beside
 from analysis.report.folder import ReportFolder
@@ -103,9 +103,10 @@ def subjects(study: Study, path: Path) -> Iterator[tuple[FrameName, Subject]]:
 
 def _colours(results: Results) -> dict[str, str]:
     """Variant → colour; a label that adds the training length has its variant's colour."""
-    colours = assign_colours(variants_in_order(results.rates))
-    labels = results.updates[["label", "variant"]].values if len(results.updates) else ()
-    return colours | {label: colours[variant] for label, variant in labels}
+    rates = results.rates.sort_values("order", kind="stable")
+    colours = assign_colours(rates["variant"])
+    labels = labels_of(zip(rates["variant"], rates["U"], strict=True))
+    return colours | {label: colours[variant] for (variant, _), label in labels.items()}
 
 
 def _undefined(study: Study, results: Results) -> frozenset[tuple[str, str]]:
