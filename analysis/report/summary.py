@@ -105,8 +105,8 @@ def summary_block(results: Results, name: str, title: str, links_from: Path) -> 
 
 
 def _answer(results: Results, folder: Path) -> list[str]:
-    """The answer in sentences, a table for every protocol, and a figure where there are several training seeds."""
-    text = []
+    """The answer in sentences; where there are several training seeds, also a table for every protocol and a figure."""
+    text, several = [], results.rates["seed"].nunique() > 1
     for protocol, lines in results.rates.groupby("protocol", sort=False):
         if results.rates["protocol"].nunique() > 1:
             text += [f"`{protocol}`:", ""]
@@ -114,11 +114,11 @@ def _answer(results: Results, folder: Path) -> list[str]:
         of_protocol = results.contrasts[results.contrasts["protocol"] == protocol] if len(results.contrasts) else None
         sentences = [] if of_protocol is None else contrast_sentences(of_protocol)
         text += [f"- {sentence}" for sentence in [*sentences, *answers(lines, pairs)]]
-        text += ["", to_markdown(variant_table(lines, pairs, results.baselines)), ""]
+        text += ["", *([to_markdown(variant_table(lines, pairs, results.baselines)), ""] if several else [])]
     text += _learning(results)
     if len(results.verdicts):
         text += [verdict_sentence(results.verdicts), ""]
-    return text if results.rates["seed"].nunique() == 1 else text + _picture(results, folder)
+    return text + _picture(results, folder) if several else text
 
 
 def _learning(results: Results) -> list[str]:
