@@ -39,6 +39,7 @@ results_md = (root / "RESULTS.md").read_text(encoding="utf-8")
 STUDIES = {  # folder of results → file of the study
     "recall_quick/results": "recall_quick/study.py",
     "recall_budget/results": "recall_budget/study.py",
+    "recall_width/results": "recall_width/study.py",
     "recall_causality/results": "recall_causality/study.py",
     "mikasa_quick/results": "mikasa_quick/study.py",
     "recall_causality/results-mikasa": "recall_causality/mikasa.py",

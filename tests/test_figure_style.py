@@ -31,6 +31,7 @@ CAUSALITY = ROOT / "experiments" / "recall_causality"
 FILES = {  # folder of results → file of the study
     QUICK / "results": "study.py",
     ROOT / "experiments" / "recall_budget" / "results": "study.py",
+    ROOT / "experiments" / "recall_width" / "results": "study.py",
     CAUSALITY / "results": "study.py",
     CAUSALITY / "results-mikasa": "mikasa.py",
     ROOT / "experiments" / "mikasa_quick" / "results": "study.py",

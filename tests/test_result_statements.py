@@ -19,6 +19,7 @@ EXPERIMENTS = ROOT / "experiments"
 FOLDERS = {
     "recall_quick": "recall_quick/results",
     "recall_budget": "recall_budget/results",
+    "recall_width": "recall_width/results",
     "recall_causality": "recall_causality/results",
     "mikasa_quick": "mikasa_quick/results",
     "recall_causality_mikasa": "recall_causality/results-mikasa",
@@ -84,7 +85,7 @@ def holm(values):
     return corrected
 
 
-@pytest.mark.parametrize("name", ["recall_quick", "recall_budget", "recall_causality"])
+@pytest.mark.parametrize("name", ["recall_quick", "recall_budget", "recall_width", "recall_causality"])
 def test_contrasts_are_those_of_scipy_on_the_seeds(name):
     rates, texts = success_by_seed(name), sentences(name, "Contrasts in success")
     assert texts
@@ -162,7 +163,7 @@ def test_donors_are_followed_as_the_paired_rows_say():
         assert text.endswith(f"by at most {max(effects):.2f}.")
 
 
-@pytest.mark.parametrize("name", ["recall_quick", "recall_budget", "recall_causality"])
+@pytest.mark.parametrize("name", ["recall_quick", "recall_budget", "recall_width", "recall_causality"])
 def test_tables_hold_medians_and_ends_over_seeds(name):
     header, _, *rows = [line.strip("| ").split(" | ") for line in block_of(name).splitlines() if line.startswith("|")]
     columns = {"success": "success_rate", "first-touch accuracy given a touch": "choice_rate"}

@@ -21,6 +21,7 @@ LONGEST = 200  # lines of RESULTS.md
 COMMITTED = {
     "recall_quick": "recall_quick/results",
     "recall_budget": "recall_budget/results",
+    "recall_width": "recall_width/results",
     "recall_causality": "recall_causality/results",
     "mikasa_quick": "mikasa_quick/results",
     "recall_causality_mikasa": "recall_causality/results-mikasa",
