@@ -38,17 +38,25 @@ def test_the_study_is_complete(tmp_path):
     assert study.name == "guards" and len(study.cells()) == 9
 
 
+def seeds_above_chance(study, updates):
+    """Variant → training seeds whose interval lies above the best score without memory."""
+    cells = pd.read_csv(ROOT / "experiments" / study / "results" / "cells.csv")
+    cells = cells[(cells["U"] == updates) & (cells["intervention"] == "none")]
+    above = cells[cells["choice_low"] > cells[["chance", "best_constant"]].max(axis=1)]
+    counts = above.groupby("variant")["seed"].nunique()
+    return {name: int(counts.get(name, 0)) for name in cells["variant"].unique()}
+
+
 def test_the_findings_are_those_of_the_committed_results():
-    cells = pd.read_csv(ROOT / "experiments" / "recall_quick" / "results" / "cells.csv")
-    cells = cells[(cells["U"] == 400) & (cells["intervention"] == "none")]
-    bound = cells[["chance", "best_constant"]].max(axis=1)
-    above = cells[cells["choice_low"] > bound].groupby("variant")["seed"].nunique()
-    counts = {name: int(above.get(name, 0)) for name in cells["variant"].unique()}
-    expected = {"K=8": 5, "K=2": 1, "K=1": 0, "EMA 0.1": 1, "recorded, K=2": 5, "recorded, K=1": 5, "H=4, K=2": 5}
-    assert {name: counts[name] for name in expected} == expected
-    for name, count in (("K=2", 1), ("K=1", 0), ("EMA 0.1", 1)):
-        assert re.search(rf"`{re.escape(name)}`\)?,?( it did so)?\s+(it did\s+so\s+)?in {count} of 5", TEXT), name
-    assert TEXT.count("5 of 5 seeds") == 3
+    counts = seeds_above_chance("recall_quick", 400)
+    some = {"K=8": 5, "K=2": 1, "K=1": 0, "EMA 0.1": 1}
+    all_seeds = ("recorded, K=2", "recorded, K=1", "recorded, EMA 0.1", "H=4, K=2")
+    assert {name: counts[name] for name in some} == some and all(counts[name] == 5 for name in all_seeds)
+    for name, count in list(some.items())[1:]:
+        assert f"`{name}` in {count} of 5" in TEXT, name
+    widths = seeds_above_chance("recall_width", 600)
+    assert all(widths[f"m={m}, K=8"] == 5 for m in (1, 2, 4, 8, 16))
+    assert TEXT.count("5 of 5 seeds") == 4
 
 
 def test_the_output_of_the_demo_is_that_of_the_committed_results():
