@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
-from analysis.figures.panels import name_panel, variant_panels
+from analysis.figures.panels import variant_panels
 from analysis.frames import interventions_in_order
 from analysis.shams import with_shams
 
@@ -49,7 +49,7 @@ class ChunksFigure(Figure):
             )
             for i in range(1, len(names)):
                 axes.axhline(i * len(seeds) - 0.5, color="w", linewidth=1)
-            name_panel(axes, variant, color=subject.colours[variant])
+            axes.title.set_color(subject.colours[variant])
             every = -(-len(steps) // 6)
             axes.set_xticks(range(0, len(steps), every), [f"{step:g}" for step in steps[::every]], fontsize=style.TICK)
             axes.tick_params(length=1.5, labelsize=style.TICK)

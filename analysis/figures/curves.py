@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.figures import style
 from analysis.figures.base import Figure, Subject
-from analysis.figures.panels import leftmost, lowest, name_panel, variant_panels
+from analysis.figures.panels import leftmost, lowest, variant_panels
 from analysis.frames import NEVER_FIRED
 from analysis.paired import QUANTITY_TITLES
 from muvla.evaluation.records import GridPoint, GridRows
@@ -39,7 +39,8 @@ class CurvesFigure(Figure):
         positions = {value: i for i, value in enumerate(axis_values(grid.points, grid.x))}
         curves = axis_values(grid.points, grid.curve) if grid.curve else [None]
         seeds = sorted(lines["seed"].unique())
-        figure, panels = variant_panels(variants, (1.3, 1.5), (0.6, 1.4), len(quantities))
+        names = [", ".join([variant, *_chunks(lines, variant)]) for variant in variants]
+        figure, panels = variant_panels(names, (1.3, 1.5), (0.6, 1.4), len(quantities))
         crowded = False
         for quantity, row in zip(quantities, panels, strict=True):
             for variant, axes in zip(variants, row, strict=True):
@@ -47,9 +48,6 @@ class CurvesFigure(Figure):
                 crowded |= _panel(axes, of_variant, grid, curves, positions, quantity, (colour, seeds))
             for axes in leftmost(row):
                 axes.set_ylabel(style.wrapped(QUANTITY_TITLES[quantity]), fontsize=style.LABEL)
-        for variant, axes in zip(variants, panels[0], strict=True):
-            chunks = lines[lines["variant"] == variant]["H"].unique() if "held" in lines else []
-            name_panel(axes, ", ".join([variant, *(f"H={chunk}" for chunk in chunks)]))
         for axes in lowest(panels):
             axes.set_xlabel(grid.x.replace("_", " "), fontsize=style.LABEL)
         style.set_title(
@@ -60,6 +58,12 @@ class CurvesFigure(Figure):
         )
         style.legend(figure, style.seed_handles(seeds) + _handles(lines, grid, curves, crowded))
         return figure
+
+
+def _chunks(lines: pd.DataFrame, variant: str) -> list[str]:
+    """The trained chunks of a variant, in a grid over chunk lengths."""
+    chunks = lines[lines["variant"] == variant]["H"].unique() if "held" in lines else []
+    return [f"H={chunk}" for chunk in chunks]
 
 
 def axis_values(points: tuple[GridPoint, ...] | list[GridPoint], axis: str) -> list:
