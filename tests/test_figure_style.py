@@ -115,6 +115,12 @@ def test_names_of_many_panels_lie_apart_inside_the_figure(quick, stem):
     assert all(axes.get_window_extent().height > 0.3 * drawing.dpi for axes in visible)
 
 
+def test_the_legend_names_shams_where_there_are_some(quick):
+    with_shams = dict(drawable(ROOT / "experiments" / "recall_width" / "results"))
+    for drawing, expected in ((quick["paired"](), False), (with_shams["paired"](), True)):
+        assert ("sham" in [text.get_text() for text in drawing.legends[0].get_texts()]) == expected
+
+
 def test_a_name_breaks_at_commas_and_then_at_words():
     _, panels = variant_panels(["recorded, EMA 0.1, U=400", "a very long name of one part"] * 4, (1.2, 1.3), (0.8, 1.2))
     names = [axes.get_title() for axes in panels[0]]

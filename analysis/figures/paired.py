@@ -56,7 +56,8 @@ class PairedFigure(Figure):
             f"exactly 0 everywhere, not drawn: {', '.join(unchanged)}" if unchanged else "",
         )
         handles = style.seed_handles(seeds)
-        handles.append(style.handle("sham", marker="o", color="0.3", markerfacecolor="white"))
+        if any(is_sham for _, is_sham in names):
+            handles.append(style.handle("sham", marker="o", color="0.3", markerfacecolor="white"))
         handles.append(Patch(color=style.BAND, label=f"null: inside ±{MARGIN:.2f}"))
         missing = subject.lines[f"{quantity}_difference"].isna() & ~subject.lines["never_fired"]
         if missing.any():
